@@ -1,0 +1,31 @@
+"""What every config shares: the meaning of its argument."""
+
+from ml_collections import ConfigDict
+
+
+def is_smoke(arg: str) -> bool:
+  """Whether `FILE.py:ARG` asks for the tiny version on fake data.
+
+  Raises:
+    ValueError: ARG is neither "" nor "smoke".
+  """
+  if arg not in ("", "smoke"):
+    raise ValueError(f"argument {arg!r} of the config is not 'smoke'")
+  return arg == "smoke"
+
+
+def shrink(config: ConfigDict, **sections) -> None:
+  """Makes `config` tiny: a few steps, and what `sections` replaces.
+
+  A dict is merged into its section; any other value replaces it.
+  """
+  config.total_steps = 4
+  config.log_every_steps = 1
+  config.checkpoint = {"every_steps": 2, "keep": 2}
+  for key in config.get("evals", {}):
+    config.evals[key].every_steps = 2
+  for section, values in sections.items():
+    if isinstance(values, dict) and section in config:
+      config[section].update(values)
+    else:
+      config[section] = values

@@ -1,0 +1,85 @@
+"""Host batches -> global arrays on the devices, prefetched."""
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+
+def prefetch(
+  batches: Iterator[dict[str, np.ndarray]],
+  sharding: jax.sharding.Sharding,
+  depth: int = 2,
+) -> Iterator[dict[str, jax.Array]]:
+  """Places batches ahead of their use, in a thread of its own.
+
+  Args:
+    batches: this host's rows of each global batch; it is read by the thread
+      alone, and closed by it.
+    sharding: of every leaf; it may split axis 0 only.
+    depth: how many batches are placed before they are asked for.
+
+  Yields:
+    The batches in their order, each leaf a global array.
+
+  Raises:
+    Whatever reading raises, where the failed batch would have come.
+  """
+  ready: queue.Queue = queue.Queue()
+  free = threading.Semaphore(depth)
+  stop = threading.Event()
+  thread = threading.Thread(
+    target=_fill,
+    args=(iter(batches), sharding, ready, free, stop),
+    name="prefetch",
+    daemon=True,
+  )
+  thread.start()
+  try:
+    while True:
+      batch, error = ready.get()
+      if error is not None:
+        raise error
+      if batch is None:
+        return
+      free.release()
+      # Popped, so that only the consumer keeps it alive.
+      yield batch.pop()
+  finally:
+    stop.set()
+    free.release()
+    # Not forever: a read that hangs must not keep the run from ending.
+    thread.join(timeout=5)
+
+
+def place(
+  batch: dict[str, np.ndarray], sharding: jax.sharding.Sharding
+) -> dict[str, jax.Array]:
+  """One host batch as global arrays."""
+  return {
+    name: jax.make_array_from_process_local_data(sharding, leaf)
+    for name, leaf in batch.items()
+  }
+
+
+def _fill(batches, sharding, ready, free, stop) -> None:
+  """What the thread does; it holds no reference to the consumer."""
+  try:
+    while True:
+      free.acquire()
+      if stop.is_set():
+        return
+      batch = next(batches, None)
+      if batch is None:
+        ready.put((None, None))
+        return
+      ready.put(([place(batch, sharding)], None))
+      # Else this batch would live until the next one has been read.
+      del batch
+  except BaseException as error:
+    ready.put((None, error))
+  finally:
+    if hasattr(batches, "close"):
+      batches.close()

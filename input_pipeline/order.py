@@ -1,0 +1,105 @@
+"""(seed, epoch, position) -> example index, by a stateless permutation.
+
+The position in the data is one integer that only grows: position p lies in
+epoch p // n and is that epoch's example number p % n. Each epoch is a
+permutation of its own, computed point by point, so that seeking is O(1) and
+nothing is kept but the position.
+
+The permutation is a Feistel network (Luby and Rackoff, 1988) on the smallest
+power of two that holds n, narrowed to n by walking along the cycle (Black and
+Rogaway, "Ciphers with arbitrary finite domains", 2002).
+"""
+
+import numpy as np
+
+_ROUNDS = 6
+# Halves of fewer than 3 bits admit too few round functions to look random.
+_MIN_HALF_BITS = 3
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+  """The finaliser of SplitMix64 (Steele et al., 2014); uint64 -> uint64."""
+  x = x + _GOLDEN
+  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return x ^ (x >> np.uint64(31))
+
+
+def epoch_key(seed: int, epoch: np.ndarray) -> np.ndarray:
+  """The uint64 key of each epoch; `epoch` is an integer array."""
+  seed = np.asarray([seed % 2**64], np.uint64)
+  return _mix(_mix(seed) ^ np.asarray(epoch, np.int64).astype(np.uint64))
+
+
+def _feistel(x: np.ndarray, half_bits: int, keys: list[np.ndarray]):
+  """One pass through the network; a permutation of 2 * half_bits bits."""
+  shift = np.uint64(half_bits)
+  low = np.uint64(2**half_bits - 1)
+  left, right = x >> shift, x & low
+  for key in keys:
+    left, right = right, left ^ (_mix(right ^ key) & low)
+  return (left << shift) | right
+
+
+def permute(position: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
+  """Where each position of 0..n-1 goes under the permutation named by `key`.
+
+  Args:
+    position: int64 array of values in [0, n).
+    n: the size of the domain, 1 to 2**48.
+    key: uint64 array that broadcasts to `position`.
+
+  Returns:
+    int64 array of the shape of `position`.
+  """
+  if not 1 <= n <= 2**48:
+    raise ValueError(f"order: {n} examples; 1 to 2**48 can be ordered")
+  x = np.asarray(position, np.int64).astype(np.uint64)
+  key = np.broadcast_to(np.asarray(key, np.uint64), x.shape)
+  half_bits = max(_MIN_HALF_BITS, ((n - 1).bit_length() + 1) // 2)
+  keys = [_mix(key ^ np.uint64(r + 1)) for r in range(_ROUNDS)]
+  x = _feistel(x, half_bits, keys)
+  outside = np.flatnonzero(x >= n)
+  while outside.size:
+    x[outside] = _feistel(x[outside], half_bits, [k[outside] for k in keys])
+    outside = outside[x[outside] >= n]
+  return x.astype(np.int64)
+
+
+def indices(
+  seed: int, n: int, start: int, count: int, shuffle: bool = True
+) -> np.ndarray:
+  """The example indices at positions start .. start + count - 1.
+
+  Args:
+    seed: any integer.
+    n: number of examples, 1 to 2**48.
+    start: first position, up to 2**62.
+    count: how many.
+    shuffle: without it every epoch runs 0 .. n-1.
+
+  Returns:
+    int64 [count]; each run of n from a multiple of n is a permutation.
+  """
+  if n < 1:
+    raise ValueError("order: there is no example to order")
+  position = np.arange(start, start + count, dtype=np.int64)
+  epoch, within = position // n, position % n
+  if not shuffle:
+    return within
+  return permute(within, n, epoch_key(seed, epoch))
+
+
+def host_rows(batch_size: int, host_index: int, host_count: int) -> slice:
+  """The rows of every global batch that one host reads.
+
+  Raises:
+    ValueError: the hosts cannot share the batch evenly.
+  """
+  if batch_size % host_count:
+    raise ValueError(
+      f"batch_size {batch_size} is not divisible by {host_count} hosts"
+    )
+  rows = batch_size // host_count
+  return slice(host_index * rows, (host_index + 1) * rows)

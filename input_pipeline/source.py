@@ -1,0 +1,193 @@
+"""A data set as random access: open_source(uri, split) -> Source.
+
+Schemes: stdlib:, text:GLOB, jsonl:GLOB, folder:DIR, idx:DIR,
+tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
+
+A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
+train[:1000], train+test; `all` is everything. Where the data has no splits of
+its own, a fixed tenth is held out: it serves as validation and as test, and
+train is the rest. A text that is one document is cut by characters instead,
+in order, and its slices count characters.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline import order, source_splits
+
+# Part of the meaning of "train" and "validation": never change it.
+_HELD_OUT_KEY = np.uint64(0x7E55E7A)
+
+# scheme -> (module, function); imported when a URI asks for it.
+_SCHEMES = {
+  "stdlib": ("source_text", "stdlib"),
+  "text": ("source_text", "text"),
+  "jsonl": ("source_text", "jsonl"),
+  "folder": ("source_image", "folder"),
+  "idx": ("source_image", "idx"),
+  "tfds": ("source_tfds", "tfds"),
+  "fake": ("source_fake", "fake"),
+}
+
+
+class Source(NamedTuple):
+  """A random-access data set.
+
+  length: number of examples.
+  read: (int64 [n]) -> {field: array [n, ...]}; str and bytes come as object
+    arrays.
+  name: (index) -> what to call that example in an error.
+  num_classes: of the integer field "label", or None.
+  class_names: in the order of the labels, or None.
+  fingerprint: changes when the files do.
+  note: a line worth telling, or "".
+  """
+
+  length: int
+  read: Callable[[np.ndarray], dict[str, np.ndarray]]
+  name: Callable[[int], str]
+  num_classes: int | None = None
+  class_names: tuple[str, ...] | None = None
+  fingerprint: str = ""
+  note: str = ""
+
+
+def open_source(uri: str, split: str = "train") -> Source:
+  """The examples of one split of a data set.
+
+  Raises:
+    ValueError: the URI matches nothing, or the split is malformed, unknown or
+      empty; one line that names it.
+  """
+  scheme, colon, rest = uri.partition(":")
+  if not colon or scheme not in _SCHEMES:
+    near = difflib.get_close_matches(scheme, _SCHEMES, 1)
+    hint = f"did you mean {near[0]}:? " if near else ""
+    raise ValueError(
+      f"source {uri!r}: unknown scheme {scheme!r}; {hint}"
+      f"valid: {', '.join(s + ':' for s in _SCHEMES)}"
+    )
+  module, function = _SCHEMES[scheme]
+  module = importlib.import_module(f"input_pipeline.{module}")
+  natives = getattr(module, function)(rest)
+  # A lone train split holds its tenth out, as data without splits does.
+  if set(natives) == {"train"}:
+    natives = {"all": natives["train"]}
+  try:
+    document = _document(natives)
+    parts, note = source_splits.resolve(split, _lengths(natives, document))
+    if document is None:
+      source = _joined(natives, parts)
+    else:
+      source = _cut(natives["all"], document, parts)
+  except ValueError as error:
+    raise ValueError(f"{uri}: {error}") from None
+  if source.length == 0:
+    raise ValueError(f"{uri}: split {split!r} is empty")
+  return source._replace(note=f"{uri}: {note}" if note else source.note)
+
+
+def _document(natives: dict[str, Source]) -> str | None:
+  """The text, where the whole data set is one document."""
+  if set(natives) != {"all"} or natives["all"].length != 1:
+    return None
+  text = natives["all"].read(np.zeros(1, np.int64)).get("text")
+  return None if text is None else text[0]
+
+
+def _lengths(
+  natives: dict[str, Source], document: str | None
+) -> dict[str, int]:
+  if set(natives) != {"all"}:
+    return {name: native.length for name, native in natives.items()}
+  n = natives["all"].length if document is None else len(document)
+  train = n * 9 // 10
+  held_out = n - train
+  return {
+    "train": train,
+    "validation": held_out,
+    "test": held_out,
+    "all": n,
+  }
+
+
+def _joined(
+  natives: dict[str, Source], parts: list[tuple[str, int, int]]
+) -> Source:
+  """One source out of slices (split name, start, stop)."""
+  pieces = []
+  for name, start, stop in parts:
+    if set(natives) == {"all"}:
+      whole = natives["all"]
+      pieces.append((whole, _held_out(name, start, stop, whole.length)))
+    else:
+      pieces.append((natives[name], range(start, stop)))
+  ends = np.cumsum([len(positions) for _, positions in pieces])
+
+  def locate(indices: np.ndarray):
+    piece = np.searchsorted(ends, indices, side="right")
+    for p in np.unique(piece):
+      rows = np.flatnonzero(piece == p)
+      source, positions = pieces[p]
+      within = indices[rows] - (ends[p] - len(positions))
+      if isinstance(positions, range):
+        within = within + positions.start
+      else:
+        within = positions[within]
+      yield rows, source, within
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    indices = np.asarray(indices, np.int64)
+    if not indices.size:
+      return pieces[0][0].read(indices)
+    found = [(r, s.read(within)) for r, s, within in locate(indices)]
+    if len(found) == 1:
+      return found[0][1]
+    back = np.argsort(np.concatenate([rows for rows, _ in found]))
+    return {
+      field: np.concatenate([example[field] for _, example in found])[back]
+      for field in found[0][1]
+    }
+
+  def name(index: int) -> str:
+    _, source, within = next(locate(np.array([index], np.int64)))
+    return source.name(int(within[0]))
+
+  first = pieces[0][0]
+  return first._replace(length=int(ends[-1]), read=read, name=name)
+
+
+def _held_out(name: str, start: int, stop: int, n: int):
+  """The sorted indices of a slice of a split that the data does not have."""
+  if name in ("validation", "test"):
+    start, stop = start + n * 9 // 10, stop + n * 9 // 10
+  positions = np.arange(start, stop, dtype=np.int64)
+  if not positions.size:
+    return positions
+  # Sorted, so that files are read in their own order.
+  return np.sort(order.permute(positions, n, _HELD_OUT_KEY))
+
+
+def _cut(
+  source: Source, document: str, parts: list[tuple[str, int, int]]
+) -> Source:
+  """The slices of a single document; those that adjoin become one."""
+  spans: list[list[int]] = []
+  for name, start, stop in parts:
+    if name in ("validation", "test"):
+      offset = len(document) * 9 // 10
+      start, stop = start + offset, stop + offset
+    if spans and spans[-1][1] == start:
+      spans[-1][1] = stop
+    elif start < stop:
+      spans.append([start, stop])
+  texts = np.array([document[a:b] for a, b in spans], object)
+  return source._replace(
+    length=len(texts),
+    read=lambda indices: {"text": texts[indices]},
+    name=lambda _: source.name(0),
+  )

@@ -1,0 +1,131 @@
+"""fake:KIND?key=value&...: examples made up from their own index, by NumPy."""
+
+import functools
+import inspect
+import urllib.parse
+
+import numpy as np
+
+from input_pipeline.source import Source
+
+_SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
+
+
+def fake(rest: str) -> dict[str, Source]:
+  """fake:text, fake:image or fake:linear, with that function's options."""
+  kinds = {"text": fake_text, "image": fake_image, "linear": fake_linear}
+  kind, _, query = rest.partition("?")
+  if kind not in kinds:
+    raise ValueError(
+      f"fake:{rest}: no kind {kind!r}; valid: {', '.join(kinds)}"
+    )
+  make = kinds[kind]
+  defaults = {
+    name: parameter.default
+    for name, parameter in inspect.signature(make).parameters.items()
+  }
+  options = {}
+  for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
+    if key not in defaults:
+      raise ValueError(
+        f"fake:{rest}: no option {key!r}; valid: {', '.join(defaults)}"
+      )
+    try:
+      options[key] = type(defaults[key])(value)
+    except ValueError:
+      kind = type(defaults[key]).__name__
+      raise ValueError(
+        f"fake:{rest}: {key}={value} is not of type {kind}"
+      ) from None
+  source = make(**options)
+  if source.length < 1:
+    raise ValueError(f"fake:{rest} holds no example")
+  return {"all": source._replace(name=lambda i: f"fake:{rest} example {i}")}
+
+
+def _no_name(index: int) -> str:
+  return str(index)
+
+
+def fake_text(documents: int = 20, length: int = 2000, seed: int = 0):
+  """Documents of `length` characters, made of common and rare words."""
+  words = [a + b for a in _SYLLABLES for b in ["", *_SYLLABLES]]
+  weights = 1.0 / np.arange(1, len(words) + 1)
+  weights /= weights.sum()
+
+  @functools.lru_cache(maxsize=64)
+  def document(index: int) -> str:
+    rng = np.random.default_rng([seed, index])
+    chosen = rng.choice(len(words), size=length // 3 + 1, p=weights)
+    return " ".join(words[w] for w in chosen)[:length]
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    texts = np.empty(len(indices), object)
+    texts[:] = [document(int(i)) for i in indices]
+    return {"text": texts}
+
+  return Source(
+    documents, read, _no_name, fingerprint=f"{documents} {length} {seed}"
+  )
+
+
+def fake_image(
+  n: int = 256,
+  size: int = 28,
+  channels: int = 1,
+  classes: int = 10,
+  seed: int = 0,
+  dtype: str = "float32",
+):
+  """Images whose class shows: a pattern per class under noise.
+
+  {"image": [size, size, channels], "label": int32 []}; float32 in [-1, 1], or
+  uint8 in 0..255, as images are before the ops.
+  """
+  if dtype not in ("float32", "uint8"):
+    raise ValueError(f"fake:image: dtype {dtype!r} is not float32 or uint8")
+  cells = np.arange(size) * 4 // max(size, 1)
+  rng = np.random.default_rng([seed, 2**31])
+  coarse = rng.choice([-1.0, 1.0], size=(classes, 4, 4, channels))
+  patterns = coarse[:, cells][:, :, cells].astype(np.float32)
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    labels = (np.asarray(indices) % classes).astype(np.int32)
+    shape = (size, size, channels)
+    noise = [
+      np.random.default_rng([seed, int(i)]).standard_normal(shape, np.float32)
+      for i in indices
+    ]
+    noise = np.reshape(np.array(noise, np.float32), (len(labels), *shape))
+    image = 0.5 * patterns[labels] + 0.25 * noise
+    image = np.clip(image, -1, 1)
+    if dtype == "uint8":
+      image = np.round((image + 1) * 127.5).astype(np.uint8)
+    return {"image": image, "label": labels}
+
+  return Source(
+    n,
+    read,
+    _no_name,
+    num_classes=classes,
+    class_names=tuple(str(c) for c in range(classes)),
+  )
+
+
+def fake_linear(
+  n: int = 100,
+  slope: float = 2.0,
+  intercept: float = 0.0,
+  noise: float = 0.0,
+  seed: int = 0,
+):
+  """Points on a line: {"x": float32 [1] in [-1, 1], "y": float32 [1]}."""
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    draws = [np.random.default_rng([seed, int(i)]) for i in indices]
+    x = np.array([d.uniform(-1, 1) for d in draws]).reshape(-1, 1)
+    error = np.array([d.standard_normal() for d in draws]).reshape(-1, 1)
+    y = slope * x + intercept + noise * error
+    return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
+
+  return Source(n, read, _no_name)

@@ -1,0 +1,280 @@
+"""Text -> token ids and back: byte, char, sentencepiece.
+
+A tokenizer is written as a string: "byte"; "char"; "sentencepiece:PATH.model",
+which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
+trained on the source's train split.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import os
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline.source import Source, open_source
+
+_VALID = "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N"
+
+
+class Tokenizer(NamedTuple):
+  """A fixed vocabulary.
+
+  spec: the string that asked for it.
+  encode: str or UTF-8 bytes -> int32 ids.
+  decode: ids -> str; it never fails on ids below vocab_size.
+  vocab_size: ids run from 0 to vocab_size - 1.
+  eos: the id placed between documents, or None.
+  byte_lengths: uint32 [vocab_size], the UTF-8 bytes that an id stands for.
+  file_name: what `content` is called in a working directory, or None.
+  content: bytes that rebuild the tokenizer, and name it in caches.
+  """
+
+  spec: str
+  encode: Callable[[str | bytes], np.ndarray]
+  decode: Callable[[Iterable[int]], str]
+  vocab_size: int
+  eos: int | None
+  byte_lengths: np.ndarray
+  file_name: str | None
+  content: bytes
+
+
+def cache_folder(cache_dir: str | None = None) -> str:
+  """`cache_dir`, else $TESSERA_CACHE, else ~/.cache/tessera."""
+  cache_dir = cache_dir or os.environ.get("TESSERA_CACHE")
+  return os.path.expanduser(cache_dir or "~/.cache/tessera")
+
+
+def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
+  """Writes a file that is there whole or not at all."""
+  folder = os.path.dirname(path)
+  os.makedirs(folder, exist_ok=True)
+  handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+  try:
+    with os.fdopen(handle, "wb") as file:
+      for chunk in chunks:
+        file.write(chunk)
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise
+
+
+def get_tokenizer(
+  spec: str,
+  uri: str,
+  *,
+  text_key: str = "text",
+  cache_dir: str | None = None,
+  workdir: str | None = None,
+) -> Tokenizer:
+  """The tokenizer that a string names.
+
+  What is learned from the data (char, a trained sentencepiece) is kept in
+  `cache_dir` and in `workdir`; where `workdir` already holds one, that is
+  loaded, so that a finished run needs neither the data nor the cache.
+
+  Raises:
+    ValueError: the string, or the file it names, is not a tokenizer.
+  """
+  if spec == "byte":
+    return _byte()
+  if spec == "char":
+    name, load = "tokenizer.json", _char
+    build = functools.partial(_characters, uri, text_key)
+  elif spec.startswith("sentencepiece:"):
+    name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
+    build = functools.partial(_read, spec.partition(":")[2])
+  elif spec.partition("?")[0] == "sentencepiece":
+    name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
+    build = functools.partial(_train, spec, uri, text_key, cache_dir)
+  else:
+    raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
+  path = os.path.join(workdir, name) if workdir else None
+  if path and os.path.exists(path):
+    return load(_read(path))
+  tokenizer = load(build())
+  if path:
+    write_atomically(path, [tokenizer.content])
+  return tokenizer
+
+
+def _read(path: str) -> bytes:
+  try:
+    with open(os.path.expanduser(path), "rb") as file:
+      return file.read()
+  except OSError as error:
+    raise ValueError(f"tokenizer {path}: {error.strerror}") from None
+
+
+def texts(source: Source, text_key: str, uri: str) -> Iterator[str | bytes]:
+  """The documents of a source, in order."""
+  for start in range(0, source.length, 64):
+    stop = min(start + 64, source.length)
+    examples = source.read(np.arange(start, stop))
+    if text_key not in examples:
+      raise ValueError(
+        f"{uri} has no field {text_key!r}; valid: {', '.join(examples)}"
+      )
+    if examples[text_key].dtype != object:
+      raise ValueError(f"{uri}: the field {text_key!r} is not text")
+    yield from examples[text_key]
+
+
+def _utf8(text: str | bytes) -> bytes:
+  return text if isinstance(text, bytes) else text.encode("utf-8")
+
+
+def _byte() -> Tokenizer:
+  """Every byte is a token; NUL, which text does not hold, ends a document."""
+
+  def encode(text: str | bytes) -> np.ndarray:
+    return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
+
+  def decode(ids: Iterable[int]) -> str:
+    return bytes(int(i) for i in ids).decode("utf-8", errors="replace")
+
+  ones = np.ones(256, np.uint32)
+  return Tokenizer("byte", encode, decode, 256, 0, ones, None, b"byte")
+
+
+def _codepoints(text: str | bytes) -> np.ndarray:
+  text = text.decode("utf-8") if isinstance(text, bytes) else text
+  return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+def _characters(uri: str, text_key: str) -> bytes:
+  """The JSON of the sorted set of the characters of all of a source."""
+  source = open_source(uri, "all")
+  found = np.zeros(0, np.uint32)
+  for text in texts(source, text_key, uri):
+    found = np.union1d(found, _codepoints(text))
+  characters = "".join(chr(c) for c in found)
+  return json.dumps({"characters": characters}, ensure_ascii=False).encode()
+
+
+def _char(content: bytes) -> Tokenizer:
+  """Every character is a token, in the order of code points."""
+  try:
+    characters = json.loads(content)["characters"]
+  except (ValueError, KeyError, TypeError):
+    raise ValueError("tokenizer.json does not hold characters") from None
+  vocabulary = _codepoints(characters)
+  size = len(vocabulary)
+
+  def encode(text: str | bytes) -> np.ndarray:
+    points = _codepoints(text)
+    ids = np.searchsorted(vocabulary, points)
+    known = vocabulary[np.minimum(ids, size - 1)] == points
+    if not known.all():
+      unknown = chr(points[np.flatnonzero(~known)[0]])
+      raise ValueError(f"character {unknown!r} is not in the vocabulary")
+    return ids.astype(np.int32)
+
+  def decode(ids: Iterable[int]) -> str:
+    return "".join(characters[int(i)] for i in ids)
+
+  lengths = np.array([len(c.encode()) for c in characters], np.uint32)
+  return Tokenizer(
+    "char", encode, decode, size, None, lengths, "tokenizer.json", content
+  )
+
+
+def _import_sentencepiece():
+  try:
+    import sentencepiece
+  except ImportError:
+    raise ValueError(
+      "tokenizer sentencepiece is not installed: pip install 'tessera[text]'"
+    ) from None
+  return sentencepiece
+
+
+def _train(spec: str, uri: str, text_key: str, cache_dir: str | None) -> bytes:
+  """The trained model, from the cache where it is there."""
+  options = {"vocab_size": "8000", "model_type": "unigram"}
+  for key, value in urllib.parse.parse_qsl(spec.partition("?")[2]):
+    if key not in options:
+      raise ValueError(
+        f"tokenizer {spec!r}: no option {key!r}; valid: {', '.join(options)}"
+      )
+    options[key] = value
+  if not options["vocab_size"].isdigit():
+    raise ValueError(f"tokenizer {spec!r}: vocab_size is not a count")
+  if options["model_type"] not in ("unigram", "bpe"):
+    raise ValueError(f"tokenizer {spec!r}: model_type is unigram or bpe")
+  source = open_source(uri, "train")
+  identity = json.dumps([uri, text_key, source.fingerprint, options])
+  digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
+  path = os.path.join(cache_folder(cache_dir), f"{digest}.model")
+  if not os.path.exists(path):
+    write_atomically(path, [_fit(spec, source, uri, text_key, options)])
+  return _read(path)
+
+
+def _fit(
+  spec: str, source: Source, uri: str, text_key: str, options: dict[str, str]
+) -> bytes:
+  sentencepiece = _import_sentencepiece()
+  model = io.BytesIO()
+  lines = (
+    line
+    for text in texts(source, text_key, uri)
+    for line in _utf8(text).decode("utf-8").splitlines()
+    if line
+  )
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=lines,
+      model_writer=model,
+      vocab_size=int(options["vocab_size"]),
+      model_type=options["model_type"],
+      # Text comes back from its ids unchanged, spaces and newlines included.
+      byte_fallback=True,
+      normalization_rule_name="identity",
+      remove_extra_whitespaces=False,
+      add_dummy_prefix=False,
+      allow_whitespace_only_pieces=True,
+      character_coverage=0.9995,
+      minloglevel=2,
+    )
+  except (RuntimeError, OSError) as error:
+    reason = str(error).strip().splitlines()[-1]
+    raise ValueError(f"tokenizer {spec!r} on {uri}: {reason}") from None
+  return model.getvalue()
+
+
+def _sentencepiece(spec: str, content: bytes) -> Tokenizer:
+  """Kudo and Richardson, "SentencePiece", EMNLP 2018."""
+  sentencepiece = _import_sentencepiece()
+  try:
+    model = sentencepiece.SentencePieceProcessor(model_proto=content)
+  except RuntimeError:
+    raise ValueError(f"tokenizer {spec!r} is not a model") from None
+  size = model.vocab_size()
+
+  def encode(text: str | bytes) -> np.ndarray:
+    text = _utf8(text).decode("utf-8")
+    return np.array(model.encode(text), np.int32)
+
+  def decode(ids: Iterable[int]) -> str:
+    return model.decode([int(i) for i in ids])
+
+  def length(i: int) -> int:
+    if model.is_control(i) or model.is_unknown(i):
+      return 0
+    if model.is_byte(i):
+      return 1
+    return len(model.id_to_piece(i).replace("\u2581", " ").encode())
+
+  lengths = np.array([length(i) for i in range(size)], np.uint32)
+  eos = model.eos_id() if model.eos_id() >= 0 else None
+  return Tokenizer(
+    spec, encode, decode, size, eos, lengths, "tokenizer.model", content
+  )

@@ -1,0 +1,163 @@
+"""Networks as pure functions: keyword arguments in, a Model out.
+
+A model's name is its file: `get("decoder")` is `models.decoder.decoder`.
+Flax NNX is known to `pure` alone; nothing outside this package meets it.
+"""
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+PyTree = Any
+SHARED = ("attention", "layers", "transformer")  # parts, not architectures
+
+
+class Model(NamedTuple):
+  """A network.
+
+  init: (rng) -> (params, model_state), nested dicts of arrays with string
+    keys. model_state holds what the forward pass writes, such as batch
+    statistics; {} where there is nothing.
+  apply: (params, model_state, *inputs, rng=None, train=False, method=None,
+    **kwargs) -> (outputs, new_model_state). `method` names another method than
+    the module's __call__; `rng` is needed by dropout in training alone.
+  init_cache: (batch_size, length, dtype) -> what a model that decodes step by
+    step carries between steps; None for any other model.
+  max_len: the longest sequence it reads, or None.
+  """
+
+  init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+  apply: Callable[..., tuple[PyTree, PyTree]]
+  init_cache: Callable[..., PyTree] | None = None
+  max_len: int | None = None
+
+
+def pure(
+  make_module: Callable[[nnx.Rngs], nnx.Module],
+  init_cache: Callable[..., PyTree] | None = None,
+) -> Model:
+  """The Model of a Flax NNX module.
+
+  A module is merged from its arrays inside `apply`, while tracing, so the
+  compiled program pays nothing. It learns of training by its attributes
+  `deterministic` (dropout) and `use_running_average` (batch statistics).
+
+  Args:
+    make_module: builds the module; called lazily, and only under tracing.
+    init_cache: the Model's own.
+
+  Raises:
+    ValueError: from `apply`, where params or model_state are not this
+      module's, or a random key is missing.
+  """
+
+  @functools.lru_cache(maxsize=1)
+  def split():
+    module = nnx.eval_shape(lambda: make_module(nnx.Rngs(0)))
+    return nnx.split(module, nnx.Param, nnx.RngState, ...)
+
+  def init(rng):
+    module = make_module(nnx.Rngs(rng))
+    _, params, _, state = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return _plain(params), _plain(state)
+
+  def apply(
+    params,
+    model_state,
+    *inputs,
+    rng=None,
+    train=False,
+    method=None,
+    **kwargs,
+  ):
+    graphdef, params_like, rngs_like, state_like = split()
+    if rng is None and train and jax.tree.leaves(rngs_like):
+      raise ValueError("this model draws random numbers in training: give rng")
+    module = nnx.merge(
+      graphdef,
+      _filled("params", params_like, params),
+      _seeded(rngs_like, rng),
+      _filled("model_state", state_like, model_state),
+    )
+    module.set_attributes(
+      deterministic=not train,
+      use_running_average=not train,
+      raise_if_not_found=False,
+    )
+    outputs = getattr(module, method or "__call__")(*inputs, **kwargs)
+    state = nnx.split(module, nnx.Param, nnx.RngState, ...)[3]
+    return outputs, _plain(state)
+
+  return Model(init, apply, init_cache)
+
+
+def get(name: str) -> Callable:
+  """The function of that name in the file of that name.
+
+  Raises:
+    ValueError: where there is none; it names the nearest and all there are.
+  """
+  names = sorted(
+    module.name
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in SHARED
+  )
+  if name not in names:
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f' (nearest: "{near[0]}")' if near else ""
+    raise ValueError(f'no model "{name}"{hint}; models: {", ".join(names)}')
+  return getattr(importlib.import_module(f"{__name__}.{name}"), name)
+
+
+def _plain(state: nnx.State) -> dict:
+  """Nested dicts of arrays with string keys, as checkpoints want them."""
+
+  def strings(tree):
+    if not isinstance(tree, dict):
+      return tree
+    return {str(key): strings(value) for key, value in tree.items()}
+
+  return strings(nnx.to_pure_dict(state))
+
+
+def _filled(what: str, like: nnx.State, values: PyTree) -> nnx.State:
+  """A copy of `like` that holds `values`."""
+  wanted, given = (
+    {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat}
+    for flat in (
+      jax.tree_util.tree_leaves_with_path(_plain(like)),
+      jax.tree_util.tree_leaves_with_path(values),
+    )
+  )
+  if wanted != given:
+    raise ValueError(
+      f"{what} are another model's: missing {sorted(wanted - given)[:3]}, "
+      f"unknown {sorted(given - wanted)[:3]}"
+    )
+  filled = jax.tree.map(lambda leaf: leaf, like)
+  nnx.replace_by_pure_dict(filled, values)
+  return filled
+
+
+def _seeded(like: nnx.State, rng: jax.Array | None) -> nnx.State:
+  """A copy of `like` in which every stream has a key of its own from `rng`."""
+  if rng is None:
+    rng = jax.random.key(0)
+  elif not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+    rng = jax.random.wrap_key_data(rng)
+  leaves, treedef = jax.tree.flatten(like)
+  seeded = []
+  for index, leaf in enumerate(leaves):
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      seeded.append(jnp.zeros(leaf.shape, leaf.dtype))
+      continue
+    key = jax.random.fold_in(rng, index)
+    seeded.append(jax.random.split(key, leaf.shape) if leaf.shape else key)
+  return jax.tree.unflatten(treedef, seeded)

@@ -1,0 +1,1 @@
+"""Training: tasks, learners, evaluators and the one loop that runs them."""

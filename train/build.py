@@ -1,0 +1,415 @@
+"""Names into objects: the only reader of a config."""
+
+import inspect
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline import device, pipeline
+from train import checkpoint, loop, names, optim, sharding, types, writer
+from train.errors import UserError
+
+_REQUIRED = [
+  "total_steps",
+  "batch_size",
+  "task",
+  "model",
+  "learner",
+  "optimizer",
+  "data",
+]
+_DEFAULTS: dict[str, Any] = {
+  "seed": 0,
+  "log_every_steps": 10,
+  "evals": {},
+  "checkpoint": {},
+  "mesh": {"data": -1},
+  "sharding": [],
+}
+# What may differ between a workdir's config and the one it is resumed with:
+# how far, how often and on which devices, but never what is learned.
+_RESUMABLE = [
+  "total_steps",
+  "log_every_steps",
+  "evals",
+  "checkpoint",
+  "mesh",
+  "sharding",
+]
+# Arguments of the pipeline that build gives, not the config.
+_GIVEN = [
+  "batch_size",
+  "seed",
+  "host_index",
+  "host_count",
+  "workdir",
+  "multiple_of",
+]
+
+
+class Experiment(NamedTuple):
+  """The pure parts of a run, before anything is computed.
+
+  config: plain dicts, complete.
+  params_rules: SHARDING of the model's file.
+  """
+
+  config: dict[str, Any]
+  mesh: jax.sharding.Mesh
+  data: pipeline.Data
+  task: types.Task
+  model: Any
+  learner: types.Learner
+  model_rules: tuple
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config as plain dicts, its defaults filled in.
+
+  Raises:
+    UserError: a top-level key is missing or unknown.
+  """
+  config = json.loads(json.dumps(plain(config)))
+  keys = [*_REQUIRED, *_DEFAULTS]
+  for key in config:
+    if key not in keys:
+      raise UserError(f"config.{key}: unknown{names.nearest(key, keys)}")
+  for key in _REQUIRED:
+    if key not in config:
+      raise UserError(f"config.{key}: missing")
+  return {**_DEFAULTS, **config}
+
+
+def plain(config: Any) -> Any:
+  """ConfigDicts as dicts, tuples as lists: what JSON can hold."""
+  if hasattr(config, "items"):
+    return {key: plain(value) for key, value in config.items()}
+  if isinstance(config, (list, tuple)):
+    return [plain(value) for value in config]
+  return config
+
+
+def experiment(
+  config: Mapping[str, Any], workdir: str | None = None
+) -> Experiment:
+  """Builds everything that `config` names; computes nothing.
+
+  Raises:
+    UserError: the config is wrong; one line that names the key.
+  """
+  config = complete(config)
+  mesh = sharding.make_mesh(config["mesh"])
+  data = _data(
+    pipeline.train, config, "config.data", config["data"], mesh, workdir
+  )
+  section, settings = _section(config, "model")
+  model_fn = names.find("models", section, "config.model.name")
+  model = names.call(
+    model_fn,
+    where="config.model",
+    settings=settings,
+    offered=_sizes(data),
+  )
+  section, settings = _section(config, "task")
+  task = names.call(
+    names.find("train.tasks", section, "config.task.name"),
+    model,
+    where="config.task",
+    settings=settings,
+  )
+  try:
+    optimizer = optim.make(config["optimizer"], config["total_steps"])
+  except ValueError as error:
+    raise UserError(f"config.optimizer: {error}") from error
+  section, settings = _section(config, "learner")
+  learner = names.call(
+    names.find("train.learners", section, "config.learner.name"),
+    task,
+    optimizer,
+    where="config.learner",
+    settings=settings,
+  )
+  rules = tuple(inspect.getmodule(model_fn).SHARDING)
+  return Experiment(config, mesh, data, task, model, learner, rules)
+
+
+def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
+  """Everything `fit` needs; writes into `workdir` where one is given.
+
+  Raises:
+    UserError: the config is wrong, or `workdir` holds another one's run.
+  """
+  parts = experiment(config, workdir)
+  config = parts.config
+  batch_size = parts.data.batch_size
+  init, abstract_state = _state(parts)
+  seed_rng = jax.random.key(config["seed"])
+  evaluations = {
+    key: loop.Evaluation(
+      _evaluator(parts, key, workdir, say),
+      config["evals"][key].get("every_steps", 0),
+    )
+    for key in config["evals"]
+  }
+  settings = {"every_steps": 0, "keep": 2, **config["checkpoint"]}
+  for key in settings:
+    if key not in ("every_steps", "keep"):
+      hint = names.nearest(key, ("every_steps", "keep"))
+      raise UserError(f"config.checkpoint.{key}: unknown{hint}")
+  manager = metrics = None
+  if workdir is not None:
+    _claim(workdir, config)
+    manager = checkpoint.open_manager(
+      os.path.join(workdir, "checkpoints"), settings["keep"]
+    )
+    metrics = writer.MetricsWriter(workdir)
+  units = {"examples": batch_size}
+  if "targets" in parts.data.spec:
+    units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
+  batch_sharding = sharding.batch_sharding(parts.mesh)
+
+  def batches(first_step):
+    host_batches = _told(parts.data.batches(first_step), "config.data")
+    return device.prefetch(host_batches, batch_sharding)
+
+  return loop.Run(
+    learner=parts.learner,
+    init=init,
+    abstract_state=abstract_state,
+    batches=batches,
+    evaluations=evaluations,
+    total_steps=config["total_steps"],
+    units_per_step=units,
+    rng=jax.random.fold_in(seed_rng, 1),
+    checkpoints=manager,
+    checkpoint_every=settings["every_steps"],
+    log_every=config["log_every_steps"],
+    writer=metrics,
+  )
+
+
+class Trained(NamedTuple):
+  """A finished run, read back from its workdir."""
+
+  parts: Experiment
+  state: types.State
+  variables: types.Variables
+  step: int
+
+
+def trained(workdir: str, step: int | None = None, overrides=()) -> Trained:
+  """Reads config.json and a checkpoint (the last, or that of `step`).
+
+  `overrides` are (section, key, value) that replace the config's.
+
+  Raises:
+    UserError: there is no run in `workdir`, or no such checkpoint.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  if not path.is_file():
+    raise UserError(f"{workdir}: no config.json, so no run was made here")
+  try:
+    config = json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(f"{path}: not JSON: {error}") from error
+  for section, key, value in overrides:
+    config[section][key] = value
+  parts = experiment(config, workdir)
+  _, abstract_state = _state(parts)
+  directory = pathlib.Path(workdir) / "checkpoints"
+  if not directory.is_dir():
+    raise UserError(f"{workdir}: no checkpoint has been saved yet")
+  manager = checkpoint.open_manager(str(directory))
+  step = manager.latest_step() if step is None else step
+  state, _ = checkpoint.restore(manager, abstract_state, step)
+  manager.close()
+  return Trained(parts, state, parts.learner.variables(state), step)
+
+
+def evaluators(
+  trained_run: Trained, workdir: str, say=print
+) -> dict[str, types.Evaluator]:
+  """The evaluators of a finished run, by their keys in config.evals."""
+  keys = trained_run.parts.config["evals"]
+  return {key: _evaluator(trained_run.parts, key, workdir, say) for key in keys}
+
+
+def _section(config, section: str) -> tuple[str, dict[str, Any]]:
+  """(name, the other keys) of a section that names a file."""
+  settings = dict(config[section])
+  if "name" not in settings:
+    raise UserError(f"config.{section}.name: missing")
+  return settings.pop("name"), settings
+
+
+def _data(function, config, where, settings, mesh, workdir, batch_size=None):
+  """The data of the run, or of an evaluator; keys checked, errors told."""
+  names.check_keys(function, where, settings)
+  for key in settings:
+    if key in _GIVEN:
+      raise UserError(f"{where}.{key}: is the run's to give, not the data's")
+  batch_size = batch_size or config["batch_size"]
+  parts = sharding.batch_parts(mesh)
+  whole = isinstance(batch_size, int) and batch_size > 0
+  if batch_size != "all" and not (whole and batch_size % parts == 0):
+    shape = ", ".join(f"{k}={v}" for k, v in mesh.shape.items())
+    raise UserError(
+      f"config.batch_size={batch_size!r} cannot be divided over the"
+      f" {parts} parts of the mesh ({shape})"
+    )
+  return names.call(
+    function,
+    where=where,
+    settings=settings,
+    offered={
+      "batch_size": batch_size,
+      "seed": config["seed"],
+      "host_index": jax.process_index(),
+      "host_count": jax.process_count(),
+      "workdir": workdir,
+      "multiple_of": parts,
+    },
+  )
+
+
+def _sizes(data: pipeline.Data) -> dict[str, int]:
+  """Sizes of a model that the data knows."""
+  sizes: dict[str, Any] = {}
+  if data.tokenizer is not None:
+    sizes["vocab_size"] = data.tokenizer.vocab_size
+  if data.num_classes is not None:
+    sizes["num_classes"] = data.num_classes
+  for key, (shape, _) in data.spec.items():
+    if key == "inputs":
+      sizes["max_len"] = shape[0]
+    if key == "image":
+      sizes["image_size"], sizes["channels"] = shape[0], shape[-1]
+    if key == "x":
+      sizes["in_features"] = shape[-1]
+    if key == "y":
+      sizes["out_features"] = shape[-1]
+  return sizes
+
+
+def _state(parts: Experiment):
+  """(init, abstract state): no device ever holds more than its shard."""
+
+  def init_fn(rng):
+    batch = {
+      key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
+      for key, (shape, dtype) in parts.data.spec.items()
+    }
+    return parts.learner.init(rng, batch)
+
+  rng = jax.random.fold_in(jax.random.key(parts.config["seed"]), 0)
+  shapes = jax.eval_shape(init_fn, rng)
+  try:
+    optim.check_patterns(parts.config["optimizer"], shapes.variables.params)
+  except ValueError as error:
+    raise UserError(f"config.optimizer: {error}") from error
+  shardings = sharding.tree_shardings(
+    shapes, parts.mesh, parts.config["sharding"], parts.model_rules
+  )
+  init = jax.jit(init_fn, out_shardings=shardings)
+  return lambda: init(rng), sharding.abstract(shapes, shardings)
+
+
+def _evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
+  """The evaluator of config.evals.KEY, on config.data with its own split."""
+  where = f"config.evals.{key}"
+  settings = dict(parts.config["evals"][key])
+  settings.pop("every_steps", None)
+  if "name" not in settings:
+    raise UserError(f"{where}.name: missing")
+  function = names.find(
+    "train.evaluators", settings.pop("name"), f"{where}.name"
+  )
+  takes = inspect.signature(function).parameters
+  of_data = set(inspect.signature(pipeline.evaluation).parameters)
+  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
+  settings = {k: v for k, v in settings.items() if k not in own}
+  names.check_keys(function, where, settings, skip=1)
+  shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
+  shared.pop("split", None)
+  data = _data(
+    pipeline.evaluation,
+    parts.config,
+    where,
+    {**shared, **own},
+    parts.mesh,
+    workdir,
+    batch_size=parts.data.batch_size,
+  )
+  tokenizer = parts.data.tokenizer
+  batch_sharding = sharding.batch_sharding(parts.mesh)
+  seed_rng = jax.random.key(parts.config["seed"])
+
+  def load(other):
+    found = trained(other)
+    return found.parts.task, found.variables
+
+  context = types.EvalContext(
+    task=parts.task,
+    batches=lambda: device.prefetch(
+      _told(data.batches(0), where), batch_sharding
+    ),
+    decode=tokenizer.decode if tokenizer else None,
+    encode=tokenizer.encode if tokenizer else None,
+    num_classes=parts.data.num_classes,
+    workdir=workdir,
+    key=key,
+    rng=jax.random.fold_in(seed_rng, 2),
+    load=load,
+    say=say,
+  )
+  return names.call(function, context, where=where, settings=settings)
+
+
+def _told(batches, where: str):
+  """Errors of the data, told as the config's."""
+  try:
+    yield from batches
+  except UserError:
+    raise
+  except ValueError as error:
+    raise UserError(f"{where}: {error}") from error
+
+
+def _claim(workdir: str, config: dict[str, Any]) -> None:
+  """Writes config.json, or refuses a workdir that another config made."""
+  path = pathlib.Path(workdir) / "config.json"
+  if path.exists():
+    try:
+      before = json.loads(path.read_text())
+    except ValueError as error:
+      raise UserError(f"{path}: not JSON: {error}") from error
+    key = _first_difference(before, config)
+    if key is not None:
+      raise UserError(
+        f"{workdir} was made by another config: config.{key} differs; take"
+        " another --workdir, or give the same config to resume"
+      )
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(config, indent=2) + "\n")
+  os.replace(temporary, path)
+
+
+def _first_difference(before, after, prefix="") -> str | None:
+  for key in sorted(set(before) | set(after)):
+    if not prefix and key in _RESUMABLE:
+      continue
+    old, new = before.get(key), after.get(key)
+    if isinstance(old, dict) and isinstance(new, dict):
+      found = _first_difference(old, new, f"{prefix}{key}.")
+      if found:
+        return found
+    elif old != new:
+      return f"{prefix}{key} ({old!r} there, {new!r} now)"
+  return None

@@ -1,0 +1,88 @@
+"""What every entrypoint shares: flags, one-line errors, JAX's start."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from train.errors import UserError
+
+__all__ = ["UserError", "config_stem", "define_config", "run", "start_jax"]
+
+
+def define_config() -> None:
+  """--config=FILE[:arg] and --config.key=value."""
+  config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The experiment, e.g. configs/lm_stdlib.py, or configs/lm_stdlib.py:smoke "
+    "for a tiny one. --config.KEY=VALUE overrides one value.",
+    lock_config=False,
+    accept_new_attributes=True,
+  )
+
+
+def config_stem() -> str:
+  """The config's file name without its ending."""
+  flag = flags.FLAGS["config"]
+  path = getattr(flag, "config_filename", None) or "run"
+  return os.path.splitext(os.path.basename(path))[0]
+
+
+def cache_dir() -> str:
+  """Where compiled programs and token files are kept between runs."""
+  default = os.path.join(os.path.expanduser("~"), ".cache", "tessera")
+  return os.environ.get("TESSERA_CACHE", default)
+
+
+def start_jax() -> None:
+  """Settings of every run: compiled programs are kept, ranks must match."""
+  import jax
+
+  jax.config.update("jax_numpy_rank_promotion", "raise")
+  jax.config.update(
+    "jax_compilation_cache_dir", os.path.join(cache_dir(), "xla")
+  )
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run(main: Callable) -> int:
+  """Runs `main`; what a user can mend becomes one line and exit code 2."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  warnings.filterwarnings("ignore", category=DeprecationWarning)
+  try:
+    app.run(main, flags_parser=_parse)
+  except UserError as error:
+    return _fail(error, 2)
+  except FloatingPointError as error:
+    return _fail(error, 1)
+  except KeyboardInterrupt:
+    return _fail(
+      "interrupted; the same command goes on from the last save", 130
+    )
+  return 0
+
+
+def _fail(error, code: int) -> int:
+  sys.stdout.flush()
+  print(f"error: {error}", file=sys.stderr)
+  return code
+
+
+def _parse(argv):
+  """Absl's parser, every complaint of which becomes a UserError."""
+  try:
+    left = flags.FLAGS(argv)
+    if not flags.FLAGS["verbosity"].present:
+      # Libraries tell every step of a save; --verbosity=0 shows it.
+      logging.set_verbosity(logging.WARNING)
+    return left
+  except flags.Error as error:
+    raise UserError(str(error).strip().split("\n")[0]) from error
+  except (OSError, SyntaxError, ImportError, AttributeError) as error:
+    raise UserError(f"--config: {error}") from error
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f"--config: {error}") from error

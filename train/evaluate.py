@@ -1,0 +1,43 @@
+"""Evaluates a finished run: `python -m train.evaluate --workdir=…`.
+
+Reads the last checkpoint (or --step's) and prints every figure of the run's
+evaluators; nothing of the run is changed. With --config.… values of the saved
+config are not needed: a workdir is enough.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from train import cli
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+flags.DEFINE_list("evals", None, "Keys of config.evals; all by default.")
+
+
+def main(argv) -> None:
+  """Prints one JSON object of figures."""
+  del argv
+  cli.start_jax()
+  from train import build
+
+  found = build.trained(FLAGS.workdir, FLAGS.step)
+  evaluators = build.evaluators(found, FLAGS.workdir)
+  unknown = set(FLAGS.evals or ()) - set(evaluators)
+  if unknown:
+    raise cli.UserError(
+      f"--evals: no {sorted(unknown)[0]!r} in config.evals (there are:"
+      f" {', '.join(evaluators)})"
+    )
+  figures = {"step": found.step}
+  for key in FLAGS.evals or evaluators:
+    for name, value in evaluators[key](found.variables, found.step).items():
+      figures[f"{key}/{name}"] = value
+  print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+  sys.exit(cli.run(main))

@@ -1,0 +1,1 @@
+"""Evaluators: what is measured. An evaluator's name is its file."""

@@ -1,0 +1,38 @@
+"""The losses and metrics of the task, averaged over a whole split."""
+
+import jax
+
+from train import types
+
+
+def mean(context: types.EvalContext) -> types.Evaluator:
+  """Averages every loss and metric, without training's noise.
+
+  A single loss is called "loss"; several are called "<player>_loss". Batches
+  merge as sums, so each real token or example counts once.
+  """
+  losses = context.task.losses
+
+  @jax.jit
+  def sums(variables, batch, rng):
+    found = {}
+    for player, loss in losses.items():
+      total, aux = loss(variables, batch, rng, False)
+      name = "loss" if len(losses) == 1 else f"{player}_loss"
+      found |= {name: total, **aux.metrics}
+    return found
+
+  def evaluate(variables, step):
+    del step
+    merged = None
+    for i, batch in enumerate(context.batches()):
+      found = sums(variables, batch, jax.random.fold_in(context.rng, i))
+      merged = found if merged is None else add(merged, found)
+    return {name: float(m.value()) for name, m in merged.items()}
+
+  return evaluate
+
+
+def add(a: dict[str, types.Mean], b: dict[str, types.Mean]):
+  """Merges two dicts of Means."""
+  return {name: a[name] + b[name] for name in a}

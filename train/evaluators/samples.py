@@ -1,0 +1,101 @@
+"""What the model makes: a PNG grid of images, or a few lines of text."""
+
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train import types
+
+
+def samples(
+  context: types.EvalContext,
+  *,
+  count: int = 64,
+  prompt: str = "\n",
+  length: int = 200,
+  temperature: float = 0.8,
+) -> types.Evaluator:
+  """Writes WORKDIR/samples/<key>_<step>.png or .txt; measures nothing.
+
+  Args:
+    context: the task predicts "samples".
+    count: how many images, or texts.
+    prompt: what texts go on from.
+    length: tokens to write.
+    temperature: of the softmax that tokens are drawn from.
+
+  Raises:
+    ValueError: the task draws no samples.
+  """
+  if "samples" not in context.task.predict:
+    raise ValueError("the task predicts no samples")
+  predict = jax.jit(context.task.predict["samples"])
+
+  def images(variables):
+    made, total = [], 0
+    for i, batch in enumerate(_forever(context.batches)):
+      rng = jax.random.fold_in(context.rng, i)
+      made.append(np.asarray(predict(variables, batch, rng)))
+      total += len(made[-1])
+      if total >= count:
+        return grid(np.concatenate(made)[:count])
+    return None
+
+  def texts(variables):
+    ids = [int(i) for i in context.encode(prompt)]
+    tokens_BL = np.zeros((count, len(ids) + length), np.int32)
+    tokens_BL[:, : len(ids)] = ids
+    mask_BL = np.zeros(tokens_BL.shape, np.float32)
+    mask_BL[:, : len(ids)] = 1
+    batch = {
+      "tokens": jnp.asarray(tokens_BL),
+      "mask": jnp.asarray(mask_BL),
+      "temperature": jnp.float32(temperature),
+    }
+    made_BL = np.asarray(predict(variables, batch, context.rng))
+    return [context.decode(row) for row in made_BL]
+
+  def evaluate(variables, step):
+    folder = pathlib.Path(context.workdir or ".") / "samples"
+    writes = context.workdir is not None and jax.process_index() == 0
+    if writes:
+      folder.mkdir(exist_ok=True)
+    stem = f"{context.key}_{step:07d}"
+    if context.encode is None:
+      image_HWC = images(variables)
+      if writes:
+        import matplotlib.image
+
+        matplotlib.image.imsave(folder / f"{stem}.png", image_HWC)
+        context.say(f"samples  {folder / stem}.png")
+    else:
+      text = "\n\n---\n\n".join(texts(variables))
+      if writes:
+        (folder / f"{stem}.txt").write_text(text + "\n")
+        context.say(f"samples  {folder / stem}.txt\n{text}")
+    return {}
+
+  return evaluate
+
+
+def grid(image_BHWC: np.ndarray) -> np.ndarray:
+  """Images in [-1, 1] side by side: uint8 [rows * H, columns * W, 3]."""
+  count, height, width, channels = image_BHWC.shape
+  columns = math.ceil(math.sqrt(count))
+  rows = math.ceil(count / columns)
+  cells = np.full((rows * columns, height, width, channels), -1.0, np.float32)
+  cells[:count] = np.clip(image_BHWC, -1, 1)
+  cells = cells.reshape(rows, columns, height, width, channels)
+  image = cells.transpose(0, 2, 1, 3, 4).reshape(
+    rows * height, columns * width, channels
+  )
+  image = np.rint((image + 1) * 127.5).astype(np.uint8)
+  return image if channels == 3 else np.repeat(image[..., :1], 3, -1)
+
+
+def _forever(batches):
+  while True:
+    yield from batches()

@@ -1,0 +1,1 @@
+"""Learners: how it is learned. A learner's name is its file."""

@@ -1,0 +1,160 @@
+"""The one loop: evaluate, save, batch, step, read the step before."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from train import checkpoint, timing, types
+
+
+class Evaluation(NamedTuple):
+  """An evaluator and when it runs: every so many steps, and at the end.
+
+  every_steps: 0 leaves it for the end alone.
+  """
+
+  evaluate: types.Evaluator
+  every_steps: int
+
+
+class Run(NamedTuple):
+  """All that `fit` needs.
+
+  init: () -> State, laid out over the mesh.
+  abstract_state: its ShapeDtypeStructs with shardings, for a restore.
+  batches: (first step) -> iterator of global batches, one a step.
+  units_per_step: what a step consumes, such as {"examples": 12}.
+  checkpoints: an Orbax manager, or None to keep nothing.
+  writer: has write(step, scalars) and rewind(step), or None.
+  rng: folded with the step's number.
+  """
+
+  learner: types.Learner
+  init: Callable[[], types.State]
+  abstract_state: types.PyTree
+  batches: Callable[[int], Iterator[types.Batch]]
+  evaluations: dict[str, Evaluation]
+  total_steps: int
+  units_per_step: dict[str, int]
+  rng: jax.Array
+  checkpoints: Any = None
+  checkpoint_every: int = 0
+  log_every: int = 10
+  writer: Any = None
+
+
+class Report(NamedTuple):
+  """What is known after `step` updates."""
+
+  step: int
+  scalars: dict[str, float]
+
+
+def fit(run: Run) -> Iterator[Report]:
+  """Trains `run`, from its last checkpoint if there is one; yields Reports.
+
+  The order inside is what exact resuming rests on. At step k: read the metrics
+  of the update before, evaluate the state, save it, take batch k, update. All
+  that is written up to k is on disk before the save of k starts; a resumed run
+  drops what was written after k and does not evaluate k again.
+
+  Raises:
+    FloatingPointError: a metric of an update is NaN or infinite. Nothing that
+      came of it is saved.
+  """
+  clock = timing.Clock(run.units_per_step)
+  state, start = _restored(run)
+  resumed = state is not None
+  state = run.init() if state is None else state
+  step_fn = _jit_step(run)
+  batches = run.batches(start)
+  pending = None
+  for step in range(start, run.total_steps + 1):
+    last = step == run.total_steps
+    fresh = not (resumed and step == start)
+    due = [
+      key
+      for key, evaluation in run.evaluations.items()
+      if fresh and (last or _every(evaluation.every_steps, step))
+    ]
+    saving = (
+      run.checkpoints is not None
+      and fresh
+      and (last or _every(run.checkpoint_every, step))
+    )
+    if pending is not None and (due or saving or last):
+      yield from _read(run, clock, *pending)
+      pending = None
+    with clock.apart():
+      variables = run.learner.variables(state) if due else None
+      for key in due:
+        found = run.evaluations[key].evaluate(variables, step)
+        scalars = {f"{key}/{name}": v for name, v in found.items()}
+        if scalars:
+          yield _write(run, Report(step, scalars))
+      if saving:
+        position = step * run.units_per_step["examples"]
+        checkpoint.save(run.checkpoints, step, state, position)
+    if last:
+      break
+    with clock.waiting():
+      batch = next(batches)
+    with clock.step():
+      state, metrics = step_fn(state, batch, run.rng)
+    if pending is not None:
+      yield from _read(run, clock, *pending)
+    pending = (step + 1, metrics)
+  if run.checkpoints is not None:
+    run.checkpoints.wait_until_finished()
+
+
+def _every(n: int, step: int) -> bool:
+  return n > 0 and step > 0 and step % n == 0
+
+
+def _restored(run: Run) -> tuple[types.State | None, int]:
+  """(state, step) of the last checkpoint, or (None, 0)."""
+  if run.checkpoints is None or run.checkpoints.latest_step() is None:
+    if run.writer is not None:
+      run.writer.rewind(None)
+    return None, 0
+  state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
+  start = run.checkpoints.latest_step()
+  if run.writer is not None:
+    run.writer.rewind(start)
+  return state, start
+
+
+def _jit_step(run: Run):
+  shardings = jax.tree.map(lambda x: x.sharding, run.abstract_state)
+
+  def step(state, batch, rng):
+    return run.learner.step(state, batch, jax.random.fold_in(rng, state.step))
+
+  # The state's own shardings: else the second step compiles again.
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def _read(run, clock, step, metrics) -> Iterator[Report]:
+  """Reads the metrics of an update; yields a Report when one is due."""
+  values = {
+    name: float(mean.total) / (float(mean.weight) or 1.0)
+    for name, mean in jax.device_get(metrics).items()
+  }
+  for name, value in values.items():
+    if not math.isfinite(value):
+      raise FloatingPointError(
+        f"train/{name} is {value} at step {step}; nothing was saved since"
+      )
+  if step % run.log_every and step != run.total_steps:
+    return
+  scalars = {f"train/{name}": value for name, value in values.items()}
+  yield _write(run, Report(step, {**scalars, **clock.read()}))
+
+
+def _write(run: Run, report: Report) -> Report:
+  if run.writer is not None:
+    run.writer.write(report.step, report.scalars)
+  return report

@@ -1,0 +1,172 @@
+"""Losses: pure functions that return one float32 value an example or a token.
+
+The caller masks and averages. Shapes: B batch, V classes; "..." any leading
+axes, such as batch and time.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Score = Callable[[jax.Array], jax.Array]
+
+
+def cross_entropy(
+  logits: jax.Array,
+  labels: jax.Array,
+  label_smoothing: float = 0.0,
+  z_loss: float = 0.0,
+) -> jax.Array:
+  """Cross-entropy -sum_v q_v log softmax(logits)_v, in nats.
+
+  With smoothing s, q = (1 - s) * labels + s / V (Szegedy et al.,
+  arXiv:1512.00567, section 7). z_loss adds z_loss * logsumexp(logits)^2, which
+  keeps the logits near normalised (PaLM, arXiv:2204.02311, section 5).
+
+  Args:
+    logits: [..., V], any float dtype; computed in float32.
+    labels: integers [...], or probabilities [..., V]. An integer outside 0…V-1
+      has no meaning: mask it.
+    label_smoothing: s, in 0…1.
+    z_loss: its weight; PaLM's is 1e-4.
+
+  Returns:
+    float32 [...].
+
+  Raises:
+    ValueError: the shapes of logits and labels do not belong together.
+  """
+  logits = logits.astype(jnp.float32)
+  log_z = jax.nn.logsumexp(logits, axis=-1)
+  if jnp.issubdtype(labels.dtype, jnp.integer) and (
+    labels.shape == logits.shape[:-1]
+  ):
+    index = jnp.expand_dims(labels, -1)
+    chosen = jnp.take_along_axis(logits, index, axis=-1, mode="clip")[..., 0]
+    mass = 1.0
+  elif labels.shape == logits.shape:
+    labels = labels.astype(jnp.float32)
+    chosen = jnp.sum(labels * logits, axis=-1)
+    mass = jnp.sum(labels, axis=-1)
+  else:
+    raise ValueError(
+      f"labels of shape {labels.shape} and type {labels.dtype} for logits of"
+      f" shape {logits.shape}"
+    )
+  loss = mass * log_z - chosen
+  if label_smoothing:
+    uniform = log_z - jnp.mean(logits, axis=-1)
+    loss = (1 - label_smoothing) * loss + label_smoothing * uniform
+  if z_loss:
+    loss = loss + z_loss * log_z**2
+  return loss
+
+
+def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+  """Elementwise (predictions - targets)^2 in float32; shapes must be equal.
+
+  Raises:
+    ValueError: they are not. (Broadcasting [B, 1] to [B] is a common mistake.)
+  """
+  if predictions.shape != targets.shape:
+    raise ValueError(
+      f"predictions have shape {predictions.shape}, targets {targets.shape}"
+    )
+  return jnp.square(
+    predictions.astype(jnp.float32) - targets.astype(jnp.float32)
+  )
+
+
+def generator(fake_logits: jax.Array, kind: str = "nonsaturating") -> jax.Array:
+  """What a GAN's generator minimises; float32 [B].
+
+  "nonsaturating": -log sigmoid(D(G(z))) = softplus(-D(G(z))), Goodfellow et
+  al., arXiv:1406.2661, section 3. "wasserstein": -D(G(z)), Arjovsky et al.,
+  arXiv:1701.07875, algorithm 1.
+
+  Args:
+    fake_logits: D(G(z)), [B].
+    kind: which of them.
+
+  Raises:
+    ValueError: `kind` is neither.
+  """
+  _check_kind(kind)
+  fake_logits = fake_logits.astype(jnp.float32)
+  if kind == "wasserstein":
+    return -fake_logits
+  return jax.nn.softplus(-fake_logits)
+
+
+def discriminator(
+  real_logits: jax.Array,
+  fake_logits: jax.Array,
+  kind: str = "nonsaturating",
+) -> jax.Array:
+  """What a GAN's discriminator, or critic, minimises; float32 [B].
+
+  "nonsaturating": -log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), Goodfellow et
+  al., arXiv:1406.2661, equation 1. "wasserstein": D(G(z)) - D(x), Arjovsky et
+  al., arXiv:1701.07875, algorithm 1.
+
+  Args:
+    real_logits: D(x), [B].
+    fake_logits: D(G(z)), [B].
+    kind: which of them.
+
+  Raises:
+    ValueError: `kind` is neither.
+  """
+  _check_kind(kind)
+  real_logits = real_logits.astype(jnp.float32)
+  fake_logits = fake_logits.astype(jnp.float32)
+  if kind == "wasserstein":
+    return fake_logits - real_logits
+  return jax.nn.softplus(-real_logits) + jax.nn.softplus(fake_logits)
+
+
+def r1_penalty(score: Score, real: jax.Array, gamma: float) -> jax.Array:
+  """R1: gamma / 2 * |grad D(x)|^2 on real data (arXiv:1801.04406, eq. 9).
+
+  Args:
+    score: [B, ...] -> [B]; an example's score must not depend on others.
+    real: [B, ...].
+    gamma: the weight.
+
+  Returns:
+    float32 [B].
+  """
+  return 0.5 * gamma * _squared_slope(score, real)
+
+
+def gradient_penalty(
+  score: Score, mixed: jax.Array, weight: float
+) -> jax.Array:
+  """The penalty weight * (|grad D(x)| - 1)^2 of WGAN-GP (arXiv:1704.00028).
+
+  Args:
+    score: [B, ...] -> [B]; an example's score must not depend on others.
+    mixed: [B, ...]; in the paper u * real + (1 - u) * fake, with u uniform in
+      0…1 and drawn for each example.
+    weight: the paper's lambda, 10 there.
+
+  Returns:
+    float32 [B].
+  """
+  squared = _squared_slope(score, mixed)
+  # The slope of sqrt is infinite at 0, and inf * 0 is NaN in the backward pass.
+  norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+  return weight * (norm - 1) ** 2
+
+
+def _check_kind(kind: str) -> None:
+  if kind not in ("nonsaturating", "wasserstein"):
+    raise ValueError(f'loss "{kind}" is neither nonsaturating nor wasserstein')
+
+
+def _squared_slope(score: Score, x: jax.Array) -> jax.Array:
+  slope = jax.grad(lambda x: jnp.sum(score(x).astype(jnp.float32)))(x)
+  return jnp.sum(
+    jnp.square(slope.astype(jnp.float32)), axis=tuple(range(1, x.ndim))
+  )

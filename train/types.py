@@ -1,0 +1,181 @@
+"""The whole vocabulary of training: what a task, a learner and a state are.
+
+Every name here is a plain tuple of arrays or of pure functions.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from train.errors import UserError
+
+# Leaves [B, ...]. "mask", [B] or [B, T], is 1 on what is real and 0 on padding.
+Batch = Mapping[str, jax.Array]
+PyTree = Any
+
+
+class Mean(NamedTuple):
+  """A weighted mean kept as two sums, so that merging never loses weight.
+
+  total: float32 scalar (or array), the sum of weight * value.
+  weight: float32 of the same shape, the sum of the weights.
+  """
+
+  total: jax.Array
+  weight: jax.Array
+
+  def __add__(self, other: "Mean") -> "Mean":
+    return Mean(self.total + other.total, self.weight + other.weight)
+
+  def value(self) -> jax.Array:
+    """Divides, once, at the end; 0 where the weight is 0."""
+    return self.total / jnp.where(self.weight == 0, 1, self.weight)
+
+
+def mean_of(values: jax.Array, mask: jax.Array | None = None) -> Mean:
+  """The masked Mean of `values`; `mask` has their shape or leads it."""
+  values = values.astype(jnp.float32)
+  if mask is None:
+    mask = jnp.ones(values.shape, jnp.float32)
+  extra = values.ndim - mask.ndim
+  weights = jnp.broadcast_to(
+    mask.astype(jnp.float32).reshape(mask.shape + (1,) * extra), values.shape
+  )
+  # `where` rather than a product: padding may hold NaN, and 0 * NaN is NaN.
+  total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
+  return Mean(total, jnp.sum(weights))
+
+
+class Variables(NamedTuple):
+  """What a forward pass reads.
+
+  params: nested dicts of arrays, differentiated.
+  model_state: written by the forward pass (batch statistics).
+  frozen: read only (a teacher, the base that LoRA adapts).
+  """
+
+  params: PyTree
+  model_state: PyTree
+  frozen: PyTree = ()
+
+
+class Aux(NamedTuple):
+  """What a loss returns beside its Mean."""
+
+  model_state: PyTree
+  metrics: dict[str, Mean]
+
+
+class State(NamedTuple):
+  """All that a step carries; what a checkpoint holds.
+
+  step: int32 scalar, the number of updates done.
+  extra: the learner's own (a moving average, an environment, …).
+  """
+
+  step: jax.Array
+  variables: Variables
+  opt_state: PyTree
+  extra: PyTree
+
+
+# (variables, batch, rng, train) -> (Mean, Aux)
+Loss = Callable[[Variables, Batch, jax.Array, bool], tuple[Mean, Aux]]
+# (variables, batch, rng) -> pytree of arrays [B, ...]
+Predict = Callable[[Variables, Batch, jax.Array], PyTree]
+
+
+class Task(NamedTuple):
+  """What is learned.
+
+  init: (rng, batch) -> Variables; traced by eval_shape, so it never reads
+    values.
+  losses: one per player. With several, each name is also a top-level key of
+    params and differentiates only that.
+  predict: named predictions, all that evaluators see beside the losses.
+  """
+
+  init: Callable[[jax.Array, Batch], Variables]
+  losses: dict[str, Loss]
+  predict: dict[str, Predict]
+
+
+class Learner(NamedTuple):
+  """How it is learned.
+
+  init: (rng, batch) -> State
+  step: (state, batch, rng) -> (state, {name: Mean}); the loop jits and
+    donates it.
+  variables: (state) -> Variables to evaluate and export, e.g. the average.
+  """
+
+  init: Callable[[jax.Array, Batch], State]
+  step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
+  variables: Callable[[State], Variables]
+
+
+def split(batch: Batch, parts: int) -> Batch:
+  """[B, ...] -> [parts, B / parts, ...], each part with rows of every device.
+
+  Row i goes to part i mod `parts`: a batch sharded in blocks over devices then
+  splits without moving a row between devices.
+  """
+
+  def one(x):
+    if x.shape[0] % parts:
+      raise UserError(
+        f"a batch of {x.shape[0]} cannot be cut into {parts} equal parts"
+      )
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+  return jax.tree.map(one, batch)
+
+
+class Optimizer(NamedTuple):
+  """An optax transformation and what else a learner needs of it.
+
+  init: (params) -> opt_state
+  update: (grads, opt_state, params, value) -> (updates, opt_state); `value`
+    is the loss, for schedules that listen to it.
+  learning_rate: (opt_state) -> float32 scalar, the rate of the next update.
+  eval_params: (opt_state, params) -> the params to evaluate; differs from
+    params for schedule-free methods.
+  """
+
+  init: Callable[[PyTree], PyTree]
+  update: Callable[..., tuple[PyTree, PyTree]]
+  learning_rate: Callable[[PyTree], jax.Array]
+  eval_params: Callable[[PyTree, PyTree], PyTree]
+
+
+# (variables, step) -> {name: float}: one full pass, the same on every host.
+Evaluator = Callable[[Variables, int], dict[str, float]]
+
+
+class EvalContext(NamedTuple):
+  """What an evaluator is given when it is built.
+
+  task: the run's Task.
+  batches: () -> iterator over one full pass of sharded, padded batches.
+  decode: token ids -> text, or None where the data is not text.
+  encode: text -> list of token ids, or None.
+  num_classes: of the evaluated data, or None.
+  workdir: where files are written, or None.
+  key: the evaluator's key in config.evals.
+  rng: a key of its own.
+  load: (workdir) -> (Task, Variables) of another finished run.
+  say: (line) -> None; prints above the progress bar.
+  """
+
+  task: Task
+  batches: Callable[[], Any]
+  decode: Callable[[Any], str] | None
+  encode: Callable[[str], list[int]] | None
+  num_classes: int | None
+  workdir: str | None
+  key: str
+  rng: jax.Array
+  load: Callable[[str], tuple[Task, Variables]]
+  say: Callable[[str], None]

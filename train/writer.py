@@ -1,0 +1,198 @@
+"""What a run writes: metrics.jsonl, TensorBoard events, curves, a bar."""
+
+import json
+import os
+import pathlib
+import socket
+import sys
+import time
+
+import rich.console
+import rich.progress
+
+
+class MetricsWriter:
+  """Appends scalars to metrics.jsonl and to TensorBoard events."""
+
+  def __init__(self, workdir: str):
+    """`workdir` exists."""
+    self._path = pathlib.Path(workdir) / "metrics.jsonl"
+    self._events = _Events(workdir)
+    self._file = None
+
+  def rewind(self, step: int | None) -> None:
+    """Drops what was written after `step`; all of it for None.
+
+    The file is replaced in one move, so a kill leaves the old or the new one.
+    """
+    kept = (
+      []
+      if step is None
+      else [
+        line
+        for line in _whole_lines(self._path)
+        if json.loads(line)["step"] <= step
+      ]
+    )
+    temporary = self._path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, self._path)
+    self._file = self._path.open("a")
+    self._events.start((step or 0) + 1)
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    """One JSON object, on disk when this returns."""
+    self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    self._events.write(step, scalars)
+
+
+def read_metrics(workdir: str) -> list[dict]:
+  """The rows of metrics.jsonl, in order."""
+  path = pathlib.Path(workdir) / "metrics.jsonl"
+  return [json.loads(line) for line in _whole_lines(path)]
+
+
+def _whole_lines(path: pathlib.Path) -> list[str]:
+  """All lines but one that a kill cut short."""
+  if not path.exists():
+    return []
+  return [line for line in path.read_text().split("\n")[:-1] if line]
+
+
+class _Events:
+  """TensorBoard's event file, written without TensorFlow."""
+
+  def __init__(self, workdir: str):
+    # The package's own writer would import TensorFlow where it is installed.
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    self._event, self._summary = event_pb2, summary_pb2
+    name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+    self._file = (pathlib.Path(workdir) / name).open("wb")
+    self._records = RecordWriter(self._file)
+
+  def start(self, first_step: int):
+    """Tells TensorBoard to forget what it has from `first_step` on."""
+    self._write(file_version="brain.Event:2")
+    log = self._event.SessionLog(status=self._event.SessionLog.START)
+    self._write(step=first_step, session_log=log)
+
+  def write(self, step: int, scalars: dict[str, float]):
+    values = [
+      self._summary.Summary.Value(tag=tag, simple_value=value)
+      for tag, value in scalars.items()
+    ]
+    self._write(step=step, summary=self._summary.Summary(value=values))
+
+  def _write(self, **fields):
+    event = self._event.Event(wall_time=time.time(), **fields)
+    self._records.write(event.SerializeToString())
+    self._file.flush()
+
+
+class Terminal:
+  """One progress bar with loss, speed and time left; lines above it."""
+
+  def __init__(self, total_steps: int):
+    """`total_steps`: where the bar ends."""
+    self.console = rich.console.Console(
+      highlight=False, soft_wrap=True, stderr=False
+    )
+    self._live = self.console.is_terminal
+    self._last_line = 0.0
+    self._bar = rich.progress.Progress(
+      rich.progress.BarColumn(bar_width=24),
+      rich.progress.TextColumn("{task.completed}/{task.total}"),
+      rich.progress.TextColumn("{task.description}"),
+      rich.progress.TimeElapsedColumn(),
+      rich.progress.TextColumn("left"),
+      rich.progress.TimeRemainingColumn(compact=True),
+      console=self.console,
+      disable=not self._live,
+    )
+    self._task = self._bar.add_task("compiling", total=total_steps)
+    self._total = total_steps
+    self._started = None
+
+  def __enter__(self):
+    self._bar.start()
+    return self
+
+  def __exit__(self, *exception):
+    self._bar.stop()
+
+  def say(self, line: str) -> None:
+    """A line above the bar."""
+    self.console.print(line, markup=False)
+
+  def show(self, step: int, scalars: dict[str, float]) -> None:
+    """A Report: the bar moves, an evaluation gets its line."""
+    train = {k[6:]: v for k, v in scalars.items() if k.startswith("train/")}
+    if not train:
+      figures = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())
+      self.say(f"step {step:>6}  {figures}")
+      return
+    losses = [f"{k} {v:.4f}" for k, v in train.items() if k.endswith("loss")]
+    speed = [
+      f"{v:,.0f} {k.removesuffix('_per_second')}/s"
+      for k, v in scalars.items()
+      if k.endswith("_per_second")
+    ]
+    text = "  ".join(losses + speed[-1:])
+    self._bar.update(self._task, completed=step, description=text)
+    self._plain(step, text)
+
+  def _plain(self, step: int, text: str) -> None:
+    """Where there is no terminal, a line every ten seconds."""
+    now = time.monotonic()
+    if self._started is None:
+      self._started = (now, step)
+    if self._live or now - self._last_line < 10:
+      return
+    self._last_line = now
+    start, first = self._started
+    left = ""
+    if step > first:
+      seconds = (now - start) / (step - first) * (self._total - step)
+      left = f"  {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+    self.say(f"step {step:>6}/{self._total}  {text}{left}")
+    sys.stdout.flush()
+
+
+def draw_curves(workdir: str) -> str | None:
+  """Draws every loss over steps into WORKDIR/curves.png; returns its path."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  import matplotlib.pyplot as plt
+
+  series: dict[str, list[tuple[int, float]]] = {}
+  for row in read_metrics(workdir):
+    for key, value in row.items():
+      if key.endswith(("loss", "accuracy", "frechet_distance")):
+        series.setdefault(key, []).append((row["step"], value))
+  if not series:
+    return None
+  panels: dict[str, list[str]] = {}
+  for key in series:
+    last = key.rsplit("/", 1)[-1]
+    panels.setdefault("loss" if last.endswith("loss") else last, []).append(key)
+  figure, axes = plt.subplots(
+    1, len(panels), figsize=(6 * len(panels), 4), squeeze=False
+  )
+  for ax, (title, keys) in zip(axes[0], panels.items(), strict=True):
+    for key in keys:
+      steps, values = zip(*series[key], strict=True)
+      marker = "" if key.startswith("train/") else "o"
+      ax.plot(steps, values, label=key, marker=marker, linewidth=1)
+    ax.set(xlabel="step", title=title)
+    ax.grid(alpha=0.3)
+    ax.legend()
+  path = str(pathlib.Path(workdir) / "curves.png")
+  figure.tight_layout()
+  figure.savefig(path, dpi=120)
+  plt.close(figure)
+  return path

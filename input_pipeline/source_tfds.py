@@ -1,0 +1,110 @@
+"""tfds:NAME?data_dir=DIR: TensorFlow Datasets, by random access."""
+
+import functools
+import urllib.parse
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.source import Source
+
+
+def tfds(rest: str) -> dict[str, Source]:
+  """A TFDS data set, downloaded and prepared as array_record if need be.
+
+  NAME may carry a config and a version: "glue/sst2:2.0.0". Images stay
+  encoded, for the op `decode`. The fields are the features of a fixed shape
+  and the strings; what is nested or ragged is left out.
+  """
+  uri = f"tfds:{rest}"
+  name, _, query = rest.partition("?")
+  options = dict(urllib.parse.parse_qsl(query))
+  if unknown := set(options) - {"data_dir"}:
+    raise ValueError(f"{uri}: no option {min(unknown)!r}; valid: data_dir")
+  library = _import()
+  try:
+    builder = library.builder(name, data_dir=options.get("data_dir"))
+  except Exception as error:  # Each kind of missing data raises its own.
+    raise ValueError(f"{uri}: {_first_line(error)}") from None
+  _prepare(builder, library, uri)
+  splits = {s: builder.info.splits[s] for s in builder.info.splits}
+  return {s: _split(builder, library, s, uri) for s in splits}
+
+
+def _import():
+  try:
+    import tensorflow_datasets
+  except ImportError:
+    raise ValueError(
+      "tfds: needs tensorflow-datasets: pip install 'tessera[data]'"
+    ) from None
+  return tensorflow_datasets
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__
+
+
+def _prepare(builder: Any, library: Any, uri: str) -> None:
+  advice = "prepare it where there is a network, or set data_dir"
+  try:
+    if not builder.is_prepared():
+      builder.download_and_prepare(file_format="array_record")
+    builder.as_data_source(next(iter(builder.info.splits)))
+  except NotImplementedError:
+    raise ValueError(
+      f"{uri}: {builder.data_dir} has no random access; prepare it again "
+      'with file_format="array_record"'
+    ) from None
+  except ImportError as error:
+    raise ValueError(f"{uri}: {_first_line(error)}") from None
+  except Exception as error:  # Downloads fail in too many ways to list.
+    raise ValueError(
+      f"{uri} is not prepared in {builder.data_dir} and cannot be downloaded "
+      f"({type(error).__name__}: {_first_line(error)}); {advice}"
+    ) from None
+
+
+def _split(builder: Any, library: Any, split: str, uri: str) -> Source:
+  features = builder.info.features
+  images = [
+    k for k, f in features.items() if isinstance(f, library.features.Image)
+  ]
+  fields = [k for k, f in features.items() if k in images or _is_fixed(f)]
+  label = features.get("label")
+  classes = names = None
+  if isinstance(label, library.features.ClassLabel):
+    classes = label.num_classes
+    names = tuple(label.names)
+
+  @functools.cache
+  def data() -> Any:
+    decoders = {k: library.decode.SkipDecoding() for k in images}
+    return builder.as_data_source(split, decoders=decoders)
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    examples = data().__getitems__([int(i) for i in indices])
+    return {k: _column([each[k] for each in examples]) for k in fields}
+
+  return Source(
+    builder.info.splits[split].num_examples,
+    read,
+    lambda index: f"{uri} {split} example {index}",
+    num_classes=classes,
+    class_names=names,
+    fingerprint=f"{builder.info.full_name} {builder.data_dir}",
+  )
+
+
+def _is_fixed(feature: Any) -> bool:
+  shape = getattr(feature, "shape", None)
+  return isinstance(shape, tuple) and None not in shape
+
+
+def _column(values: list[Any]) -> np.ndarray:
+  if values and isinstance(values[0], (bytes, str)):
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+  return np.array(values)

@@ -1,0 +1,54 @@
+"""How well labels are told: accuracy, top-5, confusion matrix, macro F1."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from train import metrics, types
+
+
+def classification(context: types.EvalContext) -> types.Evaluator:
+  """accuracy, top5_accuracy (of more than five classes), macro_f1 and loss.
+
+  The confusion matrix (rows: true, columns: predicted) is written to
+  WORKDIR/<key>_confusion.csv.
+
+  Raises:
+    ValueError: the task does not predict logits, or the data has no classes.
+  """
+  if "logits" not in context.task.predict or context.num_classes is None:
+    raise ValueError("classification needs labelled data and predicted logits")
+  num_classes = context.num_classes
+
+  @jax.jit
+  def count(variables, batch, rng):
+    loss, _ = context.task.losses["loss"](variables, batch, rng, False)
+    logits_BC = context.task.predict["logits"](variables, batch, rng)
+    label_B, mask_B = batch["label"], batch["mask"]
+    found = {"loss": loss}
+    for name, k in (("accuracy", 1), ("top5_accuracy", 5)):
+      if k < num_classes:
+        correct_B = metrics.top_k_correct(logits_BC, label_B, k)
+        found[name] = types.mean_of(correct_B, mask_B)
+    confusion_CC = metrics.confusion_matrix(
+      label_B, logits_BC.argmax(-1), num_classes, mask_B
+    )
+    return found, confusion_CC
+
+  def evaluate(variables, step):
+    del step
+    # Sums stay on the host in float64: counts are exact beyond 2^24.
+    sums, confusion_CC = {}, np.zeros((num_classes, num_classes))
+    for batch in context.batches():
+      found, counts = jax.device_get(count(variables, batch, context.rng))
+      confusion_CC += counts
+      for name, m in found.items():
+        sums[name] = sums.get(name, 0) + np.asarray([m.total, m.weight], float)
+    if context.workdir and jax.process_index() == 0:
+      path = pathlib.Path(context.workdir) / f"{context.key}_confusion.csv"
+      np.savetxt(path, confusion_CC, fmt="%d", delimiter=",")
+    scalars = {n: float(total / weight) for n, (total, weight) in sums.items()}
+    return {**scalars, "macro_f1": float(metrics.macro_f1(confusion_CC))}
+
+  return evaluate

@@ -1,0 +1,79 @@
+"""Fréchet distance between generated and real images, in a feature space."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train import metrics, types
+
+
+def frechet(
+  context: types.EvalContext, *, classifier: str = "", num_samples: int = 10000
+) -> types.Evaluator:
+  """The distance of two Gaussians fitted to features (Heusel et al. 2017).
+
+  frechet_distance = |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with the mean
+  and covariance of real images (the split) and of as many generated ones.
+
+  Args:
+    context: the task predicts "samples" in [-1, 1].
+    classifier: workdir of an image classifier of our own, trained on images
+      in [-1, 1], whose prediction "features" spans the space; "" takes pixels.
+    num_samples: images of either kind, at most those of the split.
+
+  Raises:
+    ValueError: the task draws no samples.
+  """
+  if "samples" not in context.task.predict:
+    raise ValueError("the task predicts no samples")
+  if classifier:
+    judge, judge_variables = context.load(classifier)
+    embed = judge.predict["features"]
+  else:
+    judge_variables = None
+
+    def embed(variables, batch, rng):
+      del variables, rng
+      return batch["image"]
+
+  @jax.jit
+  def features(variables, batch, rng):
+    feature = embed(variables, batch, rng)
+    return feature.reshape(feature.shape[0], -1).astype(jnp.float32)
+
+  draw = jax.jit(context.task.predict["samples"])
+  real: list = []  # computed in the first evaluation: it never changes
+
+  def moments(images):
+    """metrics.Moments of the features of (image, mask) pairs."""
+    merged = None
+    for image_BHWC, mask_B in images:
+      feature_BF = features(judge_variables, {"image": image_BHWC}, context.rng)
+      found = metrics.moments_of(np.asarray(feature_BF), np.asarray(mask_B))
+      merged = found if merged is None else merged + found
+    return merged.mean, merged.covariance()
+
+  def evaluate(variables, step):
+    del step
+    if not real:
+      real.append(
+        moments((b["image"], b["mask"]) for b in _limit(context, num_samples))
+      )
+    fakes = (
+      (draw(variables, b, jax.random.fold_in(context.rng, i)), b["mask"])
+      for i, b in enumerate(_limit(context, num_samples))
+    )
+    distance = metrics.frechet_distance(*real[0], *moments(fakes))
+    return {"frechet_distance": float(distance)}
+
+  return evaluate
+
+
+def _limit(context, num_samples):
+  """Batches until `num_samples` rows have passed."""
+  passed = 0
+  for batch in context.batches():
+    yield batch
+    passed += len(batch["mask"])
+    if passed >= num_samples:
+      return

@@ -1,0 +1,119 @@
+"""Adversarial learning: a discriminator and a generator play in turn."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train import types
+
+
+def adversarial(
+  task: types.Task,
+  optimizer: types.Optimizer,
+  *,
+  discriminator_steps: int = 1,
+  ema: float = 0.0,
+) -> types.Learner:
+  """Alternating gradient descent on the losses of two players.
+
+  Goodfellow et al. 2014, Algorithm 1: `discriminator_steps` updates of the
+  discriminator on parts of the batch, then one update of the generator. Each
+  player has moments of its own; per-player rates are regexes of the optimizer
+  (`lr=[("generator", 1e-4), ("discriminator", 4e-4)]`).
+
+  Args:
+    task: has the losses "generator" and "discriminator".
+    optimizer: what turns gradients into updates, for either player.
+    discriminator_steps: k of Algorithm 1; must divide the batch size.
+    ema: decay of the moving average of the generator that is evaluated; 0
+      keeps none (Yazıcı et al. 2019).
+
+  Raises:
+    ValueError: the task has other losses, or a value is out of range.
+  """
+  if sorted(task.losses) != ["discriminator", "generator"]:
+    raise ValueError(
+      "adversarial needs the losses generator and discriminator; this task"
+      f" has {sorted(task.losses)}"
+    )
+  if discriminator_steps < 1 or not 0 <= ema < 1:
+    raise ValueError(
+      f"discriminator_steps={discriminator_steps} < 1 or ema={ema} not in 0…1"
+    )
+
+  def init(rng, batch):
+    variables = task.init(rng, batch)
+    return types.State(
+      step=jnp.zeros((), jnp.int32),
+      variables=variables,
+      opt_state={
+        player: optimizer.init({player: variables.params[player]})
+        for player in sorted(task.losses)
+      },
+      extra=(
+        {"ema": jax.tree.map(jnp.copy, variables.params["generator"])}
+        if ema
+        else {}
+      ),
+    )
+
+  def play(player, variables, opt_state, batch, rng):
+    """One update of `player`: (variables, its opt_state, metrics)."""
+
+    def total(own):
+      params = {**variables.params, **own}
+      mean, aux = task.losses[player](
+        variables._replace(params=params), batch, rng, True
+      )
+      return mean.total, (mean, aux)
+
+    own = {player: variables.params[player]}
+    grads, (mean, aux) = jax.grad(total, has_aux=True)(own)
+    weight = jnp.where(mean.weight == 0, 1, mean.weight)
+    grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
+    updates, opt_state = optimizer.update(grads, opt_state, own, mean.value())
+    params = {**variables.params, **optax.apply_updates(own, updates)}
+    metrics = {
+      f"{player}_loss": mean,
+      f"{player}_grad_norm": types.mean_of(optax.global_norm(grads)),
+      **aux.metrics,
+    }
+    variables = types.Variables(params, aux.model_state, variables.frozen)
+    return variables, opt_state, metrics
+
+  def step(state, batch, rng):
+    variables, opt_state = state.variables, dict(state.opt_state)
+    parts = types.split(batch, discriminator_steps)
+    for i in range(discriminator_steps):
+      part = jax.tree.map(lambda x, i=i: x[i], parts)
+      variables, opt_state["discriminator"], metrics = play(
+        "discriminator",
+        variables,
+        opt_state["discriminator"],
+        part,
+        jax.random.fold_in(rng, i + 1),
+      )
+    variables, opt_state["generator"], more = play(
+      "generator",
+      variables,
+      opt_state["generator"],
+      batch,
+      jax.random.fold_in(rng, 0),
+    )
+    extra = state.extra
+    if ema:
+      average = optax.incremental_update(
+        variables.params["generator"], extra["ema"], 1 - ema
+      )
+      extra = {"ema": average}
+    state = types.State(state.step + 1, variables, opt_state, extra)
+    return state, {**metrics, **more}
+
+  def evaluated(state):
+    variables = state.variables
+    if not ema:
+      return variables
+    params = {**variables.params, "generator": state.extra["ema"]}
+    return variables._replace(params=params)
+
+  return types.Learner(init, step, evaluated)

@@ -1,0 +1,68 @@
+"""Image classification: one label out of C."""
+
+import jax
+
+from models import Model
+from train import losses, metrics, types
+
+
+def image_classification(
+  model: Model, *, label_smoothing: float = 0.0, mixup: float = 0.0
+) -> types.Task:
+  """Cross-entropy of the label.
+
+  Batch: image [B, H, W, C] float, label [B] int32, mask [B].
+
+  Args:
+    model: image_BHWC -> logits_BC; its method "features" gives the prediction
+      of that name.
+    label_smoothing: share of the target spread over the classes, in training
+      only (Szegedy et al. 2016).
+    mixup: alpha of Beta(alpha, alpha), from which one mixing weight a batch is
+      drawn, in training only (Zhang et al. 2018); 0 mixes nothing.
+  """
+
+  def init(rng, batch):
+    del batch
+    return types.Variables(*model.init(rng))
+
+  def apply(variables, image_BHWC, rng=None, train=False, method=None):
+    return model.apply(
+      variables.params,
+      variables.model_state,
+      image_BHWC,
+      rng=rng,
+      train=train,
+      method=method,
+    )
+
+  def loss(variables, batch, rng, train):
+    image_BHWC, label_B = batch["image"], batch["label"]
+    mixing = train and mixup > 0
+    if mixing:
+      lam_rng, rng = jax.random.split(rng)
+      lam = jax.random.beta(lam_rng, mixup, mixup)
+      image_BHWC = lam * image_BHWC + (1 - lam) * image_BHWC[::-1]
+    logits_BC, model_state = apply(variables, image_BHWC, rng, train)
+    smoothing = label_smoothing if train else 0.0
+    nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
+    if mixing:
+      # Linear in the target: mixing the losses is mixing the labels.
+      nats_B = lam * nats_B + (1 - lam) * losses.cross_entropy(
+        logits_BC, label_B[::-1], label_smoothing=smoothing
+      )
+    correct_B = metrics.accuracy(logits_BC, label_B)
+    accuracy = types.mean_of(correct_B, batch["mask"])
+    mean = types.mean_of(nats_B, batch["mask"])
+    return mean, types.Aux(model_state, {"accuracy": accuracy})
+
+  def logits(variables, batch, rng):
+    del rng
+    return apply(variables, batch["image"])[0]
+
+  def features(variables, batch, rng):
+    del rng
+    return apply(variables, batch["image"], method="features")[0]
+
+  predict = {"logits": logits, "features": features}
+  return types.Task(init, {"loss": loss}, predict)

@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     common.shrink(
       config,
       batch_size=8,
-      model=dict(width=4),
+      model=dict(depth=18, width=4),
       data=dict(source="fake:image?n=40&size=32&channels=3", ops=""),
     )
     config.optimizer.warmup_steps = 1

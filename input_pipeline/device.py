@@ -50,8 +50,10 @@ def prefetch(
   finally:
     stop.set()
     free.release()
-    # Not forever: a read that hangs must not keep the run from ending.
-    thread.join(timeout=5)
+    # The collector may run in the thread itself, which cannot join itself.
+    if threading.current_thread() is not thread:
+      # Not forever: a read that hangs must not keep the run from ending.
+      thread.join(timeout=5)
 
 
 def place(

@@ -179,4 +179,7 @@ def _apply(
   outkey = kwargs.pop("outkey", None) or inkey
   if inkey not in example:
     raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
-  return {**example, outkey: op.function(example[inkey], *args, **kwargs)}
+  value = op.function(example[inkey], *args, **kwargs)
+  # A fence: tf.data must not regroup sums across ops, which eager does not.
+  value = import_tensorflow().ensure_shape(value, value.shape)
+  return {**example, outkey: value}

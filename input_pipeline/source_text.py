@@ -47,10 +47,11 @@ def _strings(values: list) -> np.ndarray:
 
 
 def _read_text(path: str) -> str:
-  with open(path, "rb") as file:
-    data = file.read()
   try:
-    return data.decode("utf-8")
+    with open(path, "rb") as file:
+      return file.read().decode("utf-8")
+  except OSError as error:
+    raise ValueError(f"{path}: {error.strerror}") from None
   except UnicodeDecodeError as error:
     raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from None
 
@@ -100,7 +101,7 @@ def stdlib(rest: str) -> dict[str, Source]:
 def _is_utf8(path: str) -> bool:
   try:
     _read_text(path)
-  except (OSError, ValueError):
+  except ValueError:
     return False
   return True
 
@@ -131,12 +132,11 @@ class _Lines:
     ]
     stops = np.concatenate([*stops, [len(data)]]).astype(np.int64)
     starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)
-    full = [
-      i
-      for i, (a, b) in enumerate(zip(starts, stops, strict=True))
-      if b - a > 2 or bytes(data[a:b]).strip()
-    ]
-    return starts[full], stops[full], np.array(full, np.int64) + 1
+    full = stops - starts > 2
+    for i in np.flatnonzero(~full):
+      full[i] = bool(bytes(data[starts[i] : stops[i]]).strip())
+    full = np.flatnonzero(full)
+    return starts[full], stops[full], full + 1
 
   def name(self, i: int) -> str:
     return f"{self.path}:{self.numbers[i]}"

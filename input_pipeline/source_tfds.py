@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline.ops import import_tensorflow
 from input_pipeline.source import Source
 
 
@@ -32,6 +33,8 @@ def tfds(rest: str) -> dict[str, Source]:
 
 
 def _import():
+  # First, and by this way: TFDS itself would let it take the accelerators.
+  import_tensorflow()
   try:
     import tensorflow_datasets
   except ImportError:
@@ -72,7 +75,7 @@ def _split(builder: Any, library: Any, split: str, uri: str) -> Source:
     k for k, f in features.items() if isinstance(f, library.features.Image)
   ]
   fields = [k for k, f in features.items() if k in images or _is_fixed(f)]
-  label = features.get("label")
+  label = dict(features.items()).get("label")
   classes = names = None
   if isinstance(label, library.features.ClassLabel):
     classes = label.num_classes

@@ -8,10 +8,11 @@ trained on the source's train split.
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
-import tempfile
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ import numpy as np
 
 from input_pipeline.source import Source, open_source
 
+# What a tokenizer is learned from at most: the first lines of the split.
+_MAX_LINES = 2_000_000
 _VALID = "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N"
 
 
@@ -55,9 +58,10 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
   """Writes a file that is there whole or not at all."""
   folder = os.path.dirname(path)
   os.makedirs(folder, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+  # Hosts that share the folder may write the same file at once.
+  temporary = f"{path}.{uuid.uuid4().hex}.tmp"
   try:
-    with os.fdopen(handle, "wb") as file:
+    with open(temporary, "xb") as file:
       for chunk in chunks:
         file.write(chunk)
     os.replace(temporary, path)
@@ -231,7 +235,7 @@ def _fit(
   )
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
+      sentence_iterator=itertools.islice(lines, _MAX_LINES),
       model_writer=model,
       vocab_size=int(options["vocab_size"]),
       model_type=options["model_type"],
@@ -242,10 +246,12 @@ def _fit(
       add_dummy_prefix=False,
       allow_whitespace_only_pieces=True,
       character_coverage=0.9995,
+      max_sentence_length=2**20,
       minloglevel=2,
     )
   except (RuntimeError, OSError) as error:
-    reason = str(error).strip().splitlines()[-1]
+    # What precedes "] " is a place in SentencePiece's own source.
+    reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
     raise ValueError(f"tokenizer {spec!r} on {uri}: {reason}") from None
   return model.getvalue()
 

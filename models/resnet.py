@@ -114,14 +114,7 @@ class ResNet(nnx.Module):
     """x_BF, the mean over pixels of the last block's activations."""
     x = jax.nn.relu(self.stem(image_BHWC.astype(self.dtype)))
     if self.pool:
-      x = jax.lax.reduce_window(
-        x,
-        jnp.array(-jnp.inf, x.dtype),
-        jax.lax.max,
-        (1, 3, 3, 1),
-        (1, 2, 2, 1),
-        ((0, 0), (1, 1), (1, 1), (0, 0)),
-      )
+      x = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     for block in self.blocks:
       x = block(x)
     return x.astype(jnp.float32).mean(axis=(1, 2)).astype(self.dtype)

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import device, pipeline
-from train import checkpoint, loop, names, optim, sharding, types, writer
+from train import (
+  checkpoint,
+  loop,
+  names,
+  optim,
+  sharding,
+  types,
+  workdirs,
+  writer,
+)
 from train.errors import UserError
 
 _REQUIRED = [
@@ -32,16 +41,6 @@ _DEFAULTS: dict[str, Any] = {
   "mesh": {"data": -1},
   "sharding": [],
 }
-# What may differ between a workdir's config and the one it is resumed with:
-# how far, how often and on which devices, but never what is learned.
-_RESUMABLE = [
-  "total_steps",
-  "log_every_steps",
-  "evals",
-  "checkpoint",
-  "mesh",
-  "sharding",
-]
 # Arguments of the pipeline that build gives, not the config.
 _GIVEN = [
   "batch_size",
@@ -155,7 +154,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
       _evaluator(parts, key, workdir, say),
       config["evals"][key].get("every_steps", 0),
     )
-    for key in config["evals"]
+    for key in _eval_keys(config)
   }
   settings = {"every_steps": 0, "keep": 2, **config["checkpoint"]}
   for key in settings:
@@ -164,7 +163,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
       raise UserError(f"config.checkpoint.{key}: unknown{hint}")
   manager = metrics = None
   if workdir is not None:
-    _claim(workdir, config)
+    workdirs.claim(workdir, config)
     manager = checkpoint.open_manager(
       os.path.join(workdir, "checkpoints"), settings["keep"]
     )
@@ -211,13 +210,7 @@ def trained(workdir: str, step: int | None = None, overrides=()) -> Trained:
   Raises:
     UserError: there is no run in `workdir`, or no such checkpoint.
   """
-  path = pathlib.Path(workdir) / "config.json"
-  if not path.is_file():
-    raise UserError(f"{workdir}: no config.json, so no run was made here")
-  try:
-    config = json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(f"{path}: not JSON: {error}") from error
+  config = workdirs.read_config(workdir)
   for section, key, value in overrides:
     config[section][key] = value
   parts = experiment(config, workdir)
@@ -236,8 +229,14 @@ def evaluators(
   trained_run: Trained, workdir: str, say=print
 ) -> dict[str, types.Evaluator]:
   """The evaluators of a finished run, by their keys in config.evals."""
-  keys = trained_run.parts.config["evals"]
+  keys = _eval_keys(trained_run.parts.config)
   return {key: _evaluator(trained_run.parts, key, workdir, say) for key in keys}
+
+
+def _eval_keys(config) -> list[str]:
+  """Keys of config.evals: what measures first, what shows samples last."""
+  evals = config["evals"]
+  return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
 
 
 def _section(config, section: str) -> tuple[str, dict[str, Any]]:
@@ -379,37 +378,3 @@ def _told(batches, where: str):
     raise
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error
-
-
-def _claim(workdir: str, config: dict[str, Any]) -> None:
-  """Writes config.json, or refuses a workdir that another config made."""
-  path = pathlib.Path(workdir) / "config.json"
-  if path.exists():
-    try:
-      before = json.loads(path.read_text())
-    except ValueError as error:
-      raise UserError(f"{path}: not JSON: {error}") from error
-    key = _first_difference(before, config)
-    if key is not None:
-      raise UserError(
-        f"{workdir} was made by another config: config.{key} differs; take"
-        " another --workdir, or give the same config to resume"
-      )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(config, indent=2) + "\n")
-  os.replace(temporary, path)
-
-
-def _first_difference(before, after, prefix="") -> str | None:
-  for key in sorted(set(before) | set(after)):
-    if not prefix and key in _RESUMABLE:
-      continue
-    old, new = before.get(key), after.get(key)
-    if isinstance(old, dict) and isinstance(new, dict):
-      found = _first_difference(old, new, f"{prefix}{key}.")
-      if found:
-        return found
-    elif old != new:
-      return f"{prefix}{key} ({old!r} there, {new!r} now)"
-  return None

@@ -27,7 +27,7 @@ class Run(NamedTuple):
   batches: (first step) -> iterator of global batches, one a step.
   units_per_step: what a step consumes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to keep nothing.
-  writer: has write(step, scalars) and rewind(step), or None.
+  writer: has start(step), write(step, scalars), close(); or None.
   rng: folded with the step's number.
   """
 
@@ -71,43 +71,48 @@ def fit(run: Run) -> Iterator[Report]:
   step_fn = _jit_step(run)
   batches = run.batches(start)
   pending = None
-  for step in range(start, run.total_steps + 1):
-    last = step == run.total_steps
-    fresh = not (resumed and step == start)
-    due = [
-      key
-      for key, evaluation in run.evaluations.items()
-      if fresh and (last or _every(evaluation.every_steps, step))
-    ]
-    saving = (
-      run.checkpoints is not None
-      and fresh
-      and (last or _every(run.checkpoint_every, step))
-    )
-    if pending is not None and (due or saving or last):
-      yield from _read(run, clock, *pending)
-      pending = None
-    with clock.apart():
-      variables = run.learner.variables(state) if due else None
-      for key in due:
-        found = run.evaluations[key].evaluate(variables, step)
-        scalars = {f"{key}/{name}": v for name, v in found.items()}
-        if scalars:
-          yield _write(run, Report(step, scalars))
-      if saving:
-        position = step * run.units_per_step["examples"]
-        checkpoint.save(run.checkpoints, step, state, position)
-    if last:
-      break
-    with clock.waiting():
-      batch = next(batches)
-    with clock.step():
-      state, metrics = step_fn(state, batch, run.rng)
-    if pending is not None:
-      yield from _read(run, clock, *pending)
-    pending = (step + 1, metrics)
-  if run.checkpoints is not None:
-    run.checkpoints.wait_until_finished()
+  try:
+    for step in range(start, run.total_steps + 1):
+      last = step == run.total_steps
+      fresh = not (resumed and step == start)
+      due = [
+        key
+        for key, evaluation in run.evaluations.items()
+        if fresh and (last or _every(evaluation.every_steps, step))
+      ]
+      saving = (
+        run.checkpoints is not None
+        and fresh
+        and (last or _every(run.checkpoint_every, step))
+      )
+      if pending is not None and (due or saving or last):
+        yield from _read(run, clock, *pending)
+        pending = None
+      with clock.apart():
+        variables = run.learner.variables(state) if due else None
+        for key in due:
+          found = run.evaluations[key].evaluate(variables, step)
+          scalars = {f"{key}/{name}": v for name, v in found.items()}
+          if scalars:
+            yield _write(run, Report(step, scalars))
+        if saving:
+          position = step * run.units_per_step["examples"]
+          checkpoint.save(run.checkpoints, step, state, position)
+      if last:
+        break
+      with clock.waiting():
+        batch = next(batches)
+      with clock.step():
+        state, metrics = step_fn(state, batch, run.rng)
+      if pending is not None:
+        yield from _read(run, clock, *pending)
+      pending = (step + 1, metrics)
+  finally:
+    batches.close()
+    if run.checkpoints is not None:
+      run.checkpoints.close()  # waits for the save in flight
+    if run.writer is not None:
+      run.writer.close()
 
 
 def _every(n: int, step: int) -> bool:
@@ -118,12 +123,12 @@ def _restored(run: Run) -> tuple[types.State | None, int]:
   """(state, step) of the last checkpoint, or (None, 0)."""
   if run.checkpoints is None or run.checkpoints.latest_step() is None:
     if run.writer is not None:
-      run.writer.rewind(None)
+      run.writer.start(None)
     return None, 0
   state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
   start = run.checkpoints.latest_step()
   if run.writer is not None:
-    run.writer.rewind(start)
+    run.writer.start(start)
   return state, start
 
 

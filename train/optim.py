@@ -13,6 +13,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +47,9 @@ REFUSED = {
   "sophia": "it differentiates the loss itself",
 }
 # Keywords of optax that are set by ours, or that hold functions.
-_RESERVED = re.compile("learning_rate|weight_decay|mask|numbers|warmup|_fn$")
+_RESERVED = re.compile(
+  "learning_rate|weight_decay|mask|numbers|warmup_steps|_fn$"
+)
 
 
 class OptimizerState(NamedTuple):
@@ -181,7 +184,7 @@ def names() -> list[str]:
     name
     for module in (optax, optax.contrib)
     for name, function in vars(module).items()
-    if inspect.isfunction(function)
+    if isinstance(function, FunctionType | functools.partial)
     and not name.startswith(("_", "scale_by_"))
     and "learning_rate" in inspect.signature(function).parameters
   }

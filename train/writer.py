@@ -15,13 +15,12 @@ class MetricsWriter:
   """Appends scalars to metrics.jsonl and to TensorBoard events."""
 
   def __init__(self, workdir: str):
-    """`workdir` exists."""
+    """`workdir` exists; nothing is written before `start`."""
+    self._workdir = workdir
     self._path = pathlib.Path(workdir) / "metrics.jsonl"
-    self._events = _Events(workdir)
-    self._file = None
 
-  def rewind(self, step: int | None) -> None:
-    """Drops what was written after `step`; all of it for None.
+  def start(self, step: int | None) -> None:
+    """Opens the files, without what was written after `step` (None: empty).
 
     The file is replaced in one move, so a kill leaves the old or the new one.
     """
@@ -38,7 +37,7 @@ class MetricsWriter:
     temporary.write_text("".join(line + "\n" for line in kept))
     os.replace(temporary, self._path)
     self._file = self._path.open("a")
-    self._events.start((step or 0) + 1)
+    self._events = _Events(self._workdir, first_step=(step or 0) + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """One JSON object, on disk when this returns."""
@@ -46,6 +45,11 @@ class MetricsWriter:
     self._file.flush()
     os.fsync(self._file.fileno())
     self._events.write(step, scalars)
+
+  def close(self) -> None:
+    """Closes what `start` opened."""
+    self._file.close()
+    self._events.close()
 
 
 def read_metrics(workdir: str) -> list[dict]:
@@ -64,7 +68,8 @@ def _whole_lines(path: pathlib.Path) -> list[str]:
 class _Events:
   """TensorBoard's event file, written without TensorFlow."""
 
-  def __init__(self, workdir: str):
+  def __init__(self, workdir: str, first_step: int):
+    """TensorBoard forgets what other files have from `first_step` on."""
     # The package's own writer would import TensorFlow where it is installed.
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -73,11 +78,8 @@ class _Events:
     name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
     self._file = (pathlib.Path(workdir) / name).open("wb")
     self._records = RecordWriter(self._file)
-
-  def start(self, first_step: int):
-    """Tells TensorBoard to forget what it has from `first_step` on."""
     self._write(file_version="brain.Event:2")
-    log = self._event.SessionLog(status=self._event.SessionLog.START)
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._write(step=first_step, session_log=log)
 
   def write(self, step: int, scalars: dict[str, float]):
@@ -86,6 +88,9 @@ class _Events:
       for tag, value in scalars.items()
     ]
     self._write(step=step, summary=self._summary.Summary(value=values))
+
+  def close(self):
+    self._file.close()
 
   def _write(self, **fields):
     event = self._event.Event(wall_time=time.time(), **fields)

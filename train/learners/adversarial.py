@@ -75,7 +75,7 @@ def adversarial(
     params = {**variables.params, **optax.apply_updates(own, updates)}
     metrics = {
       f"{player}_loss": mean,
-      f"{player}_grad_norm": types.mean_of(optax.global_norm(grads)),
+      f"{player}_grad_norm": types.mean_of(optax.tree.norm(grads)),
       **aux.metrics,
     }
     variables = types.Variables(params, aux.model_state, variables.frozen)

@@ -102,7 +102,7 @@ def supervised(
     metrics = {
       "loss": mean,
       **aux.metrics,
-      "grad_norm": types.mean_of(optax.global_norm(grads)),
+      "grad_norm": types.mean_of(optax.tree.norm(grads)),
       "learning_rate": types.mean_of(optimizer.learning_rate(state.opt_state)),
     }
     variables = types.Variables(params, aux.model_state, variables.frozen)

@@ -1,0 +1,39 @@
+"""Eight simulated devices, strict ranks, and the marks of the suite."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+flags = os.environ.get("XLA_FLAGS", "")
+if "device_count" not in flags:
+  os.environ["XLA_FLAGS"] = (
+    flags + " --xla_force_host_platform_device_count=8"
+  ).strip()
+
+import jax  # noqa: E402  (the flags above must come first)
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+  """Token files and tokenizers of the tests go nowhere else."""
+  os.environ["TESSERA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def pytest_collection_modifyitems(items):
+  """Skips the tests of real data where there is none."""
+  skip = pytest.mark.skip(reason="no real data beside the project")
+  for item in items:
+    if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
+      item.add_marker(skip)
+
+
+@pytest.fixture
+def shared_data() -> pathlib.Path:
+  return SHARED_DATA

@@ -1,0 +1,735 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import models
+from models.attention import attention
+
+
+def init(model, seed=0):
+  return jax.jit(model.init)(jax.random.key(seed))
+
+
+def jitted(model):
+  return jax.jit(model.apply, static_argnames=("train", "method"))
+
+
+def image(size, channels, batch=3):
+  shape = (batch, size, size, channels)
+  return jax.random.normal(jax.random.key(1), shape)
+
+
+def count(tree):
+  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def tokens(vocab_size, shape=(2, 9)):
+  return jax.random.randint(jax.random.key(2), shape, 0, vocab_size)
+
+
+def tiny_decoder(**changes):
+  sizes = {"vocab_size": 17, "layers": 2, "dim": 16, "heads": 4, "max_len": 12}
+  return models.get("decoder")(**sizes | changes)
+
+
+LLAMA = {
+  "positions": "rotary",
+  "norm": "rmsnorm",
+  "activation": "swiglu",
+  "bias": False,
+  "tie_embeddings": False,
+  "kv_heads": 2,
+}
+
+
+def gan_player(name):
+  def make(**kwargs):
+    return getattr(models.get("gan")(**kwargs), name)
+
+  return make
+
+
+# model, keyword arguments, input's shape, output's shape.
+TABLE = [
+  ("decoder", {"vocab_size": 17, "dim": 16}, (2, 9), (2, 9, 17)),
+  ("decoder", {"vocab_size": 17, "dim": 16} | LLAMA, (2, 9), (2, 9, 17)),
+  ("mlp", {"in_features": 5, "out_features": 3}, (2, 5), (2, 3)),
+  (
+    "mlp",
+    {"in_features": 5, "out_features": 1, "hidden": ()},
+    (2, 5),
+    (2, 1),
+  ),
+  *(
+    (
+      "conv",
+      {"num_classes": 7, "channels": 3, "image_size": size, "variant": variant},
+      (2, size, size, 3),
+      (2, 7),
+    )
+    for size in (8, 9, 28)
+    for variant in ("lenet", "cifar")
+  ),
+  ("resnet", {"num_classes": 7, "width": 8}, (2, 32, 32, 3), (2, 7)),
+  (
+    "resnet",
+    {"num_classes": 7, "depth": 50, "width": 4, "stem": "cifar"},
+    (2, 8, 8, 3),
+    (2, 7),
+  ),
+  *(
+    (
+      "vit",
+      {
+        "num_classes": 7,
+        "image_size": 16,
+        "variant": "Ti/8",
+        "layers": 2,
+        "pool": pool,
+      },
+      (2, 16, 16, 3),
+      (2, 7),
+    )
+    for pool in ("cls", "gap")
+  ),
+  *(
+    (
+      gan_player("generator"),
+      {"image_size": size, "width": 4},
+      (2, 64),
+      (2, size, size, 1),
+    )
+    for size in (8, 28, 32, 64)
+  ),
+  *(
+    (
+      gan_player("discriminator"),
+      {"image_size": size, "width": 4, "channels": 3},
+      (2, size, size, 3),
+      (2,),
+    )
+    for size in (8, 28, 32, 64)
+  ),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "kwargs", "inputs", "outputs"), TABLE)
+def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
+  make = models.get(name) if isinstance(name, str) else name
+  model = make(dtype=dtype, **kwargs)
+  kind = jnp.int32 if name == "decoder" else jnp.float32
+  x = jax.ShapeDtypeStruct(inputs, kind)
+  params, state = jax.eval_shape(model.init, jax.random.key(0))
+  for train in (False, True):
+    y, new_state = jax.eval_shape(
+      lambda *args, train=train: model.apply(
+        *args, rng=jax.random.key(0), train=train
+      ),
+      params,
+      state,
+      x,
+    )
+    assert (y.shape, y.dtype) == (outputs, jnp.float32)
+    assert jax.tree.all(
+      jax.tree.map(
+        lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, new_state
+      )
+    )
+  for path, leaf in jax.tree_util.tree_leaves_with_path((params, state)):
+    assert all(isinstance(key.key, str) for key in path[1:])
+    assert leaf.dtype == jnp.float32
+
+
+# Counts that the papers' authors or their libraries publish.
+@pytest.mark.parametrize(
+  ("name", "kwargs", "published"),
+  [
+    (
+      "decoder",
+      {"vocab_size": 50257, "layers": 12, "dim": 768, "heads": 12},
+      124_439_808,
+    ),
+    (
+      "decoder",
+      LLAMA
+      | {
+        "vocab_size": 32000,
+        "layers": 32,
+        "dim": 4096,
+        "heads": 32,
+        "kv_heads": None,
+        "hidden": 11008,
+      },
+      6_738_415_616,
+    ),
+    ("vit", {"num_classes": 1000, "variant": "B/16"}, 86_567_656),
+    ("vit", {"num_classes": 1000, "variant": "S/16"}, 22_050_664),
+    ("resnet", {"num_classes": 1000, "depth": 18}, 11_689_512),
+    ("resnet", {"num_classes": 1000, "depth": 34}, 21_797_672),
+    ("resnet", {"num_classes": 1000, "depth": 50}, 25_557_032),
+    ("resnet", {"num_classes": 1000, "depth": 101}, 44_549_160),
+  ],
+)
+def test_published_parameter_counts(name, kwargs, published):
+  model = models.get(name)(**kwargs)
+  params, _ = jax.eval_shape(model.init, jax.random.key(0))
+  assert count(params) == published
+
+
+def test_unknown_names_and_values_are_named():
+  with pytest.raises(ValueError, match='nearest: "decoder".*resnet'):
+    models.get("decodr")
+  with pytest.raises(ValueError, match="layernorm, rmsnorm"):
+    jax.eval_shape(tiny_decoder(norm="batch").init, jax.random.key(0))
+  for name, kwargs, message in (
+    ("decoder", {"vocab_size": 9, "positions": "alibi"}, "learned, rotary"),
+    ("decoder", {"vocab_size": 9, "kv_heads": 3}, "kv_heads = 3"),
+    ("decoder", {"vocab_size": 9, "dtype": "int8"}, "bfloat16"),
+    ("decoder", {"vocab_size": 9, "dtype": "float3"}, "float3.*bfloat16"),
+    ("resnet", {"num_classes": 9, "depth": 19}, "18, 34, 50"),
+    ("vit", {"num_classes": 9, "variant": "X/16"}, "Ti, S, B, L"),
+    ("vit", {"num_classes": 9, "image_size": 30}, "image_size = 30"),
+    ("gan", {"image_size": 27}, "image_size = 27"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      models.get(name)(**kwargs)
+  with pytest.raises(ValueError, match="max_len = 12"):
+    model = tiny_decoder()
+    model.apply(*init(model), tokens(17, (1, 13)))
+  with pytest.raises(ValueError, match="unknown.*extra"):
+    params, state = init(model)
+    model.apply(params | {"extra": jnp.ones(1)}, state, tokens(17))
+
+
+# --- attention -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 6])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked_heads", [0, 1, 6])
+def test_attention_is_the_formula(kv_heads, causal, masked_heads):
+  B, T, N, H = 2, 5, 6, 4
+  rng = np.random.default_rng(0)
+  q = rng.normal(size=(B, T, N, H)).astype("float32")
+  k, v = rng.normal(size=(2, B, T, kv_heads, H)).astype("float32")
+  mask = rng.random((B, masked_heads or 1, T, T)) < 0.7
+  mask |= np.eye(T, dtype=bool)
+  if not masked_heads:
+    mask = np.ones((1, 1, T, T), bool)
+  want = np.zeros_like(q)
+  for b in range(B):
+    for n in range(N):
+      group = n // (N // kv_heads)
+      scores = q[b, :, n] @ k[b, :, group].T / np.sqrt(H)
+      allowed = np.broadcast_to(mask, (B, N, T, T))[b, n]
+      if causal:
+        allowed = allowed & np.tri(T, dtype=bool)
+      weights = np.exp(scores) * allowed
+      weights /= weights.sum(-1, keepdims=True)
+      want[b, :, n] = weights @ v[b, :, group]
+  got = attention(
+    q,
+    k,
+    v,
+    causal=causal,
+    mask_BNTS=jnp.asarray(mask) if masked_heads else None,
+  )
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+# --- decoder -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  "kwargs", [{}, LLAMA, LLAMA | {"kv_heads": 1}, {"head_dim": 6}]
+)
+def test_decoding_with_a_cache_is_the_full_forward(kwargs):
+  model = tiny_decoder(**kwargs)
+  params, state = init(model)
+  x = tokens(17, (2, 9))
+  want, _ = model.apply(params, state, x)
+  step = jax.jit(lambda x, cache: model.apply(params, state, x, cache=cache)[0])
+  cache = model.init_cache(2, 12)
+  got = []
+  for start, stop in ((0, 4), (4, 6), (6, 7), (7, 8), (8, 9)):
+    logits, cache = step(x[:, start:stop], cache)
+    got.append(logits)
+  np.testing.assert_allclose(np.concatenate(got, 1), want, atol=1e-5)
+  assert int(cache["length"]) == 9
+
+
+def test_causality():
+  model = tiny_decoder()
+  params, state = init(model)
+  x = tokens(17, (1, 9))
+  before, _ = jitted(model)(params, state, x)
+  after, _ = jitted(model)(params, state, x.at[0, 5].add(1) % 17)
+  np.testing.assert_array_equal(before[:, :5], after[:, :5])
+  assert (jnp.abs(before - after)[:, 5:].max(axis=-1) > 0).all()
+
+
+def test_scan_and_remat_change_no_loss_and_no_gradient():
+  x = tokens(17)
+  params, state = init(tiny_decoder())
+
+  def value_and_grad(**kwargs):
+    model = tiny_decoder(dropout=0.3, **kwargs)
+
+    def loss(params):
+      logits, _ = model.apply(
+        params, state, x, rng=jax.random.key(3), train=True
+      )
+      return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[..., 0])
+
+    return jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(params))
+
+  want = value_and_grad()
+  for kwargs in (
+    {"scan": False},
+    {"remat": "full"},
+    {"remat": "dots"},
+    {"remat": "full", "scan": False},
+  ):
+    for one_want, one_got in zip(want, value_and_grad(**kwargs), strict=True):
+      np.testing.assert_allclose(one_got, one_want, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_program_does_not_grow_with_depth():
+  def size(layers):
+    model = tiny_decoder(layers=layers)
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    return len(jax.jit(model.apply).lower(params, state, tokens(17)).as_text())
+
+  assert size(32) < 1.05 * size(2)
+
+
+def test_initialization_is_gpt2s():
+  model = models.get("decoder")(vocab_size=500, layers=8, dim=128)
+  params, _ = init(model)
+  blocks = params["blocks"]
+  for kernel, std in (
+    (params["token_embedding"]["embedding"], 0.02),
+    (params["position_embedding"]["embedding"], 0.02),
+    (blocks["attention"]["query"]["kernel"], 0.02),
+    (blocks["feed_forward"]["up"]["kernel"], 0.02),
+    (blocks["attention"]["out"]["kernel"], 0.02 / 16**0.5),
+    (blocks["feed_forward"]["down"]["kernel"], 0.02 / 16**0.5),
+  ):
+    np.testing.assert_allclose(kernel.std(), std, rtol=0.02)
+  first, second = blocks["attention"]["query"]["kernel"][:2]
+  assert jnp.abs(first - second).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["decoder", "vit", "conv"])
+def test_dropout_is_for_training_and_follows_the_key(name):
+  kwargs, x = {
+    "decoder": ({"vocab_size": 17, "dim": 16}, tokens(17)),
+    "vit": (
+      {"image_size": 8, "patch": 4, "dim": 16, "heads": 2, "layers": 2},
+      image(8, 3),
+    ),
+    "conv": ({"image_size": 8, "channels": 3}, image(8, 3)),
+  }[name]
+  if name != "decoder":
+    kwargs = kwargs | {"num_classes": 5}
+  plain = models.get(name)(**kwargs)
+  model = models.get(name)(dropout=0.5, **kwargs)
+  params, state = init(model)
+  method = "features"  # a vision transformer's logits start at zero
+  want, _ = jitted(plain)(params, state, x, method=method)
+  apply = jitted(model)
+
+  def run(**how):
+    return apply(params, state, x, method=method, **how)[0]
+
+  np.testing.assert_array_equal(run(), want)
+  np.testing.assert_array_equal(run(rng=jax.random.key(0)), want)
+  one = run(rng=jax.random.key(1), train=True)
+  np.testing.assert_array_equal(one, run(rng=jax.random.key(1), train=True))
+  assert jnp.abs(one - run(rng=jax.random.key(2), train=True)).max() > 0.01
+  with pytest.raises(ValueError, match="rng"):
+    run(train=True)
+
+
+def test_layers_drop_out_independently():
+  model = tiny_decoder(dropout=0.5, layers=2)
+  params, state = jax.tree.map(jnp.zeros_like, init(model))
+  params["final_norm"]["scale"] += 1
+  # Each layer now adds ones: twice the same mask could not leave three values.
+  params["blocks"]["attention"]["out"]["bias"] += 1
+  x_BTD, _ = model.apply(
+    params,
+    state,
+    tokens(17),
+    rng=jax.random.key(0),
+    train=True,
+    method="features",
+  )
+  distinct = [len(np.unique(row)) for row in x_BTD.reshape(-1, 16)]
+  assert max(distinct) == 3
+
+
+# --- batch statistics ----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet", "conv"])
+def test_batch_statistics_change_in_training_alone(name):
+  kwargs = {"num_classes": 5, "channels": 3}
+  if name == "conv":
+    kwargs |= {"image_size": 16, "batchnorm": True}
+  else:
+    kwargs |= {"width": 4}
+  model = models.get(name)(**kwargs)
+  params, state = init(model)
+  x = image(16, 3)
+  _, same = jitted(model)(params, state, x)
+  _, moved = jitted(model)(params, state, x, train=True)
+  for before, after, later in zip(
+    *(jax.tree.leaves(tree) for tree in (state, same, moved)), strict=True
+  ):
+    np.testing.assert_array_equal(before, after)
+    assert jnp.abs(before - later).max() > 1e-4
+
+
+# --- parity --------------------------------------------------------------
+
+
+def array(tensor):
+  return jnp.asarray(tensor.detach().numpy())
+
+
+def randomize(module, seed=0):
+  """Every parameter and buffer random, so that no two could be swapped."""
+  torch = pytest.importorskip("torch")
+  torch.manual_seed(seed)
+  with torch.no_grad():
+    for parameter in module.parameters():
+      parameter.add_(0.1 * torch.randn_like(parameter))
+    for name, buffer in module.named_buffers():
+      if name.endswith("running_mean"):
+        buffer.copy_(0.3 * torch.randn_like(buffer))
+      if name.endswith("running_var"):
+        buffer.copy_(0.5 + torch.rand_like(buffer))
+  return module.eval()
+
+
+def stack(modules, get):
+  return jnp.stack([array(get(module)) for module in modules])
+
+
+def dense(modules, get, split=None, transpose=True):
+  """Stacked kernel and bias of linear layers; a third of each with `split`."""
+
+  def part(tensor, axis):
+    return tensor if split is None else tensor.chunk(3, axis)[split]
+
+  first = get(modules[0])
+  axis = 0 if transpose else 1
+  weights = stack(modules, lambda m: part(get(m).weight, axis))
+  out = {"kernel": weights.swapaxes(1, 2) if transpose else weights}
+  if first.bias is not None:
+    out["bias"] = stack(modules, lambda m: part(get(m).bias, 0))
+  return out
+
+
+def norms(modules, get):
+  out = {"scale": stack(modules, lambda m: get(m).weight)}
+  if getattr(get(modules[0]), "bias", None) is not None:
+    out["bias"] = stack(modules, lambda m: get(m).bias)
+  return out
+
+
+def one(tree):
+  return jax.tree.map(lambda leaf: leaf[0], tree)
+
+
+def test_decoder_is_transformers_gpt2():
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  theirs = randomize(
+    transformers.GPT2LMHeadModel(
+      transformers.GPT2Config(
+        vocab_size=17, n_positions=12, n_embd=16, n_layer=3, n_head=4
+      )
+    )
+  )
+  base = theirs.transformer
+  h = list(base.h)
+  names = ("query", "key", "value")
+  params = {
+    "token_embedding": {"embedding": array(base.wte.weight)},
+    "position_embedding": {"embedding": array(base.wpe.weight)},
+    "final_norm": one(norms([base], lambda m: m.ln_f)),
+    "blocks": {
+      "attention_norm": norms(h, lambda m: m.ln_1),
+      "attention": {
+        name: dense(h, lambda m: m.attn.c_attn, split, transpose=False)
+        for split, name in enumerate(names)
+      }
+      | {"out": dense(h, lambda m: m.attn.c_proj, transpose=False)},
+      "feed_forward_norm": norms(h, lambda m: m.ln_2),
+      "feed_forward": {
+        "up": dense(h, lambda m: m.mlp.c_fc, transpose=False),
+        "down": dense(h, lambda m: m.mlp.c_proj, transpose=False),
+      },
+    },
+  }
+  x = np.asarray(tokens(17))
+  want = theirs(torch.tensor(x, dtype=torch.long)).logits.detach().numpy()
+  got, _ = tiny_decoder(layers=3).apply(params, {}, x)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_decoder_is_transformers_llama():
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  theirs = randomize(
+    transformers.LlamaForCausalLM(
+      transformers.LlamaConfig(
+        vocab_size=17,
+        hidden_size=16,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+      )
+    )
+  )
+  base = theirs.model
+  h = list(base.layers)
+  params = {
+    "token_embedding": {"embedding": array(base.embed_tokens.weight)},
+    "unembedding": {"embedding": array(theirs.lm_head.weight)},
+    "final_norm": one(norms([base], lambda m: m.norm)),
+    "blocks": {
+      "attention_norm": norms(h, lambda m: m.input_layernorm),
+      "attention": {
+        "query": dense(h, lambda m: m.self_attn.q_proj),
+        "key": dense(h, lambda m: m.self_attn.k_proj),
+        "value": dense(h, lambda m: m.self_attn.v_proj),
+        "out": dense(h, lambda m: m.self_attn.o_proj),
+      },
+      "feed_forward_norm": norms(h, lambda m: m.post_attention_layernorm),
+      "feed_forward": {
+        "gate": dense(h, lambda m: m.mlp.gate_proj),
+        "up": dense(h, lambda m: m.mlp.up_proj),
+        "down": dense(h, lambda m: m.mlp.down_proj),
+      },
+    },
+  }
+  x = np.asarray(tokens(17))
+  want = theirs(torch.tensor(x, dtype=torch.long)).logits.detach().numpy()
+  model = tiny_decoder(layers=3, hidden=40, **LLAMA)
+  got, _ = model.apply(params, {}, x)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_vit_is_transformers_vit():
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  theirs = randomize(
+    transformers.ViTForImageClassification(
+      transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=32,
+        image_size=12,
+        patch_size=4,
+        layer_norm_eps=1e-6,
+        num_labels=5,
+      )
+    )
+  )
+  embeddings = theirs.vit.embeddings
+  patch = embeddings.patch_embeddings.projection
+  h = list(theirs.vit.layers)
+  params = {
+    "cls": array(embeddings.cls_token),
+    "position_embedding": array(embeddings.position_embeddings),
+    "patch_embedding": {
+      "kernel": array(patch.weight).transpose(2, 3, 1, 0).reshape(48, 16),
+      "bias": array(patch.bias),
+    },
+    "final_norm": one(norms([theirs.vit], lambda m: m.layernorm)),
+    "head": one(dense([theirs], lambda m: m.classifier)),
+    "blocks": {
+      "attention_norm": norms(h, lambda m: m.layernorm_before),
+      "attention": {
+        "query": dense(h, lambda m: m.attention.q_proj),
+        "key": dense(h, lambda m: m.attention.k_proj),
+        "value": dense(h, lambda m: m.attention.v_proj),
+        "out": dense(h, lambda m: m.attention.o_proj),
+      },
+      "feed_forward_norm": norms(h, lambda m: m.layernorm_after),
+      "feed_forward": {
+        "up": dense(h, lambda m: m.mlp.fc1),
+        "down": dense(h, lambda m: m.mlp.fc2),
+      },
+    },
+  }
+  x = np.asarray(image(12, 3))
+  want = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).logits.detach().numpy()
+  model = models.get("vit")(
+    num_classes=5,
+    image_size=12,
+    variant="S/4",
+    layers=3,
+    dim=16,
+    heads=4,
+    hidden=32,
+  )
+  got, _ = model.apply(params, {}, x)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def torch_resnet(counts, bottleneck, width, num_classes):
+  """The architecture of arXiv:1512.03385, stride in the 3 x 3, in PyTorch."""
+  torch = pytest.importorskip("torch")
+  nn = torch.nn
+
+  def conv_norm(inputs, outputs, size, stride=1):
+    return nn.Sequential(
+      nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
+      nn.BatchNorm2d(outputs),
+    )
+
+  class Block(nn.Module):
+    def __init__(self, inputs, width, stride):
+      super().__init__()
+      if bottleneck:
+        outputs = 4 * width
+        convs = [
+          conv_norm(inputs, width, 1),
+          conv_norm(width, width, 3, stride),
+          conv_norm(width, outputs, 1),
+        ]
+      else:
+        outputs = width
+        convs = [
+          conv_norm(inputs, width, 3, stride),
+          conv_norm(width, width, 3),
+        ]
+      self.convs = nn.ModuleList(convs)
+      self.shortcut = None
+      if stride > 1 or inputs != outputs:
+        self.shortcut = conv_norm(inputs, outputs, 1, stride)
+
+    def forward(self, x):
+      y = x
+      for conv in self.convs[:-1]:
+        y = torch.relu(conv(y))
+      y = self.convs[-1](y)
+      return torch.relu(y + (self.shortcut(x) if self.shortcut else x))
+
+  class ResNet(nn.Module):
+    def __init__(self):
+      super().__init__()
+      self.stem = conv_norm(3, width, 7, 2)
+      self.blocks = nn.ModuleList()
+      inputs = width
+      for stage, count in enumerate(counts):
+        for index in range(count):
+          stride = 2 if stage and not index else 1
+          self.blocks.append(Block(inputs, width * 2**stage, stride))
+          inputs = width * 2**stage * (4 if bottleneck else 1)
+      self.head = nn.Linear(inputs, num_classes)
+
+    def forward(self, x):
+      x = nn.functional.max_pool2d(torch.relu(self.stem(x)), 3, 2, 1)
+      for block in self.blocks:
+        x = block(x)
+      return self.head(x.mean(dim=(2, 3)))
+
+  return ResNet()
+
+
+def resnet_variables(theirs):
+  """(params, model_state) of a `torch_resnet`."""
+
+  def params(module):
+    conv, norm = module
+    return {
+      "conv": {"kernel": array(conv.weight).transpose(2, 3, 1, 0)},
+      "norm": {"scale": array(norm.weight), "bias": array(norm.bias)},
+    }
+
+  def state(module):
+    norm = module[1]
+    mean, var = array(norm.running_mean), array(norm.running_var)
+    # Copies: PyTorch writes its own in place.
+    return {"norm": {"mean": mean.copy(), "var": var.copy()}}
+
+  def walk(leaf):
+    blocks = {}
+    for index, block in enumerate(theirs.blocks):
+      convs = {str(i): leaf(conv) for i, conv in enumerate(block.convs)}
+      blocks[str(index)] = {"convs": convs}
+      if block.shortcut:
+        blocks[str(index)]["shortcut"] = leaf(block.shortcut)
+    return {"stem": leaf(theirs.stem), "blocks": blocks}
+
+  head = one(dense([theirs], lambda m: m.head))
+  return walk(params) | {"head": head}, walk(state)
+
+
+@pytest.mark.parametrize(
+  ("depth", "counts", "bottleneck", "size"),
+  [
+    (18, (2, 2, 2, 2), False, 40),
+    (50, (3, 4, 6, 3), True, 33),
+    (50, (3, 4, 6, 3), True, 64),
+  ],
+)
+def test_resnet_is_pytorchs(depth, counts, bottleneck, size):
+  torch = pytest.importorskip("torch")
+  theirs = randomize(torch_resnet(counts, bottleneck, 8, 5))
+  # Small enough to keep 50 random layers from blowing the logits up.
+  with torch.no_grad():
+    for block in theirs.blocks:
+      block.convs[-1][1].weight.mul_(0.3)
+  params, state = resnet_variables(theirs)
+  model = models.get("resnet")(num_classes=5, depth=depth, width=8)
+  x = np.asarray(image(size, 3))
+  x_torch = torch.tensor(x.transpose(0, 3, 1, 2))
+  want = theirs(x_torch).detach().numpy()
+  assert want.std() > 0.1
+  got, _ = jitted(model)(params, state, x)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_resnet_moves_batch_statistics_as_pytorch():
+  torch = pytest.importorskip("torch")
+  theirs = randomize(torch_resnet((2, 2, 2, 2), False, 8, 5))
+  params, state = resnet_variables(theirs)
+  model = models.get("resnet")(num_classes=5, width=8)
+  x = np.asarray(image(64, 3, batch=8))
+  before = {}
+
+  def remember(module, inputs):
+    before[module] = module.running_var.clone()
+
+  def take_biased(module, inputs, outputs):
+    # PyTorch normalizes by the biased variance, but averages the unbiased.
+    n = outputs.numel() / outputs.shape[1]
+    kept = 0.9 * before[module]
+    module.running_var.sub_(kept).mul_((n - 1) / n).add_(kept)
+
+  for module in theirs.modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+      module.register_forward_pre_hook(remember)
+      module.register_forward_hook(take_biased)
+  theirs.train()
+  want = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).detach().numpy()
+  got, moved = jitted(model)(params, state, x, train=True)
+  np.testing.assert_allclose(got, want, atol=1e-4)
+  _, want_state = resnet_variables(theirs)
+  assert jax.tree.structure(moved) == jax.tree.structure(want_state)
+  for one_moved, one_wanted in zip(
+    jax.tree.leaves(moved), jax.tree.leaves(want_state), strict=True
+  ):
+    np.testing.assert_allclose(one_moved, one_wanted, atol=1e-5)

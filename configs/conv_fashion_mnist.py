@@ -16,7 +16,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.total_steps = 2400
   config.batch_size = 128
   config.task = dict(name="image_classification", label_smoothing=0.1)
-  config.model = dict(name="conv", variant="cifar", dropout=0.3)
+  config.model = dict(
+    name="conv", variant="cifar", features=(32, 64, 256), dropout=0.3
+  )
   config.learner = dict(name="supervised", ema=0.995)
   config.optimizer = dict(
     name="adamw",

@@ -333,7 +333,10 @@ def _evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
   of_data = set(inspect.signature(pipeline.evaluation).parameters)
   own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
   settings = {k: v for k, v in settings.items() if k not in own}
-  names.check_keys(function, where, settings, skip=1)
+  for k in settings:
+    if k not in takes:
+      hint = names.nearest(k, [*takes, *of_data])
+      raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
   shared.pop("split", None)
   data = _data(

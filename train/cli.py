@@ -1,6 +1,7 @@
 """What every entrypoint shares: flags, one-line errors, JAX's start."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -76,13 +77,31 @@ def _parse(argv):
   """Absl's parser, every complaint of which becomes a UserError."""
   try:
     left = flags.FLAGS(argv)
-    if not flags.FLAGS["verbosity"].present:
-      # Libraries tell every step of a save; --verbosity=0 shows it.
-      logging.set_verbosity(logging.WARNING)
-    return left
-  except flags.Error as error:
-    raise UserError(str(error).strip().split("\n")[0]) from error
-  except (OSError, SyntaxError, ImportError, AttributeError) as error:
-    raise UserError(f"--config: {error}") from error
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f"--config: {error}") from error
+    if "config" in flags.FLAGS:
+      hasattr(flags.FLAGS.config, "task")  # a missing file is told on access
+  except OSError as error:
+    path = getattr(error, "filename", None) or _given(argv, "--config=")
+    raise UserError(f"--config={path}: there is no such file") from error
+  except Exception as error:  # a config file may raise anything
+    raise UserError(_one_line(argv, error)) from error
+  if not flags.FLAGS["verbosity"].present:
+    # Libraries tell every step of a save; --verbosity=0 shows it.
+    logging.set_verbosity(logging.WARNING)
+  return left
+
+
+def _given(argv, start: str) -> str:
+  """What follows `start` on the command line, or ""."""
+  return next((a[len(start) :] for a in argv if a.startswith(start)), "")
+
+
+def _one_line(argv, error: Exception) -> str:
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  typo = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', text)
+  if typo:
+    right, wrong = typo.groups()
+    path = next((a for a in argv if re.search(rf"\.{wrong}\b", a)), wrong)
+    return f"{path.split('=')[0]}: unknown {wrong!r}; did you mean {right!r}?"
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  # A traceback begins with what was parsed and ends with what went wrong.
+  return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

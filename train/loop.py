@@ -151,7 +151,7 @@ def _read(run, clock, step, metrics) -> Iterator[Report]:
   for name, value in values.items():
     if not math.isfinite(value):
       raise FloatingPointError(
-        f"train/{name} is {value} at step {step}; nothing was saved since"
+        f"train/{name} is {value} at step {step}; what was saved before stays"
       )
   if step % run.log_every and step != run.total_steps:
     return

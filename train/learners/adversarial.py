@@ -76,6 +76,7 @@ def adversarial(
     metrics = {
       f"{player}_loss": mean,
       f"{player}_grad_norm": types.mean_of(optax.tree.norm(grads)),
+      f"{player}_param_norm": types.mean_of(optax.tree.norm(params[player])),
       **aux.metrics,
     }
     variables = types.Variables(params, aux.model_state, variables.frozen)

@@ -103,6 +103,8 @@ def supervised(
       "loss": mean,
       **aux.metrics,
       "grad_norm": types.mean_of(optax.tree.norm(grads)),
+      # Not finite after an update that went wrong: told before it is saved.
+      "param_norm": types.mean_of(optax.tree.norm(params)),
       "learning_rate": types.mean_of(optimizer.learning_rate(state.opt_state)),
     }
     variables = types.Variables(params, aux.model_state, variables.frozen)

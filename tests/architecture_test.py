@@ -95,10 +95,8 @@ ARROWS = [
   ),
   ("train.parameter_rules", {"jax", "optax", "train.types", "train.names"}),
   ("train.schedules", {"jax", "optax", "numpy", "train.types"}),
-  (
-    "train.build",
-    {"jax", "numpy", "models", "input_pipeline", "train", "train.errors"},
-  ),
+  ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
+  ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train", {"absl", "jax", "numpy", "train"}),  # the verbs
 ]
 

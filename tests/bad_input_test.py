@@ -127,9 +127,9 @@ def test_nan_ends_the_run_before_it_is_saved(tmp_path):
   saved = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
   assert saved and max(saved) < failed
   # What was saved is finite, and opens.
-  from train import build
+  from train import trained
 
-  params = build.trained(str(tmp_path)).variables.params
+  params = trained.load(str(tmp_path)).variables.params
   import jax
 
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))

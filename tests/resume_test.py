@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from train import build, timing
+from train import build, timing, trained
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = {
@@ -94,7 +94,7 @@ def test_killed_and_resumed_is_the_straight_run(name, tmp_path):
 
   assert rows(killed) == rows(straight)
   assert rows(straight)[-1]["step"] == STEPS
-  a, b = (build.trained(str(path)).state for path in (straight, killed))
+  a, b = (trained.load(str(path)).state for path in (straight, killed))
   leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   for x, y in leaves:
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()

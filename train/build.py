@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -107,6 +106,11 @@ def experiment(
   data = _data(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
+  return assemble(config, mesh, data)
+
+
+def assemble(config, mesh, data: pipeline.Data) -> Experiment:
+  """Model, task, optimizer and learner of a complete config, on `data`."""
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
   model = names.call(
@@ -144,17 +148,21 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   Raises:
     UserError: the config is wrong, or `workdir` holds another one's run.
   """
+  config = complete(config)
+  if workdir is not None:
+    workdirs.check(workdir, config)
   parts = experiment(config, workdir)
-  config = parts.config
+  if parts.data.note:
+    say(parts.data.note)
   batch_size = parts.data.batch_size
-  init, abstract_state = _state(parts)
+  init, abstract_state = state_of(parts)
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
-      _evaluator(parts, key, workdir, say),
+      evaluator(parts, key, workdir, say),
       config["evals"][key].get("every_steps", 0),
     )
-    for key in _eval_keys(config)
+    for key in eval_keys(config)
   }
   settings = {"every_steps": 0, "keep": 2, **config["checkpoint"]}
   for key in settings:
@@ -163,7 +171,8 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
       raise UserError(f"config.checkpoint.{key}: unknown{hint}")
   manager = metrics = None
   if workdir is not None:
-    workdirs.claim(workdir, config)
+    workdirs.write_config(workdir, config)
+    workdirs.write_facts(workdir, _facts(parts.data))
     manager = checkpoint.open_manager(
       os.path.join(workdir, "checkpoints"), settings["keep"]
     )
@@ -193,47 +202,17 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   )
 
 
-class Trained(NamedTuple):
-  """A finished run, read back from its workdir."""
-
-  parts: Experiment
-  state: types.State
-  variables: types.Variables
-  step: int
-
-
-def trained(workdir: str, step: int | None = None, overrides=()) -> Trained:
-  """Reads config.json and a checkpoint (the last, or that of `step`).
-
-  `overrides` are (section, key, value) that replace the config's.
-
-  Raises:
-    UserError: there is no run in `workdir`, or no such checkpoint.
-  """
-  config = workdirs.read_config(workdir)
-  for section, key, value in overrides:
-    config[section][key] = value
-  parts = experiment(config, workdir)
-  _, abstract_state = _state(parts)
-  directory = pathlib.Path(workdir) / "checkpoints"
-  if not directory.is_dir():
-    raise UserError(f"{workdir}: no checkpoint has been saved yet")
-  manager = checkpoint.open_manager(str(directory))
-  step = manager.latest_step() if step is None else step
-  state, _ = checkpoint.restore(manager, abstract_state, step)
-  manager.close()
-  return Trained(parts, state, parts.learner.variables(state), step)
+def _facts(data: pipeline.Data) -> dict[str, Any]:
+  """What a model must know of its data when the data is gone."""
+  return {
+    "spec": {k: [list(shape), str(d)] for k, (shape, d) in data.spec.items()},
+    "num_examples": data.num_examples,
+    "num_classes": data.num_classes,
+    "batch_size": data.batch_size,
+  }
 
 
-def evaluators(
-  trained_run: Trained, workdir: str, say=print
-) -> dict[str, types.Evaluator]:
-  """The evaluators of a finished run, by their keys in config.evals."""
-  keys = _eval_keys(trained_run.parts.config)
-  return {key: _evaluator(trained_run.parts, key, workdir, say) for key in keys}
-
-
-def _eval_keys(config) -> list[str]:
+def eval_keys(config) -> list[str]:
   """Keys of config.evals: what measures first, what shows samples last."""
   evals = config["evals"]
   return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
@@ -296,7 +275,7 @@ def _sizes(data: pipeline.Data) -> dict[str, int]:
   return sizes
 
 
-def _state(parts: Experiment):
+def state_of(parts: Experiment):
   """(init, abstract state): no device ever holds more than its shard."""
 
   def init_fn(rng):
@@ -319,7 +298,7 @@ def _state(parts: Experiment):
   return lambda: init(rng), sharding.abstract(shapes, shardings)
 
 
-def _evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
+def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
   """The evaluator of config.evals.KEY, on config.data with its own split."""
   where = f"config.evals.{key}"
   settings = dict(parts.config["evals"][key])
@@ -348,12 +327,14 @@ def _evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     workdir,
     batch_size=parts.data.batch_size,
   )
-  tokenizer = parts.data.tokenizer
+  words = parts.data.tokenizer
   batch_sharding = sharding.batch_sharding(parts.mesh)
   seed_rng = jax.random.key(parts.config["seed"])
 
   def load(other):
-    found = trained(other)
+    from train import trained  # it is made of this file's parts
+
+    found = trained.load(other)
     return found.parts.task, found.variables
 
   context = types.EvalContext(
@@ -361,8 +342,8 @@ def _evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     batches=lambda: device.prefetch(
       _told(data.batches(0), where), batch_sharding
     ),
-    decode=tokenizer.decode if tokenizer else None,
-    encode=tokenizer.encode if tokenizer else None,
+    decode=words.decode if words else None,
+    encode=words.encode if words else None,
     num_classes=parts.data.num_classes,
     workdir=workdir,
     key=key,

@@ -1,8 +1,8 @@
 """Evaluates a finished run: `python -m train.evaluate --workdir=…`.
 
 Reads the last checkpoint (or --step's) and prints every figure of the run's
-evaluators; nothing of the run is changed. With --config.… values of the saved
-config are not needed: a workdir is enough.
+evaluators as one JSON object; the run itself is not changed. The workdir is
+enough: the config, the tokenizer and the weights are in it.
 """
 
 import json
@@ -22,10 +22,10 @@ def main(argv) -> None:
   """Prints one JSON object of figures."""
   del argv
   cli.start_jax()
-  from train import build
+  from train import trained
 
-  found = build.trained(FLAGS.workdir, FLAGS.step)
-  evaluators = build.evaluators(found, FLAGS.workdir)
+  found = trained.load(FLAGS.workdir, FLAGS.step)
+  evaluators = trained.evaluators(found, FLAGS.workdir)
   unknown = set(FLAGS.evals or ()) - set(evaluators)
   if unknown:
     raise cli.UserError(

@@ -21,9 +21,9 @@ def main(argv) -> None:
   """Prints the prompt and what the model writes after it."""
   del argv
   cli.start_jax()
-  from train import build
+  from train import trained
 
-  found = build.trained(FLAGS.workdir, FLAGS.step)
+  found = trained.load(FLAGS.workdir, FLAGS.step)
   print(
     continuation(
       found,
@@ -41,7 +41,7 @@ def continuation(found, prompt: str, *, max_tokens: int, seed: int, **how):
   """The prompt and `max_tokens` more, as text.
 
   Args:
-    found: build.Trained of a language model.
+    found: trained.Trained of a language model.
     prompt: not empty.
     max_tokens: to write.
     seed: of the draws.

@@ -1,4 +1,4 @@
-"""The config that a workdir was made with."""
+"""What a workdir says of the run that made it: config.json, data.json."""
 
 import json
 import os
@@ -25,30 +25,62 @@ def read_config(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: there is none, or it is not JSON.
   """
-  path = pathlib.Path(workdir) / "config.json"
+  return _read(pathlib.Path(workdir) / "config.json")
+
+
+def check(workdir: str, config: dict[str, Any]) -> None:
+  """Refuses a workdir that another config made.
+
+  Raises:
+    UserError: it names the first key that differs.
+  """
+  path = pathlib.Path(workdir)
+  if not (path / "config.json").exists():
+    # What a start left behind that failed before its config was written.
+    for litter in path.glob("tokenizer.*"):
+      litter.unlink()
+    return
+  difference = _first_difference(read_config(workdir), config)
+  if difference is not None:
+    raise UserError(
+      f"{workdir} was made by another config: config.{difference}; take"
+      " another --workdir, or give the same config to go on"
+    )
+
+
+def write_config(workdir: str, config: dict[str, Any]) -> None:
+  """WORKDIR/config.json, whole or not at all."""
+  _write(pathlib.Path(workdir) / "config.json", config)
+
+
+def write_facts(workdir: str, facts: dict[str, Any]) -> None:
+  """WORKDIR/data.json: what the run knows of its data."""
+  _write(pathlib.Path(workdir) / "data.json", facts)
+
+
+def read_facts(workdir: str) -> dict[str, Any]:
+  """What `write_facts` wrote.
+
+  Raises:
+    UserError: there is none, or it is not JSON.
+  """
+  return _read(pathlib.Path(workdir) / "data.json")
+
+
+def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(content, indent=2) + "\n")
+  os.replace(temporary, path)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
-    raise UserError(f"{workdir}: no config.json, so no run was made here")
+    raise UserError(f"{path.parent}: no {path.name}, so no run was made here")
   try:
     return json.loads(path.read_text())
   except ValueError as error:
     raise UserError(f"{path}: not JSON: {error}") from error
-
-
-def claim(workdir: str, config: dict[str, Any]) -> None:
-  """Writes config.json, or refuses a workdir that another config made."""
-  path = pathlib.Path(workdir) / "config.json"
-  if path.exists():
-    before = read_config(workdir)
-    key = _first_difference(before, config)
-    if key is not None:
-      raise UserError(
-        f"{workdir} was made by another config: config.{key} differs; take"
-        " another --workdir, or give the same config to resume"
-      )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(config, indent=2) + "\n")
-  os.replace(temporary, path)
 
 
 def _first_difference(before, after, prefix="") -> str | None:

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.learner = dict(name="supervised")
   config.optimizer = dict(
     name="adamw",
-    lr=1e-3,
+    lr=3e-3,
     b2=0.99,
     schedule="cosine",
     warmup_steps=100,

@@ -12,7 +12,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 1000
+  config.total_steps = 1600
   config.batch_size = 128
   config.task = dict(name="image_classification", label_smoothing=0.1)
   config.model = dict(name="resnet", depth=18, stem="cifar", width=16)
@@ -27,17 +27,17 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.data = dict(
     source="tfds:cifar10",
-    ops="decode|random_crop(32, pad=4)|flip|scale(-1, 1)",
+    ops="decode(3)|random_crop(32, pad=4)|flip|scale(-1, 1)",
   )
   config.evals = dict(
     test=dict(
       name="classification",
       split="test",
-      ops="decode|scale(-1, 1)",
-      every_steps=250,
+      ops="decode(3)|central_crop(32)|scale(-1, 1)",
+      every_steps=400,
     ),
   )
-  config.checkpoint = dict(every_steps=250, keep=2)
+  config.checkpoint = dict(every_steps=400, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

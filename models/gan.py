@@ -89,7 +89,7 @@ def gan(
   image_size: int = 28,
   channels: int = 1,
   latent: int = 64,
-  width: int = 64,
+  width: int = 32,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Gan:
@@ -101,7 +101,7 @@ def gan(
   generator normalizes each pixel (arXiv:1710.10196, section 4.2) in place of
   batch norm, the discriminator has no norm. The generator doubles the image by
   a 3 x 3 convolution to four times the channels, rearranged
-  (arXiv:1609.05158): a transposed convolution's work, faster on CPU.
+  (arXiv:1609.05158).
 
   Args:
     image_size: height and width; it halves to at most 7, as 28, 32 and 64 do.

@@ -94,7 +94,7 @@ ARROWS = [
     },
   ),
   ("train.parameter_rules", {"jax", "optax", "train.types", "train.names"}),
-  ("train.schedules", {"jax", "optax", "numpy", "train.types"}),
+  ("train.schedules", {"jax", "optax", "train.names"}),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train", {"absl", "jax", "numpy", "train"}),  # the verbs

@@ -14,20 +14,20 @@ LM = "--config=configs/lm_stdlib.py:smoke"
 CONV = "--config=configs/conv_fashion_mnist.py:smoke"
 # arguments -> what the line says
 CASES = {
-  "section": ([LM, "--config.modle.dim=3"], ["modle", "'model'"]),
-  "key": ([LM, "--config.model.dimm=3"], ["config.model.dimm", "'dim'"]),
-  "top key": ([LM, "--config.totl_steps=3"], ["totl_steps", "'total_steps'"]),
-  "eval key": ([LM, "--config.evals.val.splt=x"], ["val.splt", "'split'"]),
-  "data key": ([LM, "--config.data.opps=x"], ["config.data.opps", "'ops'"]),
+  "section": ([LM, "--config.modle.dim=3"], ["modle", '"model"']),
+  "key": ([LM, "--config.model.dimm=3"], ["config.model.dimm", '"dim"']),
+  "top key": ([LM, "--config.totl_steps=3"], ["totl_steps", '"total_steps"']),
+  "eval key": ([LM, "--config.evals.val.splt=x"], ["val.splt", '"split"']),
+  "data key": ([LM, "--config.data.opps=x"], ["config.data.opps", '"ops"']),
   "flag": ([LM, "--workdirr=x"], ["workdirr", "workdir"]),
   "type": ([LM, "--config.model.dim=wide"], ["config.model.dim", "wide"]),
   "no config": ([], ["--config=configs/NAME.py is missing"]),
   "file": (["--config=configs/nope.py"], ["configs/nope.py", "no such file"]),
   "argument": (["--config=configs/lm_stdlib.py:smoek"], ["smoek", "'smoke'"]),
-  "model": ([LM, "--config.model.name=decodr"], ["decodr", "'decoder'"]),
+  "model": ([LM, "--config.model.name=decodr"], ["decodr", '"decoder"']),
   "task": (
     [LM, "--config.task.name=language_modelling"],
-    ["config.task.name", "'language_modeling'"],
+    ["config.task.name", '"language_modeling"'],
   ),
   "optimizer": ([LM, "--config.optimizer.name=adamm"], ["adamm", '"adam"']),
   "optimizer key": ([LM, "--config.optimizer.lrr=1"], ["lrr", '"lr"']),

@@ -37,7 +37,8 @@ def dense(inputs, outputs, dropout=0.0):
     kernel = 0.5 * jax.random.normal(rng, (inputs, size))
     return {"kernel": kernel, "bias": jnp.zeros(size)}, {}
 
-  def apply(params, model_state, x, rng=None, train=False):
+  def apply(params, model_state, x, rng=None, train=False, method=None):
+    del method
     flat = x.reshape(x.shape[0], -1)
     y = jnp.tanh(flat @ params["kernel"] + params["bias"][None])
     if train and dropout:

@@ -30,9 +30,9 @@ def find(package: str, name: str, where: str) -> Callable:
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-  """'; did you mean X?', or nothing."""
+  """'; did you mean "X"?', or nothing."""
   close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
-  return f"; did you mean {close[0]!r}?" if close else ""
+  return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def call(

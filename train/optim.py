@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from train import parameter_rules, schedules
+from train.names import nearest
 from train.parameter_rules import Rules
 from train.types import Optimizer, PyTree
 
@@ -118,7 +119,7 @@ def check_patterns(config: Mapping[str, Any], params_shape: PyTree) -> None:
       if not any(re.search(regex, path) for path in paths):
         raise ValueError(
           f'{key}: the regex "{regex}" matches no parameter'
-          f"{parameter_rules.nearest(regex, paths)}"
+          f"{nearest(regex, paths)}"
         )
 
 
@@ -238,7 +239,7 @@ def _factory(name: str) -> Callable:
   known = names()
   if name not in known:
     raise ValueError(
-      f'no optimizer "{name}"{parameter_rules.nearest(name, known)} (any'
+      f'no optimizer "{name}"{nearest(name, known)} (any'
       " function of optax or optax.contrib that takes a learning_rate)"
     )
   return getattr(optax, name, None) or getattr(optax.contrib, name)
@@ -262,7 +263,7 @@ def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
       known = sorted(own | for_optimizer | for_schedule)
       raise ValueError(
         f'optimizer "{name}" with schedule "{schedule}" has no key "{key}"'
-        f"{parameter_rules.nearest(key, known)} (there are: {', '.join(known)})"
+        f"{nearest(key, known)} (there are: {', '.join(known)})"
       )
   return ours, theirs
 

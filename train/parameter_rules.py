@@ -4,9 +4,8 @@ A parameter's path is its keys joined by "/": "blocks/attention/query/kernel".
 A regex matches where `re.search` finds it, and the first that does wins.
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -84,9 +83,3 @@ def merged(tree: PyTree, part: PyTree) -> PyTree:
     tree,
     part,
   )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-  """'; did you mean "X"?', or nothing."""
-  near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-  return f'; did you mean "{near[0]}"?' if near else ""

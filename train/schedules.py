@@ -6,7 +6,6 @@ holds for k >= W; before, the rate rises linearly from 0 to the formula's value
 at W, that is rate(k) = (k / W) * formula(W).
 """
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+
+from train.names import nearest
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -332,8 +333,7 @@ def _find(name: str) -> Callable:
   found = OWN.get(name) or theirs.get(name)
   if found:
     return found
-  near = difflib.get_close_matches(str(name), [*OWN, *theirs], 1, 0.5)
-  hint = f'; did you mean "{near[0]}"?' if near else ""
+  hint = nearest(name, [*OWN, *theirs])
   raise ValueError(
     f'no schedule "{name}"{hint} (there are: {", ".join(OWN)}, and those of'
     " optax.schedules)"

@@ -1,20 +1,21 @@
 """Training speed on a CPU, beside nanoGPT's own PyTorch step.
 
 The experiment of configs/lm_shakespeare.py, as `train.loop.fit` runs it: the
-jitted and donated step, clipping, AdamW, the schedule and the metrics, read at
-every step. Beside it nanoGPT's model, optimizer and clipping in the order of
-its train.py, eager and through torch.compile. All three: float32, the same
-shapes, settings and batches, the same cores, one thread a core. Batches are in
-memory before the clock starts: reading data is not measured.
+donated step, clipping, AdamW, the schedule, the metrics read at every step;
+beside it nanoGPT's model, optimizer and clipping in the order of its train.py,
+eager and through torch.compile. All in float32 with the same shapes, settings,
+batches and cores, one thread a core. Reading data is not measured.
 
   git clone https://github.com/karpathy/nanoGPT DIR
   python benchmarks/nanogpt_speed.py --nanogpt=DIR --torch_python=python3.11
 
 --torch_python is an interpreter with PyTorch and NumPy, this one if not given.
 Each of the three is a process of its own; they take turns, a block of steps
-each, so that what else happens on the machine happens to all. The others wait
-on a pipe; the table shows how many cores each kept busy in its turns ("cores")
-and between them ("waiting"). The first block compiles and is not counted.
+each, the first of which compiles and is not counted. The others wait on a pipe;
+the table has the cores that each kept busy in its turns ("cores") and between
+them ("waiting"). `train.cli` has glibc keep freed memory; for PyTorch to have
+that too: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 \\
+  MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1 python benchmarks/… as above.
 """
 
 import argparse
@@ -74,16 +75,14 @@ def ours(settings: dict):
     for x, y in zip(*make_batches(settings), strict=True)
   ]
 
-  def cycle(first_step):
-    for step in range(first_step, settings["steps"]):
-      yield batches[step % len(batches)]
-
+  n, block = settings["steps"], settings["block"]
   # The loop finishes all steps before an evaluation: with one, nothing is
   # under way when the report of a block comes.
-  n, block = settings["steps"], settings["block"]
-  nothing = {"block": loop.Evaluation(lambda *_: {}, block)}
   run = run._replace(
-    batches=cycle, total_steps=n, log_every=block, evaluations=nothing
+    batches=lambda k: (batches[i % len(batches)] for i in range(k, n)),
+    total_steps=n,
+    log_every=block,
+    evaluations={"block": loop.Evaluation(lambda *_: {}, block)},
   )
   _, metrics = jax.jit(run.learner.step)(run.init(), batches[0], run.rng)
   yield {
@@ -109,12 +108,10 @@ def pytorch(settings: dict):
   decay, betas = optimizer["weight_decay"], (0.9, optimizer["b2"])
   adamw = gpt.configure_optimizers(decay, optimizer["lr"], betas, "cpu")
   inputs, targets = map(torch.from_numpy, make_batches(settings))
-  with torch.no_grad():
-    first_loss = gpt(inputs[0], targets[0])[1].item()
   yield {
     "version": f"torch {torch.__version__}",
     "parameters": sum(p.numel() for p in gpt.parameters()),
-    "first_loss": first_loss,
+    "first_loss": gpt(inputs[0], targets[0])[1].item(),
   }
   network = torch.compile(gpt) if settings["compiled"] else gpt
   for step in range(settings["steps"]):
@@ -132,9 +129,8 @@ def pytorch(settings: dict):
 
 def rate(step: int, settings: dict) -> float:
   """Linear warm-up, then a half cosine down to end_lr."""
-  lr, end_lr, warmup = (
-    settings["optimizer"][k] for k in ("lr", "end_lr", "warmup_steps")
-  )
+  keys = "lr", "end_lr", "warmup_steps"
+  lr, end_lr, warmup = (settings["optimizer"][key] for key in keys)
   if step < warmup:
     return lr * step / warmup
   done = min(1.0, (step - warmup) / (settings["total_steps"] - warmup))
@@ -153,15 +149,14 @@ def work(name: str, settings: dict) -> None:
       began = time.perf_counter(), time.process_time()
       loss = next(blocks)
       ended = time.perf_counter(), time.process_time()
-      reply = {"loss": loss, "began": began, "ended": ended}
-      print(json.dumps(reply), file=replies, flush=True)
+      json.dump({"loss": loss, "began": began, "ended": ended}, replies)
+      print(file=replies, flush=True)
 
 
 def start(name: str, python: str, settings: dict) -> subprocess.Popen:
   """A worker in a process of its own."""
-  arguments = [f"--worker={name}", f"--settings={json.dumps(settings)}"]
   return subprocess.Popen(
-    [python, __file__, *arguments],
+    [python, __file__, "worker", name, json.dumps(settings)],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,
@@ -189,6 +184,7 @@ def measure(args) -> dict:
       print("run", file=workers[name].stdin, flush=True)
       blocks[name].append(read(workers[name]))
   for name, facts in found.items():
+    workers[name].communicate()
     facts.update(summarize(blocks[name], args.block))
     facts["ratio"] = facts["ms_quartiles"][1] / found["ours"]["ms_quartiles"][1]
   return found
@@ -213,14 +209,13 @@ def show(found: dict) -> None:
   """The table."""
   entropy = -np.sum(CHANCE_V * np.log(CHANCE_V))
   print(f"ln {VOCAB_SIZE} = {math.log(VOCAB_SIZE):.3f}, entropy {entropy:.3f}")
-  print("          ms/step        quartiles  / ours  parameters", end="")
-  print("  first loss  last loss  cores  waiting")
+  print("          ms/step        quartiles  / ours  parameters", end="  ")
+  print("first loss  last loss  cores  waiting")
   for name in NAMES:
     row = found[name]
     low, median, high = row["ms_quartiles"]
-    quartiles = f"{low:.2f}–{high:.2f}"
     print(
-      f"{name:8}{median:9.2f}{quartiles:>17}{row['ratio']:8.2f}"
+      f"{name:8}{median:9.2f}{f'{low:.2f}–{high:.2f}':>17}{row['ratio']:8.2f}"
       f"{row['parameters']:12,}{row['first_loss']:12.3f}"
       f"{row['last_loss']:11.3f}{row['cores_in_turn']:7.2f}"
       f"{row['cores_waiting']:9.2f}  {row['version']}"
@@ -228,23 +223,17 @@ def show(found: dict) -> None:
 
 
 def main() -> None:
-  """Measures, or is one of the workers."""
+  """Measures, shows and keeps."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--nanogpt", default="", help="A checkout of nanoGPT.")
+  parser.add_argument("--nanogpt", required=True, help="A checkout of nanoGPT.")
   parser.add_argument("--torch_python", default=sys.executable)
   parser.add_argument("--rounds", type=int, default=15)
   parser.add_argument("--block", type=int, default=20, help="Steps a turn.")
   parser.add_argument("--cores", type=int, nargs="+", default=[0, 1])
   parser.add_argument("--json", help="Where the figures go too.")
-  parser.add_argument("--worker", choices=NAMES, help=argparse.SUPPRESS)
-  parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
   args = parser.parse_args()
-  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-  if args.worker:
-    work(args.worker, args.settings)
-    return
   if not os.path.exists(os.path.join(args.nanogpt, "model.py")):
-    parser.error("--nanogpt: needs a checkout of nanoGPT, with its model.py")
+    parser.error(f"--nanogpt={args.nanogpt}: there is no model.py")
   found = measure(args)
   show(found)
   if args.json:
@@ -253,4 +242,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+  if sys.argv[1:2] == ["worker"]:
+    work(sys.argv[2], json.loads(sys.argv[3]))
+  else:
+    main()

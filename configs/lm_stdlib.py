@@ -15,10 +15,16 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 1200
+  config.total_steps = 700
   config.batch_size = 16
   config.task = dict(name="language_modeling")
-  config.model = dict(name="decoder", layers=4, dim=128, heads=4)
+  config.model = dict(
+    name="decoder",
+    layers=4,
+    dim=128,
+    heads=4,
+    scan=False,  # four layers compile soon, and run faster on a CPU
+  )
   config.learner = dict(name="supervised")
   config.optimizer = dict(
     name="adamw",
@@ -31,12 +37,12 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.data = dict(source="stdlib:", tokenizer="byte", seq_len=128)
   config.evals = dict(
-    val=dict(name="mean", split="validation[:10%]", every_steps=300),
+    val=dict(name="mean", split="validation[:20%]", every_steps=200),
     text=dict(
       name="samples", count=1, prompt="def ", length=300, every_steps=0
     ),
   )
-  config.checkpoint = dict(every_steps=300, keep=2)
+  config.checkpoint = dict(every_steps=200, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

@@ -1,13 +1,10 @@
 """Networks as pure functions: keyword arguments in, a Model out.
 
-A model's name is its file: `get("decoder")` is `models.decoder.decoder`.
+A model's name is its file: "decoder" is `models.decoder.decoder`.
 Flax NNX is known to `pure` alone; nothing outside this package meets it.
 """
 
-import difflib
 import functools
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 PyTree = Any
-SHARED = ("attention", "layers", "transformer")  # parts, not architectures
+# Files that are parts, not architectures.
+SHARED = ("attention", "layers", "transformer")
 
 
 class Model(NamedTuple):
@@ -96,24 +94,6 @@ def pure(
     return outputs, _plain(state)
 
   return Model(init, apply, init_cache)
-
-
-def get(name: str) -> Callable:
-  """The function of that name in the file of that name.
-
-  Raises:
-    ValueError: where there is none; it names the nearest and all there are.
-  """
-  names = sorted(
-    module.name
-    for module in pkgutil.iter_modules(__path__)
-    if module.name not in SHARED
-  )
-  if name not in names:
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f' (nearest: "{near[0]}")' if near else ""
-    raise ValueError(f'no model "{name}"{hint}; models: {", ".join(names)}')
-  return getattr(importlib.import_module(f"{__name__}.{name}"), name)
 
 
 def _plain(state: nnx.State) -> dict:

@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import models
+from train.names import find
+
+
+def get(name):
+  return find("models", name, "config.model.name")
+
 
 # Llama's choices, small.
 LLAMA = {
@@ -18,7 +23,7 @@ LLAMA = {
 
 def tiny_decoder(**changes):
   sizes = {"vocab_size": 17, "layers": 3, "dim": 16, "heads": 4, "max_len": 12}
-  return models.get("decoder")(**sizes | changes)
+  return get("decoder")(**sizes | changes)
 
 
 def tokens():
@@ -208,7 +213,7 @@ def test_vit_is_transformers_vit():
   }
   x = image(12)
   want = theirs(torch.tensor(x.transpose(0, 3, 1, 2))).logits.detach().numpy()
-  model = models.get("vit")(
+  model = get("vit")(
     num_classes=5,
     image_size=12,
     variant="S/4",
@@ -327,7 +332,7 @@ def test_resnet_is_pytorchs(depth, counts, bottleneck, size):
     for block in theirs.blocks:
       block.convs[-1][1].weight.mul_(0.3)
   params, state = resnet_variables(theirs)
-  model = models.get("resnet")(num_classes=5, depth=depth, width=8)
+  model = get("resnet")(num_classes=5, depth=depth, width=8)
   x = image(size)
   x_torch = torch.tensor(x.transpose(0, 3, 1, 2))
   want = theirs(x_torch).detach().numpy()
@@ -340,7 +345,7 @@ def test_resnet_trains_as_pytorchs():
   torch = pytest.importorskip("torch")
   theirs = randomize(torch_resnet((2, 2, 2, 2), False, 8, 5))
   params, state = resnet_variables(theirs)
-  model = models.get("resnet")(num_classes=5, width=8)
+  model = get("resnet")(num_classes=5, width=8)
   x = image(64, batch=8)
   before = {}
 

@@ -3,8 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import models
 from models.attention import attention
+from train.names import find
+
+
+def get(name):
+  return find("models", name, "config.model.name")
 
 
 def init(model, seed=0):
@@ -30,7 +34,7 @@ def tokens(vocab_size, shape=(2, 9)):
 
 def tiny_decoder(**changes):
   sizes = {"vocab_size": 17, "layers": 2, "dim": 16, "heads": 4, "max_len": 12}
-  return models.get("decoder")(**sizes | changes)
+  return get("decoder")(**sizes | changes)
 
 
 LLAMA = {
@@ -49,7 +53,7 @@ def signature(tree):
 
 def gan_player(name):
   def make(**kwargs):
-    return getattr(models.get("gan")(**kwargs), name)
+    return getattr(get("gan")(**kwargs), name)
 
   return make
 
@@ -121,7 +125,7 @@ TABLE = [
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("name", "kwargs", "inputs", "outputs"), TABLE)
 def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
-  make = models.get(name) if isinstance(name, str) else name
+  make = get(name) if isinstance(name, str) else name
   model = make(dtype=dtype, **kwargs)
   kind = jnp.int32 if name == "decoder" else jnp.float32
   x = jax.ShapeDtypeStruct(inputs, kind)
@@ -178,14 +182,14 @@ def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
   ],
 )
 def test_published_parameter_counts(name, kwargs, published):
-  model = models.get(name)(**kwargs)
+  model = get(name)(**kwargs)
   params, _ = jax.eval_shape(model.init, jax.random.key(0))
   assert count(params) == published
 
 
 def test_unknown_names_and_values_are_named():
-  with pytest.raises(ValueError, match='nearest: "decoder".*resnet'):
-    models.get("decodr")
+  with pytest.raises(ValueError, match='did you mean "decoder".*resnet'):
+    get("decodr")
   with pytest.raises(ValueError, match="layernorm, rmsnorm"):
     jax.eval_shape(tiny_decoder(norm="batch").init, jax.random.key(0))
   for name, kwargs, message in (
@@ -199,7 +203,7 @@ def test_unknown_names_and_values_are_named():
     ("gan", {"image_size": 27}, "image_size = 27"),
   ):
     with pytest.raises(ValueError, match=message):
-      models.get(name)(**kwargs)
+      get(name)(**kwargs)
   with pytest.raises(ValueError, match="max_len = 12"):
     model = tiny_decoder()
     model.apply(*init(model), tokens(17, (1, 13)))
@@ -311,7 +315,7 @@ def test_compiled_program_does_not_grow_with_depth():
 
 
 def test_initialization_is_gpt2s():
-  model = models.get("decoder")(vocab_size=500, layers=8, dim=128)
+  model = get("decoder")(vocab_size=500, layers=8, dim=128)
   params, _ = init(model)
   blocks = params["blocks"]
   for kernel, std in (
@@ -339,8 +343,8 @@ def test_dropout_is_for_training_and_follows_the_key(name):
   }[name]
   if name != "decoder":
     kwargs = kwargs | {"num_classes": 5}
-  plain = models.get(name)(**kwargs)
-  model = models.get(name)(dropout=0.5, **kwargs)
+  plain = get(name)(**kwargs)
+  model = get(name)(dropout=0.5, **kwargs)
   params, state = init(model)
   method = "features"  # a vision transformer's logits start at zero
   want, _ = jitted(plain)(params, state, x, method=method)
@@ -386,7 +390,7 @@ def test_batch_statistics_change_in_training_alone(name):
     kwargs |= {"image_size": 16, "batchnorm": True}
   else:
     kwargs |= {"width": 4}
-  model = models.get(name)(**kwargs)
+  model = get(name)(**kwargs)
   params, state = init(model)
   x = image(16, 3)
   _, same = jitted(model)(params, state, x)

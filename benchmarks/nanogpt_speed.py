@@ -14,8 +14,8 @@ Each of the three is a process of its own; they take turns, a block of steps
 each, the first of which compiles and is not counted. The others wait on a pipe;
 the table has the cores that each kept busy in its turns ("cores") and between
 them ("waiting"). `train.cli` has glibc keep freed memory; for PyTorch to have
-that too: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647 \\
-  MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1 python benchmarks/… as above.
+that too, set MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647
+MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1 in the environment.
 """
 
 import argparse

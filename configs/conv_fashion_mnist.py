@@ -13,11 +13,15 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 2400
+  config.total_steps = 2800
   config.batch_size = 128
   config.task = dict(name="image_classification", label_smoothing=0.1)
   config.model = dict(
-    name="conv", variant="cifar", features=(32, 64, 256), dropout=0.3
+    name="conv",
+    variant="cifar",
+    features=(32, 64, 256),
+    batchnorm=True,
+    dropout=0.3,
   )
   config.learner = dict(name="supervised", ema=0.995)
   config.optimizer = dict(
@@ -29,17 +33,17 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.data = dict(
     source="idx:data/fashion_mnist",
-    ops="decode|flip|random_crop(28, pad=2)|scale(-1, 1)",
+    ops="decode(1)|resize(28)|flip|random_crop(28, pad=2)|scale(-1, 1)",
   )
   config.evals = dict(
     test=dict(
       name="classification",
       split="test",
-      ops="decode|scale(-1, 1)",
-      every_steps=600,
+      ops="decode(1)|resize(28)|scale(-1, 1)",
+      every_steps=700,
     ),
   )
-  config.checkpoint = dict(every_steps=600, keep=2)
+  config.checkpoint = dict(every_steps=700, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

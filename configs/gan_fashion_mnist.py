@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 4000
+  config.total_steps = 3000
   config.batch_size = 64
   config.task = dict(name="generative_adversarial", r1=1.0)
   config.model = dict(name="gan", latent=64, width=32)
@@ -28,7 +28,9 @@ def get_config(arg: str = "") -> ConfigDict:
     b1=0.0,
     b2=0.99,
   )
-  config.data = dict(source="idx:data/fashion_mnist", ops="decode|scale(-1, 1)")
+  config.data = dict(
+    source="idx:data/fashion_mnist", ops="decode(1)|resize(28)|scale(-1, 1)"
+  )
   config.evals = dict(
     frechet=dict(name="frechet", split="test", classifier="", every_steps=1000),
     grid=dict(name="samples", split="test", count=64, every_steps=1000),

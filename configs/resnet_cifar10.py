@@ -1,5 +1,9 @@
 """ResNet-18 with a CIFAR stem on CIFAR-10 (He et al. 2016).
 
+A sixteenth of its width's work, for a CPU: 16 channels at first where the paper
+has 64. Measured with the first 10,000 training images and 2,000 test images on
+2 CPU cores, as two devices: test/accuracy 74.15 % in 16 min 24 s.
+
 python -m train.main --config=configs/resnet_cifar10.py
 """
 

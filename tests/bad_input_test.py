@@ -97,7 +97,7 @@ def test_another_config_is_refused_and_the_run_stays_whole(tmp_path):
   before = (tmp_path / "metrics.jsonl").read_bytes()
   done = main(LM, f"--workdir={tmp_path}", "--config.optimizer.lr=0.5")
   assert done.returncode == 2
-  assert "config.optimizer.lr (0.002 there, 0.5 now)" in the_line(done)
+  assert "config.optimizer.lr (0.004 there, 0.5 now)" in the_line(done)
   assert (tmp_path / "metrics.jsonl").read_bytes() == before
   # The same command again finds it complete; a longer run goes on.
   assert main(LM, f"--workdir={tmp_path}").returncode == 0

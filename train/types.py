@@ -43,7 +43,7 @@ def mean_of(values: jax.Array, mask: jax.Array | None = None) -> Mean:
   weights = jnp.broadcast_to(
     mask.astype(jnp.float32).reshape(mask.shape + (1,) * extra), values.shape
   )
-  # `where` rather than a product: padding may hold NaN, and 0 * NaN is NaN.
+  # `where` rather than a product: 0 * NaN is NaN, and padding may hold it.
   total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
   return Mean(total, jnp.sum(weights))
 

@@ -19,7 +19,8 @@ def frechet(
     context: the task predicts "samples" in [-1, 1].
     classifier: workdir of an image classifier of our own, trained on images
       in [-1, 1], whose prediction "features" spans the space; "" takes pixels.
-    num_samples: images of either kind, at most those of the split.
+    num_samples: images of either kind, rounded up to whole batches; at most
+      those of the split.
 
   Raises:
     ValueError: the task draws no samples.

@@ -19,7 +19,8 @@ def image_classification(
     label_smoothing: share of the target spread over the classes, in training
       only (Szegedy et al. 2016).
     mixup: alpha of Beta(alpha, alpha), from which one mixing weight a batch is
-      drawn, in training only (Zhang et al. 2018); 0 mixes nothing.
+      drawn, in training only (Zhang et al. 2018); 0 mixes nothing. Each image
+      is mixed with its mirror in the batch: training batches should be full.
   """
 
   def init(rng, batch):

@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 600
+  config.total_steps = 450
   config.batch_size = 16
   config.task = dict(name="language_modeling")
   config.model = dict(
@@ -39,12 +39,12 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.data = dict(source="stdlib:", tokenizer="byte", seq_len=128)
   config.evals = dict(
-    val=dict(name="mean", split="validation[:20%]", every_steps=200),
+    val=dict(name="mean", split="validation[:10%]", every_steps=150),
     text=dict(
       name="samples", count=1, prompt="def ", length=300, every_steps=0
     ),
   )
-  config.checkpoint = dict(every_steps=200, keep=2)
+  config.checkpoint = dict(every_steps=150, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

@@ -2,8 +2,8 @@
 
 Every machine with Python has the text: files in sorted order, tests and
 site-packages left out, one in ten held out for validation. Measured on 2 CPU
-cores: val/loss 1.723 nats, 2.486 bits a byte on a tenth of it, in 2 min 5 s with
-the installation.
+cores: val/loss 1.723 nats, 2.486 bits a byte on a tenth of it, in 2 min 5 s
+with the installation.
 
   python -m train.main --config=configs/lm_stdlib.py
 """

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from train import build, timing, trained
+from train import build, loop, timing, trained
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = {
@@ -111,3 +111,17 @@ def test_batches_from_the_middle_are_those_of_the_whole():
   assert [next(middle)["index"].tolist() for _ in range(5)] == ids[7:]
   epoch = [i for batch in ids for i in batch][: data.num_examples]
   assert sorted(epoch) == sorted(set(epoch))
+
+
+def test_a_reader_leaves_a_save_in_flight_alone(tmp_path):
+  """Only the run that writes may sweep what looks unfinished."""
+  from configs import linear_regression
+
+  config = linear_regression.get_config("smoke")
+  list(loop.fit(build.run(config, str(tmp_path))))
+  in_flight = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp"
+  in_flight.mkdir()
+  trained.load(str(tmp_path))
+  assert in_flight.exists()
+  list(loop.fit(build.run(config, str(tmp_path))))
+  assert not in_flight.exists()

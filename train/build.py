@@ -173,9 +173,9 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   if workdir is not None:
     workdirs.write_config(workdir, config)
     workdirs.write_facts(workdir, _facts(parts.data))
-    manager = checkpoint.open_manager(
-      os.path.join(workdir, "checkpoints"), settings["keep"]
-    )
+    directory = os.path.join(workdir, "checkpoints")
+    checkpoint.sweep(directory)
+    manager = checkpoint.open_manager(directory, settings["keep"])
     metrics = writer.MetricsWriter(workdir)
   units = {"examples": batch_size}
   if "targets" in parts.data.spec:

@@ -14,15 +14,19 @@ from train.types import PyTree, State
 
 
 def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
-  """The checkpoints of one run; the last `keep` stay.
-
-  What an earlier, killed save left unfinished is removed.
-  """
+  """The checkpoints of one run; the last `keep` stay."""
   path = pathlib.Path(directory).absolute()
-  for litter in path.glob("*.orbax-checkpoint-tmp*"):
-    shutil.rmtree(litter, ignore_errors=True)
   options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
   return ocp.CheckpointManager(path, options=options)
+
+
+def sweep(directory: str) -> None:
+  """Removes what a killed save left unfinished.
+
+  For the run that writes there alone: to a reader, it may be a save in flight.
+  """
+  for litter in pathlib.Path(directory).glob("*.orbax-checkpoint-tmp*"):
+    shutil.rmtree(litter, ignore_errors=True)
 
 
 def save(

@@ -14,7 +14,7 @@ from flax import nnx
 
 PyTree = Any
 # Files that are parts, not architectures.
-SHARED = ("attention", "layers", "transformer")
+SHARED = ("attention", "layers", "partition", "transformer")
 
 
 class Model(NamedTuple):
@@ -29,12 +29,15 @@ class Model(NamedTuple):
   init_cache: (batch_size, length, dtype) -> what a model that decodes step by
     step carries between steps; None for any other model.
   max_len: the longest sequence it reads, or None.
+  flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
+    attention counted as half; None where only a trace can tell.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
   apply: Callable[..., tuple[PyTree, PyTree]]
   init_cache: Callable[..., PyTree] | None = None
   max_len: int | None = None
+  flops: Callable[[int], float] | None = None
 
 
 def pure(

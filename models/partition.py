@@ -1,0 +1,110 @@
+"""Where activations live: the axes of a mesh, by the letters of a shape.
+
+Networks name no device. They say which axis of a tensor is which, in the
+letters of the legend in models/layers.py, and the mesh that surrounds the call
+(`jax.set_mesh`) says what that means; without a mesh it means nothing.
+"""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+# A batch is cut along these axes, in this order, where the mesh has them:
+# over slices joined by the slow network, plainly, with the parameters cut
+# alike (fully sharded), and among the holders of the experts.
+BATCH_AXES = ("slice", "data", "fsdp", "expert")
+# The letters that are cut, and over which axes.
+LETTERS = {
+  "B": BATCH_AXES,
+  "T": ("context",),
+  "R": ("context", "tensor"),  # T of the residual stream, between the blocks
+  "N": ("tensor",),
+  "K": ("tensor",),
+  "F": ("tensor",),
+  "V": ("tensor",),
+  "E": ("expert",),
+}
+
+
+def axis_size(name: str) -> int:
+  """Devices along an axis of the surrounding mesh; 1 where there is no such.
+
+  An axis that a surrounding shard_map has taken over counts as 1.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  return math.prod(mesh.shape[a] for a in _free_axes(mesh, (name,)))
+
+
+def platform() -> str:
+  """What the program is made for: "cpu", "gpu" or "tpu".
+
+  The surrounding mesh tells, for a program may be compiled elsewhere than it
+  runs; without one, the default devices do.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  found = jax.default_backend() if device is None else device.platform
+  return "gpu" if found in ("cuda", "rocm") else found
+
+
+def place(x: jax.Array, letters: str) -> jax.Array:
+  """Tells that `x` is cut as its letters say: place(q_BTNH, "BTNH") does.
+
+  Axes that the mesh lacks, and dimensions that do not divide, stay whole.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  parts = spec(x.shape, letters, mesh)
+  if not any(parts):
+    return x
+  return jax.lax.with_sharding_constraint(x, parts)
+
+
+def spec(shape: tuple[int, ...], letters: str, mesh) -> P:
+  """The PartitionSpec of a tensor of that shape, as `place` cuts it.
+
+  Raises:
+    ValueError: there is not one letter a dimension.
+  """
+  if len(letters) != len(shape):
+    raise ValueError(f"{letters!r} does not name the axes of {shape}")
+  parts = []
+  for size, letter in zip(shape, letters, strict=True):
+    axes = _free_axes(mesh, LETTERS.get(letter, ()))
+    while axes and size % math.prod(mesh.shape[a] for a in axes):
+      axes = axes[:-1]
+    parts.append(axes or None)
+  return P(*parts)
+
+
+def zigzag(length: int, parts: int) -> np.ndarray:
+  """The order in which `parts` devices hold a sequence, int [length].
+
+  Cut in 2 * parts chunks, device i holds chunks i and 2 * parts - 1 - i, so
+  that all have the same share of a causal triangle (arXiv:2407.21783, section
+  3.3.2). laid_out = natural[order], and order also is the laid-out positions.
+
+  Raises:
+    ValueError: the length is no multiple of 2 * parts.
+  """
+  if parts == 1:
+    return np.arange(length)
+  if length % (2 * parts):
+    raise ValueError(
+      f"a sequence of {length} cannot be cut in {2 * parts} equal chunks, two"
+      f" for each of {parts} devices"
+    )
+  chunks = np.arange(length).reshape(2 * parts, -1)
+  pairs = [(i, 2 * parts - 1 - i) for i in range(parts)]
+  return chunks[np.ravel(pairs)].reshape(-1)
+
+
+def _free_axes(mesh, names) -> tuple[str, ...]:
+  """Those of `names` that `mesh` has, and that no shard_map has taken."""
+  return tuple(
+    name
+    for name in names
+    if name in mesh.shape
+    and mesh.shape[name] > 1
+    and name not in mesh.manual_axes
+  )

@@ -2,15 +2,17 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
+ShardingOf = Callable[[int], jax.sharding.Sharding]
+
 
 def prefetch(
   batches: Iterator[dict[str, np.ndarray]],
-  sharding: jax.sharding.Sharding,
+  sharding_of: ShardingOf,
   depth: int = 2,
 ) -> Iterator[dict[str, jax.Array]]:
   """Places batches ahead of their use, in a thread of its own.
@@ -18,7 +20,7 @@ def prefetch(
   Args:
     batches: this host's rows of each global batch; it is read by the thread
       alone, and closed by it.
-    sharding: of every leaf; it may split axis 0 only.
+    sharding_of: (ndim) -> the sharding of a leaf with so many dimensions.
     depth: how many batches are placed before they are asked for.
 
   Yields:
@@ -32,7 +34,7 @@ def prefetch(
   stop = threading.Event()
   thread = threading.Thread(
     target=_fill,
-    args=(iter(batches), sharding, ready, free, stop),
+    args=(iter(batches), sharding_of, ready, free, stop),
     name="prefetch",
     daemon=True,
   )
@@ -57,16 +59,16 @@ def prefetch(
 
 
 def place(
-  batch: dict[str, np.ndarray], sharding: jax.sharding.Sharding
+  batch: dict[str, np.ndarray], sharding_of: ShardingOf
 ) -> dict[str, jax.Array]:
   """One host batch as global arrays."""
   return {
-    name: jax.make_array_from_process_local_data(sharding, leaf)
+    name: jax.make_array_from_process_local_data(sharding_of(leaf.ndim), leaf)
     for name, leaf in batch.items()
   }
 
 
-def _fill(batches, sharding, ready, free, stop) -> None:
+def _fill(batches, sharding_of, ready, free, stop) -> None:
   """What the thread does; it holds no reference to the consumer."""
   try:
     while True:
@@ -77,7 +79,7 @@ def _fill(batches, sharding, ready, free, stop) -> None:
       if batch is None:
         ready.put((None, None))
         return
-      ready.put(([place(batch, sharding)], None))
+      ready.put(([place(batch, sharding_of)], None))
       # Else this batch would live until the next one has been read.
       del batch
   except BaseException as error:

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models import partition
+
 FLOATS = ("float32", "bfloat16", "float16")
 NORMS = ("layernorm", "rmsnorm")
 
@@ -42,6 +44,8 @@ def float_dtype(what: str, name: str) -> jnp.dtype:
 class Dense(nnx.Module):
   """y = x W + b, in `dtype`; x [..., I] -> [..., O].
 
+  `axes` names the kernel's by the letters of the legend: "DF".
+
   Attributes:
     kernel: [I, O] in param_dtype, drawn by `kernel_init`.
     bias: [O], zeros; None without one.
@@ -54,11 +58,12 @@ class Dense(nnx.Module):
     *,
     bias: bool = True,
     kernel_init: Callable = nnx.initializers.normal(0.02),
+    axes: str = "IO",
     dtype: jnp.dtype = jnp.float32,
     param_dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
-    self.dtype = dtype
+    self.axes, self.dtype = axes, dtype
     self.kernel = nnx.Param(
       kernel_init(rngs.params(), (inputs, outputs), param_dtype)
     )
@@ -68,11 +73,11 @@ class Dense(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """X times the kernel plus the bias."""
-    kernel_IO = self.kernel[...].astype(self.dtype)
+    kernel_IO = partition.gather(self.kernel[...].astype(self.dtype), self.axes)
     # Two dimensions: on CPU XLA's gradient of a product over three is slow.
-    # A mesh that shards time apart from the batch must not see them merged.
+    # A mesh that cuts time apart from the batch must not see them merged.
     flat = x.astype(self.dtype)
-    if jax.sharding.get_abstract_mesh().shape.get("sequence", 1) == 1:
+    if partition.axis_size("context") == partition.axis_size("tensor") == 1:
       flat = flat.reshape(-1, x.shape[-1])
     y = flat @ kernel_IO
     if self.bias is not None:
@@ -217,14 +222,18 @@ class Embedding(nnx.Module):
 
   def __call__(self, indices: jax.Array) -> jax.Array:
     """The vectors at `indices`, in `dtype`."""
-    return jnp.take(self.embedding[...].astype(self.dtype), indices, axis=0)
+    return jnp.take(self.vectors(), indices, axis=0)
+
+  def vectors(self) -> jax.Array:
+    """The table [V, D] in `dtype`, as products need it."""
+    return partition.gather(self.embedding[...].astype(self.dtype), "VD")
 
   def attend(self, x_BTD: jax.Array) -> jax.Array:
     """Logits over the entries, float32."""
-    embedding_VD = self.embedding[...].astype(self.dtype)
-    return jnp.einsum(
-      "BTD,VD->BTV", x_BTD, embedding_VD, preferred_element_type=jnp.float32
+    logits_BTV = jnp.einsum(
+      "BTD,VD->BTV", x_BTD, self.vectors(), preferred_element_type=jnp.float32
     )
+    return partition.place(logits_BTV, "BTV")
 
 
 def dropout_layer(rate: float, rngs: nnx.Rngs) -> nnx.Dropout | None:

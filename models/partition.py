@@ -5,6 +5,7 @@ letters of the legend in models/layers.py, and the mesh that surrounds the call
 (`jax.set_mesh`) says what that means; without a mesh it means nothing.
 """
 
+import functools
 import math
 
 import jax
@@ -13,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 # A batch is cut along these axes, in this order, where the mesh has them:
 # over slices joined by the slow network, plainly, with the parameters cut
-# alike (fully sharded), and among the holders of the experts.
-BATCH_AXES = ("slice", "data", "fsdp", "expert")
+# alike (fully sharded), among the holders of the experts and, outside the
+# pipeline, among its stages.
+BATCH_AXES = ("slice", "data", "fsdp", "expert", "stage")
 # The letters that are cut, and over which axes.
 LETTERS = {
   "B": BATCH_AXES,
@@ -49,15 +51,36 @@ def platform() -> str:
 
 
 def place(x: jax.Array, letters: str) -> jax.Array:
-  """Tells that `x` is cut as its letters say: place(q_BTNH, "BTNH") does.
+  """Says that `x` is cut as its letters tell, as in `place(q_BTNH, "BTNH")`.
 
   Axes that the mesh lacks, and dimensions that do not divide, stay whole.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  parts = spec(x.shape, letters, mesh)
-  if not any(parts):
+  if not _free_axes(mesh, mesh.axis_names):
     return x
-  return jax.lax.with_sharding_constraint(x, parts)
+  return jax.lax.with_sharding_constraint(x, spec(x.shape, letters, mesh))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gather(weights: jax.Array, letters: str) -> jax.Array:
+  """Weights as the product needs them: cut as their letters tell, else whole.
+
+  What is fully sharded is gathered here, layer by layer. The gradient is not
+  told where to live: XLA then scatters it to the shards as it sums it.
+  """
+  return place(weights, letters)
+
+
+def _gather_forward(weights, letters):
+  return place(weights, letters), None
+
+
+def _gather_backward(letters, _, gradient):
+  del letters
+  return (gradient,)
+
+
+gather.defvjp(_gather_forward, _gather_backward)
 
 
 def spec(shape: tuple[int, ...], letters: str, mesh) -> P:

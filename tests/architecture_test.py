@@ -48,7 +48,11 @@ ARROWS = [
       "train.decode",
     },
   ),
-  ("train.learners", {"jax", "optax", "train.types"}),
+  (
+    "train.learners",
+    {"jax", "optax", "train.types", "train.updates", "train.learners"},
+  ),
+  ("train.updates", {"jax", "optax", "train.types"}),
   (
     "train.evaluators",
     {
@@ -71,7 +75,17 @@ ARROWS = [
       "train.writer",
     },
   ),
-  ("train.sharding", {"jax", "numpy", "train.types", "train.errors"}),
+  (
+    "train.sharding",
+    {
+      "jax",
+      "numpy",
+      "models.partition",
+      "train.types",
+      "train.names",
+      "train.errors",
+    },
+  ),
   ("train.checkpoint", {"jax", "orbax", "train.types", "train.errors"}),
   ("train.timing", set()),
   ("train.writer", {"rich", "tensorboard", "matplotlib"}),

@@ -29,7 +29,7 @@ def counted(count, produced, closed=None):
 
 
 def test_prefetch_keeps_the_order_and_shards():
-  found = list(device.prefetch(counted(7, []), sharding()))
+  found = list(device.prefetch(counted(7, []), lambda ndim: sharding()))
   assert [int(b["i"][0]) for b in found] == list(range(7))
   for i, batch in enumerate(found):
     assert batch["x"].sharding.is_equivalent_to(sharding(), 2)
@@ -46,7 +46,7 @@ def wait_until(condition):
 @pytest.mark.parametrize("depth", [1, 3])
 def test_prefetch_holds_no_more_than_depth(depth):
   produced = []
-  batches = device.prefetch(counted(50, produced), sharding(), depth)
+  batches = device.prefetch(counted(50, produced), lambda ndim: sharding(), depth)
   next(batches)
   wait_until(lambda: len(produced) == depth + 1)
   time.sleep(0.1)
@@ -59,7 +59,7 @@ def test_prefetch_raises_in_the_consumer():
     yield from counted(2, [])
     raise ValueError("record 2 is broken")
 
-  batches = device.prefetch(broken(), sharding())
+  batches = device.prefetch(broken(), lambda ndim: sharding())
   assert int(next(batches)["i"][0]) == 0
   assert int(next(batches)["i"][0]) == 1
   with pytest.raises(ValueError, match="record 2 is broken"):
@@ -70,7 +70,7 @@ def test_prefetch_raises_in_the_consumer():
 def test_prefetch_ends_its_thread(how):
   closed = threading.Event()
   before = threading.active_count()
-  batches = device.prefetch(counted(1000, [], closed), sharding())
+  batches = device.prefetch(counted(1000, [], closed), lambda ndim: sharding())
   next(batches)
   if how == "close":
     batches.close()

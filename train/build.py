@@ -1,5 +1,6 @@
 """Names into objects: the only reader of a config."""
 
+import functools
 import inspect
 import json
 import os
@@ -38,7 +39,7 @@ _DEFAULTS: dict[str, Any] = {
   "evals": {},
   "checkpoint": {},
   "mesh": {"data": -1},
-  "sharding": [],
+  "sharding": [(".*", "model")],
 }
 # Arguments of the pipeline that build gives, not the config.
 _GIVEN = [
@@ -117,7 +118,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     model_fn,
     where="config.model",
     settings=settings,
-    offered=_sizes(data),
+    offered={**_sizes(data), "dtype": _compute_dtype(mesh)},
   )
   section, settings = _section(config, "task")
   task = names.call(
@@ -126,6 +127,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     where="config.task",
     settings=settings,
   )
+  task = _task_within(mesh, task)
   try:
     optimizer = optim.make(config["optimizer"], config["total_steps"])
   except ValueError as error:
@@ -138,8 +140,28 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     where="config.learner",
     settings=settings,
   )
+  learner = learner._replace(
+    init=sharding.within(mesh, learner.init),
+    step=sharding.within(mesh, learner.step),
+  )
   rules = tuple(inspect.getmodule(model_fn).SHARDING)
   return Experiment(config, mesh, data, task, model, learner, rules)
+
+
+def _compute_dtype(mesh) -> str:
+  """What a model computes in where its config does not say."""
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  return "float32" if on_cpu else "bfloat16"
+
+
+def _task_within(mesh, task: types.Task) -> types.Task:
+  """The task, whose functions are traced with `mesh` around them."""
+  around = functools.partial(sharding.within, mesh)
+  return types.Task(
+    init=around(task.init),
+    losses={name: around(loss) for name, loss in task.losses.items()},
+    predict={name: around(f) for name, f in task.predict.items()},
+  )
 
 
 def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
@@ -180,11 +202,9 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   units = {"examples": batch_size}
   if "targets" in parts.data.spec:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
-  batch_sharding = sharding.batch_sharding(parts.mesh)
 
   def batches(first_step):
-    host_batches = _told(parts.data.batches(first_step), "config.data")
-    return device.prefetch(host_batches, batch_sharding)
+    return _placed(parts.data.batches(first_step), "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -328,7 +348,6 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     batch_size=parts.data.batch_size,
   )
   words = parts.data.tokenizer
-  batch_sharding = sharding.batch_sharding(parts.mesh)
   seed_rng = jax.random.key(parts.config["seed"])
 
   def load(other):
@@ -339,9 +358,7 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
 
   context = types.EvalContext(
     task=parts.task,
-    batches=lambda: device.prefetch(
-      _told(data.batches(0), where), batch_sharding
-    ),
+    batches=lambda: _placed(data.batches(0), where, parts.mesh),
     decode=words.decode if words else None,
     encode=words.encode if words else None,
     num_classes=parts.data.num_classes,
@@ -354,10 +371,19 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
   return names.call(function, context, where=where, settings=settings)
 
 
-def _told(batches, where: str):
-  """Errors of the data, told as the config's."""
+def _placed(batches, where: str, mesh):
+  """Host batches on the devices, ahead of their use."""
+  return device.prefetch(
+    _laid_out(batches, where, mesh),
+    functools.partial(sharding.batch_sharding, mesh),
+  )
+
+
+def _laid_out(batches, where: str, mesh):
+  """Batches in the mesh's order; errors of the data, told as the config's."""
   try:
-    yield from batches
+    for batch in batches:
+      yield sharding.lay_out(batch, mesh)
   except UserError:
     raise
   except ValueError as error:

@@ -1,27 +1,37 @@
 """Where every array lives: a mesh of devices, and regex rules over paths."""
 
+import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from models.partition import BATCH_AXES, zigzag
 from train.errors import UserError
+from train.names import nearest
 from train.types import PyTree
 
-# Batches are cut along these axes, in this order, where the mesh has them.
-DATA_AXES = ("data", "fsdp")
+# Every axis that means something to a model or a learner; see models.partition.
+AXES = (*BATCH_AXES, "context", "tensor")
 
 
 def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
   """A mesh of all devices; one size may be -1 for "what is left".
 
+  The axis "slice" divides the devices by the slice (or, where they have none,
+  in order), so that all other axes stay within the fast network.
+
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: an axis has no meaning, or the sizes do not multiply to the
+      number of devices.
   """
   devices = jax.devices() if devices is None else devices
+  for name in axes:
+    if name not in AXES:
+      raise UserError(f"config.mesh.{name}: unknown{nearest(name, AXES)}")
   names, sizes = tuple(axes), [int(n) for n in axes.values()]
   wanted = ", ".join(f"{name}={n}" for name, n in axes.items())
   known = math.prod(n for n in sizes if n != -1)
@@ -36,19 +46,73 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
       f"config.mesh: {wanted} is {math.prod(sizes)} devices, and there are"
       f" {len(devices)}"
     )
+  return _arranged(dict(zip(names, sizes, strict=True)), devices)
+
+
+def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
+  """A mesh whose axes suit the network between the devices."""
+  names = tuple(sizes)
   auto = (jax.sharding.AxisType.Auto,) * len(names)
-  return jax.make_mesh(tuple(sizes), names, axis_types=auto, devices=devices)
+  slices = sizes.get("slice", 1)
+  if slices == 1:
+    shape = tuple(sizes.values())
+    return jax.make_mesh(shape, names, axis_types=auto, devices=devices)
+  devices = sorted(devices, key=lambda d: getattr(d, "slice_index", 0) or 0)
+  inner = {name: n for name, n in sizes.items() if name != "slice"}
+  within = [
+    _arranged(inner, list(part)).devices
+    for part in np.split(np.array(devices), slices)
+  ]
+  return Mesh(np.stack(within, names.index("slice")), names, axis_types=auto)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows over all data axes of the mesh."""
-  axes = tuple(name for name in DATA_AXES if name in mesh.shape)
-  return NamedSharding(mesh, PartitionSpec(axes or None))
+def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
+  """Where a leaf of a batch lives: its rows over BATCH_AXES.
+
+  With an axis "context", leaves of two dimensions are [B, T], and their time
+  is cut over it.
+  """
+  axes = tuple(name for name in BATCH_AXES if name in mesh.shape)
+  time = ("context",) if ndim == 2 and "context" in mesh.shape else ()
+  return NamedSharding(mesh, PartitionSpec(axes or None, *time))
 
 
 def batch_parts(mesh: Mesh) -> int:
-  """How many parts a batch is cut into: the product of the data axes."""
-  return math.prod(mesh.shape[a] for a in DATA_AXES if a in mesh.shape)
+  """How many parts the rows of a batch are cut into."""
+  return math.prod(mesh.shape[a] for a in BATCH_AXES if a in mesh.shape)
+
+
+def lay_out(
+  batch: Mapping[str, np.ndarray], mesh: Mesh
+) -> dict[str, np.ndarray]:
+  """A host batch in the order that context parallelism wants time in.
+
+  Raises:
+    UserError: the sequences cannot be cut so.
+  """
+  parts = mesh.shape.get("context", 1)
+  if parts == 1:
+    return dict(batch)
+  try:
+    return {
+      name: leaf[:, zigzag(leaf.shape[1], parts)] if leaf.ndim == 2 else leaf
+      for name, leaf in batch.items()
+    }
+  except ValueError as error:
+    raise UserError(f"config.mesh.context: {error}") from error
+
+
+def within(mesh: Mesh, function: Callable) -> Callable:
+  """`function`, traced with `mesh` around it, unless one is there already."""
+
+  @functools.wraps(function)
+  def surrounded(*args):
+    if not jax.sharding.get_abstract_mesh().empty:
+      return function(*args)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return function(*args)
+
+  return surrounded
 
 
 def tree_shardings(
@@ -63,10 +127,11 @@ def tree_shardings(
     tree: arrays or ShapeDtypeStructs.
     mesh: the devices.
     rules: (regex searched in the "/"-joined path, strategy). A strategy is
-      "replicate", "fsdp" (the largest dimension that divides is cut over the
-      mesh axis fsdp, or data where there is no such axis: ZeRO, Rajbhandari et
-      al. 2020), "model" (the model file's own SHARDING), or a list with an
-      axis name or None for each dimension. What no rule matches is replicated.
+      "replicate"; "model" (the model file's own SHARDING: tensor, expert and
+      stage); "fsdp" (the same, and of what it leaves whole the largest
+      dimension that divides is cut over the mesh axis fsdp, or data where
+      there is no such axis: ZeRO, arXiv:1910.02054); or a list with an axis
+      name or None for each dimension. What no rule matches is replicated.
     model_rules: SHARDING of the model file.
 
   Raises:
@@ -90,11 +155,10 @@ def _spec(path, shape, mesh, rules, model_rules) -> PartitionSpec:
       continue
     if strategy == "replicate":
       return PartitionSpec()
-    if strategy == "fsdp":
-      return _fully_sharded(shape, mesh)
-    if strategy == "model":
+    if strategy in ("model", "fsdp"):
       matches = (spec for regex, spec in model_rules if re.search(regex, path))
-      return _fitted(next(matches, ()), shape, mesh)
+      spec = _fitted(next(matches, ()), shape, mesh)
+      return spec if strategy == "model" else _fully_sharded(spec, shape, mesh)
     if isinstance(strategy, str):
       raise UserError(
         f"config.sharding: {strategy!r} is none of replicate, fsdp, model or a"
@@ -104,16 +168,19 @@ def _spec(path, shape, mesh, rules, model_rules) -> PartitionSpec:
   return PartitionSpec()
 
 
-def _fully_sharded(shape, mesh) -> PartitionSpec:
+def _fully_sharded(spec, shape, mesh) -> PartitionSpec:
+  """`spec` with the largest dimension it leaves whole cut over fsdp."""
   axis = "fsdp" if "fsdp" in mesh.shape else "data"
   size = mesh.shape.get(axis, 1)
-  fitting = [i for i, n in enumerate(shape) if n >= size and n % size == 0]
-  if size == 1 or not fitting:
-    return PartitionSpec()
-  largest = max(fitting, key=lambda i: shape[i])
-  return PartitionSpec(
-    *[axis if i == largest else None for i in range(len(shape))]
-  )
+  parts = [*spec, *[None] * (len(shape) - len(spec))]
+  fitting = [
+    i
+    for i, n in enumerate(shape)
+    if parts[i] is None and n >= size and n % size == 0
+  ]
+  if size > 1 and fitting:
+    parts[max(fitting, key=lambda i: shape[i])] = axis
+  return PartitionSpec(*parts)
 
 
 def _fitted(spec, shape, mesh) -> PartitionSpec:

@@ -14,7 +14,20 @@ from flax import nnx
 
 PyTree = Any
 # Files that are parts, not architectures.
-SHARED = ("attention", "layers", "partition", "transformer")
+SHARED = (
+  "attention",
+  "attention_cudnn",
+  "attention_ring",
+  "attention_shards",
+  "attention_splash",
+  "grouped",
+  "layers",
+  "moe",
+  "partition",
+  "pipeline",
+  "quantization",
+  "transformer",
+)
 
 
 class Model(NamedTuple):
@@ -29,6 +42,9 @@ class Model(NamedTuple):
   init_cache: (batch_size, length, dtype) -> what a model that decodes step by
     step carries between steps; None for any other model.
   max_len: the longest sequence it reads, or None.
+  represents: whether it has the method "represent" of a language model, which
+    gives a models.decoder.Representation: for losses that never hold all
+    logits.
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
     attention counted as half; None where only a trace can tell.
   """
@@ -37,6 +53,7 @@ class Model(NamedTuple):
   apply: Callable[..., tuple[PyTree, PyTree]]
   init_cache: Callable[..., PyTree] | None = None
   max_len: int | None = None
+  represents: bool = False
   flops: Callable[[int], float] | None = None
 
 

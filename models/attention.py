@@ -3,11 +3,14 @@
 The shape legend stands in models/layers.py.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import layers
+from models import attention_cudnn, attention_splash, layers, partition
+from models.attention_ring import ring
 
 
 def attention(
@@ -17,12 +20,18 @@ def attention(
   *,
   causal: bool = False,
   mask_BNTS: jax.Array | None = None,
+  window: int | None = None,
+  soft_cap: float | None = None,
+  segments_BT: jax.Array | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention, out_BTNH in q's dtype (arXiv:1706.03762).
 
   N is a multiple of K: each key-value head serves N / K query heads (grouped
-  queries, arXiv:2305.13245). Softmax is in float32. On a GPU, half precision
-  takes cuDNN's fused kernel.
+  queries, arXiv:2305.13245). Softmax is in float32. Where the surrounding mesh
+  cuts time over "context", self-attention goes round a ring
+  (models/attention_ring.py), and tokens lie in zigzag order
+  (`partition.zigzag`). Otherwise the fused kernel of the platform computes
+  what it can: splash on a TPU, in half precision cuDNN's on a GPU.
 
   Args:
     q_BTNH: queries.
@@ -30,26 +39,74 @@ def attention(
     v_BSKH: values.
     causal: position t sees the positions s <= t.
     mask_BNTS: bool, True where a query may look; any axis may be 1.
+    window: position t sees the positions t - window < s <= t alone, so it
+      implies `causal` (sliding windows, arXiv:2004.05150).
+    soft_cap: scores become soft_cap * tanh(scores / soft_cap), before any mask
+      (Gemma 2, arXiv:2408.00118).
+    segments_BT: int32, for T = S: a position sees those of its own number
+      alone, so that sequences packed in one row do not meet. Padding, 0, sees
+      padding.
+
+  Raises:
+    ValueError: window < 1, soft_cap <= 0, or segments where T is not S.
   """
+  T, S = q_BTNH.shape[1], k_BSKH.shape[1]
+  if window is not None and window < 1:
+    raise ValueError(f"window = {window}: a position sees at least itself")
+  if soft_cap is not None and soft_cap <= 0:
+    raise ValueError(f"soft_cap = {soft_cap} is not positive")
+  if segments_BT is not None and T != S:
+    raise ValueError(f"segments are of self-attention, not {T} by {S}")
+  qkv = _heads_to_cut(q_BTNH, k_BSKH, v_BSKH)
+  options = {
+    "causal": causal or window is not None,
+    "window": window,
+    "soft_cap": soft_cap,
+    "segments_BT": segments_BT,
+  }
+  devices, platform = partition.axis_size("context"), partition.platform()
+  if mask_BNTS is None and devices > 1 and T == S and T % (2 * devices) == 0:
+    return ring(*qkv, **options)
+  if mask_BNTS is None and platform == "tpu" and attention_splash.fits(T, S):
+    return attention_splash.splash(*qkv, **options)
+  options["mask_BNTS"] = mask_BNTS
+  if platform == "gpu" and attention_cudnn.fits(*qkv, **options):
+    return attention_cudnn.cudnn(*qkv, **options)
+  return _xla(*qkv, **options)
+
+
+def _heads_to_cut(q_BTNH, k_BSKH, v_BSKH):
+  """(q, k, v), keys and values repeated until a tensor axis cuts them."""
+  N, K = q_BTNH.shape[2], k_BSKH.shape[2]
+  tensor = partition.axis_size("tensor")
+  if N % tensor or K % tensor == 0:
+    return q_BTNH, k_BSKH, v_BSKH
+  times = math.lcm(K, tensor) // K
+  return q_BTNH, *(jnp.repeat(x, times, axis=2) for x in (k_BSKH, v_BSKH))
+
+
+def _xla(
+  q_BTNH, k_BSKH, v_BSKH, *, causal, mask_BNTS, window, soft_cap, segments_BT
+):
+  """`attention` as the formula says it, all scores at once."""
   B, T, N, H = q_BTNH.shape
   S, K = k_BSKH.shape[1:3]
-  half = q_BTNH.dtype in (jnp.bfloat16, jnp.float16)
-  if half and jax.default_backend() == "gpu":
-    return jax.nn.dot_product_attention(
-      q_BTNH,
-      k_BSKH,
-      v_BSKH,
-      mask=mask_BNTS,
-      is_causal=causal,
-      implementation="cudnn",
-    )
   q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
   scores_BKGTS = jnp.einsum(
     "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
   )
+  if soft_cap is not None:
+    scores_BKGTS = soft_cap * jnp.tanh(scores_BKGTS / soft_cap)
   if causal:
-    seen_TS = jnp.tril(jnp.ones((T, S), bool))
+    places = _laid_out if T == S else jnp.arange
+    t_T1, s_1S = places(T)[:, None], places(S)[None]
+    seen_TS = t_T1 >= s_1S
+    if window is not None:
+      seen_TS &= t_T1 - s_1S < window
     scores_BKGTS = _hide(scores_BKGTS, seen_TS[None, None, None])
+  if segments_BT is not None:
+    seen_BTS = attention_cudnn.same_segment(segments_BT)
+    scores_BKGTS = _hide(scores_BKGTS, seen_BTS[:, None, None])
   if mask_BNTS is not None:
     if mask_BNTS.shape[1] == 1:
       seen_BKGTS = mask_BNTS[:, :, None]
@@ -61,19 +118,21 @@ def attention(
   return out_BTKGH.reshape(B, T, N, H)
 
 
-def rotary(
-  x_BTNH: jax.Array, positions_T: jax.Array, theta: float
-) -> jax.Array:
+def rotary(x_BTNH: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
   """Rotates pairs of coordinates by angles linear in the position.
 
   The pairs are (h, h + H/2), with frequencies theta^(-2h/H), as Llama pairs
   them (arXiv:2104.09864 pairs neighbours: a permutation of the weights).
+  Positions are [T] or [B, T].
   """
   half = x_BTNH.shape[-1] // 2
   frequencies_H = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angles_TH = positions_T.astype(jnp.float32)[:, None] * frequencies_H[None]
-  cos = jnp.cos(angles_TH)[None, :, None]
-  sin = jnp.sin(angles_TH)[None, :, None]
+  positions_BT = positions if positions.ndim == 2 else positions[None]
+  angles_BTH = (
+    positions_BT.astype(jnp.float32)[:, :, None] * frequencies_H[None, None]
+  )
+  cos = jnp.cos(angles_BTH)[:, :, None]
+  sin = jnp.sin(angles_BTH)[:, :, None]
   first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate(
     [first * cos - second * sin, second * cos + first * sin], axis=-1
@@ -90,6 +149,8 @@ class SelfAttention(nnx.Module):
     kv_heads: K, a divisor of N.
     head_dim: H.
     causal: see `attention`.
+    window: see `attention`.
+    soft_cap: see `attention`.
     rope_theta: the base of the rotary frequencies; None for no rotation.
     out_init: initializer of the projection into the residual stream.
     rngs: random streams.
@@ -107,16 +168,19 @@ class SelfAttention(nnx.Module):
     rope_theta: float | None,
     out_init,
     rngs: nnx.Rngs,
+    window: int | None = None,
+    soft_cap: float | None = None,
     **dense,
   ):
     self.head_dim = head_dim
-    self.causal = causal
+    self.causal, self.window, self.soft_cap = causal, window, soft_cap
     self.rope_theta = rope_theta
-    self.query = layers.Dense(dim, heads * head_dim, rngs=rngs, **dense)
-    self.key = layers.Dense(dim, kv_heads * head_dim, rngs=rngs, **dense)
-    self.value = layers.Dense(dim, kv_heads * head_dim, rngs=rngs, **dense)
+    N, K, dense = heads * head_dim, kv_heads * head_dim, {"rngs": rngs} | dense
+    self.query = layers.Dense(dim, N, axes="DN", **dense)
+    self.key = layers.Dense(dim, K, axes="DK", **dense)
+    self.value = layers.Dense(dim, K, axes="DK", **dense)
     self.out = layers.Dense(
-      heads * head_dim, dim, rngs=rngs, **dense | {"kernel_init": out_init}
+      N, dim, axes="ND", **dense | {"kernel_init": out_init}
     )
 
   def __call__(
@@ -124,6 +188,9 @@ class SelfAttention(nnx.Module):
     x_BTD: jax.Array,
     cache: dict[str, jax.Array] | None = None,
     length: jax.Array | int = 0,
+    *,
+    segments_BT: jax.Array | None = None,
+    positions_BT: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
     """(out_BTD, the cache with T positions more).
 
@@ -131,18 +198,36 @@ class SelfAttention(nnx.Module):
       x_BTD: inputs.
       cache: "key" and "value", both [B, S, K, H], filled up to `length`.
       length: int32 scalar, the position of x's first token.
+      segments_BT: of packed sequences, see `attention`; not with a cache.
+      positions_BT: int32, what rotary angles are by; if None those of the row.
+
+    Raises:
+      ValueError: segments and a cache.
     """
+    if cache is not None and segments_BT is not None:
+      raise ValueError("a cache holds no segments of packed sequences")
     B, T, _ = x_BTD.shape
-    heads = (B, T, -1, self.head_dim)
-    q_BTNH = self.query(x_BTD).reshape(heads)
-    k_BSKH = self.key(x_BTD).reshape(heads)
-    v_BSKH = self.value(x_BTD).reshape(heads)
-    positions_T = length + jnp.arange(T)
+    x_BTD = partition.place(x_BTD, "BTD")
+    q_BTNH, k_BSKH, v_BSKH = (
+      partition.place(project(x_BTD).reshape(B, T, -1, self.head_dim), letters)
+      for project, letters in (
+        (self.query, "BTNH"),
+        (self.key, "BTKH"),
+        (self.value, "BTKH"),
+      )
+    )
+    positions = positions_BT
     if self.rope_theta is not None:
-      q_BTNH = rotary(q_BTNH, positions_T, self.rope_theta)
-      k_BSKH = rotary(k_BSKH, positions_T, self.rope_theta)
+      if positions is None:
+        positions = length + (_laid_out if cache is None else jnp.arange)(T)
+      q_BTNH = rotary(q_BTNH, positions, self.rope_theta)
+      k_BSKH = rotary(k_BSKH, positions, self.rope_theta)
+    options = {"soft_cap": self.soft_cap}
     if cache is None:
-      out_BTNH = attention(q_BTNH, k_BSKH, v_BSKH, causal=self.causal)
+      options |= {"window": self.window, "segments_BT": segments_BT}
+      out_BTNH = attention(
+        q_BTNH, k_BSKH, v_BSKH, causal=self.causal, **options
+      )
     else:
       cache = {
         name: jax.lax.dynamic_update_slice_in_dim(
@@ -150,15 +235,28 @@ class SelfAttention(nnx.Module):
         )
         for name, new in (("key", k_BSKH), ("value", v_BSKH))
       }
-      sources_S = jnp.arange(cache["key"].shape[1])
-      seen_TS = sources_S[None] <= positions_T[:, None]
+      t_T1 = length + jnp.arange(T)[:, None]
+      s_1S = jnp.arange(cache["key"].shape[1])[None]
+      seen_TS = s_1S <= t_T1
+      if self.window is not None:
+        seen_TS &= t_T1 - s_1S < self.window
       out_BTNH = attention(
         q_BTNH,
         cache["key"].astype(q_BTNH.dtype),
         cache["value"].astype(q_BTNH.dtype),
         mask_BNTS=seen_TS[None, None],
+        **options,
       )
+    out_BTNH = partition.place(out_BTNH, "BTNH")
     return self.out(out_BTNH.reshape(B, T, -1)), cache
+
+
+def _laid_out(length: int) -> jax.Array:
+  """The positions of a row's tokens, in the order in which they are held."""
+  devices = partition.axis_size("context")
+  if devices == 1:
+    return jnp.arange(length)
+  return jnp.asarray(partition.zigzag(length, devices))
 
 
 def _hide(scores: jax.Array, seen: jax.Array) -> jax.Array:

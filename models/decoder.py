@@ -3,12 +3,16 @@
 The shape legend stands in models/layers.py.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from models import Model, pure, transformer
+from models import Model, partition, pure, quantization, transformer
 from models.layers import (
+  ACTIVATIONS,
   NORMS,
   Embedding,
   Norm,
@@ -18,6 +22,21 @@ from models.layers import (
 )
 
 POSITIONS = ("learned", "rotary")
+
+
+class Representation(NamedTuple):
+  """What a language model knows before its logits, x_BTD unembedding_VD^T.
+
+  x_BTD: after the last norm.
+  unembedding_VD: in the dtype of the computation.
+  losses: auxiliary losses by name, float32 scalars; {} without experts.
+  cache: None, or the cache grown by T.
+  """
+
+  x_BTD: jax.Array
+  unembedding_VD: jax.Array
+  losses: dict[str, jax.Array]
+  cache: dict[str, jax.Array] | None
 
 
 class Decoder(nnx.Module):
@@ -34,14 +53,13 @@ class Decoder(nnx.Module):
     tie_embeddings,
     dropout,
     max_len,
-    scan,
-    remat,
+    run,
     dtype,
     param_dtype,
     rngs,
     **block,
   ):
-    self.max_len, self.scan, self.remat = max_len, scan, remat
+    self.max_len, self.run = max_len, run
     common = {"dtype": dtype, "param_dtype": param_dtype}
     self.token_embedding = Embedding(vocab_size, dim, rngs=rngs, **common)
     self.position_embedding = nnx.data(
@@ -60,38 +78,57 @@ class Decoder(nnx.Module):
       else Embedding(vocab_size, dim, rngs=rngs, **common)
     )
 
-  def __call__(self, tokens_BT, cache=None):
+  def __call__(self, tokens_BT, cache=None, **where):
     """logits_BTV float32; with a cache, (logits_BTV, the cache grown by T)."""
-    outputs = self.features(tokens_BT, cache)
-    x_BTD, cache = (outputs, None) if cache is None else outputs
-    logits_BTV = (self.unembedding or self.token_embedding).attend(x_BTD)
-    return logits_BTV if cache is None else (logits_BTV, cache)
+    found = self.represent(tokens_BT, cache, **where)
+    logits_BTV = (self.unembedding or self.token_embedding).attend(found.x_BTD)
+    return logits_BTV if cache is None else (logits_BTV, found.cache)
 
-  def features(self, tokens_BT, cache=None):
-    """x_BTD after the last norm; with a cache, (x_BTD, the cache grown)."""
+  def features(self, tokens_BT, **where):
+    """x_BTD after the last norm."""
+    return self.represent(tokens_BT, **where).x_BTD
+
+  def represent(
+    self, tokens_BT, cache=None, positions_BT=None, segments_BT=None
+  ):
+    """The Representation of the tokens.
+
+    Args:
+      tokens_BT: int32.
+      cache: None, or what came before.
+      positions_BT: int32; counted from what came before if None.
+      segments_BT: int32, the number of the document in a packed row, 0 on
+        padding; None where a row is one document.
+    """
     T = tokens_BT.shape[1]
     length = 0 if cache is None else cache["length"]
+    if self.position_embedding is not None and self.max_len < T:
+      raise ValueError(f"{T} tokens, but the model's max_len = {self.max_len}")
+    if positions_BT is None:
+      parts = partition.axis_size("context") if cache is None else 1
+      positions_BT = length + jnp.asarray(partition.zigzag(T, parts))[None]
     x_BTD = self.token_embedding(tokens_BT)
     if self.position_embedding is not None:
-      if self.max_len < T:
-        raise ValueError(
-          f"{T} tokens, but the model's max_len = {self.max_len}"
-        )
-      x_BTD += self.position_embedding(length + jnp.arange(T))[None]
+      x_BTD += self.position_embedding(positions_BT)
+    x_BTD = partition.place(x_BTD, "BRD")
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
     layer_cache = cache and {name: cache[name] for name in ("key", "value")}
-    x_BTD, layer_cache = transformer.run_blocks(
+    x_BTD, layer_cache, losses = transformer.run_blocks(
       self.blocks,
       x_BTD,
       layer_cache,
       length,
-      scan=self.scan,
-      remat=self.remat,
+      positions_BT=positions_BT,
+      segments_BT=segments_BT,
+      **self.run,
     )
-    x_BTD = self.final_norm(x_BTD)
-    return (
-      x_BTD if cache is None else (x_BTD, dict(layer_cache, length=length + T))
+    x_BTD = partition.place(self.final_norm(x_BTD), "BTD")
+    return Representation(
+      x_BTD,
+      (self.unembedding or self.token_embedding).vectors(),
+      losses,
+      cache and dict(layer_cache, length=length + T),
     )
 
 
@@ -113,8 +150,14 @@ def decoder(
   tie_embeddings: bool = True,
   dropout: float = 0.0,
   max_len: int = 1024,
+  window: int | None = None,
+  soft_cap: float | None = None,
+  experts: int | None = None,
+  experts_per_token: int = 2,
   scan: bool = True,
   remat: str = "none",
+  stage_microbatches: int | None = None,
+  matmul: str | None = None,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -126,7 +169,7 @@ def decoder(
   "rotary", norm "rmsnorm", activation "swiglu", no bias, untied embeddings.
   `apply` takes a cache from `init_cache` as `cache=`, appends its tokens
   (one or many) at cache["length"], and returns (logits, new cache). Its method
-  "features" returns the normed x_BTD before the unembedding instead of logits.
+  "represent" gives a Representation in place of logits.
 
   Args:
     vocab_size: V.
@@ -146,10 +189,17 @@ def decoder(
     tie_embeddings: unembed with the token embedding.
     dropout: rate, of embeddings and of what enters the residual stream.
     max_len: the longest sequence; longer texts are sampled from a window.
+    window: of attention, in tokens; None for all that came before.
+    soft_cap: of attention's scores; None for none.
+    experts: E feed-forward networks in place of one (models/moe.py).
+    experts_per_token: how many of them read a token.
     scan: compile one layer and loop over it; else compile each on its own,
       with the same parameters.
-    remat: what is computed again in the backward pass: "none", "full", or
-      "dots" (all but matrix products).
+    remat: what is computed again in the backward pass; a name in
+      transformer.REMAT.
+    stage_microbatches: of the pipeline; as many as stages if None.
+    matmul: "int8" or "fp8" for the blocks' dense layers in 8 bits, forward and
+      backward, but experts'; see models/quantization.py.
     dtype: of the computation.
     param_dtype: of the parameters.
 
@@ -168,6 +218,11 @@ def decoder(
     )
   if hidden is None:
     hidden = -(-dim // 3) * 8 if activation == "swiglu" else 4 * dim
+  mixture = {}
+  if experts is not None:
+    if not 1 <= experts_per_token <= experts:
+      raise ValueError(f"{experts_per_token} of {experts} experts a token")
+    mixture = {"experts": experts, "experts_per_token": experts_per_token}
   out_init = nnx.initializers.normal(0.02 / (2 * layers) ** 0.5)
   compute = float_dtype("dtype", dtype)
   config = {
@@ -183,22 +238,29 @@ def decoder(
     "tie_embeddings": tie_embeddings,
     "dropout": dropout,
     "max_len": max_len,
-    "scan": scan,
-    "remat": choose("remat", remat, transformer.REMAT),
+    "run": {
+      "scan": scan,
+      "remat": choose("remat", remat, transformer.REMAT),
+      "stage_microbatches": stage_microbatches,
+    },
     "attention": {
       "heads": heads,
       "kv_heads": kv_heads,
       "head_dim": head_dim,
       "causal": True,
       "rope_theta": rope_theta if positions == "rotary" else None,
+      "window": window,
+      "soft_cap": soft_cap,
       "out_init": out_init,
     },
     "feed_forward": {
       "hidden": hidden,
-      "activation": choose("activation", activation, transformer.ACTIVATIONS),
+      "activation": choose("activation", activation, ACTIVATIONS),
       "out_init": out_init,
+      **mixture,
     },
     "bias": bias,
+    "matmul": quantization.check(matmul),
     "dtype": compute,
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }
@@ -213,8 +275,19 @@ def decoder(
       "length": jnp.zeros((), jnp.int32),
     }
 
+  def flops(T):
+    """2 a multiplication and its addition; a token sees half the window."""
+    seen = min(window or T, T)
+    pairs = T * seen - seen * (seen - 1) / 2
+    matrices = 3 if activation == "swiglu" else 2
+    width = matrices * hidden * (experts_per_token if experts else 1)
+    attention = dim * head_dim * (2 * heads + 2 * kv_heads)
+    weights = attention + dim * (width + (experts or 0))
+    scores = 2 * heads * head_dim * pairs
+    return 2 * (layers * (T * weights + scores) + T * dim * vocab_size)
+
   model = pure(lambda rngs: Decoder(rngs=rngs, **config), init_cache)
-  return model._replace(max_len=max_len)
+  return model._replace(max_len=max_len, flops=flops, represents=True)
 
 
 SHARDING = [

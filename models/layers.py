@@ -12,16 +12,22 @@ A tensor's name ends in its shape:
 `x` alone is of any rank, [..., D].
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import partition
+from models import partition, quantization
 
 FLOATS = ("float32", "bfloat16", "float16")
 NORMS = ("layernorm", "rmsnorm")
+ACTIVATIONS = {
+  "gelu": functools.partial(jax.nn.gelu, approximate=True),
+  "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
+  "swiglu": jax.nn.silu,
+}
 
 
 def choose(what: str, value, choices: Sequence):
@@ -44,7 +50,8 @@ def float_dtype(what: str, name: str) -> jnp.dtype:
 class Dense(nnx.Module):
   """y = x W + b, in `dtype`; x [..., I] -> [..., O].
 
-  `axes` names the kernel's by the letters of the legend: "DF".
+  `axes` names the kernel's by the letters of the legend: "DF". `matmul` is
+  "int8" or "fp8" for a product in 8 bits; see models/quantization.py.
 
   Attributes:
     kernel: [I, O] in param_dtype, drawn by `kernel_init`.
@@ -59,11 +66,12 @@ class Dense(nnx.Module):
     bias: bool = True,
     kernel_init: Callable = nnx.initializers.normal(0.02),
     axes: str = "IO",
+    matmul: str | None = None,
     dtype: jnp.dtype = jnp.float32,
     param_dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
-    self.axes, self.dtype = axes, dtype
+    self.axes, self.matmul, self.dtype = axes, matmul, dtype
     self.kernel = nnx.Param(
       kernel_init(rngs.params(), (inputs, outputs), param_dtype)
     )
@@ -79,7 +87,7 @@ class Dense(nnx.Module):
     flat = x.astype(self.dtype)
     if partition.axis_size("context") == partition.axis_size("tensor") == 1:
       flat = flat.reshape(-1, x.shape[-1])
-    y = flat @ kernel_IO
+    y = quantization.matmul(flat, kernel_IO, self.matmul)
     if self.bias is not None:
       y += along_last(self.bias[...].astype(self.dtype), y.ndim)
     return y.reshape(*x.shape[:-1], y.shape[-1])
@@ -221,8 +229,45 @@ class Embedding(nnx.Module):
     )
 
   def __call__(self, indices: jax.Array) -> jax.Array:
-    """The vectors at `indices`, in `dtype`."""
-    return jnp.take(self.vectors(), indices, axis=0)
+    """The vectors at `indices` [B, T] or [T], in `dtype`.
+
+    Where the table is cut over "fsdp", it is gathered for the lookup, and its
+    gradient scattered. Where the entries are cut over "tensor", each device
+    looks up those it holds, and the sum is scattered along time.
+    """
+    if indices.ndim != 2 or not partition.free_axes():
+      return jnp.take(self.embedding[...].astype(self.dtype), indices, axis=0)
+    table_VD = self.embedding[...].astype(self.dtype)
+    mesh = jax.sharding.get_abstract_mesh()
+    shape = (*indices.shape, table_VD.shape[1])
+    x_spec = partition.spec(shape, "BRD", mesh)
+    scatter = x_spec != partition.spec(shape, "BTD", mesh)
+    table_spec, gathered = partition.sharded_spec(table_VD.shape, "VD", mesh)
+    shards = partition.axis_size("tensor")
+    split = shards > 1 and table_VD.shape[0] % shards == 0
+
+    def lookup(table_VD, indices_BT):
+      if gathered is not None:
+        table_VD = jax.lax.all_gather(
+          table_VD, "fsdp", axis=gathered, tiled=True
+        )
+      if not split:
+        return table_VD.at[indices_BT].get(mode="clip")
+      here_BT = indices_BT - jax.lax.axis_index("tensor") * table_VD.shape[0]
+      own_BT = (here_BT >= 0) & (here_BT < table_VD.shape[0])
+      x_BTD = table_VD.at[here_BT].get(mode="clip")
+      x_BTD = jnp.where(own_BT[..., None], x_BTD, 0)
+      if not scatter:
+        return jax.lax.psum(x_BTD, "tensor")
+      return jax.lax.psum_scatter(
+        x_BTD, "tensor", scatter_dimension=1, tiled=True
+      )
+
+    return partition.on_each_device(
+      lookup,
+      (table_spec, partition.spec(indices.shape, "BT", mesh)),
+      x_spec if split else partition.spec(shape, "BTD", mesh),
+    )(table_VD, indices)
 
   def vectors(self) -> jax.Array:
     """The table [V, D] in `dtype`, as products need it."""

@@ -7,6 +7,7 @@ letters of the legend in models/layers.py, and the mesh that surrounds the call
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -39,6 +40,12 @@ def axis_size(name: str) -> int:
   return math.prod(mesh.shape[a] for a in _free_axes(mesh, (name,)))
 
 
+def free_axes() -> tuple[str, ...]:
+  """The axes of the surrounding mesh that no shard_map has taken over."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return _free_axes(mesh, mesh.axis_names)
+
+
 def platform() -> str:
   """What the program is made for: "cpu", "gpu" or "tpu".
 
@@ -56,7 +63,7 @@ def place(x: jax.Array, letters: str) -> jax.Array:
   Axes that the mesh lacks, and dimensions that do not divide, stay whole.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if not _free_axes(mesh, mesh.axis_names):
+  if not free_axes():
     return x
   return jax.lax.with_sharding_constraint(x, spec(x.shape, letters, mesh))
 
@@ -98,6 +105,42 @@ def spec(shape: tuple[int, ...], letters: str, mesh) -> P:
       axes = axes[:-1]
     parts.append(axes or None)
   return P(*parts)
+
+
+def sharded_spec(
+  shape: tuple[int, ...], letters: str, mesh
+) -> tuple[P, int | None]:
+  """(`spec` with one more dimension cut over fsdp, which dimension that is).
+
+  It is the first that is whole and divides; None where there is none.
+  """
+  parts = list(spec(shape, letters, mesh))
+  shards = axis_size("fsdp")
+  if shards > 1:
+    for i, size in enumerate(shape):
+      if not parts[i] and size % shards == 0:
+        parts[i] = "fsdp"
+        return P(*parts), i
+  return P(*parts), None
+
+
+def on_each_device(function: Callable, in_specs, out_specs) -> Callable:
+  """`function` run by each device on its own part: shard_map over free axes.
+
+  Sums over axes are the function's to write, and nobody checks them. Without a
+  mesh of several devices it is the function itself.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  free = set(mesh.axis_names) - set(mesh.manual_axes)
+  if not free_axes():
+    return function
+  return jax.shard_map(
+    function,
+    in_specs=in_specs,
+    out_specs=out_specs,
+    axis_names=free,
+    check_vma=False,
+  )
 
 
 def zigzag(length: int, parts: int) -> np.ndarray:

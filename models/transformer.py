@@ -3,36 +3,56 @@
 The shape legend stands in models/layers.py.
 """
 
-import functools
-
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-from models import layers
+from models import layers, moe, partition, pipeline
 from models.attention import SelfAttention
+from models.partition import place
 
-ACTIVATIONS = {
-  "gelu": functools.partial(jax.nn.gelu, approximate=True),
-  "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
-  "swiglu": jax.nn.silu,
-}
+
 # What a layer keeps for its backward pass; the rest is computed again.
+def _not_gathered(primitive, *_, **__) -> bool:
+  """Keeps all but what lies elsewhere than it was made: it is sent again."""
+  return primitive.name != "sharding_constraint"
+
+
+# "none" keeps all that a device has computed, but neither the weights nor the
+# activations that it gathered (as arXiv:1910.02054 and arXiv:2205.05198 do).
+# "full" keeps a layer's input alone, "attention" also what attention gave,
+# "dots" every product with weights; "offload" is "full" with those inputs in
+# the memory of the host.
+_policies = jax.checkpoint_policies
 REMAT = {
-  "none": jax.checkpoint_policies.everything_saveable,
-  "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "none": _not_gathered,
+  "full": _policies.nothing_saveable,
+  "attention": _policies.save_only_these_names("attention"),
+  "dots": _policies.save_from_both_policies(
+    _policies.dots_with_no_batch_dims_saveable,
+    _policies.save_only_these_names("matmul"),  # in 8 bits: see quantization
+  ),
+  "offload": _policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=["residual"],
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
 }
 # Each head, and each hidden unit, lives whole on one device of the axis, so
 # that a block exchanges activations twice (arXiv:1909.08053). The first axis
 # is the layer's.
 SHARDING = [
-  (r"blocks/attention/(query|key|value)/kernel", P(None, None, "tensor")),
-  (r"blocks/attention/(query|key|value)/bias", P(None, "tensor")),
-  (r"blocks/attention/out/kernel", P(None, "tensor", None)),
-  (r"blocks/feed_forward/(up|gate)/kernel", P(None, None, "tensor")),
-  (r"blocks/feed_forward/(up|gate)/bias", P(None, "tensor")),
-  (r"blocks/feed_forward/down/kernel", P(None, "tensor", None)),
+  *moe.SHARDING,
+  (r"blocks/attention/(query|key|value)/kernel", P("stage", None, "tensor")),
+  (r"blocks/attention/(query|key|value)/bias", P("stage", "tensor")),
+  (r"blocks/attention/out/kernel", P("stage", "tensor", None)),
+  (r"blocks/feed_forward/(up|gate)/kernel", P("stage", None, "tensor")),
+  (r"blocks/feed_forward/(up|gate)/bias", P("stage", "tensor")),
+  (r"blocks/feed_forward/down/kernel", P("stage", "tensor", None)),
+  (r"blocks/", P("stage")),
 ]
 
 
@@ -45,24 +65,37 @@ class FeedForward(nnx.Module):
   def __init__(
     self, dim: int, hidden: int, *, activation: str, out_init, **common
   ):
-    self.activation = layers.choose("activation", activation, ACTIVATIONS)
-    self.up = layers.Dense(dim, hidden, **common)
-    self.gate = nnx.data(
-      layers.Dense(dim, hidden, **common) if activation == "swiglu" else None
+    self.activation = layers.choose(
+      "activation", activation, layers.ACTIVATIONS
     )
-    self.down = layers.Dense(hidden, dim, **common | {"kernel_init": out_init})
+    self.up = layers.Dense(dim, hidden, axes="DF", **common)
+    self.gate = nnx.data(
+      layers.Dense(dim, hidden, axes="DF", **common)
+      if activation == "swiglu"
+      else None
+    )
+    self.down = layers.Dense(
+      hidden, dim, axes="FD", **common | {"kernel_init": out_init}
+    )
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
     """x_BTD, position by position."""
-    h_BTF = self.up(x_BTD)
-    activate = ACTIVATIONS[self.activation]
+    x_BTD = place(x_BTD, "BTD")
+    h_BTF = place(self.up(x_BTD), "BTF")
+    activate = layers.ACTIVATIONS[self.activation]
     if self.gate is None:
       return self.down(activate(h_BTF))
-    return self.down(activate(self.gate(x_BTD)) * h_BTF)
+    gate_BTF = place(self.gate(x_BTD), "BTF")
+    return self.down(activate(gate_BTF) * h_BTF)
 
 
 class Block(nnx.Module):
-  """x += attention(norm(x)); x += feed_forward(norm(x))."""
+  """x += attention(norm(x)); x += feed_forward(norm(x)).
+
+  With `experts` in feed_forward it is a mixture of experts. Between the two,
+  the residual stream is cut along time over the axis tensor as well, so that
+  norms are not computed twice (arXiv:2205.05198).
+  """
 
   def __init__(
     self,
@@ -78,16 +111,25 @@ class Block(nnx.Module):
     self.attention_norm = layers.Norm(dim, param_dtype=param_dtype, **norm)
     self.attention = SelfAttention(dim, **attention, **common)
     self.feed_forward_norm = layers.Norm(dim, param_dtype=param_dtype, **norm)
-    self.feed_forward = FeedForward(dim, **feed_forward, **common)
+    self.mixture = "experts" in feed_forward
+    kind = moe.MixtureOfExperts if self.mixture else FeedForward
+    self.feed_forward = kind(dim, **feed_forward, **common)
     self.dropout = nnx.data(layers.dropout_layer(dropout, common["rngs"]))
 
-  def __call__(self, x_BTD, cache=None, length=0):
-    """(x_BTD, cache); see SelfAttention."""
+  def __call__(self, x_BTD, cache=None, length=0, **where):
+    """(x_BTD, cache, auxiliary losses); see SelfAttention, MixtureOfExperts."""
     drop = self.dropout or (lambda x: x)
-    y_BTD, cache = self.attention(self.attention_norm(x_BTD), cache, length)
-    x_BTD += drop(y_BTD)
-    x_BTD += drop(self.feed_forward(self.feed_forward_norm(x_BTD)))
-    return x_BTD, cache
+    x_BTD = place(checkpoint_name(x_BTD, "residual"), "BRD")
+    y_BTD, cache = self.attention(
+      self.attention_norm(x_BTD), cache, length, **where
+    )
+    x_BTD += place(drop(y_BTD), "BRD")
+    y_BTD, losses = self.feed_forward_norm(x_BTD), {}
+    if self.mixture:
+      y_BTD, losses = self.feed_forward(y_BTD)
+    else:
+      y_BTD = self.feed_forward(y_BTD)
+    return x_BTD + place(drop(y_BTD), "BRD"), cache, losses
 
 
 def stacked_blocks(count: int, rngs: nnx.Rngs, *args, **kwargs) -> Block:
@@ -109,8 +151,14 @@ def run_blocks(
   *,
   scan: bool = True,
   remat: str = "none",
-) -> tuple[jax.Array, dict[str, jax.Array] | None]:
-  """Runs x_BTD through the blocks; (x_BTD, the new cache).
+  stage_microbatches: int | None = None,
+  **where: jax.Array | None,
+) -> tuple[jax.Array, dict[str, jax.Array] | None, dict[str, jax.Array]]:
+  """Runs x_BTD through the blocks; (x_BTD, the new cache, auxiliary losses).
+
+  The losses are float32 scalars, averaged over the layers; {} without experts.
+  Where the mesh has an axis "stage", each of its devices holds an equal part of
+  the layers, and the batch passes through them as a pipeline.
 
   Args:
     blocks: from `stacked_blocks`.
@@ -119,13 +167,29 @@ def run_blocks(
     length: int32 scalar, the position of x's first token.
     scan: compile one layer and loop over it; else compile each on its own.
     remat: name of a policy in REMAT.
+    stage_microbatches: see pipeline.run.
+    **where: positions_BT and segments_BT of the tokens; see SelfAttention.
+
+  Raises:
+    ValueError: the layers or the batch cannot be cut into stages.
   """
   graphdef, state_L = nnx.split(blocks)
 
-  def step(x_BTD, layer):
-    state, layer_cache = layer
-    return nnx.merge(graphdef, state)(x_BTD, layer_cache, length)
+  def through(state_L, x_BTD, cache, where):
+    def step(x_BTD, layer):
+      state, layer_cache = layer
+      block = nnx.merge(graphdef, state)
+      x_BTD, layer_cache, losses = block(x_BTD, layer_cache, length, **where)
+      return x_BTD, (layer_cache, losses)
 
-  if remat != "none":
-    step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan)
-  return jax.lax.scan(step, x_BTD, (state_L, cache), unroll=1 if scan else True)
+    gathers = any(partition.axis_size(a) > 1 for a in ("fsdp", "tensor"))
+    if remat != "none" or gathers:
+      step = jax.checkpoint(step, policy=REMAT[remat], prevent_cse=not scan)
+    x_BTD, (cache, losses) = jax.lax.scan(
+      step, x_BTD, (state_L, cache), unroll=1 if scan else True
+    )
+    return x_BTD, cache, jax.tree.map(jnp.mean, losses)
+
+  if cache is None and partition.axis_size("stage") > 1:
+    return pipeline.run(through, state_L, x_BTD, where, stage_microbatches)
+  return through(state_L, x_BTD, cache, where)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from models import Model, pure, transformer
+from models import Model, pure, quantization, transformer
 from models.layers import Dense, Norm, choose, dropout_layer, float_dtype
 
 # layers, dim, heads; hidden is 4 dim.
@@ -91,7 +91,7 @@ class ViT(nnx.Module):
     x_BTD += self.position_embedding[...].astype(x_BTD.dtype)
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
-    x_BTD, _ = transformer.run_blocks(
+    x_BTD, _, _ = transformer.run_blocks(
       self.blocks, x_BTD, scan=self.scan, remat=self.remat
     )
     x_BTD = self.final_norm(x_BTD)
@@ -122,6 +122,7 @@ def vit(
   dropout: float = 0.0,
   scan: bool = True,
   remat: str = "none",
+  matmul: str | None = None,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -148,6 +149,8 @@ def vit(
     scan: compile one layer and loop over it; else compile each on its own,
       with the same parameters.
     remat: what is computed again in the backward pass: "none", "full", "dots".
+    matmul: "int8" or "fp8" for the blocks' dense layers in 8 bits, forward and
+      backward; see models/quantization.py.
     dtype: of the computation.
     param_dtype: of the parameters.
 
@@ -193,6 +196,7 @@ def vit(
     },
     "bias": True,
     "kernel_init": init,
+    "matmul": quantization.check(matmul),
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }

@@ -20,6 +20,7 @@ HEAVY = {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "scipy"}
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
   ("configs", {"ml_collections", "configs.common"}),
+  ("models.quantization", {"jax", "qwix"}),
   ("models", {"jax", "flax", "numpy", "models"}),
   ("input_pipeline.device", {"jax", "numpy", "input_pipeline"}),
   (
@@ -36,7 +37,22 @@ ARROWS = [
   ("train.types", {"jax", "train.errors"}),
   ("train.names", {"train.errors"}),
   ("train.workdirs", {"train.errors"}),
-  ("train.cli", {"absl", "ml_collections", "jax", "train.errors"}),
+  ("train.roll_call", {"train.errors"}),
+  ("train.watch", {"train.errors", "train.roll_call"}),
+  (
+    "train.distributed",
+    {"jax", "train.errors", "train.roll_call", "train.watch"},
+  ),
+  (
+    "train.cli",
+    {
+      "absl",
+      "ml_collections",
+      "jax",
+      "train.errors",
+      "train.distributed",
+    },
+  ),
   (
     "train.tasks",
     {
@@ -44,13 +60,21 @@ ARROWS = [
       "models",
       "train.types",
       "train.losses",
+      "train.linear_cross_entropy",
       "train.metrics",
       "train.decode",
     },
   ),
   (
     "train.learners",
-    {"jax", "optax", "train.types", "train.updates", "train.learners"},
+    {
+      "jax",
+      "optax",
+      "train.types",
+      "train.errors",
+      "train.updates",
+      "train.learners",
+    },
   ),
   ("train.updates", {"jax", "optax", "train.types"}),
   (
@@ -71,7 +95,10 @@ ARROWS = [
       "train.types",
       "train.sharding",
       "train.checkpoint",
+      "train.distributed",
       "train.timing",
+      "train.goodput",
+      "train.profile",
       "train.writer",
     },
   ),
@@ -87,11 +114,19 @@ ARROWS = [
     },
   ),
   ("train.checkpoint", {"jax", "orbax", "train.types", "train.errors"}),
-  ("train.timing", set()),
+  ("train.timing", {"jax"}),
+  ("train.goodput", {"train.timing", "train.energy"}),
+  ("train.energy", {"jax", "pynvml"}),
+  ("train.costs", {"train.flops", "train.hardware"}),
+  ("train.profile", {"jax", "train.errors"}),
   ("train.writer", {"rich", "tensorboard", "matplotlib"}),
   (
     "train.losses",
     {"jax", "optax", "numpy", "train.types", "train.metrics"},
+  ),
+  (
+    "train.linear_cross_entropy",
+    {"jax", "models.partition", "train.losses"},
   ),
   ("train.metrics", {"jax", "optax", "numpy", "train.types"}),
   ("train.decode", {"jax", "numpy", "train.types"}),
@@ -104,13 +139,21 @@ ARROWS = [
       "train.types",
       "train.schedules",
       "train.parameter_rules",
+      "train.optax_names",
       "train.names",
     },
+  ),
+  (
+    "train.optax_names",
+    {"jax", "optax", "train.parameter_rules", "train.names"},
   ),
   ("train.parameter_rules", {"jax", "optax", "train.types", "train.names"}),
   ("train.schedules", {"jax", "optax", "train.names"}),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
+  ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),
+  ("train.plan_report", {"rich"}),
+  ("train.topology", {"jax", "libtpu", "train"}),
   ("train", {"absl", "jax", "numpy", "train"}),  # the verbs
 ]
 
@@ -208,7 +251,7 @@ def python(code: str) -> str:
   ).stdout
 
 
-@pytest.mark.parametrize("verb", ["main", "evaluate", "generate"])
+@pytest.mark.parametrize("verb", ["main", "evaluate", "generate", "plan"])
 def test_help_needs_nothing_heavy(verb):
   code = f"""
 import sys

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from train import types
+
 # (cache, token_B1) -> (logits_BV, cache)
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -165,3 +167,27 @@ def window_step(
 
   tokens_BW = jnp.zeros((batch_size, window), jnp.int32)
   return step, (tokens_BW, jnp.zeros((), jnp.int32))
+
+
+def stepper(
+  model, variables: types.Variables, batch_size: int, length: int
+) -> tuple[Step, types.PyTree]:
+  """(step, cache) for `generate` to write texts of `length` tokens.
+
+  With the model's KV cache while `length` is within its max_len; beyond, each
+  token is drawn from the window of the last max_len.
+  """
+
+  def apply(tokens_BT, **kwargs):
+    return model.apply(
+      variables.params, variables.model_state, tokens_BT, **kwargs
+    )[0]
+
+  if model.max_len is not None and length > model.max_len:
+    return window_step(apply, batch_size, model.max_len)
+
+  def step(cache, token_B1):
+    logits_B1V, cache = apply(token_B1, cache=cache)
+    return logits_B1V[:, -1], cache
+
+  return step, model.init_cache(batch_size, length)

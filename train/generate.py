@@ -55,7 +55,6 @@ def continuation(found, prompt: str, *, max_tokens: int, seed: int, **how):
   import numpy as np
 
   from train import decode
-  from train.tasks import language_modeling
 
   model, tokenizer = found.parts.model, found.parts.data.tokenizer
   if tokenizer is None or getattr(model, "init_cache", None) is None:
@@ -72,7 +71,7 @@ def continuation(found, prompt: str, *, max_tokens: int, seed: int, **how):
 
   @jax.jit
   def write(variables, tokens_BL, mask_BL, rng):
-    step, cache = language_modeling.stepper(model, variables, *tokens_BL.shape)
+    step, cache = decode.stepper(model, variables, *tokens_BL.shape)
     return decode.generate(step, cache, tokens_BL, mask_BL, rng, **how)
 
   written_BL = write(

@@ -14,8 +14,11 @@ from train.errors import UserError
 from train.names import nearest
 from train.types import PyTree
 
-# Every axis that means something to a model or a learner; see models.partition.
-AXES = (*BATCH_AXES, "context", "tensor")
+# Every axis that means something to a model or a learner, from the one that
+# sends least to the one that sends most; see models.partition.
+AXES = ("slice", "stage", "data", "fsdp", "expert", "context", "tensor")
+# Leaves of a State that have a row for each worker of train.learners.diloco.
+WORKERS = re.compile("^(extra|opt_state)/workers/")
 
 
 def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
@@ -32,7 +35,9 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
   for name in axes:
     if name not in AXES:
       raise UserError(f"config.mesh.{name}: unknown{nearest(name, AXES)}")
-  names, sizes = tuple(axes), [int(n) for n in axes.values()]
+  # In this order, whatever a config's: the busiest axis joins neighbours.
+  names = tuple(sorted(axes, key=AXES.index))
+  sizes = [int(axes[name]) for name in names]
   wanted = ", ".join(f"{name}={n}" for name, n in axes.items())
   known = math.prod(n for n in sizes if n != -1)
   if sizes.count(-1) > 1 or known < 1 or len(devices) % known:
@@ -132,6 +137,7 @@ def tree_shardings(
       dimension that divides is cut over the mesh axis fsdp, or data where
       there is no such axis: ZeRO, arXiv:1910.02054); or a list with an axis
       name or None for each dimension. What no rule matches is replicated.
+      Leaves of WORKERS lead with the axis slice, and the rules tell the rest.
     model_rules: SHARDING of the model file.
 
   Raises:
@@ -139,8 +145,12 @@ def tree_shardings(
   """
 
   def leaf_sharding(path, leaf):
-    spec = _spec(_join(path), tuple(leaf.shape), mesh, rules, model_rules)
-    return NamedSharding(mesh, spec)
+    path, shape = _join(path), tuple(leaf.shape)
+    lead = ()
+    if WORKERS.match(path):
+      lead, shape = _fitted(("slice",), shape[:1], mesh), shape[1:]
+    spec = _spec(path, shape, mesh, rules, model_rules)
+    return NamedSharding(mesh, PartitionSpec(*lead, *spec))
 
   return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
 
@@ -198,6 +208,28 @@ def _fitted(spec, shape, mesh) -> PartitionSpec:
       axis if fits(axis, n) else None
       for axis, n in zip(spec, shape, strict=False)
     ]
+  )
+
+
+def in_host_memory(tree: PyTree, shardings: PyTree) -> PyTree:
+  """`shardings` of `tree` in the memory of the hosts, but for scalars."""
+  return jax.tree.map(
+    lambda x, s: s.with_memory_kind("pinned_host") if x.ndim else s,
+    tree,
+    shardings,
+  )
+
+
+def in_device_memory(tree: PyTree, shardings: PyTree) -> PyTree:
+  """`tree` with what lives in host memory copied to the device; for jit."""
+  return jax.tree.map(
+    lambda x, s: (
+      jax.device_put(x, s.with_memory_kind("device"))
+      if s.memory_kind == "pinned_host"
+      else x
+    ),
+    tree,
+    shardings,
   )
 
 

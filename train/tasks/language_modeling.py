@@ -6,43 +6,83 @@ import jax.numpy as jnp
 
 from models import Model
 from train import decode, losses, types
+from train.linear_cross_entropy import linear_cross_entropy
 
 
 def language_modeling(
-  model: Model, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+  model: Model,
+  *,
+  label_smoothing: float = 0.0,
+  z_loss: float = 0.0,
+  loss_chunk: int = 0,
+  load_balance: float = 0.01,
+  router_z: float = 0.001,
 ) -> types.Task:
   """Cross-entropy of the next token, averaged over tokens that are real.
 
   Batch: inputs, targets [B, T] int32, mask [B, T]; bytes [B], the UTF-8 bytes
-  that the real targets stand for, gives bits per byte.
+  that the real targets stand for, gives bits per byte. In packed rows, segments
+  [B, T] numbers the documents from 1 (0: padding) and positions [B, T] counts
+  from the start of each.
 
   Args:
     model: tokens_BT -> logits_BTV; with a KV cache if it is to generate.
     label_smoothing: share of the target spread over the vocabulary, in
       training only (Szegedy et al. 2016).
     z_loss: weight of log(Z)^2, in training only (PaLM, Chowdhery et al. 2022).
+    loss_chunk: positions whose logits exist at a time, on each device; 0: all.
+      For a model that represents.
+    load_balance: weight of a mixture's loss of that name, in training only.
+    router_z: weight of a mixture's loss of that name, in training only.
+
+  Raises:
+    ValueError: loss_chunk is given, and the model does not represent.
   """
+  if loss_chunk and not model.represents:
+    raise ValueError(f"loss_chunk={loss_chunk}: this model gives logits alone")
+  routing_weights = {"load_balance": load_balance, "router_z": router_z}
 
   def init(rng, batch):
     del batch
     return types.Variables(*model.init(rng))
 
-  def loss(variables, batch, rng, train):
-    logits_BTV, model_state = model.apply(
-      variables.params,
-      variables.model_state,
-      batch["inputs"],
-      rng=rng,
-      train=train,
-    )
-    nats_BT = losses.cross_entropy(
-      logits_BTV,
+  def nats(variables, batch, rng, train):
+    """(nats_BT, auxiliary losses, model_state)."""
+    noise = {"rng": rng, "train": train}
+    where = {
+      f"{name}_BT": batch[name]
+      for name in ("positions", "segments")
+      if name in batch
+    }
+    extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    extra = extra if train else {}
+    tokens = (variables.params, variables.model_state, batch["inputs"])
+    if not model.represents:
+      logits_BTV, state = model.apply(*tokens, **where, **noise)
+      return (
+        losses.cross_entropy(logits_BTV, batch["targets"], **extra),
+        {},
+        state,
+      )
+    found, state = model.apply(*tokens, method="represent", **where, **noise)
+    nats_BT = linear_cross_entropy(
+      found.x_BTD,
+      found.unembedding_VD,
       batch["targets"],
-      label_smoothing=label_smoothing if train else 0.0,
-      z_loss=z_loss if train else 0.0,
+      chunk=loss_chunk,
+      **extra,
     )
+    return nats_BT, found.losses, state
+
+  def loss(variables, batch, rng, train):
+    nats_BT, routing, model_state = nats(variables, batch, rng, train)
     mean = types.mean_of(nats_BT, batch["mask"])
     metrics = {}
+    for name, value in routing.items():
+      metrics[name] = types.Mean(value * mean.weight, mean.weight)
+      if train:
+        total = mean.total + routing_weights[name] * metrics[name].total
+        mean = mean._replace(total=total)
     if not train and "bytes" in batch:
       bits = mean.total / math.log(2)
       metrics["bits_per_byte"] = types.Mean(bits, jnp.sum(batch["bytes"]))
@@ -58,7 +98,7 @@ def language_modeling(
 
     temperature, a scalar leaf of the batch, is 1 where it is absent.
     """
-    step, cache = stepper(model, variables, *batch["tokens"].shape)
+    step, cache = decode.stepper(model, variables, *batch["tokens"].shape)
     return decode.generate(
       step,
       cache,
@@ -72,27 +112,3 @@ def language_modeling(
   if model.init_cache is not None:
     predict["samples"] = samples
   return types.Task(init, {"loss": loss}, predict)
-
-
-def stepper(
-  model: Model, variables: types.Variables, batch_size: int, length: int
-) -> tuple[decode.Step, types.PyTree]:
-  """(step, cache) for decode.generate to write texts of `length` tokens.
-
-  With the model's KV cache while `length` is within its max_len; beyond, each
-  token is drawn from the window of the last max_len.
-  """
-
-  def apply(tokens_BT, **kwargs):
-    return model.apply(
-      variables.params, variables.model_state, tokens_BT, **kwargs
-    )[0]
-
-  if model.max_len is not None and length > model.max_len:
-    return decode.window_step(apply, batch_size, model.max_len)
-
-  def step(cache, token_B1):
-    logits_B1V, cache = apply(token_B1, cache=cache)
-    return logits_B1V[:, -1], cache
-
-  return step, model.init_cache(batch_size, length)

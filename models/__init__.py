@@ -18,7 +18,6 @@ SHARED = (
   "attention",
   "attention_cudnn",
   "attention_ring",
-  "attention_shards",
   "attention_splash",
   "grouped",
   "layers",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from models import partition
-from models.attention_shards import on_shards
+from models.partition import on_shards
 
 # Queries of a block: what bounds the scores that exist at a time.
 BLOCK = 512

@@ -7,7 +7,7 @@ import functools
 
 import jax
 
-from models.attention_shards import on_shards
+from models.partition import on_shards
 
 # Sides of the tiles of scores, the first that divides the sequence. Larger
 # tiles read keys less often; at 2,048 the backward kernel outgrows VMEM.

@@ -218,11 +218,7 @@ def decoder(
     )
   if hidden is None:
     hidden = -(-dim // 3) * 8 if activation == "swiglu" else 4 * dim
-  mixture = {}
-  if experts is not None:
-    if not 1 <= experts_per_token <= experts:
-      raise ValueError(f"{experts_per_token} of {experts} experts a token")
-    mixture = {"experts": experts, "experts_per_token": experts_per_token}
+  mixture = {"experts": experts, "experts_per_token": experts_per_token}
   out_init = nnx.initializers.normal(0.02 / (2 * layers) ** 0.5)
   compute = float_dtype("dtype", dtype)
   config = {
@@ -257,7 +253,7 @@ def decoder(
       "hidden": hidden,
       "activation": choose("activation", activation, ACTIVATIONS),
       "out_init": out_init,
-      **mixture,
+      **(mixture if experts else {}),
     },
     "bias": bias,
     "matmul": quantization.check(matmul),

@@ -7,7 +7,7 @@ letters of the legend in models/layers.py, and the mesh that surrounds the call
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -141,6 +141,29 @@ def on_each_device(function: Callable, in_specs, out_specs) -> Callable:
     axis_names=free,
     check_vma=False,
   )
+
+
+def on_shards(
+  function: Callable[..., jax.Array],
+  arrays: Sequence[jax.Array | None],
+  letters: Sequence[str],
+  out_letters: str,
+) -> jax.Array:
+  """function(*arrays), where each device has its part of each array.
+
+  Args:
+    function: from the parts of the arrays to the part of the output.
+    arrays: the arguments; None stays None.
+    letters: for each array, its axes; "." for one that stays whole.
+    out_letters: of the output, whose shape is the first array's.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  in_specs = tuple(
+    None if array is None else spec(array.shape, axes, mesh)
+    for array, axes in zip(arrays, letters, strict=True)
+  )
+  out_spec = spec(arrays[0].shape, out_letters, mesh)
+  return on_each_device(function, in_specs, out_spec)(*arrays)
 
 
 def zigzag(length: int, parts: int) -> np.ndarray:

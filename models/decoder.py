@@ -28,7 +28,7 @@ class Representation(NamedTuple):
   """What a language model knows before its logits, x_BTD unembedding_VD^T.
 
   x_BTD: after the last norm.
-  unembedding_VD: in the dtype of the computation.
+  unembedding_VD: in the dtype of the computation, as it is sharded.
   losses: auxiliary losses by name, float32 scalars; {} without experts.
   cache: None, or the cache grown by T.
   """
@@ -126,7 +126,7 @@ class Decoder(nnx.Module):
     x_BTD = partition.place(self.final_norm(x_BTD), "BTD")
     return Representation(
       x_BTD,
-      (self.unembedding or self.token_embedding).vectors(),
+      (self.unembedding or self.token_embedding).table(),
       losses,
       cache and dict(layer_cache, length=length + T),
     )

@@ -236,8 +236,8 @@ class Embedding(nnx.Module):
     looks up those it holds, and the sum is scattered along time.
     """
     if indices.ndim != 2 or not partition.free_axes():
-      return jnp.take(self.embedding[...].astype(self.dtype), indices, axis=0)
-    table_VD = self.embedding[...].astype(self.dtype)
+      return jnp.take(self.table(), indices, axis=0)
+    table_VD = self.table()
     mesh = jax.sharding.get_abstract_mesh()
     shape = (*indices.shape, table_VD.shape[1])
     x_spec = partition.spec(shape, "BRD", mesh)
@@ -269,14 +269,17 @@ class Embedding(nnx.Module):
       x_spec if split else partition.spec(shape, "BTD", mesh),
     )(table_VD, indices)
 
-  def vectors(self) -> jax.Array:
-    """The table [V, D] in `dtype`, as products need it."""
-    return partition.gather(self.embedding[...].astype(self.dtype), "VD")
+  def table(self) -> jax.Array:
+    """The vectors of all entries, [V, D] in `dtype`."""
+    return self.embedding[...].astype(self.dtype)
 
   def attend(self, x_BTD: jax.Array) -> jax.Array:
     """Logits over the entries, float32."""
     logits_BTV = jnp.einsum(
-      "BTD,VD->BTV", x_BTD, self.vectors(), preferred_element_type=jnp.float32
+      "BTD,VD->BTV",
+      x_BTD,
+      partition.gather(self.table(), "VD"),
+      preferred_element_type=jnp.float32,
     )
     return partition.place(logits_BTV, "BTV")
 

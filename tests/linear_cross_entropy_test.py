@@ -80,6 +80,7 @@ def test_values_and_slopes_by_hand(chunk, options):
     {"fsdp": 4, "context": 2},
     {"fsdp": 2, "context": 2, "tensor": 2},
     {"data": 8},  # more devices than rows
+    {"fsdp": 8},
   ],
   ids=str,
 )

@@ -58,7 +58,7 @@ def config_on(mesh, rules, model, steps=10):
       **model,
     }
   )
-  config.task.loss_chunk = 3
+  config.task.loss_chunk = 4
   config.mesh = mesh
   if rules is not None:
     config.sharding = rules

@@ -15,6 +15,7 @@ from models.gan import Gan
 from models.mlp import mlp
 from train import optim, types
 from train.learners.adversarial import adversarial
+from train.learners.diloco import diloco
 from train.learners.supervised import supervised
 from train.tasks.generative_adversarial import generative_adversarial
 from train.tasks.image_classification import image_classification
@@ -127,13 +128,22 @@ EVERY = {
   "supervised": [
     (linear, {}),
     (linear, {"ema": 0.9, "microbatches": 2}),
+    (linear, {"ema": 0.9, "loss_scale": "dynamic"}),
   ],
   "adversarial": [
     (players, {}),
     (players, {"ema": 0.9, "discriminator_steps": 2}),
   ],
+  "diloco": [
+    (linear, {"workers": 2, "local_steps": 2, "microbatches": 2}),
+    (linear, {"workers": 4, "local_steps": 1, "loss_scale": "dynamic"}),
+  ],
 }
-MAKE = {"supervised": supervised, "adversarial": adversarial}
+MAKE = {
+  "supervised": supervised,
+  "adversarial": adversarial,
+  "diloco": diloco,
+}
 
 
 def test_every_learner_has_a_row():
@@ -381,6 +391,15 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
     (adversarial, linear, {}, "needs the losses generator and discrim"),
     (adversarial, players, {"discriminator_steps": 0}, "steps=0"),
     (adversarial, players, {"ema": -0.1}, "ema=-0.1"),
+    (diloco, players, {"workers": 2, "local_steps": 2}, "one loss"),
+    (diloco, linear, {"workers": 0, "local_steps": 2}, "workers=0"),
+    (diloco, linear, {"workers": 2, "local_steps": 0}, "local_steps=0"),
+    (
+      diloco,
+      linear,
+      {"workers": 2, "local_steps": 2, "outer_momentum": 1.0},
+      "outer_momentum=1.0",
+    ),
   ],
 )
 def test_a_wrong_task_or_value_is_named(make, task, settings, message):

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from train import optim
+from configs import linear_regression
+from train import build, checkpoint, loop, optax_names, optim
 
 STEPS = 10
 
@@ -374,7 +375,7 @@ def avals(state):
   return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
 
 
-@pytest.mark.parametrize("name", optim.names())
+@pytest.mark.parametrize("name", optax_names.names())
 def test_every_optimizer_descends_with_a_state_of_arrays(name):
   params = tree()
   optimizer = make(name=name, lr=0.05, weight_decay=1e-3, freeze=["token"])
@@ -408,7 +409,7 @@ def test_every_optimizer_descends_with_a_state_of_arrays(name):
   )
 
 
-@pytest.mark.parametrize("name", optim.names())
+@pytest.mark.parametrize("name", optax_names.names())
 def test_a_bfloat16_state_stays_one(name):
   params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), tree())
   optimizer = make(name=name, lr=[("kernel", 0.1), (".*", 0.2)])
@@ -418,6 +419,90 @@ def test_a_bfloat16_state_stays_one(name):
   )
   types = jax.tree.map(lambda x: (x.shape, x.dtype), (state, new))
   assert types[0] == types[1]
+
+
+@pytest.mark.parametrize("name", optax_names.names())
+def test_every_state_can_be_kept_in_bfloat16(name):
+  params = tree()
+  plain = jax.eval_shape(make(name=name, lr=0.1).init, params)
+  optimizer = make(name=name, lr=0.1, state_dtype="bfloat16")
+  state = jax.eval_shape(optimizer.init, params)
+  _, new = jax.eval_shape(
+    optimizer.update, params, state, params, jnp.float32(1)
+  )
+
+  def kept(x):
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0
+    return x.shape, jnp.dtype("bfloat16") if narrow else x.dtype
+
+  wanted = jax.tree.map(kept, plain)
+  for found in (state, new):
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == wanted
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    {"name": "adamw", "b2": 0.95, "weight_decay": 0.1},
+    {"name": "momentum"},
+    {"name": "lion"},
+  ],
+  ids=lambda config: config["name"],
+)
+def test_bfloat16_moments_are_computed_with_in_float32(config):
+  """The update is that of the rounded moments, its own moments then rounded."""
+
+  def rounded(tree):
+    def one(x):
+      if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+      return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+    return jax.tree.map(one, tree)
+
+  narrow = make(lr=0.1, state_dtype="bfloat16", **config)
+  wide = make(lr=0.1, **config)
+  start = {"kernel": jnp.asarray(vector())}
+  states = narrow.init(start), wide.init(start)
+  update = [jax.jit(optimizer.update) for optimizer in (narrow, wide)]
+  for g in gradients():
+    g = {"kernel": jnp.asarray(g)}
+    found, new = update[0](g, states[0], start)
+    wanted, new_wide = update[1](g, states[1], start)
+    np.testing.assert_array_equal(found["kernel"], wanted["kernel"])
+    states = new, rounded(new_wide)
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+      np.testing.assert_array_equal(np.asarray(a, b.dtype), b)
+
+
+def test_bfloat16_moments_learn_as_well():
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(64, 8)), jnp.float32)
+  y = jnp.tanh(x @ jnp.asarray(rng.normal(size=(8, 1)), jnp.float32))
+
+  def loss(params):
+    return jnp.mean((jnp.tanh(x @ params["up"]) @ params["down"] - y) ** 2)
+
+  found = {}
+  for dtype in (None, "bfloat16"):
+    optimizer = make(200, name="adamw", lr=0.01, b2=0.95, state_dtype=dtype)
+
+    def step(carry, _, optimizer=optimizer):
+      params, state = carry
+      updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+      return (optax.apply_updates(params, updates), state), None
+
+    keys = jax.random.split(jax.random.key(0))
+    params = {
+      "up": 0.3 * jax.random.normal(keys[0], (8, 16)),
+      "down": 0.3 * jax.random.normal(keys[1], (16, 1)),
+    }
+    start = loss(params)
+    carry = (params, optimizer.init(params))
+    (params, _), _ = jax.lax.scan(step, carry, length=200)
+    found[dtype] = loss(params)
+  assert found[None] < start / 50
+  assert found["bfloat16"] == pytest.approx(found[None], rel=0.25)
 
 
 def test_a_state_survives_a_checkpoint(tmp_path):
@@ -524,6 +609,42 @@ def test_schedule_free_evaluates_the_average(warmup):
       np.testing.assert_allclose(average, x, rtol=1e-5, atol=1e-6)
 
 
+# Where the state lives
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_a_state_on_the_host_is_the_same_run(tmp_path):
+  """Also through a checkpoint in the middle."""
+  found = {}
+  for memory in ("device", "host"):
+    config = linear_regression.get_config("smoke")
+    config.total_steps = 6
+    config.evals = {}
+    config.model.hidden = (8,)
+    config.optimizer = dict(name="adam", lr=0.1, state_memory=memory)
+    config.checkpoint = dict(every_steps=3)
+    config.mesh = {"data": 2, "fsdp": 4}
+    config.sharding = [(".*", "fsdp")]
+    workdir = str(tmp_path / memory)
+    for report in loop.fit(build.run(config, workdir)):
+      if memory == "host" and report.step == 4:
+        break
+    run = build.run(config, workdir)
+    list(loop.fit(run))
+    run = build.run(config, workdir)
+    state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
+    kinds = {
+      x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state) if x.ndim
+    }
+    assert kinds == {"pinned_host" if memory == "host" else "device"}
+    assert {x.sharding.memory_kind for x in jax.tree.leaves(state[:2])} == {
+      "device"
+    }
+    found[memory] = jax.tree.leaves(jax.device_get(state))
+  for a, b in zip(*found.values(), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
 # Mistakes
 
 
@@ -550,6 +671,8 @@ def test_schedule_free_evaluates_the_average(warmup):
     ({"lr": [("(", 1.0)]}, "no regex"),
     ({"lr": [["a", "b"]]}, "neither a number nor"),
     ({"freeze": "bias"}, "no list"),
+    ({"state_dtype": "bfloat"}, "state_dtype='bfloat' is none of"),
+    ({"state_memory": "hsot"}, "state_memory='hsot' is none of"),
     ({"name": "rprop", "schedule": "cosine"}, "rprop"),
   ],
 )

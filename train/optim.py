@@ -13,14 +13,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from train import parameter_rules, schedules
+from train import optax_names, parameter_rules, schedules
 from train.names import nearest
 from train.parameter_rules import Rules
 from train.types import Optimizer, PyTree
@@ -28,25 +27,8 @@ from train.types import Optimizer, PyTree
 # A plain number for weight_decay, l1 or l2 spares these parameters. (The rank
 # does not tell: the biases of scanned layers are matrices.)
 UNDECAYED = r"(^|[/_])(bias|scale)$|norm[^/]*/"
-# What Muon orthogonalises, where the rank is 2 or more. A matrix is the last
-# two axes, those before it are layers or experts; of a convolution, whose last
-# four are height, width, in and out, the rows are the first three of these.
-MATRIX = r"(^|/)kernel$"
-CONVOLUTION = r"conv[^/]*/kernel$"
-
-ALIASES = {
-  "momentum": ("sgd", {"momentum": 0.9}),
-  "nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}),
-}
-REFUSED = {
-  "dpsgd": "it needs the gradient of each example: a learner's work",
-  "galore": "it knows no stacked layers, and keeps empty arrays",
-  "lbfgs": "its line search evaluates the loss itself",
-  "noisy_sgd": "its random key is no plain array",
-  "optimistic_adam": "use optimistic_adam_v2",
-  "schedule_free": "use schedule_free_sgd or schedule_free_adamw",
-  "sophia": "it differentiates the loss itself",
-}
+STATE_DTYPES = ("bfloat16", "float32")
+STATE_MEMORIES = ("device", "host")
 # Keywords of optax that are set by ours, or that hold functions.
 _RESERVED = re.compile(
   "learning_rate|weight_decay|mask|numbers|warmup_steps|_fn$"
@@ -81,6 +63,7 @@ class _Settings(NamedTuple):
   clip_norm: float | None
   clip_value: float | None
   freeze: list
+  state_dtype: str | None
 
 
 def make(
@@ -136,6 +119,8 @@ def build(
   clip_norm: float | None = None,
   clip_value: float | None = None,
   freeze: Sequence[str] = (),
+  state_dtype: str | None = None,
+  state_memory: str = "device",
   **hyperparameters: Any,
 ) -> Optimizer:
   """An optimizer of optax with a schedule, penalties, decay and clipping.
@@ -164,6 +149,12 @@ def build(
     clip_norm: greatest global norm of the gradient, over all that is trained.
     clip_value: greatest absolute value of an element of it.
     freeze: regexes of parameters that never change and keep no moments.
+    state_dtype: what the moments are kept in, such as "bfloat16"; every float
+      array of optax's state, and computed with in float32. They are rounded to
+      the nearest, so that a second moment whose decay is above 1 - 2^-8 = 0.996
+      hardly falls: give b2 below it. None keeps optax's types.
+    state_memory: "device", or "host": the state waits in the memory of the
+      host, and comes to the device for the update (train.loop).
     **hyperparameters: keywords of the optimizer and of the schedule.
 
   Raises:
@@ -179,19 +170,6 @@ def build(
   )
 
 
-def names() -> list[str]:
-  """Every name that `build` takes, in order."""
-  found = {
-    name
-    for module in (optax, optax.contrib)
-    for name, function in vars(module).items()
-    if isinstance(function, FunctionType | functools.partial)
-    and not name.startswith(("_", "scale_by_"))
-    and "learning_rate" in inspect.signature(function).parameters
-  }
-  return sorted((found | set(ALIASES)) - set(REFUSED))
-
-
 def _settings(
   total_steps,
   name,
@@ -202,10 +180,11 @@ def _settings(
   clip_norm,
   clip_value,
   freeze,
+  state_dtype,
+  state_memory,
   **rules,
 ) -> _Settings:
-  name, defaults = ALIASES.get(name, (name, {}))
-  factory = _factory(name)
+  factory, implied = optax_names.find(name)
   ours, theirs = _split(name, factory, schedule, hyperparameters)
   if name == "rprop" and (schedule != "constant" or warmup_steps):
     raise ValueError("rprop adapts its own steps: it takes no schedule")
@@ -216,10 +195,18 @@ def _settings(
       raise ValueError(f"{key}={limit} is not above 0")
   if isinstance(freeze, str):
     raise ValueError(f"freeze={freeze!r} is no list of regexes")
+  if state_dtype not in (None, *STATE_DTYPES):
+    raise ValueError(f"state_dtype={state_dtype!r} is none of {STATE_DTYPES}")
+  if state_memory not in STATE_MEMORIES:
+    raise ValueError(
+      f"state_memory={state_memory!r} is none of {STATE_MEMORIES}"
+    )
   on_plateau = schedule == "plateau"
   return _Settings(
     name=name,
-    make_optax=functools.partial(_optax, name, factory, {**defaults, **ours}),
+    make_optax=functools.partial(
+      optax_names.transformation, name, factory, {**implied, **ours}
+    ),
     schedule=schedules.make(
       schedule, base_lr, total_steps, warmup_steps, **theirs
     ),
@@ -229,20 +216,9 @@ def _settings(
     clip_norm=clip_norm,
     clip_value=clip_value,
     freeze=[(parameter_rules.compiled("freeze", p), True) for p in freeze],
+    state_dtype=state_dtype,
     **{k: parameter_rules.parse(k, v, UNDECAYED) for k, v in rules.items()},
   )
-
-
-def _factory(name: str) -> Callable:
-  if name in REFUSED:
-    raise ValueError(f'optimizer "{name}" cannot be used: {REFUSED[name]}')
-  known = names()
-  if name not in known:
-    raise ValueError(
-      f'no optimizer "{name}"{nearest(name, known)} (any'
-      " function of optax or optax.contrib that takes a learning_rate)"
-    )
-  return getattr(optax, name, None) or getattr(optax.contrib, name)
 
 
 def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
@@ -266,37 +242,6 @@ def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
         f"{nearest(key, known)} (there are: {', '.join(known)})"
       )
   return ours, theirs
-
-
-def _optax(name, factory, hyperparameters, rate, decay):
-  """Optax's transformation of one group; `rate` is an array."""
-  keywords = dict(hyperparameters, learning_rate=rate)
-  taken = inspect.signature(factory).parameters
-  if "weight_decay" in taken:
-    keywords["weight_decay"] = decay
-  if name == "muon":
-    keywords["adam_weight_decay"] = decay
-    keywords["muon_weight_dimension_numbers"] = _matrix_axes
-  transform = factory(**keywords)
-  if decay and "weight_decay" not in taken:
-    transform = optax.chain(
-      transform,
-      optax.stateless_with_tree_map(lambda u, p: u - rate * decay * p),
-    )
-  return optax.with_extra_args_support(transform)
-
-
-def _matrix_axes(params):
-  """Muon's rows and columns of each parameter; None where Adam takes over."""
-
-  def axes(path, p):
-    if p.ndim < 2 or not re.search(MATRIX, path):
-      return None
-    convolution = p.ndim >= 4 and re.search(CONVOLUTION, path)
-    rows = (-4, -3, -2) if convolution else (-2,)
-    return optax.contrib.MuonDimensionNumbers(rows, (-1,))
-
-  return jax.tree.map(axes, parameter_rules.paths(params), params)
 
 
 def _groups(settings: _Settings, params):
@@ -324,8 +269,11 @@ def _init(settings: _Settings, params):
   rate = settings.schedule(count)
   groups, labels = _groups(settings, params)
   states = {
-    group: settings.make_optax(rate * relative, decay).init(
-      parameter_rules.part(params, labels, group)
+    group: _kept_in(
+      settings.state_dtype,
+      settings.make_optax(rate * relative, decay).init(
+        parameter_rules.part(params, labels, group)
+      ),
     )
     for group, (relative, decay) in groups.items()
   }
@@ -342,13 +290,14 @@ def _update(settings: _Settings, grads, opt_state, params, value=None):
   states = {}
   for group, (relative, decay) in groups.items():
     old = opt_state.groups[group]
+    wide = _kept_in("float32" if settings.state_dtype else None, old)
     change, new = settings.make_optax(rate * relative, decay).update(
       parameter_rules.part(grads, labels, group),
-      old,
+      wide,
       parameter_rules.part(params, labels, group),
       value=value,
     )
-    # The rate is float32: what it touched must not widen a bfloat16 state.
+    # As it was kept. (The rate is float32, and widens a bfloat16 state too.)
     states[group] = jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
     updates = parameter_rules.merged(updates, change)
   plateau = opt_state.plateau
@@ -359,6 +308,16 @@ def _update(settings: _Settings, grads, opt_state, params, value=None):
     _, plateau = settings.listener.update(zero, plateau, value=value)
   count = optax.safe_increment(opt_state.count)
   return updates, OptimizerState(count, plateau, states)
+
+
+def _kept_in(dtype: str | None, state):
+  """`state` with its float arrays, but not its scalars, of that type."""
+
+  def cast(x):
+    moment = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0
+    return x.astype(dtype) if moment else x
+
+  return state if dtype is None else jax.tree.map(cast, state)
 
 
 def _regularised(settings: _Settings, labels, grads, params):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train import types
+from train import types, updates
 
 
 def adversarial(
@@ -60,19 +60,18 @@ def adversarial(
   def play(player, variables, opt_state, batch, rng):
     """One update of `player`: (variables, its opt_state, metrics)."""
 
-    def total(own):
+    def loss(own):
       params = {**variables.params, **own}
-      mean, aux = task.losses[player](
+      return task.losses[player](
         variables._replace(params=params), batch, rng, True
       )
-      return mean.total, (mean, aux)
 
     own = {player: variables.params[player]}
-    grads, (mean, aux) = jax.grad(total, has_aux=True)(own)
-    weight = jnp.where(mean.weight == 0, 1, mean.weight)
-    grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
-    updates, opt_state = optimizer.update(grads, opt_state, own, mean.value())
-    params = {**variables.params, **optax.apply_updates(own, updates)}
+    grads, mean, aux = updates.gradients(loss, own)
+    own, opt_state, grads = updates.descend(
+      optimizer, grads, mean, opt_state, own
+    )
+    params = {**variables.params, **own}
     metrics = {
       f"{player}_loss": mean,
       f"{player}_grad_norm": types.mean_of(optax.tree.norm(grads)),

@@ -1,10 +1,12 @@
 """Supervised learning: one loss, one optimizer, every parameter."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from train import types
+from train import types, updates
 
 
 def supervised(
@@ -13,6 +15,7 @@ def supervised(
   *,
   microbatches: int = 1,
   ema: float = 0.0,
+  loss_scale: float | str = 1.0,
 ) -> types.Learner:
   """Gradient descent on the single loss of `task`.
 
@@ -26,6 +29,12 @@ def supervised(
       memory. Must divide the batch size.
     ema: decay of the moving average of params that is evaluated and exported,
       `e <- ema * e + (1 - ema) * params` after every update; 0 keeps none.
+    loss_scale: what the mean loss is multiplied by before it is differentiated,
+      and the gradients divided by after, for a model that computes in float16.
+      "dynamic" starts at 2^16 and halves when a gradient is not finite, which
+      skips that update: only `step` and the scale change. It doubles after
+      2,000 updates without (train.updates). The run stops where a gradient is
+      not finite at scale 1 either.
 
   Raises:
     ValueError: the task has several losses, or a value is out of range.
@@ -36,31 +45,40 @@ def supervised(
     )
   if microbatches < 1 or not 0 <= ema < 1:
     raise ValueError(f"microbatches={microbatches} < 1 or ema={ema} not in 0…1")
+  dynamic = loss_scale == "dynamic"
+  if not dynamic and not (_is_number(loss_scale) and 0 < loss_scale < math.inf):
+    raise ValueError(
+      f'loss_scale={loss_scale!r} is neither "dynamic" nor a number above 0'
+    )
+  fixed_scale = None if dynamic or loss_scale == 1 else float(loss_scale)
   (loss_fn,) = task.losses.values()
 
   def init(rng, batch):
     variables = task.init(rng, batch)
+    extra = {}
+    if ema:
+      # A copy: the step donates its buffers, and one buffer is given once.
+      extra["ema"] = jax.tree.map(jnp.copy, variables.params)
+    if dynamic:
+      extra["loss_scale"] = updates.initial_scale()
     return types.State(
       step=jnp.zeros((), jnp.int32),
       variables=variables,
       opt_state=optimizer.init(variables.params),
-      # A copy: the step donates its buffers, and one buffer is given once.
-      extra={"ema": jax.tree.map(jnp.copy, variables.params)} if ema else {},
+      extra=extra,
     )
 
-  def gradients(variables, batch, rng):
+  def gradients(variables, batch, rng, scale):
     """(sum of gradients, Mean of the loss, Aux) of one microbatch."""
 
-    def total(params):
-      mean, aux = loss_fn(variables._replace(params=params), batch, rng, True)
-      return mean.total, (mean, aux)
+    def loss(params):
+      return loss_fn(variables._replace(params=params), batch, rng, True)
 
-    grads, (mean, aux) = jax.grad(total, has_aux=True)(variables.params)
-    return grads, mean, aux
+    return updates.gradients(loss, variables.params, scale)
 
-  def accumulate(variables, batch, rng):
+  def accumulate(variables, batch, rng, scale):
     if microbatches == 1:
-      return gradients(variables, batch, rng)
+      return gradients(variables, batch, rng, scale)
     parts = types.split(batch, microbatches)
 
     def body(carry, part_and_index):
@@ -70,12 +88,13 @@ def supervised(
         variables._replace(model_state=model_state),
         part,
         jax.random.fold_in(rng, i),
+        scale,
       )
       sums = jax.tree.map(jnp.add, sums, (grads, mean, aux.metrics))
       return (aux.model_state, sums), None
 
     first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(gradients, variables, first, rng)
+    shapes = jax.eval_shape(gradients, variables, first, rng, scale)
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
       (shapes[0], shapes[1], shapes[2].metrics),
@@ -88,27 +107,39 @@ def supervised(
     return grads, mean, types.Aux(model_state, metrics)
 
   def step(state, batch, rng):
-    variables = state.variables
-    grads, mean, aux = accumulate(variables, batch, rng)
-    weight = jnp.where(mean.weight == 0, 1, mean.weight)
-    grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
-    updates, opt_state = optimizer.update(
-      grads, state.opt_state, variables.params, mean.value()
+    old = state.variables
+    scale = state.extra["loss_scale"].scale if dynamic else fixed_scale
+    grads, mean, aux = accumulate(old, batch, rng, scale)
+    params, opt_state, grads = updates.descend(
+      optimizer, grads, mean, state.opt_state, old.params
     )
-    params = optax.apply_updates(variables.params, updates)
-    extra = state.extra
+    extra = dict(state.extra)
     if ema:
-      extra = {"ema": optax.incremental_update(params, extra["ema"], 1 - ema)}
+      extra["ema"] = optax.incremental_update(params, extra["ema"], 1 - ema)
+    variables = types.Variables(params, aux.model_state, old.frozen)
+    new = types.State(state.step + 1, variables, opt_state, extra)
+    if dynamic:
+      finite = updates.all_finite(grads)
+      kept = updates.unless_skipped(finite, new, state)
+      loss_scale = updates.rescaled(extra["loss_scale"], finite)
+      new = kept._replace(
+        step=new.step, extra={**kept.extra, "loss_scale": loss_scale}
+      )
     metrics = {
       "loss": mean,
       **aux.metrics,
       "grad_norm": types.mean_of(optax.tree.norm(grads)),
       # Not finite after an update that went wrong: told before it is saved.
-      "param_norm": types.mean_of(optax.tree.norm(params)),
+      "param_norm": types.mean_of(optax.tree.norm(new.variables.params)),
       "learning_rate": types.mean_of(optimizer.learning_rate(state.opt_state)),
     }
-    variables = types.Variables(params, aux.model_state, variables.frozen)
-    return types.State(state.step + 1, variables, opt_state, extra), metrics
+    if dynamic:
+      metrics = {
+        **updates.excused(metrics, finite, scale),
+        "loss_scale": types.mean_of(scale),
+        "skipped_steps": types.mean_of(loss_scale.skipped_steps),
+      }
+    return new, metrics
 
   def evaluated(state):
     params = state.extra["ema"] if ema else state.variables.params
@@ -117,3 +148,7 @@ def supervised(
     return state.variables._replace(params=params)
 
   return types.Learner(init, step, evaluated)
+
+
+def _is_number(value) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)

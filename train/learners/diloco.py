@@ -1,0 +1,182 @@
+"""DiLoCo: workers that learn apart and meet now and then."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from train import types
+from train.errors import UserError
+from train.learners.supervised import supervised
+
+AXIS = "slice"  # of the mesh: one or more workers on each
+
+
+def diloco(
+  task: types.Task,
+  optimizer: types.Optimizer,
+  *,
+  workers: int,
+  local_steps: int,
+  outer_lr: float = 0.7,
+  outer_momentum: float = 0.9,
+  microbatches: int = 1,
+  loss_scale: float | str = 1.0,
+) -> types.Learner:
+  """Distributed low-communication training, arXiv:2311.08105, Algorithm 1.
+
+  Each of W workers takes steps of its own, with an optimizer of its own, on its
+  own block of B / W rows of every batch. After every `local_steps` of them the
+  mean of what they moved by, global - mean(workers), is the gradient of one
+  step of SGD with Nesterov momentum on the global parameters, from which all
+  workers go on with the moments they have.
+
+  Where the mesh has an axis "slice", its devices hold the workers in order, and
+  all that crosses it is one mean of parameters every `local_steps` steps, and
+  the sums of the metrics. Within a slice a worker is laid out like any run.
+
+  Of the State, `variables` are the global parameters, which move at the outer
+  updates alone: what is evaluated and exported. `extra["workers"]` and
+  `opt_state["workers"]` have a leading axis W. A model_state is averaged when
+  the parameters are. Metrics are merged over the workers.
+
+  Args:
+    task: has exactly one loss.
+    optimizer: the inner one. Its schedule counts inner steps; parameters that
+      it would evaluate in place of its own (schedule-free) are not used.
+    workers: W; must divide the batch size, and be a multiple of the mesh axis.
+    local_steps: H, inner steps for each outer one; 1 with outer_lr=1 and no
+      momentum is data parallelism, where the inner optimizer is SGD.
+    outer_lr: rate of the outer step.
+    outer_momentum: of the outer step; 0 keeps no buffer.
+    microbatches: each worker's share is cut in so many.
+    loss_scale: each worker's, as of `supervised`.
+
+  Raises:
+    ValueError: the task has several losses, or a value is out of range.
+  """
+  if workers < 1 or local_steps < 1:
+    raise ValueError(f"workers={workers} < 1 or local_steps={local_steps} < 1")
+  if not outer_lr > 0 or not 0 <= outer_momentum < 1:
+    raise ValueError(
+      f"outer_lr={outer_lr} is not above 0, or"
+      f" outer_momentum={outer_momentum} not in 0…1"
+    )
+  local = supervised(
+    task, optimizer, microbatches=microbatches, loss_scale=loss_scale
+  )
+  outer = optax.sgd(outer_lr, outer_momentum or None, nesterov=True)
+
+  def init(rng, batch):
+    one = local.init(rng, batch)
+    own = {
+      "params": one.variables.params,
+      "model_state": one.variables.model_state,
+      **one.extra,
+    }
+    return types.State(
+      step=one.step,
+      variables=one.variables,
+      opt_state={"workers": _copies(one.opt_state, workers)},
+      extra={
+        "workers": _copies(own, workers),
+        "outer": outer.init(one.variables.params),
+      },
+    )
+
+  def local_step(shared, own):
+    """One worker's step: (opt_state, its part of extra, metrics)."""
+    step, frozen, rng = shared
+    opt_state, extra, batch, index = own
+    extra = dict(extra)
+    variables = types.Variables(
+      extra.pop("params"), extra.pop("model_state"), frozen
+    )
+    state, metrics = local.step(
+      types.State(step, variables, opt_state, extra),
+      batch,
+      jax.random.fold_in(rng, index),
+    )
+    extra = {
+      "params": state.variables.params,
+      "model_state": state.variables.model_state,
+      **state.extra,
+    }
+    return state.opt_state, extra, metrics
+
+  def meet(variables, outer_state, own):
+    """The outer step: (variables, outer_state, what the workers go on from)."""
+
+    def means(tree, like):
+      return jax.tree.map(
+        lambda x, y: jnp.mean(x, 0, jnp.float32).astype(y.dtype), tree, like
+      )
+
+    params = means(own["params"], variables.params)
+    model_state = means(own["model_state"], variables.model_state)
+    moves, outer_state = outer.update(
+      jax.tree.map(jnp.subtract, variables.params, params),
+      outer_state,
+      variables.params,
+    )
+    params = optax.apply_updates(variables.params, moves)
+    common = {"params": params, "model_state": model_state}
+    variables = types.Variables(params, model_state, variables.frozen)
+    return variables, outer_state, {**own, **_copies(common, workers)}
+
+  def step(state, batch, rng):
+    slices = jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
+    (size, *_) = {len(x) for x in jax.tree.leaves(batch)}
+    if workers % slices or size % workers:
+      raise UserError(
+        f"workers={workers} must divide the batch of {size}, and be a multiple"
+        f" of the mesh's {AXIS}={slices}"
+      )
+
+    def each(shared, opt_state, own, batch, indices):
+      shares = jax.tree.map(
+        lambda x: x.reshape(len(indices), -1, *x.shape[1:]), batch
+      )
+      # One after another: each step is then what it is in a run of its own.
+      return jax.lax.map(
+        lambda one: local_step(shared, one),
+        (opt_state, own, shares, indices),
+      )
+
+    if slices > 1:
+      # By hand over this axis, so that nothing the compiler does can cross it.
+      each = jax.shard_map(
+        each,
+        in_specs=(P(), P(AXIS), P(AXIS), P(AXIS), P(AXIS)),
+        out_specs=P(AXIS),
+        axis_names={AXIS},
+        check_vma=False,
+      )
+    opt_state, own, metrics = each(
+      (state.step, state.variables.frozen, rng),
+      state.opt_state["workers"],
+      state.extra["workers"],
+      batch,
+      jnp.arange(workers),
+    )
+    variables, outer_state, own = jax.lax.cond(
+      (state.step + 1) % local_steps == 0,
+      meet,
+      lambda *unchanged: unchanged,
+      state.variables,
+      state.extra["outer"],
+      own,
+    )
+    state = types.State(
+      state.step + 1,
+      variables,
+      {"workers": opt_state},
+      {"workers": own, "outer": outer_state},
+    )
+    return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
+
+  return types.Learner(init, step, lambda state: state.variables)
+
+
+def _copies(tree, n):
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape)), tree)

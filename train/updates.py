@@ -1,0 +1,141 @@
+"""What learners share: gradients of sums, a step down them, and loss scaling.
+
+Losses are Means, so a gradient is sum(grad) / sum(weight), divided once.
+
+Float16 holds nothing below 6e-8, and many gradients are smaller. The loss is
+therefore multiplied by a scale before it is differentiated, and the gradients
+divided by it in float32 (Micikevicius et al., arXiv:1710.03740, section 3.2).
+A dynamic scale falls where a gradient overflowed, and else rises now and then.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train import types
+from train.types import Aux, Mean, PyTree
+
+# As PyTorch's GradScaler, whose scale has no bounds.
+INITIAL_SCALE = 2.0**16
+GROWTH_STEPS = 2000
+LARGEST_SCALE = 2.0**24
+# What overflows unscaled is no matter of the scale: the run must hear of it.
+SMALLEST_SCALE = 1.0
+
+
+class LossScale(NamedTuple):
+  """The state of a dynamic loss scale.
+
+  scale: float32 scalar, what the mean loss is multiplied by.
+  good_steps: int32 scalar, updates since the scale last changed.
+  skipped_steps: int32 scalar, updates that overflowed, in the whole run.
+  """
+
+  scale: jax.Array
+  good_steps: jax.Array
+  skipped_steps: jax.Array
+
+
+def gradients(
+  loss: Callable[[PyTree], tuple[Mean, Aux]],
+  params: PyTree,
+  scale: jax.Array | float | None = None,
+) -> tuple[PyTree, Mean, Aux]:
+  """(sum of gradients, Mean of the loss, Aux) of a batch at `params`.
+
+  Args:
+    loss: params -> (Mean, Aux).
+    params: what is differentiated.
+    scale: if given, scale * mean loss is what is differentiated; the gradients
+      come out as without it, in float32.
+  """
+
+  def objective(params):
+    mean, aux = loss(params)
+    if scale is None:
+      return mean.total, (mean, aux)
+    return mean.total * (scale / _divisor(mean)), (mean, aux)
+
+  grads, (mean, aux) = jax.grad(objective, has_aux=True)(params)
+  if scale is not None:
+    back = _divisor(mean) / scale
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32) * back, grads)
+  return grads, mean, aux
+
+
+def descend(
+  optimizer: types.Optimizer,
+  grads: PyTree,
+  mean: Mean,
+  opt_state: PyTree,
+  params: PyTree,
+) -> tuple[PyTree, PyTree, PyTree]:
+  """One update by a sum of gradients: (params, opt_state, mean gradient)."""
+  weight = _divisor(mean)
+  grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
+  updates, opt_state = optimizer.update(grads, opt_state, params, mean.value())
+  return optax.apply_updates(params, updates), opt_state, grads
+
+
+def _divisor(mean: Mean) -> jax.Array:
+  return jnp.where(mean.weight == 0, 1, mean.weight)
+
+
+def initial_scale() -> LossScale:
+  """The LossScale of a run that starts."""
+  # One array each: the step donates its buffers, and one is given once.
+  return LossScale(
+    jnp.float32(INITIAL_SCALE),
+    jnp.zeros((), jnp.int32),
+    jnp.zeros((), jnp.int32),
+  )
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+  """Whether every element of every leaf is finite, a bool scalar."""
+  return jnp.all(
+    jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])
+  )
+
+
+def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
+  """The scale after an update: halved by an overflow, doubled in the long run.
+
+  Args:
+    old: what the update was computed with.
+    finite: bool scalar, whether its gradients were.
+  """
+  good_steps = jnp.where(finite, old.good_steps + 1, 0)
+  grow = good_steps >= GROWTH_STEPS
+  grown = jnp.minimum(2 * old.scale, LARGEST_SCALE)
+  halved = jnp.maximum(old.scale / 2, SMALLEST_SCALE)
+  return LossScale(
+    jnp.where(finite, jnp.where(grow, grown, old.scale), halved),
+    jnp.where(grow, 0, good_steps),
+    old.skipped_steps + ~finite,
+  )
+
+
+def unless_skipped(finite: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+  """`new` where the gradients were finite, else `old`, bit for bit."""
+  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
+def excused(
+  metrics: dict[str, Mean], finite: jax.Array, scale: jax.Array
+) -> dict[str, Mean]:
+  """`metrics` without what an overflow of the scaled loss made infinite.
+
+  Such a Mean comes out empty, of weight 0, and does not stop the run. It is
+  left as it is where the gradients were finite, or the scale cannot fall.
+  """
+  may_be = ~finite & (scale > SMALLEST_SCALE)
+
+  def one(mean):
+    drop = may_be & ~jnp.isfinite(mean.total)
+    return Mean(*(jnp.where(drop, 0.0, x) for x in mean))
+
+  return {name: one(mean) for name, mean in metrics.items()}

@@ -29,3 +29,17 @@ def shrink(config: ConfigDict, **sections) -> None:
       config[section].update(values)
     else:
       config[section] = values
+
+
+def shrink_text(config: ConfigDict, **model) -> None:
+  """`shrink` for a decoder's pre-training: 16 bytes through two small layers.
+
+  `model` replaces what is particular to it.
+  """
+  shrink(
+    config,
+    batch_size=8,
+    task=dict(loss_chunk=8),
+    model=dict(vocab_size=256, layers=2, dim=16, heads=2, **model),
+    data=dict(source="fake:text", tokenizer="byte", seq_len=16),
+  )

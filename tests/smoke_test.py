@@ -18,9 +18,17 @@ CONFIGS = sorted(
 )
 # Published counts: Radford et al. 2019 with nanoGPT's padded vocabulary and no
 # biases; He et al. 2016; Steiner et al. 2022 (S/16, global average pooling:
-# 22,050,664 less the class token and its position).
+# 22,050,664 less the class token and its position; L/16); the model cards of
+# Llama 3.1 and 3.2; Mixtral's weights. GPT-2 XL has 1,557,611,200, of which 48
+# layers x 17,600 + 1,600 are biases, and 50,257 tokens.
 PARAMETERS = {
   "gpt2_124m": 124_373_760,
+  "gpt2_1558m": 1_557_611_200 - 48 * 17_600 - 1_600 + 47 * 1600,
+  "llama_1b": 1_235_814_400,
+  "llama_8b": 8_030_261_248,
+  "llama_70b": 70_553_706_496,
+  "moe_8x7b": 46_702_792_704,
+  "vit_l16_imagenet": 304_326_632,
   "resnet50_imagenet": 25_557_032,
   "vit_imagenet": 22_050_664 - 2 * 384,
 }
@@ -31,6 +39,7 @@ IMAGES = {
   "resnet_cifar10": (32, 3, 10),
   "resnet50_imagenet": (224, 3, 1000),
   "vit_imagenet": (224, 3, 1000),
+  "vit_l16_imagenet": (224, 3, 1000),
 }
 
 

@@ -1,0 +1,128 @@
+"""What a run's batches look like, told from its config alone.
+
+A plan is made where the data is not: no file is opened, and nothing that reads
+data is imported but `fake:` sources.
+"""
+
+import ast
+import re
+import urllib.parse
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import pipeline
+from train.errors import UserError
+
+# Ops whose first argument is the size of the images they give.
+_SIZING = ("resize", "central_crop", "random_crop", "random_resized_crop")
+_CLASSES = (
+  (r"cifar100", 100),
+  (r"mnist|cifar10|imagenette", 10),
+  (r"imagenet", 1000),
+)
+
+
+def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
+  """The Data of a complete config, with no batches to give.
+
+  Args:
+    config: of build.complete.
+    multiple_of: the parts that a batch is cut into.
+
+  Raises:
+    UserError: the config does not tell a size that the model needs.
+  """
+  settings, batch_size = config["data"], config["batch_size"]
+  if str(settings.get("source", "")).startswith("fake:"):
+    return _fake(settings, batch_size, multiple_of)
+  if not isinstance(batch_size, int):
+    raise UserError(
+      f"config.batch_size={batch_size!r}: a plan needs a number for this source"
+    )
+  tokens = settings.get("tokenizer") is not None
+  spec, classes = _text(config) if tokens else _images(config)
+  leaves = {"mask": ((), np.float32), "index": ((), np.int32)} | spec
+  return pipeline.Data(
+    spec={k: (shape, np.dtype(dtype)) for k, (shape, dtype) in leaves.items()},
+    num_examples=0,
+    num_classes=classes,
+    tokenizer=None,
+    batches=lambda first_step: iter(()),
+    batch_size=batch_size,
+  )
+
+
+def vocabulary(config: dict[str, Any]) -> int | None:
+  """The tokens of the tokenizer that the config spells, if that tells."""
+  spelled = str(config["data"].get("tokenizer"))
+  if spelled == "byte":
+    return 256
+  name, _, query = spelled.partition("?")
+  if name != "sentencepiece":
+    return None
+  options = dict(urllib.parse.parse_qsl(query))
+  return int(options.get("vocab_size", 8000))
+
+
+def _fake(settings, batch_size, multiple_of) -> pipeline.Data:
+  try:
+    return pipeline.train(
+      **settings, batch_size=batch_size, seed=0, multiple_of=multiple_of
+    )
+  except (TypeError, ValueError) as error:
+    raise UserError(f"config.data: {error}") from error
+
+
+def _text(config) -> tuple[dict, None]:
+  length = config["data"].get("seq_len")
+  if not isinstance(length, int) or length < 1:
+    raise UserError(f"config.data.seq_len={length!r} is not a positive integer")
+  return {
+    "inputs": ((length,), np.int32),
+    "targets": ((length,), np.int32),
+    "mask": ((length,), np.float32),
+    "bytes": ((), np.float32),
+  }, None
+
+
+def _images(config) -> tuple[dict, int]:
+  settings, model = config["data"], config["model"]
+  calls = _calls(settings.get("ops", ""))
+  sizes = [args[0] for name, args in calls if name in _SIZING and args]
+  size = sizes[-1] if sizes else model.get("image_size")
+  if size is None:
+    raise UserError(
+      "config.data.ops gives images no size: a plan without the data needs a"
+      " resize or a crop there, or config.model.image_size"
+    )
+  height, width = (size, size) if isinstance(size, int) else size
+  decoded = [args[0] for name, args in calls if name == "decode" and args]
+  channels = model.get("channels") or (decoded[-1] if decoded else 3)
+  known = (n for regex, n in _CLASSES if re.search(regex, settings["source"]))
+  classes = model.get("num_classes") or next(known, None)
+  if classes is None:
+    raise UserError(
+      "config.model.num_classes: a plan without the data needs it"
+    )
+  return {
+    "image": ((height, width, channels), np.float32),
+    "label": ((), np.int32),
+  }, classes
+
+
+def _calls(ops: str) -> list[tuple[str, list]]:
+  """(name, positional arguments) of each op of the string, in order.
+
+  The op's own parser imports TensorFlow, to know the ops; this one does not.
+  """
+  found = []
+  for text in re.split(r"\|(?![^(\[]*[)\]])", ops):
+    try:
+      node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+      raise UserError(f"config.data.ops: {text!r} is no op") from error
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+      given = [*node.args, *(k.value for k in node.keywords if k.arg == "size")]
+      found.append((node.func.id, [ast.literal_eval(a) for a in given]))
+  return found

@@ -1,5 +1,6 @@
 """Host batches -> global arrays on the devices, prefetched."""
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -61,11 +62,45 @@ def prefetch(
 def place(
   batch: dict[str, np.ndarray], sharding_of: ShardingOf
 ) -> dict[str, jax.Array]:
-  """One host batch as global arrays."""
-  return {
-    name: jax.make_array_from_process_local_data(sharding_of(leaf.ndim), leaf)
-    for name, leaf in batch.items()
-  }
+  """One host batch as global arrays.
+
+  The host holds whole rows: those of its `shares`, one after another. Where
+  the devices of several hosts hold parts of the same rows, each host reads
+  the rows and places its parts.
+  """
+  held, count = shares(sharding_of(1))
+
+  def placed(leaf):
+    size = len(leaf) // len(held)
+
+    def part(index):
+      start = held.index((index[0].start or 0) // size) * size
+      return leaf[(slice(start, start + size), *index[1:])]
+
+    shape = (size * count, *leaf.shape[1:])
+    sharding = sharding_of(leaf.ndim)
+    return jax.make_array_from_callback(shape, sharding, part)
+
+  return {name: placed(leaf) for name, leaf in batch.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def shares(
+  sharding: jax.sharding.Sharding,
+  devices: frozenset[jax.Device] | None = None,
+) -> tuple[tuple[int, ...], int]:
+  """Which shares of a batch's rows some devices hold, and of how many.
+
+  Args:
+    sharding: of the rows.
+    devices: those of this process by default.
+  """
+  rows = sharding.devices_indices_map((len(sharding.device_set),))
+  starts = {device: index[0].start or 0 for device, index in rows.items()}
+  order = sorted(set(starts.values()))
+  devices = sharding.addressable_devices if devices is None else devices
+  held = sorted({starts[device] for device in devices})
+  return tuple(order.index(start) for start in held), len(order)
 
 
 def _fill(batches, sharding_of, ready, free, stop) -> None:

@@ -10,6 +10,8 @@ power of two that holds n, narrowed to n by walking along the cycle (Black and
 Rogaway, "Ciphers with arbitrary finite domains", 2002).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _ROUNDS = 6
@@ -68,38 +70,45 @@ def permute(position: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
 
 
 def indices(
-  seed: int, n: int, start: int, count: int, shuffle: bool = True
+  seed: int, n: int, position: np.ndarray, shuffle: bool = True
 ) -> np.ndarray:
-  """The example indices at positions start .. start + count - 1.
+  """The example indices at these positions in the data.
 
   Args:
     seed: any integer.
     n: number of examples, 1 to 2**48.
-    start: first position, up to 2**62.
-    count: how many.
+    position: int64 array of values from 0 to 2**62.
     shuffle: without it every epoch runs 0 .. n-1.
 
   Returns:
-    int64 [count]; each run of n from a multiple of n is a permutation.
+    int64 of the shape of `position`; over each run of n positions from a
+    multiple of n it is a permutation.
   """
   if n < 1:
     raise ValueError("order: there is no example to order")
-  position = np.arange(start, start + count, dtype=np.int64)
   epoch, within = position // n, position % n
   if not shuffle:
     return within
   return permute(within, n, epoch_key(seed, epoch))
 
 
-def host_rows(batch_size: int, host_index: int, host_count: int) -> slice:
-  """The rows of every global batch that one host reads.
+def host_rows(
+  batch_size: int, host_index: int | Sequence[int], host_count: int
+) -> np.ndarray:
+  """The rows of every global batch that one host reads, ascending.
+
+  Args:
+    batch_size: of the global batch, which is cut in `host_count` shares.
+    host_index: which of the shares are the host's; hosts that hold the same
+      rows read the same share.
+    host_count: how many shares there are.
 
   Raises:
-    ValueError: the hosts cannot share the batch evenly.
+    ValueError: the batch cannot be cut evenly.
   """
   if batch_size % host_count:
     raise ValueError(
       f"batch_size {batch_size} is not divisible by {host_count} hosts"
     )
-  rows = batch_size // host_count
-  return slice(host_index * rows, (host_index + 1) * rows)
+  shares = np.arange(batch_size).reshape(host_count, -1)
+  return shares[np.sort(np.atleast_1d(host_index))].reshape(-1)

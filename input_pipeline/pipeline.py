@@ -11,7 +11,8 @@ Language modelling: a source with a tokenizer gives windows of tokens,
 token on and `bytes` counts the UTF-8 bytes of the window's targets.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def train(
   batch_size: int | str,
   seed: int = 0,
   shuffle: bool = True,
-  host_index: int = 0,
+  host_index: int | Sequence[int] = 0,
   host_count: int = 1,
   workdir: str | None = None,
   multiple_of: int = 1,
@@ -108,8 +109,8 @@ def train(
       in the source's order.
     seed: of the order and of the ops.
     shuffle: without it every epoch is in the source's order.
-    host_index: of this host.
-    host_count: the hosts that share each batch.
+    host_index: which share of each batch is this host's; or several.
+    host_count: how many shares there are.
     workdir: where a tokenizer learned from the data is kept.
     multiple_of: "all" is padded to a multiple of it.
 
@@ -123,7 +124,7 @@ def train(
   if batch_size == "all":
     batch_size = -(-n // multiple_of) * multiple_of
     local = order.host_rows(batch_size, host_index, host_count)
-    whole = np.arange(n)[local]
+    whole = local[local < n]
 
     def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
       epoch = np.full(len(whole), step)
@@ -133,14 +134,13 @@ def train(
     _check_batch_size(batch_size)
     local = order.host_rows(batch_size, host_index, host_count)
 
+    @functools.lru_cache(maxsize=4)  # asked for twice a batch
     def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
-      start = step * batch_size + local.start
-      count = local.stop - local.start
-      found = order.indices(seed, n, start, count, shuffle)
-      epoch = np.arange(start, start + count) // n
-      return found, order.epoch_key(seed, epoch)
+      position = step * batch_size + local
+      found = order.indices(seed, n, position, shuffle)
+      return found, order.epoch_key(seed, position // n)
 
-  plan = Plan(rows, None, local.stop - local.start)
+  plan = Plan(rows, None, len(local))
   return _data(examples, plan, ops, batch_size)
 
 
@@ -154,7 +154,7 @@ def evaluation(
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
-  host_index: int = 0,
+  host_index: int | Sequence[int] = 0,
   host_count: int = 1,
   workdir: str | None = None,
 ) -> Data:
@@ -171,13 +171,12 @@ def evaluation(
   local = order.host_rows(batch_size, host_index, host_count)
 
   def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
-    start = step * batch_size
-    stop = min(start + local.stop, examples.length)
-    found = np.arange(start + local.start, max(stop, start + local.start))
+    found = step * batch_size + local
+    found = found[found < examples.length]
     return found, order.epoch_key(0, np.zeros(len(found), np.int64))
 
   steps = -(-examples.length // batch_size)
-  plan = Plan(rows, steps, local.stop - local.start)
+  plan = Plan(rows, steps, len(local))
   return _data(examples, plan, ops, batch_size)
 
 

@@ -46,7 +46,9 @@ def wait_until(condition):
 @pytest.mark.parametrize("depth", [1, 3])
 def test_prefetch_holds_no_more_than_depth(depth):
   produced = []
-  batches = device.prefetch(counted(50, produced), lambda ndim: sharding(), depth)
+  batches = device.prefetch(
+    counted(50, produced), lambda ndim: sharding(), depth
+  )
   next(batches)
   wait_until(lambda: len(produced) == depth + 1)
   time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import types as std_types
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import checkpoint, loop, timing, types, writer
+from train import checkpoint, goodput, loop, timing, types, writer
 
 
 def learner(bad_step=None):
@@ -46,23 +45,33 @@ def learner(bad_step=None):
 class Calls(list):
   """Everything that `fit` calls, in order, as short lines."""
 
-  def clock(self, units):
+  def clock(self, units, costs, started):
     def said(name):
       @contextlib.contextmanager
-      def block():
+      def block(_):
         if name:
           self.append(name)
         yield
 
       return block
 
-    assert units == {"examples": 3}
+    assert (units, costs, started) == ({"examples": 3}, None, None)
     return std_types.SimpleNamespace(
-      apart=said(""),
+      phase=said(""),
       waiting=said(""),
       step=said("step"),
       read=lambda: {"step_seconds": 1.0},
     )
+
+  @contextlib.contextmanager
+  def ledger(self, path, clock, costs):
+    assert (path, costs) == (None, None)
+    try:
+      yield std_types.SimpleNamespace(
+        note=lambda *row: self.append(f"note {row}"), summary=dict
+      )
+    finally:
+      self.append("close ledger")
 
   def writer(self):
     return std_types.SimpleNamespace(
@@ -125,6 +134,7 @@ def calls(monkeypatch):
     return state._replace(step=jnp.int32(step), variables=variables), step
 
   monkeypatch.setattr(timing, "Clock", calls.clock)
+  monkeypatch.setattr(goodput, "Ledger", calls.ledger)
   monkeypatch.setattr(checkpoint, "save", save)
   monkeypatch.setattr(checkpoint, "restore", restore)
   monkeypatch.setattr(jax, "device_get", read)
@@ -172,19 +182,19 @@ def test_order_of_a_whole_run(calls):
   # The update before is read while the next one runs, but where something is
   # due: then before it, so that all up to k is on disk before k is saved.
   assert calls == [
-    "start None",
+    *("start None", "note ('resume', None)"),
     *("open 0", "batch 0", "step"),
     *("batch 1", "step", "read 0"),
     *("read 1", "write 2 1.0"),
     *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
-    "save 2",
+    *("save 2", "note ('save', 2)"),
     *("batch 2", "step"),
     *("batch 3", "step", "read 2"),
     *("read 3", "write 4 3.0"),
     *("evaluate val 4", "write 4 ['val/f1', 'val/loss']"),
     *("evaluate end 4", "write 4 ['end/loss']", "evaluate grid 4"),
-    "save 4",
-    *("close batches", "close checkpoints", "close writer"),
+    *("save 4", "note ('save', 4)"),
+    *("close batches", "close checkpoints", "close writer", "close ledger"),
   ]
   assert [r.step for r in reports] == [2, 2, 4, 4, 4]
   assert reports[1].scalars == {"val/loss": 0.5, "val/f1": 1.0}
@@ -203,7 +213,7 @@ def test_order_of_a_resumed_run(calls):
   )
   reports = list(loop.fit(run))
   # Step 2 is neither evaluated nor saved again.
-  assert calls[:4] == ["start 2", "open 2", "batch 2", "step"]
+  assert calls[:4] == ["start 2", "note ('resume', 2)", "open 2", "batch 2"]
   assert calls.index("evaluate val 4") < calls.index("save 4")
   assert [r.step for r in reports] == [4, 4, 4]
 
@@ -211,7 +221,10 @@ def test_order_of_a_resumed_run(calls):
 def test_a_run_that_is_over_does_nothing(calls):
   run = run_of(calls, 4, latest=4, evaluations=evaluations(calls))
   assert list(loop.fit(run)) == []
-  assert calls == ["start 4", "close checkpoints", "close writer"]
+  assert calls == [
+    *("start 4", "note ('resume', 4)"),
+    *("close checkpoints", "close writer", "close ledger"),
+  ]
 
 
 @pytest.mark.parametrize("log_every", [1, 3, 100])
@@ -244,7 +257,7 @@ def test_what_is_not_finite_is_never_saved(calls, bad_step):
     list(loop.fit(run))
   saved = [c for c in calls if c.startswith("save")]
   assert saved == (["save 2"] if bad_step >= 2 else [])
-  assert calls[-3:] == ["close batches", "close checkpoints", "close writer"]
+  assert calls[-4:-1] == ["close batches", "close checkpoints", "close writer"]
 
 
 @pytest.mark.parametrize("taken", [1, 2, 3])
@@ -256,7 +269,7 @@ def test_an_abandoned_run_closes_everything(calls, taken):
     next(reports)
   assert not any(c.startswith("close") for c in calls)
   reports.close()
-  assert calls[-3:] == ["close batches", "close checkpoints", "close writer"]
+  assert calls[-4:-1] == ["close batches", "close checkpoints", "close writer"]
 
 
 def test_without_writer_and_checkpoints_nothing_is_needed(calls):
@@ -366,67 +379,3 @@ def test_curves_show_each_loss_over_steps(tmp_path, monkeypatch):
 def test_there_are_no_curves_of_nothing(tmp_path):
   assert writer.draw_curves(str(tmp_path)) is None
   assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def wait(monkeypatch):
-  """(seconds) -> None; the only thing that moves the clock's time."""
-  now = [100.0]
-
-  def wait(seconds):
-    now[0] += seconds
-
-  fake = std_types.SimpleNamespace(perf_counter=lambda: now[0])
-  monkeypatch.setattr(timing, "time", fake)
-  return wait
-
-
-def spend(clock, wait, data, step):
-  with clock.waiting():
-    wait(data)
-  with clock.step():
-    wait(step)
-
-
-def test_the_clock_counts_steps_and_what_they_wait_for(wait):
-  clock = timing.Clock({"examples": 12, "tokens": 768})
-  with clock.apart():
-    wait(30)  # an evaluation before the first step
-  spend(clock, wait, data=2, step=5)  # the first step compiles
-  spend(clock, wait, data=0.5, step=1)
-  with clock.apart():
-    wait(10)
-  spend(clock, wait, data=1, step=1.5)
-  # 4 seconds of two steps, of which 1.5 waiting.
-  assert clock.read() == pytest.approx(
-    {
-      "examples_per_second": 6,
-      "tokens_per_second": 384,
-      "step_seconds": 2,
-      "data_wait": 1.5 / 4,
-      "compile_seconds": 5,
-    }
-  )
-  spend(clock, wait, data=0, step=3)
-  found = clock.read()
-  assert found == pytest.approx(
-    {
-      "examples_per_second": 4,
-      "tokens_per_second": 256,
-      "step_seconds": 3,
-      "data_wait": 0,
-    }
-  )
-  assert set(found) | {"compile_seconds"} == set(timing.CLOCK_KEYS)
-  assert all(math.isfinite(v) for v in found.values())
-
-
-def test_the_clock_says_nothing_of_no_step(wait):
-  clock = timing.Clock({"examples": 1})
-  assert clock.read() == {}
-  spend(clock, wait, data=1, step=1)  # compiles: no speed is known yet
-  assert clock.read() == {}
-  spend(clock, wait, data=0, step=2)
-  assert clock.read()["step_seconds"] == 2
-  wait(1)
-  assert clock.read() == {}

@@ -14,6 +14,8 @@ import numpy as np
 from input_pipeline import device, pipeline
 from train import (
   checkpoint,
+  costs,
+  distributed,
   loop,
   names,
   optim,
@@ -139,6 +141,9 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     optimizer,
     where="config.learner",
     settings=settings,
+    offered={"loss_scale": "dynamic"}
+    if config["model"].get("dtype") == "float16"
+    else {},
   )
   learner = learner._replace(
     init=sharding.within(mesh, learner.init),
@@ -172,7 +177,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """
   config = complete(config)
   if workdir is not None:
-    workdirs.check(workdir, config)
+    workdirs.claim(workdir, config)
   parts = experiment(config, workdir)
   if parts.data.note:
     say(parts.data.note)
@@ -193,12 +198,12 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
       raise UserError(f"config.checkpoint.{key}: unknown{hint}")
   manager = metrics = None
   if workdir is not None:
-    workdirs.write_config(workdir, config)
-    workdirs.write_facts(workdir, _facts(parts.data))
     directory = os.path.join(workdir, "checkpoints")
-    checkpoint.sweep(directory)
+    if distributed.first():
+      checkpoint.sweep(directory)
+      metrics = writer.MetricsWriter(workdir)
+    workdirs.begin(workdir, config, parts.data)
     manager = checkpoint.open_manager(directory, settings["keep"])
-    metrics = writer.MetricsWriter(workdir)
   units = {"examples": batch_size}
   if "targets" in parts.data.spec:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
@@ -219,17 +224,9 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     checkpoint_every=settings["every_steps"],
     log_every=config["log_every_steps"],
     writer=metrics,
+    costs=costs.of(parts, _compute_dtype(parts.mesh)),
+    ledger=metrics and os.path.join(workdir, "goodput.jsonl"),
   )
-
-
-def _facts(data: pipeline.Data) -> dict[str, Any]:
-  """What a model must know of its data when the data is gone."""
-  return {
-    "spec": {k: [list(shape), str(d)] for k, (shape, d) in data.spec.items()},
-    "num_examples": data.num_examples,
-    "num_classes": data.num_classes,
-    "batch_size": data.batch_size,
-  }
 
 
 def eval_keys(config) -> list[str]:
@@ -261,6 +258,7 @@ def _data(function, config, where, settings, mesh, workdir, batch_size=None):
       f"config.batch_size={batch_size!r} cannot be divided over the"
       f" {parts} parts of the mesh ({shape})"
     )
+  held, count = device.shares(sharding.batch_sharding(mesh))
   return names.call(
     function,
     where=where,
@@ -268,8 +266,8 @@ def _data(function, config, where, settings, mesh, workdir, batch_size=None):
     offered={
       "batch_size": batch_size,
       "seed": config["seed"],
-      "host_index": jax.process_index(),
-      "host_count": jax.process_count(),
+      "host_index": held,
+      "host_count": count,
       "workdir": workdir,
       "multiple_of": parts,
     },
@@ -314,6 +312,9 @@ def state_of(parts: Experiment):
   shardings = sharding.tree_shardings(
     shapes, parts.mesh, parts.config["sharding"], parts.model_rules
   )
+  if parts.config["optimizer"].get("state_memory") == "host":
+    hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)
+    shardings = shardings._replace(opt_state=hosted)
   init = jax.jit(init_fn, out_shardings=shardings)
   return lambda: init(rng), sharding.abstract(shapes, shardings)
 
@@ -367,6 +368,7 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     rng=jax.random.fold_in(seed_rng, 2),
     load=load,
     say=say,
+    fetch=distributed.fetch,
   )
   return names.call(function, context, where=where, settings=settings)
 

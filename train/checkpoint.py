@@ -4,8 +4,12 @@ A save is asynchronous and atomic: a directory gets its final name only when
 every byte of it is written, so a kill in the middle leaves the one before.
 """
 
+import os
 import pathlib
 import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import orbax.checkpoint as ocp
 
@@ -37,13 +41,21 @@ def save(
   `position` is the number of examples consumed: a host integer, for 2^31
   examples are not the end of a large run.
   """
-  manager.save(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state),
-      data=ocp.args.JsonSave({"position": position}),
-    ),
+  args = ocp.args.Composite(
+    state=ocp.args.StandardSave(state),
+    data=ocp.args.JsonSave({"position": position}),
   )
+  with ThreadPoolExecutor(1, initializer=_give_way) as thread:
+    thread.submit(manager.save, step, args=args).result()
+
+
+def _give_way() -> None:
+  """Lowers this thread's priority, and so that of the threads it starts.
+
+  Compressing and writing must not take the processor from training.
+  """
+  if sys.platform.startswith("linux"):  # elsewhere it is of whole processes
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def restore(

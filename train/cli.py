@@ -1,18 +1,28 @@
 """What every entrypoint shares: flags, one-line errors, JAX's start."""
 
+import contextlib
 import ctypes
 import os
 import re
 import sys
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from train.errors import UserError
+from train.errors import HostError, UserError
 
-__all__ = ["UserError", "config_stem", "define_config", "run", "start_jax"]
+__all__ = [
+  "UserError",
+  "config_stem",
+  "define_config",
+  "define_hosts",
+  "hosts",
+  "run",
+  "start_jax",
+]
 
 
 def define_config() -> None:
@@ -25,6 +35,48 @@ def define_config() -> None:
     lock_config=False,
     accept_new_attributes=True,
   )
+
+
+def define_hosts() -> None:
+  """The flags of a run of many processes; see train/distributed.py."""
+  flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of process 0, where a run is spread over many. On a TPU VM and "
+    "in a Slurm step this and the two below are found.",
+  )
+  flags.DEFINE_integer("num_processes", None, "How many processes.", 1)
+  flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", 0)
+  flags.DEFINE_float(
+    "wait_for_hosts",
+    300,
+    "Seconds until a process that has not appeared ends the others.",
+    1,
+  )
+  flags.DEFINE_float(
+    "host_timeout",
+    60,
+    "Seconds of silence after which a process counts as lost and ends the "
+    "others; one that dies is noticed at once.",
+    1,
+  )
+
+
+@contextlib.contextmanager
+def hosts() -> Iterator[None]:
+  """Inside, this process is one of those that the flags tell of."""
+  from train import distributed
+
+  values = flags.FLAGS
+  place = distributed.find(
+    values.coordinator,
+    values.num_processes,
+    values.process_id,
+    values.wait_for_hosts,
+  )
+  wait, timeout = values.wait_for_hosts, values.host_timeout
+  with distributed.session(place, wait, timeout, tell):
+    yield
 
 
 def config_stem() -> str:
@@ -76,19 +128,24 @@ def run(main: Callable) -> int:
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   try:
     app.run(main, flags_parser=_parse)
-  except UserError as error:
-    return _fail(error, 2)
-  except FloatingPointError as error:
-    return _fail(error, 1)
-  except KeyboardInterrupt:
-    return _fail(
-      "interrupted; the same command goes on from the last save", 130
-    )
+  except (UserError, HostError, FloatingPointError, KeyboardInterrupt) as error:
+    return tell(error)
   return 0
 
 
-def _fail(error, code: int) -> int:
+def tell(error: BaseException) -> int:
+  """Prints an error, in one line where it is known; returns the exit code."""
   sys.stdout.flush()
+  if isinstance(error, KeyboardInterrupt):
+    error, code = (
+      "interrupted; the same command goes on from the last save",
+      130,
+    )
+  elif isinstance(error, (UserError, HostError, FloatingPointError)):
+    code = getattr(error, "code", 1)
+  else:
+    traceback.print_exception(error)
+    return 1
   print(f"error: {error}", file=sys.stderr)
   return code
 

@@ -13,6 +13,7 @@ from absl import flags
 from train import cli
 
 FLAGS = flags.FLAGS
+cli.define_hosts()
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
 flags.DEFINE_list("evals", None, "Keys of config.evals; all by default.")
@@ -22,7 +23,12 @@ def main(argv) -> None:
   """Prints one JSON object of figures."""
   del argv
   cli.start_jax()
-  from train import trained
+  with cli.hosts():
+    _evaluate()
+
+
+def _evaluate() -> None:
+  from train import distributed, trained
 
   found = trained.load(FLAGS.workdir, FLAGS.step)
   evaluators = trained.evaluators(found, FLAGS.workdir)
@@ -36,7 +42,8 @@ def main(argv) -> None:
   for key in FLAGS.evals or evaluators:
     for name, value in evaluators[key](found.variables, found.step).items():
       figures[f"{key}/{name}"] = value
-  print(json.dumps(figures))
+  if distributed.first():
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from train import checkpoint, timing, types
+from train import (
+  checkpoint,
+  distributed,
+  goodput,
+  profile,
+  sharding,
+  timing,
+  types,
+)
 
 
 class Evaluation(NamedTuple):
@@ -29,6 +37,10 @@ class Run(NamedTuple):
   checkpoints: an Orbax manager, or None to keep nothing.
   writer: has start(step), write(step, scalars), close(); or None.
   rng: folded with the step's number.
+  costs: a costs.Costs, of which MFU and energy are told; or None.
+  ledger: the file that goodput is kept in, over all starts; or None.
+  started: Unix time at which the process began its work; None is now.
+  trace: what is profiled.
   """
 
   learner: types.Learner
@@ -43,6 +55,10 @@ class Run(NamedTuple):
   checkpoint_every: int = 0
   log_every: int = 10
   writer: Any = None
+  costs: Any = None
+  ledger: str | None = None
+  started: float | None = None
+  trace: profile.Trace = profile.Trace()
 
 
 class Report(NamedTuple):
@@ -64,85 +80,101 @@ def fit(run: Run) -> Iterator[Report]:
     FloatingPointError: a metric of an update is NaN or infinite. Nothing that
       came of it is saved.
   """
-  clock = timing.Clock(run.units_per_step)
-  state, start = _restored(run)
-  resumed = state is not None
-  state = run.init() if state is None else state
-  step_fn = _jit_step(run)
-  batches = run.batches(start)
-  pending = None
-  try:
-    for step in range(start, run.total_steps + 1):
-      last = step == run.total_steps
-      fresh = not (resumed and step == start)
-      due = [
-        key
-        for key, evaluation in run.evaluations.items()
-        if fresh and (last or _every(evaluation.every_steps, step))
-      ]
-      saving = (
-        run.checkpoints is not None
-        and fresh
-        and (last or _every(run.checkpoint_every, step))
-      )
-      if pending is not None and (due or saving or last):
-        yield from _read(run, clock, *pending)
-        pending = None
-      with clock.apart():
-        variables = run.learner.variables(state) if due else None
-        for key in due:
-          found = run.evaluations[key].evaluate(variables, step)
-          scalars = {f"{key}/{name}": v for name, v in found.items()}
-          if scalars:
-            yield _write(run, Report(step, scalars))
+  clock = timing.Clock(run.units_per_step, run.costs, run.started)
+  with goodput.Ledger(run.ledger, clock, run.costs) as ledger:
+    state, start = _restored(run, clock)
+    resumed = state is not None
+    ledger.note("resume", start if resumed else None)
+    state = run.init() if state is None else state
+    step_fn = jit_step(run)
+    serial = distributed.one_at_a_time()
+    batches = run.batches(start)
+    pending = None
+    try:
+      for step in range(start, run.total_steps + 1):
+        last = step == run.total_steps
+        fresh = not (resumed and step == start)
+        due = [
+          key
+          for key, evaluation in run.evaluations.items()
+          if fresh and (last or _every(evaluation.every_steps, step))
+        ]
+        saving = (
+          run.checkpoints is not None
+          and fresh
+          and (last or _every(run.checkpoint_every, step))
+        )
+        if pending is not None and (due or saving or last):
+          yield from _read(run, clock, ledger, *pending)
+          pending = None
+        with clock.phase("evaluation"):
+          variables = run.learner.variables(state) if due else None
+          for key in due:
+            found = run.evaluations[key].evaluate(variables, step)
+            scalars = {f"{key}/{name}": v for name, v in found.items()}
+            if scalars:
+              yield from _told(run, clock, Report(step, scalars))
         if saving:
-          position = step * run.units_per_step["examples"]
-          checkpoint.save(run.checkpoints, step, state, position)
-      if last:
-        break
-      with clock.waiting():
-        batch = next(batches)
-      with clock.step():
-        state, metrics = step_fn(state, batch, run.rng)
-      if pending is not None:
-        yield from _read(run, clock, *pending)
-      pending = (step + 1, metrics)
-  finally:
-    batches.close()
-    if run.checkpoints is not None:
-      run.checkpoints.close()  # waits for the save in flight
-    if run.writer is not None:
-      run.writer.close()
+          with clock.phase("save"):
+            position = step * run.units_per_step["examples"]
+            checkpoint.save(run.checkpoints, step, state, position)
+          ledger.note("save", step)
+        if last:
+          break
+        with clock.phase("report"):
+          run.trace.before(step)
+        with clock.waiting(pending):
+          batch = next(batches)
+        with clock.step(step):
+          state, metrics = step_fn(state, batch, run.rng)
+          if serial:
+            jax.block_until_ready((state, metrics))
+        with clock.phase("report"):
+          run.trace.after(step, metrics)
+        if pending is not None:
+          yield from _read(run, clock, ledger, *pending)
+        pending = (step + 1, metrics)
+    finally:
+      run.trace.close()
+      batches.close()
+      with clock.phase("save"):
+        if run.checkpoints is not None:
+          run.checkpoints.close()  # waits for the save in flight
+      if run.writer is not None:
+        run.writer.close()
 
 
 def _every(n: int, step: int) -> bool:
   return n > 0 and step > 0 and step % n == 0
 
 
-def _restored(run: Run) -> tuple[types.State | None, int]:
+def _restored(run: Run, clock) -> tuple[types.State | None, int]:
   """(state, step) of the last checkpoint, or (None, 0)."""
   if run.checkpoints is None or run.checkpoints.latest_step() is None:
     if run.writer is not None:
       run.writer.start(None)
     return None, 0
-  state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
+  with clock.phase("restore"):
+    state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
   start = run.checkpoints.latest_step()
   if run.writer is not None:
     run.writer.start(start)
   return state, start
 
 
-def _jit_step(run: Run):
+def jit_step(run: Run):
+  """The compiled update: (state, batch, rng) -> (state, metrics)."""
   shardings = jax.tree.map(lambda x: x.sharding, run.abstract_state)
 
   def step(state, batch, rng):
+    state = sharding.in_device_memory(state, shardings)
     return run.learner.step(state, batch, jax.random.fold_in(rng, state.step))
 
   # The state's own shardings: else the second step compiles again.
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def _read(run, clock, step, metrics) -> Iterator[Report]:
+def _read(run, clock, ledger, step, metrics) -> Iterator[Report]:
   """Reads the metrics of an update; yields a Report when one is due."""
   values = {
     name: float(mean.total) / (float(mean.weight) or 1.0)
@@ -156,10 +188,13 @@ def _read(run, clock, step, metrics) -> Iterator[Report]:
   if step % run.log_every and step != run.total_steps:
     return
   scalars = {f"train/{name}": value for name, value in values.items()}
-  yield _write(run, Report(step, {**scalars, **clock.read()}))
+  figures = {**scalars, **clock.read(), **ledger.summary()}
+  yield from _told(run, clock, Report(step, figures))
 
 
-def _write(run: Run, report: Report) -> Report:
-  if run.writer is not None:
-    run.writer.write(report.step, report.scalars)
-  return report
+def _told(run, clock, report: Report) -> Iterator[Report]:
+  """Writes a Report, then hands it to whoever drains `fit`."""
+  with clock.phase("report"):
+    if run.writer is not None:
+      run.writer.write(report.step, report.scalars)
+    yield report

@@ -1,7 +1,7 @@
 """Trains what a config describes: `python -m train.main --config=… `.
 
 Resumes from the last checkpoint in --workdir. Exit codes: 0 done, 1 a run that
-went wrong, 2 bad arguments.
+went wrong, 2 bad arguments, 75 another process of the run was lost.
 """
 
 import os
@@ -14,12 +14,31 @@ from train import cli
 
 FLAGS = flags.FLAGS
 cli.define_config()
+cli.define_hosts()
 flags.declare_key_flag("config")
 flags.DEFINE_string(
   "workdir",
   None,
   "Where the run lives; a run that was stopped goes on from here. "
   "Default: runs/<config>-<date>.",
+)
+flags.DEFINE_string(
+  "profile",
+  None,
+  "START:STEPS: traces so many steps from START on into WORKDIR/profile, which "
+  "TensorBoard and XProf open.",
+)
+flags.DEFINE_float(
+  "peak_flops",
+  None,
+  "FLOP/s of one device, for `mfu` where the device is not a known one.",
+  lower_bound=1,
+)
+flags.DEFINE_float(
+  "watts",
+  None,
+  "Power of one device, for an estimate of energy where it cannot be read.",
+  lower_bound=0,
 )
 
 
@@ -29,19 +48,61 @@ def main(argv) -> None:
   config = FLAGS.config
   if config is None:
     raise cli.UserError("--config=configs/NAME.py is missing")
-  workdir = FLAGS.workdir or os.path.join(
+  cli.start_jax()
+  with cli.hosts():
+    _train(config, _workdir())
+
+
+def _workdir() -> str:
+  import jax
+
+  if FLAGS.workdir is None and jax.process_count() > 1:
+    raise cli.UserError(
+      "--workdir is missing: a folder that all processes of the run share"
+    )
+  return FLAGS.workdir or os.path.join(
     "runs", f"{cli.config_stem()}-{time.strftime('%Y%m%d-%H%M%S')}"
   )
-  cli.start_jax()
-  from train import build, loop, writer
 
-  terminal = writer.Terminal(int(config.get("total_steps", 0)))
+
+def _train(config, workdir) -> None:
+  from train import build, distributed, loop, writer
+
+  total_steps = int(config.get("total_steps", 0))
+  trace = _trace(FLAGS.profile, total_steps, workdir)
+  terminal = writer.Terminal(total_steps, quiet=not distributed.first())
   run = build.run(config, workdir, say=terminal.say)
+  run = _watched(run, trace)
   terminal.say(_describe(run, workdir))
   with terminal:
     for report in loop.fit(run):
       terminal.show(report.step, report.scalars)
-  _summarize(workdir, terminal.say)
+  if FLAGS.profile:
+    terminal.say(trace.describe())
+  if distributed.first():
+    _summarize(workdir, terminal.say)
+
+
+def _trace(text, total_steps, workdir):
+  """The profile.Trace of --profile."""
+  from train import profile
+
+  if text is None:
+    return profile.Trace()
+  directory = os.path.join(workdir, "profile")
+  return profile.Trace(directory, *profile.parse(text, total_steps))
+
+
+def _watched(run, trace):
+  """The run, with what the command line says of how it is measured."""
+  from train import goodput
+
+  costs = run.costs._replace(
+    peak_flops=FLAGS.peak_flops or run.costs.peak_flops,
+    watts=FLAGS.watts or run.costs.watts,
+  )
+  started = goodput.process_start()
+  return run._replace(costs=costs, trace=trace, started=started)
 
 
 def _describe(run, workdir) -> str:
@@ -60,8 +121,8 @@ def _describe(run, workdir) -> str:
 
 
 def _summarize(workdir, say) -> None:
-  """The last figure of each evaluator, and where the curves are."""
-  from train import writer
+  """The last figure of each evaluator, the time, where the curves are."""
+  from train import goodput, writer
 
   last = {}
   for row in writer.read_metrics(workdir):
@@ -70,6 +131,8 @@ def _summarize(workdir, say) -> None:
         continue
       last[key] = f"{key} {value:.4f} (step {row['step']})"
   for line in last.values():
+    say(line)
+  for line in goodput.describe(os.path.join(workdir, "goodput.jsonl")):
     say(line)
   path = writer.draw_curves(workdir)
   if path:

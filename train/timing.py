@@ -1,65 +1,140 @@
-"""Where the time of a run goes."""
+"""Where the time of a run goes: every second in one phase, and its figures."""
 
 import contextlib
+import functools
+import threading
 import time
+from collections import defaultdict
+from typing import Any
 
-# The keys of metrics.jsonl that depend on the clock. All others are the same,
-# to the bit, in a run that was killed and resumed.
+import jax
+
+# What the host may be at. "step" is all that trains: dispatching an update,
+# waiting for its metrics, and the loop itself. "data" is waiting for a batch
+# while the devices have nothing to do; "report" writes and shows figures.
+PHASES = (
+  "step",
+  "start",
+  "compile",
+  "restore",
+  "data",
+  "evaluation",
+  "save",
+  "report",
+)
+# Speed is that of training: evaluating, saving and compiling stand apart.
+_TRAINING = ("step", "data", "report")
+
+# The keys of metrics.jsonl that depend on the clock or the machine. All others
+# are the same, to the bit, in a run that was killed and resumed.
 CLOCK_KEYS = (
   "examples_per_second",
   "tokens_per_second",
   "step_seconds",
   "data_wait",
+  "mfu",
   "compile_seconds",
+  "cache_hits",
+  "cache_misses",
+  "device_memory_bytes",
+  "energy_kwh",
+  "energy_kwh_estimated",
+  "goodput",
+  *(f"badput_{name}" for name in (*PHASES[1:], "lost", "down")),
 )
 
 
 class Clock:
-  """Counts the seconds spent in steps, and those of them spent on data.
+  """Gives every second since the start of a run to exactly one phase.
 
-  Evaluation, saving and compilation stand apart: speed is that of training.
+  Seconds are the host's. An update runs while the host goes on, so waiting for
+  its metrics is time of steps, and so is waiting for a batch as long as the
+  update before is not done.
   """
 
-  def __init__(self, units_per_step: dict[str, int]):
-    """`units_per_step`: what a step consumes: {"examples": 12, …}."""
-    self._units = units_per_step
-    self._compiled = None
+  def __init__(
+    self,
+    units_per_step: dict[str, int],
+    costs: Any = None,
+    started: float | None = None,
+  ):
+    """Starts in the phase "start".
+
+    Args:
+      units_per_step: what a step consumes: {"examples": 12, …}.
+      costs: a costs.Costs, for "mfu"; or None.
+      started: Unix time at which the run began; now, if None.
+    """
+    self._units, self._costs = units_per_step, costs
+    self._lock = threading.Lock()
+    self._compilation = _compilation()
+    self._thread = threading.get_ident()
+    self._compiled = self._compilation.seconds[self._thread]
+    self._seconds = dict.fromkeys(PHASES, 0.0)
+    self._phase = "start"
+    now = time.time()
+    self.started = now if started is None else min(started, now)
+    self._since = time.perf_counter() - (now - self.started)
+    self._stepped = self._starved = False
+    self._told = {"compile_seconds": 0.0, **self._compilation.counts}
     self._reset()
 
-  def _reset(self):
-    self._start = time.perf_counter()
-    self._steps = 0
-    self._waited = 0.0
-    self._apart = 0.0
+  def seconds(self) -> dict[str, float]:
+    """By phase, since the start and up to now; any thread may ask."""
+    with self._lock:
+      self._charge()
+      return dict(self._seconds)
 
   @contextlib.contextmanager
-  def apart(self):
-    """Time inside is not the time of steps."""
-    start = time.perf_counter()
-    yield
-    self._apart += time.perf_counter() - start
+  def phase(self, name: str):
+    """Time inside is of this phase; the innermost counts."""
+    before = self._enter(name)
+    try:
+      yield
+    finally:
+      self._enter(before)
 
   @contextlib.contextmanager
-  def waiting(self):
-    """Time inside is spent waiting for data."""
-    start = time.perf_counter()
-    yield
-    self._waited += time.perf_counter() - start
-
-  @contextlib.contextmanager
-  def step(self):
-    """One step is dispatched inside; the first one compiles."""
-    start = time.perf_counter()
-    yield
-    if self._compiled is None:
-      self._compiled = time.perf_counter() - start
-      self._reset()
-    else:
+  def step(self, number: int):
+    """Update `number` is dispatched inside; the first one compiles."""
+    phase = self.phase("step" if self._stepped else "compile")
+    # What profilers call a step.
+    with phase, jax.profiler.StepTraceAnnotation("train", step_num=number):
+      yield
+    if self._stepped:
       self._steps += 1
+    else:
+      self._stepped = True
+      self._enter("step")
+      self._reset()
+
+  @contextlib.contextmanager
+  def waiting(self, update: Any = None):
+    """A batch is waited for inside, while `update` is perhaps under way.
+
+    Args:
+      update: arrays of the last update dispatched, or None when it is done.
+    """
+    if update is not None and self._starved:
+      # Data is slower than steps: seeing the step's end first costs nothing,
+      # and what comes after it is time in which the devices had no work.
+      jax.block_until_ready(update)
+    waited = -self._seconds["data"]
+    with self.phase("data"):
+      yield
+    waited += self._seconds["data"]
+    busy = update is not None and not _ready(update)
+    self._starved = not busy and waited > 1e-3
+    if busy:
+      with self._lock:
+        self._seconds["data"] -= waited
+        self._seconds["step"] += waited
 
   def read(self) -> dict[str, float]:
     """The figures since the last read; {} where there was no step."""
-    seconds = time.perf_counter() - self._start - self._apart
+    now = self.seconds()
+    spent = {name: now[name] - self._read[name] for name in _TRAINING}
+    seconds = sum(spent.values())
     if not self._steps or seconds <= 0:
       return {}
     figures = {
@@ -67,9 +142,74 @@ class Clock:
       for unit, n in self._units.items()
     }
     figures["step_seconds"] = seconds / self._steps
-    figures["data_wait"] = self._waited / seconds
-    if self._compiled:
-      figures["compile_seconds"] = self._compiled
-      self._compiled = 0.0
+    figures["data_wait"] = spent["data"] / seconds
+    if self._costs is not None and self._costs.peak_flops:
+      figures["mfu"] = self._costs.mfu(figures["step_seconds"])
+    figures.update(_device_memory())
+    figures.update(self._compiled_since(now["compile"]))
     self._reset()
     return figures
+
+  def _compiled_since(self, seconds: float) -> dict[str, float]:
+    """What was compiled since this was last asked; {} where nothing was."""
+    now = {"compile_seconds": seconds, **self._compilation.counts}
+    figures = {name: value - self._told[name] for name, value in now.items()}
+    self._told = now
+    return figures if figures["compile_seconds"] > 0 else {}
+
+  def _enter(self, name: str) -> str:
+    with self._lock:
+      self._charge()
+      before, self._phase = self._phase, name
+    return before
+
+  def _charge(self):
+    now = time.perf_counter()
+    seen = self._compilation.seconds[self._thread]
+    compiled, self._compiled = seen - self._compiled, seen
+    self._seconds["compile"] += compiled
+    self._seconds[self._phase] += now - self._since - compiled
+    self._since = now
+
+  def _reset(self):
+    self._read = self.seconds()
+    self._steps = 0
+
+
+class _Compilation:
+  """What JAX says of its compiler: seconds by thread, and cached programs."""
+
+  def __init__(self):
+    self.seconds: dict[int, float] = defaultdict(float)
+    self.counts = {"cache_hits": 0, "cache_misses": 0}
+
+  def on_duration(self, event: str, seconds: float, **_):
+    if event == "/jax/core/compile/backend_compile_duration":
+      self.seconds[threading.get_ident()] += seconds
+
+  def on_event(self, event: str, **_):
+    name = event.removeprefix("/jax/compilation_cache/")
+    if name in self.counts:
+      self.counts[name] += 1
+
+
+@functools.cache
+def _compilation() -> _Compilation:
+  """The one listener of this process."""
+  found = _Compilation()
+  jax.monitoring.register_event_duration_secs_listener(found.on_duration)
+  jax.monitoring.register_event_listener(found.on_event)
+  return found
+
+
+def _ready(arrays: Any) -> bool:
+  """Whether the update that gives `arrays` is done."""
+  leaves = jax.tree.leaves(arrays)
+  return all(x.is_ready() for x in leaves if isinstance(x, jax.Array))
+
+
+def _device_memory() -> dict[str, int]:
+  """The most that one of this host's devices has held; {} where not told."""
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+  return {"device_memory_bytes": max(peaks)} if peaks else {}

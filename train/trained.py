@@ -72,7 +72,8 @@ def _mesh_at_hand(config, batch_size: int) -> jax.sharding.Mesh:
     if batch_size % sharding.batch_parts(mesh) == 0:
       return mesh
   except UserError:
-    pass
+    if jax.process_count() > 1:
+      raise  # some process would be left without a device
   devices = jax.devices()
   return sharding.make_mesh(
     {"data": -1}, devices[: math.gcd(batch_size, len(devices))]

@@ -167,6 +167,8 @@ class EvalContext(NamedTuple):
   rng: a key of its own.
   load: (workdir) -> (Task, Variables) of another finished run.
   say: (line) -> None; prints above the progress bar.
+  fetch: pytree of global arrays -> NumPy arrays, whole, on every host; all of
+    them must call it.
   """
 
   task: Task
@@ -179,3 +181,4 @@ class EvalContext(NamedTuple):
   rng: jax.Array
   load: Callable[[str], tuple[Task, Variables]]
   say: Callable[[str], None]
+  fetch: Callable[[PyTree], PyTree] = jax.device_get

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from train import distributed
 from train.errors import UserError
 
 # What may differ when a run goes on: how far, how often and on which devices,
@@ -28,12 +29,18 @@ def read_config(workdir: str) -> dict[str, Any]:
   return _read(pathlib.Path(workdir) / "config.json")
 
 
-def check(workdir: str, config: dict[str, Any]) -> None:
-  """Refuses a workdir that another config made.
+def claim(workdir: str, config: dict[str, Any]) -> None:
+  """Refuses a workdir that another config made; process 0 looks, all wait.
 
   Raises:
     UserError: it names the first key that differs.
   """
+  if distributed.first():
+    _check(workdir, config)
+  distributed.wait_for_all("the workdir is claimed")
+
+
+def _check(workdir: str, config: dict[str, Any]) -> None:
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     # What a start left behind that failed before its config was written.
@@ -48,18 +55,36 @@ def check(workdir: str, config: dict[str, Any]) -> None:
     )
 
 
-def write_config(workdir: str, config: dict[str, Any]) -> None:
-  """WORKDIR/config.json, whole or not at all."""
-  _write(pathlib.Path(workdir) / "config.json", config)
+def begin(workdir: str, config: dict[str, Any], data) -> None:
+  """Writes config.json and data.json, each whole or not at all.
 
+  Args:
+    workdir: where the run lives.
+    config: complete.
+    data: the pipeline.Data; data.json keeps what a model must know of it when
+      it is gone.
 
-def write_facts(workdir: str, facts: dict[str, Any]) -> None:
-  """WORKDIR/data.json: what the run knows of its data."""
-  _write(pathlib.Path(workdir) / "data.json", facts)
+  Raises:
+    UserError: what process 0 has written, another process does not see.
+  """
+  path = pathlib.Path(workdir)
+  if distributed.first():
+    shapes = {k: [list(s), str(dtype)] for k, (s, dtype) in data.spec.items()}
+    facts = {
+      "spec": shapes,
+      "num_examples": data.num_examples,
+      "num_classes": data.num_classes,
+      "batch_size": data.batch_size,
+    }
+    _write(path / "config.json", config)
+    _write(path / "data.json", facts)
+  distributed.wait_for_all("the workdir is written")
+  if not (path / "data.json").exists():
+    raise UserError(f"{workdir} is not one folder that all processes share")
 
 
 def read_facts(workdir: str) -> dict[str, Any]:
-  """What `write_facts` wrote.
+  """What `begin` wrote of the data.
 
   Raises:
     UserError: there is none, or it is not JSON.

@@ -101,10 +101,10 @@ class _Events:
 class Terminal:
   """One progress bar with loss, speed and time left; lines above it."""
 
-  def __init__(self, total_steps: int):
-    """`total_steps`: where the bar ends."""
+  def __init__(self, total_steps: int, quiet: bool = False):
+    """`total_steps`: where the bar ends; `quiet`: shows nothing."""
     self.console = rich.console.Console(
-      highlight=False, soft_wrap=True, stderr=False
+      highlight=False, soft_wrap=True, stderr=False, quiet=quiet
     )
     self._live = self.console.is_terminal
     self._last_line = 0.0
@@ -146,7 +146,12 @@ class Terminal:
       for k, v in scalars.items()
       if k.endswith("_per_second")
     ]
-    text = "  ".join(losses + speed[-1:])
+    shares = [
+      f"{k} {100 * scalars[k]:.3g} %"
+      for k in ("mfu", "goodput")
+      if k in scalars
+    ]
+    text = "  ".join(losses + speed[-1:] + shares)
     self._bar.update(self._task, completed=step, description=text)
     self._plain(step, text)
 

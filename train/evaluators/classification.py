@@ -41,7 +41,7 @@ def classification(context: types.EvalContext) -> types.Evaluator:
     # Sums stay on the host in float64: counts are exact beyond 2^24.
     sums, confusion_CC = {}, np.zeros((num_classes, num_classes))
     for batch in context.batches():
-      found, counts = jax.device_get(count(variables, batch, context.rng))
+      found, counts = context.fetch(count(variables, batch, context.rng))
       confusion_CC += counts
       for name, m in found.items():
         sums[name] = sums.get(name, 0) + np.asarray([m.total, m.weight], float)

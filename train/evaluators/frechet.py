@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from train import metrics, types
 
@@ -50,7 +49,7 @@ def frechet(
     merged = None
     for image_BHWC, mask_B in images:
       feature_BF = features(judge_variables, {"image": image_BHWC}, context.rng)
-      found = metrics.moments_of(np.asarray(feature_BF), np.asarray(mask_B))
+      found = metrics.moments_of(*context.fetch((feature_BF, mask_B)))
       merged = found if merged is None else merged + found
     return merged.mean, merged.covariance()
 

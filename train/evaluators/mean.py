@@ -26,7 +26,8 @@ def mean(context: types.EvalContext) -> types.Evaluator:
     del step
     merged = None
     for i, batch in enumerate(context.batches()):
-      found = sums(variables, batch, jax.random.fold_in(context.rng, i))
+      rng = jax.random.fold_in(context.rng, i)
+      found = context.fetch(sums(variables, batch, rng))
       merged = found if merged is None else add(merged, found)
     return {name: float(m.value()) for name, m in merged.items()}
 

@@ -38,7 +38,7 @@ def samples(
     made, total = [], 0
     for i, batch in enumerate(_forever(context.batches)):
       rng = jax.random.fold_in(context.rng, i)
-      made.append(np.asarray(predict(variables, batch, rng)))
+      made.append(context.fetch(predict(variables, batch, rng)))
       total += len(made[-1])
       if total >= count:
         return grid(np.concatenate(made)[:count])
@@ -55,7 +55,7 @@ def samples(
       "mask": jnp.asarray(mask_BL),
       "temperature": jnp.float32(temperature),
     }
-    made_BL = np.asarray(predict(variables, batch, context.rng))
+    made_BL = context.fetch(predict(variables, batch, context.rng))
     return [context.decode(row) for row in made_BL]
 
   def evaluate(variables, step):

@@ -1,0 +1,71 @@
+"""Energy of a run: read from the devices, or estimated from their power."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+KEYS = ("energy_kwh", "energy_kwh_estimated")
+_JOULES = 3.6e6  # of a kWh
+
+
+class Meter(NamedTuple):
+  """Counts the energy of the devices, without their hosts.
+
+  key: one of KEYS; which one says whether it was read or estimated.
+  kwh: () -> since the meter was made.
+  """
+
+  key: str
+  kwh: Callable[[], float]
+
+
+def meter(costs: Any = None) -> Meter | None:
+  """The Meter of this run's devices, or None where nothing is known of them.
+
+  NVIDIA's counters are read, by NVML, where `pynvml` is installed (the package
+  nvidia-ml-py). A run of several hosts reads those of one and takes the others
+  to be like it, which is an estimate. Without counters energy is estimated as
+  `costs.watts`, the most that a device draws, times devices and seconds.
+  """
+  joules = _nvml_joules()
+  if joules is not None:
+    hosts = jax.device_count() / jax.local_device_count()
+    start = joules()
+    key = KEYS[0] if hosts == 1 else KEYS[1]
+    return Meter(key, lambda: hosts * (joules() - start) / _JOULES)
+  if costs is None or not costs.watts:
+    return None
+  watts, began = costs.watts * costs.devices, time.monotonic()
+  return Meter(KEYS[1], lambda: watts * (time.monotonic() - began) / _JOULES)
+
+
+def _nvml_joules() -> Callable[[], float] | None:
+  """() -> joules that this host's GPUs have used since their driver began."""
+  if jax.local_devices()[0].platform != "gpu":
+    return None
+  try:
+    import pynvml
+
+    pynvml.nvmlInit()
+  except Exception:  # no package, no library or no such driver
+    return None
+  count = pynvml.nvmlDeviceGetCount()
+  every = ",".join(map(str, range(count)))
+  names = os.environ.get("CUDA_VISIBLE_DEVICES", every).split(",")
+  handles = []
+  for device in jax.local_devices():
+    name = names[device.local_hardware_id]
+    handles.append(
+      pynvml.nvmlDeviceGetHandleByIndex(int(name))
+      if name.strip().isdigit()
+      else pynvml.nvmlDeviceGetHandleByUUID(name)
+    )
+  read = pynvml.nvmlDeviceGetTotalEnergyConsumption  # millijoules
+  try:
+    read(handles[0])
+  except pynvml.NVMLError:  # GPUs before Volta count nothing
+    return None
+  return lambda: sum(map(read, handles)) / 1e3

@@ -20,31 +20,27 @@ import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 
-from train import checkpoint, cli, loop, types
+from train import checkpoint, cli, loop, sharding, types
 
-LEAVES = 50
+PARAMETERS, LEAVES = 100_000_000, 50
 
 
-def learner(parameters: int, products: int) -> types.Learner:
-  """AdamW on `parameters` numbers; a step also multiplies some matrices."""
-  side = math.isqrt(parameters // LEAVES)
+def learner() -> types.Learner:
+  """AdamW on PARAMETERS numbers; a step also multiplies some matrices."""
+  side = math.isqrt(PARAMETERS // LEAVES)
   optimizer = optax.adamw(1e-3)
 
   def init(rng, batch):
-    del batch
-    keys = jax.random.split(rng, LEAVES)
-    params = {
-      str(i): jax.random.normal(k, (side, side)) for i, k in enumerate(keys)
-    }
-    opt_state = optimizer.init(params)
+    x = jax.random.normal(rng, (LEAVES, side, side))
+    params = {str(i): x[i] for i in range(LEAVES)}
     variables = types.Variables(params, {})
+    opt_state = optimizer.init(params)
     return types.State(jnp.zeros((), jnp.int32), variables, opt_state, {})
 
   def step(state, batch, rng):
-    del batch, rng
     params = state.variables.params
     x = params["0"][:512, :512]
-    for _ in range(products):
+    for _ in range(20):
       x = jnp.tanh(x @ x / 512)
     loss = jnp.sum(x)
     grads = jax.tree.map(lambda p: p * 1e-3 + loss * 1e-9, params)
@@ -58,16 +54,14 @@ def learner(parameters: int, products: int) -> types.Learner:
 
 def get_run(made: types.Learner, directory: str, steps: int, every: int):
   """A loop.Run of `made` that saves every so many steps."""
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   rng = jax.random.key(0)
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    jax.eval_shape(made.init, rng, None),
-  )
+  shapes = jax.eval_shape(made.init, rng, None)
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shardings = jax.tree.map(lambda _: place, shapes)
   return loop.Run(
     learner=made,
     init=lambda: jax.jit(made.init)(rng, None),
-    abstract_state=abstract,
+    abstract_state=sharding.abstract(shapes, shardings),
     batches=lambda first: ({} for _ in range(first, steps)),
     evaluations={},
     total_steps=steps,
@@ -82,7 +76,7 @@ def get_run(made: types.Learner, directory: str, steps: int, every: int):
 def stalls(made, directory: str, every: int, saves: int):
   """(seconds of a step with no save under way, longest stall by save)."""
   run = get_run(made, directory, (saves + 1) * every, every)
-  calm, longest, saved = [], [0.0] * saves, 0
+  calm, longest = [], [0.0] * saves
   start = time.perf_counter()
   for report in loop.fit(run):
     seconds, start = time.perf_counter() - start, time.perf_counter()
@@ -98,14 +92,13 @@ def stalls(made, directory: str, every: int, saves: int):
 def blocking_saves(made, directory: str, saves: int) -> list[float]:
   """Seconds of each save that is waited for."""
   state = jax.block_until_ready(jax.jit(made.init)(jax.random.key(0), None))
-  manager = checkpoint.open_manager(directory, keep=1)
   found = []
-  for step in range(saves):
-    start = time.perf_counter()
-    manager.save(step, args=ocp.args.StandardSave(state))
-    manager.wait_until_finished()
-    found.append(time.perf_counter() - start)
-  manager.close()
+  with checkpoint.open_manager(directory, keep=1) as manager:
+    for step in range(saves):
+      start = time.perf_counter()
+      manager.save(step, args=ocp.args.StandardSave(state))
+      manager.wait_until_finished()
+      found.append(time.perf_counter() - start)
   return found
 
 
@@ -113,13 +106,11 @@ def main():
   """Prints the figures, the median of each."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--directory", default=None, help="on a local disk")
-  parser.add_argument("--parameters", type=int, default=100_000_000)
-  parser.add_argument("--products", type=int, default=100)
-  parser.add_argument("--every", type=int, default=20, help="steps")
-  parser.add_argument("--saves", type=int, default=5)
+  parser.add_argument("--every", type=int, default=100, help="steps")
+  parser.add_argument("--saves", type=int, default=4)
   args = parser.parse_args()
   cli.start_jax()
-  made = learner(args.parameters, args.products)
+  made = learner()
   with tempfile.TemporaryDirectory(dir=args.directory) as root:
     step, (first, *later) = stalls(made, f"{root}/a", args.every, args.saves)
     saves = blocking_saves(made, f"{root}/b", args.saves)

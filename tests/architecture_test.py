@@ -108,6 +108,7 @@ ARROWS = [
       "jax",
       "numpy",
       "models.partition",
+      "models.pipeline",
       "train.types",
       "train.names",
       "train.errors",

@@ -119,3 +119,15 @@ def test_unknown_strategy_is_named():
   mesh = sharding.make_mesh({"data": -1})
   with pytest.raises(UserError, match="'fsdpp' is none of"):
     sharding.tree_shardings({"a": np.zeros(2)}, mesh, [(".*", "fsdpp")])
+
+
+def test_the_bubble_is_told():
+  """(S - 1) / (M + S - 1) of 4 stages: by 4 microbatches 3/7, by 12 3/15."""
+  mesh = sharding.make_mesh({"stage": 4, "data": 2})
+  assert sharding.bubble({"model": {}}, mesh) == 3 / 7
+  config = {"model": {"stage_microbatches": 12}}
+  assert sharding.bubble(config, mesh) == 3 / 15
+  assert "4 stages" in (note := sharding.pipeline_note(config, mesh))
+  assert "20.0 %" in note
+  whole = sharding.make_mesh({"data": 8})
+  assert sharding.pipeline_note({"model": {}}, whole) == ""

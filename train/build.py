@@ -179,8 +179,9 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   if workdir is not None:
     workdirs.claim(workdir, config)
   parts = experiment(config, workdir)
-  if parts.data.note:
-    say(parts.data.note)
+  for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
+    if note:
+      say(note)
   batch_size = parts.data.batch_size
   init, abstract_state = state_of(parts)
   seed_rng = jax.random.key(config["seed"])

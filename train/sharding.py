@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from models import pipeline
 from models.partition import BATCH_AXES, zigzag
 from train.errors import UserError
 from train.names import nearest
@@ -85,6 +86,25 @@ def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
 def batch_parts(mesh: Mesh) -> int:
   """How many parts the rows of a batch are cut into."""
   return math.prod(mesh.shape[a] for a in BATCH_AXES if a in mesh.shape)
+
+
+def bubble(config: Mapping, mesh: Mesh) -> float:
+  """The share of a step that the stages of a config's pipeline wait."""
+  stages = mesh.shape.get("stage", 1)
+  microbatches = config["model"].get("stage_microbatches") or stages
+  return pipeline.bubble(stages, microbatches)
+
+
+def pipeline_note(config: Mapping, mesh: Mesh) -> str:
+  """A line that tells of a pipeline's bubble; "" without a pipeline."""
+  stages = mesh.shape.get("stage", 1)
+  if stages == 1:
+    return ""
+  return (
+    f"pipeline of {stages} stages: a bubble of"
+    f" {100 * bubble(config, mesh):.1f} % of each pass;"
+    " config.model.stage_microbatches makes it smaller"
+  )
 
 
 def lay_out(

@@ -1,10 +1,9 @@
 """How long a save holds up training: the longest stall of a step.
 
-A state of so many parameters with AdamW's two moments, on the CPU, trained by
-`train.loop.fit`, which saves it in the background. A stall is what a step takes
-beyond the median of the steps with no save under way; the longest of those from
-a save to the next is beside the time of a save of the same state that is waited
-for. The first save is apart: it also takes new memory for the state's copy.
+A state of 100M parameters with AdamW's moments, on the CPU, trained and saved
+by `train.loop.fit`. A stall is what a step takes beyond the median of the steps
+before any save; the longest from a save to the next is beside the time of a
+save that is waited for. The first also takes new memory for the state's copy.
 
   python benchmarks/checkpoint_stall.py --directory=LOCAL_DISK
 """
@@ -46,8 +45,8 @@ def learner() -> types.Learner:
     grads = jax.tree.map(lambda p: p * 1e-3 + loss * 1e-9, params)
     updates, opt_state = optimizer.update(grads, state.opt_state, params)
     variables = types.Variables(optax.apply_updates(params, updates), {})
-    state = types.State(state.step + 1, variables, opt_state, {})
-    return state, {"loss": types.Mean(loss, jnp.float32(1))}
+    metrics = {"loss": types.Mean(loss, jnp.float32(1))}
+    return types.State(state.step + 1, variables, opt_state, {}), metrics
 
   return types.Learner(init, step, lambda state: state.variables)
 
@@ -80,8 +79,7 @@ def stalls(made, directory: str, every: int, saves: int):
   start = time.perf_counter()
   for report in loop.fit(run):
     seconds, start = time.perf_counter() - start, time.perf_counter()
-    saved = (report.step - 1) // every
-    if saved:
+    if saved := (report.step - 1) // every:
       longest[saved - 1] = max(longest[saved - 1], seconds)
     elif report.step > 2:
       calm.append(seconds)
@@ -91,8 +89,7 @@ def stalls(made, directory: str, every: int, saves: int):
 
 def blocking_saves(made, directory: str, saves: int) -> list[float]:
   """Seconds of each save that is waited for."""
-  state = jax.block_until_ready(jax.jit(made.init)(jax.random.key(0), None))
-  found = []
+  state, found = jax.jit(made.init)(jax.random.key(0), None), []
   with checkpoint.open_manager(directory, keep=1) as manager:
     for step in range(saves):
       start = time.perf_counter()
@@ -105,19 +102,18 @@ def blocking_saves(made, directory: str, saves: int) -> list[float]:
 def main():
   """Prints the figures, the median of each."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("--directory", default=None, help="on a local disk")
+  parser.add_argument("--directory", help="on a local disk")
   parser.add_argument("--every", type=int, default=100, help="steps")
   parser.add_argument("--saves", type=int, default=4)
   args = parser.parse_args()
   cli.start_jax()
-  made = learner()
   with tempfile.TemporaryDirectory(dir=args.directory) as root:
-    step, (first, *later) = stalls(made, f"{root}/a", args.every, args.saves)
-    saves = blocking_saves(made, f"{root}/b", args.saves)
-  stall, save = statistics.median(later), statistics.median(saves)
+    step, found = stalls(learner(), f"{root}/a", args.every, args.saves)
+    saves = blocking_saves(learner(), f"{root}/b", args.saves)
+  save, later = statistics.median(saves), statistics.median(found[1:])
   print(f"step {step:.3f} s, a save that is waited for {save:.3f} s")
-  for name, seconds in (("first", first), ("median of the later", stall)):
-    print(f"longest stall, {name}: {seconds:.3f} s, {seconds / save:.1%}")
+  print(f"longest stall, first: {found[0]:.3f} s, {found[0] / save:.1%}")
+  print(f"longest stall, later: {later:.3f} s, {later / save:.1%} (median)")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Batches of 2M tokens, 1,000 billion in all where Meta trained on 15,600. Data:
 any text, tokenized by sentencepiece to 128,000 tokens at first use. Expected:
 no figure is published for so short a run. Not measured here.
+By train.plan, v5p:4x4x8: 54.5 GB a chip, at most 105k tokens/s.
 
   python -m train.main --config=configs/llama_70b.py \
     --config.data.source='jsonl:PATH/*.jsonl.gz'

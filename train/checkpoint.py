@@ -55,7 +55,7 @@ def _give_way() -> None:
   Compressing and writing must not take the processor from training.
   """
   if sys.platform.startswith("linux"):  # elsewhere it is of whole processes
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
 
 
 def restore(

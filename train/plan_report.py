@@ -116,6 +116,9 @@ def _roofline(bound, figures) -> list[tuple[str, str]]:
     rows.append((f"interconnect, {axis}", f"{seconds:.4f} s"))
   for axis in figures["uncounted"]:
     rows.append((f"interconnect, {axis}", "not in the formula"))
+  if figures["bubble"]:
+    bubble = f"{figures['bubble']:.1%} of each pass, not in the bound"
+    rows.append(("the pipeline's bubble", bubble))
   rows.append(("step, at least", f"{bound['step_seconds']:.4f} s"))
   if "tokens_per_second" in bound:
     rows.append(("tokens/s, at most", f"{bound['tokens_per_second']:,.0f}"))

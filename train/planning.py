@@ -44,6 +44,7 @@ def plan(
     "devices": len(where.devices),
     "chip": where.chip and where.chip.name,
     "mesh": dict(parts.mesh.shape),
+    "bubble": sharding.bubble(complete, parts.mesh),
     "batch_size": parts.data.batch_size,
     "parameters": _parameters(parts),
     **found,

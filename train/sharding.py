@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models import pipeline
@@ -62,7 +63,13 @@ def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
   slices = sizes.get("slice", 1)
   if slices == 1:
     shape = tuple(sizes.values())
-    return jax.make_mesh(shape, names, axis_types=auto, devices=devices)
+    try:
+      return jax.make_mesh(shape, names, axis_types=auto, devices=devices)
+    except NotImplementedError:  # an axis is a part of one of the torus
+      laid_out = mesh_utils.create_device_mesh(
+        shape, list(devices), allow_split_physical_axes=True
+      )
+      return Mesh(laid_out, names, axis_types=auto)
   devices = sorted(devices, key=lambda d: getattr(d, "slice_index", 0) or 0)
   inner = {name: n for name, n in sizes.items() if name != "slice"}
   within = [

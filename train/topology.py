@@ -92,6 +92,8 @@ def prepare(text: str) -> None:
   # A plan computes nothing: an accelerator that is here stays free.
   os.environ["JAX_PLATFORMS"] = "cpu"
   os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+  # Programs for other machines can be kept, but not be read again.
+  os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
   # One plan may be made beside another.
   os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

@@ -22,7 +22,7 @@ class Memory(NamedTuple):
   outputs: the new state and the metrics; `aliased` of them live where the
     donated arguments did.
   temporaries: activations, gradients, buffers of collectives.
-  peak: the most that is alive at a time.
+  peak: the most that is alive at a time; the sum where that is not told.
   limit: what the compiler grants of the device's memory.
   """
 
@@ -112,10 +112,9 @@ def program(parts: build.Experiment, limit: float | None = None) -> Compiled:
   arguments = found.argument_size_in_bytes
   outputs, aliased = found.output_size_in_bytes, found.alias_size_in_bytes
   temporaries = found.temp_size_in_bytes
-  # The most that lives at a time: not all temporaries do.
-  peak = found.peak_memory_in_bytes or (
-    arguments + outputs - aliased + temporaries
-  )
+  peak = arguments + outputs - aliased + temporaries
+  if parts.mesh.devices.flat[0].platform == "tpu":
+    peak = found.peak_memory_in_bytes  # not all temporaries live at a time
   granted = int(limit) if limit else None
   memory = Memory(arguments, outputs, aliased, temporaries, peak, granted)
   costs = compiled.cost_analysis() or {}

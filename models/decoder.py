@@ -218,7 +218,6 @@ def decoder(
     )
   if hidden is None:
     hidden = -(-dim // 3) * 8 if activation == "swiglu" else 4 * dim
-  mixture = {"experts": experts, "experts_per_token": experts_per_token}
   out_init = nnx.initializers.normal(0.02 / (2 * layers) ** 0.5)
   compute = float_dtype("dtype", dtype)
   config = {
@@ -253,7 +252,7 @@ def decoder(
       "hidden": hidden,
       "activation": choose("activation", activation, ACTIVATIONS),
       "out_init": out_init,
-      **(mixture if experts else {}),
+      **_mixture(experts, experts_per_token),
     },
     "bias": bias,
     "matmul": quantization.check(matmul),
@@ -284,6 +283,17 @@ def decoder(
 
   model = pure(lambda rngs: Decoder(rngs=rngs, **config), init_cache)
   return model._replace(max_len=max_len, flops=flops, represents=True)
+
+
+def _mixture(experts, experts_per_token) -> dict[str, int]:
+  """What a feed-forward network is told to be a mixture; {} for none."""
+  if experts is None:
+    return {}
+  if not 1 <= experts_per_token <= experts:
+    raise ValueError(
+      f"experts_per_token = {experts_per_token} is not in 1 … {experts}"
+    )
+  return {"experts": experts, "experts_per_token": experts_per_token}
 
 
 SHARDING = [

@@ -133,7 +133,8 @@ def _own_forward(settings, layout, x_BTD, unembedding_VD, targets_BT):
 
   def body(sums, block):
     top_BT, mass_BT, chosen_BT, total_BT = sums
-    logits_BTV, ids_V, real_V = _logits(layout, x_BTD, unembedding_VD, block)
+    table_VD, ids_V, real_V = _block(layout, unembedding_VD, block)
+    logits_BTV = _logits(x_BTD, table_VD, real_V)
     higher_BT = jnp.maximum(top_BT, jnp.max(logits_BTV, axis=-1))
     mass_BT = mass_BT * jnp.exp(top_BT - higher_BT)
     mass_BT += jnp.sum(jnp.exp(logits_BTV - higher_BT[..., None]), axis=-1)
@@ -176,7 +177,8 @@ def _own_backward(
   even_BT = label_smoothing / layout.entries * slope_BT
 
   def body(x_slope_BTD, block):
-    logits_BTV, ids_V, real_V = _logits(layout, x_BTD, unembedding_VD, block)
+    table_VD, ids_V, real_V = _block(layout, unembedding_VD, block)
+    logits_BTV = _logits(x_BTD, table_VD, real_V)
     p_BTV = jnp.exp(logits_BTV - log_z_BT[..., None])
     slope_BTV = p_BTV * scale_BT[..., None]
     is_target_BTV = targets_BT[..., None] == ids_V[None, None]
@@ -184,7 +186,6 @@ def _own_backward(
     if label_smoothing:
       slope_BTV -= jnp.where(real_V[None, None], even_BT[..., None], 0)
     slope_BTV = slope_BTV.astype(x_BTD.dtype)
-    table_VD = _block(layout, unembedding_VD, block)[0]
     x_slope_BTD += _product("BTV,VD->BTD", slope_BTV, table_VD)
     slope_VD = _product("BTV,BTD->VD", slope_BTV, x_BTD)
     if layout.gathered is not None:
@@ -239,8 +240,7 @@ def _block(layout, unembedding_VD, block):
   return table_VD, jnp.where(real_V, ids.reshape(-1), -1), real_V
 
 
-def _logits(layout, x_BTD, unembedding_VD, block):
-  """(logits_BTV of a block, ids_V, real_V); softmax makes the unreal 0."""
-  table_VD, ids_V, real_V = _block(layout, unembedding_VD, block)
+def _logits(x_BTD, table_VD, real_V):
+  """logits_BTV of a block's entries; softmax makes those not real 0."""
   logits_BTV = _product("BTD,VD->BTV", x_BTD, table_VD)
-  return jnp.where(real_V[None, None], logits_BTV, _LOWEST), ids_V, real_V
+  return jnp.where(real_V[None, None], logits_BTV, _LOWEST)

@@ -36,7 +36,11 @@ ARROWS = [
   ("train.errors", set()),
   ("train.types", {"jax", "train.errors"}),
   ("train.names", {"train.errors"}),
-  ("train.workdirs", {"train.errors", "train.distributed"}),
+  ("train.workdir_lock", {"train.errors"}),
+  (
+    "train.workdirs",
+    {"train.errors", "train.distributed", "train.workdir_lock"},
+  ),
   ("train.roll_call", {"train.errors"}),
   ("train.watch", {"train.errors", "train.roll_call"}),
   (

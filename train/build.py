@@ -173,11 +173,14 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """Everything `fit` needs; writes into `workdir` where one is given.
 
   Raises:
-    UserError: the config is wrong, or `workdir` holds another one's run.
+    UserError: the config is wrong, or `workdir` holds another one's run, or
+      one that is going on.
   """
   config = complete(config)
-  if workdir is not None:
-    workdirs.claim(workdir, config)
+  return workdirs.claimed(workdir, config, lambda: _run(config, workdir, say))
+
+
+def _run(config, workdir: str | None, say) -> loop.Run:
   parts = experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:

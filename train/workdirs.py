@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import weakref
+from collections.abc import Callable
 from typing import Any
 
-from train import distributed
+from train import distributed, workdir_lock
 from train.errors import UserError
 
 # What may differ when a run goes on: how far, how often and on which devices,
@@ -29,15 +31,37 @@ def read_config(workdir: str) -> dict[str, Any]:
   return _read(pathlib.Path(workdir) / "config.json")
 
 
-def claim(workdir: str, config: dict[str, Any]) -> None:
-  """Refuses a workdir that another config made; process 0 looks, all wait.
+def claimed(
+  workdir: str | None, config: dict[str, Any], make: Callable[[], Any]
+) -> Any:
+  """What `make` makes of a workdir that is held for one run meanwhile.
+
+  Process 0 holds it, all wait; until what is made is gone, or the process.
+
+  Args:
+    workdir: or None, which holds nothing.
+    config: complete.
+    make: () -> loop.Run.
 
   Raises:
-    UserError: it names the first key that differs.
+    UserError: another run is going on there; or another config made it: it
+      names the first key that differs.
   """
-  if distributed.first():
-    _check(workdir, config)
-  distributed.wait_for_all("the workdir is claimed")
+  if workdir is None:
+    return make()
+  lock = workdir_lock.hold(workdir) if distributed.first() else None
+  try:
+    if lock is not None:
+      _check(workdir, config)
+    distributed.wait_for_all("the workdir is claimed")
+    made = make()
+  except BaseException:
+    if lock is not None:
+      lock.release()
+    raise
+  if lock is not None:
+    weakref.finalize(made.init, lock.release)
+  return made
 
 
 def _check(workdir: str, config: dict[str, Any]) -> None:

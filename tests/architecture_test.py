@@ -158,6 +158,8 @@ ARROWS = [
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),
   ("train.plan_report", {"rich"}),
+  ("train.doctor_checks", {"packaging"}),
+  ("train.doctor_probes", {"jax", "numpy"}),
   ("train.topology", {"jax", "libtpu", "train"}),
   ("train", {"absl", "jax", "numpy", "train"}),  # the verbs
 ]
@@ -256,7 +258,9 @@ def python(code: str) -> str:
   ).stdout
 
 
-@pytest.mark.parametrize("verb", ["main", "evaluate", "generate", "plan"])
+@pytest.mark.parametrize(
+  "verb", ["main", "evaluate", "generate", "plan", "doctor"]
+)
 def test_help_needs_nothing_heavy(verb):
   code = f"""
 import sys

@@ -39,8 +39,16 @@ ARROWS = [
   ("train.workdir_lock", {"train.errors"}),
   (
     "train.workdirs",
-    {"train.errors", "train.distributed", "train.workdir_lock"},
+    {
+      "numpy",
+      "input_pipeline.bounded_file",
+      "train.errors",
+      "train.distributed",
+      "train.workdir_lock",
+    },
   ),
+  ("train.config_types", {"train.errors"}),
+  ("train.json_lines", {"input_pipeline.bounded_file", "train.errors"}),
   ("train.roll_call", {"train.errors"}),
   ("train.watch", {"train.errors", "train.roll_call"}),
   (
@@ -120,11 +128,11 @@ ARROWS = [
   ),
   ("train.checkpoint", {"jax", "orbax", "train.types", "train.errors"}),
   ("train.timing", {"jax"}),
-  ("train.goodput", {"train.timing", "train.energy"}),
+  ("train.goodput", {"train.timing", "train.energy", "train.json_lines"}),
   ("train.energy", {"jax", "pynvml"}),
   ("train.costs", {"train.flops", "train.hardware"}),
   ("train.profile", {"jax", "train.errors"}),
-  ("train.writer", {"rich", "tensorboard", "matplotlib"}),
+  ("train.writer", {"rich", "tensorboard", "matplotlib", "train.json_lines"}),
   (
     "train.losses",
     {"jax", "optax", "numpy", "train.types", "train.metrics"},

@@ -14,6 +14,7 @@ import numpy as np
 from input_pipeline import device, pipeline
 from train import (
   checkpoint,
+  config_types,
   costs,
   distributed,
   loop,
@@ -74,7 +75,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config as plain dicts, its defaults filled in.
 
   Raises:
-    UserError: a top-level key is missing or unknown.
+    UserError: a top-level key is missing, unknown or of a wrong type.
   """
   config = json.loads(json.dumps(plain(config)))
   keys = [*_REQUIRED, *_DEFAULTS]
@@ -84,7 +85,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   for key in _REQUIRED:
     if key not in config:
       raise UserError(f"config.{key}: missing")
-  return {**_DEFAULTS, **config}
+  config = {**_DEFAULTS, **config}
+  config_types.check(config)
+  return config
 
 
 def plain(config: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import sys
@@ -23,6 +24,20 @@ __all__ = [
   "run",
   "start_jax",
 ]
+
+
+# Told in one line, for the user to make room or to take another place.
+_OF_THE_DISK = {
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+  errno.ESTALE,
+  errno.EMFILE,
+}
 
 
 def define_config() -> None:
@@ -130,6 +145,10 @@ def run(main: Callable) -> int:
     app.run(main, flags_parser=_parse)
   except (UserError, HostError, FloatingPointError, KeyboardInterrupt) as error:
     return tell(error)
+  except OSError as error:
+    if error.errno not in _OF_THE_DISK:
+      raise
+    return tell(error)
   return 0
 
 
@@ -143,10 +162,17 @@ def tell(error: BaseException) -> int:
     )
   elif isinstance(error, (UserError, HostError, FloatingPointError)):
     code = getattr(error, "code", 1)
+  elif isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+    where = f"{error.filename}: " if error.filename else ""
+    error, code = f"{where}{error.strerror}", 1
   else:
     traceback.print_exception(error)
     return 1
-  print(f"error: {error}", file=sys.stderr)
+  # A file may have put anything into it: newlines, a terminal's commands.
+  line = "".join(
+    c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(error).strip()
+  )
+  print(f"error: {line}", file=sys.stderr)
   return code
 
 

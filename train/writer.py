@@ -10,6 +10,8 @@ import time
 import rich.console
 import rich.progress
 
+from train import json_lines
+
 
 class MetricsWriter:
   """Appends scalars to metrics.jsonl and to TensorBoard events."""
@@ -22,19 +24,16 @@ class MetricsWriter:
   def start(self, step: int | None) -> None:
     """Opens the files, without what was written after `step` (None: empty).
 
+    Nor do damaged lines stay.
+
     The file is replaced in one move, so a kill leaves the old or the new one.
     """
-    kept = (
-      []
-      if step is None
-      else [
-        line
-        for line in _whole_lines(self._path)
-        if json.loads(line)["step"] <= step
-      ]
-    )
     temporary = self._path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "xb") as kept:
+      for line, row in json_lines.read(self._path) if step is not None else ():
+        if row and json_lines.count(row.get("step")) and row["step"] <= step:
+          kept.write(line + b"\n")
     os.replace(temporary, self._path)
     self._file = self._path.open("a")
     self._events = _Events(self._workdir, first_step=(step or 0) + 1)
@@ -53,16 +52,17 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str) -> list[dict]:
-  """The rows of metrics.jsonl, in order."""
+  """The rows of metrics.jsonl, in order, without what is damaged.
+
+  Raises:
+    UserError: it is no file.
+  """
   path = pathlib.Path(workdir) / "metrics.jsonl"
-  return [json.loads(line) for line in _whole_lines(path)]
-
-
-def _whole_lines(path: pathlib.Path) -> list[str]:
-  """All lines but one that a kill cut short."""
-  if not path.exists():
-    return []
-  return [line for line in path.read_text().split("\n")[:-1] if line]
+  return [
+    {key: value for key, value in row.items() if json_lines.number(value)}
+    for _, row in json_lines.read(path)
+    if row and json_lines.count(row.get("step"))
+  ]
 
 
 class _Events:

@@ -16,6 +16,7 @@ from train import (
   checkpoint,
   costs,
   distributed,
+  health,
   loop,
   names,
   optim,
@@ -38,8 +39,10 @@ _REQUIRED = [
 _DEFAULTS: dict[str, Any] = {
   "seed": 0,
   "log_every_steps": 10,
+  "log_examples": False,
   "evals": {},
   "checkpoint": {},
+  "recovery": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
 }
@@ -177,7 +180,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """
   config = complete(config)
   if workdir is not None:
-    workdirs.claim(workdir, config)
+    workdirs.claim(workdir, config, _DEFAULTS)
   parts = experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:
@@ -192,25 +195,17 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     )
     for key in eval_keys(config)
   }
-  settings = {"every_steps": 0, "keep": 2, **config["checkpoint"]}
-  for key in settings:
-    if key not in ("every_steps", "keep"):
-      hint = names.nearest(key, ("every_steps", "keep"))
-      raise UserError(f"config.checkpoint.{key}: unknown{hint}")
-  manager = metrics = None
-  if workdir is not None:
-    directory = os.path.join(workdir, "checkpoints")
-    if distributed.first():
-      checkpoint.sweep(directory)
-      metrics = writer.MetricsWriter(workdir)
-    workdirs.begin(workdir, config, parts.data)
-    manager = checkpoint.open_manager(directory, settings["keep"])
+  saving = names.call(
+    checkpoint.Settings,
+    where="config.checkpoint",
+    settings=config["checkpoint"],
+  )
   units = {"examples": batch_size}
   if "targets" in parts.data.spec:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
 
-  def batches(first_step):
-    return _placed(parts.data.batches(first_step), "config.data", parts.mesh)
+  def batches(first):
+    return _placed(parts.data.batches(first), "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -221,13 +216,33 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     total_steps=config["total_steps"],
     units_per_step=units,
     rng=jax.random.fold_in(seed_rng, 1),
-    checkpoints=manager,
-    checkpoint_every=settings["every_steps"],
+    checkpoint_every=saving.every_steps,
+    stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
-    writer=metrics,
     costs=costs.of(parts, _compute_dtype(parts.mesh)),
-    ledger=metrics and os.path.join(workdir, "goodput.jsonl"),
+    limits=names.call(
+      health.limits, where="config.recovery", settings=config["recovery"]
+    ),
+    log_examples=config["log_examples"],
+    say=say,
+    **({} if workdir is None else _files(workdir, config, parts.data, saving)),
   )
+
+
+def _files(workdir, config, data, saving) -> dict[str, Any]:
+  """The files of a run in its workdir, as `fit` takes them."""
+  metrics = None
+  directory = os.path.join(workdir, "checkpoints")
+  if distributed.first():
+    checkpoint.sweep(directory)
+    metrics = writer.MetricsWriter(workdir, config["log_examples"])
+  workdirs.begin(workdir, config, data)
+  return {
+    "checkpoints": checkpoint.open_manager(directory, saving.keep),
+    "writer": metrics,
+    "ledger": metrics and os.path.join(workdir, "goodput.jsonl"),
+    "skipped": os.path.join(workdir, "skipped.jsonl"),
+  }
 
 
 def eval_keys(config) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from train.errors import HostError, UserError
+from train.errors import CorruptionError, HostError, SaveError, UserError
 
 __all__ = [
   "UserError",
@@ -23,6 +23,10 @@ __all__ = [
   "run",
   "start_jax",
 ]
+
+
+# Errors whose message is all that there is to say.
+_TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
 
 
 def define_config() -> None:
@@ -128,7 +132,7 @@ def run(main: Callable) -> int:
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   try:
     app.run(main, flags_parser=_parse)
-  except (UserError, HostError, FloatingPointError, KeyboardInterrupt) as error:
+  except (*_TOLD, KeyboardInterrupt) as error:
     return tell(error)
   return 0
 
@@ -141,7 +145,7 @@ def tell(error: BaseException) -> int:
       "interrupted; the same command goes on from the last save",
       130,
     )
-  elif isinstance(error, (UserError, HostError, FloatingPointError)):
+  elif isinstance(error, _TOLD):
     code = getattr(error, "code", 1)
   else:
     traceback.print_exception(error)

@@ -202,7 +202,7 @@ def _examples(
   learned = get_tokenizer(
     tokenizer, uri, text_key=text_key, cache_dir=cache_dir, workdir=workdir
   )
-  tokens = token_file(
+  file = token_file(
     source,
     learned,
     uri=uri,
@@ -210,7 +210,8 @@ def _examples(
     text_key=text_key,
     cache_dir=cache_dir,
   )
-  return _windows(source, tokens, learned, seq_len, partial, f"{uri} {split}")
+  title = f"{uri} {split}"
+  return _windows(source, file.tokens, learned, seq_len, partial, title)
 
 
 def _windows(

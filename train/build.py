@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import device, pipeline
+from input_pipeline import components, device, pipeline
 from train import (
   checkpoint,
   costs,
@@ -354,12 +354,11 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
       hint = names.nearest(k, [*takes, *of_data])
       raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  shared.pop("split", None)
   data = _data(
     pipeline.evaluation,
     parts.config,
     where,
-    {**shared, **own},
+    components.inherited(shared, own),
     parts.mesh,
     workdir,
     batch_size=parts.data.batch_size,

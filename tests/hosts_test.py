@@ -19,6 +19,7 @@ from configs import conv_fashion_mnist, lm_stdlib
 from input_pipeline import device, pipeline
 from train import (
   build,
+  config_keys,
   distributed,
   loop,
   roll_call,
@@ -56,7 +57,7 @@ def free_address() -> str:
 
 def flag_of(config, tmp_path) -> str:
   """--config=… of a file that holds `config`."""
-  text = json.dumps(build.plain(config))
+  text = json.dumps(config_keys.plain(config))
   path = tmp_path / f"experiment_{abs(hash(text))}.py"
   path.write_text(
     "import json\nfrom ml_collections import ConfigDict\n"

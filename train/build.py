@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import device, pipeline
+from input_pipeline import components, device, pipeline
 from train import (
   checkpoint,
-  config_types,
+  config_keys,
   costs,
   distributed,
+  health,
   loop,
   names,
   optim,
@@ -25,25 +25,9 @@ from train import (
   workdirs,
   writer,
 )
+from train.config_keys import complete
 from train.errors import UserError
 
-_REQUIRED = [
-  "total_steps",
-  "batch_size",
-  "task",
-  "model",
-  "learner",
-  "optimizer",
-  "data",
-]
-_DEFAULTS: dict[str, Any] = {
-  "seed": 0,
-  "log_every_steps": 10,
-  "evals": {},
-  "checkpoint": {},
-  "mesh": {"data": -1},
-  "sharding": [(".*", "model")],
-}
 # Arguments of the pipeline that build gives, not the config.
 _GIVEN = [
   "batch_size",
@@ -69,34 +53,6 @@ class Experiment(NamedTuple):
   model: Any
   learner: types.Learner
   model_rules: tuple
-
-
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config as plain dicts, its defaults filled in.
-
-  Raises:
-    UserError: a top-level key is missing, unknown or of a wrong type.
-  """
-  config = json.loads(json.dumps(plain(config)))
-  keys = [*_REQUIRED, *_DEFAULTS]
-  for key in config:
-    if key not in keys:
-      raise UserError(f"config.{key}: unknown{names.nearest(key, keys)}")
-  for key in _REQUIRED:
-    if key not in config:
-      raise UserError(f"config.{key}: missing")
-  config = {**_DEFAULTS, **config}
-  config_types.check(config)
-  return config
-
-
-def plain(config: Any) -> Any:
-  """ConfigDicts as dicts, tuples as lists: what JSON can hold."""
-  if hasattr(config, "items"):
-    return {key: plain(value) for key, value in config.items()}
-  if isinstance(config, (list, tuple)):
-    return [plain(value) for value in config]
-  return config
 
 
 def experiment(
@@ -180,7 +136,9 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
       one that is going on.
   """
   config = complete(config)
-  return workdirs.claimed(workdir, config, lambda: _run(config, workdir, say))
+  return workdirs.claimed(
+    workdir, config, config_keys.DEFAULTS, lambda: _run(config, workdir, say)
+  )
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
@@ -198,25 +156,17 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     )
     for key in eval_keys(config)
   }
-  settings = {"every_steps": 0, "keep": 2, **config["checkpoint"]}
-  for key in settings:
-    if key not in ("every_steps", "keep"):
-      hint = names.nearest(key, ("every_steps", "keep"))
-      raise UserError(f"config.checkpoint.{key}: unknown{hint}")
-  manager = metrics = None
-  if workdir is not None:
-    directory = os.path.join(workdir, "checkpoints")
-    if distributed.first():
-      checkpoint.sweep(directory)
-      metrics = writer.MetricsWriter(workdir)
-    workdirs.begin(workdir, config, parts.data)
-    manager = checkpoint.open_manager(directory, settings["keep"])
+  saving = names.call(
+    checkpoint.Settings,
+    where="config.checkpoint",
+    settings=config["checkpoint"],
+  )
   units = {"examples": batch_size}
   if "targets" in parts.data.spec:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
 
-  def batches(first_step):
-    return _placed(parts.data.batches(first_step), "config.data", parts.mesh)
+  def batches(first):
+    return _placed(parts.data.batches(first), "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -227,13 +177,33 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     total_steps=config["total_steps"],
     units_per_step=units,
     rng=jax.random.fold_in(seed_rng, 1),
-    checkpoints=manager,
-    checkpoint_every=settings["every_steps"],
+    checkpoint_every=saving.every_steps,
+    stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
-    writer=metrics,
     costs=costs.of(parts, _compute_dtype(parts.mesh)),
-    ledger=metrics and os.path.join(workdir, "goodput.jsonl"),
+    limits=names.call(
+      health.limits, where="config.recovery", settings=config["recovery"]
+    ),
+    log_examples=config["log_examples"],
+    say=say,
+    **({} if workdir is None else _files(workdir, config, parts.data, saving)),
   )
+
+
+def _files(workdir, config, data, saving) -> dict[str, Any]:
+  """The files of a run in its workdir, as `fit` takes them."""
+  metrics = None
+  directory = os.path.join(workdir, "checkpoints")
+  if distributed.first():
+    checkpoint.sweep(directory)
+    metrics = writer.MetricsWriter(workdir, config["log_examples"])
+  workdirs.begin(workdir, config, data)
+  return {
+    "checkpoints": checkpoint.open_manager(directory, saving.keep),
+    "writer": metrics,
+    "ledger": metrics and os.path.join(workdir, "goodput.jsonl"),
+    "skipped": os.path.join(workdir, "skipped.jsonl"),
+  }
 
 
 def eval_keys(config) -> list[str]:
@@ -345,12 +315,11 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
       hint = names.nearest(k, [*takes, *of_data])
       raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  shared.pop("split", None)
   data = _data(
     pipeline.evaluation,
     parts.config,
     where,
-    {**shared, **own},
+    components.inherited(shared, own),
     parts.mesh,
     workdir,
     batch_size=parts.data.batch_size,

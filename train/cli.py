@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from train.errors import HostError, UserError
+from train.errors import CorruptionError, HostError, SaveError, UserError
 
 __all__ = [
   "UserError",
@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 
+# Errors whose message is all that there is to say.
+_TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
 # Told in one line, for the user to make room or to take another place.
 _OF_THE_DISK = {
   errno.ENOSPC,
@@ -143,7 +145,7 @@ def run(main: Callable) -> int:
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   try:
     app.run(main, flags_parser=_parse)
-  except (UserError, HostError, FloatingPointError, KeyboardInterrupt) as error:
+  except (*_TOLD, KeyboardInterrupt) as error:
     return tell(error)
   except OSError as error:
     if error.errno not in _OF_THE_DISK:
@@ -160,7 +162,7 @@ def tell(error: BaseException) -> int:
       "interrupted; the same command goes on from the last save",
       130,
     )
-  elif isinstance(error, (UserError, HostError, FloatingPointError)):
+  elif isinstance(error, _TOLD):
     code = getattr(error, "code", 1)
   elif isinstance(error, OSError) and error.errno in _OF_THE_DISK:
     where = f"{error.filename}: " if error.filename else ""

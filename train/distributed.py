@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from train import roll_call, watch
@@ -209,6 +210,13 @@ def wait_for_all(what: str) -> None:
   """Returns once every process has called it; `what` names the moment."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
+
+
+def all_agree(yes: bool) -> bool:
+  """Whether every process says yes; all of them must call it."""
+  if jax.process_count() == 1:
+    return yes
+  return bool(multihost_utils.process_allgather(np.array(yes)).all())
 
 
 def fetch(tree: Any) -> Any:

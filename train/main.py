@@ -1,7 +1,8 @@
 """Trains what a config describes: `python -m train.main --config=… `.
 
 Resumes from the last checkpoint in --workdir. Exit codes: 0 done, 1 a run that
-went wrong, 2 bad arguments, 75 another process of the run was lost.
+went wrong, 2 bad arguments, 70 hardware that computes wrongly, 74 a checkpoint
+that cannot be written, 75 another process of the run was lost.
 """
 
 import os
@@ -38,6 +39,19 @@ flags.DEFINE_float(
   "watts",
   None,
   "Power of one device, for an estimate of energy where it cannot be read.",
+  lower_bound=0,
+)
+flags.DEFINE_bool(
+  "strict",
+  False,
+  "Refuses to go on where the last checkpoint is damaged, instead of going on "
+  "from the one before.",
+)
+flags.DEFINE_integer(
+  "check_determinism",
+  0,
+  "Every so many steps, takes a step twice and stops where the two differ: "
+  "hardware that computes wrongly. 0 never.",
   lower_bound=0,
 )
 
@@ -102,7 +116,13 @@ def _watched(run, trace):
     watts=FLAGS.watts or run.costs.watts,
   )
   started = goodput.process_start()
-  return run._replace(costs=costs, trace=trace, started=started)
+  return run._replace(
+    costs=costs,
+    trace=trace,
+    started=started,
+    strict=FLAGS.strict,
+    twice_every=FLAGS.check_determinism,
+  )
 
 
 def _describe(run, workdir) -> str:

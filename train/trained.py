@@ -23,11 +23,12 @@ class Trained(NamedTuple):
   step: int
 
 
-def load(workdir: str, step: int | None = None) -> Trained:
-  """The run of `workdir` at its last checkpoint, or that of `step`.
+def load(workdir: str, step: int | None = None, say=print) -> Trained:
+  """The run of `workdir` at its last whole checkpoint, or that of `step`.
 
   Neither its data nor the devices it was made on are needed, and whoever made
-  it is not trusted: its files hold no code, and lead nowhere else.
+  it is not trusted: its files hold no code, and lead nowhere else. `say` is
+  told of checkpoints that are damaged.
 
   Raises:
     UserError: there is no run in `workdir`, or a damaged one, or no such
@@ -46,10 +47,17 @@ def load(workdir: str, step: int | None = None) -> Trained:
   if not directory.is_dir():
     raise UserError(f"{workdir}: no checkpoint has been saved yet")
   manager = checkpoint.open_manager(str(directory))
-  step = manager.latest_step() if step is None else step
-  state, _ = checkpoint.restore(manager, abstract_state, step)
+  if step is not None:
+    found = checkpoint.restore(manager, abstract_state, step)
+  else:
+    found, damaged = checkpoint.restore_last(manager, abstract_state)
+    for _, reason in damaged:
+      say(f"damaged: {reason}")
   manager.close()
-  return Trained(parts, state, parts.learner.variables(state), step)
+  if found is None:
+    raise UserError(f"{workdir}: no checkpoint has been saved yet")
+  variables = parts.learner.variables(found.state)
+  return Trained(parts, found.state, variables, found.step)
 
 
 @contextlib.contextmanager

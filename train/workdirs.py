@@ -20,16 +20,19 @@ from train.errors import UserError
 _RESUMABLE = (
   "total_steps",
   "log_every_steps",
+  "log_examples",
   "evals",
   "checkpoint",
+  "recovery",
   "mesh",
   "sharding",
 )
 # No config is larger, or nested deeper.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
-_FOLDERS = ("checkpoints", "profile", "samples")
+_FOLDERS = ("checkpoints", "damaged", "profile", "samples")
 _FILES = ("config.json", "curves.png", "data.json", "goodput.jsonl")
-_FILES += ("metrics.jsonl", "tokenizer.json", "tokenizer.model")
+_FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
+_FILES += ("tokenizer.json", "tokenizer.model")
 # What an example holds; the first letters of NumPy's names.
 _NUMBERS = "biuf"
 
@@ -44,15 +47,20 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def claimed(
-  workdir: str | None, config: dict[str, Any], make: Callable[[], Any]
+  workdir: str | None,
+  config: dict[str, Any],
+  defaults: dict[str, Any],
+  make: Callable[[], Any],
 ) -> Any:
-  """What `make` makes of a workdir that is held for one run meanwhile.
+  """What `make` makes of a workdir that is held for one run.
 
-  Process 0 holds it, all wait; until what is made is gone, or the process.
+  Process 0 holds it, all wait: until `fit` has ended, or what is made is gone,
+  or the process is.
 
   Args:
-    workdir: or None, which holds nothing.
+    workdir: where the run lives; None holds nothing.
     config: complete.
+    defaults: what a config had where it was made before there was such a key.
     make: () -> loop.Run.
 
   Raises:
@@ -64,7 +72,7 @@ def claimed(
   lock = workdir_lock.hold(workdir) if distributed.first() else None
   try:
     if lock is not None:
-      _check(workdir, config)
+      _check(workdir, config, defaults)
     distributed.wait_for_all("the workdir is claimed")
     made = make()
   except BaseException:
@@ -72,8 +80,9 @@ def claimed(
       lock.release()
     raise
   if lock is not None:
+    # For one that is never fitted.
     weakref.finalize(made.init, lock.release)
-  return made
+  return made._replace(lock=lock)
 
 
 def check_links(workdir: str) -> None:
@@ -107,7 +116,7 @@ def check_links(workdir: str) -> None:
         raise UserError(f"{entry.path} is not a folder")
 
 
-def _check(workdir: str, config: dict[str, Any]) -> None:
+def _check(workdir, config, defaults) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
@@ -115,7 +124,8 @@ def _check(workdir: str, config: dict[str, Any]) -> None:
     for litter in path.glob("tokenizer.*"):
       litter.unlink()
     return
-  difference = _first_difference(read_config(workdir), config)
+  before = {**defaults, **read_config(workdir)}
+  difference = _first_difference(before, config)
   if difference is not None:
     raise UserError(
       f"{workdir} was made by another config: config.{difference}; take"

@@ -1,17 +1,66 @@
-"""The types of a config's own keys, before anything is built of them."""
+"""A config's own keys: which there are, their defaults and their types."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from train.errors import UserError
+from train.names import nearest
 
+REQUIRED = [
+  "total_steps",
+  "batch_size",
+  "task",
+  "model",
+  "learner",
+  "optimizer",
+  "data",
+]
+DEFAULTS: dict[str, Any] = {
+  "seed": 0,
+  "log_every_steps": 10,
+  "log_examples": False,
+  "evals": {},
+  "checkpoint": {},
+  "recovery": {},
+  "mesh": {"data": -1},
+  "sharding": [(".*", "model")],
+}
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
-_TABLES = (*_SECTIONS, "evals", "checkpoint", "mesh")
+_TABLES = (*_SECTIONS, "evals", "checkpoint", "recovery", "mesh")
 # key -> the least that makes sense
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
 # A key of config.evals becomes the names of files.
 _KEY = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config as plain dicts, its defaults filled in.
+
+  Raises:
+    UserError: a top-level key is missing, unknown or of a wrong type.
+  """
+  config = json.loads(json.dumps(plain(config)))
+  keys = [*REQUIRED, *DEFAULTS]
+  for key in config:
+    if key not in keys:
+      raise UserError(f"config.{key}: unknown{nearest(key, keys)}")
+  for key in REQUIRED:
+    if key not in config:
+      raise UserError(f"config.{key}: missing")
+  config = {**DEFAULTS, **config}
+  check(config)
+  return config
+
+
+def plain(config: Any) -> Any:
+  """ConfigDicts as dicts, tuples as lists: what JSON can hold."""
+  if hasattr(config, "items"):
+    return {key: plain(value) for key, value in config.items()}
+  if isinstance(config, (list, tuple)):
+    return [plain(value) for value in config]
+  return config
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -295,7 +295,7 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-  "verb", ["main", "evaluate", "generate", "plan", "doctor"]
+  "verb", ["main", "evaluate", "generate", "plan", "doctor", "inspect"]
 )
 def test_help_needs_nothing_heavy(verb):
   code = f"""

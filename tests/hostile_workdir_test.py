@@ -109,6 +109,7 @@ FACTS = [
   (("spec", "x"), ["44", "float32"]),
   (("spec", "x"), 4),
   (("batch_size",), 0),
+  (("batch_size",), 2**31),
   (("batch_size",), True),
   (("batch_size",), 1e30),
   (("num_classes",), 2**60),

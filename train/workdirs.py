@@ -33,6 +33,8 @@ _FOLDERS = ("checkpoints", "damaged", "profile", "samples")
 _FILES = ("config.json", "curves.png", "data.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("tokenizer.json", "tokenizer.model")
+# Of a batch, whose indices each process lists.
+_MOST_ROWS = 2**26
 # What an example holds; the first letters of NumPy's names.
 _NUMBERS = "biuf"
 
@@ -178,7 +180,8 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right = all(type(n) is int for n in [*counts, *sizes, classes or 1])
     right &= all(type(shape) is list for shape, _ in spec.values())
     right &= all(type(name) is str for _, name in spec.values())
-    right &= counts[0] >= 0 and counts[1] > 0 and min(sizes, default=0) >= 0
+    right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
+    right &= min(sizes, default=0) >= 0
     right &= classes is None or 0 < classes < 2**31
     # What no memory holds is no example either.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]

@@ -178,6 +178,10 @@ ARROWS = [
   ),
   ("train.parameter_rules", {"jax", "optax", "train.types", "train.names"}),
   ("train.schedules", {"jax", "optax", "train.names"}),
+  (
+    "train.run_data",
+    {"input_pipeline", "train.names", "train.sharding", "train.errors"},
+  ),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),

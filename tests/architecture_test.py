@@ -93,6 +93,7 @@ ARROWS = [
     {
       "jax",
       "train.types",
+      "train.errors",
       "train.sharding",
       "train.checkpoint",
       "train.distributed",

@@ -15,6 +15,7 @@ from train import (
   timing,
   types,
 )
+from train.errors import Preempted
 
 
 class Evaluation(NamedTuple):
@@ -41,6 +42,7 @@ class Run(NamedTuple):
   ledger: the file that goodput is kept in, over all starts; or None.
   started: Unix time at which the process began its work; None is now.
   trace: what is profiled.
+  stop: (updates dispatched) -> why to stop before the next one, or None.
   """
 
   learner: types.Learner
@@ -59,6 +61,7 @@ class Run(NamedTuple):
   ledger: str | None = None
   started: float | None = None
   trace: profile.Trace = profile.Trace()
+  stop: Callable[[int], str | None] = lambda step: None
 
 
 class Report(NamedTuple):
@@ -92,6 +95,7 @@ def fit(run: Run) -> Iterator[Report]:
     pending = None
     try:
       for step in range(start, run.total_steps + 1):
+        reason = run.stop(step)
         last = step == run.total_steps
         fresh = not (resumed and step == start)
         due = [
@@ -102,7 +106,7 @@ def fit(run: Run) -> Iterator[Report]:
         saving = (
           run.checkpoints is not None
           and fresh
-          and (last or _every(run.checkpoint_every, step))
+          and (last or reason or _every(run.checkpoint_every, step))
         )
         if pending is not None and (due or saving or last):
           yield from _read(run, clock, ledger, *pending)
@@ -121,6 +125,8 @@ def fit(run: Run) -> Iterator[Report]:
           ledger.note("save", step)
         if last:
           break
+        if reason is not None:
+          raise Preempted(reason, step)
         with clock.phase("report"):
           run.trace.before(step)
         with clock.waiting(pending):

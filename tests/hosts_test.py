@@ -1,20 +1,25 @@
 """A run of many processes is the run of one; none is left waiting."""
 
 import functools
-import json
-import os
-import pathlib
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import jax
 import numpy as np
 import pytest
+from many_processes import (
+  end,
+  flag_of,
+  free_address,
+  meet,
+  part,
+  rows,
+  start,
+  wait_until,
+)
 
 from configs import conv_fashion_mnist, lm_stdlib
 from input_pipeline import device, pipeline
@@ -24,13 +29,11 @@ from train import (
   loop,
   roll_call,
   sharding,
-  timing,
   trained,
   watch,
 )
 from train.errors import HostError, UserError
 
-ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 16
 FSDP = [[".*", "fsdp"]]
 # One run, on two meshes of eight devices; of the latter, each two of four
@@ -48,73 +51,6 @@ def language_model(mesh):
   config.evals.val.every_steps = STEPS // 2
   del config.evals.text
   return config
-
-
-def free_address() -> str:
-  with socket.create_server(("localhost", 0)) as server:
-    return f"localhost:{server.getsockname()[1]}"
-
-
-def flag_of(config, tmp_path) -> str:
-  """--config=… of a file that holds `config`."""
-  text = json.dumps(build.plain(config))
-  path = tmp_path / f"experiment_{abs(hash(text))}.py"
-  path.write_text(
-    "import json\nfrom ml_collections import ConfigDict\n"
-    f"def get_config():\n  return ConfigDict(json.loads({text!r}))\n"
-  )
-  return f"--config={path}"
-
-
-def start(processes: int, workdir, *flags, only=None, extra=None, xla=""):
-  """Processes of train.main with 8 devices between them."""
-  address = free_address()
-  count = 8 // processes
-  env = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={count} {xla}",
-  }
-  return [
-    subprocess.Popen(
-      [
-        sys.executable,
-        "-m",
-        "train.main",
-        f"--coordinator={address}",
-        f"--num_processes={processes}",
-        f"--process_id={i}",
-        f"--workdir={workdir}",
-        *flags,
-        *(extra or {}).get(i, ()),
-      ],
-      cwd=ROOT,
-      env=env,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(processes)
-    if only is None or i in only
-  ]
-
-
-def end(processes) -> list[tuple[int, str]]:
-  """(exit code, what was said) of each."""
-  try:
-    said = [p.communicate(timeout=300)[0] for p in processes]
-  finally:
-    for p in processes:
-      p.kill()
-  return [(p.returncode, s) for p, s in zip(processes, said, strict=True)]
-
-
-def rows(workdir) -> list[dict]:
-  """metrics.jsonl without what depends on the clock."""
-  return [
-    {k: v for k, v in json.loads(line).items() if k not in timing.CLOCK_KEYS}
-    for line in (workdir / "metrics.jsonl").read_text().splitlines()
-  ]
 
 
 # Gloo says from many threads how many peers each has, a part of the sentence at
@@ -246,33 +182,6 @@ def test_one_that_never_appears_is_named(tmp_path):
   assert time.monotonic() - began < 60
 
 
-def meet(count: int, wait=5.0, place_of=None):
-  """gather() of `count` processes, as threads: what each returns or raises."""
-  address = free_address()
-  found = {}
-
-  def one(i):
-    place = roll_call.Place(address, count, i)
-    place = place_of(place) if place_of else place
-    try:
-      found[i] = roll_call.gather(place, wait, lambda: {"service": "here"})
-    except (HostError, UserError) as error:
-      found[i] = error
-
-  threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join(timeout=30)
-  return found
-
-
-def part(*rolls):
-  for roll in rolls:
-    for peer in roll.peers:
-      peer.socket.close()
-
-
 def test_all_who_meet_know_each_other():
   for roll, told in meet(5).values():
     assert told["service"] == "here"
@@ -325,8 +234,9 @@ def test_contradictions_are_told_to_all():
   )
 
 
-def note(ends, i, line, code):
+def note(ends, i, line, code, stacks):
   """Stands for the end of process i."""
+  del stacks
   ends[i] = (line, code)
 
 
@@ -336,17 +246,10 @@ def watched(count: int, timeout=30.0):
   ends = {}
 
   watches = [
-    watch.Watch(met[i][0], timeout, functools.partial(note, ends, i))
+    watch.Watch(met[i][0], timeout, leave=functools.partial(note, ends, i))
     for i in range(count)
   ]
   return watches, ends
-
-
-def wait_until(condition, seconds=10):
-  deadline = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
 
 
 @pytest.mark.parametrize("teller", [0, 2])
@@ -365,7 +268,7 @@ def test_silence_is_noticed(silent):
   ends = {}
   began = time.monotonic()
   for i in set(range(3)) - {silent}:
-    watch.Watch(met[i][0], 2.0, functools.partial(note, ends, i))
+    watch.Watch(met[i][0], 2.0, leave=functools.partial(note, ends, i))
   wait_until(lambda: len(ends) == 2)
   part(met[silent][0])
   assert 2 <= time.monotonic() - began < 6

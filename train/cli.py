@@ -8,11 +8,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from train.errors import HostError, UserError
+from train.errors import HostError, Preempted, UserError
 
 __all__ = [
   "UserError",
@@ -60,11 +61,23 @@ def define_hosts() -> None:
     "others; one that dies is noticed at once.",
     1,
   )
+  flags.DEFINE_float(
+    "stall_timeout",
+    1800,
+    "Seconds without a step of any process, counted from the first one on, "
+    "after which all end; 0 is never. An evaluation, a save and a compilation "
+    "must each take less, also where one follows another.",
+    0,
+  )
 
 
 @contextlib.contextmanager
-def hosts() -> Iterator[None]:
-  """Inside, this process is one of those that the flags tell of."""
+def hosts() -> Iterator[Any]:
+  """Inside, this process is one of those that the flags tell of.
+
+  Yields:
+    The watch.Watch over them.
+  """
   from train import distributed
 
   values = flags.FLAGS
@@ -75,8 +88,9 @@ def hosts() -> Iterator[None]:
     values.wait_for_hosts,
   )
   wait, timeout = values.wait_for_hosts, values.host_timeout
-  with distributed.session(place, wait, timeout, tell):
-    yield
+  stall = values.stall_timeout
+  with distributed.session(place, wait, timeout, tell, stall) as watcher:
+    yield watcher
 
 
 def config_stem() -> str:
@@ -128,7 +142,13 @@ def run(main: Callable) -> int:
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   try:
     app.run(main, flags_parser=_parse)
-  except (UserError, HostError, FloatingPointError, KeyboardInterrupt) as error:
+  except (
+    UserError,
+    HostError,
+    FloatingPointError,
+    KeyboardInterrupt,
+    Preempted,
+  ) as error:
     return tell(error)
   return 0
 
@@ -136,6 +156,9 @@ def run(main: Callable) -> int:
 def tell(error: BaseException) -> int:
   """Prints an error, in one line where it is known; returns the exit code."""
   sys.stdout.flush()
+  if isinstance(error, Preempted):
+    print(error, file=sys.stderr)
+    return error.code
   if isinstance(error, KeyboardInterrupt):
     error, code = (
       "interrupted; the same command goes on from the last save",

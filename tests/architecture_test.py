@@ -38,7 +38,13 @@ ARROWS = [
   ("train.names", {"train.errors"}),
   ("train.workdirs", {"train.errors", "train.distributed"}),
   ("train.roll_call", {"train.errors"}),
-  ("train.watch", {"train.errors", "train.roll_call"}),
+  ("train.agreement", set()),
+  ("train.stall", {"train.roll_call"}),
+  ("train.preemption", {"train.errors", "train.agreement"}),
+  (
+    "train.watch",
+    {"train.errors", "train.roll_call", "train.agreement", "train.stall"},
+  ),
   (
     "train.distributed",
     {"jax", "numpy", "train.errors", "train.roll_call", "train.watch"},

@@ -37,6 +37,8 @@ _MASK_AND_INDEX: Spec = {
   "mask": ((), np.dtype(np.float32)),
   "index": ((), np.dtype(np.int32)),
 }
+# Positions that are ordered at once.
+_ORDERED = 1024
 
 
 class Data(NamedTuple):
@@ -160,9 +162,18 @@ def train(
     local = order.host_rows(batch_size, host_index, host_count)
     ordered = mixture_lib.orderer(lengths, weights, seed, shuffle)
 
-    @functools.lru_cache(maxsize=4)  # asked for twice a batch
+    # Many steps at once: NumPy's calls cost more than the work in them.
+    steps = max(1, _ORDERED // len(local))
+
+    @functools.lru_cache(maxsize=4)
+    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
+      step_S1 = number * steps + np.arange(steps)[:, None]
+      found = ordered((step_S1 * batch_size + local).reshape(-1))
+      return tuple(x.reshape(steps, -1) for x in found)
+
     def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
-      return ordered(step * batch_size + local)
+      indices, keys = block(step // steps)
+      return indices[step % steps], keys[step % steps]
 
   plan = Plan(rows, None, len(local))
   return _data(examples, plan, ops, batch_size)

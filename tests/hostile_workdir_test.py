@@ -21,7 +21,7 @@ from train import (
   workdirs,
   writer,
 )
-from train.errors import UserError
+from train.errors import SaveError, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = [
@@ -167,7 +167,7 @@ def test_a_large_file_is_not_read(workdir, tmp_path):
   code = """
 import resource, sys
 from train import json_lines, workdirs
-from train.errors import UserError
+from train.errors import SaveError, UserError
 from input_pipeline import tokenizer
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for read in (
@@ -483,7 +483,7 @@ sys.exit(cli.run(main.main))
     capture_output=True,
     text=True,
   )
-  assert done.returncode in (1, 2), done.stderr
+  assert done.returncode == SaveError.code, done.stderr
   assert "Traceback" not in done.stderr
   last = done.stderr.splitlines()[-1]
   assert last.startswith("error: ") and "File too large" in last

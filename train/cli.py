@@ -9,11 +9,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from train.errors import CorruptionError, HostError, SaveError, UserError
+from train.errors import (
+  CorruptionError,
+  HostError,
+  Preempted,
+  SaveError,
+  UserError,
+)
 
 __all__ = [
   "UserError",
@@ -28,8 +35,8 @@ __all__ = [
 
 # Errors whose message is all that there is to say.
 _TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
-# Told in one line, for the user to make room or to take another place.
-_OF_THE_DISK = {
+# What writing meets where there is no room, no leave or no disk.
+_NO_ROOM = (
   errno.ENOSPC,
   errno.EDQUOT,
   errno.EFBIG,
@@ -38,8 +45,7 @@ _OF_THE_DISK = {
   errno.EPERM,
   errno.EIO,
   errno.ESTALE,
-  errno.EMFILE,
-}
+)
 
 
 def define_config() -> None:
@@ -77,11 +83,23 @@ def define_hosts() -> None:
     "others; one that dies is noticed at once.",
     1,
   )
+  flags.DEFINE_float(
+    "stall_timeout",
+    1800,
+    "Seconds without a step of any process, counted from the first one on, "
+    "after which all end; 0 is never. An evaluation, a save and a compilation "
+    "must each take less, also where one follows another.",
+    0,
+  )
 
 
 @contextlib.contextmanager
-def hosts() -> Iterator[None]:
-  """Inside, this process is one of those that the flags tell of."""
+def hosts() -> Iterator[Any]:
+  """Inside, this process is one of those that the flags tell of.
+
+  Yields:
+    The watch.Watch over them.
+  """
   from train import distributed
 
   values = flags.FLAGS
@@ -92,8 +110,9 @@ def hosts() -> Iterator[None]:
     values.wait_for_hosts,
   )
   wait, timeout = values.wait_for_hosts, values.host_timeout
-  with distributed.session(place, wait, timeout, tell):
-    yield
+  stall = values.stall_timeout
+  with distributed.session(place, wait, timeout, tell, stall) as watcher:
+    yield watcher
 
 
 def config_stem() -> str:
@@ -146,10 +165,10 @@ def run(main: Callable) -> int:
   sys.excepthook = _unless_late
   try:
     app.run(main, flags_parser=_parse)
-  except (*_TOLD, KeyboardInterrupt) as error:
+  except (*_TOLD, Preempted, KeyboardInterrupt) as error:
     return tell(error)
   except OSError as error:
-    if error.errno not in _OF_THE_DISK:
+    if error.errno not in _NO_ROOM:
       raise
     return tell(error)
   return 0
@@ -168,6 +187,9 @@ def _unless_late(kind, error, trace) -> None:
 def tell(error: BaseException) -> int:
   """Prints an error, in one line where it is known; returns the exit code."""
   sys.stdout.flush()
+  if isinstance(error, Preempted):
+    print(error, file=sys.stderr)
+    return error.code
   if isinstance(error, KeyboardInterrupt):
     error, code = (
       "interrupted; the same command goes on from the last save",
@@ -175,9 +197,9 @@ def tell(error: BaseException) -> int:
     )
   elif isinstance(error, _TOLD):
     code = getattr(error, "code", 1)
-  elif isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+  elif isinstance(error, OSError) and error.errno in _NO_ROOM:
     where = f"{error.filename}: " if error.filename else ""
-    error, code = f"{where}{error.strerror}", 1
+    error, code = f"{where}{error.strerror}", SaveError.code
   else:
     traceback.print_exception(error)
     return 1

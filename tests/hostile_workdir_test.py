@@ -102,6 +102,7 @@ def test_a_config_that_no_run_was_made_of(keys, value, said, workdir):
 FACTS = [
   (("spec",), [1]),
   (("spec", "x"), [[4], "O"]),
+  (("spec", "x"), [[4], "float64"]),
   (("spec", "x"), [[4], ["a", "i4"]]),
   (("spec", "x"), [[4], "(1000000000,)f4"]),
   (("spec", "x"), [[-4], "float32"]),

@@ -35,7 +35,7 @@ _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("tokenizer.json", "tokenizer.model")
 # Of a batch, whose indices each process lists.
 _MOST_ROWS = 2**26
-# What an example holds; the first letters of NumPy's names.
+# What an example holds, by NumPy's letters; in 32 bits at most.
 _NUMBERS = "biuf"
 
 
@@ -176,7 +176,7 @@ def read_facts(workdir: str) -> dict[str, Any]:
     classes, spec = facts["num_classes"], facts["spec"]
     counts = [facts["num_examples"], facts["batch_size"]]
     sizes = [d for shape, _ in spec.values() for d in shape]
-    kinds = [np.dtype(name).kind for _, name in spec.values()]
+    kinds = [np.dtype(name) for _, name in spec.values()]
     right = all(type(n) is int for n in [*counts, *sizes, classes or 1])
     right &= all(type(shape) is list for shape, _ in spec.values())
     right &= all(type(name) is str for _, name in spec.values())
@@ -185,7 +185,9 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right &= classes is None or 0 < classes < 2**31
     # What no memory holds is no example either.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
-    right &= max(whole, default=0) < 2**40 and set(kinds) <= set(_NUMBERS)
+    right &= max(whole, default=0) < 2**40 and all(
+      kind.kind in _NUMBERS and kind.itemsize <= 4 for kind in kinds
+    )
   except (LookupError, TypeError, ValueError, AttributeError, SyntaxError) as e:
     what = f"{type(e).__name__}: {e}"
     raise UserError(f"{path}: damaged: {what[:200]}") from e

@@ -20,8 +20,15 @@ from train.types import PyTree
 def of(tree: PyTree) -> dict[str, str]:
   """{path of a leaf: 16 hexadecimal digits}; every process must call it."""
   leaves = named(tree)
-  # A program a shape: one of all leaves takes a CPU's compiler seconds.
-  found = jax.device_get([_digest(_numbers(leaf)) for _, leaf in leaves])
+  # A program a shape: one of all leaves takes a CPU's compiler seconds. There
+  # one runs at a time: many in flight may wait for each other's threads.
+  serial = jax.default_backend() == "cpu"
+  found = []
+  for _, leaf in leaves:
+    found.append(_digest(_numbers(leaf)))
+    if serial:
+      found[-1].block_until_ready()
+  found = jax.device_get(found)
   return {
     path: "".join(f"{int(part):08x}" for part in digest)
     for (path, _), digest in zip(leaves, found, strict=True)

@@ -282,6 +282,8 @@ ROWS = [
   b'{"time": 1, "event": "beat", "seconds": {"lunch": 1}}',
   b'{"time": 1, "event": "beat", "seconds": {"step": "1"}}',
   b'{"time": 1, "event": "save", "step": null}',
+  b'{"time": 1, "event": "save"}',
+  b'{"time": 1, "event": "resume"}',
   b'{"time": 1, "event": "save", "step": [2]}',
   b'{"time": 1, "event": "beat", "energy_kwh": {}}',
   b"x" * 2**21,

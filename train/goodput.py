@@ -115,7 +115,9 @@ def _is_row(row: dict[str, Any]) -> bool:
   if not set(seconds) <= set(timing.PHASES):
     return False
   figures += seconds.values()
-  # An event without a step has none, or null.
+  if event == "resume" and "step" not in row:
+    return False
+  # An event without a step has none, or null; so has a resume from nothing.
   stepped = json_lines.count(step) or (step is None and event != "save")
   return stepped and all(
     json_lines.number(x) and math.isfinite(x) for x in figures

@@ -176,7 +176,7 @@ def read_facts(workdir: str) -> dict[str, Any]:
     classes, spec = facts["num_classes"], facts["spec"]
     counts = [facts["num_examples"], facts["batch_size"]]
     sizes = [d for shape, _ in spec.values() for d in shape]
-    kinds = [np.dtype(name) for _, name in spec.values()]
+    types = [np.dtype(name) for _, name in spec.values()]
     right = all(type(n) is int for n in [*counts, *sizes, classes or 1])
     right &= all(type(shape) is list for shape, _ in spec.values())
     right &= all(type(name) is str for _, name in spec.values())
@@ -186,7 +186,7 @@ def read_facts(workdir: str) -> dict[str, Any]:
     # What no memory holds is no example either.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
     right &= max(whole, default=0) < 2**40 and all(
-      kind.kind in _NUMBERS and kind.itemsize <= 4 for kind in kinds
+      t.kind in _NUMBERS and t.itemsize <= 4 for t in types
     )
   except (LookupError, TypeError, ValueError, AttributeError, SyntaxError) as e:
     what = f"{type(e).__name__}: {e}"

@@ -162,7 +162,7 @@ def run(main: Callable) -> int:
   """Runs `main`; what a user can mend becomes one line and exit code 2."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   warnings.filterwarnings("ignore", category=DeprecationWarning)
-  sys.excepthook = _unless_late
+  sys.unraisablehook = _unless_late
   try:
     app.run(main, flags_parser=_parse)
   except (*_TOLD, Preempted, KeyboardInterrupt) as error:
@@ -174,14 +174,14 @@ def run(main: Callable) -> int:
   return 0
 
 
-def _unless_late(kind, error, trace) -> None:
+def _unless_late(unraisable) -> None:
   """The usual hook, but for what comes after a read that has failed.
 
   When one array of a checkpoint cannot be read, Orbax ends its event loop, and
   the readers of the others print that they cannot reach it.
   """
-  if str(error) != "Event loop is closed":
-    sys.__excepthook__(kind, error, trace)
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def tell(error: BaseException) -> int:

@@ -14,7 +14,7 @@ from configs import (
   linear_regression,
   lm_stdlib,
 )
-from train import build, loop, skips, timing, trained, twice
+from train import build, config_keys, loop, skips, timing, trained, twice
 from train.errors import CorruptionError
 
 STEPS, BATCH = 40, 8
@@ -34,7 +34,7 @@ def table(tmp_path, bad: dict[int, float]) -> str:
 
 
 def config_of(source: str, **recovery):
-  config = build.plain(linear_regression.get_config("smoke"))
+  config = config_keys.plain(linear_regression.get_config("smoke"))
   return {
     **config,
     "total_steps": STEPS,
@@ -71,7 +71,7 @@ def same(a, b):
 
 
 def experiment(name, learner=None):
-  config = build.plain(
+  config = config_keys.plain(
     {
       "lm": lm_stdlib,
       "conv": conv_fashion_mnist,

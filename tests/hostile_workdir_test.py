@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import pathlib
-import resource
 import shutil
 import subprocess
 import sys
@@ -572,10 +571,10 @@ def test_nothing_runs_code_that_a_file_holds():
   assert not wrong
 
 
-def test_some_hundred_files_spoiled_at_random(tmp_path):
+def test_files_spoiled_at_random(tmp_path):
   """The same as benchmarks/fuzz_workdir.py does by thousands."""
   done = subprocess.run(
-    [sys.executable, "benchmarks/fuzz_workdir.py", "--files=300"],
+    [sys.executable, "benchmarks/fuzz_workdir.py", "--files=150"],
     cwd=ROOT,
     env={
       **os.environ,
@@ -585,7 +584,6 @@ def test_some_hundred_files_spoiled_at_random(tmp_path):
     },
     capture_output=True,
     text=True,
-    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
   )
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
   counts = [
@@ -594,5 +592,5 @@ def test_some_hundred_files_spoiled_at_random(tmp_path):
     if line.startswith(("config.", "data.", "goodput.", "metrics.", "token"))
   ]
   tried, accepted, refused, failed = map(sum, zip(*counts, strict=True))
-  assert (tried, failed) == (300, 0)
-  assert min(accepted, refused) > 30
+  assert (tried, failed) == (150, 0)
+  assert min(accepted, refused) > 15

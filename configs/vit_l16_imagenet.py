@@ -3,7 +3,7 @@
 The supervised baseline of the masked autoencoder's paper, without its CutMix
 and stochastic depth. Expected: less than its 82.6 % of the validation images.
 Not measured here.
-By train.plan, v5e:8x8: 2.6 GB a chip, at most 21,300 images/s.
+By train.plan, v5e:8x8: 1.9 GB a chip, at most 21,300 images/s.
 
 python -m train.main --config=configs/vit_l16_imagenet.py
 """

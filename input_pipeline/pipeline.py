@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import order
+from input_pipeline import bad_records, order
 from input_pipeline.source import Source, open_source
 from input_pipeline.token_file import token_file
 from input_pipeline.tokenizer import Tokenizer, get_tokenizer
@@ -39,6 +39,8 @@ class Data(NamedTuple):
     step on; endless for training, one pass for evaluation.
   batch_size: of the global batch.
   note: a line worth telling, or "".
+  skipped: () -> the records that this process has skipped so far.
+  news: () -> a line on the first of them, told once, or "".
   """
 
   spec: Spec
@@ -48,12 +50,15 @@ class Data(NamedTuple):
   batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
   batch_size: int
   note: str = ""
+  skipped: Callable[[], bad_records.Skipped] = bad_records.Tally().skipped
+  news: Callable[[], str] = bad_records.Tally().news
 
 
 class Examples(NamedTuple):
   """What batches are gathered from.
 
-  read: (int64 [n]) -> {field: array [n, ...]}.
+  read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
+  tally: counts bad records, and holds the policy.
   """
 
   length: int
@@ -62,6 +67,7 @@ class Examples(NamedTuple):
   num_classes: int | None = None
   tokenizer: Tokenizer | None = None
   note: str = ""
+  tally: bad_records.Tally = bad_records.Tally()
 
 
 class Plan(NamedTuple):
@@ -94,6 +100,9 @@ def train(
   host_count: int = 1,
   workdir: str | None = None,
   multiple_of: int = 1,
+  on_bad_record: str = "stop",
+  max_bad_share: float = 0.01,
+  max_record_bytes: int = 2**28,
 ) -> Data:
   """Endless batches: batch = f(arguments, step).
 
@@ -113,12 +122,24 @@ def train(
     host_count: how many shares there are.
     workdir: where a tokenizer learned from the data is kept.
     multiple_of: "all" is padded to a multiple of it.
+    on_bad_record: "stop" at the first, or "skip"; see bad_records.py.
+    max_bad_share: of the records read so far; more are refused.
+    max_record_bytes: what is larger is a bad record.
 
   Raises:
     ValueError: one line that names what is wrong.
   """
+  policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   examples = _examples(
-    source, split, tokenizer, seq_len, text_key, cache_dir, workdir, False
+    source,
+    split,
+    tokenizer,
+    seq_len,
+    text_key,
+    cache_dir,
+    workdir,
+    False,
+    policy,
   )
   n = examples.length
   if batch_size == "all":
@@ -157,6 +178,9 @@ def evaluation(
   host_index: int | Sequence[int] = 0,
   host_count: int = 1,
   workdir: str | None = None,
+  on_bad_record: str = "stop",
+  max_bad_share: float = 0.01,
+  max_record_bytes: int = 2**28,
 ) -> Data:
   """One pass in order, each example once, padded to whole batches.
 
@@ -165,8 +189,17 @@ def evaluation(
   arguments are those of `train`.
   """
   _check_batch_size(batch_size)
+  policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   examples = _examples(
-    source, split, tokenizer, seq_len, text_key, cache_dir, workdir, True
+    source,
+    split,
+    tokenizer,
+    seq_len,
+    text_key,
+    cache_dir,
+    workdir,
+    True,
+    policy,
   )
   local = order.host_rows(batch_size, host_index, host_count)
 
@@ -186,9 +219,10 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _examples(
-  uri, split, tokenizer, seq_len, text_key, cache_dir, workdir, partial
+  uri, split, tokenizer, seq_len, text_key, cache_dir, workdir, partial, policy
 ) -> Examples:
-  source = open_source(uri, split)
+  source = open_source(uri, split, policy)
+  tally = bad_records.Tally(policy)
   if tokenizer is None:
     return Examples(
       source.length,
@@ -196,11 +230,17 @@ def _examples(
       source.name,
       source.num_classes,
       note=source.note,
+      tally=tally,
     )
   if not isinstance(seq_len, int) or seq_len < 1:
     raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
   learned = get_tokenizer(
-    tokenizer, uri, text_key=text_key, cache_dir=cache_dir, workdir=workdir
+    tokenizer,
+    uri,
+    text_key=text_key,
+    cache_dir=cache_dir,
+    workdir=workdir,
+    policy=policy,
   )
   tokens = token_file(
     source,
@@ -209,8 +249,11 @@ def _examples(
     split=split,
     text_key=text_key,
     cache_dir=cache_dir,
+    tally=tally,
   )
-  return _windows(source, tokens, learned, seq_len, partial, f"{uri} {split}")
+  title = f"{uri} {split}"
+  windows = _windows(source, tokens, learned, seq_len, partial, title)
+  return windows._replace(tally=tally)
 
 
 def _windows(
@@ -271,7 +314,7 @@ def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
 
     fields, stream = pipeline_tf.stream(examples, plan, ops)
   else:
-    sample = examples.read(np.zeros(1, np.int64))
+    sample = bad_records.first_readable(examples, examples.tally.policy)
     fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
     encoded = sample.get("image", np.zeros(0)).dtype == object
     if not fields or encoded:
@@ -282,10 +325,12 @@ def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
         "set a tokenizer or ops"
       )
 
+    read = bad_records.reader(examples, sample, fields)
+
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric(examples.read(plan.rows(step)[0]))
+        yield numeric(read(plan.rows(step)[0]))
         step += 1
 
   spec = {**_MASK_AND_INDEX, **fields}
@@ -308,6 +353,8 @@ def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
     batches,
     batch_size,
     examples.note,
+    examples.tally.skipped,
+    examples.tally.news,
   )
 
 
@@ -315,8 +362,9 @@ def _padded(
   rows: dict[str, np.ndarray], indices: np.ndarray, spec: Spec, size: int
 ) -> dict[str, np.ndarray]:
   real = len(indices)
+  kept = rows.pop(bad_records.KEPT, True)
   rows = {"mask": np.ones(real, np.float32), **rows}
-  rows["index"] = indices.astype(np.int32)
+  rows["index"] = np.where(kept, indices, -1).astype(np.int32)
   batch = {}
   for name, (shape, dtype) in spec.items():
     if real == size:

@@ -13,12 +13,14 @@ import json
 import os
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline.source import Source, open_source
+from input_pipeline.bad_records import Policy, identify
+from input_pipeline.documents import texts
+from input_pipeline.source import open_source
 
 # What a tokenizer is learned from at most: the first lines of the split.
 _MAX_LINES = 2_000_000
@@ -77,12 +79,14 @@ def get_tokenizer(
   text_key: str = "text",
   cache_dir: str | None = None,
   workdir: str | None = None,
+  policy: Policy = Policy(),
 ) -> Tokenizer:
   """The tokenizer that a string names.
 
   What is learned from the data (char, a trained sentencepiece) is kept in
   `cache_dir` and in `workdir`; where `workdir` already holds one, that is
-  loaded, so that a finished run needs neither the data nor the cache.
+  loaded, so that a finished run needs neither the data nor the cache. Records
+  that the policy skips are not learned from.
 
   Raises:
     ValueError: the string, or the file it names, is not a tokenizer.
@@ -91,13 +95,13 @@ def get_tokenizer(
     return _byte()
   if spec == "char":
     name, load = "tokenizer.json", _char
-    build = functools.partial(_characters, uri, text_key)
+    build = functools.partial(_characters, uri, text_key, policy)
   elif spec.startswith("sentencepiece:"):
     name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
     build = functools.partial(_read, spec.partition(":")[2])
   elif spec.partition("?")[0] == "sentencepiece":
     name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
-    build = functools.partial(_train, spec, uri, text_key, cache_dir)
+    build = functools.partial(_train, spec, uri, text_key, cache_dir, policy)
   else:
     raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
   path = os.path.join(workdir, name) if workdir else None
@@ -115,20 +119,6 @@ def _read(path: str) -> bytes:
       return file.read()
   except OSError as error:
     raise ValueError(f"tokenizer {path}: {error.strerror}") from None
-
-
-def texts(source: Source, text_key: str, uri: str) -> Iterator[str | bytes]:
-  """The documents of a source, in order."""
-  for start in range(0, source.length, 64):
-    stop = min(start + 64, source.length)
-    examples = source.read(np.arange(start, stop))
-    if text_key not in examples:
-      raise ValueError(
-        f"{uri} has no field {text_key!r}; valid: {', '.join(examples)}"
-      )
-    if examples[text_key].dtype != object:
-      raise ValueError(f"{uri}: the field {text_key!r} is not text")
-    yield from examples[text_key]
 
 
 def _utf8(text: str | bytes) -> bytes:
@@ -153,11 +143,11 @@ def _codepoints(text: str | bytes) -> np.ndarray:
   return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def _characters(uri: str, text_key: str) -> bytes:
+def _characters(uri: str, text_key: str, policy: Policy) -> bytes:
   """The JSON of the sorted set of the characters of all of a source."""
-  source = open_source(uri, "all")
+  source = open_source(uri, "all", policy)
   found = np.zeros(0, np.uint32)
-  for text in texts(source, text_key, uri):
+  for text in texts(source, text_key, uri, policy):
     found = np.union1d(found, _codepoints(text))
   characters = "".join(chr(c) for c in found)
   return json.dumps({"characters": characters}, ensure_ascii=False).encode()
@@ -200,7 +190,9 @@ def _import_sentencepiece():
   return sentencepiece
 
 
-def _train(spec: str, uri: str, text_key: str, cache_dir: str | None) -> bytes:
+def _train(
+  spec: str, uri: str, text_key: str, cache_dir: str | None, policy: Policy
+) -> bytes:
   """The trained model, from the cache where it is there."""
   options = {"vocab_size": "8000", "model_type": "unigram"}
   for key, value in urllib.parse.parse_qsl(spec.partition("?")[2]):
@@ -213,26 +205,22 @@ def _train(spec: str, uri: str, text_key: str, cache_dir: str | None) -> bytes:
     raise ValueError(f"tokenizer {spec!r}: vocab_size is not a count")
   if options["model_type"] not in ("unigram", "bpe"):
     raise ValueError(f"tokenizer {spec!r}: model_type is unigram or bpe")
-  source = open_source(uri, "train")
-  identity = json.dumps([uri, text_key, source.fingerprint, options])
-  digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
+  source = open_source(uri, "train", policy)
+  identity = [uri, text_key, source.fingerprint, options, *identify(policy)]
+  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
   path = os.path.join(cache_folder(cache_dir), f"{digest}.model")
   if not os.path.exists(path):
-    write_atomically(path, [_fit(spec, source, uri, text_key, options)])
+    found = texts(source, text_key, uri, policy)
+    write_atomically(path, [_fit(spec, uri, found, options)])
   return _read(path)
 
 
 def _fit(
-  spec: str, source: Source, uri: str, text_key: str, options: dict[str, str]
+  spec: str, uri: str, documents: Iterable[str], options: dict[str, str]
 ) -> bytes:
   sentencepiece = _import_sentencepiece()
   model = io.BytesIO()
-  lines = (
-    line
-    for text in texts(source, text_key, uri)
-    for line in _utf8(text).decode("utf-8").splitlines()
-    if line
-  )
+  lines = (line for text in documents for line in text.splitlines() if line)
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=itertools.islice(lines, _MAX_LINES),

@@ -428,8 +428,8 @@ def test_a_process_reads_its_own_slice(monkeypatch, axes, processes, expected):
   read = []
   opened = pipeline.open_source
 
-  def counted(uri, split):
-    source = opened(uri, split)
+  def counted(uri, split, policy):
+    source = opened(uri, split, policy)
 
     def reader(indices):
       read.extend(indices)

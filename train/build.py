@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import device, pipeline
+from input_pipeline import bad_records, device, pipeline
 from train import (
   checkpoint,
   costs,
@@ -210,7 +210,8 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
 
   def batches(first_step):
-    return _placed(parts.data.batches(first_step), "config.data", parts.mesh)
+    stream = bad_records.telling(parts.data, first_step, say)
+    return _placed(stream, "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -360,7 +361,9 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
 
   context = types.EvalContext(
     task=parts.task,
-    batches=lambda: _placed(data.batches(0), where, parts.mesh),
+    batches=lambda: _placed(
+      bad_records.telling(data, 0, say, f"{key}: "), where, parts.mesh
+    ),
     decode=words.decode if words else None,
     encode=words.encode if words else None,
     num_classes=parts.data.num_classes,

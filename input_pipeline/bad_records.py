@@ -236,8 +236,11 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
     )
   if not np.can_cast(leaf.dtype, like.dtype, "safe"):
     raise ValueError(f"the field {field!r} is {leaf.dtype}, not {like.dtype}")
-  if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-    raise ValueError(f"the field {field!r} holds a number that is not finite")
+  if leaf.dtype.kind == "f":
+    with np.errstate(over="ignore"):
+      finite = np.isfinite(leaf.astype(np.float32, copy=False)).all()
+    if not finite:
+      raise ValueError(f"the field {field!r} is not finite in float32")
   return leaf.astype(like.dtype, copy=False)
 
 

@@ -223,7 +223,7 @@ def _column(values: list) -> np.ndarray:
       leaves = np.array(values, object)
     except ValueError:
       return strings(values)
-    if {type(leaf) for leaf in leaves.flat} <= {int, float, bool}:
+    if set(map(type, leaves.reshape(-1))) <= {int, float, bool}:
       array = np.array(values)
       if array.dtype.kind in "biuf":
         return array

@@ -16,6 +16,8 @@ import pytest
 from input_pipeline import bad_records, pipeline, pipeline_tf
 from input_pipeline.bad_records import Policy, Skipped, Tally
 from input_pipeline.source import open_source
+from train import workdirs
+from train.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 OPS = "decode|random_crop(6, pad=2)|flip|noise(5)|scale(-1, 1)"
@@ -606,6 +608,21 @@ def test_a_tfds_shard_that_is_gone(tmp_path):
     count = data.skipped().count
     assert 5 < count < 15 and kept.sum() == 30 - count
     np.testing.assert_array_equal(batch["x"][kept], whole["x"][kept])
+
+
+def test_a_run_that_was_stopped_goes_on_with_another_policy(tmp_path):
+  config = dict(data=dict(source="x:", max_record_bytes=9), seed=0)
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  patient = dict(on_bad_record="skip", max_bad_share=0.1)
+  workdirs.claim(
+    str(tmp_path), {**config, "data": {**config["data"], **patient}}
+  )
+  # What is a bad record is part of what is learned.
+  larger = {**config["data"], "max_record_bytes": 10}
+  with pytest.raises(UserError, match=r"config\.data\.max_record_bytes"):
+    workdirs.claim(str(tmp_path), {**config, "data": larger})
+  with pytest.raises(UserError, match=r"config\.on_bad_record"):
+    workdirs.claim(str(tmp_path), {**config, "on_bad_record": "skip"})
 
 
 def main(*arguments):

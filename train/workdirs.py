@@ -9,7 +9,7 @@ from train import distributed
 from train.errors import UserError
 
 # What may differ when a run goes on: how far, how often and on which devices,
-# but never what is learned.
+# and whether it goes on past a bad record, but never what is learned.
 _RESUMABLE = (
   "total_steps",
   "log_every_steps",
@@ -17,6 +17,8 @@ _RESUMABLE = (
   "checkpoint",
   "mesh",
   "sharding",
+  "data.on_bad_record",
+  "data.max_bad_share",
 )
 
 
@@ -110,7 +112,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 def _first_difference(before, after, prefix="") -> str | None:
   for key in sorted(set(before) | set(after)):
-    if not prefix and key in _RESUMABLE:
+    if f"{prefix}{key}" in _RESUMABLE:
       continue
     old, new = before.get(key), after.get(key)
     if isinstance(old, dict) and isinstance(new, dict):

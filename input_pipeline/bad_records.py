@@ -129,9 +129,12 @@ class Tally:
     self._check()
 
   def load(self, skipped: Skipped, first: str) -> None:
-    """Takes over what was counted before; raises as `add` does."""
+    """Adds what was counted at another time; raises as `add` does."""
     with self._lock:
-      self._skipped, self._first = skipped, first
+      count, read, names = self._skipped
+      names = tuple(dict.fromkeys((*names, *skipped.names)))[:_FEW]
+      self._skipped = Skipped(count + skipped.count, read + skipped.read, names)
+      self._first = self._first or first
     self._check()
 
   def skipped(self) -> Skipped:

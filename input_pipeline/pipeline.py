@@ -8,19 +8,25 @@ left out.
 Language modelling: a source with a tokenizer gives windows of tokens,
 {"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
 "bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` one
-token on and `bytes` counts the UTF-8 bytes of the window's targets.
+token on and `bytes` counts the UTF-8 bytes of the window's targets. With
+`packing` they are rows of whole documents instead, with two leaves more,
+"segments" and "positions", int32 [B, T]; see packing.py.
+
+A mixture of several data sets is one of their examples, in an order of its
+own; see mixture.py. "index" then counts through them, one after another.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from input_pipeline import bad_records, order
-from input_pipeline.source import Source, open_source
-from input_pipeline.token_file import token_file
-from input_pipeline.tokenizer import Tokenizer, get_tokenizer
+from input_pipeline import components as components_lib
+from input_pipeline import mixture as mixture_lib
+from input_pipeline.examples import Examples, of_parts
+from input_pipeline.tokenizer import Tokenizer
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -28,13 +34,16 @@ _MASK_AND_INDEX: Spec = {
   "mask": ((), np.dtype(np.float32)),
   "index": ((), np.dtype(np.int32)),
 }
+# Positions that are ordered at once.
+_ORDERED = 1024
 
 
 class Data(NamedTuple):
   """A stream of batches and what is known of it.
 
   spec: {leaf: (shape without the batch axis, dtype)}.
-  num_examples: in one epoch; windows, where there is a tokenizer.
+  num_examples: in one epoch, of all components; windows or packed rows, where
+    there is a tokenizer.
   batches: (first_step) -> this host's rows of each global batch from that
     step on; endless for training, one pass for evaluation.
   batch_size: of the global batch.
@@ -54,22 +63,6 @@ class Data(NamedTuple):
   news: Callable[[], str] = bad_records.Tally().news
 
 
-class Examples(NamedTuple):
-  """What batches are gathered from.
-
-  read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
-  tally: counts bad records, and holds the policy.
-  """
-
-  length: int
-  read: Callable[[np.ndarray], dict[str, np.ndarray]]
-  name: Callable[[int], str]
-  num_classes: int | None = None
-  tokenizer: Tokenizer | None = None
-  note: str = ""
-  tally: bad_records.Tally = bad_records.Tally()
-
-
 class Plan(NamedTuple):
   """Which examples are this host's rows, by step.
 
@@ -86,11 +79,14 @@ class Plan(NamedTuple):
 
 def train(
   *,
-  source: str,
+  source: str | None = None,
+  mixture: Sequence[Mapping] | None = None,
+  temperature: float | None = None,
   split: str = "train",
   ops: str = "",
   tokenizer: str | None = None,
   seq_len: int | None = None,
+  packing: bool = False,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int | str,
@@ -108,10 +104,15 @@ def train(
 
   Args:
     source: URI; see source.py.
+    mixture: in its place, [dict(source=URI, weight=2.0), ...]; a component may
+      have a `split` and a `text_key` of its own. See mixture.whole_weights
+      for the shares without weights.
+    temperature: of the shares of a mixture without weights.
     split: TFDS's language.
     ops: see ops.py; "" for none.
     tokenizer: see tokenizer.py; with it the examples are windows of tokens.
     seq_len: T, the tokens of a window.
+    packing: rows of whole documents in place of windows.
     text_key: the field that is tokenized.
     cache_dir: of tokens; by default $TESSERA_CACHE or ~/.cache/tessera.
     batch_size: of the global batch, or "all": each batch is the whole split,
@@ -130,19 +131,18 @@ def train(
     ValueError: one line that names what is wrong.
   """
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
-  examples = _examples(
-    source,
-    split,
-    tokenizer,
-    seq_len,
-    text_key,
-    cache_dir,
-    workdir,
-    False,
-    policy,
+  parts = components_lib.parts(source, mixture, split, text_key)
+  components = of_parts(
+    parts, tokenizer, seq_len, packing, cache_dir, workdir, False, policy
   )
+  examples = components_lib.joined(components, [str(part) for part in parts])
+  given = [part.weight for part in parts]
+  lengths = [each.length for each in components]
+  weights = mixture_lib.whole_weights(given, lengths, temperature)
   n = examples.length
   if batch_size == "all":
+    if temperature is not None or None not in given:
+      raise ValueError("batch_size 'all' has every example once: no weights")
     batch_size = -(-n // multiple_of) * multiple_of
     local = order.host_rows(batch_size, host_index, host_count)
     whole = local[local < n]
@@ -154,12 +154,20 @@ def train(
   else:
     _check_batch_size(batch_size)
     local = order.host_rows(batch_size, host_index, host_count)
+    ordered = mixture_lib.orderer(lengths, weights, seed, shuffle)
 
-    @functools.lru_cache(maxsize=4)  # asked for twice a batch
+    # Many steps at once: NumPy's calls cost more than the work in them.
+    steps = max(1, _ORDERED // len(local))
+
+    @functools.lru_cache(maxsize=4)
+    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
+      step_S1 = number * steps + np.arange(steps)[:, None]
+      found = ordered((step_S1 * batch_size + local).reshape(-1))
+      return tuple(x.reshape(steps, -1) for x in found)
+
     def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
-      position = step * batch_size + local
-      found = order.indices(seed, n, position, shuffle)
-      return found, order.epoch_key(seed, position // n)
+      indices, keys = block(step // steps)
+      return indices[step % steps], keys[step % steps]
 
   plan = Plan(rows, None, len(local))
   return _data(examples, plan, ops, batch_size)
@@ -167,11 +175,13 @@ def train(
 
 def evaluation(
   *,
-  source: str,
+  source: str | None = None,
+  mixture: Sequence[Mapping] | None = None,
   split: str = "validation",
   ops: str = "",
   tokenizer: str | None = None,
   seq_len: int | None = None,
+  packing: bool = False,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
@@ -185,22 +195,17 @@ def evaluation(
   """One pass in order, each example once, padded to whole batches.
 
   Every host yields the same number of batches. The last window of a text is
-  padded, so that each token but the first is predicted exactly once. The
+  padded, so that each token but the first is predicted exactly once. A
+  mixture's components follow one another; their weights do not matter. The
   arguments are those of `train`.
   """
   _check_batch_size(batch_size)
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
-  examples = _examples(
-    source,
-    split,
-    tokenizer,
-    seq_len,
-    text_key,
-    cache_dir,
-    workdir,
-    True,
-    policy,
+  parts = components_lib.parts(source, mixture, split, text_key)
+  components = of_parts(
+    parts, tokenizer, seq_len, packing, cache_dir, workdir, True, policy
   )
+  examples = components_lib.joined(components, [str(part) for part in parts])
   local = order.host_rows(batch_size, host_index, host_count)
 
   def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -216,84 +221,6 @@ def evaluation(
 def _check_batch_size(batch_size: int) -> None:
   if not isinstance(batch_size, int) or batch_size < 1:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
-
-
-def _examples(
-  uri, split, tokenizer, seq_len, text_key, cache_dir, workdir, partial, policy
-) -> Examples:
-  source = open_source(uri, split, policy)
-  tally = bad_records.Tally(policy)
-  if tokenizer is None:
-    return Examples(
-      source.length,
-      source.read,
-      source.name,
-      source.num_classes,
-      note=source.note,
-      tally=tally,
-    )
-  if not isinstance(seq_len, int) or seq_len < 1:
-    raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
-  learned = get_tokenizer(
-    tokenizer,
-    uri,
-    text_key=text_key,
-    cache_dir=cache_dir,
-    workdir=workdir,
-    policy=policy,
-  )
-  tokens = token_file(
-    source,
-    learned,
-    uri=uri,
-    split=split,
-    text_key=text_key,
-    cache_dir=cache_dir,
-    tally=tally,
-  )
-  title = f"{uri} {split}"
-  windows = _windows(source, tokens, learned, seq_len, partial, title)
-  return windows._replace(tally=tally)
-
-
-def _windows(
-  source: Source,
-  tokens_N: np.ndarray,
-  tokenizer: Tokenizer,
-  seq_len: int,
-  partial: bool,
-  title: str,
-) -> Examples:
-  """Windows of seq_len targets; the last one may be short if `partial`."""
-  predicted = len(tokens_N) - 1
-  if predicted < seq_len:
-    raise ValueError(
-      f"{title} has {len(tokens_N)} tokens; seq_len {seq_len} needs "
-      f"{seq_len + 1}"
-    )
-  byte_lengths_V = tokenizer.byte_lengths.astype(np.float32)
-
-  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    place_BT = indices[:, None] * seq_len + np.arange(seq_len)
-    mask_BT = place_BT < predicted
-    place_BT = np.minimum(place_BT, predicted - 1)
-    inputs_BT = np.where(mask_BT, tokens_N[place_BT], 0).astype(np.int32)
-    targets_BT = np.where(mask_BT, tokens_N[place_BT + 1], 0).astype(np.int32)
-    return {
-      "inputs": inputs_BT,
-      "targets": targets_BT,
-      "mask": mask_BT.astype(np.float32),
-      "bytes": np.sum(byte_lengths_V[targets_BT] * mask_BT, 1, np.float32),
-    }
-
-  windows = -(-predicted // seq_len) if partial else predicted // seq_len
-  return Examples(
-    windows,
-    read,
-    lambda index: f"{title} window {index}",
-    tokenizer=tokenizer,
-    note=source.note,
-  )
 
 
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,9 +1,11 @@
 """A split of a source as one memory-mapped file of token ids."""
 
+import array
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +15,21 @@ from input_pipeline.documents import documents
 from input_pipeline.source import Source
 from input_pipeline.tokenizer import Tokenizer
 
-_FORMAT = 1
+_FORMAT = 2
+
+
+class TokenFile(NamedTuple):
+  """The documents of a split, one after another.
+
+  tokens: [N], read-only, of the narrowest unsigned type that holds the ids.
+  ends: int64 [documents], where each document ends, before the eos that may
+    follow it.
+  path: of the tokens; what is derived from them is kept beside it.
+  """
+
+  tokens: np.ndarray
+  ends: np.ndarray
+  path: str
 
 
 def token_file(
@@ -25,15 +41,12 @@ def token_file(
   text_key: str = "text",
   cache_dir: str | None = None,
   tally: Tally | None = None,
-) -> np.ndarray:
+) -> TokenFile:
   """The tokens of a split, memory-mapped; tokenized at the first call.
 
   Documents follow one another with `tokenizer.eos` between them. Where the
   policy of `tally` skips, one that cannot be read or encoded is left out; what
   was left out is kept beside the file, and counted again at each later call.
-
-  Returns:
-    A read-only array [N] of the narrowest unsigned type that holds the ids.
   """
   tally = tally or Tally()
   dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
@@ -50,12 +63,32 @@ def token_file(
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
   folder = tokenizers.cache_folder(cache_dir)
   path = os.path.join(folder, f"{digest}.{dtype.name}")
-  if not (os.path.exists(path) and _recall(path, tally)):
+  ends_path = os.path.join(folder, f"{digest}.ends")
+  there = os.path.exists(path) and os.path.exists(ends_path)
+  if not (there and _recall(path, tally)):
+    ends = array.array("q")
     chunks = _chunks(source, tokenizer, dtype, text_key, uri, tally, path)
-    tokenizers.write_atomically(path, chunks)
+    counted = _counted(chunks, dtype.itemsize, ends)
+    tokenizers.write_atomically(path, counted)
+    tokenizers.write_atomically(ends_path, [ends.tobytes()])
+  return TokenFile(_mapped(path, dtype), _mapped(ends_path, np.int64), path)
+
+
+def _mapped(path: str, dtype) -> np.ndarray:
   if not os.path.getsize(path):
     return np.zeros(0, dtype)
   return np.memmap(path, dtype, mode="r")
+
+
+def _counted(
+  chunks: Iterator[bytes], itemsize: int, ends: array.array
+) -> Iterator[bytes]:
+  """The chunks; where each one ends is appended to `ends`."""
+  end = 0
+  for chunk in chunks:
+    end += len(chunk) // itemsize
+    ends.append(end)
+    yield chunk
 
 
 def _chunks(
@@ -68,6 +101,8 @@ def _chunks(
   path: str,
 ) -> Iterator[bytes]:
   eos = b""
+  # Of this file alone, where others are counted by the same tally.
+  own = Tally(tally.policy._replace(max_bad_share=1.0))
   found = documents(source, text_key, uri, tally.policy)
   for i, text, wrong in found:
     if text is not None:
@@ -77,16 +112,17 @@ def _chunks(
         wrong = f"{source.name(i)}: {error}"
         if not tally.policy.skip:
           raise ValueError(wrong) from None
-    if wrong:
-      tally.add(1, [(source.name(i), wrong)])
+    bad = [(source.name(i), wrong)] if wrong else []
+    own.add(1, bad)
+    tally.add(1, bad)
+    if bad:
       continue
-    tally.add(1)
     yield eos + ids.tobytes()
     if tokenizer.eos is not None:
       eos = np.array([tokenizer.eos], dtype).tobytes()
   if tally.policy.skip:
     # Before the tokens are there: whoever finds them finds this, too.
-    kept = {**tally.skipped()._asdict(), "first": tally.first()}
+    kept = {**own.skipped()._asdict(), "first": own.first()}
     tokenizers.write_atomically(_beside(path), [json.dumps(kept).encode()])
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,8 @@ from input_pipeline.bad_records import Policy, identify
 from input_pipeline.documents import texts
 from input_pipeline.source import open_source
 
-# What a tokenizer is learned from at most: the first lines of the split.
+# What a tokenizer is learned from at most: the first lines of the split, or
+# of several data sets as many of each.
 _MAX_LINES = 2_000_000
 _VALID = "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N"
 
@@ -72,9 +73,12 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
     raise
 
 
+Corpus = Sequence[tuple[str, str]]  # (URI, text_key) of each data set
+
+
 def get_tokenizer(
   spec: str,
-  uri: str,
+  uri: str | Corpus,
   *,
   text_key: str = "text",
   cache_dir: str | None = None,
@@ -88,20 +92,29 @@ def get_tokenizer(
   loaded, so that a finished run needs neither the data nor the cache. Records
   that the policy skips are not learned from.
 
+  Args:
+    spec: the string.
+    uri: of the data, or (URI, text_key) of several data sets, in order.
+    text_key: the field that holds the text of a lone URI.
+    cache_dir: see `cache_folder`.
+    workdir: of the run, or None.
+    policy: of bad records.
+
   Raises:
     ValueError: the string, or the file it names, is not a tokenizer.
   """
+  corpus = [(uri, text_key)] if isinstance(uri, str) else uri
   if spec == "byte":
     return _byte()
   if spec == "char":
     name, load = "tokenizer.json", _char
-    build = functools.partial(_characters, uri, text_key, policy)
+    build = functools.partial(_characters, corpus, policy)
   elif spec.startswith("sentencepiece:"):
     name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
     build = functools.partial(_read, spec.partition(":")[2])
   elif spec.partition("?")[0] == "sentencepiece":
     name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
-    build = functools.partial(_train, spec, uri, text_key, cache_dir, policy)
+    build = functools.partial(_train, spec, corpus, cache_dir, policy)
   else:
     raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
   path = os.path.join(workdir, name) if workdir else None
@@ -143,12 +156,13 @@ def _codepoints(text: str | bytes) -> np.ndarray:
   return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def _characters(uri: str, text_key: str, policy: Policy) -> bytes:
-  """The JSON of the sorted set of the characters of all of a source."""
-  source = open_source(uri, "all", policy)
+def _characters(corpus: Corpus, policy: Policy) -> bytes:
+  """The JSON of the sorted set of the characters of all of the data."""
   found = np.zeros(0, np.uint32)
-  for text in texts(source, text_key, uri, policy):
-    found = np.union1d(found, _codepoints(text))
+  for uri, text_key in corpus:
+    source = open_source(uri, "all", policy)
+    for text in texts(source, text_key, uri, policy):
+      found = np.union1d(found, _codepoints(text))
   characters = "".join(chr(c) for c in found)
   return json.dumps({"characters": characters}, ensure_ascii=False).encode()
 
@@ -191,7 +205,7 @@ def _import_sentencepiece():
 
 
 def _train(
-  spec: str, uri: str, text_key: str, cache_dir: str | None, policy: Policy
+  spec: str, corpus: Corpus, cache_dir: str | None, policy: Policy
 ) -> bytes:
   """The trained model, from the cache where it is there."""
   options = {"vocab_size": "8000", "model_type": "unigram"}
@@ -205,25 +219,33 @@ def _train(
     raise ValueError(f"tokenizer {spec!r}: vocab_size is not a count")
   if options["model_type"] not in ("unigram", "bpe"):
     raise ValueError(f"tokenizer {spec!r}: model_type is unigram or bpe")
-  source = open_source(uri, "train", policy)
-  identity = [uri, text_key, source.fingerprint, options, *identify(policy)]
+  sources = [open_source(uri, "train", policy) for uri, _ in corpus]
+  fingerprints = [source.fingerprint for source in sources]
+  identity = [list(corpus), fingerprints, options, *identify(policy)]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
   path = os.path.join(cache_folder(cache_dir), f"{digest}.model")
   if not os.path.exists(path):
-    found = texts(source, text_key, uri, policy)
-    write_atomically(path, [_fit(spec, uri, found, options)])
+    found = [
+      texts(source, text_key, uri, policy)
+      for source, (uri, text_key) in zip(sources, corpus, strict=True)
+    ]
+    write_atomically(path, [_fit(spec, found, corpus, options)])
   return _read(path)
 
 
 def _fit(
-  spec: str, uri: str, documents: Iterable[str], options: dict[str, str]
+  spec: str,
+  documents: Sequence[Iterable[str]],
+  corpus: Corpus,
+  options: dict[str, str],
 ) -> bytes:
   sentencepiece = _import_sentencepiece()
   model = io.BytesIO()
-  lines = (line for text in documents for line in text.splitlines() if line)
+  most = _MAX_LINES // len(corpus)
+  chosen = (itertools.islice(_lines(found), most) for found in documents)
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=itertools.islice(lines, _MAX_LINES),
+      sentence_iterator=itertools.chain.from_iterable(chosen),
       model_writer=model,
       vocab_size=int(options["vocab_size"]),
       model_type=options["model_type"],
@@ -240,8 +262,14 @@ def _fit(
   except (RuntimeError, OSError) as error:
     # What precedes "] " is a place in SentencePiece's own source.
     reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
-    raise ValueError(f"tokenizer {spec!r} on {uri}: {reason}") from None
+    uris = ", ".join(uri for uri, _ in corpus)
+    raise ValueError(f"tokenizer {spec!r} on {uris}: {reason}") from None
   return model.getvalue()
+
+
+def _lines(documents: Iterable[str]) -> Iterator[str]:
+  """The lines of texts that are not empty."""
+  return (line for text in documents for line in text.splitlines() if line)
 
 
 def _sentencepiece(spec: str, content: bytes) -> Tokenizer:

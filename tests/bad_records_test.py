@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import bad_records, pipeline, pipeline_tf
+from input_pipeline import examples as examples_lib
 from input_pipeline.bad_records import Policy, Skipped, Tally
 from input_pipeline.source import open_source
 from train import workdirs
@@ -210,7 +211,7 @@ def test_a_row_that_only_the_machine_lost_is_there(tmp_path, monkeypatch):
     source=f"folder:{tmp_path}", split="all", ops=OPS, batch_size=8
   )
   expected = list(pipeline.evaluation(**settings).batches(0))
-  opened = pipeline.open_source
+  opened = examples_lib.open_source
   failures = {5: 2, 17: 2}  # of the batch, and of the row
 
   def flaky(*arguments):
@@ -225,7 +226,7 @@ def test_a_row_that_only_the_machine_lost_is_there(tmp_path, monkeypatch):
 
     return source._replace(read=read)
 
-  monkeypatch.setattr(pipeline, "open_source", flaky)
+  monkeypatch.setattr(examples_lib, "open_source", flaky)
   data = pipeline.evaluation(**settings, **SKIP)
   assert_same(list(data.batches(0)), expected)
   assert failures == {5: 0, 17: 0}
@@ -432,6 +433,179 @@ def test_a_document_that_is_no_text(tmp_path):
     assert pipeline.train(**settings, **SKIP).skipped()[:2] == (4, 6)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_bad_record_of_a_component_is_a_masked_row(pair, place):
+  clean_settings, settings, names = pair
+  source = open_source(settings["source"], "all", Policy(skip=True))
+  n = source.length
+  good = dict(source=clean_settings.pop("source"), weight=2)
+  rest = dict(**clean_settings, batch_size=6, seed=3)
+  mixture = [good, good]
+  clean = pipeline.train(mixture=mixture, **rest)
+  mixture[place] = dict(good, source=settings["source"])
+  data = pipeline.train(mixture=mixture, **rest, **SKIP)
+
+  def name_of(index):
+    return source.name(index % n) if index // n == place else "good"
+
+  whole, expected = take(data, 0, 15), take(clean, 0, 15)
+  seen = assert_padded(expected, whole, names, name_of)
+  assert seen > len(names)
+  assert data.skipped()[:2] == (seen, 90)
+  assert set(data.skipped().names) <= names
+  again = pipeline.train(mixture=mixture, **rest, **SKIP)
+  assert_same(take(again, 7, 8), whole[7:])
+  hosts = [
+    take(
+      pipeline.train(
+        mixture=mixture, **rest, host_index=h, host_count=2, **SKIP
+      ),
+      0,
+      15,
+    )
+    for h in range(2)
+  ]
+  assert_same([joined(step) for step in zip(*hosts, strict=True)], whole)
+  passes = [
+    pipeline.evaluation(mixture=m, **{**clean_settings, **policy}, batch_size=7)
+    for m, policy in (([good, good], {}), (mixture, SKIP))
+  ]
+  found = [list(each.batches(0)) for each in passes]
+  assert assert_padded(*found, names, name_of) == len(names)
+  assert passes[1].skipped()[:2] == (len(names), 2 * n)
+
+
+@pytest.mark.parametrize(("line", "record"), BAD_LINES[1:])
+def test_stop_names_a_record_of_a_component(tmp_path, line, record):
+  """Even one that differs from the other component's in its shape alone."""
+  for name, bad in (("good", ()), ("bad", [(line, record)])):
+    write_lines(tmp_path / f"{name}.jsonl", bad)
+  mixture = [
+    dict(source=f"jsonl:{tmp_path}/{name}.jsonl") for name in ("good", "bad")
+  ]
+  data = pipeline.train(mixture=mixture, split="all", batch_size=8)
+  with pytest.raises(ValueError, match=rf"bad\.jsonl:{line + 1}: "):
+    take(data, 0, 8)
+
+
+def text_mixture(tmp_path, keep_bad):
+  """Two components, of 12 and of 40 texts; 2 and 4 of them bad, or not there.
+
+  Returns:
+    the mixture, and the names of what is bad.
+  """
+  folder = tmp_path / ("bad" if keep_bad else "clean")
+  folder.mkdir()
+  texts = {i: f"document {i} é".encode() * (i % 4 + 1) for i in range(12)}
+  lines = [json.dumps({"body": f"line {i} " * (i % 7 + 1)}) for i in range(40)]
+  for i in (0, 5):
+    texts[i] = b"caf\xe9"
+  bad = {0: '{"body": "li', 9: '{"body": 3}', 10: "{}", 39: "\x00"}
+  for i, line in bad.items():
+    lines[i] = line
+  if not keep_bad:
+    texts = {i: text for i, text in texts.items() if i not in (0, 5)}
+    lines = [line for i, line in enumerate(lines) if i not in bad]
+  for i, text in texts.items():
+    (folder / f"{i:02}.txt").write_bytes(text)
+  (folder / "a.jsonl").write_text("\n".join(lines))
+  names = [f"{folder}/{i:02}.txt" for i in (0, 5)]
+  names += [f"{folder}/a.jsonl:{i + 1}" for i in bad]
+  return [
+    dict(source=f"text:{folder}/*.txt", weight=1),
+    dict(source=f"jsonl:{folder}/a.jsonl", text_key="body", weight=2),
+  ], names
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("tokenizer", ["byte", "char"])
+def test_a_mixture_of_texts_is_that_of_its_good_ones(
+  tmp_path, tokenizer, packing
+):
+  clean, _ = text_mixture(tmp_path, keep_bad=False)
+  mixture, names = text_mixture(tmp_path, keep_bad=True)
+  settings = dict(split="all", tokenizer=tokenizer, seq_len=16, batch_size=4)
+  settings |= dict(packing=packing, cache_dir=str(tmp_path / "cache"))
+  expected = pipeline.train(mixture=clean, **settings)
+  data = pipeline.train(mixture=mixture, **settings, **SKIP)
+  assert data.num_examples == expected.num_examples
+  assert data.spec == expected.spec
+  whole = take(data, 0, 40)
+  assert len(np.unique(joined(whole)["index"])) == data.num_examples
+  assert_same(whole, take(expected, 0, 40))
+  assert data.skipped() == Skipped(6, 52, tuple(names[:5]))
+  # What the components have counted is counted together, from the cache too.
+  again = pipeline.train(mixture=mixture, **settings, **SKIP)
+  assert again.skipped() == data.skipped()
+  assert again.news() == data.news() != ""
+  assert_same(take(again, 23, 17), whole[23:])
+  hosts = [
+    pipeline.train(
+      mixture=mixture, **settings, host_index=h, host_count=2, **SKIP
+    )
+    for h in range(2)
+  ]
+  hosts = [take(each, 0, 9) for each in hosts]
+  assert_same([joined(s) for s in zip(*hosts, strict=True)], whole[:9])
+  passes = [
+    list(pipeline.evaluation(mixture=m, **settings, **policy).batches(0))
+    for m, policy in ((clean, {}), (mixture, SKIP))
+  ]
+  assert_same(*passes)
+  with pytest.raises(ValueError, match="6 of 52 records .* max_bad_share=0.1"):
+    few = dict(SKIP, max_bad_share=0.1)
+    pipeline.train(mixture=mixture, **settings, **few)
+  with pytest.raises(
+    ValueError, match=r"(00\.txt: not UTF-8|a\.jsonl:1: not JSON)"
+  ):
+    pipeline.train(mixture=mixture, **settings)
+
+
+def test_sentencepiece_of_the_good_texts_of_all_components(tmp_path):
+  pytest.importorskip("sentencepiece")
+  mixture, _ = text_mixture(tmp_path, keep_bad=True)
+  settings = dict(split="all", seq_len=4, batch_size=4)
+  settings |= dict(tokenizer="sentencepiece?vocab_size=300&model_type=bpe")
+  settings |= dict(cache_dir=str(tmp_path / "cache"))
+  data = pipeline.train(mixture=mixture, **settings, **SKIP)
+  assert data.skipped()[:2] == (6, 52)
+  for word in ("document", "line"):
+    assert len(data.tokenizer.encode(f"{word} ")) < 4
+  with pytest.raises(ValueError, match="not UTF-8|not JSON|not text|no field"):
+    pipeline.train(mixture=mixture, **settings)
+
+
+def test_skipping_is_of_records_and_not_of_components(tmp_path):
+  mixture, _ = text_mixture(tmp_path, keep_bad=True)
+  settings = dict(split="all", tokenizer="byte", seq_len=4, batch_size=4)
+  settings |= dict(on_bad_record="skip", max_bad_share=1)
+  for packing in (False, True):
+    with pytest.raises(ValueError, match=r"gone\.jsonl matches no file"):
+      pipeline.train(
+        mixture=[*mixture, dict(mixture[1], source="jsonl:/gone.jsonl")],
+        packing=packing,
+        **settings,
+      )
+    for name, content, said in (
+      ("garbage", "?\n!\n", r"garbage\.jsonl:1: not JSON"),
+      ("numbers", '{"body": [1, 2]}\n{"body": 2}', "is not text"),
+      (
+        "nothing",
+        '{"body": null}\n{"body": null}',
+        r"mixture\[2\] jsonl:.*nothing\.jsonl all has (0|no) ",
+      ),
+    ):
+      path = tmp_path / f"{name}.jsonl"
+      path.write_text(content)
+      with pytest.raises(ValueError, match=said) as error:
+        pipeline.train(
+          mixture=[*mixture, dict(mixture[1], source=f"jsonl:{path}")],
+          packing=packing,
+          **settings,
+        )
+      assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
 def shard_good(path, first=0):
   lines = [f'{{"text": "line {first + i}"}}' for i in range(4)]
   data = "\n".join(lines).encode()
@@ -615,14 +789,14 @@ def test_a_run_that_was_stopped_goes_on_with_another_policy(tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(config))
   patient = dict(on_bad_record="skip", max_bad_share=0.1)
   workdirs.claim(
-    str(tmp_path), {**config, "data": {**config["data"], **patient}}
+    str(tmp_path), {**config, "data": {**config["data"], **patient}}, {}
   )
   # What is a bad record is part of what is learned.
   larger = {**config["data"], "max_record_bytes": 10}
   with pytest.raises(UserError, match=r"config\.data\.max_record_bytes"):
-    workdirs.claim(str(tmp_path), {**config, "data": larger})
+    workdirs.claim(str(tmp_path), {**config, "data": larger}, {})
   with pytest.raises(UserError, match=r"config\.on_bad_record"):
-    workdirs.claim(str(tmp_path), {**config, "on_bad_record": "skip"})
+    workdirs.claim(str(tmp_path), {**config, "on_bad_record": "skip"}, {})
 
 
 def main(*arguments):

@@ -319,7 +319,7 @@ def test_a_run_in_two_parts_is_one_to_the_bit(tmp_path):
       made = build.run(config, workdir)
     assert made.checkpoints.latest_step() == 6
     finished.append(
-      checkpoint.restore(made.checkpoints, made.abstract_state)[0]
+      checkpoint.restore(made.checkpoints, made.abstract_state, 6).state
     )
   whole, parts = map(jax.tree.leaves, finished)
   assert len(whole) == len(parts)

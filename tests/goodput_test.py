@@ -169,10 +169,10 @@ workdir = sys.argv[1]
 log = open(workdir + "/log.jsonl", "a")
 
 def timed(name, function, seconds):
-  def call(*args):
+  def call(*args, **options):
     start = time.time()
     time.sleep(seconds)
-    result = function(*args)
+    result = function(*args, **options)
     log.write(json.dumps([name, start, time.time()]) + "\\n")
     log.flush()
     return result
@@ -208,7 +208,7 @@ abstract = jax.tree.map(
 manager = checkpoint.open_manager(workdir + "/checkpoints")
 manager.close = timed("save", manager.close, 0.2)
 checkpoint.save = timed("save", checkpoint.save, 0.5)
-checkpoint.restore = timed("restore", checkpoint.restore, 0.7)
+checkpoint.restore_last = timed("restore", checkpoint.restore_last, 0.7)
 run = loop.Run(
   learner=types.Learner(init, step, lambda state: state.variables),
   init=init,

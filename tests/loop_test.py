@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import checkpoint, goodput, loop, timing, types, writer
+from train import (
+  checkpoint,
+  errors,
+  goodput,
+  loop,
+  recovery,
+  timing,
+  types,
+  writer,
+)
 
 
 def learner(bad_step=None):
@@ -82,11 +91,15 @@ class Calls(list):
       close=lambda: self.append("close writer"),
     )
 
-  def manager(self, latest=None):
-    return std_types.SimpleNamespace(
-      latest_step=lambda: latest,
-      close=lambda: self.append("close checkpoints"),
-    )
+  def restored(self, latest, record):
+    """What the last checkpoint, of step `latest`, holds; None is none."""
+    if latest is None:
+      return None
+    state = learner().init(None, None)
+    params = {"w": jnp.float32(3 * sum(range(latest)))}
+    variables = state.variables._replace(params=params)
+    state = state._replace(step=jnp.int32(latest), variables=variables)
+    return checkpoint.Restored(latest, state, record)
 
   def batches(self, first):
     self.append(f"open {first}")
@@ -114,9 +127,10 @@ def calls(monkeypatch):
   """Calls, with the clock, the saves and the reads of the loop recorded."""
   calls = Calls()
 
-  def save(manager, step, state, position):
+  def save(run, step, state, record, leaving):
     assert int(state.step) == step
-    assert position == 3 * step
+    assert record["position"] == 3 * step
+    assert leaving == (step == run.total_steps)
     calls.append(f"save {step}")
 
   device_get = jax.device_get
@@ -126,22 +140,22 @@ def calls(monkeypatch):
     calls.append(f"read {metrics['loss'].value():.0f}")
     return metrics
 
-  def restore(manager, abstract_state):
-    step = manager.latest_step()
-    state = learner().init(None, None)
-    params = {"w": jnp.float32(3 * sum(range(step)))}
-    variables = state.variables._replace(params=params)
-    return state._replace(step=jnp.int32(step), variables=variables), step
-
   monkeypatch.setattr(timing, "Clock", calls.clock)
   monkeypatch.setattr(goodput, "Ledger", calls.ledger)
-  monkeypatch.setattr(checkpoint, "save", save)
-  monkeypatch.setattr(checkpoint, "restore", restore)
+  monkeypatch.setattr(recovery, "save", save)
+  monkeypatch.setattr(recovery, "check_save", lambda run: None)
+  monkeypatch.setattr(
+    recovery, "restored", lambda run, _: run.checkpoints.restored
+  )
+  close = lambda run: calls.append("close checkpoints")  # noqa: E731
+  monkeypatch.setattr(recovery, "close", close)
   monkeypatch.setattr(jax, "device_get", read)
   return calls
 
 
-def run_of(calls, total_steps, latest=None, bad_step=None, **fields):
+def run_of(
+  calls, total_steps, latest=None, bad_step=None, record=None, **fields
+):
   made = learner(bad_step)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = jax.tree.map(
@@ -156,7 +170,9 @@ def run_of(calls, total_steps, latest=None, bad_step=None, **fields):
     total_steps=total_steps,
     units_per_step={"examples": 3},
     rng=jax.random.key(9),
-    checkpoints=calls.manager(latest),
+    checkpoints=std_types.SimpleNamespace(
+      restored=calls.restored(latest, record or {})
+    ),
     writer=calls.writer(),
     **{"evaluations": {}, **fields},
   )
@@ -216,6 +232,50 @@ def test_order_of_a_resumed_run(calls):
   assert calls[:4] == ["start 2", "note ('resume', 2)", "open 2", "batch 2"]
   assert calls.index("evaluate val 4") < calls.index("save 4")
   assert [r.step for r in reports] == [4, 4, 4]
+
+
+def test_a_run_that_is_told_to_stop_saves_and_says_what_is_due(calls):
+  run = run_of(
+    calls,
+    6,
+    evaluations=evaluations(calls),
+    checkpoint_every=4,
+    log_every=2,
+    stop=lambda step: "SIGTERM" if step == 2 else None,
+  )
+  records = []
+  save = recovery.save
+  recovery.save = lambda run, step, state, record, leaving: records.append(
+    (step, record["evaluated"], leaving)
+  )
+  try:
+    with pytest.raises(errors.Preempted, match="SIGTERM after step 2"):
+      list(loop.fit(run))
+  finally:
+    recovery.save = save
+  # The evaluations of step 2 may take longer than there is time.
+  assert records == [(2, False, True)]
+  assert calls[-7:] == [
+    *("read 1", "write 2 1.0", "note ('save', 2)"),
+    *("close batches", "close checkpoints", "close writer", "close ledger"),
+  ]
+
+
+def test_a_resumed_run_makes_up_for_evaluations(calls):
+  run = run_of(
+    calls,
+    4,
+    latest=2,
+    record={"evaluated": False},
+    evaluations=evaluations(calls),
+    checkpoint_every=2,
+    log_every=2,
+  )
+  list(loop.fit(run))
+  assert calls[2:5] == [
+    *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
+  ]
+  assert "save 2" not in calls
 
 
 def test_a_run_that_is_over_does_nothing(calls):

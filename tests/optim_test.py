@@ -632,7 +632,7 @@ def test_a_state_on_the_host_is_the_same_run(tmp_path):
     run = build.run(config, workdir)
     list(loop.fit(run))
     run = build.run(config, workdir)
-    state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
+    state = checkpoint.restore(run.checkpoints, run.abstract_state, 6).state
     kinds = {
       x.sharding.memory_kind for x in jax.tree.leaves(state.opt_state) if x.ndim
     }

@@ -11,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import bad_records, device, pipeline
+from input_pipeline import bad_records, components, pipeline
 from train import (
   checkpoint,
   costs,
   distributed,
+  health,
   loop,
   names,
   optim,
+  run_data,
   sharding,
   types,
   workdirs,
@@ -38,20 +40,13 @@ _REQUIRED = [
 _DEFAULTS: dict[str, Any] = {
   "seed": 0,
   "log_every_steps": 10,
+  "log_examples": False,
   "evals": {},
   "checkpoint": {},
+  "recovery": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
 }
-# Arguments of the pipeline that build gives, not the config.
-_GIVEN = [
-  "batch_size",
-  "seed",
-  "host_index",
-  "host_count",
-  "workdir",
-  "multiple_of",
-]
 
 
 class Experiment(NamedTuple):
@@ -106,7 +101,7 @@ def experiment(
   """
   config = complete(config)
   mesh = sharding.make_mesh(config["mesh"])
-  data = _data(
+  data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
   return assemble(config, mesh, data)
@@ -120,7 +115,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     model_fn,
     where="config.model",
     settings=settings,
-    offered={**_sizes(data), "dtype": _compute_dtype(mesh)},
+    offered={**run_data.sizes(data), "dtype": _compute_dtype(mesh)},
   )
   section, settings = _section(config, "task")
   task = names.call(
@@ -177,7 +172,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """
   config = complete(config)
   if workdir is not None:
-    workdirs.claim(workdir, config)
+    workdirs.claim(workdir, config, _DEFAULTS)
   parts = experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:
@@ -192,26 +187,18 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     )
     for key in eval_keys(config)
   }
-  settings = {"every_steps": 0, "keep": 2, **config["checkpoint"]}
-  for key in settings:
-    if key not in ("every_steps", "keep"):
-      hint = names.nearest(key, ("every_steps", "keep"))
-      raise UserError(f"config.checkpoint.{key}: unknown{hint}")
-  manager = metrics = None
-  if workdir is not None:
-    directory = os.path.join(workdir, "checkpoints")
-    if distributed.first():
-      checkpoint.sweep(directory)
-      metrics = writer.MetricsWriter(workdir)
-    workdirs.begin(workdir, config, parts.data)
-    manager = checkpoint.open_manager(directory, settings["keep"])
+  saving = names.call(
+    checkpoint.Settings,
+    where="config.checkpoint",
+    settings=config["checkpoint"],
+  )
   units = {"examples": batch_size}
   if "targets" in parts.data.spec:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
 
-  def batches(first_step):
-    stream = bad_records.telling(parts.data, first_step, say)
-    return _placed(stream, "config.data", parts.mesh)
+  def batches(first):
+    stream = bad_records.telling(parts.data, first, say)
+    return run_data.placed(stream, "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -222,13 +209,33 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     total_steps=config["total_steps"],
     units_per_step=units,
     rng=jax.random.fold_in(seed_rng, 1),
-    checkpoints=manager,
-    checkpoint_every=settings["every_steps"],
+    checkpoint_every=saving.every_steps,
+    stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
-    writer=metrics,
     costs=costs.of(parts, _compute_dtype(parts.mesh)),
-    ledger=metrics and os.path.join(workdir, "goodput.jsonl"),
+    limits=names.call(
+      health.limits, where="config.recovery", settings=config["recovery"]
+    ),
+    log_examples=config["log_examples"],
+    say=say,
+    **({} if workdir is None else _files(workdir, config, parts.data, saving)),
   )
+
+
+def _files(workdir, config, data, saving) -> dict[str, Any]:
+  """The files of a run in its workdir, as `fit` takes them."""
+  metrics = None
+  directory = os.path.join(workdir, "checkpoints")
+  if distributed.first():
+    checkpoint.sweep(directory)
+    metrics = writer.MetricsWriter(workdir, config["log_examples"])
+  workdirs.begin(workdir, config, data)
+  return {
+    "checkpoints": checkpoint.open_manager(directory, saving.keep),
+    "writer": metrics,
+    "ledger": metrics and os.path.join(workdir, "goodput.jsonl"),
+    "skipped": os.path.join(workdir, "skipped.jsonl"),
+  }
 
 
 def eval_keys(config) -> list[str]:
@@ -243,56 +250,6 @@ def _section(config, section: str) -> tuple[str, dict[str, Any]]:
   if "name" not in settings:
     raise UserError(f"config.{section}.name: missing")
   return settings.pop("name"), settings
-
-
-def _data(function, config, where, settings, mesh, workdir, batch_size=None):
-  """The data of the run, or of an evaluator; keys checked, errors told."""
-  names.check_keys(function, where, settings)
-  for key in settings:
-    if key in _GIVEN:
-      raise UserError(f"{where}.{key}: is the run's to give, not the data's")
-  batch_size = batch_size or config["batch_size"]
-  parts = sharding.batch_parts(mesh)
-  whole = isinstance(batch_size, int) and batch_size > 0
-  if batch_size != "all" and not (whole and batch_size % parts == 0):
-    shape = ", ".join(f"{k}={v}" for k, v in mesh.shape.items())
-    raise UserError(
-      f"config.batch_size={batch_size!r} cannot be divided over the"
-      f" {parts} parts of the mesh ({shape})"
-    )
-  held, count = device.shares(sharding.batch_sharding(mesh))
-  return names.call(
-    function,
-    where=where,
-    settings=settings,
-    offered={
-      "batch_size": batch_size,
-      "seed": config["seed"],
-      "host_index": held,
-      "host_count": count,
-      "workdir": workdir,
-      "multiple_of": parts,
-    },
-  )
-
-
-def _sizes(data: pipeline.Data) -> dict[str, int]:
-  """Sizes of a model that the data knows."""
-  sizes: dict[str, Any] = {}
-  if data.tokenizer is not None:
-    sizes["vocab_size"] = data.tokenizer.vocab_size
-  if data.num_classes is not None:
-    sizes["num_classes"] = data.num_classes
-  for key, (shape, _) in data.spec.items():
-    if key == "inputs":
-      sizes["max_len"] = shape[0]
-    if key == "image":
-      sizes["image_size"], sizes["channels"] = shape[0], shape[-1]
-    if key == "x":
-      sizes["in_features"] = shape[-1]
-    if key == "y":
-      sizes["out_features"] = shape[-1]
-  return sizes
 
 
 def state_of(parts: Experiment):
@@ -340,12 +297,11 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
       hint = names.nearest(k, [*takes, *of_data])
       raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  shared.pop("split", None)
-  data = _data(
+  data = run_data.read(
     pipeline.evaluation,
     parts.config,
     where,
-    {**shared, **own},
+    components.inherited(shared, own),
     parts.mesh,
     workdir,
     batch_size=parts.data.batch_size,
@@ -361,7 +317,7 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
 
   context = types.EvalContext(
     task=parts.task,
-    batches=lambda: _placed(
+    batches=lambda: run_data.placed(
       bad_records.telling(data, 0, say, f"{key}: "), where, parts.mesh
     ),
     decode=words.decode if words else None,
@@ -375,22 +331,3 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     fetch=distributed.fetch,
   )
   return names.call(function, context, where=where, settings=settings)
-
-
-def _placed(batches, where: str, mesh):
-  """Host batches on the devices, ahead of their use."""
-  return device.prefetch(
-    _laid_out(batches, where, mesh),
-    functools.partial(sharding.batch_sharding, mesh),
-  )
-
-
-def _laid_out(batches, where: str, mesh):
-  """Batches in the mesh's order; errors of the data, told as the config's."""
-  try:
-    for batch in batches:
-      yield sharding.lay_out(batch, mesh)
-  except UserError:
-    raise
-  except ValueError as error:
-    raise UserError(f"{where}: {error}") from error

@@ -1,20 +1,24 @@
 """The one loop: evaluate, save, batch, step, read the step before."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from train import (
-  checkpoint,
   distributed,
   goodput,
+  health,
   profile,
+  recovery,
   sharding,
+  skips,
   timing,
+  twice,
   types,
 )
+from train.errors import Preempted
 
 
 class Evaluation(NamedTuple):
@@ -32,15 +36,24 @@ class Run(NamedTuple):
 
   init: () -> State, laid out over the mesh.
   abstract_state: its ShapeDtypeStructs with shardings, for a restore.
-  batches: (first step) -> iterator of global batches, one a step.
+  batches: (first batch) -> iterator of global batches, one a step.
   units_per_step: what a step consumes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to keep nothing.
+  strict: refuse a damaged checkpoint, instead of going on from the one before.
+  stop_on_save_error: stop when a checkpoint cannot be written, or go on.
   writer: has start(step), write(step, scalars), close(); or None.
   rng: folded with the step's number.
   costs: a costs.Costs, of which MFU and energy are told; or None.
   ledger: the file that goodput is kept in, over all starts; or None.
+  skipped: the file that tells which batches are passed over; or None.
   started: Unix time at which the process began its work; None is now.
   trace: what is profiled.
+  limits: when to go back to the last checkpoint.
+  stop: (step) -> why to save and leave now, or None; the same on all processes.
+  twice_every: every so many steps, a step is taken twice and compared; 0 never.
+  log_examples: the writer also keeps which examples each update took.
+  lock: has release(); held as long as the run writes to its workdir; or None.
+  say: (line) -> None; tells people.
   """
 
   learner: types.Learner
@@ -53,12 +66,21 @@ class Run(NamedTuple):
   rng: jax.Array
   checkpoints: Any = None
   checkpoint_every: int = 0
+  strict: bool = False
+  stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
   costs: Any = None
   ledger: str | None = None
+  skipped: str | None = None
   started: float | None = None
   trace: profile.Trace = profile.Trace()
+  limits: health.Limits = health.limits()
+  stop: Callable[[int], str | None] = lambda step: None
+  twice_every: int = 0
+  log_examples: bool = False
+  lock: Any = None
+  say: Callable[[str], None] = print
 
 
 class Report(NamedTuple):
@@ -68,98 +90,105 @@ class Report(NamedTuple):
   scalars: dict[str, float]
 
 
+class Start(NamedTuple):
+  """Where a run goes on from: a checkpoint, or its beginning.
+
+  evaluated: whether the evaluations due at `step` are done.
+  skipped: what the run passes over.
+  """
+
+  step: int
+  state: types.State
+  health: health.Health
+  evaluated: bool
+  skipped: Sequence[skips.Skip]
+
+
 def fit(run: Run) -> Iterator[Report]:
   """Trains `run`, from its last checkpoint if there is one; yields Reports.
 
-  The order inside is what exact resuming rests on. At step k: read the metrics
-  of the update before, evaluate the state, save it, take batch k, update. All
-  that is written up to k is on disk before the save of k starts; a resumed run
-  drops what was written after k and does not evaluate k again.
+  A run found unwell goes back as if it had been killed, but for the batches
+  that it passes over from then on.
 
   Raises:
-    FloatingPointError: a metric of an update is NaN or infinite. Nothing that
-      came of it is saved.
+    FloatingPointError: a metric is not finite though the update was kept, or
+      going back did not help. Nothing that came of it is saved.
+    Preempted: it was asked to stop, and has saved.
+    SaveError: a checkpoint could not be written.
+    CorruptionError: a step taken twice gave two results.
   """
   clock = timing.Clock(run.units_per_step, run.costs, run.started)
   with goodput.Ledger(run.ledger, clock, run.costs) as ledger:
-    state, start = _restored(run, clock)
-    resumed = state is not None
-    ledger.note("resume", start if resumed else None)
-    state = run.init() if state is None else state
-    step_fn = jit_step(run)
-    serial = distributed.one_at_a_time()
-    batches = run.batches(start)
-    pending = None
     try:
-      for step in range(start, run.total_steps + 1):
-        last = step == run.total_steps
-        fresh = not (resumed and step == start)
-        due = [
-          key
-          for key, evaluation in run.evaluations.items()
-          if fresh and (last or _every(evaluation.every_steps, step))
-        ]
-        saving = (
-          run.checkpoints is not None
-          and fresh
-          and (last or _every(run.checkpoint_every, step))
-        )
-        if pending is not None and (due or saving or last):
-          yield from _read(run, clock, ledger, *pending)
-          pending = None
-        with clock.phase("evaluation"):
-          variables = run.learner.variables(state) if due else None
-          for key in due:
-            found = run.evaluations[key].evaluate(variables, step)
-            scalars = {f"{key}/{name}": v for name, v in found.items()}
-            if scalars:
-              yield from _told(run, clock, Report(step, scalars))
-        if saving:
-          with clock.phase("save"):
-            position = step * run.units_per_step["examples"]
-            checkpoint.save(run.checkpoints, step, state, position)
-          ledger.note("save", step)
-        if last:
+      step_fn = jit_step(run)
+      start = _start(run, clock, ledger, skips.read(run.skipped))
+      while True:
+        try:
+          yield from _updates(run, clock, ledger, step_fn, start)
           break
-        with clock.phase("report"):
-          run.trace.before(step)
-        with clock.waiting(pending):
-          batch = next(batches)
-        with clock.step(step):
-          state, metrics = step_fn(state, batch, run.rng)
-          if serial:
-            jax.block_until_ready((state, metrics))
-        with clock.phase("report"):
-          run.trace.after(step, metrics)
-        if pending is not None:
-          yield from _read(run, clock, ledger, *pending)
-        pending = (step + 1, metrics)
+        except health.Unwell as found:
+          bad = found.with_traceback(None)  # which would keep the state alive
+        with clock.phase("restore"):
+          skipped = recovery.pass_over(run, start.skipped, bad)
+        start = _start(run, clock, ledger, skipped)
     finally:
-      run.trace.close()
-      batches.close()
-      with clock.phase("save"):
-        if run.checkpoints is not None:
-          run.checkpoints.close()  # waits for the save in flight
-      if run.writer is not None:
-        run.writer.close()
+      _close(run, clock)
 
 
-def _every(n: int, step: int) -> bool:
-  return n > 0 and step > 0 and step % n == 0
+def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
+  """The updates from `start` on.
 
-
-def _restored(run: Run, clock) -> tuple[types.State | None, int]:
-  """(state, step) of the last checkpoint, or (None, 0)."""
-  if run.checkpoints is None or run.checkpoints.latest_step() is None:
-    if run.writer is not None:
-      run.writer.start(None)
-    return None, 0
-  with clock.phase("restore"):
-    state, _ = checkpoint.restore(run.checkpoints, run.abstract_state)
-  start = run.checkpoints.latest_step()
-  if run.writer is not None:
-    run.writer.start(start)
-  return state, start
+  Their order is what exact resuming rests on. At step k: read the metrics of
+  the update before, evaluate the state, save it, take batch k, update. All that
+  is written up to k is on disk before the save of k starts; a resumed run drops
+  what was written after k and does not evaluate k again.
+  """
+  state, well, pending = start.state, start.health, None
+  start = start._replace(state=None)  # the step donates it
+  serial = distributed.one_at_a_time()
+  batches = _batches(run, start)
+  try:
+    for step in range(start.step, run.total_steps + 1):
+      last, fresh = step == run.total_steps, step > start.step
+      reason = None if last else run.stop(step)
+      due = _due(run, step, last) if fresh or not start.evaluated else []
+      saving = fresh and _saving(run, step, bool(last or reason))
+      if pending is not None and (due or saving or last or reason):
+        well = yield from _read(run, clock, ledger, well, *pending)
+        pending = None
+      if due and not reason:
+        yield from _evaluated(run, clock, state, due, step)
+      if saving:
+        with clock.phase("save"):
+          record = _record(run, step, well, start, not (due and reason))
+          recovery.save(run, step, state, record, bool(last or reason))
+        ledger.note("save", step)
+      if last:
+        break
+      if reason:
+        raise Preempted(reason, step)
+      with clock.phase("report"):
+        run.trace.before(step)
+      with clock.waiting(pending):
+        batch = next(batches)
+      with clock.phase("report"):
+        checked = _every(run.twice_every, step)
+        expected = checked and twice.twin(step_fn, state, batch, run.rng)
+      with clock.step(step):
+        state, metrics = step_fn(state, batch, run.rng)
+        if serial:
+          jax.block_until_ready((state, metrics))
+      with clock.phase("report"):
+        run.trace.after(step, metrics)
+        twice.compare(expected or None, state, metrics, step)
+        _log_examples(run, step, batch)
+        recovery.check_save(run)
+      if pending is not None:
+        well = yield from _read(run, clock, ledger, well, *pending)
+      pending = (step + 1, metrics)
+  finally:
+    run.trace.close()
+    batches.close()
 
 
 def jit_step(run: Run):
@@ -174,22 +203,125 @@ def jit_step(run: Run):
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def _read(run, clock, ledger, step, metrics) -> Iterator[Report]:
-  """Reads the metrics of an update; yields a Report when one is due."""
+def _every(n: int, step: int) -> bool:
+  return n > 0 and step > 0 and step % n == 0
+
+
+def _due(run, step, last) -> list[str]:
+  """The evaluations of a step."""
+  return [
+    key
+    for key, evaluation in run.evaluations.items()
+    if last or _every(evaluation.every_steps, step)
+  ]
+
+
+def _saving(run, step, leaving) -> bool:
+  return run.checkpoints is not None and (
+    leaving or _every(run.checkpoint_every, step)
+  )
+
+
+def _start(run, clock, ledger, skipped) -> Start:
+  """Where the run goes on: its last checkpoint that is whole, or nothing."""
+  restored = None
+  if run.checkpoints is not None:
+    with clock.phase("restore"):
+      restored = recovery.restored(run, skipped)
+  step = restored and restored.step
+  if run.writer is not None:
+    run.writer.start(step)
+  ledger.note("resume", step)
+  if restored is None:
+    return Start(0, run.init(), health.Health(), False, skipped)
+  record = restored.record
+  return Start(
+    step,
+    restored.state,
+    health.read(record),
+    record.get("evaluated", True),
+    skipped,
+  )
+
+
+def _batches(run, start) -> Iterator[types.Batch]:
+  """The batches of the updates from `start` on, without those passed over."""
+  for first, end in skips.spans(start.skipped, start.step):
+    stream = run.batches(first)
+    try:
+      while end is None or first < end:
+        yield next(stream)
+        first += 1
+    finally:
+      stream.close()
+
+
+def _evaluated(run, clock, state, due, step) -> Iterator[Report]:
+  """Runs the evaluators that are due; yields what they find."""
+  with clock.phase("evaluation"):
+    variables = run.learner.variables(state)
+    for key in due:
+      found = run.evaluations[key].evaluate(variables, step)
+      scalars = {f"{key}/{name}": v for name, v in found.items()}
+      if scalars:
+        yield from _told(run, clock, Report(step, scalars))
+
+
+def _record(run, step, well, start, evaluated) -> dict[str, Any]:
+  """What a checkpoint needs beside the state for the run to go on."""
+  batch = skips.batch_of(start.skipped, step)
+  return {
+    # Examples: 2^31 of them are not the end of a large run.
+    "position": batch * run.units_per_step["examples"],
+    "evaluated": evaluated,
+    "health": well._asdict(),
+    "rollbacks": len(start.skipped),
+  }
+
+
+def _close(run, clock) -> None:
+  """Ends what a run has open; the save in flight is waited for."""
+  try:
+    if run.checkpoints is not None:
+      with clock.phase("save"):
+        recovery.close(run)
+  finally:
+    if run.writer is not None:
+      run.writer.close()
+    if run.lock is not None:
+      run.lock.release()
+
+
+def _log_examples(run, step, batch) -> None:
+  if run.log_examples:
+    ids = distributed.fetch(batch["index"])
+    if run.writer is not None:
+      run.writer.write_examples(step, ids)
+
+
+def _read(run, clock, ledger, well, step, metrics):
+  """Reads the metrics of an update; yields a Report when one is due.
+
+  Returns:
+    The health after it.
+  """
   values = {
     name: float(mean.total) / (float(mean.weight) or 1.0)
     for name, mean in jax.device_get(metrics).items()
   }
-  for name, value in values.items():
-    if not math.isfinite(value):
-      raise FloatingPointError(
-        f"train/{name} is {value} at step {step}; what was saved before stays"
-      )
+  well = health.observe(well, run.limits, step, values)
   if step % run.log_every and step != run.total_steps:
-    return
-  scalars = {f"train/{name}": value for name, value in values.items()}
+    return well
+  if health.DROPPED in values:
+    values[health.DROPPED] = well.dropped
+  scalars = {
+    f"train/{name}": value
+    for name, value in values.items()
+    if math.isfinite(value)
+  }
   figures = {**scalars, **clock.read(), **ledger.summary()}
   yield from _told(run, clock, Report(step, figures))
+  return well
 
 
 def _told(run, clock, report: Report) -> Iterator[Report]:

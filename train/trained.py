@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import pipeline, tokenizer
+from input_pipeline import components, pipeline, tokenizer
 from train import build, checkpoint, sharding, types, workdirs
 from train.errors import UserError
 
@@ -21,10 +21,11 @@ class Trained(NamedTuple):
   step: int
 
 
-def load(workdir: str, step: int | None = None) -> Trained:
-  """The run of `workdir` at its last checkpoint, or that of `step`.
+def load(workdir: str, step: int | None = None, say=print) -> Trained:
+  """The run of `workdir` at its last whole checkpoint, or that of `step`.
 
-  Neither its data nor the devices it was made on are needed.
+  Neither its data nor the devices it was made on are needed. `say` is told of
+  checkpoints that are damaged.
 
   Raises:
     UserError: there is no run in `workdir`, or no such checkpoint.
@@ -37,10 +38,17 @@ def load(workdir: str, step: int | None = None) -> Trained:
   if not directory.is_dir():
     raise UserError(f"{workdir}: no checkpoint has been saved yet")
   manager = checkpoint.open_manager(str(directory))
-  step = manager.latest_step() if step is None else step
-  state, _ = checkpoint.restore(manager, abstract_state, step)
+  if step is not None:
+    found = checkpoint.restore(manager, abstract_state, step)
+  else:
+    found, damaged = checkpoint.restore_last(manager, abstract_state)
+    for _, reason in damaged:
+      say(f"damaged: {reason}")
   manager.close()
-  return Trained(parts, state, parts.learner.variables(state), step)
+  if found is None:
+    raise UserError(f"{workdir}: no checkpoint has been saved yet")
+  variables = parts.learner.variables(found.state)
+  return Trained(parts, found.state, variables, found.step)
 
 
 def _remembered(known, settings, workdir: str) -> pipeline.Data:
@@ -50,8 +58,9 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
   }
   spelled = settings.get("tokenizer")
   try:
+    parts = components.parts(settings.get("source"), settings.get("mixture"))
     learned = spelled and tokenizer.get_tokenizer(
-      spelled, settings["source"], workdir=workdir
+      spelled, [(part.source, part.text_key) for part in parts], workdir=workdir
     )
   except ValueError as error:
     raise UserError(f"{workdir}: {error}") from error

@@ -72,12 +72,15 @@ def descend(
   mean: Mean,
   opt_state: PyTree,
   params: PyTree,
-) -> tuple[PyTree, PyTree, PyTree]:
-  """One update by a sum of gradients: (params, opt_state, mean gradient)."""
+) -> tuple[PyTree, PyTree, jax.Array]:
+  """One update by a sum of gradients: (params, opt_state, gradient's norm).
+
+  The norm is of the mean gradient, a float32 scalar.
+  """
   weight = _divisor(mean)
   grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
   updates, opt_state = optimizer.update(grads, opt_state, params, mean.value())
-  return optax.apply_updates(params, updates), opt_state, grads
+  return optax.apply_updates(params, updates), opt_state, optax.tree.norm(grads)
 
 
 def _divisor(mean: Mean) -> jax.Array:
@@ -94,11 +97,17 @@ def initial_scale() -> LossScale:
   )
 
 
-def all_finite(tree: PyTree) -> jax.Array:
-  """Whether every element of every leaf is finite, a bool scalar."""
-  return jnp.all(
-    jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)])
-  )
+def finite(mean: Mean, grad_norm: jax.Array) -> jax.Array:
+  """Whether a loss and all its gradients are finite, a bool scalar.
+
+  A norm is finite only where every element is, and their squares' sum too.
+  """
+  return jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
+
+
+def dropped(finite: jax.Array) -> Mean:
+  """The metric that tells the loop of an update that was dropped."""
+  return types.mean_of(~finite)
 
 
 def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
@@ -119,9 +128,15 @@ def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
   )
 
 
-def unless_skipped(finite: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-  """`new` where the gradients were finite, else `old`, bit for bit."""
-  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+def unless_dropped(
+  finite: jax.Array, new: types.State, old: types.State
+) -> types.State:
+  """`new` where the gradients were finite, else `old`, bit for bit.
+
+  But for the step, which counts updates that were dropped too.
+  """
+  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  return kept._replace(step=new.step)
 
 
 def excused(
@@ -129,13 +144,14 @@ def excused(
 ) -> dict[str, Mean]:
   """`metrics` without what an overflow of the scaled loss made infinite.
 
-  Such a Mean comes out empty, of weight 0, and does not stop the run. It is
-  left as it is where the gradients were finite, or the scale cannot fall.
+  Such a Mean comes out empty, of weight 0, and so does "dropped": a scale that
+  falls is no sign of a run gone wrong. They are left as they are where the
+  gradients were finite, or the scale cannot fall.
   """
   may_be = ~finite & (scale > SMALLEST_SCALE)
 
-  def one(mean):
-    drop = may_be & ~jnp.isfinite(mean.total)
-    return Mean(*(jnp.where(drop, 0.0, x) for x in mean))
+  def one(name, mean):
+    empty = may_be & ((name == "dropped") | ~jnp.isfinite(mean.total))
+    return Mean(*(jnp.where(empty, 0.0, x) for x in mean))
 
-  return {name: one(mean) for name, mean in metrics.items()}
+  return {name: one(name, mean) for name, mean in metrics.items()}

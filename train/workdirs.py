@@ -13,8 +13,10 @@ from train.errors import UserError
 _RESUMABLE = (
   "total_steps",
   "log_every_steps",
+  "log_examples",
   "evals",
   "checkpoint",
+  "recovery",
   "mesh",
   "sharding",
   "data.on_bad_record",
@@ -31,25 +33,33 @@ def read_config(workdir: str) -> dict[str, Any]:
   return _read(pathlib.Path(workdir) / "config.json")
 
 
-def claim(workdir: str, config: dict[str, Any]) -> None:
+def claim(
+  workdir: str, config: dict[str, Any], defaults: dict[str, Any]
+) -> None:
   """Refuses a workdir that another config made; process 0 looks, all wait.
+
+  Args:
+    workdir: where the run lives.
+    config: complete.
+    defaults: what a config had where it was made before there was such a key.
 
   Raises:
     UserError: it names the first key that differs.
   """
   if distributed.first():
-    _check(workdir, config)
+    _check(workdir, config, defaults)
   distributed.wait_for_all("the workdir is claimed")
 
 
-def _check(workdir: str, config: dict[str, Any]) -> None:
+def _check(workdir, config, defaults) -> None:
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     # What a start left behind that failed before its config was written.
     for litter in path.glob("tokenizer.*"):
       litter.unlink()
     return
-  difference = _first_difference(read_config(workdir), config)
+  before = {**defaults, **read_config(workdir)}
+  difference = _first_difference(before, config)
   if difference is not None:
     raise UserError(
       f"{workdir} was made by another config: config.{difference}; take"

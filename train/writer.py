@@ -12,31 +12,27 @@ import rich.progress
 
 
 class MetricsWriter:
-  """Appends scalars to metrics.jsonl and to TensorBoard events."""
+  """Appends scalars to metrics.jsonl and to TensorBoard events.
 
-  def __init__(self, workdir: str):
+  Where examples are logged, it also appends to examples.jsonl, one object an
+  update: {"step": the updates before it, "index": the examples it took}.
+  """
+
+  def __init__(self, workdir: str, log_examples: bool = False):
     """`workdir` exists; nothing is written before `start`."""
-    self._workdir = workdir
+    self._workdir, self._log_examples = workdir, log_examples
+    self._file = self._examples = None
     self._path = pathlib.Path(workdir) / "metrics.jsonl"
 
   def start(self, step: int | None) -> None:
-    """Opens the files, without what was written after `step` (None: empty).
-
-    The file is replaced in one move, so a kill leaves the old or the new one.
-    """
-    kept = (
-      []
-      if step is None
-      else [
-        line
-        for line in _whole_lines(self._path)
-        if json.loads(line)["step"] <= step
-      ]
-    )
-    temporary = self._path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    os.replace(temporary, self._path)
-    self._file = self._path.open("a")
+    """Opens the files, without what was written after `step` (None: empty)."""
+    if self._file is not None:
+      self.close()
+    last = -1 if step is None else step
+    self._file = _shortened(self._path, last)
+    examples = self._path.with_name("examples.jsonl")
+    # A row tells of the update after its step.
+    self._examples = _shortened(examples, last - 1, create=self._log_examples)
     self._events = _Events(self._workdir, first_step=(step or 0) + 1)
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -46,10 +42,38 @@ class MetricsWriter:
     os.fsync(self._file.fileno())
     self._events.write(step, scalars)
 
+  def write_examples(self, step: int, ids) -> None:
+    """The ids of the examples that the update after `step` takes."""
+    row = {"step": step, "index": ids.tolist()}
+    self._examples.write(json.dumps(row) + "\n")
+    self._examples.flush()
+
   def close(self) -> None:
-    """Closes what `start` opened."""
+    """Closes what `start` opened, if it has."""
+    if self._file is None:
+      return
     self._file.close()
     self._events.close()
+    if self._examples is not None:
+      self._examples.close()
+    self._file = None
+
+
+def _shortened(path: pathlib.Path, last: int, create: bool = True):
+  """A file of rows opened at its end, without those of steps after `last`.
+
+  It is replaced in one move, so a kill leaves the old or the new one. None
+  where there is none and none is to be made.
+  """
+  if not create and not path.exists():
+    return None
+  kept = [
+    line for line in _whole_lines(path) if json.loads(line)["step"] <= last
+  ]
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text("".join(line + "\n" for line in kept))
+  os.replace(temporary, path)
+  return path.open("a")
 
 
 def read_metrics(workdir: str) -> list[dict]:

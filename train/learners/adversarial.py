@@ -19,7 +19,8 @@ def adversarial(
   Goodfellow et al. 2014, Algorithm 1: `discriminator_steps` updates of the
   discriminator on parts of the batch, then one update of the generator. Each
   player has moments of its own; per-player rates are regexes of the optimizer
-  (`lr=[("generator", 1e-4), ("discriminator", 4e-4)]`).
+  (`lr=[("generator", 1e-4), ("discriminator", 4e-4)]`). A step in which a
+  loss or a gradient of either is not finite is dropped: only `step` changes.
 
   Args:
     task: has the losses "generator" and "discriminator".
@@ -58,7 +59,7 @@ def adversarial(
     )
 
   def play(player, variables, opt_state, batch, rng):
-    """One update of `player`: (variables, its opt_state, metrics)."""
+    """One update of `player`: (variables, its opt_state, metrics, finite)."""
 
     def loss(own):
       params = {**variables.params, **own}
@@ -68,32 +69,33 @@ def adversarial(
 
     own = {player: variables.params[player]}
     grads, mean, aux = updates.gradients(loss, own)
-    own, opt_state, grads = updates.descend(
+    own, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, opt_state, own
     )
     params = {**variables.params, **own}
     metrics = {
       f"{player}_loss": mean,
-      f"{player}_grad_norm": types.mean_of(optax.tree.norm(grads)),
-      f"{player}_param_norm": types.mean_of(optax.tree.norm(params[player])),
+      f"{player}_grad_norm": types.mean_of(grad_norm),
       **aux.metrics,
     }
     variables = types.Variables(params, aux.model_state, variables.frozen)
-    return variables, opt_state, metrics
+    return variables, opt_state, metrics, updates.finite(mean, grad_norm)
 
   def step(state, batch, rng):
     variables, opt_state = state.variables, dict(state.opt_state)
     parts = types.split(batch, discriminator_steps)
+    finite = jnp.bool_(True)
     for i in range(discriminator_steps):
       part = jax.tree.map(lambda x, i=i: x[i], parts)
-      variables, opt_state["discriminator"], metrics = play(
+      variables, opt_state["discriminator"], metrics, good = play(
         "discriminator",
         variables,
         opt_state["discriminator"],
         part,
         jax.random.fold_in(rng, i + 1),
       )
-    variables, opt_state["generator"], more = play(
+      finite &= good
+    variables, opt_state["generator"], more, good = play(
       "generator",
       variables,
       opt_state["generator"],
@@ -106,8 +108,15 @@ def adversarial(
         variables.params["generator"], extra["ema"], 1 - ema
       )
       extra = {"ema": average}
-    state = types.State(state.step + 1, variables, opt_state, extra)
-    return state, {**metrics, **more}
+    finite &= good
+    new = types.State(state.step + 1, variables, opt_state, extra)
+    new = updates.unless_dropped(finite, new, state)
+    norms = {
+      f"{player}_param_norm": types.mean_of(optax.tree.norm(params))
+      for player, params in new.variables.params.items()
+    }
+    dropped = {"dropped": updates.dropped(finite)}
+    return new, {**metrics, **more, **norms, **dropped}
 
   def evaluated(state):
     variables = state.variables

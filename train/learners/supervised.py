@@ -20,7 +20,8 @@ def supervised(
   """Gradient descent on the single loss of `task`.
 
   Gradients are sum(grad) / sum(weight) over the whole batch, so that neither
-  the number of microbatches nor a ragged mask changes the update.
+  the number of microbatches nor a ragged mask changes the update. An update
+  whose loss or gradient is not finite is dropped: only `step` changes.
 
   Args:
     task: has exactly one loss.
@@ -110,28 +111,27 @@ def supervised(
     old = state.variables
     scale = state.extra["loss_scale"].scale if dynamic else fixed_scale
     grads, mean, aux = accumulate(old, batch, rng, scale)
-    params, opt_state, grads = updates.descend(
+    params, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, state.opt_state, old.params
     )
+    finite = updates.finite(mean, grad_norm)
     extra = dict(state.extra)
     if ema:
       extra["ema"] = optax.incremental_update(params, extra["ema"], 1 - ema)
     variables = types.Variables(params, aux.model_state, old.frozen)
     new = types.State(state.step + 1, variables, opt_state, extra)
+    new = updates.unless_dropped(finite, new, state)
     if dynamic:
-      finite = updates.all_finite(grads)
-      kept = updates.unless_skipped(finite, new, state)
-      loss_scale = updates.rescaled(extra["loss_scale"], finite)
-      new = kept._replace(
-        step=new.step, extra={**kept.extra, "loss_scale": loss_scale}
-      )
+      loss_scale = updates.rescaled(state.extra["loss_scale"], finite)
+      new = new._replace(extra={**new.extra, "loss_scale": loss_scale})
     metrics = {
       "loss": mean,
       **aux.metrics,
-      "grad_norm": types.mean_of(optax.tree.norm(grads)),
+      "grad_norm": types.mean_of(grad_norm),
       # Not finite after an update that went wrong: told before it is saved.
       "param_norm": types.mean_of(optax.tree.norm(new.variables.params)),
       "learning_rate": types.mean_of(optimizer.learning_rate(state.opt_state)),
+      "dropped": updates.dropped(finite),
     }
     if dynamic:
       metrics = {

@@ -1,0 +1,130 @@
+"""How a run goes on when a save, a checkpoint or a loss went wrong.
+
+`run` is a loop.Run. All processes of a run call these together.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from train import checkpoint, distributed, health, skips
+from train.errors import SaveError
+
+
+def restored(
+  run: Any, skipped: Sequence[skips.Skip]
+) -> checkpoint.Restored | None:
+  """The last checkpoint that is whole; those after it are out of the way.
+
+  Raises:
+    UserError: one is damaged and `run.strict`, or all are.
+  """
+  manager = run.checkpoints
+  found, passed = checkpoint.restore_last(
+    manager,
+    run.abstract_state,
+    strict=run.strict,
+    stands=lambda step, record: skips.stands(skipped, step, record),
+  )
+  step = found.step if found else 0
+  damaged = [step for step, _ in passed]
+  for newer in manager.all_steps():
+    if newer > (found.step if found else -1) and newer not in damaged:
+      manager.delete(newer)  # of what the run has gone back from
+  if damaged:
+    folder = checkpoint.set_aside(manager, damaged)
+    for _, reason in passed:
+      run.say(f"damaged: {reason}")
+    run.say(
+      f"going on from step {step}: {max(damaged) - step} steps are lost; the"
+      f" damaged checkpoints are in {folder}"
+    )
+  return found
+
+
+def save(run: Any, step: int, state: Any, record: dict, leaving: bool) -> None:
+  """Starts a save; one that fails ends the run, or is told.
+
+  Raises:
+    SaveError: it failed, and the run is to stop then or is `leaving` anyway.
+  """
+  try:
+    checkpoint.save(run.checkpoints, step, state, record)
+  except OSError as error:
+    _failed(run, error, leaving)
+
+
+def check_save(run: Any) -> None:
+  """Tells of a save in the background that has failed.
+
+  Raises:
+    SaveError: it did, and the run is to stop then.
+  """
+  if run.checkpoints is not None:
+    try:
+      checkpoint.check(run.checkpoints)
+    except OSError as error:
+      _failed(run, error, False)
+
+
+def close(run: Any) -> None:
+  """Waits for the save in flight, and closes the checkpoints.
+
+  Raises:
+    SaveError: it failed.
+  """
+  try:
+    checkpoint.check(run.checkpoints, wait=True)
+  except OSError as error:
+    _failed(run, error, True)
+  finally:
+    run.checkpoints.close()
+
+
+def _failed(run, error, leaving) -> None:
+  have = run.checkpoints.latest_step()
+  line = f"{error}; the last checkpoint is " + (
+    "none" if have is None else f"of step {have}"
+  )
+  if run.stop_on_save_error or leaving:
+    raise SaveError(f"{line}; mend it, and the same command goes on") from error
+  run.say(line)
+  if distributed.first():
+    checkpoint.sweep(run.checkpoints.directory)
+
+
+def pass_over(
+  run: Any, skipped: Sequence[skips.Skip], bad: health.Unwell
+) -> list[skips.Skip]:
+  """The skips and one more: the run is to go back to before `bad`.
+
+  Raises:
+    FloatingPointError: it has gone back there often enough.
+    SaveError: the save in flight failed.
+  """
+  limits = run.limits
+  again = sum(abs(bad.last - skip.step) <= limits.window for skip in skipped)
+  if run.checkpoints is None or again >= limits.max_rollbacks:
+    raise FloatingPointError(
+      f"{bad}, after going back {again} times; what was saved before stays"
+    )
+  try:
+    checkpoint.check(run.checkpoints, wait=True)
+  except OSError as error:
+    _failed(run, error, False)
+  # One checkpoint earlier each time: the last one may hold the cause.
+  good = sorted(s for s in run.checkpoints.all_steps() if s < bad.first)
+  to = good[max(0, len(good) - 1 - again)] if good else 0
+  start = skips.batch_of(skipped, bad.first - 1) - limits.around
+  batches = (
+    max(start, skips.batch_of(skipped, to)),
+    skips.batch_of(skipped, bad.last - 1) + 1 + limits.around,
+  )
+  skip = skips.Skip(bad.last, to, batches, str(bad))
+  if run.skipped and distributed.first():
+    skips.append(run.skipped, skip, run.units_per_step["examples"])
+  distributed.wait_for_all("what is passed over is written")
+  run.say(
+    f"{bad}: goes back to step {to}, and passes over batches {batches[0]} to"
+    f" {batches[1] - 1}"
+  )
+  return [*skipped, skip]

@@ -323,8 +323,10 @@ def telling(
 ) -> Iterator[Rows]:
   """The batches of a pipeline.Data; it says what is skipped, at last in sum."""
   said = False
+  # Held until all is said: ending a stream of tf.data can take its time.
+  batches = data.batches(first_step)
   try:
-    for batch in data.batches(first_step):
+    for batch in batches:
       news = data.news()
       if news:
         say(title + news)

@@ -1,6 +1,7 @@
 """tfds:NAME?data_dir=DIR: TensorFlow Datasets, by random access."""
 
 import functools
+import re
 import urllib.parse
 from typing import Any
 
@@ -10,6 +11,9 @@ from input_pipeline import image_size
 from input_pipeline.bad_records import Policy
 from input_pipeline.ops import import_tensorflow
 from input_pipeline.source import Source
+
+# No path, and no namespace: TFDS would fetch a stranger's code for it.
+_NAME = re.compile(r"\w+(/\w[\w.+-]*)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII)
 
 
 def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
@@ -25,6 +29,10 @@ def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   options = dict(urllib.parse.parse_qsl(query))
   if unknown := set(options) - {"data_dir"}:
     raise ValueError(f"{uri}: no option {min(unknown)!r}; valid: data_dir")
+  if not _NAME.fullmatch(name):
+    raise ValueError(
+      f"{uri}: {name!r} is not NAME, NAME/CONFIG or either with :VERSION"
+    )
   library = _import()
   try:
     builder = library.builder(name, data_dir=options.get("data_dir"))

@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import re
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,10 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline import bounded_file
 from input_pipeline.bad_records import Policy, identify
 from input_pipeline.documents import texts
 from input_pipeline.source import open_source
 
+# The files of the largest vocabularies are a fifth of it.
+_MOST_BYTES = 2**25
 # What a tokenizer is learned from at most: the first lines of the split, or
 # of several data sets as many of each.
 _MAX_LINES = 2_000_000
@@ -104,34 +108,60 @@ def get_tokenizer(
     ValueError: the string, or the file it names, is not a tokenizer.
   """
   corpus = [(uri, text_key)] if isinstance(uri, str) else uri
-  if spec == "byte":
-    return _byte()
-  if spec == "char":
-    name, load = "tokenizer.json", _char
-    build = functools.partial(_characters, corpus, policy)
-  elif spec.startswith("sentencepiece:"):
-    name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
-    build = functools.partial(_read, spec.partition(":")[2])
-  elif spec.partition("?")[0] == "sentencepiece":
-    name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
-    build = functools.partial(_train, spec, corpus, cache_dir, policy)
-  else:
-    raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
+  name, load = _format(spec)
+  if name is None:
+    return load(b"")
   path = os.path.join(workdir, name) if workdir else None
-  if path and os.path.exists(path):
-    return load(_read(path))
-  tokenizer = load(build())
+  if path and os.path.lexists(path):
+    return _load(load, path)
+  if spec == "char":
+    content = _characters(corpus, policy)
+  elif spec.startswith("sentencepiece:"):
+    content = _read(spec.partition(":")[2])
+  else:
+    content = _train(spec, corpus, cache_dir, policy)
+  tokenizer = load(content)
   if path:
     write_atomically(path, [tokenizer.content])
   return tokenizer
 
 
+def kept(spec: str, workdir: str) -> Tokenizer:
+  """The tokenizer of a run, from its workdir alone.
+
+  Raises:
+    ValueError: the string is no tokenizer, or its file is missing or damaged.
+  """
+  name, load = _format(spec)
+  if name is None:
+    return load(b"")
+  return _load(load, os.path.join(workdir, name))
+
+
+def _format(spec: str) -> tuple[str | None, Callable[[bytes], Tokenizer]]:
+  """(file in a workdir or None, its content -> Tokenizer)."""
+  if spec == "byte":
+    return None, lambda content: _byte()
+  if spec == "char":
+    return "tokenizer.json", _char
+  if isinstance(spec, str) and re.match(r"sentencepiece([:?]|$)", spec):
+    return "tokenizer.model", functools.partial(_sentencepiece, spec)
+  raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
+
+
+def _load(load: Callable[[bytes], Tokenizer], path: str) -> Tokenizer:
+  try:
+    return load(_read(path))
+  except ValueError as error:
+    at = "" if path in str(error) else f"{path}: "
+    raise ValueError(f"{at}{error}") from None
+
+
 def _read(path: str) -> bytes:
   try:
-    with open(os.path.expanduser(path), "rb") as file:
-      return file.read()
-  except OSError as error:
-    raise ValueError(f"tokenizer {path}: {error.strerror}") from None
+    return bounded_file.read(os.path.expanduser(path), _MOST_BYTES)
+  except ValueError as error:
+    raise ValueError(f"tokenizer {error}") from None
 
 
 def _utf8(text: str | bytes) -> bytes:
@@ -171,10 +201,12 @@ def _char(content: bytes) -> Tokenizer:
   """Every character is a token, in the order of code points."""
   try:
     characters = json.loads(content)["characters"]
-  except (ValueError, KeyError, TypeError):
+    vocabulary = _codepoints(characters)
+    size = len(vocabulary)
+    if not size or (vocabulary[1:] <= vocabulary[:-1]).any():
+      raise ValueError("not in order")
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     raise ValueError("tokenizer.json does not hold characters") from None
-  vocabulary = _codepoints(characters)
-  size = len(vocabulary)
 
   def encode(text: str | bytes) -> np.ndarray:
     points = _codepoints(text)
@@ -276,10 +308,13 @@ def _sentencepiece(spec: str, content: bytes) -> Tokenizer:
   """Kudo and Richardson, "SentencePiece", EMNLP 2018."""
   sentencepiece = _import_sentencepiece()
   try:
+    if not content:  # no model, and it would be taken for none given
+      raise ValueError("empty")
     model = sentencepiece.SentencePieceProcessor(model_proto=content)
-  except RuntimeError:
+    size = model.vocab_size()
+    pieces = [model.id_to_piece(i) for i in range(size)]
+  except (RuntimeError, ValueError):  # its error may hold any bytes
     raise ValueError(f"tokenizer {spec!r} is not a model") from None
-  size = model.vocab_size()
 
   def encode(text: str | bytes) -> np.ndarray:
     text = _utf8(text).decode("utf-8")
@@ -293,7 +328,7 @@ def _sentencepiece(spec: str, content: bytes) -> Tokenizer:
       return 0
     if model.is_byte(i):
       return 1
-    return len(model.id_to_piece(i).replace("\u2581", " ").encode())
+    return len(pieces[i].replace("\u2581", " ").encode())
 
   lengths = np.array([length(i) for i in range(size)], np.uint32)
   eos = model.eos_id() if model.eos_id() >= 0 else None

@@ -36,7 +36,19 @@ ARROWS = [
   ("train.errors", set()),
   ("train.types", {"jax", "train.errors"}),
   ("train.names", {"train.errors"}),
-  ("train.workdirs", {"train.errors", "train.distributed"}),
+  ("train.workdir_lock", {"train.errors"}),
+  (
+    "train.workdirs",
+    {
+      "numpy",
+      "input_pipeline.bounded_file",
+      "train.errors",
+      "train.distributed",
+      "train.workdir_lock",
+    },
+  ),
+  ("train.config_keys", {"train.errors", "train.names"}),
+  ("train.json_lines", {"input_pipeline.bounded_file", "train.errors"}),
   ("train.roll_call", {"train.errors"}),
   ("train.agreement", set()),
   ("train.stall", {"train.roll_call"}),
@@ -137,7 +149,7 @@ ARROWS = [
   ),
   ("train.digests", {"jax", "train.types"}),
   ("train.health", set()),
-  ("train.skips", set()),
+  ("train.skips", {"train.json_lines"}),
   ("train.twice", {"jax", "train.types", "train.errors", "train.digests"}),
   (
     "train.recovery",
@@ -150,11 +162,11 @@ ARROWS = [
     },
   ),
   ("train.timing", {"jax"}),
-  ("train.goodput", {"train.timing", "train.energy"}),
+  ("train.goodput", {"train.timing", "train.energy", "train.json_lines"}),
   ("train.energy", {"jax", "pynvml"}),
   ("train.costs", {"train.flops", "train.hardware"}),
   ("train.profile", {"jax", "train.errors"}),
-  ("train.writer", {"rich", "tensorboard", "matplotlib"}),
+  ("train.writer", {"rich", "tensorboard", "matplotlib", "train.json_lines"}),
   (
     "train.losses",
     {"jax", "optax", "numpy", "train.types", "train.metrics"},
@@ -192,6 +204,8 @@ ARROWS = [
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),
   ("train.plan_report", {"rich"}),
+  ("train.doctor_checks", {"packaging"}),
+  ("train.doctor_probes", {"jax", "numpy"}),
   ("train.topology", {"jax", "libtpu", "train"}),
   ("train", {"absl", "jax", "numpy", "train"}),  # the verbs
 ]
@@ -290,7 +304,9 @@ def python(code: str) -> str:
   ).stdout
 
 
-@pytest.mark.parametrize("verb", ["main", "evaluate", "generate", "plan"])
+@pytest.mark.parametrize(
+  "verb", ["main", "evaluate", "generate", "plan", "doctor", "inspect"]
+)
 def test_help_needs_nothing_heavy(verb):
   code = f"""
 import sys

@@ -784,19 +784,30 @@ def test_a_tfds_shard_that_is_gone(tmp_path):
     np.testing.assert_array_equal(batch["x"][kept], whole["x"][kept])
 
 
+def claim(workdir, config):
+  """Whether a run of the config may go on there; UserError where not."""
+
+  class MayError(Exception):
+    pass
+
+  def make():
+    raise MayError  # the workdir is let go
+
+  with pytest.raises(MayError):
+    workdirs.claimed(str(workdir), config, {}, make)
+
+
 def test_a_run_that_was_stopped_goes_on_with_another_policy(tmp_path):
-  config = dict(data=dict(source="x:", max_record_bytes=9), seed=0)
+  data = dict(source="x:", max_record_bytes=9)
+  config = dict(data=data, seed=0)
   (tmp_path / "config.json").write_text(json.dumps(config))
   patient = dict(on_bad_record="skip", max_bad_share=0.1)
-  workdirs.claim(
-    str(tmp_path), {**config, "data": {**config["data"], **patient}}, {}
-  )
+  claim(tmp_path, {**config, "data": {**data, **patient}})
   # What is a bad record is part of what is learned.
-  larger = {**config["data"], "max_record_bytes": 10}
   with pytest.raises(UserError, match=r"config\.data\.max_record_bytes"):
-    workdirs.claim(str(tmp_path), {**config, "data": larger}, {})
+    claim(tmp_path, {**config, "data": {**data, "max_record_bytes": 10}})
   with pytest.raises(UserError, match=r"config\.on_bad_record"):
-    workdirs.claim(str(tmp_path), {**config, "on_bad_record": "skip"}, {})
+    claim(tmp_path, {**config, "on_bad_record": "skip"})
 
 
 def main(*arguments):

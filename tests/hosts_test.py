@@ -50,6 +50,7 @@ def language_model(mesh):
   config.model.layers = 1
   config.data.source = "fake:text"
   config.evals.val.every_steps = STEPS // 2
+  config.log_examples = True
   del config.evals.text
   return config
 
@@ -114,6 +115,13 @@ def test_many_processes_are_one(tmp_path):
   list(loop.fit(build.run(language_model(MESHES[0]), str(shared))))
   # Sums over devices of several processes are taken in another order.
   close(rows(shared), rows(straight), 1e-6)
+  # The same examples in the same global order; and every restore has held
+  # the arrays of other processes and another mesh against their digests.
+  taken, expected = (
+    (path / "examples.jsonl").read_text() for path in (shared, straight)
+  )
+  assert taken == expected and len(taken.splitlines()) == STEPS
+  assert not (shared / "damaged").exists()
   # Process 0 of each start alone has written.
   assert len(list(shared.glob("events.out.tfevents.*"))) == 3
 

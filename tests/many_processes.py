@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from train import build, roll_call, timing
+from train import config_keys, roll_call, timing
 from train.errors import HostError, UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def free_address() -> str:
 
 def flag_of(config, tmp_path) -> str:
   """--config=… of a file that holds `config`."""
-  text = json.dumps(build.plain(config))
+  text = json.dumps(config_keys.plain(config))
   path = tmp_path / f"experiment_{abs(hash(text))}.py"
   path.write_text(
     "import json\nfrom ml_collections import ConfigDict\n"

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import many_processes
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from configs import (
   linear_regression,
   lm_stdlib,
 )
-from train import build, loop, skips, timing, trained, twice
+from train import build, config_keys, loop, skips, timing, trained, twice
 from train.errors import CorruptionError
 
 STEPS, BATCH = 40, 8
@@ -33,7 +34,7 @@ def table(tmp_path, bad: dict[int, float]) -> str:
 
 
 def config_of(source: str, **recovery):
-  config = build.plain(linear_regression.get_config("smoke"))
+  config = config_keys.plain(linear_regression.get_config("smoke"))
   return {
     **config,
     "total_steps": STEPS,
@@ -70,7 +71,7 @@ def same(a, b):
 
 
 def experiment(name, learner=None):
-  config = build.plain(
+  config = config_keys.plain(
     {
       "lm": lm_stdlib,
       "conv": conv_fashion_mnist,
@@ -210,6 +211,26 @@ def test_a_spike_is_passed_over_as_if_it_had_never_been(tmp_path):
   run(config, other)
   same(final(tmp_path / "run"), final(other))
   assert rows(tmp_path / "run") == rows(other)
+
+
+def test_two_processes_drop_and_go_back_alike(tmp_path):
+  """What is not finite, and what leaps, is in the rows of one of them."""
+  bad = {9: np.nan, BATCH * 17 + 1: 300.0}
+  config = config_of(table(tmp_path, bad), spike=10.0, window=8)
+  run(config, tmp_path / "one")
+  flag = many_processes.flag_of(config, tmp_path)
+  found = many_processes.end(many_processes.start(2, tmp_path / "two", flag))
+  assert [code for code, _ in found] == [0, 0], found
+  one, two = (tmp_path / name for name in ("one", "two"))
+  assert [r["train/dropped"] for r in rows(two)] == [
+    r["train/dropped"] for r in rows(one)
+  ]
+  for a, b in zip(rows(one), rows(two), strict=True):
+    for key in a:
+      np.testing.assert_allclose(a[key], b[key], rtol=1e-5, err_msg=key)
+  ledgers = [skips.read(path / "skipped.jsonl") for path in (one, two)]
+  assert [row.batches for row in ledgers[0]] == [(17, 18)]
+  assert ledgers[0] == ledgers[1]
 
 
 @pytest.mark.parametrize("stop", [16, 21])

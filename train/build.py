@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from input_pipeline import bad_records, components, pipeline
 from train import (
   checkpoint,
+  config_keys,
   costs,
   distributed,
   health,
@@ -26,27 +26,8 @@ from train import (
   workdirs,
   writer,
 )
+from train.config_keys import complete
 from train.errors import UserError
-
-_REQUIRED = [
-  "total_steps",
-  "batch_size",
-  "task",
-  "model",
-  "learner",
-  "optimizer",
-  "data",
-]
-_DEFAULTS: dict[str, Any] = {
-  "seed": 0,
-  "log_every_steps": 10,
-  "log_examples": False,
-  "evals": {},
-  "checkpoint": {},
-  "recovery": {},
-  "mesh": {"data": -1},
-  "sharding": [(".*", "model")],
-}
 
 
 class Experiment(NamedTuple):
@@ -63,32 +44,6 @@ class Experiment(NamedTuple):
   model: Any
   learner: types.Learner
   model_rules: tuple
-
-
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config as plain dicts, its defaults filled in.
-
-  Raises:
-    UserError: a top-level key is missing or unknown.
-  """
-  config = json.loads(json.dumps(plain(config)))
-  keys = [*_REQUIRED, *_DEFAULTS]
-  for key in config:
-    if key not in keys:
-      raise UserError(f"config.{key}: unknown{names.nearest(key, keys)}")
-  for key in _REQUIRED:
-    if key not in config:
-      raise UserError(f"config.{key}: missing")
-  return {**_DEFAULTS, **config}
-
-
-def plain(config: Any) -> Any:
-  """ConfigDicts as dicts, tuples as lists: what JSON can hold."""
-  if hasattr(config, "items"):
-    return {key: plain(value) for key, value in config.items()}
-  if isinstance(config, (list, tuple)):
-    return [plain(value) for value in config]
-  return config
 
 
 def experiment(
@@ -168,11 +123,16 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """Everything `fit` needs; writes into `workdir` where one is given.
 
   Raises:
-    UserError: the config is wrong, or `workdir` holds another one's run.
+    UserError: the config is wrong, or `workdir` holds another one's run, or
+      one that is going on.
   """
   config = complete(config)
-  if workdir is not None:
-    workdirs.claim(workdir, config, _DEFAULTS)
+  return workdirs.claimed(
+    workdir, config, config_keys.DEFAULTS, lambda: _run(config, workdir, say)
+  )
+
+
+def _run(config, workdir: str | None, say) -> loop.Run:
   parts = experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:

@@ -35,9 +35,17 @@ __all__ = [
 
 # Errors whose message is all that there is to say.
 _TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
-
-# What writing meets where there is no room, or no leave.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What writing meets where there is no room, no leave or no disk.
+_NO_ROOM = (
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EFBIG,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EIO,
+  errno.ESTALE,
+)
 
 
 def define_config() -> None:
@@ -154,11 +162,26 @@ def run(main: Callable) -> int:
   """Runs `main`; what a user can mend becomes one line and exit code 2."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   warnings.filterwarnings("ignore", category=DeprecationWarning)
+  sys.unraisablehook = _unless_late
   try:
     app.run(main, flags_parser=_parse)
   except (*_TOLD, Preempted, KeyboardInterrupt) as error:
     return tell(error)
+  except OSError as error:
+    if error.errno not in _NO_ROOM:
+      raise
+    return tell(error)
   return 0
+
+
+def _unless_late(unraisable) -> None:
+  """The usual hook, but for what comes after a read that has failed.
+
+  When one array of a checkpoint cannot be read, Orbax ends its event loop, and
+  the readers of the others print that they cannot reach it.
+  """
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def tell(error: BaseException) -> int:
@@ -180,8 +203,13 @@ def tell(error: BaseException) -> int:
   else:
     traceback.print_exception(error)
     return 1
-  print(f"error: {error}", file=sys.stderr)
+  print(f"error: {printable(str(error).strip())}", file=sys.stderr)
   return code
+
+
+def printable(text: str) -> str:
+  """One line: a file may have put newlines or a terminal's commands into it."""
+  return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _parse(argv):

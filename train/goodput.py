@@ -19,6 +19,7 @@ resumed. Steps since the last save count as kept until they are lost.
 
 import copy
 import json
+import math
 import os
 import pathlib
 import threading
@@ -26,7 +27,9 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from train import energy, timing
+from train import energy, json_lines, timing
+
+_EVENTS = ("start", "resume", "save", "end", "stop", "beat")
 
 
 def beat_seconds(wall: float) -> float:
@@ -91,17 +94,34 @@ def summary(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The rows of a ledger, without those that a kill cut short."""
-  path = pathlib.Path(path)
-  if not path.exists():
-    return []
-  rows = []
-  for line in path.read_text().split("\n"):
-    try:
-      rows.append(json.loads(line))
-    except ValueError:
-      continue
-  return rows
+  """The rows of a ledger, without those that are cut short or damaged.
+
+  Raises:
+    UserError: it is no file.
+  """
+  return [row for _, row in json_lines.read(path) if row and _is_row(row)]
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+  """Whether `Totals.add` can add it."""
+  event, seconds, step = (
+    row.get("event"),
+    row.get("seconds", {}),
+    row.get("step"),
+  )
+  figures = [row.get("time"), *(row[key] for key in energy.KEYS if key in row)]
+  if event not in _EVENTS or not isinstance(seconds, dict):
+    return False
+  if not set(seconds) <= set(timing.PHASES):
+    return False
+  figures += seconds.values()
+  if event == "resume" and "step" not in row:
+    return False
+  # An event without a step has none, or null; so has a resume from nothing.
+  stepped = json_lines.count(step) or (step is None and event != "save")
+  return stepped and all(
+    json_lines.number(x) and math.isfinite(x) for x in figures
+  )
 
 
 def describe(path: str | os.PathLike) -> list[str]:

@@ -15,10 +15,11 @@ Which batch an update takes follows from the rows and its step alone.
 
 import json
 import os
-import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
+
+from train import json_lines
 
 
 class Skip(NamedTuple):
@@ -31,20 +32,21 @@ class Skip(NamedTuple):
 
 
 def read(path: str | os.PathLike | None) -> list[Skip]:
-  """The rows of a ledger, in order; one that a kill cut short is none."""
+  """The rows of a ledger, in order; one cut short or damaged is none.
+
+  Raises:
+    UserError: it is no file.
+  """
   found = []
-  path = pathlib.Path(path) if path else None
-  if path is None or not path.exists():
-    return found
-  for line in path.read_text(errors="replace").split("\n"):
+  for _, row in json_lines.read(path) if path else ():
     try:
-      row = json.loads(line)
-      a, b = map(int, row["batches"])
-      found.append(
-        Skip(int(row["step"]), int(row["to"]), (a, b), row["reason"])
-      )
+      a, b = row["batches"]
+      skip = Skip(row["step"], row["to"], (a, b), row["reason"])
     except (ValueError, KeyError, TypeError):
       continue
+    counts = all(map(json_lines.count, (skip.step, skip.to, a, b)))
+    if counts and isinstance(skip.reason, str):
+      found.append(skip)
   return found
 
 

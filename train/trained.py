@@ -1,13 +1,15 @@
 """A run read back from its workdir, to evaluate, continue or judge with."""
 
+import contextlib
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from input_pipeline import components, pipeline, tokenizer
+from input_pipeline import pipeline, tokenizer
 from train import build, checkpoint, sharding, types, workdirs
 from train.errors import UserError
 
@@ -24,16 +26,23 @@ class Trained(NamedTuple):
 def load(workdir: str, step: int | None = None, say=print) -> Trained:
   """The run of `workdir` at its last whole checkpoint, or that of `step`.
 
-  Neither its data nor the devices it was made on are needed. `say` is told of
-  checkpoints that are damaged.
+  Neither its data nor the devices it was made on are needed, and whoever made
+  it is not trusted: its files hold no code, and lead nowhere else. `say` is
+  told of checkpoints that are damaged.
 
   Raises:
-    UserError: there is no run in `workdir`, or no such checkpoint.
+    UserError: there is no run in `workdir`, or a damaged one, or no such
+      checkpoint.
   """
-  config = build.complete(workdirs.read_config(workdir))
-  data = _remembered(workdirs.read_facts(workdir), config["data"], workdir)
-  parts = build.assemble(config, _mesh_at_hand(config, data.batch_size), data)
-  _, abstract_state = build.state_of(parts)
+  config = workdirs.read_config(workdir)
+  facts = workdirs.read_facts(workdir)
+  workdirs.check_links(workdir)
+  with _told(workdir):
+    config = build.complete(config)
+    _forget_places(config)
+    data = _remembered(facts, config["data"], workdir)
+    parts = build.assemble(config, _mesh_at_hand(config, data.batch_size), data)
+    _, abstract_state = build.state_of(parts)
   directory = pathlib.Path(workdir) / "checkpoints"
   if not directory.is_dir():
     raise UserError(f"{workdir}: no checkpoint has been saved yet")
@@ -51,6 +60,28 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
   return Trained(parts, found.state, variables, found.step)
 
 
+@contextlib.contextmanager
+def _told(workdir: str) -> Iterator[None]:
+  """Whatever fails inside is the fault of what the workdir says."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f"{workdir}: {error}") from error
+  except Exception as error:  # values of any type may get anywhere
+    lines = str(error).strip().splitlines() or [""]
+    raise UserError(
+      f"{workdir}: no run can be made of its config.json and data.json:"
+      f" {type(error).__name__}: {lines[0][:200]}"
+    ) from error
+
+
+def _forget_places(config) -> None:
+  """Caches of the machine that trained are no place to write on this one."""
+  config["data"].pop("cache_dir", None)
+  for settings in config["evals"].values():
+    settings.pop("cache_dir", None)
+
+
 def _remembered(known, settings, workdir: str) -> pipeline.Data:
   """The Data that data.json tells of; it has no batches to give."""
   spec = {
@@ -58,12 +89,9 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
   }
   spelled = settings.get("tokenizer")
   try:
-    parts = components.parts(settings.get("source"), settings.get("mixture"))
-    learned = spelled and tokenizer.get_tokenizer(
-      spelled, [(part.source, part.text_key) for part in parts], workdir=workdir
-    )
+    learned = tokenizer.kept(spelled, workdir) if spelled else None
   except ValueError as error:
-    raise UserError(f"{workdir}: {error}") from error
+    raise UserError(str(error)) from error
   return pipeline.Data(
     spec=spec,
     num_examples=known["num_examples"],
@@ -94,6 +122,7 @@ def evaluators(
 ) -> dict[str, types.Evaluator]:
   """The evaluators of a finished run, by their keys in config.evals."""
   keys = build.eval_keys(trained_run.parts.config)
-  return {
-    key: build.evaluator(trained_run.parts, key, workdir, say) for key in keys
-  }
+  with _told(workdir):
+    return {
+      key: build.evaluator(trained_run.parts, key, workdir, say) for key in keys
+    }

@@ -10,6 +10,8 @@ import time
 import rich.console
 import rich.progress
 
+from train import json_lines
+
 
 class MetricsWriter:
   """Appends scalars to metrics.jsonl and to TensorBoard events.
@@ -62,31 +64,35 @@ class MetricsWriter:
 def _shortened(path: pathlib.Path, last: int, create: bool = True):
   """A file of rows opened at its end, without those of steps after `last`.
 
+  Nor do damaged rows stay.
+
   It is replaced in one move, so a kill leaves the old or the new one. None
   where there is none and none is to be made.
   """
   if not create and not path.exists():
     return None
-  kept = [
-    line for line in _whole_lines(path) if json.loads(line)["step"] <= last
-  ]
   temporary = path.with_suffix(".tmp")
-  temporary.write_text("".join(line + "\n" for line in kept))
+  temporary.unlink(missing_ok=True)
+  with open(temporary, "xb") as kept:  # through no link, then
+    for line, row in json_lines.read(path):
+      if row and json_lines.count(row.get("step")) and row["step"] <= last:
+        kept.write(line + b"\n")
   os.replace(temporary, path)
   return path.open("a")
 
 
 def read_metrics(workdir: str) -> list[dict]:
-  """The rows of metrics.jsonl, in order."""
+  """The rows of metrics.jsonl, in order, without what is damaged.
+
+  Raises:
+    UserError: it is no file.
+  """
   path = pathlib.Path(workdir) / "metrics.jsonl"
-  return [json.loads(line) for line in _whole_lines(path)]
-
-
-def _whole_lines(path: pathlib.Path) -> list[str]:
-  """All lines but one that a kill cut short."""
-  if not path.exists():
-    return []
-  return [line for line in path.read_text().split("\n")[:-1] if line]
+  return [
+    {key: value for key, value in row.items() if json_lines.number(value)}
+    for _, row in json_lines.read(path)
+    if row and json_lines.count(row.get("step"))
+  ]
 
 
 class _Events:

@@ -1,0 +1,279 @@
+"""What can be told of a machine without starting JAX or touching a disk."""
+
+import contextlib
+import glob
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from packaging.requirements import Requirement
+
+_GIB = 2**30
+_ROOT = pathlib.Path(__file__).absolute().parent.parent
+# Extras that no run needs to find installed: for a platform, or for tests.
+_NOT_ASKED = ("cuda", "parity", "test", "tpu")
+# Either brings the module.
+_INSTEAD = {"tensorflow-cpu": "tensorflow", "tensorflow": "tensorflow-cpu"}
+
+
+class Line(NamedTuple):
+  """level: "ok", "note" or "wrong"; text: one line for people."""
+
+  level: str
+  text: str
+
+
+def python() -> Line:
+  """The interpreter; an older one does not come so far."""
+  return Line("ok", f"Python {platform.python_version()}")
+
+
+def requirements() -> dict[str, list[Requirement]]:
+  """What pyproject.toml asks for, by extra; "" is what all need."""
+  try:
+    text = (_ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    groups = {
+      "": project["dependencies"],
+      **project["optional-dependencies"],
+    }
+    if project["name"] == "tessera":
+      return {name: _asked(texts) for name, texts in groups.items()}
+  except (OSError, ValueError, KeyError):
+    pass  # installed without its folder
+  try:
+    found = importlib.metadata.metadata("tessera")
+  except importlib.metadata.PackageNotFoundError:
+    return {"": []}
+  texts = found.get_all("Requires-Dist") or []
+  names = ["", *(found.get_all("Provides-Extra") or [])]
+  common = {str(r) for r in _asked(texts)}
+  return {
+    name: [r for r in _asked(texts, name) if not name or str(r) not in common]
+    for name in names
+  }
+
+
+def _asked(texts, extra: str = "") -> list[Requirement]:
+  """Those that are for this platform."""
+  found = [Requirement(text) for text in texts]
+  here = {"extra": extra}
+  return [r for r in found if r.marker is None or r.marker.evaluate(here)]
+
+
+def packages() -> Iterator[Line]:
+  """Every dependency against its minimum, and jaxlib against jax."""
+  right = []
+  for requirement in requirements()[""]:
+    complaint = _complaint(requirement)
+    if complaint:
+      yield Line("wrong", complaint)
+    else:
+      right.append(f"{requirement.name} {_version(requirement.name)}")
+  yield Line("ok", ", ".join(right))
+  if _version("jax") is None:
+    return
+  for text in importlib.metadata.requires("jax") or ():
+    jaxlib = Requirement(text)
+    if jaxlib.name == "jaxlib" and jaxlib.marker is None:
+      complaint = _complaint(jaxlib)
+      said = f"jaxlib {_version('jaxlib')} is the one that jax asks for"
+      yield Line("wrong", complaint) if complaint else Line("ok", said)
+
+
+def _version(name: str) -> str | None:
+  try:
+    return importlib.metadata.version(name)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _complaint(requirement: Requirement) -> str | None:
+  name, asked = requirement.name, requirement.specifier
+  found = _version(name) or _version(_INSTEAD.get(name, name))
+  # Outside quotes a shell would take ">" for its own.
+  mend = f"pip install -U '{name}{asked}'"
+  if found is None:
+    return f"{name} is not installed: {mend}"
+  if asked.contains(found, prereleases=True):
+    return None
+  least = next((s.version for s in asked if s.operator == ">="), None)
+  if least and not Requirement(f"x>={least}").specifier.contains(
+    found, prereleases=True
+  ):
+    return f"{name} {found} is older than {least}: {mend}"
+  return f"{name} {found} is not {asked}: {mend}"
+
+
+def extras(config: Any) -> Iterator[Line]:
+  """Which are installed; those that `config` (or None) needs must be."""
+  complaints = {
+    name: next(filter(None, map(_complaint, asked)), None)
+    for name, asked in requirements().items()
+    if name and name not in _NOT_ASKED
+  }
+  there = [name for name, complaint in complaints.items() if not complaint]
+  without = [name for name, complaint in complaints.items() if complaint]
+  text = f"extras: {', '.join(there) or 'none'}"
+  if without:
+    text += f"; without {', '.join(without)}"
+  yield Line("ok", text)
+  for name, why in (needs(config) if config else {}).items():
+    if complaints.get(name):
+      yield Line(
+        "wrong",
+        f"{why} needs the extra {name}: pip install 'tessera[{name}]'"
+        f" ({complaints[name].partition(':')[0]})",
+      )
+    else:
+      yield Line("ok", f"{why} needs the extra {name}, which is there")
+
+
+def needs(config: Any) -> dict[str, str]:
+  """{extra: the key of the config that needs it}."""
+  found: dict[str, str] = {}
+  sections = {"data": config.get("data")}
+  evals = config.get("evals") or {}
+  for key in evals if hasattr(evals, "get") else ():
+    sections[f"evals.{key}"] = evals.get(key)
+  for where, section in sections.items():
+    if not hasattr(section, "get"):
+      continue
+    for key, start, extra in (
+      ("source", "tfds:", "data"),
+      ("ops", "", "data"),  # ops run in tf.data
+      ("tokenizer", "sentencepiece", "text"),
+    ):
+      value = section.get(key)
+      if isinstance(value, str) and value and value.startswith(start):
+        found.setdefault(extra, f"config.{where}.{key}")
+  model = config.get("model")
+  if hasattr(model, "get") and model.get("matmul") in ("int8", "fp8"):
+    found["quantization"] = "config.model.matmul"
+  return found
+
+
+def memory() -> Line:
+  """Of the host, or of the container where that has a limit."""
+  try:
+    text = pathlib.Path("/proc/meminfo").read_text()
+    fields = dict(line.split(":") for line in text.splitlines())
+    total, free = (
+      1024 * int(fields[key].split()[0]) for key in ("MemTotal", "MemAvailable")
+    )
+  except (OSError, ValueError, KeyError):
+    return Line("note", "memory: not told by this system")
+  for limit, used in (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+  ):
+    most, taken = (_number(f"/sys/fs/cgroup/{name}") for name in (limit, used))
+    if most is not None and taken is not None and most < total:
+      total, free = most, min(free, most - taken)
+  text = f"memory {free / _GIB:.1f} GiB free of {total / _GIB:.1f}"
+  if free < _GIB:
+    return Line(
+      "wrong", f"{text}: end other programs, or take a larger machine"
+    )
+  return Line("ok" if free > 4 * _GIB else "note", text)
+
+
+def _number(path: str) -> int | None:
+  try:
+    return int(pathlib.Path(path).read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def open_files() -> Line:
+  """How many files a process may have open: a checkpoint opens hundreds."""
+  try:
+    import resource
+  except ImportError:
+    return Line("note", "open files: no limit is told by this system")
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft == resource.RLIM_INFINITY:
+    return Line("ok", "open files: no limit")
+  mend = f"ulimit -n {4096 if hard < 0 else min(4096, hard)}"
+  if soft < 256:
+    return Line("wrong", f"open files: at most {soft}: {mend}")
+  if soft < 1024:
+    return Line("note", f"open files: at most {soft}; better: {mend}")
+  return Line("ok", f"open files: at most {soft}")
+
+
+def shared_memory(path: str = "/dev/shm") -> Iterator[Line]:
+  """A line only where it is small, as in a container by default."""
+  try:
+    size = shutil.disk_usage(path).total
+  except OSError:
+    return
+  if size < _GIB:
+    yield Line(
+      "note",
+      f"{path} has {size / 2**20:.0f} MiB: several GPUs in one machine may need"
+      " more (docker run --shm-size=8g)",
+    )
+
+
+def accelerators(devices: str = "/dev") -> tuple[str | None, list[Line]]:
+  """("GPU", "TPU" or None: what seems to be here, lines of what is wrong)."""
+  if shutil.which("nvidia-smi"):
+    code, said, wrong = answer(["nvidia-smi", "-L"], 5)
+    if code == 0 and "GPU" in said:
+      return "GPU", []
+    first = (said + wrong).strip().splitlines()
+    reason = "no answer within 5 s" if code is None else "".join(first[:1])
+    return None, [
+      Line("wrong", f"nvidia-smi: {reason or 'no GPU'}: see to the driver")
+    ]
+  if glob.glob(f"{devices}/nvidia[0-9]*"):
+    return "GPU", []
+  if glob.glob(f"{devices}/accel*") or glob.glob(f"{devices}/vfio/[0-9]*"):
+    return "TPU", []
+  return None, []
+
+
+def answer(
+  command: list[str], seconds: float, env: dict[str, str] | None = None
+) -> tuple[int | None, str, str]:
+  """(exit code, stdout, stderr) of a command.
+
+  Args:
+    command: and its arguments.
+    seconds: after which it is killed with all it started; the code is None.
+    env: variables beside those of this process.
+  """
+  try:
+    process = subprocess.Popen(
+      command,
+      env={**os.environ, **(env or {})},
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      errors="replace",
+      start_new_session=True,
+    )
+  except OSError as error:
+    return 127, "", str(error)
+  try:
+    said, wrong = process.communicate(timeout=seconds)
+    return process.returncode, said, wrong
+  except subprocess.TimeoutExpired:
+    if sys.platform == "win32":
+      process.kill()
+    else:
+      os.killpg(process.pid, signal.SIGKILL)
+  # One that waits for a device or a disk cannot even be killed.
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    process.communicate(timeout=1)
+  return None, "", ""

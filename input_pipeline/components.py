@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline import bad_records
 from input_pipeline.mixture import positive
+from input_pipeline.source_text import strings
 
 # An index in a batch is an int32.
 _MOST = 2**31 - 1
@@ -109,12 +111,12 @@ def joined(components: Sequence, titles: Sequence[str]):
   """The Examples of all components, one after another, as one Examples.
 
   Args:
-    components: pipeline.Examples, one or more.
+    components: examples.Examples, one or more, that share a tally.
     titles: what to call each in an error.
 
   Raises:
     ValueError: the components differ in a field, or are too many examples for
-      an int32 index; one line that names it.
+      an int32 index, or of one no example can be read; one line that names it.
   """
   ends = np.cumsum([each.length for each in components])
   if ends[-1] > _MOST:
@@ -124,7 +126,8 @@ def joined(components: Sequence, titles: Sequence[str]):
   first = components[0]
   if len(components) == 1:
     return first
-  samples = [each.read(np.zeros(1, np.int64)) for each in components]
+  policy = first.tally.policy
+  samples = [bad_records.first_readable(each, policy) for each in components]
   for title, each, sample in zip(titles, components, samples, strict=True):
     _same(title, {"classes": each.num_classes}, {"classes": first.num_classes})
     _same(title, _fields(sample), _fields(samples[0]))
@@ -143,7 +146,7 @@ def joined(components: Sequence, titles: Sequence[str]):
     found = [(r, components[i].read(w)) for r, i, w in locate(indices)]
     back = np.argsort(np.concatenate([rows for rows, _ in found]))
     return {
-      field: np.concatenate([_cast(x[field], dtype) for _, x in found])[back]
+      field: _stacked([_cast(x[field], dtype) for _, x in found])[back]
       for field, dtype in types.items()
     }
 
@@ -173,6 +176,13 @@ def _same(title: str, found: dict, wanted: dict) -> None:
       raise ValueError(
         f"{title}: {field!r} is {here}, but {there} in the first component"
       )
+
+
+def _stacked(leaves: list[np.ndarray]) -> np.ndarray:
+  """All of them; as objects where a bad record has given one another shape."""
+  if len({leaf.shape[1:] for leaf in leaves}) > 1:
+    leaves = [strings(leaf.tolist()) for leaf in leaves]
+  return np.concatenate(leaves)
 
 
 def _cast(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -131,7 +131,7 @@ def plan(ends: np.ndarray, has_eos: bool, seq_len: int) -> Rows:
     has_eos: whether one token stands between documents.
     seq_len: targets of a row.
   """
-  starts = np.concatenate([[0], ends[:-1] + has_eos]).astype(np.int64)
+  starts = np.concatenate([[0], ends + has_eos])[:-1].astype(np.int64)
   tokens = ends - starts
   # After a document's last token its end is predicted, where there is one.
   targets = np.where(tokens > 0, tokens - (not has_eos), 0)

@@ -22,14 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline import bad_records, order
 from input_pipeline import components as components_lib
 from input_pipeline import mixture as mixture_lib
-from input_pipeline import order
-from input_pipeline.packing import packed
-from input_pipeline.source import Source, open_source
-from input_pipeline.token_file import token_file
-from input_pipeline.tokenizer import Tokenizer, get_tokenizer
-from input_pipeline.windows import windows
+from input_pipeline.examples import Examples, of_parts
+from input_pipeline.tokenizer import Tokenizer
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -51,6 +48,8 @@ class Data(NamedTuple):
     step on; endless for training, one pass for evaluation.
   batch_size: of the global batch.
   note: a line worth telling, or "".
+  skipped: () -> the records that this process has skipped so far.
+  news: () -> a line on the first of them, told once, or "".
   """
 
   spec: Spec
@@ -60,20 +59,8 @@ class Data(NamedTuple):
   batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
   batch_size: int
   note: str = ""
-
-
-class Examples(NamedTuple):
-  """What batches are gathered from.
-
-  read: (int64 [n]) -> {field: array [n, ...]}.
-  """
-
-  length: int
-  read: Callable[[np.ndarray], dict[str, np.ndarray]]
-  name: Callable[[int], str]
-  num_classes: int | None = None
-  tokenizer: Tokenizer | None = None
-  note: str = ""
+  skipped: Callable[[], bad_records.Skipped] = bad_records.Tally().skipped
+  news: Callable[[], str] = bad_records.Tally().news
 
 
 class Plan(NamedTuple):
@@ -109,6 +96,9 @@ def train(
   host_count: int = 1,
   workdir: str | None = None,
   multiple_of: int = 1,
+  on_bad_record: str = "stop",
+  max_bad_share: float = 0.01,
+  max_record_bytes: int = 2**28,
 ) -> Data:
   """Endless batches: batch = f(arguments, step).
 
@@ -133,13 +123,17 @@ def train(
     host_count: how many shares there are.
     workdir: where a tokenizer learned from the data is kept.
     multiple_of: "all" is padded to a multiple of it.
+    on_bad_record: "stop" at the first, or "skip"; see bad_records.py.
+    max_bad_share: of the records read so far; more are refused.
+    max_record_bytes: what is larger is a bad record.
 
   Raises:
     ValueError: one line that names what is wrong.
   """
+  policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   parts = components_lib.parts(source, mixture, split, text_key)
-  components = _examples(
-    parts, tokenizer, seq_len, packing, cache_dir, workdir, False
+  components = of_parts(
+    parts, tokenizer, seq_len, packing, cache_dir, workdir, False, policy
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
   given = [part.weight for part in parts]
@@ -194,6 +188,9 @@ def evaluation(
   host_index: int | Sequence[int] = 0,
   host_count: int = 1,
   workdir: str | None = None,
+  on_bad_record: str = "stop",
+  max_bad_share: float = 0.01,
+  max_record_bytes: int = 2**28,
 ) -> Data:
   """One pass in order, each example once, padded to whole batches.
 
@@ -203,9 +200,10 @@ def evaluation(
   arguments are those of `train`.
   """
   _check_batch_size(batch_size)
+  policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   parts = components_lib.parts(source, mixture, split, text_key)
-  components = _examples(
-    parts, tokenizer, seq_len, packing, cache_dir, workdir, True
+  components = of_parts(
+    parts, tokenizer, seq_len, packing, cache_dir, workdir, True, policy
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
   local = order.host_rows(batch_size, host_index, host_count)
@@ -223,59 +221,6 @@ def evaluation(
 def _check_batch_size(batch_size: int) -> None:
   if not isinstance(batch_size, int) or batch_size < 1:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
-
-
-def _examples(
-  parts: list[components_lib.Part],
-  tokenizer: str | None,
-  seq_len: int | None,
-  packing: bool,
-  cache_dir: str | None,
-  workdir: str | None,
-  partial: bool,
-) -> list[Examples]:
-  """The examples of each part; windows may be short if `partial`."""
-  if not isinstance(packing, bool):
-    raise ValueError(f"packing={packing!r} is neither True nor False")
-  if packing and tokenizer is None:
-    raise ValueError("packing=True packs tokens; set a tokenizer")
-  sources = [open_source(part.source, part.split) for part in parts]
-  if tokenizer is None:
-    return [
-      Examples(s.length, s.read, s.name, s.num_classes, note=s.note)
-      for s in sources
-    ]
-  if not isinstance(seq_len, int) or seq_len < 1:
-    raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
-  corpus = [(part.source, part.text_key) for part in parts]
-  learned = get_tokenizer(
-    tokenizer, corpus, cache_dir=cache_dir, workdir=workdir
-  )
-
-  def of_tokens(part: components_lib.Part, source: Source) -> Examples:
-    file = token_file(
-      source,
-      learned,
-      uri=part.source,
-      split=part.split,
-      text_key=part.text_key,
-      cache_dir=cache_dir,
-    )
-    title = str(part)
-    if packing:
-      length, read = packed(file, learned, seq_len, title)
-    else:
-      length, read = windows(file.tokens, learned, seq_len, partial, title)
-    kind = "row" if packing else "window"
-    return Examples(
-      length,
-      read,
-      lambda index: f"{title} {kind} {index}",
-      tokenizer=learned,
-      note=source.note,
-    )
-
-  return [of_tokens(*each) for each in zip(parts, sources, strict=True)]
 
 
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -296,7 +241,7 @@ def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
 
     fields, stream = pipeline_tf.stream(examples, plan, ops)
   else:
-    sample = examples.read(np.zeros(1, np.int64))
+    sample = bad_records.first_readable(examples, examples.tally.policy)
     fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
     encoded = sample.get("image", np.zeros(0)).dtype == object
     if not fields or encoded:
@@ -307,10 +252,12 @@ def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
         "set a tokenizer or ops"
       )
 
+    read = bad_records.reader(examples, sample, fields)
+
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric(examples.read(plan.rows(step)[0]))
+        yield numeric(read(plan.rows(step)[0]))
         step += 1
 
   spec = {**_MASK_AND_INDEX, **fields}
@@ -333,6 +280,8 @@ def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
     batches,
     batch_size,
     examples.note,
+    examples.tally.skipped,
+    examples.tally.news,
   )
 
 
@@ -340,8 +289,9 @@ def _padded(
   rows: dict[str, np.ndarray], indices: np.ndarray, spec: Spec, size: int
 ) -> dict[str, np.ndarray]:
   real = len(indices)
+  kept = rows.pop(bad_records.KEPT, True)
   rows = {"mask": np.ones(real, np.float32), **rows}
-  rows["index"] = indices.astype(np.int32)
+  rows["index"] = np.where(kept, indices, -1).astype(np.int32)
   batch = {}
   for name, (shape, dtype) in spec.items():
     if real == size:

@@ -1,17 +1,19 @@
 """The stream of real rows through ops, by tf.data."""
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from input_pipeline import bad_records, bad_records_tf
 from input_pipeline import ops as ops_lib
 from input_pipeline.pipeline import Examples, Plan, Spec
 
 # Every training step lies below it.
 _ENDLESS = 2**62
-_SEED = "seed"
+_SEED = "_seed"
 
 
 def stream(
@@ -27,7 +29,9 @@ def stream(
   """
   tf = ops_lib.import_tensorflow()
   apply = ops_lib.compile(ops)
-  sample = _readable(examples.read(np.zeros(1, np.int64)))
+  sample = bad_records.first_readable(examples, examples.tally.policy)
+  sample = _readable(sample)
+  examples = bad_records.alike(examples, sample)
   signature = {
     name: tf.TensorSpec(
       leaf.shape[1:], tf.string if leaf.dtype == object else leaf.dtype
@@ -41,27 +45,34 @@ def stream(
     seed = example.pop(_SEED)
     return _numbers(apply(example, seed), tf)
 
-  def mapped(first_step: int):
-    last = _ENDLESS if plan.steps is None else plan.steps
-    steps = tf.data.Dataset.range(first_step, last)
-    read = _reader(examples, plan, signature, tf)
-    rows = steps.map(read, num_parallel_calls=2, deterministic=True)
-    return rows.unbatch().map(
-      transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  read = functools.partial(_read, examples)
+  signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
+  alone = functools.partial(_alone, examples, transform, signature, tf)
+  mapped = functools.partial(_mapped, plan, tf)
+
+  def dataset(first_step: int):
+    return mapped(
+      lambda step: read(*plan.rows(step)), transform, signature, first_step
     )
 
-  spec = _spec(mapped(0).element_spec, ops)
+  spec = _spec(dataset(0).element_spec, ops)
+  if examples.tally.policy.skip:
+    parts = bad_records_tf.Parts(
+      read, transform, signature, mapped, alone, spec
+    )
+    return spec, bad_records_tf.stream(examples, plan, parts, tf)
 
   def rows(first_step: int) -> Iterator[dict[str, np.ndarray]]:
     size = len(plan.rows(first_step)[0])
-    batches = mapped(first_step).batch(size).prefetch(2)
-    iterator = batches.with_options(_options(tf)).as_numpy_iterator()
+    batches = dataset(first_step).batch(size).prefetch(2)
+    iterator = batches.as_numpy_iterator()
     step = first_step
     while True:
       try:
         batch = next(iterator, None)
       except tf.errors.OpError as error:
-        _blame(examples, plan.rows(step), transform, signature, tf)
+        for index, key in zip(*plan.rows(step), strict=True):
+          alone(int(index), int(key))  # The one that fails is named.
         raise ValueError(f"ops {ops!r}: {_reason(error)}") from None
       if batch is None:
         return
@@ -69,6 +80,47 @@ def stream(
       step += 1
 
   return spec, rows
+
+
+def _mapped(
+  plan: Plan,
+  tf,
+  read: Callable,
+  transform: Callable,
+  signature: dict,
+  step: int,
+):
+  """The dataset of transformed rows, one by one, from a step on.
+
+  Args:
+    plan: how many steps there are.
+    tf: TensorFlow.
+    read: (step) -> {field: array [n, ...]}, all those of the signature.
+    transform: tensors of one row -> tensors.
+    signature: {field: TensorSpec of one row}.
+    step: the first.
+  """
+  types = [spec.dtype for spec in signature.values()]
+
+  def leaves(step: np.ndarray) -> list[np.ndarray]:
+    rows = read(int(step))
+    return [rows[name] for name in signature]
+
+  @tf.autograph.experimental.do_not_convert
+  def tensors(step) -> dict:
+    found = tf.numpy_function(leaves, [step], types, stateful=False)
+    for leaf, spec in zip(found, signature.values(), strict=True):
+      leaf.set_shape([None, *spec.shape])
+    return dict(zip(signature, found, strict=True))
+
+  steps = tf.data.Dataset.range(
+    step, _ENDLESS if plan.steps is None else plan.steps
+  )
+  rows = steps.map(tensors, num_parallel_calls=2, deterministic=True)
+  mapped = rows.unbatch().map(
+    transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  )
+  return mapped.with_options(_options(tf))
 
 
 def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -81,30 +133,12 @@ def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   }
 
 
-def _seeds(indices: np.ndarray, keys: np.ndarray) -> np.ndarray:
-  """An int64 [n, 2] from (seed, epoch) and the example's index."""
-  return np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
-
-
-def _reader(examples: Examples, plan: Plan, signature: dict, tf) -> Callable:
-  """(step) -> the step's real rows, as tensors."""
-
-  def read(step: np.ndarray) -> list[np.ndarray]:
-    indices, keys = plan.rows(int(step))
-    rows = examples.read(indices)
-    return [_seeds(indices, keys), *(rows[name] for name in signature)]
-
-  types = [tf.int64, *(spec.dtype for spec in signature.values())]
-
-  @tf.autograph.experimental.do_not_convert
-  def read_tensors(step) -> dict:
-    seeds, *leaves = tf.numpy_function(read, [step], types, stateful=False)
-    seeds.set_shape([None, 2])
-    for leaf, spec in zip(leaves, signature.values(), strict=True):
-      leaf.set_shape([None, *spec.shape])
-    return {_SEED: seeds, **dict(zip(signature, leaves, strict=True))}
-
-  return read_tensors
+def _read(
+  examples: Examples, indices: np.ndarray, keys: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Rows with the seed of each: (seed, epoch) and the example's index."""
+  seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
+  return {_SEED: seeds, **examples.read(indices)}
 
 
 def _numbers(example: dict, tf) -> dict:
@@ -150,25 +184,14 @@ def _reason(error: Exception) -> str:
   return lines[0].strip().rstrip(".")
 
 
-def _blame(
-  examples: Examples,
-  rows: tuple[np.ndarray, np.ndarray],
-  transform: Callable,
-  signature: dict,
-  tf,
-) -> None:
-  """Runs a batch example by example; ValueError names the first that fails."""
-  for index, key in zip(*rows, strict=True):
-    one = np.array([index])
-    try:
-      example = examples.read(one)
-      tensors = {
-        k: tf.constant(example[k][0], s.dtype) for k, s in signature.items()
-      }
-      seed = tf.constant(_seeds(one, np.array([key]))[0])
-      transform({**tensors, _SEED: seed})
-    except Exception as error:  # Whatever it is, it is this example's.
-      where = examples.name(int(index))
-      reason = _reason(error)
-      line = reason if where in reason else f"{where}: {reason}"
-      raise ValueError(line) from None
+def _alone(
+  examples: Examples, transform: Callable, signature: dict, tf, index, key
+) -> dict[str, np.ndarray]:
+  """One example through the ops, eagerly; ValueError names it if it fails."""
+  try:
+    rows = _read(examples, np.array([index]), np.array([key]))
+    row = {k: tf.constant(rows[k][0], s.dtype) for k, s in signature.items()}
+    return {name: leaf.numpy() for name, leaf in transform(row).items()}
+  except Exception as error:  # Whatever it is, it is this example's.
+    name = examples.name(index)
+    raise ValueError(bad_records.told(name, _reason(error))) from None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import order, source_splits
+from input_pipeline.bad_records import Policy
 
 # Part of the meaning of "train" and "validation": never change it.
 _HELD_OUT_KEY = np.uint64(0x7E55E7A)
@@ -26,7 +27,7 @@ _HELD_OUT_KEY = np.uint64(0x7E55E7A)
 _SCHEMES = {
   "stdlib": ("source_text", "stdlib"),
   "text": ("source_text", "text"),
-  "jsonl": ("source_text", "jsonl"),
+  "jsonl": ("source_jsonl", "jsonl"),
   "folder": ("source_image", "folder"),
   "idx": ("source_image", "idx"),
   "tfds": ("source_tfds", "tfds"),
@@ -56,8 +57,13 @@ class Source(NamedTuple):
   note: str = ""
 
 
-def open_source(uri: str, split: str = "train") -> Source:
+def open_source(
+  uri: str, split: str = "train", policy: Policy = Policy()
+) -> Source:
   """The examples of one split of a data set.
+
+  Under a policy that skips, what is known to be bad when the data is opened
+  keeps a place in it, and raises ValueError when it is read.
 
   Raises:
     ValueError: the URI matches nothing, or the split is malformed, unknown or
@@ -73,7 +79,7 @@ def open_source(uri: str, split: str = "train") -> Source:
     )
   module, function = _SCHEMES[scheme]
   module = importlib.import_module(f"input_pipeline.{module}")
-  natives = getattr(module, function)(rest)
+  natives = getattr(module, function)(rest, policy)
   # A lone train split holds its tenth out, as data without splits does.
   if set(natives) == {"train"}:
     natives = {"all": natives["train"]}

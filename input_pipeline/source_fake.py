@@ -6,13 +6,15 @@ import urllib.parse
 
 import numpy as np
 
+from input_pipeline.bad_records import Policy
 from input_pipeline.source import Source
 
 _SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
 
 
-def fake(rest: str) -> dict[str, Source]:
+def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """fake:text, fake:image or fake:linear, with that function's options."""
+  del policy  # no record of it is bad
   kinds = {"text": fake_text, "image": fake_image, "linear": fake_linear}
   kind, _, query = rest.partition("?")
   if kind not in kinds:

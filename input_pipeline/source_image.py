@@ -1,12 +1,13 @@
 """Sources of labelled images: idx:DIR and folder:DIR."""
 
 import functools
-import gzip
+import math
 import os
 
 import numpy as np
 
-from input_pipeline import order
+from input_pipeline import bounded, image_size, order
+from input_pipeline.bad_records import Policy
 from input_pipeline.source import Source
 from input_pipeline.source_text import fingerprint
 
@@ -16,12 +17,14 @@ _SPLIT_FOLDERS = ("train", "validation", "val", "test")
 _FOLDER_KEY = np.uint64(0xF01DE7)
 
 
-def idx(folder: str) -> dict[str, Source]:
+def idx(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
   """idx:DIR, the files of the MNIST family, gzipped or not.
 
   train-{images-idx3,labels-idx1}-ubyte and t10k-..., as "train" and "test":
-  {"image": uint8 [h, w, 1], "label": int32 []}.
+  {"image": uint8 [h, w, 1], "label": int32 []}. The labels are read at once;
+  where the file of the images is broken, each of them is a bad record.
   """
+  del policy  # Each record is as small as the header says.
   uri = f"idx:{folder}"
   folder = os.path.expanduser(folder)
   natives = {}
@@ -48,33 +51,38 @@ def _idx_path(folder: str, stem: str, rank: int) -> str | None:
   return None
 
 
+def _idx_bytes(path: str, size: int) -> bytes:
+  """The first bytes of a file, inflated, or all where it has fewer."""
+  found = bytearray()
+  for chunk in bounded.chunks(path):
+    found += chunk[: size - len(found)]
+    if len(found) >= size:
+      break
+  return bytes(found)
+
+
 def _idx_shape(path: str, rank: int) -> tuple[int, ...]:
   """The shape that a header tells; big-endian int32 after the magic number."""
-  with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
-    try:
-      header = file.read(4 + 4 * rank)
-    except (OSError, EOFError) as error:
-      raise ValueError(f"{path}: broken gzip file: {error}") from None
+  header = _idx_bytes(path, 4 + 4 * rank)
   magic = 0x0800 + rank
   if len(header) < 4 + 4 * rank or int.from_bytes(header[:4], "big") != magic:
     raise ValueError(f"{path}: not an idx file, no magic number {magic:#010x}")
-  return tuple(int(n) for n in np.frombuffer(header[4:], ">i4"))
+  return tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
 
 
 def _idx_array(path: str, shape: tuple[int, ...]) -> np.ndarray:
   """The array of an idx file; memory-mapped where it is not compressed."""
-  start = 4 + 4 * len(shape)
+  start, size = 4 + 4 * len(shape), math.prod(shape)
   if path.endswith(".gz"):
-    try:
-      with gzip.open(path) as file:
-        data = np.frombuffer(file.read(), np.uint8)[start:]
-    except (OSError, EOFError) as error:
-      raise ValueError(f"{path}: broken gzip file: {error}") from None
+    bounded.check_inflated(path, start + size)
+    # One byte more than there should be tells that there are more.
+    data = np.frombuffer(_idx_bytes(path, start + size + 1), np.uint8)[start:]
   else:
     data = np.memmap(path, np.uint8, mode="r")[start:]
-  if data.size != np.prod(shape):
+  if data.size != size:
+    more = "more" if data.size > size else f"{data.size:,}"
     raise ValueError(
-      f"{path}: {data.size} bytes of data, its header says {np.prod(shape)}"
+      f"{path}: {more} bytes of data, where its header says {size:,}"
     )
   return data.reshape(shape)
 
@@ -88,11 +96,17 @@ def _idx_split(image_path: str, label_path: str) -> Source:
 
   # Opening one split must not inflate the other.
   @functools.cache
-  def images() -> np.ndarray:
-    return _idx_array(image_path, shape)
+  def images() -> np.ndarray | str:
+    try:
+      return _idx_array(image_path, shape)
+    except ValueError as error:
+      return str(error)  # Kept, or each record would inflate the file again.
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    return {"image": images()[indices][..., None], "label": labels[indices]}
+    found = images()
+    if isinstance(found, str):
+      raise ValueError(found)
+    return {"image": found[indices][..., None], "label": labels[indices]}
 
   return Source(
     count,
@@ -103,12 +117,13 @@ def _idx_split(image_path: str, label_path: str) -> Source:
   )
 
 
-def folder(root: str) -> dict[str, Source]:
+def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   """folder:DIR, a folder of images per class, labelled in sorted order.
 
   DIR/train, DIR/validation (or val) and DIR/test are splits where DIR/train
   exists. {"image": the file's bytes, "label": int32 []}. Examples come in a
-  fixed shuffled order, so that a slice of a split holds every class.
+  fixed shuffled order, so that a slice of a split holds every class. A folder
+  that cannot be read is an error; under "skip" it is one bad record.
   """
   uri = f"folder:{root}"
   root = os.path.expanduser(root)
@@ -121,26 +136,42 @@ def folder(root: str) -> dict[str, Source]:
       for split in _SPLIT_FOLDERS
       if os.path.isdir(os.path.join(root, split))
     }
-  classes = sorted(
-    {
-      entry.name
-      for each in roots.values()
-      for entry in os.scandir(each)
-      if entry.is_dir() and not entry.name.startswith(".")
-    }
-  )
-  found = {name: _images(each, classes) for name, each in roots.items()}
+  try:
+    classes = sorted(
+      {
+        entry.name
+        for each in roots.values()
+        for entry in os.scandir(each)
+        if entry.is_dir() and not entry.name.startswith(".")
+      }
+    )
+  except OSError as error:
+    raise bounded.failure(error.filename, error) from None
+  found = {name: _images(each, classes, policy) for name, each in roots.items()}
   if not any(files for files in found.values()):
     raise ValueError(
       f"{uri} has no folders of images; valid: {' '.join(_SUFFIXES)}"
     )
-  return {name: _folder(files, classes) for name, files in found.items()}
+  return {
+    name: _folder(files, classes, policy) for name, files in found.items()
+  }
 
 
-def _images(root: str, classes: list[str]) -> list[tuple[str, int]]:
+def _images(
+  root: str, classes: list[str], policy: Policy
+) -> list[tuple[str, int]]:
   found = []
+
+  def unreadable(error: OSError) -> None:
+    if not policy.skip:
+      raise bounded.failure(error.filename, error) from None
+    found.append((error.filename, label))
+
   for label, name in enumerate(classes):
-    for where, folders, files in os.walk(os.path.join(root, name)):
+    path = os.path.join(root, name)
+    if not os.path.lexists(path):
+      continue  # A class of another split.
+    for where, folders, files in os.walk(path, onerror=unreadable):
       folders.sort()
       found += [
         (os.path.join(where, file), label)
@@ -153,15 +184,17 @@ def _images(root: str, classes: list[str]) -> list[tuple[str, int]]:
   return [found[place] for place in places]
 
 
-def _folder(files: list[tuple[str, int]], classes: list[str]) -> Source:
+def _folder(
+  files: list[tuple[str, int]], classes: list[str], policy: Policy
+) -> Source:
   paths = [path for path, _ in files]
   labels = np.array([label for _, label in files], np.int32)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     images = np.empty(len(indices), object)
     for i, index in enumerate(indices):
-      with open(paths[index], "rb") as file:
-        images[i] = file.read()
+      images[i] = bounded.read_file(paths[index], policy)
+      image_size.check_image(images[i], paths[index], policy)
     return {"image": images, "label": labels[indices]}
 
   return Source(

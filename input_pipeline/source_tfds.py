@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline import image_size
+from input_pipeline.bad_records import Policy
 from input_pipeline.ops import import_tensorflow
 from input_pipeline.source import Source
 
@@ -14,12 +16,13 @@ from input_pipeline.source import Source
 _NAME = re.compile(r"\w+(/\w[\w.+-]*)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII)
 
 
-def tfds(rest: str) -> dict[str, Source]:
+def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """A TFDS data set, downloaded and prepared as array_record if need be.
 
   NAME may carry a config and a version: "glue/sst2:2.0.0". Images stay
   encoded, for the op `decode`. The fields are the features of a fixed shape
-  and the strings; what is nested or ragged is left out.
+  and the strings; what is nested or ragged is left out. Of each record the size
+  is known only when it has been read; that of its images before they decode.
   """
   uri = f"tfds:{rest}"
   name, _, query = rest.partition("?")
@@ -37,7 +40,7 @@ def tfds(rest: str) -> dict[str, Source]:
     raise ValueError(f"{uri}: {_first_line(error)}") from None
   _prepare(builder, library, uri)
   splits = {s: builder.info.splits[s] for s in builder.info.splits}
-  return {s: _split(builder, library, s, uri) for s in splits}
+  return {s: _split(builder, library, s, uri, policy) for s in splits}
 
 
 def _import():
@@ -77,7 +80,9 @@ def _prepare(builder: Any, library: Any, uri: str) -> None:
     ) from None
 
 
-def _split(builder: Any, library: Any, split: str, uri: str) -> Source:
+def _split(
+  builder: Any, library: Any, split: str, uri: str, policy: Policy
+) -> Source:
   features = builder.info.features
   images = [
     k for k, f in features.items() if isinstance(f, library.features.Image)
@@ -94,18 +99,37 @@ def _split(builder: Any, library: Any, split: str, uri: str) -> Source:
     decoders = {k: library.decode.SkipDecoding() for k in images}
     return builder.as_data_source(split, decoders=decoders)
 
+  def name(index: int) -> str:
+    return f"{uri} {split} example {index}"
+
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    examples = data().__getitems__([int(i) for i in indices])
+    try:
+      examples = data().__getitems__([int(i) for i in indices])
+    except Exception as error:  # Each kind of broken file raises its own.
+      for i in indices if len(indices) > 1 else ():
+        read(np.array([i]))
+      file = _file(builder.info.splits[split], int(indices[0]))
+      where = f"{file}: {name(int(indices[0]))}"
+      raise ValueError(f"{where}: {_first_line(error)}") from None
+    for i, example in zip(indices, examples, strict=True):
+      for field in images:
+        image_size.check_image(example[field], name(int(i)), policy)
     return {k: _column([each[k] for each in examples]) for k in fields}
 
   return Source(
     builder.info.splits[split].num_examples,
     read,
-    lambda index: f"{uri} {split} example {index}",
+    name,
     num_classes=classes,
     class_names=names,
     fingerprint=f"{builder.info.full_name} {builder.data_dir}",
   )
+
+
+def _file(split: Any, index: int) -> str:
+  """The file that holds an example."""
+  ends = np.cumsum(split.shard_lengths)
+  return str(split.filepaths[int(np.searchsorted(ends, index, side="right"))])
 
 
 def _is_fixed(feature: Any) -> bool:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import tokenizer as tokenizers
+from input_pipeline.bad_records import Skipped, Tally, identify
+from input_pipeline.documents import documents
 from input_pipeline.source import Source
 from input_pipeline.tokenizer import Tokenizer
 
@@ -38,11 +40,15 @@ def token_file(
   split: str,
   text_key: str = "text",
   cache_dir: str | None = None,
+  tally: Tally | None = None,
 ) -> TokenFile:
   """The tokens of a split, memory-mapped; tokenized at the first call.
 
-  Documents follow one another with `tokenizer.eos` between them.
+  Documents follow one another with `tokenizer.eos` between them. Where the
+  policy of `tally` skips, one that cannot be read or encoded is left out; what
+  was left out is kept beside the file, and counted again at each later call.
   """
+  tally = tally or Tally()
   dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
   identity = [
     _FORMAT,
@@ -52,14 +58,16 @@ def token_file(
     source.fingerprint,
     tokenizer.spec,
     hashlib.sha256(tokenizer.content).hexdigest(),
+    *identify(tally.policy),
   ]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
   folder = tokenizers.cache_folder(cache_dir)
   path = os.path.join(folder, f"{digest}.{dtype.name}")
   ends_path = os.path.join(folder, f"{digest}.ends")
-  if not (os.path.exists(path) and os.path.exists(ends_path)):
+  there = os.path.exists(path) and os.path.exists(ends_path)
+  if not (there and _recall(path, tally)):
     ends = array.array("q")
-    chunks = _chunks(source, tokenizer, dtype, text_key, uri)
+    chunks = _chunks(source, tokenizer, dtype, text_key, uri, tally, path)
     counted = _counted(chunks, dtype.itemsize, ends)
     tokenizers.write_atomically(path, counted)
     tokenizers.write_atomically(ends_path, [ends.tobytes()])
@@ -89,13 +97,49 @@ def _chunks(
   dtype: np.dtype,
   text_key: str,
   uri: str,
+  tally: Tally,
+  path: str,
 ) -> Iterator[bytes]:
-  """A chunk a document: the eos after the one before, then its tokens."""
-  texts = tokenizers.texts(source, text_key, uri)
-  has_eos = tokenizer.eos is not None
-  for i, text in enumerate(texts):
-    eos = np.array([tokenizer.eos], dtype).tobytes() if i and has_eos else b""
-    try:
-      yield eos + tokenizer.encode(text).astype(dtype).tobytes()
-    except ValueError as error:
-      raise ValueError(f"{source.name(i)}: {error}") from None
+  eos = b""
+  # Of this file alone, where others are counted by the same tally.
+  own = Tally(tally.policy._replace(max_bad_share=1.0))
+  found = documents(source, text_key, uri, tally.policy)
+  for i, text, wrong in found:
+    if text is not None:
+      try:
+        ids = tokenizer.encode(text).astype(dtype)
+      except ValueError as error:
+        wrong = f"{source.name(i)}: {error}"
+        if not tally.policy.skip:
+          raise ValueError(wrong) from None
+    bad = [(source.name(i), wrong)] if wrong else []
+    own.add(1, bad)
+    tally.add(1, bad)
+    if bad:
+      continue
+    yield eos + ids.tobytes()
+    if tokenizer.eos is not None:
+      eos = np.array([tokenizer.eos], dtype).tobytes()
+  if tally.policy.skip:
+    # Before the tokens are there: whoever finds them finds this, too.
+    kept = {**own.skipped()._asdict(), "first": own.first()}
+    tokenizers.write_atomically(_beside(path), [json.dumps(kept).encode()])
+
+
+def _beside(path: str) -> str:
+  return f"{path}.skipped.json"
+
+
+def _recall(path: str, tally: Tally) -> bool:
+  """Counts what was left out of a token file; False where that is not known."""
+  if not tally.policy.skip:
+    return True
+  try:
+    with open(_beside(path), "rb") as file:
+      kept = json.load(file)
+    skipped = Skipped(kept["count"], kept["read"], tuple(kept["names"]))
+    first = kept["first"]
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
+  tally.load(skipped, first)
+  return True

@@ -20,7 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import bounded_file
-from input_pipeline.source import Source, open_source
+from input_pipeline.bad_records import Policy, identify
+from input_pipeline.documents import texts
+from input_pipeline.source import open_source
 
 # The files of the largest vocabularies are a fifth of it.
 _MOST_BYTES = 2**25
@@ -85,12 +87,14 @@ def get_tokenizer(
   text_key: str = "text",
   cache_dir: str | None = None,
   workdir: str | None = None,
+  policy: Policy = Policy(),
 ) -> Tokenizer:
   """The tokenizer that a string names.
 
   What is learned from the data (char, a trained sentencepiece) is kept in
   `cache_dir` and in `workdir`; where `workdir` already holds one, that is
-  loaded, so that a finished run needs neither the data nor the cache.
+  loaded, so that a finished run needs neither the data nor the cache. Records
+  that the policy skips are not learned from.
 
   Args:
     spec: the string.
@@ -98,6 +102,7 @@ def get_tokenizer(
     text_key: the field that holds the text of a lone URI.
     cache_dir: see `cache_folder`.
     workdir: of the run, or None.
+    policy: of bad records.
 
   Raises:
     ValueError: the string, or the file it names, is not a tokenizer.
@@ -110,11 +115,11 @@ def get_tokenizer(
   if path and os.path.lexists(path):
     return _load(load, path)
   if spec == "char":
-    content = _characters(corpus)
+    content = _characters(corpus, policy)
   elif spec.startswith("sentencepiece:"):
     content = _read(spec.partition(":")[2])
   else:
-    content = _train(spec, corpus, cache_dir)
+    content = _train(spec, corpus, cache_dir, policy)
   tokenizer = load(content)
   if path:
     write_atomically(path, [tokenizer.content])
@@ -159,20 +164,6 @@ def _read(path: str) -> bytes:
     raise ValueError(f"tokenizer {error}") from None
 
 
-def texts(source: Source, text_key: str, uri: str) -> Iterator[str | bytes]:
-  """The documents of a source, in order."""
-  for start in range(0, source.length, 64):
-    stop = min(start + 64, source.length)
-    examples = source.read(np.arange(start, stop))
-    if text_key not in examples:
-      raise ValueError(
-        f"{uri} has no field {text_key!r}; valid: {', '.join(examples)}"
-      )
-    if examples[text_key].dtype != object:
-      raise ValueError(f"{uri}: the field {text_key!r} is not text")
-    yield from examples[text_key]
-
-
 def _utf8(text: str | bytes) -> bytes:
   return text if isinstance(text, bytes) else text.encode("utf-8")
 
@@ -195,11 +186,12 @@ def _codepoints(text: str | bytes) -> np.ndarray:
   return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def _characters(corpus: Corpus) -> bytes:
+def _characters(corpus: Corpus, policy: Policy) -> bytes:
   """The JSON of the sorted set of the characters of all of the data."""
   found = np.zeros(0, np.uint32)
   for uri, text_key in corpus:
-    for text in texts(open_source(uri, "all"), text_key, uri):
+    source = open_source(uri, "all", policy)
+    for text in texts(source, text_key, uri, policy):
       found = np.union1d(found, _codepoints(text))
   characters = "".join(chr(c) for c in found)
   return json.dumps({"characters": characters}, ensure_ascii=False).encode()
@@ -244,7 +236,9 @@ def _import_sentencepiece():
   return sentencepiece
 
 
-def _train(spec: str, corpus: Corpus, cache_dir: str | None) -> bytes:
+def _train(
+  spec: str, corpus: Corpus, cache_dir: str | None, policy: Policy
+) -> bytes:
   """The trained model, from the cache where it is there."""
   options = {"vocab_size": "8000", "model_type": "unigram"}
   for key, value in urllib.parse.parse_qsl(spec.partition("?")[2]):
@@ -257,31 +251,30 @@ def _train(spec: str, corpus: Corpus, cache_dir: str | None) -> bytes:
     raise ValueError(f"tokenizer {spec!r}: vocab_size is not a count")
   if options["model_type"] not in ("unigram", "bpe"):
     raise ValueError(f"tokenizer {spec!r}: model_type is unigram or bpe")
-  sources = [open_source(uri, "train") for uri, _ in corpus]
+  sources = [open_source(uri, "train", policy) for uri, _ in corpus]
   fingerprints = [source.fingerprint for source in sources]
-  identity = json.dumps([list(corpus), fingerprints, options])
-  digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
+  identity = [list(corpus), fingerprints, options, *identify(policy)]
+  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
   path = os.path.join(cache_folder(cache_dir), f"{digest}.model")
   if not os.path.exists(path):
-    write_atomically(path, [_fit(spec, sources, corpus, options)])
+    found = [
+      texts(source, text_key, uri, policy)
+      for source, (uri, text_key) in zip(sources, corpus, strict=True)
+    ]
+    write_atomically(path, [_fit(spec, found, corpus, options)])
   return _read(path)
 
 
 def _fit(
-  spec: str, sources: list[Source], corpus: Corpus, options: dict[str, str]
+  spec: str,
+  documents: Sequence[Iterable[str]],
+  corpus: Corpus,
+  options: dict[str, str],
 ) -> bytes:
   sentencepiece = _import_sentencepiece()
   model = io.BytesIO()
-
-  def lines(source: Source, uri: str, text_key: str) -> Iterator[str]:
-    for text in texts(source, text_key, uri):
-      yield from filter(None, _utf8(text).decode("utf-8").splitlines())
-
   most = _MAX_LINES // len(corpus)
-  chosen = (
-    itertools.islice(lines(source, *where), most)
-    for source, where in zip(sources, corpus, strict=True)
-  )
+  chosen = (itertools.islice(_lines(found), most) for found in documents)
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=itertools.chain.from_iterable(chosen),
@@ -304,6 +297,11 @@ def _fit(
     uris = ", ".join(uri for uri, _ in corpus)
     raise ValueError(f"tokenizer {spec!r} on {uris}: {reason}") from None
   return model.getvalue()
+
+
+def _lines(documents: Iterable[str]) -> Iterator[str]:
+  """The lines of texts that are not empty."""
+  return (line for text in documents for line in text.splitlines() if line)
 
 
 def _sentencepiece(spec: str, content: bytes) -> Tokenizer:

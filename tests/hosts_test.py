@@ -23,6 +23,7 @@ from many_processes import (
 
 from configs import conv_fashion_mnist, lm_stdlib
 from input_pipeline import device, pipeline
+from input_pipeline import examples as examples_lib
 from train import (
   build,
   distributed,
@@ -361,10 +362,10 @@ def test_a_process_reads_its_own_slice(monkeypatch, axes, processes, expected):
   grid = np.array(jax.devices()).reshape(list(axes.values()))
   mesh = jax.sharding.Mesh(grid, list(axes))
   read = []
-  opened = pipeline.open_source
+  opened = examples_lib.open_source
 
-  def counted(uri, split):
-    source = opened(uri, split)
+  def counted(uri, split, policy):
+    source = opened(uri, split, policy)
 
     def reader(indices):
       read.extend(indices)
@@ -372,7 +373,7 @@ def test_a_process_reads_its_own_slice(monkeypatch, axes, processes, expected):
 
     return source._replace(read=reader)
 
-  monkeypatch.setattr(pipeline, "open_source", counted)
+  monkeypatch.setattr(examples_lib, "open_source", counted)
   settings = dict(source="fake:linear", batch_size=16)
   batches = pipeline.train(**settings, seed=1).batches(5)
   whole = next(batches)["index"].reshape(sharding.batch_parts(mesh), -1)

@@ -261,7 +261,7 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
     list(pipeline.evaluation(**kwargs, ops="decode|resize(4)").batches(0))
   data = pipeline.evaluation(**kwargs, ops="decode|resize(4)")
   path.unlink()
-  with pytest.raises(ValueError, match=r"No such file.*/cat/19\.png"):
+  with pytest.raises(ValueError, match=r"/cat/19\.png: No such file"):
     list(data.batches(0))
   path.write_bytes(b"not an image")
   with pytest.raises(ValueError, match="add the op 'decode'"):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import components, pipeline
+from input_pipeline import bad_records, components, pipeline
 from train import (
   checkpoint,
   config_keys,
@@ -157,7 +157,8 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
 
   def batches(first):
-    return run_data.placed(parts.data.batches(first), "config.data", parts.mesh)
+    stream = bad_records.telling(parts.data, first, say)
+    return run_data.placed(stream, "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -276,7 +277,9 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
 
   context = types.EvalContext(
     task=parts.task,
-    batches=lambda: run_data.placed(data.batches(0), where, parts.mesh),
+    batches=lambda: run_data.placed(
+      bad_records.telling(data, 0, say, f"{key}: "), where, parts.mesh
+    ),
     decode=words.decode if words else None,
     encode=words.encode if words else None,
     num_classes=parts.data.num_classes,

@@ -16,7 +16,7 @@ from train import distributed, workdir_lock
 from train.errors import UserError
 
 # What may differ when a run goes on: how far, how often and on which devices,
-# but never what is learned.
+# and whether it goes on past a bad record, but never what is learned.
 _RESUMABLE = (
   "total_steps",
   "log_every_steps",
@@ -26,6 +26,8 @@ _RESUMABLE = (
   "recovery",
   "mesh",
   "sharding",
+  "data.on_bad_record",
+  "data.max_bad_share",
 )
 # No config is larger, or nested deeper.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
@@ -246,7 +248,7 @@ def _levels(value: Any) -> int:
 
 def _first_difference(before, after, prefix="") -> str | None:
   for key in sorted(set(before) | set(after)):
-    if not prefix and key in _RESUMABLE:
+    if f"{prefix}{key}" in _RESUMABLE:
       continue
     old, new = before.get(key), after.get(key)
     if isinstance(old, dict) and isinstance(new, dict):

@@ -1,0 +1,103 @@
+"""What batches are gathered from: a source's examples, or rows of tokens."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline.bad_records import Policy, Tally
+from input_pipeline.components import Part
+from input_pipeline.packing import packed
+from input_pipeline.source import Source, open_source
+from input_pipeline.token_file import token_file
+from input_pipeline.tokenizer import Tokenizer, get_tokenizer
+from input_pipeline.windows import windows
+
+
+class Examples(NamedTuple):
+  """What batches are gathered from.
+
+  read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
+  tally: counts bad records, and holds the policy.
+  """
+
+  length: int
+  read: Callable[[np.ndarray], dict[str, np.ndarray]]
+  name: Callable[[int], str]
+  num_classes: int | None = None
+  tokenizer: Tokenizer | None = None
+  note: str = ""
+  tally: Tally = Tally()
+
+
+def of_parts(
+  parts: Sequence[Part],
+  tokenizer: str | None,
+  seq_len: int | None,
+  packing: bool,
+  cache_dir: str | None,
+  workdir: str | None,
+  partial: bool,
+  policy: Policy,
+) -> list[Examples]:
+  """The examples of each part, counted by one tally.
+
+  Args:
+    parts: of components.parts.
+    tokenizer: its string, or None for the sources' own examples.
+    seq_len: T, where there is a tokenizer.
+    packing: rows of whole documents in place of windows.
+    cache_dir: of tokens.
+    workdir: where a tokenizer learned from the data is kept.
+    partial: whether the last window of a part may be short.
+    policy: of bad records.
+
+  Raises:
+    ValueError: a setting or a part is wrong; one line that names it.
+  """
+  if not isinstance(packing, bool):
+    raise ValueError(f"packing={packing!r} is neither True nor False")
+  if packing and tokenizer is None:
+    raise ValueError("packing=True packs tokens; set a tokenizer")
+  sources = [open_source(part.source, part.split, policy) for part in parts]
+  tally = Tally(policy)
+  if tokenizer is None:
+    return [
+      Examples(
+        s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
+      )
+      for s in sources
+    ]
+  if not isinstance(seq_len, int) or seq_len < 1:
+    raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
+  corpus = [(part.source, part.text_key) for part in parts]
+  learned = get_tokenizer(
+    tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
+  )
+
+  def of_tokens(part: Part, source: Source) -> Examples:
+    file = token_file(
+      source,
+      learned,
+      uri=part.source,
+      split=part.split,
+      text_key=part.text_key,
+      cache_dir=cache_dir,
+      tally=tally,
+    )
+    title = str(part)
+    if packing:
+      length, read = packed(file, learned, seq_len, title)
+    else:
+      length, read = windows(file.tokens, learned, seq_len, partial, title)
+    kind = "row" if packing else "window"
+    return Examples(
+      length,
+      read,
+      lambda index: f"{title} {kind} {index}",
+      tokenizer=learned,
+      note=source.note,
+      tally=tally,
+    )
+
+  return [of_tokens(*each) for each in zip(parts, sources, strict=True)]

@@ -1,0 +1,104 @@
+"""What an encoded image says of its size, read from its bytes alone.
+
+A few bytes can claim an image of any size. Decoders believe them and take the
+memory; so they are asked only when the claim is known.
+"""
+
+from input_pipeline.bad_records import Policy, check_size
+
+# Start-of-frame markers of JPEG: all of 0xC0 to 0xCF but DHT, JPG and DAC.
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Markers that stand alone, without a length.
+_BARE = {0x01, *range(0xD0, 0xD9)}
+
+
+def check_image(data: bytes, name: str, policy: Policy) -> None:
+  """Raises ValueError for an image that would decode to too many bytes.
+
+  Three bytes a pixel are counted, and one for each pixel of the frames of a
+  GIF. What is none of JPEG, PNG, BMP, GIF and WebP is left to the decoder,
+  which refuses it.
+  """
+  width, height, frames = image_size(data)
+  what = f"an image of {width:,} x {height:,} pixels, "
+  check_size(3 * width * height + frames, name, policy, what)
+
+
+def image_size(data: bytes) -> tuple[int, int, int]:
+  """(width, height, pixels in the frames of a GIF); zeros where unknown."""
+  if data[:3] == b"\xff\xd8\xff":
+    return *_jpeg(data), 0
+  if data[:8] == b"\x89PNG\r\n\x1a\n":
+    return _number(data, 16, 4, "big"), _number(data, 20, 4, "big"), 0
+  if data[:2] == b"BM":
+    # A negative height stands for rows from the top down.
+    height = int.from_bytes(data[22:26], "little", signed=True)
+    width = int.from_bytes(data[18:22], "little", signed=True)
+    return abs(width), abs(height), 0
+  if data[:3] == b"GIF":
+    return _number(data, 6, 2), _number(data, 8, 2), _gif_frames(data)
+  if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    return *_webp(data), 0
+  return 0, 0, 0
+
+
+def _number(data: bytes, place: int, size: int, order: str = "little") -> int:
+  return int.from_bytes(data[place : place + size], order)
+
+
+def _jpeg(data: bytes) -> tuple[int, int]:
+  """(width, height) of the largest frame that stands before the scan."""
+  place, found = 2, (0, 0)
+  while place + 4 <= len(data):
+    if data[place] != 0xFF:
+      place += 1  # Decoders look for the next marker, too.
+      continue
+    marker = data[place + 1]
+    if marker == 0xFF:
+      place += 1
+      continue
+    if marker in _BARE or marker == 0:
+      place += 2
+      continue
+    if marker in _FRAMES:
+      height = _number(data, place + 5, 2, "big")
+      width = _number(data, place + 7, 2, "big")
+      found = max(found, (width, height), key=lambda size: size[0] * size[1])
+    if marker in (0xD9, 0xDA):
+      break
+    place += 2 + max(2, _number(data, place + 2, 2, "big"))
+  return found
+
+
+def _gif_frames(data: bytes) -> int:
+  """Pixels of all frames together; a decoder holds them all."""
+  if len(data) < 13:
+    return 0
+  pixels, place = 0, 13 + _table(data[10])
+  while place < len(data):
+    kind = data[place]
+    if kind == 0x2C and place + 10 <= len(data):
+      pixels += _number(data, place + 5, 2) * _number(data, place + 7, 2)
+      place += 11 + _table(data[place + 9])
+    elif kind == 0x21:
+      place += 2
+    else:
+      break
+    while place < len(data) and data[place]:
+      place += 1 + data[place]
+    place += 1
+  return pixels
+
+
+def _table(flags: int) -> int:
+  """Bytes of the colour table that the flags tell of."""
+  return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _webp(data: bytes) -> tuple[int, int]:
+  if data[12:16] == b"VP8X":
+    return 1 + _number(data, 24, 3), 1 + _number(data, 27, 3)
+  if data[12:16] == b"VP8L":
+    bits = _number(data, 21, 4)
+    return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+  return _number(data, 26, 2) & 0x3FFF, _number(data, 28, 2) & 0x3FFF

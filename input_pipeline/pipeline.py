@@ -8,19 +8,28 @@ left out.
 Language modelling: a source with a tokenizer gives windows of tokens,
 {"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
 "bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` one
-token on and `bytes` counts the UTF-8 bytes of the window's targets.
+token on and `bytes` counts the UTF-8 bytes of the window's targets. With
+`packing` they are rows of whole documents instead, with two leaves more,
+"segments" and "positions", int32 [B, T]; see packing.py.
+
+A mixture of several data sets is one of their examples, in an order of its
+own; see mixture.py. "index" then counts through them, one after another.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline import components as components_lib
+from input_pipeline import mixture as mixture_lib
 from input_pipeline import order
+from input_pipeline.packing import packed
 from input_pipeline.source import Source, open_source
 from input_pipeline.token_file import token_file
 from input_pipeline.tokenizer import Tokenizer, get_tokenizer
+from input_pipeline.windows import windows
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -28,13 +37,16 @@ _MASK_AND_INDEX: Spec = {
   "mask": ((), np.dtype(np.float32)),
   "index": ((), np.dtype(np.int32)),
 }
+# Positions that are ordered at once.
+_ORDERED = 1024
 
 
 class Data(NamedTuple):
   """A stream of batches and what is known of it.
 
   spec: {leaf: (shape without the batch axis, dtype)}.
-  num_examples: in one epoch; windows, where there is a tokenizer.
+  num_examples: in one epoch, of all components; windows or packed rows, where
+    there is a tokenizer.
   batches: (first_step) -> this host's rows of each global batch from that
     step on; endless for training, one pass for evaluation.
   batch_size: of the global batch.
@@ -80,11 +92,14 @@ class Plan(NamedTuple):
 
 def train(
   *,
-  source: str,
+  source: str | None = None,
+  mixture: Sequence[Mapping] | None = None,
+  temperature: float | None = None,
   split: str = "train",
   ops: str = "",
   tokenizer: str | None = None,
   seq_len: int | None = None,
+  packing: bool = False,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int | str,
@@ -99,10 +114,15 @@ def train(
 
   Args:
     source: URI; see source.py.
+    mixture: in its place, [dict(source=URI, weight=2.0), ...]; a component may
+      have a `split` and a `text_key` of its own. See mixture.whole_weights
+      for the shares without weights.
+    temperature: of the shares of a mixture without weights.
     split: TFDS's language.
     ops: see ops.py; "" for none.
     tokenizer: see tokenizer.py; with it the examples are windows of tokens.
     seq_len: T, the tokens of a window.
+    packing: rows of whole documents in place of windows.
     text_key: the field that is tokenized.
     cache_dir: of tokens; by default $TESSERA_CACHE or ~/.cache/tessera.
     batch_size: of the global batch, or "all": each batch is the whole split,
@@ -117,11 +137,18 @@ def train(
   Raises:
     ValueError: one line that names what is wrong.
   """
-  examples = _examples(
-    source, split, tokenizer, seq_len, text_key, cache_dir, workdir, False
+  parts = components_lib.parts(source, mixture, split, text_key)
+  components = _examples(
+    parts, tokenizer, seq_len, packing, cache_dir, workdir, False
   )
+  examples = components_lib.joined(components, [str(part) for part in parts])
+  given = [part.weight for part in parts]
+  lengths = [each.length for each in components]
+  weights = mixture_lib.whole_weights(given, lengths, temperature)
   n = examples.length
   if batch_size == "all":
+    if temperature is not None or None not in given:
+      raise ValueError("batch_size 'all' has every example once: no weights")
     batch_size = -(-n // multiple_of) * multiple_of
     local = order.host_rows(batch_size, host_index, host_count)
     whole = local[local < n]
@@ -133,12 +160,20 @@ def train(
   else:
     _check_batch_size(batch_size)
     local = order.host_rows(batch_size, host_index, host_count)
+    ordered = mixture_lib.orderer(lengths, weights, seed, shuffle)
 
-    @functools.lru_cache(maxsize=4)  # asked for twice a batch
+    # Many steps at once: NumPy's calls cost more than the work in them.
+    steps = max(1, _ORDERED // len(local))
+
+    @functools.lru_cache(maxsize=4)
+    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
+      step_S1 = number * steps + np.arange(steps)[:, None]
+      found = ordered((step_S1 * batch_size + local).reshape(-1))
+      return tuple(x.reshape(steps, -1) for x in found)
+
     def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
-      position = step * batch_size + local
-      found = order.indices(seed, n, position, shuffle)
-      return found, order.epoch_key(seed, position // n)
+      indices, keys = block(step // steps)
+      return indices[step % steps], keys[step % steps]
 
   plan = Plan(rows, None, len(local))
   return _data(examples, plan, ops, batch_size)
@@ -146,11 +181,13 @@ def train(
 
 def evaluation(
   *,
-  source: str,
+  source: str | None = None,
+  mixture: Sequence[Mapping] | None = None,
   split: str = "validation",
   ops: str = "",
   tokenizer: str | None = None,
   seq_len: int | None = None,
+  packing: bool = False,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
@@ -161,13 +198,16 @@ def evaluation(
   """One pass in order, each example once, padded to whole batches.
 
   Every host yields the same number of batches. The last window of a text is
-  padded, so that each token but the first is predicted exactly once. The
+  padded, so that each token but the first is predicted exactly once. A
+  mixture's components follow one another; their weights do not matter. The
   arguments are those of `train`.
   """
   _check_batch_size(batch_size)
-  examples = _examples(
-    source, split, tokenizer, seq_len, text_key, cache_dir, workdir, True
+  parts = components_lib.parts(source, mixture, split, text_key)
+  components = _examples(
+    parts, tokenizer, seq_len, packing, cache_dir, workdir, True
   )
+  examples = components_lib.joined(components, [str(part) for part in parts])
   local = order.host_rows(batch_size, host_index, host_count)
 
   def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -186,71 +226,56 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _examples(
-  uri, split, tokenizer, seq_len, text_key, cache_dir, workdir, partial
-) -> Examples:
-  source = open_source(uri, split)
+  parts: list[components_lib.Part],
+  tokenizer: str | None,
+  seq_len: int | None,
+  packing: bool,
+  cache_dir: str | None,
+  workdir: str | None,
+  partial: bool,
+) -> list[Examples]:
+  """The examples of each part; windows may be short if `partial`."""
+  if not isinstance(packing, bool):
+    raise ValueError(f"packing={packing!r} is neither True nor False")
+  if packing and tokenizer is None:
+    raise ValueError("packing=True packs tokens; set a tokenizer")
+  sources = [open_source(part.source, part.split) for part in parts]
   if tokenizer is None:
-    return Examples(
-      source.length,
-      source.read,
-      source.name,
-      source.num_classes,
-      note=source.note,
-    )
+    return [
+      Examples(s.length, s.read, s.name, s.num_classes, note=s.note)
+      for s in sources
+    ]
   if not isinstance(seq_len, int) or seq_len < 1:
     raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
+  corpus = [(part.source, part.text_key) for part in parts]
   learned = get_tokenizer(
-    tokenizer, uri, text_key=text_key, cache_dir=cache_dir, workdir=workdir
+    tokenizer, corpus, cache_dir=cache_dir, workdir=workdir
   )
-  tokens = token_file(
-    source,
-    learned,
-    uri=uri,
-    split=split,
-    text_key=text_key,
-    cache_dir=cache_dir,
-  )
-  return _windows(source, tokens, learned, seq_len, partial, f"{uri} {split}")
 
-
-def _windows(
-  source: Source,
-  tokens_N: np.ndarray,
-  tokenizer: Tokenizer,
-  seq_len: int,
-  partial: bool,
-  title: str,
-) -> Examples:
-  """Windows of seq_len targets; the last one may be short if `partial`."""
-  predicted = len(tokens_N) - 1
-  if predicted < seq_len:
-    raise ValueError(
-      f"{title} has {len(tokens_N)} tokens; seq_len {seq_len} needs "
-      f"{seq_len + 1}"
+  def of_tokens(part: components_lib.Part, source: Source) -> Examples:
+    file = token_file(
+      source,
+      learned,
+      uri=part.source,
+      split=part.split,
+      text_key=part.text_key,
+      cache_dir=cache_dir,
     )
-  byte_lengths_V = tokenizer.byte_lengths.astype(np.float32)
+    title = str(part)
+    if packing:
+      length, read = packed(file, learned, seq_len, title)
+    else:
+      length, read = windows(file.tokens, learned, seq_len, partial, title)
+    kind = "row" if packing else "window"
+    return Examples(
+      length,
+      read,
+      lambda index: f"{title} {kind} {index}",
+      tokenizer=learned,
+      note=source.note,
+    )
 
-  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    place_BT = indices[:, None] * seq_len + np.arange(seq_len)
-    mask_BT = place_BT < predicted
-    place_BT = np.minimum(place_BT, predicted - 1)
-    inputs_BT = np.where(mask_BT, tokens_N[place_BT], 0).astype(np.int32)
-    targets_BT = np.where(mask_BT, tokens_N[place_BT + 1], 0).astype(np.int32)
-    return {
-      "inputs": inputs_BT,
-      "targets": targets_BT,
-      "mask": mask_BT.astype(np.float32),
-      "bytes": np.sum(byte_lengths_V[targets_BT] * mask_BT, 1, np.float32),
-    }
-
-  windows = -(-predicted // seq_len) if partial else predicted // seq_len
-  return Examples(
-    windows,
-    read,
-    lambda index: f"{title} window {index}",
-    tokenizer=tokenizer,
-    note=source.note,
-  )
+  return [of_tokens(*each) for each in zip(parts, sources, strict=True)]
 
 
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,14 +13,15 @@ import json
 import os
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from input_pipeline.source import Source, open_source
 
-# What a tokenizer is learned from at most: the first lines of the split.
+# What a tokenizer is learned from at most: the first lines of the split, or
+# of several data sets as many of each.
 _MAX_LINES = 2_000_000
 _VALID = "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N"
 
@@ -70,9 +71,12 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
     raise
 
 
+Corpus = Sequence[tuple[str, str]]  # (URI, text_key) of each data set
+
+
 def get_tokenizer(
   spec: str,
-  uri: str,
+  uri: str | Corpus,
   *,
   text_key: str = "text",
   cache_dir: str | None = None,
@@ -84,20 +88,28 @@ def get_tokenizer(
   `cache_dir` and in `workdir`; where `workdir` already holds one, that is
   loaded, so that a finished run needs neither the data nor the cache.
 
+  Args:
+    spec: the string.
+    uri: of the data, or (URI, text_key) of several data sets, in order.
+    text_key: the field that holds the text of a lone URI.
+    cache_dir: see `cache_folder`.
+    workdir: of the run, or None.
+
   Raises:
     ValueError: the string, or the file it names, is not a tokenizer.
   """
+  corpus = [(uri, text_key)] if isinstance(uri, str) else uri
   if spec == "byte":
     return _byte()
   if spec == "char":
     name, load = "tokenizer.json", _char
-    build = functools.partial(_characters, uri, text_key)
+    build = functools.partial(_characters, corpus)
   elif spec.startswith("sentencepiece:"):
     name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
     build = functools.partial(_read, spec.partition(":")[2])
   elif spec.partition("?")[0] == "sentencepiece":
     name, load = "tokenizer.model", functools.partial(_sentencepiece, spec)
-    build = functools.partial(_train, spec, uri, text_key, cache_dir)
+    build = functools.partial(_train, spec, corpus, cache_dir)
   else:
     raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
   path = os.path.join(workdir, name) if workdir else None
@@ -153,12 +165,12 @@ def _codepoints(text: str | bytes) -> np.ndarray:
   return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def _characters(uri: str, text_key: str) -> bytes:
-  """The JSON of the sorted set of the characters of all of a source."""
-  source = open_source(uri, "all")
+def _characters(corpus: Corpus) -> bytes:
+  """The JSON of the sorted set of the characters of all of the data."""
   found = np.zeros(0, np.uint32)
-  for text in texts(source, text_key, uri):
-    found = np.union1d(found, _codepoints(text))
+  for uri, text_key in corpus:
+    for text in texts(open_source(uri, "all"), text_key, uri):
+      found = np.union1d(found, _codepoints(text))
   characters = "".join(chr(c) for c in found)
   return json.dumps({"characters": characters}, ensure_ascii=False).encode()
 
@@ -200,7 +212,7 @@ def _import_sentencepiece():
   return sentencepiece
 
 
-def _train(spec: str, uri: str, text_key: str, cache_dir: str | None) -> bytes:
+def _train(spec: str, corpus: Corpus, cache_dir: str | None) -> bytes:
   """The trained model, from the cache where it is there."""
   options = {"vocab_size": "8000", "model_type": "unigram"}
   for key, value in urllib.parse.parse_qsl(spec.partition("?")[2]):
@@ -213,29 +225,34 @@ def _train(spec: str, uri: str, text_key: str, cache_dir: str | None) -> bytes:
     raise ValueError(f"tokenizer {spec!r}: vocab_size is not a count")
   if options["model_type"] not in ("unigram", "bpe"):
     raise ValueError(f"tokenizer {spec!r}: model_type is unigram or bpe")
-  source = open_source(uri, "train")
-  identity = json.dumps([uri, text_key, source.fingerprint, options])
+  sources = [open_source(uri, "train") for uri, _ in corpus]
+  fingerprints = [source.fingerprint for source in sources]
+  identity = json.dumps([list(corpus), fingerprints, options])
   digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
   path = os.path.join(cache_folder(cache_dir), f"{digest}.model")
   if not os.path.exists(path):
-    write_atomically(path, [_fit(spec, source, uri, text_key, options)])
+    write_atomically(path, [_fit(spec, sources, corpus, options)])
   return _read(path)
 
 
 def _fit(
-  spec: str, source: Source, uri: str, text_key: str, options: dict[str, str]
+  spec: str, sources: list[Source], corpus: Corpus, options: dict[str, str]
 ) -> bytes:
   sentencepiece = _import_sentencepiece()
   model = io.BytesIO()
-  lines = (
-    line
-    for text in texts(source, text_key, uri)
-    for line in _utf8(text).decode("utf-8").splitlines()
-    if line
+
+  def lines(source: Source, uri: str, text_key: str) -> Iterator[str]:
+    for text in texts(source, text_key, uri):
+      yield from filter(None, _utf8(text).decode("utf-8").splitlines())
+
+  most = _MAX_LINES // len(corpus)
+  chosen = (
+    itertools.islice(lines(source, *where), most)
+    for source, where in zip(sources, corpus, strict=True)
   )
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=itertools.islice(lines, _MAX_LINES),
+      sentence_iterator=itertools.chain.from_iterable(chosen),
       model_writer=model,
       vocab_size=int(options["vocab_size"]),
       model_type=options["model_type"],
@@ -252,7 +269,8 @@ def _fit(
   except (RuntimeError, OSError) as error:
     # What precedes "] " is a place in SentencePiece's own source.
     reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
-    raise ValueError(f"tokenizer {spec!r} on {uri}: {reason}") from None
+    uris = ", ".join(uri for uri, _ in corpus)
+    raise ValueError(f"tokenizer {spec!r} on {uris}: {reason}") from None
   return model.getvalue()
 
 

@@ -38,7 +38,13 @@ ARROWS = [
   ("train.names", {"train.errors"}),
   ("train.workdirs", {"train.errors", "train.distributed"}),
   ("train.roll_call", {"train.errors"}),
-  ("train.watch", {"train.errors", "train.roll_call"}),
+  ("train.agreement", set()),
+  ("train.stall", {"train.roll_call"}),
+  ("train.preemption", {"train.errors", "train.agreement"}),
+  (
+    "train.watch",
+    {"train.errors", "train.roll_call", "train.agreement", "train.stall"},
+  ),
   (
     "train.distributed",
     {"jax", "numpy", "train.errors", "train.roll_call", "train.watch"},
@@ -180,6 +186,10 @@ ARROWS = [
   ),
   ("train.parameter_rules", {"jax", "optax", "train.types", "train.names"}),
   ("train.schedules", {"jax", "optax", "train.names"}),
+  (
+    "train.run_data",
+    {"input_pipeline", "train.names", "train.sharding", "train.errors"},
+  ),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),

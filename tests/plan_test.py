@@ -283,6 +283,25 @@ def test_the_batches_of_text_and_images_by_their_config():
     assert data.num_classes == classes
 
 
+def test_a_packed_mixture_is_planned_as_it_is():
+  config = config_of("gpt2_124m")
+  sources = ("fake:text?documents=90", "fake:text?seed=1")
+  config["data"] = dict(tokenizer="byte", seq_len=1024, packing=True)
+  mixtures = [
+    [dict(source=uri.replace(old, new)) for uri in sources]
+    for old, new in (("", ""), ("fake:text", "text:/nowhere/*.txt"))
+  ]
+  from input_pipeline import pipeline
+
+  real = pipeline.train(**config["data"], mixture=mixtures[0], batch_size=8)
+  for mixture in mixtures:
+    config["data"]["mixture"] = mixture
+    assert planned_data.of_config(config).spec == real.spec
+  config["data"]["source"] = "fake:text"
+  with pytest.raises(errors.UserError, match="config.data: .* both are given"):
+    planned_data.of_config(config)
+
+
 def test_what_a_config_does_not_tell_is_asked_for():
   config = config_of("resnet_cifar10", data_ops="decode(3)|flip")
   with pytest.raises(errors.UserError, match="image_size"):

@@ -22,6 +22,14 @@ RUNS = {
     "--config.model.dim=32",
     "--config.model.layers=2",
   ],
+  "lm_stdlib mixed and packed": [
+    "--config.data.source=",
+    "--config.data.mixture=["
+    "{'source': 'fake:text?documents=90&length=21', 'weight': 3.0},"
+    " {'source': 'fake:text?documents=9&length=99&seed=1', 'weight': 0.7}]",
+    "--config.data.packing=True",
+    "--config.model.dropout=0.1",
+  ],
   "conv_fashion_mnist": ["--config.task.mixup=0.2"],
   "gan_fashion_mnist": [],
 }
@@ -33,7 +41,7 @@ def command(name: str, workdir: str) -> list[str]:
     sys.executable,
     "-m",
     "train.main",
-    f"--config=configs/{name}.py:smoke",
+    f"--config=configs/{name.split()[0]}.py:smoke",
     f"--workdir={workdir}",
     f"--config.total_steps={STEPS}",
     "--config.checkpoint.every_steps=7",

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from stand_in_gcloud import ROOT, script
 
+from train.errors import Preempted
+
 
 @pytest.fixture
 def task() -> dict:
@@ -35,9 +37,10 @@ def test_sky_covers_three_clouds_and_keeps_the_run(task):
   assert task["envs"] == {"BUCKET": None, "ARGS": None}  # both must be given
   (mount,) = task["file_mounts"].values()
   assert mount["source"] == "${BUCKET}"
-  # What other hosts' ends and an end by the cloud exit with: both may pass.
+  # What other hosts' ends and an end by the cloud exit with: all may pass.
   again = task["resources"]["job_recovery"]["recover_on_exit_codes"]
-  assert again == [os.EX_TEMPFAIL, 128 + signal.SIGTERM]
+  codes = [os.EX_TEMPFAIL, Preempted.code, 128 + signal.SIGTERM]
+  assert again == codes
 
 
 def test_sky_runs_the_same_command(task, tmp_path):

@@ -116,14 +116,19 @@ def make(uri, split, cache, spec="byte"):
 
 def test_token_file_holds_the_documents_in_order(texts, tmp_path):
   cache = str(tmp_path / "cache")
-  tokens = make(texts, "all", cache)
+  tokens, ends, _ = make(texts, "all", cache)
   documents = open_source(texts, "all").read(np.arange(20))["text"]
   expected = b"\0".join(d.encode() for d in documents)
   assert tokens.dtype == np.uint8
   assert tokens.tobytes() == expected
-  characters = make(texts, "all", cache, "char")
+  starts = [0, *(ends[:-1] + 1)]
+  for start, end, document in zip(starts, ends, documents, strict=True):
+    assert tokens[start:end].tobytes() == document.encode()
+  # Characters have no token that ends a document.
+  characters, ends, _ = make(texts, "all", cache, "char")
   tokenizer = get_tokenizer("char", texts, cache_dir=cache)
   assert tokenizer.decode(characters) == "".join(documents)
+  np.testing.assert_array_equal(ends, np.cumsum([len(d) for d in documents]))
 
 
 def test_token_file_is_made_once_and_again_when_files_change(
@@ -131,15 +136,15 @@ def test_token_file_is_made_once_and_again_when_files_change(
 ):
   cache = str(tmp_path / "cache")
   make(texts, "all", cache)
-  assert len(os.listdir(cache)) == 1
+  assert len(os.listdir(cache)) == 2
   with monkeypatch.context() as patch:
     patch.setattr(token_files, "_chunks", None)
     make(texts, "all", cache)
   with open(texts.removeprefix("text:").replace("*", "3"), "a") as file:
     file.write("more")
-  assert b"more" in make(texts, "all", cache).tobytes()
+  assert b"more" in make(texts, "all", cache).tokens.tobytes()
   make(texts, "train", cache)
-  assert len(os.listdir(cache)) == 3
+  assert len(os.listdir(cache)) == 6
 
 
 def test_a_killed_run_leaves_nothing_half(texts, tmp_path, monkeypatch):
@@ -154,7 +159,7 @@ def test_a_killed_run_leaves_nothing_half(texts, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
       make(texts, "all", cache)
   assert os.listdir(cache) == []
-  assert b"half" not in make(texts, "all", cache).tobytes()
+  assert b"half" not in make(texts, "all", cache).tokens.tobytes()
 
 
 def test_text_outside_the_vocabulary_names_its_file(texts, tmp_path):

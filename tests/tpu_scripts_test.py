@@ -208,6 +208,7 @@ def test_run_tries_again_what_may_pass(stage):
     (2, 2, [LOOK, TRAIN]),  # gcloud's own bad arguments
     (1, 1, 3 * [LOOK, TRAIN]),  # gcloud's own failure
     (75, 1, 3 * [LOOK, TRAIN]),  # another host was lost
+    (85, 1, 3 * [LOOK, TRAIN]),  # told to end, and saved
     (143, 1, 3 * [LOOK, TRAIN]),
   ],
 )

@@ -161,7 +161,8 @@ def test_arguments_survive_the_way_to_the_worker(stage, worker):
 
 
 @pytest.mark.parametrize(
-  ("code", "exits"), [(0, 0), (1, 101), (2, 102), (75, 75), (255, 143)]
+  ("code", "exits"),
+  [(0, 0), (1, 101), (2, 102), (75, 75), (85, 85), (255, 143)],
 )
 def test_exit_codes_of_the_worker(worker, code, exits):
   worker.go(code)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import device, pipeline
+from input_pipeline import components, pipeline
 from train import (
   checkpoint,
   costs,
@@ -20,6 +20,7 @@ from train import (
   loop,
   names,
   optim,
+  run_data,
   sharding,
   types,
   workdirs,
@@ -46,15 +47,6 @@ _DEFAULTS: dict[str, Any] = {
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
 }
-# Arguments of the pipeline that build gives, not the config.
-_GIVEN = [
-  "batch_size",
-  "seed",
-  "host_index",
-  "host_count",
-  "workdir",
-  "multiple_of",
-]
 
 
 class Experiment(NamedTuple):
@@ -109,7 +101,7 @@ def experiment(
   """
   config = complete(config)
   mesh = sharding.make_mesh(config["mesh"])
-  data = _data(
+  data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
   return assemble(config, mesh, data)
@@ -123,7 +115,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     model_fn,
     where="config.model",
     settings=settings,
-    offered={**_sizes(data), "dtype": _compute_dtype(mesh)},
+    offered={**run_data.sizes(data), "dtype": _compute_dtype(mesh)},
   )
   section, settings = _section(config, "task")
   task = names.call(
@@ -205,7 +197,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
 
   def batches(first):
-    return _placed(parts.data.batches(first), "config.data", parts.mesh)
+    return run_data.placed(parts.data.batches(first), "config.data", parts.mesh)
 
   return loop.Run(
     learner=parts.learner,
@@ -259,56 +251,6 @@ def _section(config, section: str) -> tuple[str, dict[str, Any]]:
   return settings.pop("name"), settings
 
 
-def _data(function, config, where, settings, mesh, workdir, batch_size=None):
-  """The data of the run, or of an evaluator; keys checked, errors told."""
-  names.check_keys(function, where, settings)
-  for key in settings:
-    if key in _GIVEN:
-      raise UserError(f"{where}.{key}: is the run's to give, not the data's")
-  batch_size = batch_size or config["batch_size"]
-  parts = sharding.batch_parts(mesh)
-  whole = isinstance(batch_size, int) and batch_size > 0
-  if batch_size != "all" and not (whole and batch_size % parts == 0):
-    shape = ", ".join(f"{k}={v}" for k, v in mesh.shape.items())
-    raise UserError(
-      f"config.batch_size={batch_size!r} cannot be divided over the"
-      f" {parts} parts of the mesh ({shape})"
-    )
-  held, count = device.shares(sharding.batch_sharding(mesh))
-  return names.call(
-    function,
-    where=where,
-    settings=settings,
-    offered={
-      "batch_size": batch_size,
-      "seed": config["seed"],
-      "host_index": held,
-      "host_count": count,
-      "workdir": workdir,
-      "multiple_of": parts,
-    },
-  )
-
-
-def _sizes(data: pipeline.Data) -> dict[str, int]:
-  """Sizes of a model that the data knows."""
-  sizes: dict[str, Any] = {}
-  if data.tokenizer is not None:
-    sizes["vocab_size"] = data.tokenizer.vocab_size
-  if data.num_classes is not None:
-    sizes["num_classes"] = data.num_classes
-  for key, (shape, _) in data.spec.items():
-    if key == "inputs":
-      sizes["max_len"] = shape[0]
-    if key == "image":
-      sizes["image_size"], sizes["channels"] = shape[0], shape[-1]
-    if key == "x":
-      sizes["in_features"] = shape[-1]
-    if key == "y":
-      sizes["out_features"] = shape[-1]
-  return sizes
-
-
 def state_of(parts: Experiment):
   """(init, abstract state): no device ever holds more than its shard."""
 
@@ -354,12 +296,11 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
       hint = names.nearest(k, [*takes, *of_data])
       raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  shared.pop("split", None)
-  data = _data(
+  data = run_data.read(
     pipeline.evaluation,
     parts.config,
     where,
-    {**shared, **own},
+    components.inherited(shared, own),
     parts.mesh,
     workdir,
     batch_size=parts.data.batch_size,
@@ -375,7 +316,7 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
 
   context = types.EvalContext(
     task=parts.task,
-    batches=lambda: _placed(data.batches(0), where, parts.mesh),
+    batches=lambda: run_data.placed(data.batches(0), where, parts.mesh),
     decode=words.decode if words else None,
     encode=words.encode if words else None,
     num_classes=parts.data.num_classes,
@@ -387,22 +328,3 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     fetch=distributed.fetch,
   )
   return names.call(function, context, where=where, settings=settings)
-
-
-def _placed(batches, where: str, mesh):
-  """Host batches on the devices, ahead of their use."""
-  return device.prefetch(
-    _laid_out(batches, where, mesh),
-    functools.partial(sharding.batch_sharding, mesh),
-  )
-
-
-def _laid_out(batches, where: str, mesh):
-  """Batches in the mesh's order; errors of the data, told as the config's."""
-  try:
-    for batch in batches:
-      yield sharding.lay_out(batch, mesh)
-  except UserError:
-    raise
-  except ValueError as error:
-    raise UserError(f"{where}: {error}") from error

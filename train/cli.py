@@ -2,17 +2,25 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from train.errors import CorruptionError, HostError, SaveError, UserError
+from train.errors import (
+  CorruptionError,
+  HostError,
+  Preempted,
+  SaveError,
+  UserError,
+)
 
 __all__ = [
   "UserError",
@@ -27,6 +35,9 @@ __all__ = [
 
 # Errors whose message is all that there is to say.
 _TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
+
+# What writing meets where there is no room, or no leave.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def define_config() -> None:
@@ -64,11 +75,23 @@ def define_hosts() -> None:
     "others; one that dies is noticed at once.",
     1,
   )
+  flags.DEFINE_float(
+    "stall_timeout",
+    1800,
+    "Seconds without a step of any process, counted from the first one on, "
+    "after which all end; 0 is never. An evaluation, a save and a compilation "
+    "must each take less, also where one follows another.",
+    0,
+  )
 
 
 @contextlib.contextmanager
-def hosts() -> Iterator[None]:
-  """Inside, this process is one of those that the flags tell of."""
+def hosts() -> Iterator[Any]:
+  """Inside, this process is one of those that the flags tell of.
+
+  Yields:
+    The watch.Watch over them.
+  """
   from train import distributed
 
   values = flags.FLAGS
@@ -79,8 +102,9 @@ def hosts() -> Iterator[None]:
     values.wait_for_hosts,
   )
   wait, timeout = values.wait_for_hosts, values.host_timeout
-  with distributed.session(place, wait, timeout, tell):
-    yield
+  stall = values.stall_timeout
+  with distributed.session(place, wait, timeout, tell, stall) as watcher:
+    yield watcher
 
 
 def config_stem() -> str:
@@ -132,7 +156,7 @@ def run(main: Callable) -> int:
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   try:
     app.run(main, flags_parser=_parse)
-  except (*_TOLD, KeyboardInterrupt) as error:
+  except (*_TOLD, Preempted, KeyboardInterrupt) as error:
     return tell(error)
   return 0
 
@@ -140,6 +164,9 @@ def run(main: Callable) -> int:
 def tell(error: BaseException) -> int:
   """Prints an error, in one line where it is known; returns the exit code."""
   sys.stdout.flush()
+  if isinstance(error, Preempted):
+    print(error, file=sys.stderr)
+    return error.code
   if isinstance(error, KeyboardInterrupt):
     error, code = (
       "interrupted; the same command goes on from the last save",
@@ -147,6 +174,9 @@ def tell(error: BaseException) -> int:
     )
   elif isinstance(error, _TOLD):
     code = getattr(error, "code", 1)
+  elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+    where = f"{error.filename}: " if error.filename else ""
+    error, code = f"{where}{error.strerror}", SaveError.code
   else:
     traceback.print_exception(error)
     return 1

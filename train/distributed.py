@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from train import roll_call, watch
-from train.errors import UserError
+from train.errors import CorruptionError, Preempted, SaveError, UserError
 from train.roll_call import Place
 
 # Those of JAX's own ways to find its processes that say "no" where there is
@@ -125,35 +125,54 @@ def session(
   wait: float,
   timeout: float,
   tell: Callable[[BaseException], int],
-) -> Iterator[None]:
+  stall_timeout: float = 0.0,
+) -> Iterator[watch.Watch]:
   """Joins the processes of a run; they leave together, or end together.
 
   Inside, every process sees the devices of all. One that raises tells the
-  others and ends at once; so do all when one is lost.
+  others and ends at once; so do all when one is lost, or all hang.
 
   Args:
-    place: from `find`; None does nothing.
+    place: from `find`; None is a process alone.
     wait: seconds until a process that has not appeared is given up.
     timeout: seconds of silence after which a process counts as lost.
     tell: prints an error and returns the exit code.
+    stall_timeout: seconds without a step after which all end; 0 is never.
+
+  Yields:
+    The watch; its agreement says when all of them stop.
 
   Raises:
     HostError: a process did not appear.
     UserError: the processes contradict each other.
   """
   if place is None:
-    yield
+    watcher = watch.alone(stall_timeout)
+    try:
+      yield watcher
+    finally:
+      watcher.finish()
     return
   host = place.coordinator.rsplit(":", 1)[0]
   roll, told = roll_call.gather(
     place, wait, lambda: {"service": f"{host}:{_free_port()}"}
   )
-  watcher = watch.Watch(roll, timeout)
+  watcher = watch.Watch(roll, timeout, stall_timeout)
+  preempted = None
   try:
     _connect(place, told["service"], timeout)
-    yield
+    yield watcher
+  except Preempted as stop:
+    preempted = stop  # so are all others, at the same step
   except BaseException as error:
-    mendable = (UserError, FloatingPointError, KeyboardInterrupt, SystemExit)
+    mendable = (
+      UserError,
+      SaveError,
+      CorruptionError,
+      FloatingPointError,
+      KeyboardInterrupt,
+      SystemExit,
+    )
     if not isinstance(error, mendable):
       # A collective fails on all when one is lost: the watch knows better.
       time.sleep(_GRACE)
@@ -164,10 +183,13 @@ def session(
     os._exit(code)  # leaving in order would wait for the others
   watcher.finish()
   jax.distributed.shutdown()
+  if preempted is not None:
+    raise preempted
 
 
 def _connect(place: Place, service: str, timeout: float) -> None:
-  # Else it takes SIGTERM for itself, and waits for all to ask it.
+  # It takes SIGTERM for itself, knows no other reason to stop, and waits for
+  # all to ask it; see preemption.py.
   jax.config.update("jax_enable_preemption_service", False)
   _delay_aborts()
   jax.distributed.initialize(

@@ -1,5 +1,7 @@
 """Errors that are told in one line, without a traceback."""
 
+CTRL_C = "Ctrl-C"  # the reason to stop of whoever presses it
+
 
 class UserError(ValueError):
   """The user's to mend: main prints it as one line and exits with 2."""
@@ -26,9 +28,6 @@ class CorruptionError(RuntimeError):
   """One step gave two results from the same state; exit code 70."""
 
   code = 70
-
-
-CTRL_C = "Ctrl-C"
 
 
 class Preempted(BaseException):

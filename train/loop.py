@@ -180,7 +180,7 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
           jax.block_until_ready((state, metrics))
       with clock.phase("report"):
         run.trace.after(step, metrics)
-        twice.compare(expected or None, (state, metrics), step)
+        twice.compare(expected or None, state, metrics, step)
         _log_examples(run, step, batch)
         recovery.check_save(run)
       if pending is not None:

@@ -2,9 +2,13 @@
 
 Resumes from the last checkpoint in --workdir. Exit codes: 0 done, 1 a run that
 went wrong, 2 bad arguments, 70 hardware that computes wrongly, 74 a checkpoint
-that cannot be written, 75 another process of the run was lost.
+that cannot be written, 75 another process of the run was lost or the run did no
+step for long, 85 told to stop (SIGTERM, a maintenance notice) and saved, 130
+Ctrl-C, likewise saved. After 74, once mended, 75, 85 and 130 the same command
+goes on.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -63,8 +67,12 @@ def main(argv) -> None:
   if config is None:
     raise cli.UserError("--config=configs/NAME.py is missing")
   cli.start_jax()
-  with cli.hosts():
-    _train(config, _workdir())
+  from train import preemption
+
+  with contextlib.ExitStack() as outermost, cli.hosts() as watcher:
+    # Until the others have left too: a second SIGTERM must not end this one.
+    outermost.enter_context(preemption.heeded(watcher.agreement))
+    _train(config, _workdir(), watcher.agreement.stop)
 
 
 def _workdir() -> str:
@@ -79,14 +87,14 @@ def _workdir() -> str:
   )
 
 
-def _train(config, workdir) -> None:
+def _train(config, workdir, stop) -> None:
   from train import build, distributed, loop, writer
 
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = writer.Terminal(total_steps, quiet=not distributed.first())
   run = build.run(config, workdir, say=terminal.say)
-  run = _watched(run, trace)
+  run = _watched(run, trace)._replace(stop=stop)
   terminal.say(_describe(run, workdir))
   with terminal:
     for report in loop.fit(run):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import pipeline
+from input_pipeline import components, pipeline
 from train.errors import UserError
 
 # Ops whose first argument is the size of the images they give.
@@ -34,7 +34,7 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
     UserError: the config does not tell a size that the model needs.
   """
   settings, batch_size = config["data"], config["batch_size"]
-  if str(settings.get("source", "")).startswith("fake:"):
+  if all(uri.startswith("fake:") for uri in _sources(settings)):
     return _fake(settings, batch_size, multiple_of)
   if not isinstance(batch_size, int):
     raise UserError(
@@ -65,6 +65,15 @@ def vocabulary(config: dict[str, Any]) -> int | None:
   return int(options.get("vocab_size", 8000))
 
 
+def _sources(settings) -> list[str]:
+  """The URIs of the run's data."""
+  try:
+    parts = components.parts(settings.get("source"), settings.get("mixture"))
+  except ValueError as error:
+    raise UserError(f"config.data: {error}") from error
+  return [str(part.source) for part in parts]
+
+
 def _fake(settings, batch_size, multiple_of) -> pipeline.Data:
   try:
     return pipeline.train(
@@ -78,9 +87,11 @@ def _text(config) -> tuple[dict, None]:
   length = config["data"].get("seq_len")
   if not isinstance(length, int) or length < 1:
     raise UserError(f"config.data.seq_len={length!r} is not a positive integer")
+  names = ["inputs", "targets"]
+  if config["data"].get("packing"):
+    names += ["segments", "positions"]
   return {
-    "inputs": ((length,), np.int32),
-    "targets": ((length,), np.int32),
+    **dict.fromkeys(names, ((length,), np.int32)),
     "mask": ((length,), np.float32),
     "bytes": ((), np.float32),
   }, None
@@ -99,7 +110,8 @@ def _images(config) -> tuple[dict, int]:
   height, width = (size, size) if isinstance(size, int) else size
   decoded = [args[0] for name, args in calls if name == "decode" and args]
   channels = model.get("channels") or (decoded[-1] if decoded else 3)
-  known = (n for regex, n in _CLASSES if re.search(regex, settings["source"]))
+  uri = _sources(settings)[0]  # in a mixture all have the same classes
+  known = (n for regex, n in _CLASSES if re.search(regex, uri))
   classes = model.get("num_classes") or next(known, None)
   if classes is None:
     raise UserError(

@@ -39,13 +39,18 @@ class Place(NamedTuple):
 
 
 class Peer:
-  """A connection on which JSON objects travel, one a line."""
+  """A connection on which JSON objects travel, one a line.
+
+  step, place: how far the other side is and where, as it said last.
+  """
 
   def __init__(self, connection: socket.socket):
     connection.settimeout(_SEND)
     self.socket = connection
     self.process_id = 0
     self.name = "?"
+    self.step: int | None = None
+    self.place = "?"
     self.done = False
     self.heard = time.monotonic()
     self._rest = b""

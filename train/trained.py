@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import pipeline, tokenizer
+from input_pipeline import components, pipeline, tokenizer
 from train import build, checkpoint, sharding, types, workdirs
 from train.errors import UserError
 
@@ -58,8 +58,9 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
   }
   spelled = settings.get("tokenizer")
   try:
+    parts = components.parts(settings.get("source"), settings.get("mixture"))
     learned = spelled and tokenizer.get_tokenizer(
-      spelled, settings["source"], workdir=workdir
+      spelled, [(part.source, part.text_key) for part in parts], workdir=workdir
     )
   except ValueError as error:
     raise UserError(f"{workdir}: {error}") from error

@@ -18,18 +18,21 @@ def twin(
   step_fn: Callable, state: State, batch: Batch, rng: jax.Array
 ) -> dict[str, str]:
   """Digests of (state, metrics) after a step from a copy of `state`."""
-  return digests.of(step_fn(jax.tree.map(jnp.copy, state), batch, rng))
+  copy = jax.tree.map(jnp.copy, state)
+  return _digests(*step_fn(copy, batch, rng))
 
 
-def compare(expected: dict[str, str] | None, updated, step: int) -> None:
-  """Holds (state, metrics) after the step itself against its twin, if any.
+def compare(
+  expected: dict[str, str] | None, state: State, metrics: dict, step: int
+) -> None:
+  """Holds what the step itself gave against its twin, if there is one.
 
   Raises:
     CorruptionError: a bit of them differs.
   """
   if expected is None:
     return
-  differing = digests.differing(expected, digests.of(updated))
+  differing = digests.differing(expected, _digests(state, metrics))
   if differing:
     more = f" and {len(differing) - 1} more differ" if differing[1:] else ""
     raise CorruptionError(
@@ -37,3 +40,7 @@ def compare(expected: dict[str, str] | None, updated, step: int) -> None:
       f" batch: {differing[0]}{more or ' differs'}; suspect the hardware, and"
       " start again on other devices: the last checkpoint is from before"
     )
+
+
+def _digests(state, metrics):
+  return digests.of({"state": state, "metrics": metrics})

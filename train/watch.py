@@ -1,46 +1,70 @@
 """Whether all processes of a run still live: none is left waiting for another.
 
 The connections of the roll call stay open. Each end says every few seconds
-that it is alive; a broken or a silent one is a process lost, and process 0
-tells the rest. A process that ends with an error says why before it goes.
+that it is alive, and at which step; a broken or a silent one is a process lost,
+and process 0 tells the rest. So it does when none gets on. A process that ends
+with an error says why before it goes.
 """
 
+import contextlib
+import faulthandler
 import os
 import selectors
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from train import roll_call
+from train import agreement, roll_call, stall
 from train.errors import HostError
 
 _BEAT = 5.0  # seconds between signs of life, at most
+_LEAVE = 10.0  # seconds that the last words may take
+
+
+def alone(stall_timeout: float) -> "Watch":
+  """That of a process which has no others."""
+  place = roll_call.Place("", 1, 0)
+  roll = roll_call.Roll(place, [socket.gethostname()], [])
+  return Watch(roll, timeout=_BEAT, stall_timeout=stall_timeout)
 
 
 class Watch:
-  """A thread that ends the process when another one is lost.
+  """A thread that ends the process when another one is lost, or all hang.
 
   The main thread may be inside a collective that never returns, so the thread
   itself says the line and leaves.
+
+  agreement: on when to stop, of all processes.
   """
 
   def __init__(
     self,
     roll: roll_call.Roll,
     timeout: float,
-    leave: Callable[[str, int], NoReturn] | None = None,
+    stall_timeout: float = 0.0,
+    leave: Callable[[str, int, bool], NoReturn] | None = None,
   ):
     """Starts to watch.
 
     Args:
       roll: from `roll_call.gather`.
       timeout: seconds of silence after which a process counts as lost.
-      leave: given the line and the exit code; prints and exits by default.
+      stall_timeout: seconds without a step of any process after which the run
+        counts as stalled; 0 waits forever.
+      leave: given the line, the exit code, and whether to say where every
+        thread is; prints and exits by default.
     """
+    place = roll.place
+    self.agreement = agreement.Agreement(
+      place.num_processes, place.process_id, self._say
+    )
     self._roll = roll
     self._timeout = timeout
+    self._stall = stall.Stall(stall_timeout)
+    self._beat_every = min(_BEAT, timeout / 5, (stall_timeout or timeout) / 5)
     self._leave = leave or _leave
     self._own_end: tuple[str, int] | None = None
     self._done = self._said_done = False
@@ -53,6 +77,8 @@ class Watch:
   def finish(self) -> None:
     """Returns once every process has come this far."""
     self._done = True
+    if not self._roll.peers:
+      self._over.set()
     self._over.wait()
 
   def fail(self, line: str, code: int) -> None:
@@ -70,6 +96,7 @@ class Watch:
         self._speak()
         # After what has come was heard: this process may have been stopped.
         self._notice_silence()
+        self._notice_stall()
     roll_call.hang_up(self._roll.peers)
 
   def _hear(self, peer) -> None:
@@ -80,56 +107,82 @@ class Watch:
       return
     for message in messages:
       if "end" in message:
-        self._end(message["end"], message["code"], peer)
+        stacks = message.get("stacks", False)
+        self._end(message["end"], message["code"], stacks, peer)
+      if "place" in message:
+        peer.step, peer.place = message["step"], message["place"]
       peer.done |= "done" in message
+      self.agreement.hear(peer.process_id, message)
 
   def _speak(self) -> None:
     peers, first = self._roll.peers, self._roll.place.process_id == 0
     if self._own_end is not None:
       line, code = self._own_end
       who = self._roll.title(self._roll.place.process_id)
-      self._tell(f"{who} ended: {line}", code)
+      self._tell(f"{who} ended: {line}", code, stacks=False)
       self._over.set()
       return
     every_peer_done = all(peer.done for peer in peers)
     if self._done and (every_peer_done or not first) and not self._said_done:
       self._said_done = True
-      for peer in peers:
-        peer.send(done=1)
+      self._say(done=1)
     if self._said_done and every_peer_done:
       self._over.set()
-    if time.monotonic() - self._beaten > min(_BEAT, self._timeout / 5):
+    self.agreement.speak()
+    if time.monotonic() - self._beaten > self._beat_every:
       self._beaten = time.monotonic()
-      for peer in peers:
-        peer.send(beat=1)
+      self._say(beat=1, step=self.agreement.step, place=stall.place())
+
+  def _say(self, **message) -> None:
+    for peer in self._roll.peers:
+      peer.send(**message)
 
   def _notice_silence(self) -> None:
     for peer in self._roll.peers:
       silent = time.monotonic() - peer.heard
       if silent > self._timeout and not self._over.is_set():
-        self._lose(peer, f"has not been heard of for {silent:.0f} s")
+        what = f"has not been heard of for {silent:.0f} s"
+        self._lose(peer, what, stacks=True)
 
-  def _lose(self, peer, what: str) -> None:
+  def _notice_stall(self) -> None:
+    peers = self._roll.peers
+    if self._roll.place.process_id != 0 or self._over.is_set():
+      return
+    steps = [self.agreement.step, *(peer.step for peer in peers)]
+    if self._stall.look(steps):
+      places = [stall.place(), *(peer.place for peer in peers)]
+      seconds = self._stall.seconds
+      line = stall.describe(self._roll, steps, places, seconds)
+      self._end(line, HostError.code, stacks=True)
+
+  def _lose(self, peer, what: str, stacks: bool = False) -> None:
     line = f"{self._roll.title(peer.process_id)} {what}; {roll_call.AGAIN}"
-    self._end(line, HostError.code, peer)
+    self._end(line, HostError.code, stacks, peer)
 
-  def _end(self, line: str, code: int, source) -> None:
+  def _end(self, line: str, code: int, stacks: bool, source=None) -> None:
     if self._own_end is not None or self._over.is_set():
       return  # this process is on its way out
-    self._tell(line, code, source)
+    self._tell(line, code, stacks, source)
     self._over.set()
-    self._leave(line, code)
+    self._leave(line, code, stacks)
 
-  def _tell(self, line: str, code: int, source=None) -> None:
+  def _tell(self, line: str, code: int, stacks: bool, source=None) -> None:
     others = [peer for peer in self._roll.peers if peer is not source]
     for peer in others:
-      peer.send(end=line, code=code)
+      peer.send(end=line, code=code, stacks=stacks)
     roll_call.hang_up(others)
 
 
-def _leave(line: str, code: int) -> NoReturn:
+def _leave(line: str, code: int, stacks: bool) -> NoReturn:
   """Says the line and ends the process, whatever its other threads do."""
+  # One of them may hold the lock of what is written to.
+  late = threading.Timer(_LEAVE, os._exit, [code])
+  late.daemon = True
+  late.start()
   try:
+    if stacks:
+      with contextlib.suppress(Exception):  # a notebook's stderr is no file
+        faulthandler.dump_traceback(sys.stderr, all_threads=True)
     if sys.stdout.isatty():
       sys.stdout.write("\x1b[?25h\n")  # a progress bar hides the cursor
     sys.stdout.flush()

@@ -46,14 +46,14 @@ def language_modeling(
     del batch
     return types.Variables(*model.init(rng))
 
+  def within_rows(batch):
+    """What the model is told of packed rows."""
+    found = [name for name in ("positions", "segments") if name in batch]
+    return {f"{name}_BT": batch[name] for name in found}
+
   def nats(variables, batch, rng, train):
     """(nats_BT, auxiliary losses, model_state)."""
-    noise = {"rng": rng, "train": train}
-    where = {
-      f"{name}_BT": batch[name]
-      for name in ("positions", "segments")
-      if name in batch
-    }
+    noise, where = {"rng": rng, "train": train}, within_rows(batch)
     extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     extra = extra if train else {}
     tokens = (variables.params, variables.model_state, batch["inputs"])
@@ -89,9 +89,9 @@ def language_modeling(
     return mean, types.Aux(model_state, metrics)
 
   def logits(variables, batch, rng):
-    return model.apply(
-      variables.params, variables.model_state, batch["inputs"], rng=rng
-    )[0]
+    params, state = variables.params, variables.model_state
+    where = within_rows(batch)
+    return model.apply(params, state, batch["inputs"], rng=rng, **where)[0]
 
   def samples(variables, batch, rng):
     """Continues prompts: tokens [B, L], where mask [B, L] is 0, are written.

@@ -358,6 +358,7 @@ def restore_last(
   return None, passed
 
 
+@storage_errors.hushed()
 def verify(directory: str | os.PathLike, step: int) -> list[str]:
   """What is damaged of a checkpoint, in lines; [] where all is as saved.
 
@@ -367,18 +368,18 @@ def verify(directory: str | os.PathLike, step: int) -> list[str]:
   Raises:
     UserError: a later release has written it.
   """
-  storage_errors.hush()
   where = pathlib.Path(directory).absolute() / str(step)
   try:
     arrays = read_record(directory, step).get(_ARRAYS)
-    with ocp.Checkpointer(_state_handler()) as reader:
-      shapes = reader.metadata(where / "state").item_metadata.tree
-      state = reader.restore(
-        where / "state",
-        restore_args=jax.tree.map(
-          lambda _: ocp.RestoreArgs(restore_type="np.ndarray"), shapes
-        ),
+    reader = _state_handler()
+    place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    args = ocp.args.PyTreeRestore(
+      restore_args=jax.tree.map(
+        lambda _: ocp.ArrayRestoreArgs(sharding=place),
+        reader.metadata(where / "state").tree,
       )
+    )
+    state = reader.restore(where / "state", args=args)
   except DamagedError as error:
     return [str(error)]
   except UserError:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ _PATIENCE = 60.0  # seconds for what was begun beside what has failed
 
 def one_line(error: BaseException, where: str) -> str:
   """An error as "FILE: reason"; of `where`, if it names no file."""
+  # Orbax wraps what names a file in what names none.
+  while "local file" not in str(error) and error.__cause__:
+    error = error.__cause__
   if isinstance(error, OSError) and error.strerror:
     return f"{error.filename or where}: {error.strerror}"
   text = " ".join(str(error).split())
@@ -55,6 +59,15 @@ def hush() -> None:
     from orbax.checkpoint._src import asyncio_utils
 
     asyncio_utils._run_sync_via_new_loop = _run_to_the_end
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+  """Inside, also no warnings of coroutines that fail before they begin."""
+  hush()
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)
+    yield
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:

@@ -154,7 +154,7 @@ def save(
     manager.save(step, args=args)
 
   with (
-    storage_errors.as_os_errors(str(manager.directory / str(step))),
+    storage_errors.as_os_errors(manager, str(manager.directory / str(step))),
     ThreadPoolExecutor(1, initializer=_give_way) as thread,
   ):
     thread.submit(start).result()
@@ -166,7 +166,7 @@ def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
   One still in flight is waited for if `wait`, else left alone.
   """
   if wait or not manager.is_saving_in_progress():
-    with storage_errors.as_os_errors(str(manager.directory)):
+    with storage_errors.as_os_errors(manager, str(manager.directory)):
       manager.wait_until_finished()
 
 

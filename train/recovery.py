@@ -120,8 +120,9 @@ def close(run: Any) -> None:
 def _failed(run, error, leaving) -> None:
   if distributed.first():
     checkpoint.sweep(run.checkpoints.directory)
-  # Orbax takes those for removed that it was to remove after the save.
-  run.checkpoints.reload()
+  if run.checkpoints.directory.is_dir():
+    # Orbax takes those for removed that it was to remove after the save.
+    run.checkpoints.reload()
   have = run.checkpoints.latest_step()
   line = f"a checkpoint cannot be saved: {error}; " + (
     "there is none yet" if have is None else f"the last is of step {have}"

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -42,14 +43,34 @@ def one_line(error: BaseException, where: str) -> str:
 
 
 @contextlib.contextmanager
-def as_os_errors(where: str) -> Iterator[None]:
-  """Inside, any error but a UserError becomes an OSError of one line."""
+def as_os_errors(manager: Any, where: str) -> Iterator[None]:
+  """Inside, an error of a save becomes an OSError of one line.
+
+  By then nothing of that save goes on, nor is left for the next one to raise.
+  """
   try:
     yield
   except UserError:
     raise
   except Exception as error:  # TensorStore's are ValueErrors
+    _finish(manager)
     raise OSError(one_line(error, where)) from error
+
+
+def _finish(manager) -> None:
+  """Waits for all that a failed save has begun.
+
+  Orbax stops to wait at the first error, and raises the others, each once, out
+  of whatever comes next.
+  """
+  for thread in threading.enumerate():
+    if type(thread).__module__.startswith("orbax."):
+      with contextlib.suppress(Exception):
+        thread.join(_PATIENCE)
+  for _ in range(100):
+    with contextlib.suppress(Exception):
+      manager._checkpointer.wait_until_finished()
+      return
 
 
 def hush() -> None:

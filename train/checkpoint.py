@@ -22,14 +22,25 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from train import digests, distributed
+from train import digests, distributed, storage_errors
 from train.errors import UserError
 from train.types import PyTree, State
 
 # Of a record. A reader knows all that came before its own.
 FORMAT = 1
 _ARRAYS, _FORMAT, _SEAL = "arrays", "format", "seal"
+# Of what is read of a record before the rest.
+_TYPES = {
+  "position": int,
+  "evaluated": bool,
+  "health": dict,
+  "rollbacks": int,
+  _FORMAT: int,
+  _ARRAYS: dict,
+}
 _MAX_RECORD_BYTES = 2**26
+# In the name of a directory until all of it is written.
+UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class DamagedError(UserError):
@@ -72,24 +83,37 @@ class Settings(NamedTuple):
 
 def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
   """The checkpoints of one run; the last `keep` stay."""
+  storage_errors.hush()
   path = pathlib.Path(directory).absolute()
-  return ocp.CheckpointManager(
+  manager = ocp.CheckpointManager(
     path,
-    options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    options=ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      create=True,
+      # Else threads wait for minutes for a directory that cannot be made, and
+      # the process for them.
+      async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+    ),
     item_handlers={
-      # Weights hardly get smaller, and compressing them takes whole cores.
-      "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+      "state": _state_handler(),
       "data": ocp.JsonCheckpointHandler(),
     },
   )
+  manager.keep = keep  # which Orbax does not tell
+  return manager
 
 
-def sweep(directory: str) -> None:
-  """Removes what a killed save left unfinished.
+def _state_handler() -> ocp.PyTreeCheckpointHandler:
+  # Weights hardly get smaller, and compressing them takes whole cores.
+  return ocp.PyTreeCheckpointHandler(use_compression=False)
+
+
+def sweep(directory: str | os.PathLike) -> None:
+  """Removes what a killed save, or removal, left unfinished.
 
   For the run that writes there alone: to a reader, it may be a save in flight.
   """
-  for litter in pathlib.Path(directory).glob("*.orbax-checkpoint-tmp*"):
+  for litter in pathlib.Path(directory).glob(f"*{UNFINISHED}*"):
     shutil.rmtree(litter, ignore_errors=True)
 
 
@@ -110,6 +134,7 @@ def save(
   Raises:
     OSError: this save, or the one before, could not be written.
   """
+  check(manager, wait=True)
   found = digests.of(state)
   arrays = {
     path: [str(x.dtype), list(x.shape), found[path]]
@@ -120,32 +145,29 @@ def save(
     state=ocp.args.PyTreeSave(state),
     data=ocp.args.JsonSave({**content, _SEAL: _seal(content)}),
   )
+
+  def start():
+    # Orbax raises an error once in each thread; that of the save before is
+    # told by now, but this thread has not seen it.
+    with contextlib.suppress(Exception):
+      manager.wait_until_finished()
+    manager.save(step, args=args)
+
   with (
-    _told_as_os_errors(),
+    storage_errors.as_os_errors(manager, str(manager.directory / str(step))),
     ThreadPoolExecutor(1, initializer=_give_way) as thread,
   ):
-    thread.submit(manager.save, step, args=args).result()
+    thread.submit(start).result()
 
 
 def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
-  """Raises OSError if the last save could not be written.
+  """Raises OSError, once, if the last save could not be written.
 
   One still in flight is waited for if `wait`, else left alone.
   """
   if wait or not manager.is_saving_in_progress():
-    with _told_as_os_errors():
+    with storage_errors.as_os_errors(manager, str(manager.directory)):
       manager.wait_until_finished()
-
-
-@contextlib.contextmanager
-def _told_as_os_errors():
-  """Errors of Orbax's writers as OSErrors of one line."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:  # tensorstore's are ValueErrors
-    raise OSError(f"cannot be saved: {_first_line(error)}") from error
 
 
 def _seal(content: dict[str, Any]) -> str:
@@ -172,28 +194,43 @@ def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
   path = pathlib.Path(directory) / str(step) / "data" / "metadata"
   try:
     if path.stat().st_size > _MAX_RECORD_BYTES:
-      raise DamagedError(f"{path}: is no record: too large")
+      raise ValueError("too large for a record")
     content = json.loads(path.read_bytes())
+    if isinstance(content, dict) and set(content) == {"position"}:
+      return content  # before there were digests
+    seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
+    if seal is None or seal != _seal(content):
+      raise ValueError("the record is not what was written")
+    wrong = [
+      k for k, kind in _TYPES.items() if type(content.get(k)) is not kind
+    ]
   except (OSError, ValueError, RecursionError) as error:
-    reason = getattr(error, "strerror", None) or _first_line(error)
-    raise DamagedError(f"{path}: {reason}") from error
-  if isinstance(content, dict) and set(content) == {"position"}:
-    return content  # before there were digests
-  seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
-  if seal is None or seal != _seal(content):
-    raise DamagedError(f"{path}: the record is not what was written")
-  if content[_FORMAT] > FORMAT:
+    raise DamagedError(storage_errors.one_line(error, f"{path}")) from error
+  if type(content.get(_FORMAT)) is int and content[_FORMAT] > FORMAT:
     raise UserError(
       f"{path}: format {content[_FORMAT]}, of a later release than this one,"
       f" which knows {FORMAT}: update Tessera"
     )
+  if wrong or not all(map(_is_described, content[_ARRAYS].values())):
+    raise DamagedError(f"{path}: {(wrong or [_ARRAYS])[0]!r} makes no sense")
   return content
+
+
+def _is_described(array: Any) -> bool:
+  """Whether `array` is [dtype, shape, digest], as `save` writes it."""
+  return (
+    isinstance(array, list)
+    and [type(part) for part in array] == [str, list, str]
+    and all(type(size) is int for size in array[1])
+  )
 
 
 def restore(
   manager: ocp.CheckpointManager, abstract_state: PyTree, step: int
 ) -> Restored:
   """The checkpoint of `step`, held against its record.
+
+  Every process must call it.
 
   Args:
     manager: from `open_manager`.
@@ -210,33 +247,48 @@ def restore(
     raise UserError(
       f"{manager.directory}: no checkpoint of step {step} (there are: {have})"
     )
+  return _restore(manager, abstract_state, step, _record(manager, step))
+
+
+def _record(manager, step) -> dict[str, Any]:
+  """`read_record`, on which all processes agree."""
   where = f"{manager.directory / str(step)}"
+  return _on_all(where, lambda: read_record(manager.directory, step))
+
+
+def _on_all(where: str, read: Callable[[], Any]) -> Any:
+  """What `read` returns; if it fails on one process, DamagedError on all.
+
+  It must not wait for other processes: they may have failed and gone on.
+  """
+  found, problem = None, None
   try:
-    record = read_record(manager.directory, step)
-    arrays = record.pop(_ARRAYS, None)
-    record.pop(_FORMAT, None)
-    _check_shapes(where, abstract_state, arrays)
-    state = manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(
-          abstract_state,
-          restore_args=ocp.checkpoint_utils.construct_restore_args(
-            abstract_state
-          ),
-        )
-      ),
-    )["state"]
-    problem = None
+    found = read()
   except DamagedError as error:
     problem = str(error)
   except UserError:
     raise
   except Exception as error:  # of many kinds, by what is broken
-    problem = f"{where}: cannot be read: {_first_line(error)}"
-  # Digests are of whole arrays: all processes compute them, or none does.
+    problem = storage_errors.one_line(error, f"{where}: cannot be read")
   if not distributed.all_agree(problem is None):
     raise DamagedError(problem or f"{where}: another process cannot read it")
+  return found
+
+
+def _restore(manager, abstract_state, step, record) -> Restored:
+  where = manager.directory / str(step)
+  record = dict(record)
+  arrays = record.pop(_ARRAYS, None)
+  record.pop(_FORMAT, None)
+  _check_shapes(f"{where}", abstract_state, arrays)
+  args = ocp.args.PyTreeRestore(
+    abstract_state,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
+  )
+  # By the handler: the manager waits for all processes once it has read.
+  state = _on_all(
+    f"{where}", lambda: _state_handler().restore(where / "state", args=args)
+  )
   if arrays is not None:
     wanted = {path: digest for path, (*_, digest) in arrays.items()}
     changed = digests.differing(digests.of(state), wanted)
@@ -292,9 +344,9 @@ def restore_last(
   passed: list[tuple[int, str]] = []
   for step in sorted(manager.all_steps(), reverse=True):
     try:
-      if not stands(step, read_record(manager.directory, step)):
-        continue
-      return restore(manager, abstract_state, step), passed
+      record = _record(manager, step)
+      if stands(step, record):
+        return _restore(manager, abstract_state, step, record), passed
     except DamagedError as error:
       if strict:
         raise DamagedError(f"{error} (--strict)") from error
@@ -306,29 +358,7 @@ def restore_last(
   return None, passed
 
 
-def set_aside(manager: ocp.CheckpointManager, steps: list[int]) -> str:
-  """Moves checkpoints to WORKDIR/damaged, out of the way; returns its path.
-
-  Every process must call it.
-  """
-  folder = pathlib.Path(manager.directory).parent / "damaged"
-  if distributed.first():
-    folder.mkdir(exist_ok=True)
-    for step in steps:
-      target, n = folder / str(step), 1
-      while target.exists():
-        target, n = folder / f"{step}.{n}", n + 1
-      os.replace(pathlib.Path(manager.directory) / str(step), target)
-  distributed.wait_for_all("damaged checkpoints are set aside")
-  manager.reload()
-  return str(folder)
-
-
-def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:300]
-
-
+@storage_errors.hushed()
 def verify(directory: str | os.PathLike, step: int) -> list[str]:
   """What is damaged of a checkpoint, in lines; [] where all is as saved.
 
@@ -341,20 +371,21 @@ def verify(directory: str | os.PathLike, step: int) -> list[str]:
   where = pathlib.Path(directory).absolute() / str(step)
   try:
     arrays = read_record(directory, step).get(_ARRAYS)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-      shapes = reader.metadata(where / "state").item_metadata.tree
-      state = reader.restore(
-        where / "state",
-        restore_args=jax.tree.map(
-          lambda _: ocp.RestoreArgs(restore_type="np.ndarray"), shapes
-        ),
+    reader = _state_handler()
+    place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+    args = ocp.args.PyTreeRestore(
+      restore_args=jax.tree.map(
+        lambda _: ocp.ArrayRestoreArgs(sharding=place),
+        reader.metadata(where / "state").tree,
       )
+    )
+    state = reader.restore(where / "state", args=args)
   except DamagedError as error:
     return [str(error)]
   except UserError:
     raise
   except Exception as error:
-    return [f"{where}: cannot be read: {_first_line(error)}"]
+    return [storage_errors.one_line(error, f"{where}: cannot be read")]
   if arrays is None:
     return []
   wanted = {path: digest for path, (*_, digest) in arrays.items()}

@@ -3,6 +3,9 @@
 `run` is a loop.Run. All processes of a run call these together.
 """
 
+import os
+import pathlib
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,11 +30,12 @@ def restored(
   )
   step = found.step if found else 0
   damaged = [step for step, _ in passed]
-  for newer in manager.all_steps():
-    if newer > (found.step if found else -1) and newer not in damaged:
-      manager.delete(newer)  # of what the run has gone back from
+  whole = [s for s in manager.all_steps() if s not in damaged]
+  # What the run has gone back from, and what a kill kept from being removed.
+  kept = [s for s in whole if found and s <= step][-manager.keep :]
+  _remove(manager, [s for s in whole if s not in kept])
   if damaged:
-    folder = checkpoint.set_aside(manager, damaged)
+    folder = _set_aside(manager, damaged)
     for _, reason in passed:
       run.say(f"damaged: {reason}")
     run.say(
@@ -41,12 +45,45 @@ def restored(
   return found
 
 
+def _set_aside(manager, steps: Sequence[int]) -> str:
+  """Moves checkpoints to WORKDIR/damaged, out of the way; returns its path."""
+  folder = pathlib.Path(manager.directory).parent / "damaged"
+  if distributed.first():
+    folder.mkdir(exist_ok=True)
+    for step in steps:
+      target, n = folder / str(step), 1
+      while target.exists():
+        target, n = folder / f"{step}.{n}", n + 1
+      # Checkpoints may lie on another disk than the rest of the workdir.
+      shutil.move(manager.directory / str(step), target)
+  distributed.wait_for_all("damaged checkpoints are set aside")
+  manager.reload()
+  return str(folder)
+
+
+def _remove(manager, steps: Sequence[int]) -> None:
+  """Removes checkpoints; a kill in between leaves each whole, or to sweep."""
+  if distributed.first():
+    for step in steps:
+      path = pathlib.Path(manager.directory) / str(step)
+      unfinished = path.with_name(f"{step}{checkpoint.UNFINISHED}")
+      shutil.rmtree(unfinished, ignore_errors=True)
+      os.replace(path, unfinished)
+      shutil.rmtree(unfinished, ignore_errors=True)
+  distributed.wait_for_all("checkpoints are removed")
+  manager.reload()
+
+
 def save(run: Any, step: int, state: Any, record: dict, leaving: bool) -> None:
   """Starts a save; one that fails ends the run, or is told.
 
   Raises:
     SaveError: it failed, and the run is to stop then or is `leaving` anyway.
   """
+  try:
+    checkpoint.check(run.checkpoints, wait=True)
+  except OSError as error:  # of the one before: this one may still succeed
+    _failed(run, error, False)
   try:
     checkpoint.save(run.checkpoints, step, state, record)
   except OSError as error:
@@ -81,15 +118,18 @@ def close(run: Any) -> None:
 
 
 def _failed(run, error, leaving) -> None:
+  if distributed.first():
+    checkpoint.sweep(run.checkpoints.directory)
+  if run.checkpoints.directory.is_dir():
+    # Orbax takes those for removed that it was to remove after the save.
+    run.checkpoints.reload()
   have = run.checkpoints.latest_step()
-  line = f"{error}; the last checkpoint is " + (
-    "none" if have is None else f"of step {have}"
+  line = f"a checkpoint cannot be saved: {error}; " + (
+    "there is none yet" if have is None else f"the last is of step {have}"
   )
   if run.stop_on_save_error or leaving:
     raise SaveError(f"{line}; mend it, and the same command goes on") from error
   run.say(line)
-  if distributed.first():
-    checkpoint.sweep(run.checkpoints.directory)
 
 
 def pass_over(

@@ -1,5 +1,7 @@
 """Digests see every change, and nothing but changes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -55,6 +57,16 @@ def test_the_formula(shape):
   assert digests.of({"x": x}) == {"x": by_hand(x)}
 
 
+@pytest.mark.parametrize("shape", [(32, 3), (2, 14, 5), (3, 17, 2), (12, 1)])
+def test_the_formula_of_what_is_large(shape, monkeypatch):
+  """Rows that are added to rows first: 16, 14, none, 12."""
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  monkeypatch.setattr(digests, "_LARGE", 0)
+  rows = shape[-2]
+  assert digests._fold(jnp.asarray(x)) == {32: 16, 17: 1}.get(rows, rows)
+  assert digests.of({"x": x}) == {"x": by_hand(x)}
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
 def test_every_flipped_bit_is_seen(dtype):
   shape = (3, 5)
@@ -102,10 +114,12 @@ def test_zeros_and_nan_have_bits_too():
     assert a != b
 
 
-def test_it_does_not_depend_on_the_devices():
+@pytest.mark.parametrize("large", [0, 2**18])
+def test_it_does_not_depend_on_the_devices(large, monkeypatch):
   mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2})
   x = np.random.default_rng(3).normal(size=(8, 6, 4)).astype(np.float32)
   expected = digests.of({"x": x})
+  monkeypatch.setattr(digests, "_LARGE", large)
   for spec in (
     ("fsdp",),
     (None, "tensor"),
@@ -114,6 +128,20 @@ def test_it_does_not_depend_on_the_devices():
   ):
     placed = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
     assert digests.of({"x": placed}) == expected
+
+
+def test_no_rows_of_an_array_are_sent_to_another_device(monkeypatch):
+  monkeypatch.setattr(digests, "_LARGE", 0)
+  mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2})
+  for shape, fold in (((48, 64), 12), ((36, 64), 9), ((20, 64), 5)):
+    x = jax.device_put(
+      np.ones(shape, np.float32),
+      NamedSharding(mesh, PartitionSpec("fsdp", "tensor")),
+    )
+    assert digests._fold(x) == fold
+    program = digests._digest.lower(x, fold).compile().as_text()
+    collectives = re.findall(r"(all-\w+|collective-\w+)\(", program)
+    assert set(collectives) == {"all-reduce"}  # of the sums of columns
 
 
 def test_names_and_keys():

@@ -141,10 +141,9 @@ def _describe(run, workdir) -> str:
   params = sharding.count(run.abstract_state.variables.params)
   device = jax.devices()[0].device_kind
   resumed = run.checkpoints.latest_step()
-  going_on = f"; goes on from step {resumed}" if resumed is not None else ""
+  saved = f"; last saved at step {resumed}" if resumed is not None else ""
   return (
-    f"{params:,} parameters, {jax.device_count()} x {device}, {workdir}"
-    f"{going_on}"
+    f"{params:,} parameters, {jax.device_count()} x {device}, {workdir}{saved}"
   )
 
 

@@ -18,6 +18,7 @@ from train import build, config_keys, loop, skips, timing, trained, twice
 from train.errors import CorruptionError
 
 STEPS, BATCH = 40, 8
+HUGE = 1e30  # finite, as data have to be; its square is not in float32
 
 
 def table(tmp_path, bad: dict[int, float]) -> str:
@@ -144,7 +145,7 @@ def test_a_worker_of_diloco_drops_its_own():
 
 def test_a_run_goes_on_over_what_is_not_finite(tmp_path):
   """The end is that of the good batches alone, and the drops are counted."""
-  bad = {9: np.nan, 41: np.inf, 42: -np.inf, 100: np.nan}
+  bad = {9: HUGE, 41: HUGE, 42: -HUGE, 100: HUGE}
   config = config_of(table(tmp_path, bad))
   reports = run(config, tmp_path / "run")
   dropped = {index // BATCH for index in bad}
@@ -172,7 +173,7 @@ def test_a_run_goes_on_over_what_is_not_finite(tmp_path):
 
 def test_too_many_in_a_row_send_the_run_back(tmp_path):
   """Batches 12 to 16 are bad; the run goes back to 10, without them."""
-  bad = {BATCH * k: np.nan for k in range(12, 17)}
+  bad = {BATCH * k: HUGE for k in range(12, 17)}
   config = config_of(table(tmp_path, bad), max_dropped=3)
   said = []
   run(config, tmp_path / "run", said)
@@ -215,7 +216,7 @@ def test_a_spike_is_passed_over_as_if_it_had_never_been(tmp_path):
 
 def test_two_processes_drop_and_go_back_alike(tmp_path):
   """What is not finite, and what leaps, is in the rows of one of them."""
-  bad = {9: np.nan, BATCH * 17 + 1: 300.0}
+  bad = {9: HUGE, BATCH * 17 + 1: 300.0}
   config = config_of(table(tmp_path, bad), spike=10.0, window=8)
   run(config, tmp_path / "one")
   flag = many_processes.flag_of(config, tmp_path)

@@ -87,9 +87,11 @@ def test_a_whole_run(workdir):
     if "train/loss" in (row := json.loads(line))
   }
   assert [line.split()[0] for line in lines[2:]] == [str(s) for s in STEPS]
+  assert len({line.split()[8] for line in lines[2:]}) == len(STEPS)
   for step, line in zip(STEPS, lines[2:], strict=True):
     assert line.split()[1] == str(16 * step)
     assert " verified " in line
+    assert len(set(line.split()[8]) - set("0123456789abcdef")) == 0
     assert f"train/loss {rows[step]['train/loss']:.4g}" in line
   assert content(workdir) == before
 

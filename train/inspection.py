@@ -1,5 +1,7 @@
 """A workdir as facts that JSON can hold, and as lines for people."""
 
+import hashlib
+import json
 import os
 import pathlib
 import time
@@ -99,6 +101,9 @@ def _saved(folder: pathlib.Path, step: int, rows) -> dict[str, Any]:
     "saved": where.stat().st_mtime,
     "bytes": _size(where),
     "state": DAMAGED if damage else state,
+    "digests": {
+      path: digest for path, (*_, digest) in record.get("arrays", {}).items()
+    },
     "damage": damage,
     "figures": figures,
   }
@@ -152,7 +157,18 @@ def _lines_of_run(found: dict[str, Any]) -> Iterator[str]:
   parts = [config.get(key) for key in ("task", "model", "optimizer")]
   named = [str(p["name"]) for p in parts if isinstance(p, dict) and "name" in p]
   yield f"{found['workdir']}: {', '.join(named) or 'its config is damaged'}"
-  rows = [("step", "examples", "saved", "size", "format", "state", "figures")]
+  rows = [
+    (
+      "step",
+      "examples",
+      "saved",
+      "size",
+      "format",
+      "state",
+      "digest",
+      "figures",
+    )
+  ]
   for each in found["checkpoints"]:
     position, version = each["position"], each["format"]
     rows.append(
@@ -163,6 +179,7 @@ def _lines_of_run(found: dict[str, Any]) -> Iterator[str]:
         _megabytes(each["bytes"]),
         "?" if version is None else str(version),
         _SAID.get(each["state"], each["state"]),
+        _of_all(each["digests"]),
         _figures(each["figures"]),
       )
     )
@@ -182,6 +199,12 @@ def _lines_of_run(found: dict[str, Any]) -> Iterator[str]:
     yield f"  set aside as damaged: {path}"
   for line in found["damaged"]:
     yield f"  damaged: {line}"
+
+
+def _of_all(digests: dict[str, str]) -> str:
+  """Eight digits that are equal where all arrays are; --json has each."""
+  text = json.dumps(digests, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:8] if digests else "-"
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -46,6 +46,10 @@ CASES = {
     ["config.data", "EMPTY"],
   ),
   "scheme": ([LM, "--config.data.source=txt:x"], ["'txt'", "text:"]),
+  "prompt": (
+    [LM, "--config.data.tokenizer=char", "--config.evals.text.prompt=☃"],
+    ["config.evals.text", "'☃'"],
+  ),
   "mesh": ([LM, "--config.mesh.data=3"], ["config.mesh", "data=3"]),
   "microbatches": (
     [LM, "--config.learner.microbatches=3"],

@@ -28,11 +28,13 @@ def samples(
     temperature: of the softmax that tokens are drawn from.
 
   Raises:
-    ValueError: the task draws no samples.
+    ValueError: the task draws no samples, or the prompt has no tokens for it.
   """
   if "samples" not in context.task.predict:
     raise ValueError("the task predicts no samples")
   predict = jax.jit(context.task.predict["samples"])
+  # Now: a prompt that the vocabulary lacks is no matter for mid-run.
+  ids = [] if context.encode is None else list(map(int, context.encode(prompt)))
 
   def images(variables):
     made, total = [], 0
@@ -45,7 +47,6 @@ def samples(
     return None
 
   def texts(variables):
-    ids = [int(i) for i in context.encode(prompt)]
     tokens_BL = np.zeros((count, len(ids) + length), np.int32)
     tokens_BL[:, : len(ids)] = ids
     mask_BL = np.zeros(tokens_BL.shape, np.float32)

@@ -2,10 +2,10 @@
 
 import gzip
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 
+from input_pipeline import bounded_file
 from input_pipeline.bad_records import Policy, check_size
 
 # What a compressed file that is held in memory may inflate to.
@@ -20,23 +20,18 @@ def failure(path: str, error: OSError) -> ValueError:
 
 def size_of(path: str) -> int:
   """The bytes of a regular file; of a pipe or a device there is no end."""
+  fd = bounded_file.descriptor(path)
   try:
-    found = os.stat(path)
-  except OSError as error:
-    raise failure(path, error) from None
-  if not stat.S_ISREG(found.st_mode):
-    raise ValueError(f"{path}: not a regular file")
-  return found.st_size
+    return os.fstat(fd).st_size
+  finally:
+    os.close(fd)
 
 
 def read_file(path: str, policy: Policy) -> bytes:
   """The bytes of a file, unless they are more than `max_record_bytes`."""
-  size = size_of(path)
-  check_size(size, path, policy)
+  check_size(size_of(path), path, policy)
   try:
-    with open(path, "rb") as file:
-      # No more than was allowed, even of a file that grows meanwhile.
-      return file.read(size)
+    return bounded_file.read(path, policy.max_record_bytes)
   except OSError as error:
     raise failure(path, error) from None
 

@@ -26,7 +26,7 @@ def descriptor(path: str | os.PathLike) -> int:
     ) from None
   if not stat.S_ISREG(os.fstat(fd).st_mode):
     os.close(fd)
-    raise ValueError(f"{os.fspath(path)}: not a file")
+    raise ValueError(f"{os.fspath(path)}: not a regular file")
   return fd
 
 

@@ -336,7 +336,7 @@ def test_a_resumed_run_goes_on_over_damaged_rows(workdir):
 def test_rows_that_are_no_file(name, workdir):
   (workdir / name).unlink()
   os.mkfifo(workdir / name)
-  with pytest.raises(UserError, match=f"{name}: not a file"):
+  with pytest.raises(UserError, match=f"{name}: not a regular file"):
     list(json_lines.read(workdir / name))
   config = workdirs.read_config(str(workdir))
   with pytest.raises(UserError, match=f"{name} is not a file"):
@@ -434,7 +434,7 @@ def test_a_file_read_up_to_its_limit(tmp_path):
   assert bounded_file.read(path, 5) == b"12345"
   with pytest.raises(ValueError, match="file: 5 bytes, and at most 4"):
     bounded_file.read(path, 4)
-  with pytest.raises(ValueError, match="/dev/zero: not a file"):
+  with pytest.raises(ValueError, match="/dev/zero: not a regular file"):
     bounded_file.read("/dev/zero", 4)
   with pytest.raises(ValueError, match="null"):
     bounded_file.read("a\0b", 4)

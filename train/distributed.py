@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from train import roll_call, watch
-from train.errors import CorruptionError, Preempted, SaveError, UserError
+from train.errors import CorruptionError, Preempted, UserError
 from train.roll_call import Place
 
 # Those of JAX's own ways to find its processes that say "no" where there is
@@ -167,14 +167,14 @@ def session(
   except BaseException as error:
     mendable = (
       UserError,
-      SaveError,
       CorruptionError,
       FloatingPointError,
       KeyboardInterrupt,
       SystemExit,
     )
     if not isinstance(error, mendable):
-      # A collective fails on all when one is lost: the watch knows better.
+      # A collective, or a save, fails on all when one is lost: the watch knows
+      # better.
       time.sleep(_GRACE)
     code = tell(error)
     watcher.fail(str(error).strip().split("\n")[0] or repr(error), code)

@@ -215,7 +215,10 @@ class Ledger:
     wall = 0.0
     while not self._over.wait(beat_seconds(wall)):
       with self._lock:
-        self._write({**self._row(), "event": "beat"})
+        try:
+          self._write({**self._row(), "event": "beat"})
+        except OSError:
+          return  # the next note fails too, and the run tells of it
         wall = sum(self._totals.seconds.values())
 
   def _row(self) -> dict[str, Any]:

@@ -169,7 +169,8 @@ class Chaos:
       time.sleep(self.rng.uniform(2, 12))
       self.checkpoints.unlink()
       away.rename(self.checkpoints)
-      return self.process.poll() is None
+      # It goes on, unless the save that failed was the last: that is an error.
+      return self.process.poll() in (None, 74)
     if kind == "kill in a save":
       deadline = time.monotonic() + 60
       while time.monotonic() < deadline and self.process.poll() is None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from configs import linear_regression
-from train import build, checkpoint, loop, recovery, trained
+from train import build, checkpoint, config_keys, loop, recovery, trained
 from train.errors import UserError
 
 SAVED, STEPS = 6, 10
@@ -23,7 +23,7 @@ SAVED, STEPS = 6, 10
 
 def config_of(steps: int = STEPS, hidden=(8, 2000), **checkpoints):
   """Layers that lie in TensorStore's index, which has sums, and one beside."""
-  config = build.plain(linear_regression.get_config("smoke"))
+  config = config_keys.plain(linear_regression.get_config("smoke"))
   return {
     **config,
     "total_steps": steps,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from configs import linear_regression
-from train import build, loop
+from train import build, config_keys, loop
 from train.checkpoint import UNFINISHED
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -70,7 +70,7 @@ runpy.run_module("train.main", run_name="__main__", alter_sys=True)
 
 def config_of(steps: int = STEPS, hidden=(8, 2000)):
   """A run that saves every other step, and keeps few."""
-  config = build.plain(linear_regression.get_config("smoke"))
+  config = config_keys.plain(linear_regression.get_config("smoke"))
   return {
     **config,
     "total_steps": steps,

@@ -243,9 +243,8 @@ def test_contradictions_are_told_to_all():
   )
 
 
-def note(ends, i, line, code, stacks):
+def note(ends, i, line, code):
   """Stands for the end of process i."""
-  del stacks
   ends[i] = (line, code)
 
 

@@ -45,7 +45,7 @@ class Watch:
     roll: roll_call.Roll,
     timeout: float,
     stall_timeout: float = 0.0,
-    leave: Callable[[str, int, bool], NoReturn] | None = None,
+    leave: Callable[[str, int], NoReturn] | None = None,
   ):
     """Starts to watch.
 
@@ -54,8 +54,7 @@ class Watch:
       timeout: seconds of silence after which a process counts as lost.
       stall_timeout: seconds without a step of any process after which the run
         counts as stalled; 0 waits forever.
-      leave: given the line, the exit code, and whether to say where every
-        thread is; prints and exits by default.
+      leave: given the line and the exit code; prints and exits by default.
     """
     place = roll.place
     self.agreement = agreement.Agreement(
@@ -162,9 +161,12 @@ class Watch:
   def _end(self, line: str, code: int, stacks: bool, source=None) -> None:
     if self._own_end is not None or self._over.is_set():
       return  # this process is on its way out
+    if stacks:
+      # Before the others leave, for that breaks what this one waits for.
+      _say_stacks()
     self._tell(line, code, stacks, source)
     self._over.set()
-    self._leave(line, code, stacks)
+    self._leave(line, code)
 
   def _tell(self, line: str, code: int, stacks: bool, source=None) -> None:
     others = [peer for peer in self._roll.peers if peer is not source]
@@ -173,16 +175,19 @@ class Watch:
     roll_call.hang_up(others)
 
 
-def _leave(line: str, code: int, stacks: bool) -> NoReturn:
+def _say_stacks() -> None:
+  """Where every thread is, on stderr."""
+  with contextlib.suppress(Exception):  # a notebook's stderr is no file
+    faulthandler.dump_traceback(sys.stderr, all_threads=True)
+
+
+def _leave(line: str, code: int) -> NoReturn:
   """Says the line and ends the process, whatever its other threads do."""
   # One of them may hold the lock of what is written to.
   late = threading.Timer(_LEAVE, os._exit, [code])
   late.daemon = True
   late.start()
   try:
-    if stacks:
-      with contextlib.suppress(Exception):  # a notebook's stderr is no file
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
     if sys.stdout.isatty():
       sys.stdout.write("\x1b[?25h\n")  # a progress bar hides the cursor
     sys.stdout.flush()

@@ -161,7 +161,10 @@ def test_an_extra_is_missing_where_a_config_needs_it(missing, monkeypatch):
   def version(name):
     if name == missing:
       raise importlib.metadata.PackageNotFoundError(name)
-    return right(name)
+    try:
+      return right(name)
+    except importlib.metadata.PackageNotFoundError:
+      return "99"  # the others are there, whatever this machine has
 
   monkeypatch.setattr(importlib.metadata, "version", version)
   extra = {"sentencepiece": "text", "tensorflow-datasets": "data"}[missing]

@@ -171,16 +171,17 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.before(step)
       with clock.waiting(pending):
         batch = next(batches)
-      with clock.phase("report"):
-        checked = _every(run.twice_every, step)
-        expected = checked and twice.twin(step_fn, state, batch, run.rng)
+      expected = None
+      if _every(run.twice_every, step):
+        with clock.phase("report"):
+          expected = twice.twin(step_fn, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)
         if serial:
           jax.block_until_ready((state, metrics))
       with clock.phase("report"):
         run.trace.after(step, metrics)
-        twice.compare(expected or None, state, metrics, step)
+        twice.compare(expected, state, metrics, step)
         _log_examples(run, step, batch)
         recovery.check_save(run)
       if pending is not None:

@@ -19,10 +19,54 @@ HEAVY = {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "scipy"}
 
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
-  ("configs", {"ml_collections", "configs.common"}),
+  ("configs", {"ml_collections", "configs.common", "configs.data.common"}),
   ("models.quantization", {"jax", "qwix"}),
   ("models", {"jax", "flax", "numpy", "models"}),
   ("input_pipeline.device", {"jax", "numpy", "input_pipeline"}),
+  ("input_pipeline.reporting", {"numpy", "matplotlib", "input_pipeline"}),
+  (
+    "input_pipeline.reading",
+    {"numpy", "pyarrow", "warcio", "zstandard", "input_pipeline"},
+  ),
+  (
+    "input_pipeline.cleaning",
+    {
+      "numpy",
+      "datasketch",
+      "ftfy",
+      "lxml",
+      "opencc",
+      "py3langid",
+      "snowballstemmer",
+      "trafilatura",
+      "xxhash",
+      "input_pipeline",
+    },
+  ),
+  ("input_pipeline.preparation", {"numpy", "apache_beam", "input_pipeline"}),
+  # Label errors are found with the predictions of a model trained here.
+  (
+    "input_pipeline.quality.out_of_fold",
+    {"numpy", "jax", "train", "input_pipeline"},
+  ),
+  (
+    "input_pipeline.quality",
+    {"numpy", "scipy", "sklearn", "cleanlab", "datasketch", "input_pipeline"},
+  ),
+  # The verbs.
+  *(
+    (
+      f"input_pipeline.{verb}",
+      {"absl", "numpy", "ml_collections", "train.cli", "input_pipeline"},
+    )
+    for verb in (
+      "prepare",
+      "judge",
+      "preview",
+      "train_tokenizer",
+      "data_service",
+    )
+  ),
   (
     "input_pipeline",
     {

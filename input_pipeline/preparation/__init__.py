@@ -1,0 +1,1 @@
+"""From raw records to a clean training set: the engine of `prepare`."""

@@ -1,0 +1,1 @@
+"""The checks of `judge`: a name in --checks is a file here."""

@@ -1,0 +1,1 @@
+"""Reports of one file: sections to HTML, figures to SVG."""

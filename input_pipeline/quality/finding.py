@@ -49,7 +49,7 @@ def worst(*verdicts: str) -> str:
 
 
 def count(number: int, what: str, plural: str = "") -> str:
-  """ "1 row", "2,000 rows": a number and its noun."""
+  """A number and its noun: "1 row", "2,000 rows"."""
   return f"{number:,} {what if number == 1 else plural or what + 's'}"
 
 

@@ -18,7 +18,8 @@ _SIDE = 16
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 # A sample this near to full scale is clipped; 16 bits reach 0.99997.
 _FULL_SCALE = 0.9999
-_SILENT = -80.0  # dBFS
+# Of what is read here, as of any other source.
+POLICY = Policy(skip=True)
 
 
 def text_features(text: str) -> dict[str, float]:
@@ -62,7 +63,7 @@ def decode_image(data: bytes, name: str, policy: Policy) -> np.ndarray:
       warnings.simplefilter("ignore")
       with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         gray = image.mode in ("1", "L", "I", "I;16", "LA")
-        return _pixels(np.asarray(image.convert("L" if gray else "RGB")))
+        return pixels(np.asarray(image.convert("L" if gray else "RGB")))
   except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
     reason = str(error).split("<")[0].strip() or type(error).__name__
     raise ValueError(f"{name}: no image: {reason}") from None
@@ -70,7 +71,7 @@ def decode_image(data: bytes, name: str, policy: Policy) -> np.ndarray:
     raise ValueError(f"{name}: no image: {type(error).__name__}") from None
 
 
-def _pixels(image: np.ndarray) -> np.ndarray:
+def pixels(image: np.ndarray) -> np.ndarray:
   """uint8 [h, w, c]; floats are taken as 0 to 1."""
   image = image[..., None] if image.ndim == 2 else image
   if image.dtype == np.uint8:
@@ -82,7 +83,7 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 def image_features(image: np.ndarray) -> dict[str, float]:
   """Size in pixels; brightness, contrast and saturation within 0 to 255."""
-  image = _pixels(image)
+  image = pixels(image)
   gray = image.mean(-1, dtype=np.float32)
   features = {
     "height": float(image.shape[0]),
@@ -98,7 +99,7 @@ def image_features(image: np.ndarray) -> dict[str, float]:
 
 def print_of_image(image: np.ndarray) -> np.ndarray:
   """A thumbnail of gray values, uint8 [256], of means over areas."""
-  gray = _pixels(image).mean(-1, dtype=np.float32)
+  gray = pixels(image).mean(-1, dtype=np.float32)
   return np.round(_shrunk(_shrunk(gray).T).T).astype(np.uint8).reshape(-1)
 
 

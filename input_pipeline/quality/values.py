@@ -1,5 +1,6 @@
 """What a single value of a table is: its type, its number, or missing."""
 
+import datetime
 import hashlib
 import math
 import numbers
@@ -49,6 +50,22 @@ def number(value) -> float:
     except ValueError:
       return math.nan
   return math.nan
+
+
+def date(value) -> float:
+  """Seconds since 1970 of an ISO date; a number stays; NaN where neither.
+
+  A year alone or a time stamp is a number, in whatever unit it is: dates are
+  only put in order.
+  """
+  found = number(value)
+  if not isinstance(value, str) or not math.isnan(found):
+    return found
+  try:
+    moment = datetime.datetime.fromisoformat(value.strip().replace("/", "-"))
+  except ValueError:
+    return math.nan
+  return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
 
 
 def type_name(value) -> str:

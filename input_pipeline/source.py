@@ -1,7 +1,7 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
-Schemes: stdlib:, text:GLOB, jsonl:GLOB, folder:DIR, idx:DIR,
-tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
+Schemes: stdlib:, text:GLOB, jsonl:GLOB, folder:DIR, audio:DIR,
+idx:DIR, tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is everything. Where the data has no splits of
@@ -29,6 +29,7 @@ _SCHEMES = {
   "text": ("source_text", "text"),
   "jsonl": ("source_jsonl", "jsonl"),
   "folder": ("source_image", "folder"),
+  "audio": ("source_audio", "audio"),
   "idx": ("source_image", "idx"),
   "tfds": ("source_tfds", "tfds"),
   "fake": ("source_fake", "fake"),

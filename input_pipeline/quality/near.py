@@ -20,6 +20,8 @@ _WORD = re.compile(r"\w+")
 _CORRELATION = 0.995
 _LEAST_SPREAD = 4.0
 _BLOCK = 2048
+_NONE = -1
+_FEW = 20
 
 
 def grams(text: str) -> set[str]:
@@ -58,10 +60,11 @@ def near_texts(
   bands = _bands(data, field), _bands(other, field)
   pairs: set[tuple[int, int]] = set()
   for band in range(_BANDS):
-    buckets: dict[int, list[int]] = {}
+    buckets: dict[int, list[int]] = {_NONE: []}
     for row, key in enumerate(bands[1][:, band].tolist()):
       few = buckets.setdefault(key, [])
-      if len(few) < 20:  # Many alike: one of them is enough to be told.
+      # Of many that are alike, a few are enough to be told.
+      if key != _NONE and len(few) < _FEW:
         few.append(row)
     for row, key in enumerate(bands[0][:, band].tolist()):
       pairs.update((row, match) for match in buckets.get(key, ()))
@@ -82,20 +85,17 @@ def _grams_of(data: Dataset, field: str, rows: list[int]) -> dict[int, set]:
 
 
 def _bands(data: Dataset, field: str) -> np.ndarray:
-  """The bands' digests of each text, int64 [n, 16]; -1 - row where empty."""
+  """The bands' digests of each text, int64 [n, 16]; -1 where it is empty."""
   # The same for all time: a stream of fixed seed.
   random = np.random.default_rng(5)
   factors = random.integers(1, int(_PRIME), (2, _BANDS * _ROWS, 1), np.uint64)
-  found = np.empty((len(data.indices), _BANDS), np.int64)
+  found = np.full((len(data.indices), _BANDS), _NONE, np.int64)
   for row, text in dataset.read_field(data, field):
     hashes = [
       zlib.crc32(g.encode("utf-8", "surrogatepass"))
       for g in grams(str(text or ""))
     ]
     if not hashes:
-      found[row] = (
-        -1 - row if data.against is not None else np.iinfo(np.int64).min
-      )
       continue
     x = np.array(hashes, np.uint64) % _PRIME
     least = ((x * factors[0] + factors[1]) % _PRIME).min(1)

@@ -8,7 +8,7 @@ import numpy as np
 from input_pipeline.quality import dataset
 from input_pipeline.quality.dataset import Dataset
 
-# Latin and other words; two neighbouring Han characters, which are about a word.
+# Words of letters, and each two neighbouring Han characters.
 _TOKEN = re.compile(
   r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]{2,}"
   r"|(?=([\u3400-\u9fff]{2}))[\u3400-\u9fff]"

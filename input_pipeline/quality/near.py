@@ -14,7 +14,7 @@ _BANDS, _ROWS = 16, 4
 _PRIME = np.uint64(2**31 - 1)
 # Part of a word or character 5-gram's meaning; of longer texts the start.
 _GRAM = 5
-_MOST_GRAMS = 20_000
+_LONGEST, _MOST_GRAMS = 200_000, 20_000
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _WORD = re.compile(r"\w+")
 # Of two thumbnails or spectra, centred; what is nearly flat is not compared.
@@ -34,7 +34,7 @@ def grams(text: str) -> set[str]:
   Case, white space and punctuation do not count. A text that is shorter is
   one gram.
   """
-  words = _WORD.findall(text.lower())
+  words = _WORD.findall(text[:_LONGEST].lower())
   joined = "".join(words)
   if len(_HAN.findall(joined)) > len(joined) / 4:
     words, glue = list(joined), ""

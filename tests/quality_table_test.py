@@ -237,6 +237,16 @@ def test_duplicates_and_conflicts_are_counted(tmp_path):
   assert conflicts.conflicts(data._replace(label=""), Settings()) == []
 
 
+def test_a_field_that_is_ignored_tells_nothing_apart(tmp_path):
+  records = [{"id": i, **r} for i, r in enumerate(rows() + rows()[:4])]
+  assert run(duplicates, opened(tmp_path, records)).figures["repeats"] == 0
+  data = opened(tmp_path, records, ignore=["id"])
+  assert "id" not in data.columns
+  assert run(duplicates, data).figures["repeats"] == 4
+  with pytest.raises(ValueError, match="--ignore=key: "):
+    opened(tmp_path, records, ignore=["key"])
+
+
 def test_one_and_one_point_zero_are_one_value(tmp_path):
   records = [{"a": i, "b": "x"} for i in range(30)]
   data = opened(tmp_path, [*records, {"a": 3.0, "b": "x"}], label="")
@@ -460,7 +470,7 @@ def test_any_records_can_be_judged(tmp_path, seed):
     return [{f: draw.choice(p) for f, p in pools.items()} for _ in range(n)]
 
   data = opened(tmp_path, records(draw.choice([2, 40, 300])), date=fields[0])
-  other = opened(tmp_path, records(draw.choice([1, 9])), "b", like=data)
+  other = opened(tmp_path, records(draw.choice([2, 9])), "b", like=data)
   for check in (*ALONE, leakage, drift):
     function = getattr(check, check.__name__.rpartition(".")[2])
     for found in function(data._replace(against=other), Settings()):

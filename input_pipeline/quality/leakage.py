@@ -52,8 +52,8 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
     )
   if near_found:
     verdict = worst(verdict, "warn")
-    alone = "" if exact else f" stand in {theirs!r}"
-    said.append(f"{count(len(near_found), 'record')} nearly{alone}")
+    records = count(len(near_found), "record")
+    said.append(f"{records} nearly the same as one of {theirs!r}")
   line = "; ".join(said) or f"none of {n:,} records stands in {theirs!r}"
   if compared < n:
     line += f" (of {compared:,}, near ones were looked for)"

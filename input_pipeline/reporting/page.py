@@ -54,7 +54,7 @@ ul.lines li { overflow-wrap: anywhere; white-space: pre-wrap; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left;
   vertical-align: top; border-bottom: 1px solid var(--rule);
-  max-width: 28rem; overflow-wrap: break-word; overflow: hidden; }
+  max-width: 22rem; overflow-wrap: break-word; overflow: hidden; }
 th { color: var(--dim); font-weight: 600; white-space: nowrap;
   text-overflow: ellipsis; }
 td.short { white-space: nowrap; }

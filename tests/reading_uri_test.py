@@ -2,6 +2,7 @@
 
 import gzip
 import http.server
+import importlib.util
 import pathlib
 import pickle
 import subprocess
@@ -102,10 +103,12 @@ def test_the_library_is_read_like_any_text():
     ("html:{}/no/*.html", "matches no file"),
     ("warc:{}/no.paths.gz?base=x", "matches no file"),
     ("warc:{}/empty.paths", "lists no file"),
+    ("warc:{}/twice.paths", "lists .*/a twice"),
   ],
 )
 def test_a_wrong_uri_is_one_line(tmp_path, uri, said):
   (tmp_path / "empty.paths").write_bytes(b"\n\n")
+  (tmp_path / "twice.paths").write_bytes(b"a\nb\n./a\n")
   with pytest.raises(ValueError, match=said) as error:
     files(uri.format(tmp_path))
   assert "\n" not in str(error.value)
@@ -129,6 +132,8 @@ def test_a_list_of_files(tmp_path, gz, base):
   found = all_of(uri)
   assert [x.id for x in found] == listed
   assert [x.html.decode() for x in found] == listed
+  rows = open_source(uri, "all").read(np.arange(3))
+  assert [page.decode() for page in rows["html"]] == listed
   (home / "c.html").unlink()
   assert all_of(uri)[2] == Bad("c.html", "c.html: No such file or directory")
 
@@ -151,6 +156,27 @@ def test_a_list_does_not_lead_out_of_its_base(tmp_path, entry, base):
   with pytest.raises(ValueError, match="not a path") as error:
     files(f"html:{path}?base={base}")
   assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_behind_an_address_is_not_read_at_random(tmp_path):
+  (tmp_path / "a.paths").write_bytes(b"a.html\n")
+  uri = f"html:{tmp_path}/a.paths?base=http://127.0.0.1:1"
+  with pytest.raises(ValueError, match="from a folder alone"):
+    open_source(uri)
+
+
+def test_a_missing_library_is_told_before_any_record(tmp_path, monkeypatch):
+  for name in ("a.warc.gz", "a.parquet", "a.txt.zst"):
+    (tmp_path / name).write_bytes(b"")
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  for uri, module in (
+    ("warc:{}/*.gz", "warcio"),
+    ("wet:{}/*.gz", "warcio"),
+    ("parquet:{}/*.parquet", "pyarrow"),
+    ("text:{}/*.zst", "zstandard"),
+  ):
+    with pytest.raises(ValueError, match=rf"needs {module}, .*tessera\[clean"):
+      files(uri.format(tmp_path))
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ other: that cannot be had inside a process, where C code heeds nobody.
 """
 
 import codecs
+import contextlib
 import functools
 import re
 import struct
@@ -123,7 +124,8 @@ def _serve(pages: BinaryIO, answers: BinaryIO) -> None:
   logging.disable(logging.CRITICAL)
   hard = resource.getrlimit(resource.RLIMIT_AS)[1]
   if hard == resource.RLIM_INFINITY or hard > _MEMORY:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
+    with contextlib.suppress(ValueError, OSError):  # Not every system can.
+      resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
   while header := pages.read(PAGE.size):
     favor, fallback, comments, tables, size = PAGE.unpack(header)
     settings = Settings(

@@ -350,6 +350,20 @@ def test_json_that_is_hostile(tmp_path, case, ops):
   assert batch["x"].dtype == np.float32
 
 
+def test_a_first_record_that_float32_does_not_hold(tmp_path):
+  """Refused in one line, and skipped, as one anywhere else is."""
+  path = tmp_path / "a.jsonl"
+  path.write_bytes(b'{"x": 1e300}\n{"x": 0.5}\n{"x": 2}\n')
+  settings = dict(source=f"jsonl:{path}", split="all", batch_size=3)
+  with pytest.raises(ValueError, match=r"a\.jsonl:1: .*not finite in float32"):
+    list(pipeline.evaluation(**settings).batches(0))
+  data = pipeline.evaluation(
+    **settings, on_bad_record="skip", max_bad_share=1.0
+  )
+  (batch,) = data.batches(0)
+  np.testing.assert_array_equal(batch["mask"], [0, 1, 1])
+
+
 def test_long_strings_are_not_padded_to_the_longest(tmp_path):
   """A field of one long and many short texts is as large as its texts."""
   lines = [b'{"text": "a"}'] * 63 + [b'{"text": "' + b"b" * 2**22 + b'"}']

@@ -5,11 +5,14 @@ import glob
 import hashlib
 import os
 import sysconfig
+from collections import Counter
 
 import numpy as np
 
 from input_pipeline import bounded
 from input_pipeline.bad_records import Policy
+from input_pipeline.reading import path_list
+from input_pipeline.reading.remote import is_remote
 from input_pipeline.source import Source
 
 _NOT_LIBRARY = {
@@ -35,11 +38,38 @@ def fingerprint(paths: list[str]) -> str:
   return digest.hexdigest()
 
 
-def find_files(pattern: str, uri: str) -> list[str]:
+def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
   """The sorted files that a glob matches; ** spans folders.
 
-  A link to a file that is gone counts: it is a shard that is missing.
+  A link to a file that is gone counts: it is a shard that is missing. Lists of
+  files are opened (see reading.path_list), and what they name keeps its order.
+
+  Args:
+    pattern: the glob.
+    uri: what to call it in an error.
+    remote: whether a list may name files behind an address.
+
+  Raises:
+    ValueError: no file matches, or a list is malformed.
   """
+  listed = path_list.split(pattern)
+  if listed is None:
+    return _matching(pattern, uri)
+  lists, base = listed
+  if is_remote(base) and not remote:
+    raise ValueError(f"{uri}: files are read at random from a folder alone")
+  found = [
+    p for each in _matching(lists, uri) for p in path_list.read(each, base)
+  ]
+  if not found:
+    raise ValueError(f"{uri} lists no file")
+  twice = [path for path, count in Counter(found).items() if count > 1]
+  if twice:
+    raise ValueError(f"{uri} lists {twice[0]} twice")
+  return found
+
+
+def _matching(pattern: str, uri: str) -> list[str]:
   paths = glob.glob(os.path.expanduser(pattern), recursive=True)
   paths = sorted(
     os.path.abspath(path)

@@ -2,27 +2,22 @@
 
 Schemes: warc:, wet:, html:, text:, jsonl:, csv: and parquet:, each with a GLOB
 in which ** spans folders, and stdlib:. A file named *.paths or *.paths.gz is a
-list of files, as Common Crawl publishes them:
-
-  warc:crawl/warc.paths.gz?base=DIR_OR_URL
-
-Its lines are joined to the base: a folder, or an http(s) address; without one,
-the folder in which the list is.
+list of files; see path_list.
 """
 
 import difflib
 import functools
 import importlib
+import importlib.util
 import os
-import posixpath
 import re
 import sysconfig
 from collections.abc import Callable, Iterator
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.preparation.document import Bad, Document
-from input_pipeline.reading import remote
-from input_pipeline.reading.streams import lines, opened
+from input_pipeline.reading import path_list
+from input_pipeline.reading.remote import is_remote
 from input_pipeline.source_text import find_files, stdlib_files
 
 _SCHEMES = {
@@ -35,31 +30,30 @@ _SCHEMES = {
   "parquet": "parquet",
   "stdlib": "text",
 }
-_LIST = re.compile(r"(?P<list>.+\.paths(?:\.gz)?)(?:\?base=(?P<base>.*))?")
-_LONGEST_PATH = 4096
-# Common Crawl's lists have 100,000 lines.
-_MOST_PATHS = 10_000_000
+# What a scheme needs beside the core, as it is imported and installed.
+_NEEDS = {"warc": "warcio", "wet": "warcio", "parquet": "pyarrow"}
 
 
 def files(uri: str) -> list[str]:
   """The sorted files of a URI; those of a list in its order.
 
   Raises:
-    ValueError: the scheme is unknown, no file matches, or a list is malformed;
-      one line that names it.
+    ValueError: the scheme is unknown, no file matches, a list is malformed, or
+      a library is not installed; one line that names it.
   """
   scheme, rest = _parts(uri)
   if scheme == "stdlib":
     return stdlib_files()
-  listed = _LIST.fullmatch(rest)
-  if not listed:
-    return find_files(rest, uri)
-  base = _base(listed)
-  found = []
-  for path in find_files(listed["list"], uri):
-    found += [_join(base, entry, path) for entry in _entries(path)]
-  if not found:
-    raise ValueError(f"{uri} lists no file")
+  found = find_files(rest, uri, remote=True)
+  needs = [_NEEDS[scheme]] if scheme in _NEEDS else []
+  if any(path.endswith(".zst") for path in found):
+    needs.append("zstandard")
+  for module in needs:
+    if importlib.util.find_spec(module) is None:
+      raise ValueError(
+        f"{uri} needs {module}, which is not installed: "
+        "pip install 'tessera[clean]'"
+      )
   return found
 
 
@@ -109,46 +103,15 @@ def _root(scheme: str, rest: str) -> str:
   """What the paths of a URI's files begin with, a slash at its end."""
   if scheme == "stdlib":
     return os.path.join(sysconfig.get_paths()["stdlib"], "")
-  listed = _LIST.fullmatch(rest)
+  listed = path_list.split(rest)
   if listed:
-    base = _base(listed)
-    return f"{base}/" if remote.is_remote(base) else os.path.join(base, "")
+    _, base = listed
+    return f"{base}/" if is_remote(base) else os.path.join(base, "")
   parts = os.path.expanduser(rest).split(os.sep)
   fixed = 0
   while fixed < len(parts) - 1 and not re.search(r"[*?[]", parts[fixed]):
     fixed += 1
-  return os.path.join(os.path.abspath(os.sep.join(parts[:fixed]) or os.sep), "")
-
-
-def _base(listed: re.Match) -> str:
-  base = listed["base"]
-  if base and remote.is_remote(base):
-    return base.rstrip("/")
-  if not base:
-    base = os.path.dirname(listed["list"])
-  return os.path.abspath(os.path.expanduser(base))
-
-
-def _entries(path: str) -> Iterator[str]:
-  with opened(path) as stream:
-    for line in lines(stream, _LONGEST_PATH):
-      name = f"{path}:{line.number}"
-      try:
-        entry = (line.content or b"").decode().strip()
-      except UnicodeDecodeError:
-        entry = ""
-      if not entry or "\0" in entry or line.number > _MOST_PATHS:
-        raise ValueError(f"{name}: not a path")
-      yield entry
-
-
-def _join(base: str, entry: str, path: str) -> str:
-  """An entry of a list below its base; ValueError where it leads out of it."""
-  parts = entry.split("/")
-  if ".." in parts or entry.startswith("/") or ":" in parts[0]:
-    raise ValueError(
-      f"{path}: the entry {entry!r} is not a path below its base"
-    )
-  if remote.is_remote(base):
-    return f"{base}/{entry}"
-  return os.path.join(base, *posixpath.normpath(entry).split("/"))
+  folder = os.sep.join(parts[:fixed])
+  if fixed and not folder:
+    folder = os.sep
+  return os.path.join(os.path.abspath(folder), "")

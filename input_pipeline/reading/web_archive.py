@@ -6,6 +6,7 @@ it is passed over up to the next line that begins with "WARC/".
 
 import functools
 import io
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -210,6 +211,8 @@ def _parsed(name: str, content: bytes) -> Any:
 def _loader() -> Any:
   from warcio.recordloader import ArcWarcRecordLoader
 
+  # A line for each address with a space in it.
+  logging.getLogger("warcio.recordloader").setLevel(logging.ERROR)
   return ArcWarcRecordLoader()
 
 

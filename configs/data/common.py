@@ -1,0 +1,55 @@
+"""What the recipes for web pages share."""
+
+from ml_collections import ConfigDict
+
+
+def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
+  """A recipe with every section that `prepare` knows, to be overridden."""
+  config = ConfigDict()
+  config.data = dict(
+    source=source,
+    text_key="text",
+    shard_bytes=2**25,
+    max_bad_share=0.05,
+    max_record_bytes=2**28,
+  )
+  config.stages = stages
+  config.output = ConfigDict(
+    dict(
+      format="jsonl",
+      name=name,
+      shard_bytes=2**28,
+      tokenizer=None,
+    ),
+    type_safe=False,
+  )
+  config.card = dict(
+    name="", origin="", licence="", contact="", purpose="", known_gaps=""
+  )
+  config.run = ConfigDict(
+    dict(total_steps=None, batch_size=None, seq_len=None), type_safe=False
+  )
+  return config
+
+
+def clean_web_text() -> list[dict]:
+  """From pages to distinct, readable, harmless documents in zh and en.
+
+  The order and the thresholds are FineWeb's (Penedo et al. 2024): of C4's
+  rules that of terminal punctuation is left out. Chinese pages pass rules by
+  characters in place of those by words.
+  """
+  return [
+    dict(name="extract"),
+    dict(name="normalize"),
+    dict(name="language", keep=("zh", "en")),
+    dict(name="gopher_repetition", languages=("en",)),
+    dict(name="gopher_quality", languages=("en",)),
+    dict(name="c4", languages=("en",), terminal_punctuation=False),
+    dict(name="fineweb", languages=("en",)),
+    dict(name="chinese_quality", languages=("zh",)),
+    dict(name="redact"),
+    dict(name="exact_duplicates"),
+    dict(name="near_duplicates"),
+    dict(name="split", validation=0.005, test=0.005),
+  ]

@@ -19,7 +19,7 @@ HEAVY = {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "scipy"}
 
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
-  ("configs", {"ml_collections", "configs.common", "configs.data.common"}),
+  ("configs", {"ml_collections", "configs.common", "configs.data"}),
   ("models.quantization", {"jax", "qwix"}),
   ("models", {"jax", "flax", "numpy", "models"}),
   ("input_pipeline.device", {"jax", "numpy", "input_pipeline"}),
@@ -43,7 +43,10 @@ ARROWS = [
       "input_pipeline",
     },
   ),
-  ("input_pipeline.preparation", {"numpy", "apache_beam", "input_pipeline"}),
+  (
+    "input_pipeline.preparation",
+    {"numpy", "apache_beam", "rich", "zstandard", "input_pipeline"},
+  ),
   # Label errors are found with the predictions of a model trained here.
   (
     "input_pipeline.quality.out_of_fold",

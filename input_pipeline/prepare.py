@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from train import cli
+from train import cli, config_keys
 
 FLAGS = flags.FLAGS
 cli.define_config()
@@ -50,7 +50,7 @@ def main(argv) -> None:
 
   try:
     found = run.prepare(
-      FLAGS.config.to_dict(),
+      config_keys.plain(FLAGS.config),
       FLAGS.output,
       documents=FLAGS.documents,
       by=workers.Workers(FLAGS.workers, FLAGS.runner, tuple(FLAGS.beam)),

@@ -60,7 +60,14 @@ ARROWS = [
   *(
     (
       f"input_pipeline.{verb}",
-      {"absl", "numpy", "ml_collections", "train.cli", "input_pipeline"},
+      {
+        "absl",
+        "numpy",
+        "ml_collections",
+        "train.cli",
+        "train.config_keys",
+        "input_pipeline",
+      },
     )
     for verb in (
       "prepare",

@@ -13,7 +13,8 @@ def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
     max_bad_share=0.05,
     max_record_bytes=2**28,
   )
-  config.stages = stages
+  # As ConfigDicts they take settings that are not there yet.
+  config.stages = [ConfigDict(stage, type_safe=False) for stage in stages]
   config.output = ConfigDict(
     dict(
       format="jsonl",

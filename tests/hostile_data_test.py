@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 import pytest
 
-from input_pipeline import bounded, pipeline
+from input_pipeline import bounded, inflate, pipeline
 from input_pipeline.bad_records import Policy
 from input_pipeline.image_size import check_image, image_size
 from input_pipeline.source import open_source
@@ -162,7 +162,7 @@ def test_newlines_without_end_take_no_memory(tmp_path):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 64])
 def test_lines_are_found_whatever_the_chunks(tmp_path, monkeypatch, chunk):
   content = b'\n \n\n{"a": 1}\n\t\r\n{"a": 22}\r\n {}\n{\n}\n  \n{"a": 3}'
-  monkeypatch.setattr(bounded, "_CHUNK", chunk)
+  monkeypatch.setattr(inflate, "_PIECE", chunk)
   expected = {
     i + 1: line.decode()
     for i, line in enumerate(content.split(b"\n"))

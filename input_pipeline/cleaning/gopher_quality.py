@@ -1,0 +1,142 @@
+"""The quality rules of Gopher (Rae et al., 2021, appendix A.1.1)."""
+
+import functools
+from typing import NamedTuple
+
+from input_pipeline.cleaning.words import check_languages, passes_over, words
+from input_pipeline.preparation.document import (
+  Document,
+  Dropped,
+  Result,
+  Stage,
+)
+
+
+class _Settings(NamedTuple):
+  languages: tuple[str, ...] | None
+  min_words: int | None
+  max_words: int | None
+  min_mean_word_length: float | None
+  max_mean_word_length: float | None
+  max_symbols_per_word: float | None
+  max_bullet_lines: float | None
+  max_ellipsis_lines: float | None
+  min_alphabetic_words: float | None
+  min_stop_words: int | None
+  stop_words: frozenset[str]
+
+
+def gopher_quality(
+  languages: tuple[str, ...] | None = ("en",),
+  min_words: int | None = 50,
+  max_words: int | None = 100_000,
+  min_mean_word_length: float | None = 3,
+  max_mean_word_length: float | None = 10,
+  max_symbols_per_word: float | None = 0.1,
+  max_bullet_lines: float | None = 0.9,
+  max_ellipsis_lines: float | None = 0.3,
+  min_alphabetic_words: float | None = 0.8,
+  min_stop_words: int | None = 2,
+  stop_words: tuple[str, ...] = (
+    *("the", "be", "to", "of", "and", "that", "have", "with"),
+  ),
+) -> Stage:
+  """Gopher's rules of length, symbols, lists and stop words.
+
+  Words are counted without marks; symbols and alphabetic words are measured
+  against all tokens, marks among them, as FineWeb did. None turns a rule off.
+
+  Args:
+    languages: of fields["lang"]; other documents pass. None: all are judged.
+    min_words: fewer drop the document ("too_few_words").
+    max_words: more drop it ("too_many_words").
+    min_mean_word_length: in characters ("short_words").
+    max_mean_word_length: in characters ("long_words").
+    max_symbols_per_word: of "#" ("hashes") and of "..." or "…" ("ellipses").
+    max_bullet_lines: share of lines that begin with "•" or "-" ("bullets").
+    max_ellipsis_lines: share of lines that end in "..." or "…"
+      ("ellipsis_lines").
+    min_alphabetic_words: share of tokens with a letter ("few_letters").
+    min_stop_words: how many different ones must occur ("few_stop_words").
+    stop_words: as they must be written, case included.
+  """
+  check_languages("gopher_quality", languages)
+  settings = _Settings(
+    languages and tuple(languages),
+    min_words,
+    max_words,
+    min_mean_word_length,
+    max_mean_word_length,
+    max_symbols_per_word,
+    max_bullet_lines,
+    max_ellipsis_lines,
+    min_alphabetic_words,
+    min_stop_words,
+    frozenset(stop_words),
+  )
+  return functools.partial(_judge, settings)
+
+
+def _broken_by_words(s: _Settings, tokens: tuple[str, ...]) -> str | None:
+  """The rule of word numbers and lengths that is broken, if one is."""
+  lengths = [len(t) for t in tokens if t.isalnum() or not _is_mark(t)]
+  count, total = len(lengths), sum(lengths)
+  if s.min_words is not None and count < s.min_words:
+    return "too_few_words"
+  if s.max_words is not None and count > s.max_words:
+    return "too_many_words"
+  low, high = s.min_mean_word_length, s.max_mean_word_length
+  if low is not None and total < low * count:
+    return "short_words"
+  if high is not None and total > high * count:
+    return "long_words"
+  return None
+
+
+def _is_mark(token: str) -> bool:
+  return not any(map(str.isalnum, token))
+
+
+def _broken_by_lines(s: _Settings, text: str) -> str | None:
+  """The rule of bullets and ellipses at lines that is broken, if one is."""
+  lines = text.splitlines()
+  if s.max_bullet_lines is not None:
+    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
+    if bullets > s.max_bullet_lines * len(lines):
+      return "bullets"
+  if s.max_ellipsis_lines is not None:
+    ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
+    if ends > s.max_ellipsis_lines * len(lines):
+      return "ellipsis_lines"
+  return None
+
+
+def _broken(s: _Settings, text: str) -> str | None:
+  tokens = words(text)
+  rule = _broken_by_words(s, tokens)
+  if rule:
+    return rule
+  if s.max_symbols_per_word is not None:
+    most = s.max_symbols_per_word * len(tokens)
+    if text.count("#") > most:
+      return "hashes"
+    if text.count("...") + text.count("…") > most:
+      return "ellipses"
+  rule = _broken_by_lines(s, text)
+  if rule:
+    return rule
+  if s.min_alphabetic_words is not None:
+    with_letter = sum(t.isalpha() or any(map(str.isalpha, t)) for t in tokens)
+    if with_letter < s.min_alphabetic_words * len(tokens):
+      return "few_letters"
+  if s.min_stop_words is not None:
+    if len(s.stop_words.intersection(tokens)) < s.min_stop_words:
+      return "few_stop_words"
+  return None
+
+
+def _judge(settings: _Settings, document: Document) -> Result:
+  if passes_over(document, settings.languages):
+    return document
+  rule = _broken(settings, document.text)
+  return Dropped(rule) if rule else document

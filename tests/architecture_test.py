@@ -64,6 +64,7 @@ ARROWS = [
       "judge",
       "preview",
       "train_tokenizer",
+      "train_ngram",
       "data_service",
     )
   ),
@@ -74,6 +75,7 @@ ARROWS = [
       "tensorflow",
       "tensorflow_datasets",
       "sentencepiece",
+      "tokenizers",
       "input_pipeline",
     },
   ),

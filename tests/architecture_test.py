@@ -74,6 +74,7 @@ ARROWS = [
       "judge",
       "preview",
       "train_tokenizer",
+      "train_ngram",
       "data_service",
     )
   ),
@@ -84,6 +85,7 @@ ARROWS = [
       "tensorflow",
       "tensorflow_datasets",
       "sentencepiece",
+      "tokenizers",
       "input_pipeline",
     },
   ),

@@ -165,8 +165,20 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   .gz file is held in memory. A file that cannot be read, or inflated to its
   end, or that holds no record, is an error; under "skip" it is one bad record.
   """
-  uri = f"jsonl:{pattern}"
-  paths = find_files(pattern, uri)
+  return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
+
+
+def of_files(
+  paths: list[str], policy: Policy, needed: tuple[str, ...] | None = None
+) -> Source:
+  """The records of some files, one after another.
+
+  Args:
+    paths: of the files.
+    policy: of bad records.
+    needed: what each record must have, where that is not all of the first
+      one's fields; what else one lacks is None.
+  """
   files = [_lines(path, policy) for path in paths]
   ends = np.cumsum([len(file.starts) for file in files])
 
@@ -195,13 +207,12 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = records(np.asarray(indices, np.int64))
     for i, record in zip(indices, found, strict=True):
-      missing = [field for field in fields if field not in record]
+      missing = [f for f in needed or fields if f not in record]
       if missing:
         raise ValueError(f"{name(i)}: no field {missing[0]!r}")
-    return {f: _column([each[f] for each in found]) for f in fields}
+    return {f: _column([each.get(f) for each in found]) for f in fields}
 
-  length, print_of = int(ends[-1]), fingerprint(paths)
-  return {"all": Source(length, read, name, fingerprint=print_of)}
+  return Source(int(ends[-1]), read, name, fingerprint=fingerprint(paths))
 
 
 def _fields(records, length: int, policy: Policy) -> list[str]:

@@ -2,7 +2,7 @@
 
 A tokenizer is written as a string: "byte"; "char"; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
-trained on the source's train split.
+trained on the source's train split; "prepared:DIR", that of a prepared folder.
 """
 
 import functools
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bounded_file
+from input_pipeline import bounded_file, prepared_index
 from input_pipeline.bad_records import Policy, identify
 from input_pipeline.documents import texts
 from input_pipeline.source import open_source
@@ -29,7 +29,10 @@ _MOST_BYTES = 2**25
 # What a tokenizer is learned from at most: the first lines of the split, or
 # of several data sets as many of each.
 _MAX_LINES = 2_000_000
-_VALID = "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N"
+_VALID = (
+  "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N, "
+  "prepared:DIR"
+)
 
 
 class Tokenizer(NamedTuple):
@@ -108,13 +111,20 @@ def get_tokenizer(
     ValueError: the string, or the file it names, is not a tokenizer.
   """
   corpus = [(uri, text_key)] if isinstance(uri, str) else uri
+  asked = spec
+  spec, content = prepared_index.tokenizer(spec, workdir)
+  if workdir and spec != asked:
+    note, told = prepared_index.note_of(spec)
+    write_atomically(os.path.join(workdir, note), [told])
   name, load = _format(spec)
   if name is None:
     return load(b"")
   path = os.path.join(workdir, name) if workdir else None
   if path and os.path.lexists(path):
     return _load(load, path)
-  if spec == "char":
+  if content is not None:
+    pass  # As the prepared folder has it.
+  elif spec == "char":
     content = _characters(corpus, policy)
   elif spec.startswith("sentencepiece:"):
     content = _read(spec.partition(":")[2])
@@ -132,7 +142,7 @@ def kept(spec: str, workdir: str) -> Tokenizer:
   Raises:
     ValueError: the string is no tokenizer, or its file is missing or damaged.
   """
-  name, load = _format(spec)
+  name, load = _format(prepared_index.tokenizer(spec, workdir)[0])
   if name is None:
     return load(b"")
   return _load(load, os.path.join(workdir, name))

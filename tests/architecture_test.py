@@ -43,6 +43,16 @@ ARROWS = [
       "input_pipeline",
     },
   ),
+  (
+    "input_pipeline.preparation.records_tfds",
+    {
+      "numpy",
+      "array_record",
+      "tensorflow",
+      "tensorflow_datasets",
+      "input_pipeline",
+    },
+  ),
   ("input_pipeline.preparation", {"numpy", "apache_beam", "input_pipeline"}),
   # Label errors are found with the predictions of a model trained here.
   (

@@ -31,6 +31,7 @@ _SCHEMES = {
   "prepared": ("source_prepared", "prepared"),
   "folder": ("source_image", "folder"),
   "idx": ("source_image", "idx"),
+  "tar": ("source_tar", "tar"),
   "tfds": ("source_tfds", "tfds"),
   "fake": ("source_fake", "fake"),
 }

@@ -3,8 +3,8 @@
 A tokenizer is written as a string: "byte"; "char"; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
 trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
-tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's
-library.
+tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library;
+"prepared:DIR", that of a prepared folder.
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bounded_file
+from input_pipeline import bounded_file, prepared_index
 from input_pipeline.bad_records import Policy
 
 # The files of the largest vocabularies are a fifth of it.
@@ -27,7 +27,7 @@ _MOST_BYTES = 2**25
 _MAX_LINES = 2_000_000
 _VALID = (
   "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N, "
-  "wordpiece:PATH, tokenizers:PATH.json"
+  "wordpiece:PATH, tokenizers:PATH.json, prepared:DIR"
 )
 # Those of a file, and what the file is called in a working directory.
 _OF_A_FILE = {
@@ -113,6 +113,11 @@ def get_tokenizer(
     ValueError: the string, or the file it names, is not a tokenizer.
   """
   corpus = [(uri, text_key)] if isinstance(uri, str) else uri
+  asked = spec
+  spec, content = prepared_index.tokenizer(spec, workdir)
+  if workdir and spec != asked:
+    note, told = prepared_index.note_of(spec)
+    write_atomically(os.path.join(workdir, note), [told])
   name, load = _format(spec)
   if name is None:
     return load(b"")
@@ -120,7 +125,9 @@ def get_tokenizer(
   if path and os.path.lexists(path):
     return _load(load, path)
   kind, colon, file = spec.partition(":")
-  if spec == "char":
+  if content is not None:
+    pass  # As the prepared folder has it.
+  elif spec == "char":
     from input_pipeline import tokenizer_char
 
     content = tokenizer_char.learn(corpus, policy)
@@ -142,7 +149,7 @@ def kept(spec: str, workdir: str) -> Tokenizer:
   Raises:
     ValueError: the string is no tokenizer, or its file is missing or damaged.
   """
-  name, load = _format(spec)
+  name, load = _format(prepared_index.tokenizer(spec, workdir)[0])
   if name is None:
     return load(b"")
   return _load(load, os.path.join(workdir, name))

@@ -44,6 +44,16 @@ ARROWS = [
     },
   ),
   (
+    "input_pipeline.preparation.records_tfds",
+    {
+      "numpy",
+      "array_record",
+      "tensorflow",
+      "tensorflow_datasets",
+      "input_pipeline",
+    },
+  ),
+  (
     "input_pipeline.preparation",
     {"numpy", "apache_beam", "rich", "zstandard", "input_pipeline"},
   ),

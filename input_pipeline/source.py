@@ -1,7 +1,8 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
-Schemes: stdlib:, text:GLOB, jsonl:GLOB, prepared:DIR, folder:DIR, idx:DIR,
-tar:GLOB, tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
+Schemes: stdlib:, text:GLOB, jsonl:GLOB, csv:GLOB, parquet:GLOB, html:GLOB,
+warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, idx:DIR, tar:GLOB,
+tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is everything. Where the data has no splits of
@@ -29,6 +30,11 @@ _SCHEMES = {
   "text": ("source_text", "text"),
   "jsonl": ("source_jsonl", "jsonl"),
   "prepared": ("source_prepared", "prepared"),
+  "csv": ("source_csv", "csv"),
+  "parquet": ("source_parquet", "parquet"),
+  "html": ("source_web", "html"),
+  "warc": ("source_web", "warc"),
+  "wet": ("source_web", "wet"),
   "folder": ("source_image", "folder"),
   "idx": ("source_image", "idx"),
   "tar": ("source_tar", "tar"),

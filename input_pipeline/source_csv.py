@@ -39,8 +39,10 @@ def _table(path: str, policy: Policy) -> _Table:
     raise ValueError(said if path in said else f"{path}: {said}") from None
   if not len(spans.starts):
     raise ValueError(f"{path}: holds no row")
-  held = source_lines.hold(spans, policy) if is_compressed(path) else spans
-  return _Table(held, names, dialect, kinds)
+  if is_compressed(path):
+    long = spans.sizes > policy.max_record_bytes
+    spans = source_lines.hold(spans, long)
+  return _Table(spans, names, dialect, kinds)
 
 
 def _find(path: str, rows, width: int) -> tuple[Spans, np.ndarray]:
@@ -81,27 +83,27 @@ def csv(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   one bad record.
   """
   paths = find_files(pattern, f"csv:{pattern}")
-  tables: list[_Table] = []
+  known: list[_Table] = []
   files: list[Spans] = []
   for path in paths:
     try:
       table = _table(path, policy)
-      if tables and table.names != tables[0].names:
+      if known and table.names != known[0].names:
         raise ValueError(
           f"{path}: its columns are {', '.join(table.names)}; those of "
-          f"{tables[0].spans.path} are {', '.join(tables[0].names)}"
+          f"{known[0].spans.path} are {', '.join(known[0].names)}"
         )
-      tables.append(table)
+      known.append(table)
       files.append(table.spans)
     except ValueError as error:
       if not policy.skip:
         raise
       files.append(source_lines.broken(path, error))
-  if not tables:
+  if not known:
     raise ValueError(next(iter(files[0].errors.values())))
-  names = tables[0].names
-  kinds = np.max([table.kinds for table in tables], axis=0)
-  dialects = {table.spans.path: table.dialect for table in tables}
+  names = known[0].names
+  kinds = np.max([table.kinds for table in known], axis=0)
+  dialects = {table.spans.path: table.dialect for table in known}
 
   def decode(name: str, content: bytes) -> list[str]:
     dialect = dialects[name.rpartition(":")[0]]

@@ -21,7 +21,9 @@ def _lines(path: str, policy: Policy) -> Spans:
     lines = Spans(path, *_find(path))
     if not len(lines.starts):
       raise ValueError(f"{path}: holds no record")
-    return source_lines.hold(lines, policy) if is_compressed(path) else lines
+    if not is_compressed(path):
+      return lines
+    return source_lines.hold(lines, lines.sizes > policy.max_record_bytes)
   except ValueError as error:
     if not policy.skip:
       raise

@@ -20,6 +20,7 @@ class Spans(NamedTuple):
   held: what a compressed file inflates to: it has no random access.
   errors: {place among the records: what is wrong with it}, as far as known.
   mark: between the file's name and the number.
+  limited: whether `sizes` are what `max_record_bytes` bounds.
   """
 
   path: str
@@ -29,6 +30,7 @@ class Spans(NamedTuple):
   held: np.ndarray | None = None
   errors: Mapping[int, str] = {}
   mark: str = ":"
+  limited: bool = True
 
   def name(self, place: int) -> str:
     """What to call a record in an error."""
@@ -40,7 +42,8 @@ class Spans(NamedTuple):
     for place in places:
       if int(place) in self.errors:
         raise ValueError(self.errors[int(place)])
-      check_size(int(self.sizes[place]), self.name(place), policy)
+      if self.limited:
+        check_size(int(self.sizes[place]), self.name(place), policy)
     return [
       decode(self.name(place), content)
       for place, content in zip(places, self._read(places), strict=True)
@@ -79,9 +82,12 @@ def broken(path: str, error: ValueError) -> Spans:
   return Spans(path, none, none, none, errors={0: str(error)})
 
 
-def hold(spans: Spans, policy: Policy) -> Spans:
-  """The records with their bytes in memory, but for those that are too long."""
-  long = spans.sizes > policy.max_record_bytes
+def hold(spans: Spans, long: np.ndarray) -> Spans:
+  """The records with their bytes in memory, but for the `long` ones, a mask.
+
+  Raises:
+    ValueError: the file cannot be read to its end, or inflates to too much.
+  """
   holes = [
     (int(start), int(start + size))
     for start, size in zip(spans.starts[long], spans.sizes[long], strict=True)

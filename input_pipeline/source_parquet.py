@@ -21,7 +21,7 @@ class _Group(NamedTuple):
   """A row group, or a file that cannot be read and counts as one row.
 
   first: the number in its file of its first row.
-  nulls: of how many of its cells it says that they are missing, by column.
+  gaps: the columns of which it says that cells are missing.
   error: what is wrong with it, or "".
   """
 
@@ -29,7 +29,7 @@ class _Group(NamedTuple):
   number: int
   first: int
   rows: int
-  nulls: tuple[int, ...] = ()
+  gaps: frozenset[str] = frozenset()
   error: str = ""
 
 
@@ -41,8 +41,9 @@ def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
       group = file.metadata.row_group(number)
       if not 0 <= group.num_rows <= _MOST_ROWS:
         raise ValueError(f"{path}: a row group of {group.num_rows:,} rows")
-      nulls = tuple(_nulls(group.column(i)) for i in range(group.num_columns))
-      found.append(_Group(path, number, first, group.num_rows, nulls))
+      leaves = [group.column(i) for i in range(group.num_columns)]
+      gaps = frozenset(c.path_in_schema for c in leaves if _has_gaps(c))
+      found.append(_Group(path, number, first, group.num_rows, gaps))
       first += group.num_rows
     columns = [(field.name, field.type) for field in file.schema_arrow]
   if not first:
@@ -54,10 +55,10 @@ def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
   return found, columns
 
 
-def _nulls(column: Any) -> int:
-  statistics = column.statistics
+def _has_gaps(leaf: Any) -> bool:
+  statistics = leaf.statistics
   known = statistics is not None and statistics.has_null_count
-  return statistics.null_count if known else 0
+  return bool(known and statistics.null_count)
 
 
 def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
@@ -88,8 +89,8 @@ def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   if not columns:
     raise ValueError(groups[0].error)
   kinds = [
-    _kind(kind, any(i < len(g.nulls) and g.nulls[i] for g in groups))
-    for i, (_, kind) in enumerate(columns)
+    _kind(kind, any(name in group.gaps for group in groups))
+    for name, kind in columns
   ]
   source = _source(groups, [name for name, _ in columns], kinds, policy)
   return {"all": source._replace(fingerprint=fingerprint(paths))}

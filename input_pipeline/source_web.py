@@ -129,3 +129,49 @@ def _spans(
       raise
     end = str(error)
   return _placed(path, kept, members, errors, end, apart, policy)
+
+
+def _placed(
+  path: str,
+  kept: list[web_archive.Frame],
+  members: list[int],
+  errors: dict[int, str],
+  end: str,
+  apart: bool,
+  policy: Policy,
+) -> Spans:
+  """The Spans of what is kept of a file.
+
+  Args:
+    path: of the file.
+    kept: the frames of documents, and of bad ones.
+    members: where the gzip member of each of all frames begins.
+    errors: {place among the kept: what is wrong}.
+    end: why the file cannot be read to its end, or "".
+    apart: whether each record is a gzip member of its own.
+    policy: under "skip" the end is one more place, if it is bad.
+  """
+  numbers = np.array([frame.number for frame in kept], np.int64)
+  starts = np.array([frame.start for frame in kept], np.int64)
+  sizes = np.array([frame.size for frame in kept], np.int64)
+  if apart:
+    borders = np.array([*members, bounded.size_of(path)], np.int64)
+    starts, sizes = borders[numbers - 1], np.diff(borders)[numbers - 1]
+  spans = Spans(path, starts, sizes, numbers, None, errors, "#", False)
+  if inflate.is_compressed(path) and not apart and len(kept):
+    bad = np.zeros(len(kept), bool)
+    bad[list(errors)] = True
+    try:
+      return source_lines.hold(spans, bad)
+    except ValueError as error:
+      if not policy.skip:
+        raise
+      return source_lines.broken(path, error)
+  if not end:
+    return spans
+  return spans._replace(
+    starts=np.append(starts, 0),
+    sizes=np.append(sizes, 0),
+    numbers=np.append(numbers, 0),
+    errors={**errors, len(kept): end},
+  )

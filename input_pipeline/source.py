@@ -1,7 +1,7 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
 Schemes: stdlib:, text:GLOB, jsonl:GLOB, csv:GLOB, parquet:GLOB, html:GLOB,
-warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, idx:DIR, tar:GLOB,
+warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, audio:DIR, idx:DIR, tar:GLOB,
 tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
@@ -36,6 +36,7 @@ _SCHEMES = {
   "warc": ("source_web", "warc"),
   "wet": ("source_web", "wet"),
   "folder": ("source_image", "folder"),
+  "audio": ("source_audio", "audio"),
   "idx": ("source_image", "idx"),
   "tar": ("source_tar", "tar"),
   "tfds": ("source_tfds", "tfds"),

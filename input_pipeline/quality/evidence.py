@@ -1,0 +1,71 @@
+"""Records as a report shows them: pictures where there are, else texts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from input_pipeline.quality import dataset, media
+from input_pipeline.quality.dataset import Dataset
+from input_pipeline.reporting import page, plots
+
+_MOST = 24
+
+
+def show(
+  data: Dataset, rows: Sequence[int], title: str, notes: Sequence[str] = ()
+) -> list:
+  """Parts of a page that show some records, at most 24.
+
+  Args:
+    data: where they are.
+    rows: which of them.
+    title: what they have in common.
+    notes: a line on each.
+  """
+  rows = [int(row) for row in rows[:_MOST]]
+  notes = list(notes[:_MOST]) or [""] * len(rows)
+  if not rows:
+    return []
+  fields = [f for f, c in data.columns.items() if c.kind == "image"]
+  if not fields:
+    return [page.Examples(title, [*map(_text(data), rows, notes)])]
+  images, captions = [], []
+  for row, note in zip(rows, notes, strict=True):
+    image = data.source.read(data.indices[[row]])[fields[0]][0]
+    try:
+      if isinstance(image, bytes):
+        image = media.decode_image(image, "", media.POLICY)
+      images.append(media.pixels(image))
+    except ValueError:
+      continue
+    label = label_of(data, row)
+    captions.append("\n".join(filter(None, [label, note])))
+  if not images:
+    return [page.Examples(title, [*map(_text(data), rows, notes)])]
+  names = page.Examples("Their names", [data.name(row) for row in rows])
+  return [page.Figure(plots.image_grid(images, captions), title), names]
+
+
+def _text(data: Dataset):
+  def told(row: int, note: str) -> str:
+    record = dataset.describe(data, row)
+    return f"{note}\n{record}" if note else record
+
+  return told
+
+
+def label_of(data: Dataset, row: int) -> str:
+  """The label of a record in words, or ""."""
+  if not data.label:
+    return ""
+  column = data.columns[data.label]
+  code = int(column.codes[row])
+  return column.words[code] if code >= 0 else "(missing)"
+
+
+def groups(digests: np.ndarray) -> list[np.ndarray]:
+  """The rows that share a digest with others, int64; the largest first."""
+  order = np.argsort(digests, kind="stable")
+  starts = np.flatnonzero(np.diff(digests[order], prepend=~digests[order[:1]]))
+  found = [g for g in np.split(order, starts[1:]) if len(g) > 1]
+  return sorted(found, key=lambda group: (-len(group), int(group[0])))

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from input_pipeline.preparation import files, output, shard_work, store, tally
+from input_pipeline.preparation.document import Document
 from input_pipeline.preparation.plan import Plan
 
 JSON = "report.json"
@@ -40,6 +41,7 @@ def collect(plan: Plan, cut: list[output.File]) -> dict[str, Any]:
       path = f"{plan.work}/pass-{number - 1}/conclusion.json"
       merged[current.judge.name]["summary"] = json.loads(files.read(path))
     stages |= merged
+  _redact(plan, stages)
   return {
     "config": plan.config,
     "records": records(plan, len(passes) - 1),
@@ -49,6 +51,27 @@ def collect(plan: Plan, cut: list[output.File]) -> dict[str, Any]:
     "tokens": _tokens(plan, cut),
     "files": _files(plan, cut),
   }
+
+
+def _redact(plan: Plan, stages: dict[str, Any]) -> None:
+  """Where personal data is redacted, the report shows none of it either."""
+  redact = [
+    named.stage
+    for current in plan.passes()
+    for named in current.stages
+    if named.name == "redact"
+  ]
+
+  def redacted(text: str) -> str:
+    result = redact[0](Document("", text))
+    document = getattr(result, "document", result)
+    return getattr(document, "text", "")
+
+  for stage in stages.values() if redact else ():
+    samples = stage["samples"]
+    for sample in [*samples["changed"], *sum(samples["dropped"].values(), [])]:
+      for key in {"before", "after", "text"} & sample.keys():
+        sample[key] = redacted(sample[key])
 
 
 def _shortened(profile: dict[str, Any]) -> dict[str, Any]:

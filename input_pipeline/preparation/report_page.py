@@ -95,8 +95,8 @@ def _minimisation(found: Found) -> str:
   total = sum(counts.values())
   return (
     f"{total:,} pieces of personal data were replaced in "
-    f"{redacted[0]['changed']:,} documents; what was replaced is not kept, but "
-    "samples of changed documents are shown below"
+    f"{redacted[0]['changed']:,} documents; it stands neither in the output "
+    "nor in the examples of this report"
   )
 
 

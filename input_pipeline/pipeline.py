@@ -12,6 +12,10 @@ token on and `bytes` counts the UTF-8 bytes of the window's targets. With
 `packing` they are rows of whole documents instead, with two leaves more,
 "segments" and "positions", int32 [B, T]; see packing.py.
 
+`ops` apply to those windows and rows as to any example. Some of them add
+tokens to the vocabulary; `Data.tokenizer` has them. Where an op mixes examples,
+each has a partner of its own; see partners.py.
+
 A mixture of several data sets is one of their examples, in an order of its
 own; see mixture.py. "index" then counts through them, one after another.
 """
@@ -22,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bad_records, order
+from input_pipeline import bad_records, order, partners, special_tokens
 from input_pipeline import components as components_lib
 from input_pipeline import mixture as mixture_lib
 from input_pipeline.examples import Examples, of_parts
@@ -170,7 +174,8 @@ def train(
       return indices[step % steps], keys[step % steps]
 
   plan = Plan(rows, None, len(local))
-  return _data(examples, plan, ops, batch_size)
+  partner = partners.drawer(lengths, weights)
+  return _data(examples, plan, ops, batch_size, partner)
 
 
 def evaluation(
@@ -233,13 +238,20 @@ def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   }
 
 
-def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
+def _data(
+  examples: Examples,
+  plan: Plan,
+  ops: str,
+  batch_size: int,
+  partner: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Data:
   if ops and examples.tokenizer:
-    raise ValueError(f"ops {ops!r} do not apply to windows of tokens")
+    learned = special_tokens.extended(examples.tokenizer, ops)
+    examples = examples._replace(tokenizer=learned)
   if ops:
     from input_pipeline import pipeline_tf
 
-    fields, stream = pipeline_tf.stream(examples, plan, ops)
+    fields, stream = pipeline_tf.stream(examples, plan, ops, partner)
   else:
     sample = bad_records.first_readable(examples, examples.tally.policy)
     fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}

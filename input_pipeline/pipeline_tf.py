@@ -14,21 +14,39 @@ from input_pipeline.pipeline import Examples, Plan, Spec
 # Every training step lies below it.
 _ENDLESS = 2**62
 _SEED = "_seed"
+# Before the name of each field of the example that a row is mixed with.
+_PARTNER = "_partner/"
+
+Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def stream(
-  examples: Examples, plan: Plan, ops: str
+  examples: Examples, plan: Plan, ops: str, partner: Partner | None = None
 ) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
   """The spec after ops, and (first_step) -> the real rows of each step.
 
   Steps without a real row on this host are passed over.
+
+  Args:
+    examples: to be read.
+    plan: of the rows.
+    ops: not empty.
+    partner: (indices, keys) -> indices of what each example is mixed with;
+      None where there is nothing to mix with.
 
   Raises:
     ValueError: the ops do not fit the examples, or, from the iterator, an
       example fails: one line that names it.
   """
   tf = ops_lib.import_tensorflow()
-  apply = ops_lib.compile(ops)
+  context = ops_lib.Context(examples.num_classes, examples.tokenizer)
+  apply = ops_lib.compile(ops, context)
+  if not ops_lib.mixes(ops):
+    partner = None
+  elif partner is None:
+    raise ValueError(
+      f"ops {ops!r} mix training examples; an evaluation needs ops of its own"
+    )
   sample = bad_records.first_readable(examples, examples.tally.policy)
   sample = _readable(sample)
   examples = bad_records.alike(examples, sample)
@@ -41,13 +59,15 @@ def stream(
 
   @tf.autograph.experimental.do_not_convert
   def transform(example):
-    example = dict(example)
-    seed = example.pop(_SEED)
-    return _numbers(apply(example, seed), tf)
+    both = _parted(example)
+    return _numbers(apply(*both), tf)
 
-  read = functools.partial(_read, examples)
+  read = functools.partial(_read, examples, partner)
   signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
-  alone = functools.partial(_alone, examples, transform, signature, tf)
+  if partner is not None:
+    signature |= {_PARTNER + name: spec for name, spec in signature.items()}
+  name = examples.name
+  alone = functools.partial(_alone, read, name, transform, signature, tf)
   mapped = functools.partial(_mapped, plan, tf)
 
   def dataset(first_step: int):
@@ -134,11 +154,35 @@ def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _read(
-  examples: Examples, indices: np.ndarray, keys: np.ndarray
+  examples: Examples,
+  partner: Partner | None,
+  indices: np.ndarray,
+  keys: np.ndarray,
 ) -> dict[str, np.ndarray]:
-  """Rows with the seed of each: (seed, epoch) and the example's index."""
+  """Rows with the seed of each: (seed, epoch) and the example's index.
+
+  With partners, theirs as well: each as it is in the same epoch.
+  """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
-  return {_SEED: seeds, **examples.read(indices)}
+  rows = {_SEED: seeds, **examples.read(indices)}
+  if partner is None:
+    return rows
+  others = _read(examples, None, partner(indices, keys), keys)
+  return rows | {_PARTNER + name: leaf for name, leaf in others.items()}
+
+
+def _parted(row: dict) -> list:
+  """[example, its seed], and where there is a partner, the partner's too."""
+  own = {k: v for k, v in row.items() if not k.startswith(_PARTNER)}
+  seed = own.pop(_SEED)
+  if len(own) + 1 == len(row):
+    return [own, seed]
+  other = {
+    k.removeprefix(_PARTNER): v
+    for k, v in row.items()
+    if k.startswith(_PARTNER)
+  }
+  return [own, seed, *_parted(other)]
 
 
 def _numbers(example: dict, tf) -> dict:
@@ -185,13 +229,18 @@ def _reason(error: Exception) -> str:
 
 
 def _alone(
-  examples: Examples, transform: Callable, signature: dict, tf, index, key
+  read: Callable,
+  name: Callable[[int], str],
+  transform: Callable,
+  signature: dict,
+  tf,
+  index,
+  key,
 ) -> dict[str, np.ndarray]:
   """One example through the ops, eagerly; ValueError names it if it fails."""
   try:
-    rows = _read(examples, np.array([index]), np.array([key]))
+    rows = read(np.array([index]), np.array([key], np.uint64))
     row = {k: tf.constant(rows[k][0], s.dtype) for k, s in signature.items()}
     return {name: leaf.numpy() for name, leaf in transform(row).items()}
   except Exception as error:  # Whatever it is, it is this example's.
-    name = examples.name(index)
-    raise ValueError(bad_records.told(name, _reason(error))) from None
+    raise ValueError(bad_records.told(name(index), _reason(error))) from None

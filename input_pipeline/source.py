@@ -1,7 +1,7 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
-Schemes: stdlib:, text:GLOB, jsonl:GLOB, folder:DIR, idx:DIR,
-tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
+Schemes: stdlib:, text:GLOB, jsonl:GLOB, folder:DIR, idx:DIR, npy:DIR,
+tfds:NAME?data_dir=DIR, subset:FILE.json and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is everything. Where the data has no splits of
@@ -31,6 +31,8 @@ _SCHEMES = {
   "folder": ("source_image", "folder"),
   "idx": ("source_image", "idx"),
   "tfds": ("source_tfds", "tfds"),
+  "npy": ("source_npy", "npy"),
+  "subset": ("source_subset", "subset"),
   "fake": ("source_fake", "fake"),
 }
 

@@ -1,8 +1,8 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
 Schemes: stdlib:, text:GLOB, jsonl:GLOB, csv:GLOB, parquet:GLOB, html:GLOB,
-warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, audio:DIR, idx:DIR, tar:GLOB,
-tfds:NAME?data_dir=DIR and fake:KIND?key=value&....
+warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, audio:DIR, idx:DIR, npy:DIR,
+tar:GLOB, tfds:NAME?data_dir=DIR, subset:FILE.json and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is everything. Where the data has no splits of
@@ -40,6 +40,8 @@ _SCHEMES = {
   "idx": ("source_image", "idx"),
   "tar": ("source_tar", "tar"),
   "tfds": ("source_tfds", "tfds"),
+  "npy": ("source_npy", "npy"),
+  "subset": ("source_subset", "subset"),
   "fake": ("source_fake", "fake"),
 }
 

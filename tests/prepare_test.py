@@ -57,7 +57,7 @@ def config_of(folder: pathlib.Path, **sections):
     "stages": [
       {"name": "lowercase"},
       {"name": "exact_duplicates"},
-      {"name": "split", "validation": 0.3, "test": 0.0},
+      {"name": "split", "fractions": {"validation": 0.3}},
       {"name": "near_duplicates", "unit": "words"},
     ],
     "output": {"shard_bytes": 1000, "tokenizer": "byte"},
@@ -111,7 +111,7 @@ def test_what_goes_out_is_what_came_in_once(tmp_path):
 
   lowercase, duplicates, empty = report["stages"]
   assert (lowercase["seen"], lowercase["changed"]) == (100, 100)
-  assert duplicates["dropped"] == {"duplicate": 100 - len(expected)}
+  assert duplicates["dropped"] == {"exact_duplicate": 100 - len(expected)}
   assert empty["seen"] == empty["kept"] == len(expected)
   assert report["records"]["records"] == 104
   assert report["records"]["bad"] == 4
@@ -245,7 +245,10 @@ def test_too_many_bad_records_end_it_with_one_line(tmp_path):
     ({"output": {"shard_bytes": 0}}, "config.output.shard_bytes=0"),
     ({"stages": [{"name": "lowercse"}]}, "did you mean 'lowercase'"),
     ({"stages": [{"name": "../x"}]}, "there is no stage"),
-    ({"stages": [{"name": "split", "tst": 1}]}, "did you mean 'test'"),
+    (
+      {"stages": [{"name": "split", "fraction": 1}]},
+      "did you mean 'fractions'",
+    ),
   ],
 )
 def test_a_wrong_config_is_one_line(tmp_path, sections, line):

@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
     dict(name="lowercase", skip=True),
     dict(name="stop_words", skip=True),
     dict(name="stem", skip=True),
-    dict(name="split", validation=0.1, test=0.1),
+    dict(name="split", fractions=dict(validation=0.1, test=0.1)),
   ]
   return common.recipe("jsonl:texts/*.jsonl", "classification_text", stages)

@@ -52,5 +52,5 @@ def clean_web_text() -> list[dict]:
     dict(name="redact"),
     dict(name="exact_duplicates"),
     dict(name="near_duplicates"),
-    dict(name="split", validation=0.005, test=0.005),
+    dict(name="split", fractions=dict(validation=0.005, test=0.005)),
   ]

@@ -14,8 +14,8 @@ from configs.data import common
 def get_config() -> ConfigDict:
   """The recipe."""
   stages = [
-    dict(name="exact_duplicates"),
-    dict(name="split", validation=0.1, test=0.1),
+    dict(name="exact_duplicates", by="record"),
+    dict(name="split", fractions=dict(validation=0.1, test=0.1), by="record"),
     dict(name="z_score"),
     dict(name="min_max", skip=True),
   ]

@@ -1,4 +1,4 @@
-"""Documents whose text occurs more than once, all dropped but one."""
+"""Documents that occur more than once, all dropped but one."""
 
 import functools
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline.cleaning import places
-from input_pipeline.cleaning.text_hashes import NORMAL_FORMS, text_hash
+from input_pipeline.cleaning.text_hashes import NORMAL_FORMS, record, text_hash
 from input_pipeline.preparation.document import Conclusion, Document, Global
 
 _RECORD = np.dtype([("hash", "<u8", (2,)), ("place", "<u4"), ("rank", "<f8")])
@@ -14,7 +14,10 @@ _LARGEST = 20
 
 
 def exact_duplicates(
-  normalize: str = "whitespace", keep: str = "first", partitions: int = 64
+  by: str = "text",
+  normalize: str = "whitespace",
+  keep: str = "first",
+  partitions: int = 64,
 ) -> Global:
   """Equal texts, by a hash of 128 bits; the others drop as exact_duplicate.
 
@@ -23,6 +26,8 @@ def exact_duplicates(
   of its like.
 
   Args:
+    by: "text", or "record": the text and all fields, as for the rows of a
+      table.
     normalize: what makes no difference: "none", "whitespace" (how much there
       is, and of which kind), or "case+whitespace".
     keep: "first", "longest", or "field:NAME": the greatest number there.
@@ -31,6 +36,8 @@ def exact_duplicates(
   Raises:
     ValueError: a setting that does not exist.
   """
+  if by not in ("text", "record"):
+    raise ValueError(f"exact_duplicates: by: {by!r} is not text or record")
   if normalize not in NORMAL_FORMS:
     raise ValueError(
       f"exact_duplicates: normalize: unknown {normalize!r}; valid:"
@@ -39,7 +46,7 @@ def exact_duplicates(
   places.check_keep("exact_duplicates", keep)
   return Global(
     partitions,
-    functools.partial(_summarize, normalize, keep, partitions),
+    functools.partial(_summarize, by, normalize, keep, partitions),
     _combine,
     _conclude,
     functools.partial(places.drop, "exact_duplicate"),
@@ -47,11 +54,16 @@ def exact_duplicates(
 
 
 def _summarize(
-  normalize: str, keep: str, partitions: int, documents: Iterable[Document]
+  by: str,
+  normalize: str,
+  keep: str,
+  partitions: int,
+  documents: Iterable[Document],
 ) -> list[bytes]:
+  value = record if by == "record" else lambda document: document.text
   rows = [
     (
-      text_hash(document.text, normalize),
+      text_hash(value(document), normalize),
       place,
       places.rank("exact_duplicates", keep, document),
     )

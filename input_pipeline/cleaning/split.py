@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from input_pipeline.cleaning.text_hashes import text_hash
+from input_pipeline.cleaning.text_hashes import record, text_hash
 from input_pipeline.preparation.document import Document, Stage
 
 _WHOLE = float(2**64)
@@ -24,7 +24,7 @@ def split(
   Args:
     fractions: {split: its share of the values}; dict(validation=0.01,
       test=0.01) if not given.
-    by: "text", "id", a field's name, or "host:FIELD": the host of the URL in
+    by: "text", "id", "record" (the text and all fields), a field's name, or "host:FIELD": the host of the URL in
       that field.
     salt: another salt, another split.
     rest: the name of the split of all others.
@@ -64,6 +64,8 @@ def _split(
 def _value(document: Document, by: str) -> str:
   if by in ("text", "id"):
     return getattr(document, by)
+  if by == "record":
+    return record(document)
   field = by.removeprefix("host:")
   value = document.fields.get(field)
   if value is None:

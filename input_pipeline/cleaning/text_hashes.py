@@ -1,5 +1,9 @@
 """Hashes of texts that are the same on every machine and in every run."""
 
+import json
+
+from input_pipeline.preparation.document import Document
+
 NORMAL_FORMS = ("none", "whitespace", "case+whitespace")
 _HALF = (1 << 64) - 1
 
@@ -19,3 +23,9 @@ def text_hash(text: str, form: str = "none") -> tuple[int, int]:
   data = normal_form(text, form).encode("utf-8", "surrogatepass")
   value = xxhash.xxh3_128_intdigest(data)
   return value >> 64, value & _HALF
+
+
+def record(document: Document) -> str:
+  """The text and all fields as one text, in the order of their names."""
+  fields = dict(document.fields)
+  return json.dumps([document.text, fields], sort_keys=True)

@@ -25,6 +25,8 @@ _POLICIES = re.compile(
   "|use cookies"
 )
 
+_DROPPING = frozenset(("lorem_ipsum", "curly_bracket"))
+
 
 class _Settings(NamedTuple):
   languages: tuple[str, ...] | None
@@ -91,7 +93,7 @@ def c4(
 
 
 def _fault(line: str, words: list[str], settings: _Settings) -> str | None:
-  """Why a line goes, as a name in snake_case; a document's, in upper case."""
+  """Why a line goes, or the whole document where it is in _DROPPING."""
   s = settings
   if s.terminal_mark and (not line.endswith(_ENDS) or line.endswith("...")):
     return "lines_without_terminal_mark"
@@ -99,11 +101,11 @@ def _fault(line: str, words: list[str], settings: _Settings) -> str | None:
     return "lines_too_short"
   lower = line.lower()
   if s.lorem_ipsum and "lorem ipsum" in lower:
-    return "LOREM_IPSUM"
+    return "lorem_ipsum"
   if s.javascript and "javascript" in lower:
     return "lines_with_javascript"
   if s.curly_bracket and "{" in line:
-    return "CURLY_BRACKET"
+    return "curly_bracket"
   if s.policy and _POLICIES.search(lower):
     return "lines_with_policy"
   return None
@@ -126,8 +128,8 @@ def _judge(settings: _Settings, document: Document) -> Result:
     fault = _fault(line, words, settings)
     if fault is None:
       kept.append(line)
-    elif fault.isupper():
-      return Dropped(fault.lower())
+    elif fault in _DROPPING:
+      return Dropped(fault)
     elif line:
       counts[fault] += 1
   if settings.min_sentences and not _enough(kept, settings.min_sentences):

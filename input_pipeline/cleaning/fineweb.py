@@ -78,9 +78,9 @@ def _broken(s: _Settings, text: str) -> str | None:
     characters = repeated(lines)[1]
     if characters / (len(text) - newlines) > s.max_duplicate_characters:
       return "duplicate_characters"
-  if s.max_newlines_per_word is not None:
-    if newlines > s.max_newlines_per_word * len(words(text)):
-      return "list"
+  most = s.max_newlines_per_word
+  if most is not None and newlines > most * len(words(text)):
+    return "list"
   return None
 
 

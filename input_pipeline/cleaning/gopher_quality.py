@@ -129,9 +129,9 @@ def _broken(s: _Settings, text: str) -> str | None:
     with_letter = sum(t.isalpha() or any(map(str.isalpha, t)) for t in tokens)
     if with_letter < s.min_alphabetic_words * len(tokens):
       return "few_letters"
-  if s.min_stop_words is not None:
-    if len(s.stop_words.intersection(tokens)) < s.min_stop_words:
-      return "few_stop_words"
+  found = len(s.stop_words.intersection(tokens))
+  if s.min_stop_words is not None and found < s.min_stop_words:
+    return "few_stop_words"
   return None
 
 

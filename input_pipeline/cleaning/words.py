@@ -20,15 +20,20 @@ _ABBREVIATIONS = (
 _TOKEN = re.compile(
   rf"""
     (?:https?://|www\.)\S*[\w/]           # an address, without its full stop
-  | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
+  | [\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+
   | (?:[^\W\d_]\.){{2,}}                  # U.S.
+  | (?<!\w)(?-i:[A-Z])\.(?!\w)            # an initial
+  | (?<!\S)(?:[/.@]|-+)\w+                # /usr, .txt, @name, --option
+  | [:;]-?[()]
   | (?:{_ABBREVIATIONS})\.
   | [^\W\d_]+?(?=n['’]t\b)                # do|n't
   | n['’]t\b
   | ['’](?:s|m|d|re|ve|ll)\b
-  | \d+(?:[.,:]\d+)*
-  | [^\W\d_]\w*
+  | \d+(?:[.,:/]\d+)*[^\W\d_]*            # 3.14, 7/4/1776, 80s
+  | [^\W\d_]\w*                           # robots.txt, MPEG-4, d'accord
+    (?:\.(?-i:[a-z\d])\w*|-\d\w*|['’](?!(?:s|m|d|re|ve|ll)\b)[^\W\d_]\w*)*
   | \.{{2,}}
+  | -{{2,}}
   | \w+
   | [^\w\s]
   """,

@@ -218,6 +218,13 @@ def category_columns(dataset: Dataset) -> dict[str, Column]:
   }
 
 
+def titles(data: Dataset) -> tuple[str, str]:
+  """What to call a data set and the one it is compared with."""
+  if data.uri == data.against.uri:
+    return data.split, data.against.split
+  return data.uri, data.against.uri
+
+
 def describe(dataset: Dataset, row: int) -> str:
   """A record in a few lines: its name, and each field's value."""
   values_of = dataset.source.read(dataset.indices[[row]])

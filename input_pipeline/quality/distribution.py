@@ -39,6 +39,7 @@ def distribution(data: Dataset, settings: Settings) -> list[Finding]:
   )
   if constant:
     line += f"; the same in every record: {', '.join(map(repr, constant))}"
+  categories.pop(data.label, None)  # `balance` shows it.
   parts = _numeric(moments, numbers) + _categorical(categories)
   figures = {"moments": moments, "constant": constant}
   verdict = "warn" if constant else "ok"
@@ -74,26 +75,30 @@ def _numeric(moments: dict, numbers: dict) -> list:
   rows = [(name, *found.values()) for name, found in moments.items()]
   note = "Kurtosis is 0 for a normal distribution."
   parts = [page.Table(("feature", *names), rows, note)]
-  panels = [
-    (name, *histogram(numbers[name])) for name in list(moments)[:_PANELS]
-  ]
+  varied = [n for n, found in moments.items() if found["least"] < found["most"]]
+  panels = [(name, *histogram(numbers[name])) for name in varied[:_PANELS]]
   said = (
     "Values below the 0.1 % and above the 99.9 % quantile count in the ends."
   )
-  if len(moments) > _PANELS:
-    said += f" The first {_PANELS} of {len(moments)}."
+  if len(varied) > _PANELS:
+    said += f" The first {_PANELS} of {len(varied)}."
+  if not panels:
+    return parts
   return [*parts, page.Figure(plots.histograms(panels), said)]
 
 
 def edges_of(values: np.ndarray) -> np.ndarray:
-  """Edges of the bins of a histogram; around each value of few integers."""
+  """Edges of the bins of a histogram; whole ones around integers."""
   x = values[np.isfinite(values)]
   if not len(x):
     return np.array([0.0, 1.0])
   low, high = np.quantile(x, [0.001, 0.999])
   whole = bool((x == np.floor(x)).all())
-  if whole and high - low <= 2 * _BINS:
-    return np.arange(low, high + 2) - 0.5
+  if whole and high - low < 2**31:
+    # As many integers in each bin, or the bins themselves make a pattern.
+    low, high = np.floor(low), np.ceil(high)
+    step = max(1, np.ceil((high - low + 1) / (2 * _BINS)))
+    return np.arange(low, high + step + 1, step) - 0.5
   if low == high:
     low, high = low - 0.5, high + 0.5
   return np.linspace(low, high, _BINS + 1)

@@ -44,9 +44,7 @@ def drift(data: Dataset, settings: Settings) -> list[Finding]:
   """
   findings = []
   if data.against is not None:
-    names = data.against.split, data.split
-    if data.against.uri != data.uri:
-      names = data.against.uri, data.uri
+    names = dataset.titles(data)[::-1]
     findings.append(_compare(data.against, data, names, settings))
   if data.date:
     findings.append(_over_time(data, settings))

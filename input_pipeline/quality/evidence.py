@@ -28,7 +28,7 @@ def show(
     return []
   fields = [f for f, c in data.columns.items() if c.kind == "image"]
   if not fields:
-    return [page.Examples(title, [*map(_text(data), rows, notes)])]
+    return [_written(data, rows, title, notes)]
   images, captions = [], []
   for row, note in zip(rows, notes, strict=True):
     image = data.source.read(data.indices[[row]])[fields[0]][0]
@@ -41,17 +41,30 @@ def show(
     label = label_of(data, row)
     captions.append("\n".join(filter(None, [label, note])))
   if not images:
-    return [page.Examples(title, [*map(_text(data), rows, notes)])]
+    return [_written(data, rows, title, notes)]
   names = page.Examples("Their names", [data.name(row) for row in rows])
   return [page.Figure(plots.image_grid(images, captions), title), names]
 
 
-def _text(data: Dataset):
-  def told(row: int, note: str) -> str:
-    record = dataset.describe(data, row)
-    return f"{note}\n{record}" if note else record
-
-  return told
+def _written(data: Dataset, rows: list[int], title: str, notes: list[str]):
+  """A table of records of short values; else a text for each."""
+  kinds = {f: c.kind for f, c in data.columns.items()}
+  if {"text", "audio", "image"} & {*kinds.values()}:
+    texts = [dataset.describe(data, row) for row in rows]
+    items = [
+      f"{note}\n{text}" if note else text
+      for note, text in zip(notes, texts, strict=True)
+    ]
+    return page.Examples(title, items)
+  records = data.source.read(data.indices[np.array(rows, np.int64)])
+  lines = [
+    (note, data.name(row), *(records[field][i] for field in kinds))
+    for i, (row, note) in enumerate(zip(rows, notes, strict=True))
+  ]
+  columns = ("", "record", *kinds)
+  if not any(notes):
+    columns, lines = columns[1:], [line[1:] for line in lines]
+  return page.Table(columns, lines, title)
 
 
 def label_of(data: Dataset, row: int) -> str:

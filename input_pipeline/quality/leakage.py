@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from input_pipeline.quality import evidence, near
+from input_pipeline.quality import dataset, evidence, near
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import (
   Finding,
@@ -40,6 +40,7 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
     each for each in _near(data, other, settings) if each[0] not in matched
   ]
   n = len(data.inputs)
+  mine, theirs = dataset.titles(data)
   said = []
   verdict = "ok"
   if exact:
@@ -47,13 +48,13 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
     verdict = "warn" if natural else "fail"
     said.append(
       f"{count(len(exact), 'record')} ({share(len(exact), n)}) of"
-      f" {data.split!r} stand in {other.split!r} too"
+      f" {mine!r} stand in {theirs!r} too"
       + (", no more than it repeats itself" if natural else "")
     )
   if near_found:
     verdict = worst(verdict, "warn")
     said.append(f"{count(len(near_found), 'record')} nearly")
-  line = "; ".join(said) or f"none of {n:,} records stands in {other.split!r}"
+  line = "; ".join(said) or f"none of {n:,} records stands in {theirs!r}"
   parts = _parts(data, other, exact, near_found)
   figures = {"exact": len(exact), "near": len(near_found)}
   return [Finding("leakage", verdict, line, figures, parts)]
@@ -94,6 +95,7 @@ def _near(data: Dataset, other: Dataset, settings: Settings):
 
 
 def _parts(data: Dataset, other: Dataset, exact: list, near_found: list):
+  mine, theirs = dataset.titles(data)
   parts = []
   if exact:
     notes = [f"also {other.name(match)}" for _, match in exact[:24]]
@@ -102,13 +104,13 @@ def _parts(data: Dataset, other: Dataset, exact: list, near_found: list):
   if near_found:
     ordered = sorted(near_found, key=lambda each: (-each[2], each[0]))
     notes = [f"{alike:.3f}" for *_, alike in ordered[:24]]
-    mine = [row for row, *_ in ordered]
-    theirs = [match for _, match, _ in ordered]
-    parts += evidence.show(data, mine, f"Nearly: of {data.split!r}", notes)
-    parts += evidence.show(other, theirs, f"Nearly: of {other.split!r}", notes)
-    rows = [
+    rows = [row for row, *_ in ordered]
+    matches = [match for _, match, _ in ordered]
+    parts += evidence.show(data, rows, f"Nearly: of {mine!r}", notes)
+    parts += evidence.show(other, matches, f"Nearly: of {theirs!r}", notes)
+    pairs = [
       (data.name(a), other.name(b), alike) for a, b, alike in ordered[:200]
     ]
     columns = ("record", "nearly the same as", "similarity")
-    parts.append(page.Table(columns, rows))
+    parts.append(page.Table(columns, pairs))
   return parts

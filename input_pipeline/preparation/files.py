@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
+_PARTIAL = ".partial"
+
 
 def _remote(path: str) -> bool:
   return "://" in path
@@ -32,7 +34,7 @@ def writing(path: str) -> Iterator[BinaryIO]:
       yield file
     return
   os.makedirs(os.path.dirname(path), exist_ok=True)
-  passing = f"{path}.{uuid.uuid4().hex}.partial"
+  passing = f"{path}.{uuid.uuid4().hex}{_PARTIAL}"
   try:
     with open(passing, "wb") as file:
       yield file
@@ -78,6 +80,13 @@ def names(folder: str) -> list[str]:
     found = _systems().match([f"{folder}/*"])[0].metadata_list
     return sorted(each.path.rsplit("/", 1)[-1] for each in found)
   return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def sweep(folder: str) -> None:
+  """Removes what a killed process had not written to its end."""
+  for name in names(folder):
+    if name.endswith(_PARTIAL) and not _remote(folder):
+      os.remove(f"{folder}/{name}")
 
 
 def remove_folder(folder: str) -> None:

@@ -158,9 +158,11 @@ def _path(plan: Plan, identity: str) -> str:
   return f"{plan.work}/plan-{identity[:16]}.json"
 
 
-def saved(plan: Plan, identity: str) -> bool:
-  """Whether what lies in the folder is the work of the same plan."""
-  return files.exists(_path(plan, identity))
+def others(plan: Plan, identity: str) -> bool:
+  """Whether what lies in the folder is the work of another plan."""
+  found = [n for n in files.names(plan.work) if n.startswith("plan-")]
+  own = _path(plan, identity).rpartition("/")[2]
+  return any(n.endswith(".json") and n != own for n in found)
 
 
 def save(plan: Plan, identity: str) -> str:

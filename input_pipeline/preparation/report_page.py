@@ -224,28 +224,33 @@ def _clusters(found: Found) -> Section:
   parts: list[Any] = []
   for each in found["stages"]:
     summary = each.get("summary") or {}
-    simple = {
-      key: value
-      for key, value in summary.items()
-      if isinstance(value, (int, float, str))
-    }
+    simple = [(k, _cell(v)) for k, v in summary.items() if _is_simple(v)]
     if simple:
-      parts.append(Table((each["name"], ""), list(simple.items())))
+      parts.append(Table((each["name"], ""), simple))
     parts += _nested(each["name"], summary)
   return Section(
     "Duplicates, statistics and what else the whole corpus told", parts
   )
 
 
+def _is_simple(value: Any) -> bool:
+  """Whether a value fits into a cell: one, or a list of numbers."""
+  if isinstance(value, list):
+    return all(isinstance(each, (int, float)) for each in value)
+  return not isinstance(value, dict)
+
+
 def _nested(name: str, summary: Found) -> list[Any]:
   """Tables and examples of what a Global's summary holds in lists and dicts."""
   parts: list[Any] = []
   for key, value in summary.items():
+    if _is_simple(value):
+      continue
     title = f"{name}: {key.replace('_', ' ')}"
     if isinstance(value, dict) and value:
       rows = [(k, _cell(v)) for k, v in list(value.items())[:_ROWS]]
       parts.append(Table((title, ""), rows))
-    elif isinstance(value, list) and value:
+    elif value:
       texts = [
         "\n".join(f"{k}: {_cell(v)}" for k, v in item.items())
         if isinstance(item, dict)
@@ -260,7 +265,8 @@ def _cell(value: Any) -> Any:
   if isinstance(value, dict):
     return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
   if isinstance(value, list):
-    return "\n".join(str(_cell(each)) for each in value)
+    mark = ", " if _is_simple(value) else "\n"
+    return mark.join(str(_cell(each)) for each in value)
   return value
 
 

@@ -56,6 +56,7 @@ def prepare(
   cut = steps.layout(plan)
   found = report.collect(plan, cut)
   report.write(plan, found)
+  files.sweep(plan.folder)
   index = output.index(plan, cut, identity)
   files.write(f"{plan.folder}/{output.INDEX}", store.to_json(index))
   files.remove_folder(plan.work)
@@ -71,7 +72,7 @@ def _prepared(plan: plans.Plan, identity: str) -> bool:
       files.remove_folder(plan.work)
       return True
   elif "work" in found:
-    if plans.saved(plan, identity):
+    if not plans.others(plan, identity):
       return False
   elif not found:
     return False

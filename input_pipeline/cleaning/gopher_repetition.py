@@ -2,14 +2,15 @@
 
 import functools
 import re
-from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from input_pipeline.cleaning.words import (
   check_languages,
+  duplicate_characters,
+  ngrams,
   passes_over,
   repeated,
+  top_characters,
   words,
 )
 from input_pipeline.preparation.document import (
@@ -77,43 +78,6 @@ def gopher_repetition(
   return functools.partial(_judge, settings)
 
 
-def _ngrams(tokens: Sequence[str], n: int) -> zip:
-  return zip(*(tokens[i:] for i in range(n)), strict=False)
-
-
-def top_ngram_characters(tokens: Sequence[str], n: int) -> int:
-  """Characters in all occurrences of the most frequent n-gram.
-
-  The n - 1 blanks within it count. 0 where there are fewer than n tokens.
-  """
-  counts = Counter(_ngrams(tokens, n))
-  if not counts:
-    return 0
-  top = max(counts, key=counts.__getitem__)
-  return counts[top] * (sum(map(len, top)) + n - 1)
-
-
-def duplicate_ngram_characters(tokens: Sequence[str], n: int) -> int:
-  """Characters of the n-grams that occurred before, from left to right.
-
-  After one the search goes on behind it, so that no token counts twice.
-  -1 where no n-gram occurs twice, so that no longer one can.
-  """
-  grams = list(_ngrams(tokens, n))
-  if len(set(grams)) == len(grams):
-    return -1
-  seen, characters, place = set(), 0, 0
-  while place < len(grams):
-    gram = grams[place]
-    if gram in seen:
-      characters += sum(map(len, gram))
-      place += n
-    else:
-      seen.add(gram)
-      place += 1
-  return characters
-
-
 def _over(value: float, most: float | None, whole: int) -> bool:
   return most is not None and value > most * whole
 
@@ -135,10 +99,10 @@ def _broken(s: _Settings, text: str) -> str | None:
     return "duplicate_line_characters"
   tokens = words(text)
   for n, most in s.top_ngrams:
-    if top_ngram_characters(tokens, n) > most * len(text):
+    if top_characters(ngrams(tokens, n), n - 1) > most * len(text):
       return f"top_{n}_gram"
   for n, most in s.duplicate_ngrams:
-    characters = duplicate_ngram_characters(tokens, n)
+    characters = duplicate_characters(ngrams(tokens, n), n)
     if characters < 0:
       break
     if characters > most * len(text):

@@ -15,7 +15,6 @@ from input_pipeline.preparation.document import (
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff9d]")
 _HANGUL = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
-_LETTER = re.compile(r"[^\W\d_]")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]{1,64}@[\w-]+\.[\w.-]+")
 # A Han character or a kana says about as much as this many Latin letters.
 _WEIGHT = 2.5
@@ -23,7 +22,7 @@ _WEIGHT = 2.5
 # in Japanese may have a few.
 _JAPANESE = 0.1
 # More letters hardly change the answer, and time grows with them.
-_MAX_CHARACTERS = 2000
+_MAX_CHARACTERS = 1000
 
 
 class _Settings(NamedTuple):
@@ -41,8 +40,8 @@ def language(
 
   What is written in Han characters, kana or Hangul is told by the script: the
   shares of the three are surer than any model on short texts. All else is
-  py3langid's (97 languages, naive Bayes over byte n-grams; Lui and Baldwin,
-  2012). fields["lang_score"] is from 0 to 1: the share of the script among the
+  py3langid's (naive Bayes over byte n-grams; Lui and Baldwin, 2012).
+  fields["lang_score"] is from 0 to 1: the share of the script among the
   letters, or the model's probability, which is calibrated by length.
   Counts "lang_XX" of what goes on; drops "no_letters", "other_language" and
   "unsure_language".
@@ -92,12 +91,14 @@ def _identifier():
 
 def identify(text: str) -> tuple[str, float] | None:
   """(ISO 639-1 code, score 0..1) of a text; None if it has no letter."""
-  text = _ADDRESS.sub(" ", text)
-  letters = len(_LETTER.findall(text))
+  if "@" in text or "www." in text or "://" in text:
+    text = _ADDRESS.sub(" ", text)
+  letters = sum(map(str.isalpha, text))
   if not letters:
     return None
   han, kana, hangul = (
-    len(pattern.findall(text)) for pattern in (_HAN, _KANA, _HANGUL)
+    0 if text.isascii() else len(pattern.findall(text))
+    for pattern in (_HAN, _KANA, _HANGUL)
   )
   by_script = han + kana + hangul
   others = max(letters - by_script, 0)

@@ -141,6 +141,12 @@ def _counts(a: Column, b: Column) -> tuple[np.ndarray, np.ndarray]:
   return x[x + y > 0], y[x + y > 0]
 
 
+def verdicts(found: list[Difference], settings: Settings) -> list[str]:
+  """The verdict of each feature, among all of them."""
+  sure = statistics.holm([each.p for each in found])
+  return [_verdict(*pair, settings) for pair in zip(found, sure, strict=True)]
+
+
 def _word_differences(reference: Dataset, current: Dataset):
   found = []
   for field, column in reference.columns.items():

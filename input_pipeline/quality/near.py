@@ -17,7 +17,7 @@ _MOST_GRAMS = 20_000
 _HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 _WORD = re.compile(r"\w+")
 # Of two thumbnails or spectra, centred; what is nearly flat is not compared.
-_CORRELATION = 0.995
+_CORRELATION = 0.998
 _LEAST_SPREAD = 4.0
 _BLOCK = 2048
 _NONE = -1

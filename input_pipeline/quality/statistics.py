@@ -14,23 +14,33 @@ def cells(
 ) -> tuple[np.ndarray, np.ndarray]:
   """How many of two samples of numbers fall into the same cells, float64 [k].
 
-  Cells are the deciles of both together, or each value where there are few; a
-  cell more counts the missing ones, NaN.
+  A value that makes up more than a tenth of both together, or any where there
+  are few, has its own cell; the others fall into their deciles; and one cell
+  counts the missing ones, NaN.
   """
   both = np.concatenate([reference, current])
-  there = both[~np.isnan(both)]
-  distinct = np.unique(there)
+  distinct, times = np.unique(both[~np.isnan(both)], return_counts=True)
   if len(distinct) <= 2 * _CELLS:
-    edges = distinct
+    own = distinct
   else:
-    levels = np.linspace(0, 1, _CELLS + 1)[1:-1]
-    edges = np.unique(np.quantile(there, levels, method="inverted_cdf"))
+    own = distinct[times > times.sum() / _CELLS]
+  others = both[~np.isnan(both) & ~np.isin(both, own)]
+  levels = np.linspace(0, 1, _CELLS + 1)[1:-1]
+  edges = np.zeros(0)
+  if len(others):
+    edges = np.unique(np.quantile(others, levels, method="inverted_cdf"))
 
   def counted(sample: np.ndarray) -> np.ndarray:
-    numbers = sample[~np.isnan(sample)]
-    places = np.searchsorted(edges, numbers, side="left")
-    found = np.bincount(places, minlength=len(edges) + 1).astype(float)
-    return np.append(found, len(sample) - len(numbers))
+    alone = np.isin(sample, own)
+    spread = sample[~alone & ~np.isnan(sample)]
+    found = np.bincount(
+      np.searchsorted(edges, spread), minlength=len(edges) + 1
+    )
+    spikes = np.bincount(
+      np.searchsorted(own, sample[alone]), minlength=len(own)
+    )
+    left = len(sample) - len(spread) - alone.sum()
+    return np.concatenate([spikes, found, [left]]).astype(float)
 
   return _without_empty(counted(reference), counted(current))
 

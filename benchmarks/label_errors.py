@@ -21,8 +21,8 @@ import sys
 import time
 
 import numpy as np
+import prepare_cifar10
 
-from benchmarks import prepare_cifar10
 from input_pipeline import source_subset
 from input_pipeline.quality import label_errors, label_models
 from input_pipeline.source import open_source
@@ -91,7 +91,8 @@ def errors_of(name: str, given: np.ndarray, images: str, output: str):
   probabilities = np.load(path, allow_pickle=False).astype(np.float64)
   errors = label_errors.find_errors(given, probabilities)
   clean = os.path.join(folder, "clean.json")
-  label_errors.write_clean(clean, f"subset:{noisy}", "train", errors)
+  believed = np.flatnonzero(~errors.wrong)
+  label_errors.write_clean(clean, f"subset:{noisy}", "train", believed)
   return errors, probabilities
 
 

@@ -50,21 +50,18 @@ def subset(path: str, policy: Policy = Policy()) -> dict[str, Source]:
     seen.add(below)
     below = _parsed(below, policy)["source"]
   classes = known["classes"]
-  largest = max(
-    (
-      int(p.labels.max())
-      for p in known["parts"].values()
-      if p.labels is not None
-    ),
-    default=-1,
-  )
+  given = [p.labels for p in known["parts"].values() if p.labels is not None]
+  largest = max((int(each.max(initial=-1)) for each in given), default=-1)
   if classes is not None and largest >= len(classes):
     raise ValueError(
       f"{path}: label {largest}, where there are {len(classes)} classes"
     )
   found = {}
   for name, part in known["parts"].items():
-    source = open_source(known["source"], part.split, policy)
+    try:
+      source = open_source(known["source"], part.split, policy)
+    except ValueError as error:
+      raise ValueError(f"{path}: {error}") from None
     count = source.num_classes
     if classes is not None:
       count, names = len(classes), tuple(classes)

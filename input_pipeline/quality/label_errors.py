@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import source_subset
+from input_pipeline.bad_records import Policy, first_readable, surviving
 from input_pipeline.quality import label_models
 from input_pipeline.quality.finding import Finding
 from input_pipeline.reporting import page
@@ -21,16 +22,19 @@ from input_pipeline.source import Source, open_source
 
 _CHECK = "label_errors"
 _MOST_CLASSES = 1000
+_READ = 1024  # examples at once
 _MOST_DRAWN = 30  # classes of a heatmap
 
 
 class Labels(NamedTuple):
-  """The labels of a source.
+  """The labels of the examples of a source that can be read.
 
+  indices: int64 [N], where in the split the examples are.
   given: int32 [N].
   names: of the classes, in the order of the labels.
   """
 
+  indices: np.ndarray
   given: np.ndarray
   names: tuple[str, ...]
 
@@ -105,12 +109,13 @@ def label_errors(
 
   if repeats < 1:
     raise ValueError(f"repeats={repeats} is not at least 1")
-  source = open_source(uri, split)
+  source = open_source(uri, split, Policy(skip=True))
   labels = read_labels(source, label, uri)
   os.makedirs(output, exist_ok=True)
   with tempfile.TemporaryDirectory(dir=output, prefix="training_") as folder:
     read = label_models.reading(
       source,
+      labels.indices,
       uri=uri,
       split=split,
       label=label,
@@ -124,10 +129,11 @@ def label_errors(
       out_of_fold(
         source=read.source,
         split=read.split,
-        labels=labels.given,
+        labels=labels.given[read.places],
         num_classes=len(labels.names),
         config=read.config,
         workdir=folder,
+        indices=read.indices,
         folds=folds,
         seed=seed + repeat,
         say=lambda line: say(f"{_CHECK}: {line}"),
@@ -135,23 +141,24 @@ def label_errors(
       for repeat in range(repeats)
     ]
   probabilities = np.mean(tables, axis=0)
-  np.save(
-    os.path.join(output, "probabilities.npy"), probabilities.astype(np.float32)
+  known = np.isfinite(probabilities[:, 0])  # What does not decode is NaN.
+  probabilities, places = probabilities[known], read.places[known]
+  labels = labels._replace(
+    indices=labels.indices[places], given=labels.given[places]
   )
+  path = os.path.join(output, "probabilities.npy")
+  np.save(path, probabilities.astype(np.float32))
   errors = find_errors(labels.given, probabilities)
   write_errors(os.path.join(output, "label_errors.csv"), source, labels, errors)
-  write_clean(os.path.join(output, "clean.json"), uri, split, errors)
-  return [
-    _finding(
-      source,
-      labels,
-      errors,
-      probabilities,
-      read,
-      (warn_share, fail_share),
-      shown,
-    )
-  ]
+  believed = labels.indices[~errors.wrong]
+  write_clean(os.path.join(output, "clean.json"), uri, split, believed)
+  share = 1 - float(np.trace(errors.joint))
+  verdict = "ok" if share <= warn_share else "warn"
+  verdict = "fail" if share > fail_share else verdict
+  line, figures = _told(labels, errors, probabilities, read.config, source)
+  parts = [page.Text(f"{line}."), *_noise_parts(labels, errors)]
+  parts += _suspects(source, labels, errors, read.kind, shown)
+  return [Finding(_CHECK, verdict, line, figures, parts)]
 
 
 def _cleanlab():
@@ -174,13 +181,19 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
     ValueError: there is no such field, a label is missing, or they are no
       classes.
   """
-  sample = source.read(np.zeros(1, np.int64))
+  sample = first_readable(source, Policy(skip=True))
   if label not in sample:
     raise ValueError(
       f"{uri}: no field {label!r}; there are: {', '.join(sorted(sample))}"
     )
-  chunks = [rows[label] for rows in label_models.rows(source, [label])]
-  values = np.concatenate(chunks)
+  values, indices = [], []
+  for start in range(0, source.length, _READ):
+    asked = np.arange(start, min(start + _READ, source.length))
+    rows, found, _ = surviving(source.read, asked)
+    if len(found):
+      values.append(rows[label])
+      indices.append(asked[found])
+  values, indices = np.concatenate(values), np.concatenate(indices)
   if values.ndim != 1 or values.dtype.kind not in "biuO":
     raise ValueError(
       f"{uri}: {label!r} is {values.dtype} of shape {values.shape[1:]}, and"
@@ -189,7 +202,8 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
   if values.dtype == object:
     for i, value in enumerate(values):
       if not isinstance(value, (str, int)) or value == "":
-        raise ValueError(f"{source.name(i)}: {label}={value!r} is no label")
+        name = source.name(int(indices[i]))
+        raise ValueError(f"{name}: {label}={value!r} is no label")
     values = np.array([str(value) for value in values])
   whole = values.dtype.kind in "iu" and label == "label"
   if whole and source.num_classes and values.min() >= 0:
@@ -199,12 +213,12 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
     found, given = np.unique(values, return_inverse=True)
     names = [str(name) for name in found]
   present = len(np.unique(given))
-  if not 2 <= present or len(names) > min(_MOST_CLASSES, len(given)):
+  if not present >= 2 or len(names) > min(_MOST_CLASSES, len(given)):
     raise ValueError(
       f"{uri}: {label!r} has {present} values in {len(given)} examples, and"
       f" labels are of 2 to {_MOST_CLASSES} classes"
     )
-  return Labels(given.astype(np.int32), tuple(names))
+  return Labels(indices, given.astype(np.int32), tuple(names))
 
 
 def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
@@ -259,8 +273,8 @@ def write_errors(
     for i in ranking(errors):
       writer.writerow(
         [
-          i,
-          source.name(int(i)),
+          labels.indices[i],
+          source.name(int(labels.indices[i])),
           labels.names[labels.given[i]],
           labels.names[errors.suggested[i]],
           f"{errors.quality[i]:.6f}",
@@ -274,13 +288,12 @@ def ranking(errors: Errors) -> np.ndarray:
   return np.lexsort((errors.quality, ~errors.wrong))
 
 
-def write_clean(path: str, uri: str, split: str, errors: Errors) -> None:
+def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
   """clean.json: a `subset:` whose split "train" is what is believed.
 
   A source's own validation and test splits go with its "train", unchanged.
   """
-  kept = np.flatnonzero(~errors.wrong)
-  parts = {"train": source_subset.Part(split, kept)}
+  parts = {"train": source_subset.Part(split, believed)}
   if all(each.strip().startswith("train") for each in split.split("+")):
     for name in ("validation", "test"):
       try:
@@ -292,31 +305,27 @@ def write_clean(path: str, uri: str, split: str, errors: Errors) -> None:
   source_subset.write(path, uri, parts)
 
 
-def _finding(
-  source, labels, errors, probabilities, read, limits, shown
-) -> Finding:
+def _told(labels, errors, probabilities, config, source):
+  """(line, figures) of what was found."""
   rows, wrong = len(labels.given), int(errors.wrong.sum())
   share = 1 - float(np.trace(errors.joint))
-  accuracy = float((probabilities.argmax(1) == labels.given).mean())
-  verdict = "ok" if share <= limits[0] else "warn"
-  verdict = "fail" if share > limits[1] else verdict
+  agreement = float((probabilities.argmax(1) == labels.given).mean())
   line = (
     f"{wrong:,} of {rows:,} labels are probably wrong"
-    f" (estimated share {share:.1%}; {read.config['model']['name']} agrees with"
-    f" {accuracy:.1%} of the labels it has not seen)"
+    f" (estimated share {share:.1%}; {config['model']['name']} agrees with"
+    f" {agreement:.1%} of the labels that it has not seen)"
   )
   figures = {
     "examples": rows,
+    "left_out": source.length - rows,
     "suspects": wrong,
     "estimated_share": share,
-    "agreement": accuracy,
+    "agreement": agreement,
     "classes": list(labels.names),
     "noise_matrix": errors.noise.round(6).tolist(),
     "joint": errors.joint.round(8).tolist(),
   }
-  parts = [page.Text(line + "."), *_noise_parts(labels, errors)]
-  parts += _suspects(source, labels, errors, read.kind, shown)
-  return Finding(_CHECK, verdict, line, figures, parts)
+  return line, figures
 
 
 def _noise_parts(labels: Labels, errors: Errors) -> list:
@@ -368,15 +377,15 @@ def _suspects(source, labels, errors, kind: str, shown: int) -> list:
     for i in worst
   ]
   title = f"The {len(worst)} most suspect labels"
-  examples = source.read(np.array(worst))
+  places = labels.indices[worst]
+  examples = source.read(places)
   if kind == "image":
     from input_pipeline.reporting import plots
 
     images = [label_models.picture(image) for image in examples["image"]]
     return [page.Figure(plots.image_grid(images, told), title)]
   items = []
-  for row, (i, line) in enumerate(zip(worst, told, strict=True)):
-    fields = {k: v[row] for k, v in examples.items()}
-    text = "\n".join(f"{k}: {v}" for k, v in fields.items())
-    items.append(f"{source.name(int(i))}: {line}\n{text}".replace("\n", "\n"))
+  for row, (place, line) in enumerate(zip(places, told, strict=True)):
+    text = "\n".join(f"{k}: {v[row]}" for k, v in examples.items())
+    items.append(f"{source.name(int(place))}\n{line}\n\n{text}")
   return [page.Examples(title, items)]

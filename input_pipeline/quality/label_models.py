@@ -1,8 +1,9 @@
 """Which of our models judges the labels of a source, and what it reads.
 
-Images go to a small convolutional network as they are. Texts become hashed
-counts of n-grams, and rows of a table become numbers, once, in files beside
-the report; both go to a multilayer perceptron.
+Images become responses to patches, texts hashed counts of n-grams, and rows of
+a table numbers, once, without a look at the labels; a linear classifier or a
+multilayer perceptron reads them. Images may go to a convolutional network as
+they are, which takes many times as long.
 """
 
 import itertools
@@ -12,12 +13,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.quality import patches
 from input_pipeline.source import Source
 
 _READ = 1024  # examples at once
 _TEXT_FEATURES = 2**13
 _MOST_CATEGORIES = 50  # of a column; the rarer ones are one
-_MODELS = {"image": ("conv", "resnet"), "x": ("linear", "mlp")}
+_FILTERS = 384
+# kind -> models, the default first.
+_MODELS = {
+  "image": ("patches", "conv", "resnet"),
+  "raw": ("conv", "resnet"),
+  "text": ("linear", "mlp"),
+  "table": ("mlp", "linear"),
+}
+# Before there is anything to judge by, a model must have been trained a while.
+_LEAST_STEPS = 200
+_EPOCHS = {"patches": 30, "conv": 10, "resnet": 10, "linear": 30, "mlp": 30}
 
 
 class Reading(NamedTuple):
@@ -26,17 +38,22 @@ class Reading(NamedTuple):
   kind: "image", "text" or "table".
   source: URI.
   split: of it.
+  indices: int64 [n], the examples of the split.
+  places: int64 [n], which of the examples asked for these are.
   config: of a run; see out_of_fold.
   """
 
   kind: str
   source: str
   split: str
+  indices: np.ndarray
+  places: np.ndarray
   config: dict[str, Any]
 
 
 def reading(
   source: Source,
+  indices: np.ndarray,
   *,
   uri: str,
   split: str,
@@ -51,52 +68,72 @@ def reading(
 
   Args:
     source: opened.
+    indices: int64 [N], the examples that can be read.
     uri: of it.
     split: of it.
     label: the field that is the label.
     folder: where features are written, unless the examples are images.
-    model: "conv" or "resnet" for images, "linear" or "mlp" for the others;
-      by default "conv" and "mlp".
-    epochs: by default 10, or 30 where the examples are no images.
+    model: "patches" (linear), "conv" or "resnet" for images, "linear" or "mlp"
+      for texts and tables; by default "patches", "linear" for texts and "mlp"
+      for tables.
+    epochs: of a training, by default 30, or 10 of a convolutional network.
     text_key: the field that is a text.
     image_size: to which images are resized.
 
   Raises:
     ValueError: the source has nothing to tell labels by, or no such model.
   """
-  sample = source.read(np.zeros(1, np.int64))
-  image = sample.get("image")
-  kind = "image" if image is not None else "x"
-  model = model or _MODELS[kind][0 if image is not None else 1]
+  kind, model = _kind(source.read(indices[:1]), model, text_key, label, uri)
+  every = np.arange(len(indices))
+  if kind in ("image", "raw") and model != "patches":
+    image = source.read(indices[:1])["image"]
+    config = image_config(model, image_size, _channels(image))
+    if kind == "raw":  # Ready for a model as it is.
+      config["data"]["ops"] = config["evals"]["held_out"]["ops"] = ""
+      del config["evals"]["mirrored"]
+    found = Reading("image", uri, split, indices, every, config)
+  else:
+    if kind == "image":
+      known = patches.write_patches(
+        source=uri,
+        split=split,
+        indices=indices,
+        ops=f"decode(3)|resize({image_size})",
+        filters=_FILTERS,
+        folder=folder,
+      )
+      every = np.flatnonzero(known)
+    elif kind == "text":
+      _write_text(source, indices, text_key, folder)
+    else:
+      columns = sorted(set(source.read(indices[:1])) - {label})
+      _write_table(source, indices, columns, folder)
+    config = vector_config(model)
+    found = Reading(kind, f"npy:{folder}", "all", every, every, config)
+  rows = len(every)
+  epochs = epochs or _EPOCHS[model]
+  batch_size = _batch_size(rows)
+  found.config["batch_size"] = batch_size
+  steps = max(_LEAST_STEPS, epochs * rows // batch_size)
+  found.config["total_steps"] = steps
+  return found
+
+
+def _kind(sample, model, text_key, label, uri) -> tuple[str, str]:
+  """What kind of examples these are, and the model for them."""
+  if "image" in sample:
+    kind = "raw" if sample["image"].dtype.kind == "f" else "image"
+  else:
+    text = text_key in sample and isinstance(sample[text_key][0], str)
+    kind = "text" if text else "table"
+  if set(sample) <= {label}:
+    raise ValueError(f"{uri}: has no field beside {label!r} to judge it by")
+  model = model or _MODELS[kind][0]
   if model not in _MODELS[kind]:
     raise ValueError(
       f"model {model!r}; valid for this source: {', '.join(_MODELS[kind])}"
     )
-  if image is not None:
-    raw = image.dtype.kind == "f"
-    config = image_config(model, image_size, 3 if raw else _channels(image))
-    if raw:  # Ready for a model as it is.
-      config["data"]["ops"] = config["evals"]["held_out"]["ops"] = ""
-      del config["evals"]["mirrored"]
-    found = Reading("image", uri, split, config)
-  else:
-    is_text = text_key in sample and isinstance(sample[text_key][0], str)
-    kind = "text" if is_text else "table"
-    columns = [text_key] if is_text else sorted(set(sample) - {label})
-    if not columns:
-      raise ValueError(f"{uri}: has no field beside {label!r} to judge it by")
-    if is_text:
-      _write_text(source, text_key, folder)
-    else:
-      _write_table(source, columns, folder)
-    config = vector_config(model, 1e-3)
-    found = Reading(kind, f"npy:{folder}", "all", config)
-  rows = source.length
-  epochs = epochs or (10 if kind == "image" else 30)
-  batch_size = _batch_size(rows)
-  found.config["batch_size"] = batch_size
-  found.config["total_steps"] = max(1, epochs * rows // batch_size)
-  return found
+  return kind, model
 
 
 def image_config(model: str, image_size: int, channels: int) -> dict[str, Any]:
@@ -116,7 +153,7 @@ def image_config(model: str, image_size: int, channels: int) -> dict[str, Any]:
     optimizer=dict(
       name="adamw", lr=2e-3, schedule="one_cycle", weight_decay=0.05
     ),
-    data=dict(ops=f"{ready}|{crop}|flip|scale(-1, 1)"),
+    data=dict(ops=f"{ready}|{crop}|flip|scale(-1, 1)", on_bad_record="skip"),
     evals=dict(
       held_out=dict(ops=f"{ready}|scale(-1, 1)"),
       mirrored=dict(ops=f"{ready}|flip(1.0)|scale(-1, 1)"),
@@ -124,14 +161,14 @@ def image_config(model: str, image_size: int, channels: int) -> dict[str, Any]:
   )
 
 
-def vector_config(model: str, weight_decay: float) -> dict[str, Any]:
-  """Logistic regression or a perceptron on the field "x"."""
+def vector_config(model: str) -> dict[str, Any]:
+  """Logistic regression, or a perceptron, on the field "x"."""
   return dict(
     task=dict(name="image_classification", inkey="x"),
-    model=dict(name="mlp", hidden=() if model == "linear" else (64,)),
+    model=dict(name="mlp", hidden=(64,) if model == "mlp" else ()),
     learner=dict(name="supervised", ema=0.95),
     optimizer=dict(
-      name="adamw", lr=2e-3, schedule="one_cycle", weight_decay=weight_decay
+      name="adamw", lr=2e-3, schedule="one_cycle", weight_decay=1e-3
     ),
     data={},
     evals=dict(held_out={}),
@@ -139,11 +176,9 @@ def vector_config(model: str, weight_decay: float) -> dict[str, Any]:
 
 
 def rows(
-  source: Source, fields: list[str], indices: np.ndarray | None = None
+  source: Source, fields: list[str], indices: np.ndarray
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Some fields of the examples, in order, a bounded number at a time."""
-  if indices is None:
-    indices = np.arange(source.length)
+  """Some fields of some examples, in order, a bounded number at a time."""
   for start in range(0, len(indices), _READ):
     found = source.read(indices[start : start + _READ])
     yield {field: found[field] for field in fields}
@@ -174,13 +209,15 @@ def _channels(image: np.ndarray) -> int:
   return 3 if image.dtype == object else image.shape[-1]
 
 
-def _write_text(source: Source, text_key: str, folder: str) -> None:
+def _write_text(
+  source: Source, indices: np.ndarray, text_key: str, folder: str
+) -> None:
   """x.npy: counts of hashed n-grams, weighted and normalized; float16.
 
   N-grams of words, one or two, and of the characters within a word, two to
   four: the latter are what tells Chinese texts apart, which have no spaces.
   """
-  from scipy.sparse import hstack
+  from scipy.sparse import hstack, vstack
   from sklearn.feature_extraction.text import (
     HashingVectorizer,
     TfidfTransformer,
@@ -193,29 +230,29 @@ def _write_text(source: Source, text_key: str, folder: str) -> None:
     analyzer="char_wb", ngram_range=(1, 4), **shared
   )
 
-  def counted():
-    for found in rows(source, [text_key]):
-      texts = [str(text) for text in found[text_key]]
-      yield hstack([words.transform(texts), characters.transform(texts)])
-
-  weights = TfidfTransformer(sublinear_tf=True)
-  everything = list(counted())
-  from scipy.sparse import vstack
-
-  weights.fit(vstack(everything))
-  x = _create(folder, source.length, _TEXT_FEATURES, np.float16)
+  counts = []
+  for found in rows(source, [text_key], indices):
+    texts = [str(text) for text in found[text_key]]
+    both = [words.transform(texts), characters.transform(texts)]
+    counts.append(hstack(both, "csr", np.float32))
+  weights = TfidfTransformer().fit(vstack(counts))
+  x = _create(folder, len(indices), _TEXT_FEATURES, np.float16)
   start = 0
-  for part in everything:
+  for part in counts:
+    # A text has length 1: times 8, its features are about as large as those
+    # of a table.
     x[start : start + part.shape[0]] = weights.transform(part).toarray() * 8
     start += part.shape[0]
   x.flush()
 
 
-def _write_table(source: Source, columns: list[str], folder: str) -> None:
+def _write_table(
+  source: Source, indices: np.ndarray, columns: list[str], folder: str
+) -> None:
   """x.npy: each column as numbers, standardized, or as one of categories."""
   parts = []
   for column in columns:
-    chunks = rows(source, [column])
+    chunks = rows(source, [column], indices)
     values = list(itertools.chain.from_iterable(c[column] for c in chunks))
     array = np.array(values) if _numbers(values) else None
     if array is not None and array.dtype.kind in "biuf":
@@ -223,7 +260,7 @@ def _write_table(source: Source, columns: list[str], folder: str) -> None:
     else:
       parts.append(_one_of(values))
   width = sum(part.shape[1] for part in parts)
-  x = _create(folder, source.length, width, np.float32)
+  x = _create(folder, len(indices), width, np.float32)
   np.concatenate(parts, 1, out=x)
   x.flush()
 

@@ -46,11 +46,14 @@ def out_of_fold(
   num_classes: int,
   config: Mapping[str, Any],
   workdir: str,
+  indices: np.ndarray | None = None,
   folds: int = 5,
   seed: int = 0,
   say: Callable[[str], None] = print,
 ) -> np.ndarray:
   """Stratified cross-validation: float64 [N, num_classes], rows sum to 1.
+
+  A row is NaN where the example is a bad record that the config skips.
 
   Each fold's model is trained by train.loop from scratch on the other folds.
   Where config.evals has several entries, or one that runs several times, a
@@ -64,6 +67,7 @@ def out_of_fold(
     config: of a run, as in configs/; its source, splits and seed are given
       here, and each of its evals is of `probabilities`, with `ops` as needed.
     workdir: where the runs are kept while they go on; removed at the end.
+    indices: int [N], the examples of the split; all of them if None.
     folds: K.
     seed: of the folds and of each training.
     say: (line) -> None; tells how far it is.
@@ -72,6 +76,8 @@ def out_of_fold(
     ValueError: the config or the data is wrong; one line that tells how.
   """
   labels = np.asarray(labels, np.int32)
+  if indices is None:
+    indices = np.arange(len(labels))
   fold_N = assign_folds(labels, folds, seed)
   table_NC = np.zeros((len(labels), num_classes))
   for fold in range(folds):
@@ -81,9 +87,11 @@ def out_of_fold(
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "examples.json")
     parts = {
-      "train": source_subset.Part(split, seen, labels[seen]),
+      "train": source_subset.Part(split, indices[seen], labels[seen]),
       # The labels of those held out are of no use to anyone.
-      "test": source_subset.Part(split, held_out, np.zeros_like(held_out)),
+      "test": source_subset.Part(
+        split, indices[held_out], np.zeros_like(held_out)
+      ),
     }
     names = tuple(str(c) for c in range(num_classes))
     source_subset.write(path, source, parts, names)
@@ -91,13 +99,19 @@ def out_of_fold(
     table_NC[held_out] = _trained(run, os.path.join(folder, "run"))
     shutil.rmtree(folder)
     say(f"fold {fold + 1} of {folds}: {len(held_out)} examples predicted")
-  return table_NC / table_NC.sum(1, keepdims=True)
+  total_N1 = table_NC.sum(1, keepdims=True)
+  return table_NC / np.where(total_N1 > 0, total_N1, np.nan)
 
 
 def _settings(config: Mapping, source: str, seed: int) -> dict[str, Any]:
   """The config of one fold's run."""
+  import jax
+
   run = copy.deepcopy(dict(config))
   run["seed"] = seed
+  # A batch is divided over the devices, and each has as many rows.
+  devices = jax.device_count()
+  run["batch_size"] = -(-run["batch_size"] // devices) * devices
   run["data"] = {**run["data"], "source": source, "split": "train"}
   run["evals"] = {
     key: {**given, "name": "probabilities", "split": "test"}

@@ -65,7 +65,11 @@ def import_tensorflow():
 
 def _registry() -> dict[str, _Op]:
   import_tensorflow()
-  from input_pipeline import ops_image, ops_randaugment  # noqa: F401
+  from input_pipeline import (  # noqa: F401
+    ops_image,
+    ops_randaugment,
+    ops_tabular,
+  )
 
   return _OPS
 

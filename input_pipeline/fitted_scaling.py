@@ -1,4 +1,4 @@
-"""A scaling that is learned from the whole corpus: the stages z_score, min_max.
+"""A scaling that is learned from the train split: the stages z_score, min_max.
 
 The sums of each shard are exact, as whole numbers of 2**-1074, the least that
 a float can be: so adding them up in any order, cut in any way, gives the same
@@ -91,7 +91,11 @@ def _summarize(
   documents: Iterable[Document],
 ) -> list[bytes]:
   found: dict[str, list] = {}
+  rows = 0
   for document in documents:
+    if (document.fields.get("split") or "train") != "train":
+      continue  # What is held out must not decide how it is scaled.
+    rows += 1
     for name in document.fields if chosen is None else chosen:
       value = document.fields.get(name)
       if (chosen is None and name == label) or scaling.is_missing(value):
@@ -109,37 +113,40 @@ def _summarize(
       sums[3] += top * top << 2 * shift
       sums[4] = min(sums[4], value)
       sums[5] = max(sums[5], value)
-  return [_packed({name: _Sums(*sums) for name, sums in found.items()})]
+  sums = {name: _Sums(*values) for name, values in found.items()}
+  return [_packed(sums, rows)]
 
 
-def _packed(found: Mapping[str, _Sums]) -> bytes:
+def _packed(found: Mapping[str, _Sums], rows: int) -> bytes:
   """As JSON; sums as hexadecimals, which convert in linear time."""
-  return json.dumps(
-    {
-      name: [s.count, s.others, hex(s.total), hex(s.squares), s.min, s.max]
-      for name, s in sorted(found.items())
-    }
-  ).encode()
+  columns = {
+    name: [s.count, s.others, hex(s.total), hex(s.squares), s.min, s.max]
+    for name, s in sorted(found.items())
+  }
+  return json.dumps([rows, columns]).encode()
 
 
-def _unpacked(content: bytes) -> dict[str, _Sums]:
+def _unpacked(content: bytes) -> tuple[dict[str, _Sums], int]:
+  """(the sums of each column, how many rows there were)."""
+  rows, columns = json.loads(content)
   return {
     name: _Sums(count, others, int(total, 16), int(squares, 16), low, high)
-    for name, (count, others, total, squares, low, high) in json.loads(
-      content
-    ).items()
-  }
+    for name, (count, others, total, squares, low, high) in columns.items()
+  }, rows
 
 
 def _combine(partition: int, shards: list[bytes]) -> bytes:
   """The sums of all shards."""
   found: dict[str, _Sums] = {}
+  rows = 0
   for shard in shards:
-    for name, b in _unpacked(shard).items():
+    columns, count = _unpacked(shard)
+    rows += count
+    for name, b in columns.items():
       a = found.get(name, _NONE)
       sums = [x + y for x, y in zip(a[:4], b[:4], strict=True)]
       found[name] = _Sums(*sums, min(a.min, b.min), max(a.max, b.max))
-  return _packed(found)
+  return _packed(found, rows)
 
 
 def _conclude(
@@ -149,7 +156,7 @@ def _conclude(
   documents: list[int],
 ) -> Conclusion:
   (content,) = partitions
-  found, rows = _unpacked(content), sum(documents)
+  found, rows = _unpacked(content)
   if chosen is None:
     names = [n for n, s in found.items() if s.count and not s.others]
     if rows and not names:

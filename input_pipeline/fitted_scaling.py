@@ -19,6 +19,7 @@ from input_pipeline.preparation.document import (
   Global,
   Result,
   Stage,
+  split_of,
 )
 from input_pipeline.scaling import Column, Scaling, Terms
 
@@ -93,7 +94,7 @@ def _summarize(
   found: dict[str, list] = {}
   rows = 0
   for document in documents:
-    if (document.fields.get("split") or "train") != "train":
+    if split_of(document) != "train":
       continue  # What is held out must not decide how it is scaled.
     rows += 1
     for name in document.fields if chosen is None else chosen:

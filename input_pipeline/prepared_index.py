@@ -1,6 +1,6 @@
 """The output folder of input_pipeline.prepare, as its index.json tells it.
 
-DIR/index.json is {"format": 1, "text_key": "text", "splits": {"train":
+DIR/index.json is {"format": 1, "text_key": "text" or null, "splits": {"train":
 {"documents": N, "records": [FILE, ...], "tokens": [FILE, ...]}, ...},
 "tokenizer": null or {"spec": STRING, "file": FILE or null, "sha256": HEX}}.
 Beside a file of tokens, X.uint16, lies X.ends: int64, where each of its
@@ -52,7 +52,7 @@ class Index(NamedTuple):
   """What index.json says; every file lies in its folder."""
 
   path: str
-  text_key: str
+  text_key: str | None  # None for the rows of a table
   splits: dict[str, Split]
   tokenizer: Kept | None
 
@@ -92,7 +92,8 @@ def _parsed(path: str, found: dict[str, Any]) -> Index:
     raise ValueError(
       f"{path}: format {found['format']!r}, and this version reads format 1"
     )
-  if not isinstance(found["text_key"], str) or not found["splits"]:
+  text_key = found["text_key"]
+  if not isinstance(text_key, str | None) or not found["splits"]:
     raise ValueError(f"{path}: damaged: no text_key, or no splits")
   splits = {k: _split(path, k, v) for k, v in found["splits"].items()}
   kept = found["tokenizer"]
@@ -102,7 +103,7 @@ def _parsed(path: str, found: dict[str, Any]) -> Index:
     file = kept["file"]
     where = None if file is None else _inside(path, file)
     kept = Kept(kept["spec"], where, kept["sha256"])
-  return Index(path, found["text_key"], splits, kept)
+  return Index(path, text_key, splits, kept)
 
 
 def _split(path: str, name: str, found: dict[str, Any]) -> Split:

@@ -44,7 +44,8 @@ def _split(
   def records() -> Source:
     if not full:
       raise ValueError(f"{where}: its files of records are empty")
-    found = source_jsonl.of_files(full, policy, ("id", index.text_key))
+    needed = ("id", index.text_key) if index.text_key else ("id",)
+    found = source_jsonl.of_files(full, policy, needed)
     if found.length != split.documents:
       raise ValueError(
         f"{where} has {found.length:,} records, where the index says "

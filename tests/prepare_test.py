@@ -144,7 +144,9 @@ def test_files_are_cut_at_the_stated_size_and_tokens_go_with_them(tmp_path):
       texts = [json.loads(line)["text"] for line in lines]
       seen += len(texts)
       # The byte tokenizer has no id of its own between documents' bytes.
-      ends = memoryview((tmp_path / "out" / f"{tokens}.ends").read_bytes())
+      ends = memoryview(
+        (tmp_path / "out" / f"{tokens.partition('.')[0]}.ends").read_bytes()
+      )
       ends = ends.cast("q").tolist()
       assert len(ends) == len(texts)
       stored = (tmp_path / "out" / tokens).read_bytes()

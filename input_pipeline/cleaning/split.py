@@ -24,8 +24,8 @@ def split(
   Args:
     fractions: {split: its share of the values}; dict(validation=0.01,
       test=0.01) if not given.
-    by: "text", "id", "record" (the text and all fields), a field's name, or "host:FIELD": the host of the URL in
-      that field.
+    by: "text", "id", "record" (text and all fields), a field's
+      name, or "host:FIELD": the host of the URL in that field.
     salt: another salt, another split.
     rest: the name of the split of all others.
 

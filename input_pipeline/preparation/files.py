@@ -85,8 +85,16 @@ def names(folder: str) -> list[str]:
 def sweep(folder: str) -> None:
   """Removes what a killed process had not written to its end."""
   for name in names(folder):
-    if name.endswith(_PARTIAL) and not _remote(folder):
-      os.remove(f"{folder}/{name}")
+    if name.endswith(_PARTIAL):
+      remove(f"{folder}/{name}")
+
+
+def remove(path: str) -> None:
+  """Removes a file."""
+  if _remote(path):
+    _systems().delete([path])
+  else:
+    os.remove(path)
 
 
 def remove_folder(folder: str) -> None:

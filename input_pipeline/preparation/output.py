@@ -6,16 +6,19 @@ reads it.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from input_pipeline.preparation import files, shard_work, store
-from input_pipeline.preparation.document import Document
+from input_pipeline.preparation.document import Document, split_of
 from input_pipeline.preparation.plan import Plan
 
 FORMAT = 1
+# The files of records and tokens, and what a tokenizer leaves.
+_OURS = re.compile(r"[\w-]+-\d{5,}-of-\d{5,}\..*|tokenizer\..*")
 INDEX = "index.json"
 
 
@@ -82,7 +85,7 @@ def documents(plan: Plan, file: File) -> Iterator[store.Stored]:
   for shard in range(first, end + 1):
     place = 0
     for stored in store.read(shard_work.path(plan, last, shard, "documents")):
-      if str(stored.document.fields.get("split") or "train") != file.split:
+      if split_of(stored.document) != file.split:
         continue
       after = shard > first or place >= start
       if after and (shard < end or place < stop):
@@ -128,7 +131,9 @@ def write_tokens(plan: Plan, file: File) -> None:
       end += len(content) // dtype.itemsize
       ends.append(end)
       _count(languages, stored.document, len(ids))
-  files.write(f"{name}.ends", np.array(ends, "<i8").tobytes())
+  files.write(
+    f"{plan.folder}/{file.stem}.ends", np.array(ends, "<i8").tobytes()
+  )
   counts = {"file": name.rsplit("/", 1)[-1], "tokens": end}
   counts |= {"languages": languages}
   files.write(counts_path(plan, file), store.to_json(counts))
@@ -165,6 +170,17 @@ def tokens_path(plan: Plan, file: File, dtype: np.dtype) -> str:
 def counts_path(plan: Plan, file: File) -> str:
   """Where it is said how many tokens a file has; it is written last."""
   return f"{plan.work}/tokens/{file.stem}.json"
+
+
+def remove(plan: Plan) -> None:
+  """Removes the output of a plan that differs in its output alone."""
+  for name in files.names(plan.folder):
+    if _OURS.fullmatch(name):
+      files.remove(f"{plan.folder}/{name}")
+  for name in files.names(plan.work):
+    if name in ("layout.json", "tokenizer.json"):
+      files.remove(f"{plan.work}/{name}")
+  files.remove_folder(f"{plan.work}/tokens")
 
 
 def has_tokenizer(plan: Plan) -> bool:

@@ -133,15 +133,29 @@ def _size(path: str) -> int:
   return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
-def identity(plan: Plan) -> str:
-  """A digest of all that decides the output: config and input."""
+class Identity(NamedTuple):
+  """What a run's results depend on, as digests.
+
+  passes: the input, and what is done to it: the work that takes long.
+  whole: that, and how the output is cut and tokenized.
+  """
+
+  passes: str
+  whole: str
+
+
+def identity(plan: Plan) -> Identity:
+  """The Identity of a run: the same config and input have the same one."""
+  data = {k: v for k, v in plan.config["data"].items() if k != "max_bad_share"}
   digest = hashlib.sha256()
-  digest.update(json.dumps([_FORMAT, plan.config, plan.documents]).encode())
+  digest.update(json.dumps([_FORMAT, data, plan.config["stages"]]).encode())
   for shard in plan.shards:
     for path in shard:
       digest.update(f"\0{os.path.basename(path)}\0{_size(path)}\0".encode())
       digest.update(_probe(path))
-  return digest.hexdigest()
+  passes = digest.hexdigest()
+  digest.update(json.dumps([plan.config, plan.documents]).encode())
+  return Identity(passes, digest.hexdigest())
 
 
 def _probe(path: str) -> bytes:
@@ -154,20 +168,25 @@ def _probe(path: str) -> bytes:
     return first + file.read(_PROBE)
 
 
-def _path(plan: Plan, identity: str) -> str:
-  return f"{plan.work}/plan-{identity[:16]}.json"
+def _name(identity: Identity) -> str:
+  return f"plan-{identity.passes[:16]}-{identity.whole[:16]}.json"
 
 
-def others(plan: Plan, identity: str) -> bool:
-  """Whether what lies in the folder is the work of another plan."""
-  found = [n for n in files.names(plan.work) if n.startswith("plan-")]
-  own = _path(plan, identity).rpartition("/")[2]
-  return any(n.endswith(".json") and n != own for n in found)
+def saved(plan: Plan) -> list[str]:
+  """The names of the plans whose work lies in the folder: one, or none."""
+  found = files.names(plan.work)
+  return [n for n in found if n.startswith("plan-") and n.endswith(".json")]
 
 
-def save(plan: Plan, identity: str) -> str:
+def is_of(name: str, identity: Identity) -> tuple[bool, bool]:
+  """Whether a name of `saved` has the passes of an identity, and all of it."""
+  own = _name(identity)
+  return name.split("-")[1] == own.split("-")[1], name == own
+
+
+def save(plan: Plan, identity: Identity) -> str:
   """Writes the plan where workers read it; returns the path."""
-  path = _path(plan, identity)
+  path = f"{plan.work}/{_name(identity)}"
   files.write(path, json.dumps(plan._asdict()).encode())
   return path
 

@@ -57,27 +57,34 @@ def prepare(
   found = report.collect(plan, cut)
   report.write(plan, found)
   files.sweep(plan.folder)
-  index = output.index(plan, cut, identity)
+  index = output.index(plan, cut, identity.whole)
   files.write(f"{plan.folder}/{output.INDEX}", store.to_json(index))
   files.remove_folder(plan.work)
   return found
 
 
-def _prepared(plan: plans.Plan, identity: str) -> bool:
+def _prepared(plan: plans.Plan, identity: plans.Identity) -> bool:
   """Whether it is all done; ValueError where the folder is another's."""
   index = f"{plan.folder}/{output.INDEX}"
   found = files.names(plan.folder)
   if output.INDEX in found:
-    if json.loads(files.read(index)).get("identity") == identity:
+    if json.loads(files.read(index)).get("identity") == identity.whole:
       files.remove_folder(plan.work)
       return True
-  elif "work" in found:
-    if not plans.others(plan, identity):
-      return False
-  elif not found:
-    return False
-  else:
+    _refuse(plan)
+  if found and "work" not in found:
     raise ValueError(f"{plan.folder} holds other files: give an empty folder")
+  for name in plans.saved(plan):
+    same_passes, same = plans.is_of(name, identity)
+    if not same_passes:
+      _refuse(plan)
+    if not same:  # The long work stays, what was made of it goes.
+      output.remove(plan)
+      files.remove(f"{plan.work}/{name}")
+  return False
+
+
+def _refuse(plan: plans.Plan) -> None:
   raise ValueError(
     f"{plan.folder} was prepared with another config or from other input: "
     "give another folder, or remove it"

@@ -16,6 +16,7 @@ from input_pipeline.preparation.document import (
   Counted,
   Document,
   Dropped,
+  split_of,
 )
 from input_pipeline.preparation.plan import Plan
 from input_pipeline.preparation.stages import Pass
@@ -147,7 +148,7 @@ def _counted(
       if not full:
         continue
       tally.add_profile(counted["out"], stored.document)
-      split = str(stored.document.fields.get("split") or "train")
+      split = split_of(stored.document)
       size = len(record_line(plan, stored.document))
       counted["sizes"].setdefault(split, []).append(size)
     counted["documents"] += 1

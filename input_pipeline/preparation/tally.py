@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from input_pipeline.preparation.document import Document
+from input_pipeline.preparation.document import Document, split_of
 
 # Of each kind: a rule's drops, a stage's changes, bad records.
 _SAMPLES = 3
@@ -61,7 +61,7 @@ def add_profile(tally: Tally, document: Document) -> None:
   fields = document.fields
   _count(tally["lengths"], str(size.bit_length()))
   _count_two(tally["languages"], str(fields.get("lang") or UNKNOWN), size)
-  _count_two(tally["splits"], str(fields.get("split") or "train"), size)
+  _count_two(tally["splits"], split_of(document), size)
   _count_two(tally["sources"], document.id.rsplit("#", 1)[0], size)
   if domain := domain_of(fields):
     _count_two(tally["domains"], domain, size)

@@ -11,6 +11,8 @@ import re
 from typing import NamedTuple
 
 from input_pipeline.cleaning.words import (
+  above,
+  below,
   check_languages,
   duplicate_characters,
   ngrams,
@@ -173,33 +175,25 @@ def _is_boilerplate(line: str) -> bool:
   return len(line) <= _BOILERPLATE_LENGTH and bool(_BOILERPLATE.search(line))
 
 
-def _below(value: float, least: float | None, whole: float) -> bool:
-  return least is not None and value < least * whole
-
-
-def _above(value: float, most: float | None, whole: float) -> bool:
-  return most is not None and value > most * whole
-
-
 def _broken_by_characters(s: _Settings, text: str) -> str | None:
   """The rule on the characters that is broken; `text` has no white space."""
   count = len(text)
-  if _below(count, s.min_characters, 1):
+  if below(count, s.min_characters, 1):
     return "too_few_characters"
-  if _above(count, s.max_characters, 1):
+  if above(count, s.max_characters, 1):
     return "too_many_characters"
-  if _below(len(_HAN.findall(text)), s.min_han, count):
+  if below(len(_HAN.findall(text)), s.min_han, count):
     return "few_han"
   marks = len(_MARK.findall(text))
-  if _below(marks, s.min_marks, count):
+  if below(marks, s.min_marks, count):
     return "few_marks"
-  if _above(marks, s.max_marks, count):
+  if above(marks, s.max_marks, count):
     return "many_marks"
   symbols = len(_SYMBOL.findall(_MARK.sub("", text)))
-  if _above(symbols, s.max_symbols, count):
+  if above(symbols, s.max_symbols, count):
     return "symbols"
   found = len(s.stop_characters.intersection(text))
-  if _below(found, s.min_stop_characters, 1):
+  if below(found, s.min_stop_characters, 1):
     return "few_stop_characters"
   return None
 
@@ -208,23 +202,23 @@ def _broken_by_lines(s: _Settings, lines: list[str]) -> str | None:
   """The rule on the lines that is broken; they are stripped, none is empty."""
   count = len(lines)
   bullets = sum(line.startswith(tuple("•·●■◆★-*")) for line in lines)
-  if _above(bullets, s.max_bullet_lines, count):
+  if above(bullets, s.max_bullet_lines, count):
     return "bullets"
   if count >= _FEW_LINES:
     ellipses = sum(line.endswith(("…", "...")) for line in lines)
-    if _above(ellipses, s.max_ellipsis_lines, count):
+    if above(ellipses, s.max_ellipsis_lines, count):
       return "ellipsis_lines"
     ended = sum(line.endswith(_LINE_ENDS) for line in lines)
-    if _below(ended, s.min_lines_with_mark, count):
+    if below(ended, s.min_lines_with_mark, count):
       return "few_lines_with_mark"
   short = sum(len(line) <= s.short_line for line in lines)
-  if _above(short, s.max_short_lines, count):
+  if above(short, s.max_short_lines, count):
     return "short_lines"
   again, characters = repeated(lines)
-  if _above(again, s.max_duplicate_lines, count):
+  if above(again, s.max_duplicate_lines, count):
     return "duplicate_lines"
   whole = sum(map(len, lines))
-  if _above(characters, s.max_duplicate_line_characters, whole):
+  if above(characters, s.max_duplicate_line_characters, whole):
     return "duplicate_line_characters"
   return None
 
@@ -233,13 +227,13 @@ def _broken_by_ngrams(s: _Settings, text: str) -> str | None:
   """The rule of repetition that is broken; `text` has no white space."""
   for n, most in s.top_ngrams:
     characters = top_characters(ngrams(text, n))
-    if characters > n and characters > most * len(text):
+    if characters > n and above(characters, most, len(text)):
       return f"top_{n}_gram"
   for n, most in s.duplicate_ngrams:
     characters = duplicate_characters(ngrams(text, n), n)
     if characters < 0:
       break
-    if characters > most * len(text):
+    if above(characters, most, len(text)):
       return f"duplicate_{n}_gram"
   return None
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from input_pipeline.cleaning.words import (
   TERMINAL_MARKS,
+  above,
+  below,
   check_languages,
   passes_over,
   repeated,
@@ -65,21 +67,17 @@ def _broken(s: _Settings, text: str) -> str | None:
   lines = [line for line in text.split("\n") if line and not line.isspace()]
   if not lines:
     return "empty"
-  if s.min_lines_with_mark is not None:
-    ended = sum(line.endswith(TERMINAL_MARKS) for line in lines)
-    if ended / len(lines) < s.min_lines_with_mark:
-      return "few_lines_with_mark"
-  if s.max_short_lines is not None:
-    short = sum(len(line) <= s.short_line for line in lines)
-    if short / len(lines) > s.max_short_lines:
-      return "short_lines"
+  ended = sum(line.endswith(TERMINAL_MARKS) for line in lines)
+  if below(ended, s.min_lines_with_mark, len(lines)):
+    return "few_lines_with_mark"
+  short = sum(len(line) <= s.short_line for line in lines)
+  if above(short, s.max_short_lines, len(lines)):
+    return "short_lines"
   newlines = text.count("\n")
-  if s.max_duplicate_characters is not None:
-    characters = repeated(lines)[1]
-    if characters / (len(text) - newlines) > s.max_duplicate_characters:
-      return "duplicate_characters"
-  most = s.max_newlines_per_word
-  if most is not None and newlines > most * len(words(text)):
+  characters = repeated(lines)[1]
+  if above(characters, s.max_duplicate_characters, len(text) - newlines):
+    return "duplicate_characters"
+  if above(newlines, s.max_newlines_per_word, len(words(text))):
     return "list"
   return None
 

@@ -3,7 +3,13 @@
 import functools
 from typing import NamedTuple
 
-from input_pipeline.cleaning.words import check_languages, passes_over, words
+from input_pipeline.cleaning.words import (
+  above,
+  below,
+  check_languages,
+  passes_over,
+  words,
+)
 from input_pipeline.preparation.document import (
   Document,
   Dropped,
@@ -81,14 +87,13 @@ def _broken_by_words(s: _Settings, tokens: tuple[str, ...]) -> str | None:
   """The rule of word numbers and lengths that is broken, if one is."""
   lengths = [len(t) for t in tokens if t.isalnum() or not _is_mark(t)]
   count, total = len(lengths), sum(lengths)
-  if s.min_words is not None and count < s.min_words:
+  if below(count, s.min_words, 1):
     return "too_few_words"
-  if s.max_words is not None and count > s.max_words:
+  if above(count, s.max_words, 1):
     return "too_many_words"
-  low, high = s.min_mean_word_length, s.max_mean_word_length
-  if low is not None and total < low * count:
+  if below(total, s.min_mean_word_length, count):
     return "short_words"
-  if high is not None and total > high * count:
+  if above(total, s.max_mean_word_length, count):
     return "long_words"
   return None
 
@@ -100,14 +105,12 @@ def _is_mark(token: str) -> bool:
 def _broken_by_lines(s: _Settings, text: str) -> str | None:
   """The rule of bullets and ellipses at lines that is broken, if one is."""
   lines = text.splitlines()
-  if s.max_bullet_lines is not None:
-    bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
-    if bullets > s.max_bullet_lines * len(lines):
-      return "bullets"
-  if s.max_ellipsis_lines is not None:
-    ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
-    if ends > s.max_ellipsis_lines * len(lines):
-      return "ellipsis_lines"
+  bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
+  if above(bullets, s.max_bullet_lines, len(lines)):
+    return "bullets"
+  ends = sum(line.rstrip().endswith(("...", "…")) for line in lines)
+  if above(ends, s.max_ellipsis_lines, len(lines)):
+    return "ellipsis_lines"
   return None
 
 
@@ -116,21 +119,18 @@ def _broken(s: _Settings, text: str) -> str | None:
   rule = _broken_by_words(s, tokens)
   if rule:
     return rule
-  if s.max_symbols_per_word is not None:
-    most = s.max_symbols_per_word * len(tokens)
-    if text.count("#") > most:
-      return "hashes"
-    if text.count("...") + text.count("…") > most:
-      return "ellipses"
+  if above(text.count("#"), s.max_symbols_per_word, len(tokens)):
+    return "hashes"
+  ellipses = text.count("...") + text.count("…")
+  if above(ellipses, s.max_symbols_per_word, len(tokens)):
+    return "ellipses"
   rule = _broken_by_lines(s, text)
   if rule:
     return rule
-  if s.min_alphabetic_words is not None:
-    with_letter = sum(t.isalpha() or any(map(str.isalpha, t)) for t in tokens)
-    if with_letter < s.min_alphabetic_words * len(tokens):
-      return "few_letters"
-  found = len(s.stop_words.intersection(tokens))
-  if s.min_stop_words is not None and found < s.min_stop_words:
+  with_letter = sum(t.isalpha() or any(map(str.isalpha, t)) for t in tokens)
+  if below(with_letter, s.min_alphabetic_words, len(tokens)):
+    return "few_letters"
+  if below(len(s.stop_words.intersection(tokens)), s.min_stop_words, 1):
     return "few_stop_words"
   return None
 

@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 from input_pipeline.cleaning.words import (
+  above,
   check_languages,
   duplicate_characters,
   ngrams,
@@ -78,34 +79,31 @@ def gopher_repetition(
   return functools.partial(_judge, settings)
 
 
-def _over(value: float, most: float | None, whole: int) -> bool:
-  return most is not None and value > most * whole
-
-
 def _broken(s: _Settings, text: str) -> str | None:
   if not text:
     return "empty"
   paragraphs = _PARAGRAPH_BREAK.split(text.strip())
   count, characters = repeated(paragraphs)
-  if _over(count, s.max_duplicate_paragraphs, len(paragraphs)):
+  if above(count, s.max_duplicate_paragraphs, len(paragraphs)):
     return "duplicate_paragraphs"
-  if _over(characters, s.max_duplicate_paragraph_characters, len(text)):
+  if above(characters, s.max_duplicate_paragraph_characters, len(text)):
     return "duplicate_paragraph_characters"
   lines = _LINE_BREAK.split(text)
   count, characters = repeated(lines)
-  if _over(count, s.max_duplicate_lines, len(lines)):
+  if above(count, s.max_duplicate_lines, len(lines)):
     return "duplicate_lines"
-  if _over(characters, s.max_duplicate_line_characters, len(text)):
+  if above(characters, s.max_duplicate_line_characters, len(text)):
     return "duplicate_line_characters"
   tokens = words(text)
   for n, most in s.top_ngrams:
-    if top_characters(ngrams(tokens, n), n - 1) > most * len(text):
+    characters = top_characters(ngrams(tokens, n), n - 1)
+    if above(characters, most, len(text)):
       return f"top_{n}_gram"
   for n, most in s.duplicate_ngrams:
     characters = duplicate_characters(ngrams(tokens, n), n)
     if characters < 0:
       break
-    if characters > most * len(text):
+    if above(characters, most, len(text)):
       return f"duplicate_{n}_gram"
   return None
 

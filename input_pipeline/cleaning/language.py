@@ -65,8 +65,8 @@ def language(
   for name in keep or ():
     if name not in known:
       raise ValueError(
-        f"language: keep has {name!r}, which is none of"
-        f" {', '.join(sorted(known))}"
+        f"language: keep has {name!r}; a language is an ISO 639-1 code such as"
+        " 'en' or 'zh'"
       )
   settings = _Settings(
     None if keep is None else frozenset(keep), min_score, max_characters

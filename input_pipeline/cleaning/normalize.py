@@ -26,8 +26,8 @@ _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _HAN_CHARACTER = re.compile(f"[{_HAN}]")
 _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff]")
 # A mark of a sentence after a Han character or a closing quotation mark.
-_MARK_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])[,!?;:](?!\w*[/\d])")
-_STOP_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])\.(?![.\w])")
+_MARK_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])[,!?;:](?![/\d])")
+_STOP_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])\.(?![.A-Za-z\d])")
 
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Controls, soft hyphens, marks of direction, blanks of no width, tags, what is

@@ -132,6 +132,19 @@ def duplicate_characters(grams: list, n: int) -> int:
   return characters
 
 
+def above(value: float, most: float | None, whole: float) -> bool:
+  """Whether a share passes its threshold; of nothing, and by None, none does.
+
+  Divided, not multiplied: 29 of 100 is not above 0.29, but 0.29 * 100 < 29.
+  """
+  return most is not None and whole > 0 and value / whole > most
+
+
+def below(value: float, least: float | None, whole: float) -> bool:
+  """Whether a share falls short of its threshold; as `above`."""
+  return least is not None and whole > 0 and value / whole < least
+
+
 def passes_over(document: Document, languages: Sequence[str] | None) -> bool:
   """Whether a rule for these languages leaves the document alone.
 

@@ -138,11 +138,12 @@ def _remove(
   start, stop = np.searchsorted(removed["place"], [place, place + 1])
   if start == stop:
     return document
+  gone = set(removed["line"][start:stop].tolist())
   pieces = _SEPARATORS[unit].split(document.text)
-  for line in removed["line"][start:stop]:
-    pieces[2 * line] = ""
-    pieces[2 * line + 1 : 2 * line + 2] = [""] * (2 * line + 1 < len(pieces))
-  text = "".join(pieces)
+  kept = [i for i in range(0, len(pieces), 2) if i // 2 not in gone]
+  # Lines and the breaks behind them; none behind the last.
+  text = "".join(pieces[i] + pieces[i + 1] for i in kept[:-1])
+  text += pieces[kept[-1]] if kept else ""
   if not text.strip():
     return Dropped("only_duplicate_lines")
   return Counted(

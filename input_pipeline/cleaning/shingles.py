@@ -32,21 +32,44 @@ def is_unspaced(text: str, fields: Mapping[str, Any]) -> bool:
   return 2 * found > letters
 
 
+def has_unspaced(text: str) -> bool:
+  """Whether a character of such a script occurs."""
+  return bool(_UNSPACED_CHARACTER.search(text))
+
+
 def tokens(text: str, characters: bool) -> np.ndarray:
   """uint64 [number of tokens]: words hashed, or the numbers of characters.
 
   Lower-cased; neither white space nor punctuation counts.
   """
-  words = _WORD.findall(text.lower())
+  words = _WORD.findall(text)
   if characters:
-    data = "".join(words).encode("utf-32-le", "surrogatepass")
+    joined = "".join(words)
+    lowered = joined.lower()
+    if len(lowered) != len(joined):  # As of a dotted capital I, İ.
+      lowered = "".join(c.lower()[0] for c in joined)
+    data = lowered.encode("utf-32-le", "surrogatepass")
     return np.frombuffer(data, "<u4").astype(np.uint64)
   import xxhash
 
   hashes = (
-    xxhash.xxh3_64_intdigest(w.encode("utf-8", "surrogatepass")) for w in words
+    xxhash.xxh3_64_intdigest(w.lower().encode("utf-8", "surrogatepass"))
+    for w in words
   )
   return np.fromiter(hashes, np.uint64, len(words))
+
+
+def token_spans(text: str, characters: bool) -> np.ndarray:
+  """int64 [number of tokens, 2]: where in the text each of `tokens` stands."""
+  spans = np.array(
+    [match.span() for match in _WORD.finditer(text)], np.int64
+  ).reshape(-1, 2)
+  if not characters:
+    return spans
+  starts = np.concatenate(
+    [np.zeros(0, np.int64), *(np.arange(a, b) for a, b in spans)]
+  )
+  return np.stack([starts, starts + 1], 1)
 
 
 def ngram_hashes(token: np.ndarray, n: int) -> np.ndarray:

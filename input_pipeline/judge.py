@@ -42,6 +42,7 @@ CHECKS = {
 # It trains models, so it has to be asked for.
 _COSTLY = ("label_errors",)
 _NOT_WELL = 3
+_LIBRARIES = ("scipy", "sklearn", "cleanlab", "PIL", "pyarrow")
 _FAIL_ON = {"none": (), "fail": ("fail",), "warn": ("warn", "fail")}
 
 flags.DEFINE_string(
@@ -115,6 +116,13 @@ def main(argv) -> int:
     return _judge(_asked())
   except ValueError as error:
     raise cli.UserError(str(error)) from error
+  except ModuleNotFoundError as error:
+    if error.name not in _LIBRARIES:
+      raise
+    raise cli.UserError(
+      f"judge needs {error.name}, which is not installed: pip install"
+      " 'tessera[judge]'"
+    ) from error
 
 
 def _asked() -> Asked:

@@ -62,6 +62,8 @@ ARROWS = [
     "input_pipeline.quality.out_of_fold",
     {"numpy", "jax", "train", "input_pipeline"},
   ),
+  # Broken images are told without TensorFlow.
+  ("input_pipeline.quality.media", {"numpy", "PIL", "input_pipeline"}),
   (
     "input_pipeline.quality",
     {"numpy", "scipy", "sklearn", "cleanlab", "datasketch", "input_pipeline"},

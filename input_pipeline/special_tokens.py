@@ -6,8 +6,7 @@ the highest id. A tokenizer that encodes such a name, or BERT's "[MASK]", as
 one token has it already, and none is added.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -32,20 +31,18 @@ def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
   Raises:
     ValueError: the ops are malformed.
   """
-  added: list[str] = []
-  for call in ops_lib.calls(ops) if ops else ():
-    added += _lacking(tokenizer, call.name, call.kwargs, added)
+  added = names(ops, lambda name: piece(tokenizer, name) is not None)
   if not added:
     return tokenizer
   first = tokenizer.vocab_size
-  names = {first + i: name for i, name in enumerate(added)}
+  name_of = {first + i: name for i, name in enumerate(added)}
 
   def decode(ids: Iterable[int]) -> str:
     parts: list[str] = []
     run: list[int] = []
     for i in map(int, ids):
-      if i in names:
-        parts += [tokenizer.decode(run) if run else "", names[i]]
+      if i in name_of:
+        parts += [tokenizer.decode(run) if run else "", name_of[i]]
         run = []
       else:
         run.append(i)
@@ -59,19 +56,27 @@ def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
   )
 
 
-def _lacking(
-  tokenizer: Tokenizer, op: str, kwargs: dict[str, Any], added: list[str]
+def names(
+  ops: str, known: Callable[[str], bool] = lambda name: False
 ) -> list[str]:
-  """The names that an op needs beside those of the tokenizer and `added`."""
-  if op == "mask_tokens" and kwargs.get("mask_id") is None:
-    known = any(piece(tokenizer, name) is not None for name in MASK)
-    return [] if known or MASK[0] in added else [MASK[0]]
-  if op == "span_corruption" and kwargs.get("sentinel_id") is None:
-    known = piece(tokenizer, sentinel(0)) is not None
-    if known or sentinel(0) in added:
-      return []
-    return [sentinel(i) for i in reversed(range(SENTINELS))]
-  return []
+  """The tokens that the ops add to a vocabulary that knows some already.
+
+  Raises:
+    ValueError: the ops are malformed.
+  """
+  added: list[str] = []
+
+  def need(first: str, *others: str, family: tuple[str, ...] = ()) -> None:
+    if first not in added and not any(map(known, (first, *family))):
+      added.extend((*others, first))
+
+  for call in ops_lib.calls(ops) if ops else ():
+    if call.name == "mask_tokens" and call.kwargs.get("mask_id") is None:
+      need(MASK[0], family=MASK)
+    chosen = call.kwargs.get("sentinel_id")
+    if call.name == "span_corruption" and chosen is None:
+      need(sentinel(0), *map(sentinel, range(SENTINELS - 1, 0, -1)))
+  return added
 
 
 def piece(tokenizer: Tokenizer, name: str) -> int | None:

@@ -1,6 +1,7 @@
 """Image classification: one label out of C."""
 
 import jax
+import jax.numpy as jnp
 
 from models import Model
 from train import losses, metrics, types
@@ -15,7 +16,8 @@ def image_classification(
 ) -> types.Task:
   """Cross-entropy of the label.
 
-  Batch: image [B, H, W, C] float, label [B] int32, mask [B].
+  Batch: image [B, H, W, C] float, label [B] int32, or float [B, C], the share
+  of each class where the input pipeline has mixed images; mask [B].
 
   Args:
     model: image_BHWC -> logits_BC; its method "features" gives the prediction
@@ -57,7 +59,10 @@ def image_classification(
       nats_B = lam * nats_B + (1 - lam) * losses.cross_entropy(
         logits_BC, label_B[::-1], label_smoothing=smoothing
       )
-    correct_B = metrics.accuracy(logits_BC, label_B)
+    # Of a mixture, the class with the greatest share counts as the label.
+    soft = jnp.issubdtype(label_B.dtype, jnp.floating)
+    class_B = jnp.argmax(label_B, axis=-1) if soft else label_B
+    correct_B = metrics.accuracy(logits_BC, class_B)
     accuracy = types.mean_of(correct_B, batch["mask"])
     mean = types.mean_of(nats_B, batch["mask"])
     return mean, types.Aux(model_state, {"accuracy": accuracy})

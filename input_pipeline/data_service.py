@@ -155,6 +155,7 @@ def _open(settings: bytes) -> Callable[[int], list[np.ndarray]]:
       raise ValueError(
         f"{examples.length:,} examples here, {count:,} where the run is"
       )
+    examples = pipeline.with_special_tokens(examples, ops)
     steps = pipeline_tf.steps(examples, plan, ops)
   except (ValueError, TypeError, KeyError) as error:
     name = f"{socket.gethostname()}, process {os.getpid()}"

@@ -280,6 +280,14 @@ def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   }
 
 
+def with_special_tokens(examples: Examples, ops: str) -> Examples:
+  """The examples, whose tokenizer has the tokens that the ops add."""
+  if not examples.tokenizer:
+    return examples
+  learned = special_tokens.extended(examples.tokenizer, ops)
+  return examples._replace(tokenizer=learned)
+
+
 def _data(
   examples: Examples,
   plan: Plan,
@@ -287,10 +295,8 @@ def _data(
   batch_size: int,
   service: tuple[str, dict] | None = None,
 ) -> Data:
-  if ops and examples.tokenizer:
-    learned = special_tokens.extended(examples.tokenizer, ops)
-    examples = examples._replace(tokenizer=learned)
   if ops:
+    examples = with_special_tokens(examples, ops)
     from input_pipeline import pipeline_tf
 
     fields, stream = pipeline_tf.stream(examples, plan, ops, service)

@@ -221,6 +221,42 @@ def test_done_is_done_and_another_config_is_refused(tmp_path):
   assert contents(tmp_path / "out") == before
 
 
+def test_another_way_to_cut_and_tokenize_keeps_the_long_work(tmp_path):
+  write_records(tmp_path / "in", 2, 15)
+  wrong = config_of(tmp_path / "in", output={"tokenizer": "nonesuch"})
+  with pytest.raises(ValueError, match="tokenizer 'nonesuch' is unknown"):
+    prepared(wrong, tmp_path / "out")
+  tallies = sorted((tmp_path / "out" / "work").rglob("*.tally"))
+  assert len(tallies) == 6  # two shards in three passes
+  before = [path.stat().st_mtime_ns for path in tallies]
+  # They lie there still when the records are written.
+  seen = []
+  genuine = output.write_records
+
+  def write(*arguments):
+    seen.append([path.stat().st_mtime_ns for path in tallies])
+    genuine(*arguments)
+
+  right = config_of(tmp_path / "in", output={"shard_bytes": 500})
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(output, "write_records", write)
+    prepared(right, tmp_path / "out")
+  assert seen and all(each == before for each in seen)
+  prepared(right, tmp_path / "fresh")
+  assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_strangers_split_stays_in_the_folder(tmp_path):
+  lines = [{"text": "a b", "split": "../../x"}, {"text": "c", "split": "dev"}]
+  text = "".join(json.dumps(line) + "\n" for line in lines)
+  (tmp_path / "a.jsonl").write_text(text)
+  config = config_of(tmp_path, stages=[])
+  prepared(config, tmp_path / "out")
+  index = json.loads((tmp_path / "out" / "index.json").read_text())
+  assert set(index["splits"]) == {"dev", "______x"}
+  assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out"}
+
+
 def test_other_peoples_files_are_left_alone(tmp_path):
   write_records(tmp_path / "in", 1, 5)
   with pytest.raises(ValueError, match="holds other files"):

@@ -194,7 +194,7 @@ def break_index(folder, **values):
     (dict(format=2), "format 2, and this version reads format 1"),
     (dict(splits={}), "no splits"),
     (dict(splits=3), "damaged"),
-    (dict(text_key=None), "damaged"),
+    (dict(text_key=7), "damaged"),
     (dict(splits={"a/b": {}}), "'a/b' is no name of a split"),
     (
       dict(splits={"train": dict(documents=1, records=["../x"], tokens=[])}),

@@ -57,6 +57,8 @@ ARROWS = [
     "input_pipeline.preparation",
     {"numpy", "apache_beam", "rich", "zstandard", "input_pipeline"},
   ),
+  ("input_pipeline.inflate", {"zstandard"}),
+  ("input_pipeline.source_parquet", {"numpy", "pyarrow", "input_pipeline"}),
   # Label errors are found with the predictions of a model trained here.
   (
     "input_pipeline.quality.out_of_fold",

@@ -302,6 +302,8 @@ def _plain(value):
     return {str(key): _plain(each) for key, each in value.items()}
   if isinstance(value, (list, tuple)):
     return [_plain(each) for each in value]
+  if hasattr(value, "item"):  # NumPy's
+    value = value.item()
   if isinstance(value, float):
     return value if math.isfinite(value) else None
   return value

@@ -38,7 +38,9 @@ def clean_web_text() -> list[dict]:
 
   The order and the thresholds are FineWeb's (Penedo et al. 2024): of C4's
   rules that of terminal punctuation is left out. Chinese pages pass rules by
-  characters in place of those by words.
+  characters in place of those by words. Three stages wait for what only a user
+  has or wants, with skip=True: a model for perplexity, evaluation sets, and
+  lines that many pages share.
   """
   return [
     dict(name="extract"),
@@ -46,11 +48,14 @@ def clean_web_text() -> list[dict]:
     dict(name="language", keep=("zh", "en")),
     dict(name="gopher_repetition", languages=("en",)),
     dict(name="gopher_quality", languages=("en",)),
-    dict(name="c4", languages=("en",), terminal_punctuation=False),
+    dict(name="c4", languages=("en",), terminal_mark=False),
     dict(name="fineweb", languages=("en",)),
     dict(name="chinese_quality", languages=("zh",)),
+    dict(name="perplexity", model="", max=None, skip=True),
     dict(name="redact"),
     dict(name="exact_duplicates"),
+    dict(name="duplicate_lines", skip=True),
     dict(name="near_duplicates"),
+    dict(name="contamination", against=(), skip=True),
     dict(name="split", fractions=dict(validation=0.005, test=0.005)),
   ]

@@ -7,7 +7,7 @@ and others that it must not ("without"). Counted over all pages, as
 trafilatura's own evaluation counts: a true positive is a "with" that is found,
 a false positive a "without" that is; a page without text holds none.
 
-"prepare" is the stage as `prepare` runs it, "extract" trafilatura's own function
+"prepare" is the stage as `prepare` runs it, "extract" trafilatura's function
 under the settings named. The time is the processor's, of what the stage has a
 process of its own do, done here. Exit code 1 where the stage's F1 is more than
 0.005 below the best of trafilatura's.

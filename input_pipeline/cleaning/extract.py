@@ -1,12 +1,12 @@
 """The main text of HTML pages, by trafilatura (Barbaresi, ACL 2021)."""
 
+import atexit
 import contextlib
 import functools
 import importlib.util
 import os
 import subprocess
 import sys
-import threading
 
 from input_pipeline.cleaning import extract_page
 from input_pipeline.cleaning.extract_page import ANSWER, FAVORS, PAGE, Settings
@@ -33,7 +33,7 @@ def extract(
   what is "too_large", "unparsable" (it broke the parser, or took it a minute)
   or has "no_main_text".
 
-  The parser runs in a process of its own, one for each process and thread.
+  The parser runs in a process of its own.
 
   Args:
     favor: "balanced", "precision" (less text) or "recall" (more).
@@ -78,49 +78,77 @@ def _extract(
   return document._replace(text=text, fields=fields, html=b"")
 
 
-class _Parsers(threading.local):
-  """The process that parses for a thread; another one after a fork."""
-
-  process: subprocess.Popen | None = None
-  owner = 0
-
-
-_PARSERS = _Parsers()
-
-
-def _parser() -> subprocess.Popen:
-  if _PARSERS.process is None or _PARSERS.owner != os.getpid():
-    # -P: the modules beside it are not what others mean by their names.
-    _PARSERS.process = subprocess.Popen(
-      [sys.executable, "-P", extract_page.__file__],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
-    )
-    _PARSERS.owner = os.getpid()
-  return _PARSERS.process
+# Processes that parse, and wait for a page; as many as ever worked at once.
+_IDLE: list[subprocess.Popen] = []
 
 
 def _ask(settings: Settings, html: bytes) -> tuple[str, str] | None:
   """(title, text) of a page; None where the parser died of it."""
-  process = _parser()
+  try:
+    parser = _IDLE.pop()
+  except IndexError:
+    parser = _start()
+  try:
+    answer = _exchange(parser, settings, html)
+  except BaseException:
+    _end(parser)
+    raise
+  if answer is None:
+    _end(parser)
+  else:
+    _IDLE.append(parser)
+  return answer
+
+
+def _start() -> subprocess.Popen:
+  return subprocess.Popen(
+    # -P: the modules beside it are not what others mean by their names.
+    [sys.executable, "-P", extract_page.__file__],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+  )
+
+
+def _exchange(
+  parser: subprocess.Popen, settings: Settings, html: bytes
+) -> tuple[str, str] | None:
   flags = FAVORS.index(settings.favor), *map(int, settings[1:])
   try:
-    process.stdin.write(PAGE.pack(*flags, len(html)))
-    process.stdin.write(html)
-    process.stdin.flush()
-    sizes = process.stdout.read(ANSWER.size)
-    if len(sizes) == ANSWER.size:
-      title, text = ANSWER.unpack(sizes)
-      answer = process.stdout.read(title + text)
-      if len(answer) == title + text:
-        return answer[:title].decode(), answer[title:].decode()
+    parser.stdin.write(PAGE.pack(*flags, len(html)))
+    parser.stdin.write(html)
+    parser.stdin.flush()
+    sizes = parser.stdout.read(ANSWER.size)
+    if len(sizes) < ANSWER.size:
+      return None
+    title, text = ANSWER.unpack(sizes)
+    answer = parser.stdout.read(title + text)
   except BrokenPipeError:
-    pass
-  _PARSERS.process = None
-  process.kill()
-  for pipe in (process.stdin, process.stdout):
+    return None
+  if len(answer) < title + text:
+    return None
+  return answer[:title].decode(), answer[title:].decode()
+
+
+def _end(parser: subprocess.Popen) -> None:
+  parser.kill()
+  for pipe in (parser.stdin, parser.stdout):
     with contextlib.suppress(BrokenPipeError):
       pipe.close()
-  process.wait()
-  return None
+  parser.wait()
+
+
+def _end_all() -> None:
+  while _IDLE:
+    _end(_IDLE.pop())
+
+
+def _forget() -> None:
+  """After a fork: they answer the process that started them."""
+  for parser in _IDLE:
+    parser.returncode = 0
+  _IDLE.clear()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_forget)

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from input_pipeline.preparation import (
@@ -19,6 +20,7 @@ from input_pipeline.preparation import (
   workers,
 )
 from input_pipeline.preparation.document import Document
+from input_pipeline.source import open_source
 
 ROOT = pathlib.Path(__file__).parent.parent
 WORDS = (
@@ -246,6 +248,29 @@ def test_another_way_to_cut_and_tokenize_keeps_the_long_work(tmp_path):
   assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
+def test_a_data_set_of_tfds_holds_the_same_records(tmp_path):
+  lines = [
+    {"text": "a b", "label": 1, "score": 1, "title": "t"},
+    {"text": "c", "label": 0, "score": 0.5, "tags": ["x"]},
+    {"text": "d", "label": 2, "score": None, "split": "validation"},
+  ]
+  (tmp_path / "a.jsonl").write_text(
+    "".join(json.dumps(x) + "\n" for x in lines)
+  )
+  config = config_of(tmp_path, stages=[], output={"tfds": True, "name": "tiny"})
+  prepared(config, tmp_path / "out")
+  train = open_source(f"tfds:tiny?data_dir={tmp_path}/out", "train")
+  found = train.read(np.arange(2))
+  assert [bytes(text).decode() for text in found["text"]] == ["a b", "c"]
+  assert found["label"].tolist() == [1, 0]
+  # A field that a record lacks is an empty text, or null as JSON.
+  assert [bytes(each).decode() for each in found["title"]] == ["t", ""]
+  assert [bytes(each).decode() for each in found["score"]] == ["1", "0.5"]
+  assert [bytes(each).decode() for each in found["tags"]] == ["null", '["x"]']
+  other = open_source(f"tfds:tiny?data_dir={tmp_path}/out", "validation")
+  assert other.length == 1
+
+
 def test_a_strangers_split_stays_in_the_folder(tmp_path):
   lines = [{"text": "a b", "split": "../../x"}, {"text": "c", "split": "dev"}]
   text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -279,7 +304,7 @@ def test_too_many_bad_records_end_it_with_one_line(tmp_path):
     ({"dta": {}}, "config.dta: unknown; did you mean 'data'"),
     ({"data": {"sorce": "x:"}}, "config.data.sorce: unknown; did you mean"),
     ({"data": {"source": None}}, "config.data.source is missing"),
-    ({"output": {"format": "csv"}}, "neither"),
+    ({"output": {"tfds": "yes"}}, "config.output.tfds='yes' is neither"),
     ({"output": {"shard_bytes": 0}}, "config.output.shard_bytes=0"),
     ({"stages": [{"name": "lowercse"}]}, "did you mean 'lowercase'"),
     ({"stages": [{"name": "../x"}]}, "there is no stage"),

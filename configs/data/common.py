@@ -17,8 +17,8 @@ def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
   # As ConfigDicts they take settings that are not there yet.
   config.stages = [ConfigDict(stage, type_safe=False) for stage in stages]
   config.output = dict(
-    format="jsonl",
     name=name,
+    tfds=False,
     shard_bytes=2**28,
     tokenizer=placeholder(str),
   )

@@ -41,7 +41,7 @@ def near_duplicates(
   joined by such pairs is a cluster, of which one document stays.
 
   The values are datasketch's ("affine32", seed 1). A partition holds the
-  documents of a band, or of a part of it: 28 bytes each and 261 more if there
+  documents of a band, or of a part of it: 20 bytes each and 261 more if there
   is a threshold; the first band also 120 characters for the report. In one
   place stands only what is alike.
 

@@ -243,6 +243,7 @@ def test_many_equal_and_many_unequal_documents_of_one_bucket():
     (dict(unit="letters"), "'letters'"),
     (dict(threshold=0.3), "threshold=0.3"),
     (dict(keep="best"), "'best'"),
+    (dict(partitions_per_band=0), "partitions_per_band=0"),
   ],
 )
 def test_a_wrong_setting_is_named(settings, named):

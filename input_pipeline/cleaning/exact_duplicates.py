@@ -37,6 +37,7 @@ def exact_duplicates(
       f" {', '.join(NORMAL_FORMS)}"
     )
   places.check_keep("exact_duplicates", keep)
+  places.check_partitions("exact_duplicates", "partitions", partitions)
   return Global(
     partitions,
     functools.partial(_summarize, normalize, keep, partitions),

@@ -60,6 +60,9 @@ def near_duplicates(
     ValueError: a setting that cannot be.
   """
   places.check_keep("near_duplicates", keep)
+  places.check_partitions(
+    "near_duplicates", "partitions_per_band", partitions_per_band
+  )
   if unit not in UNITS:
     raise ValueError(
       f"near_duplicates: unit: unknown {unit!r}; valid: {', '.join(UNITS)}"

@@ -20,6 +20,7 @@ from input_pipeline.quality import (
   outliers,
   ranges,
   schema,
+  values,
 )
 from input_pipeline.quality.finding import Settings
 
@@ -101,6 +102,46 @@ def test_mixed_types_are_counted(tmp_path):
   assert found.verdict == "fail"
   assert found.figures["mixed"] == {"age": {"text": 5}}
   assert "'age' mixes integer (595), text (5)" in found.line
+
+
+def test_two_splits_have_the_same_fields(tmp_path):
+  data = opened(tmp_path, rows())
+  other = opened(tmp_path, [{**r, "id": 1} for r in rows()], "b", like=data)
+  found = run(schema, data._replace(against=other))
+  assert found.verdict == "fail"
+  assert found.figures["not_in_both"] == ["id"]
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "same"),
+  [
+    (1, np.float32(1), True),
+    (True, np.True_, True),
+    (10**400, 10**400 + 1, False),
+    (1, True, False),
+    ("1", 1, False),
+    ("a", b"a", False),
+    (np.zeros(4), np.zeros((2, 2)), False),
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+    (float("nan"), float("nan"), True),
+    ("\ud800", "\ud800", True),
+  ],
+)
+def test_what_counts_as_the_same_value(a, b, same):
+  assert (values.encoded(a) == values.encoded(b)) is same
+
+
+def test_the_parts_of_a_record_are_kept_apart():
+  assert values.digest([b"ab", b"c"]) != values.digest([b"a", b"bc"])
+
+
+def test_dates_are_put_in_order():
+  told = ["2024-01-02", "2024/01/03", "2024-01-03T01:00:00+00:00"]
+  found = [values.date(each) for each in told]
+  assert found == sorted(found)
+  assert found[0] == 1704153600  # by `date -u -d 2024-01-02 +%s`
+  assert values.date("soon") != values.date("soon")
+  assert values.date(1999) == 1999
 
 
 def test_numbers_as_text_warn(tmp_path):

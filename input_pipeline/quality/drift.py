@@ -249,6 +249,8 @@ def _parts(reference, current, names, rows, verdicts) -> list:
   for each, _ in rows:
     if each.feature in a and len(panels) < _PANELS:
       both = np.concatenate([a[each.feature], b[each.feature]])
+      if np.unique(both[np.isfinite(both)]).size < 2:
+        continue
       edges = distribution.edges_of(both)
       counts = {
         names[0]: distribution.histogram(a[each.feature], edges)[0],

@@ -23,7 +23,7 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
   Exact ones fail, but where the split repeats itself as often: then the same
   records were dealt to both, and it warns. Near ones warn: texts whose 5-grams
   have the Jaccard similarity of the settings, images and audio whose
-  thumbnails or spectra correlate to 0.998.
+  thumbnails or spectra are as near.near_prints tells.
   """
   other = data.against
   if other is None:

@@ -150,12 +150,15 @@ def _open(settings: bytes) -> Callable[[int], list[np.ndarray]]:
   try:
     given = json.loads(settings)
     ops, count = given.pop("ops"), given.pop("examples")
+    tokens = given.pop("tokens")
     examples, plan, _ = pipeline.training(**given)
     if examples.length != count:
       raise ValueError(
         f"{examples.length:,} examples here, {count:,} where the run is"
       )
     examples = pipeline.with_special_tokens(examples, ops)
+    if pipeline_tf.content_of(examples) != tokens:
+      raise ValueError("the tokenizer here is another than where the run is")
     steps = pipeline_tf.steps(examples, plan, ops)
   except (ValueError, TypeError, KeyError) as error:
     name = f"{socket.gethostname()}, process {os.getpid()}"

@@ -1,6 +1,7 @@
 """The stream of real rows through ops, by tf.data."""
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -108,11 +109,19 @@ def stream(
 
   completed = bad_records_tf.completer(examples, plan, found) if skip else None
   address, settings = service
-  settings = {"examples": examples.length, **settings}
+  seen = {"examples": examples.length, "tokens": content_of(examples)}
+  settings = {**seen, **settings}
   distributed = pipeline_service.stream(
     address, settings, plan, found, completed, local
   )
   return found.parts.spec, distributed
+
+
+def content_of(examples: Examples) -> str | None:
+  """A hash of the examples' tokenizer, if they have one."""
+  if examples.tokenizer is None:
+    return None
+  return hashlib.sha256(examples.tokenizer.content).hexdigest()
 
 
 def _strict(

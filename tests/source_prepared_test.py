@@ -194,7 +194,7 @@ def break_index(folder, **values):
     (dict(format=2), "format 2, and this version reads format 1"),
     (dict(splits={}), "no splits"),
     (dict(splits=3), "damaged"),
-    (dict(text_key=7), "damaged"),
+    (dict(text_key=3), "damaged"),
     (dict(splits={"a/b": {}}), "'a/b' is no name of a split"),
     (
       dict(splits={"train": dict(documents=1, records=["../x"], tokens=[])}),
@@ -281,3 +281,33 @@ def test_a_tokenizer_that_is_not_the_one_is_told(model, tmp_path):
   wide = f"prepared:{tmp_path / 'wide'}"
   with pytest.raises(ValueError, match="token 256"):
     pipeline.train(source=wide, tokenizer=wide, seq_len=8, batch_size=2)
+
+
+@pytest.mark.parametrize(
+  "spec", ["byte", "char", "sentencepiece?vocab_size=300&model_type=bpe"]
+)
+def test_what_prepare_writes_is_read(spec, tmp_path):
+  pytest.importorskip("apache_beam")
+  from input_pipeline.preparation import run
+
+  (tmp_path / "in").mkdir()
+  lines = [
+    json.dumps({"id": f"r{i}", "text": t}) for i, t in enumerate(TEXTS[:60])
+  ]
+  (tmp_path / "in" / "a.jsonl").write_text("\n".join(lines))
+  config = {
+    "data": {"source": f"jsonl:{tmp_path}/in/*.jsonl"},
+    "stages": [{"name": "split", "fractions": {"validation": 0.3}}],
+    "output": {"shard_bytes": 900, "tokenizer": spec},
+  }
+  run.prepare(config, str(tmp_path / "out"), say=lambda line: None)
+  uri = f"prepared:{tmp_path}/out"
+  both = [all_texts(uri, split) for split in ("train", "validation")]
+  assert sorted(both[0] + both[1]) == sorted(TEXTS[:60])
+  assert all(both)
+  learned = tokenizer.get_tokenizer(uri, uri)
+  for split, found in zip(("train", "validation"), both, strict=True):
+    source = open_source(uri, split)
+    kept = source.tokens.read(np.arange(source.length), learned.eos is not None)
+    for text, ids in zip(found, kept, strict=True):
+      np.testing.assert_array_equal(ids, learned.encode(text))

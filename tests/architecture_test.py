@@ -70,6 +70,17 @@ ARROWS = [
     "input_pipeline.quality",
     {"numpy", "scipy", "sklearn", "cleanlab", "datasketch", "input_pipeline"},
   ),
+  # Tells a config's mistakes as the trainer does.
+  (
+    "input_pipeline.preview",
+    {
+      "absl",
+      "train.cli",
+      "train.config_keys",
+      "train.names",
+      "input_pipeline",
+    },
+  ),
   # The verbs.
   *(
     (
@@ -86,7 +97,6 @@ ARROWS = [
     for verb in (
       "prepare",
       "judge",
-      "preview",
       "train_tokenizer",
       "train_ngram",
       "data_service",

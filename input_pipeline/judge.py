@@ -58,6 +58,12 @@ flags.DEFINE_string(
 flags.DEFINE_string("label", "", "The field of the label.")
 flags.DEFINE_string("date", "", "A field of dates, to tell drift in time.")
 flags.DEFINE_list(
+  "ignore",
+  [],
+  "Fields that are not looked at, such as a number that tells records apart "
+  "which are otherwise the same.",
+)
+flags.DEFINE_list(
   "checks",
   None,
   f"Which of: {', '.join(CHECKS)}. By default all that the other flags allow, "
@@ -192,7 +198,8 @@ def _judge(asked: Asked) -> int:
   data = None
   findings = []
   if set(asked.checks) - set(_COSTLY):
-    options = dict(label=FLAGS.label, most=FLAGS.max_records, say=_progress())
+    options = dict(label=FLAGS.label, ignore=FLAGS.ignore)
+    options |= dict(most=FLAGS.max_records, say=_progress())
     data = dataset.open_dataset(
       asked.uri, asked.split, date=FLAGS.date, **options
     )

@@ -23,6 +23,7 @@ from input_pipeline.quality import (
   values,
 )
 from input_pipeline.quality.finding import Settings
+from input_pipeline.reporting import page
 
 NAMES = ["ash", "beech", "cedar", "elm"]
 WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
@@ -236,6 +237,16 @@ def test_duplicates_and_conflicts_are_counted(tmp_path):
   assert conflicts.conflicts(data._replace(label=""), Settings()) == []
 
 
+def test_a_field_that_is_ignored_tells_nothing_apart(tmp_path):
+  records = [{"id": i, **r} for i, r in enumerate(rows() + rows()[:4])]
+  assert run(duplicates, opened(tmp_path, records)).figures["repeats"] == 0
+  data = opened(tmp_path, records, ignore=["id"])
+  assert "id" not in data.columns
+  assert run(duplicates, data).figures["repeats"] == 4
+  with pytest.raises(ValueError, match="--ignore=key: "):
+    opened(tmp_path, records, ignore=["key"])
+
+
 def test_one_and_one_point_zero_are_one_value(tmp_path):
   records = [{"a": i, "b": "x"} for i in range(30)]
   data = opened(tmp_path, [*records, {"a": 3.0, "b": "x"}], label="")
@@ -441,6 +452,31 @@ def test_a_sample_is_the_same_each_time(tmp_path):
 def test_a_field_that_is_not_there(tmp_path):
   with pytest.raises(ValueError, match="--label=answer: .* age, weight"):
     opened(tmp_path, rows(), label="answer")
+
+
+ODD = [None, "", "?", -1, 0, 1.5, float("nan"), float("inf"), 1e308, 10**400]
+ODD += [True, "abc", "价格", "\ud800", "\x00\u202e", [1, 2], [], {}, {"a": [1]}]
+ODD += ["1e5", "9" * 70, "x" * 5000, "2024-01-01", 99999, 1e-320]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_records_can_be_judged(tmp_path, seed):
+  draw = random.Random(seed)
+  fields = draw.sample(["a", "text", "audio", "image", "价 格", "<b>"], 4)
+  pools = {f: draw.choices(ODD, k=draw.randint(1, 6)) for f in fields}
+  pools["label"] = draw.choices(ODD, k=2)
+
+  def records(n):
+    return [{f: draw.choice(p) for f, p in pools.items()} for _ in range(n)]
+
+  data = opened(tmp_path, records(draw.choice([2, 40, 300])), date=fields[0])
+  other = opened(tmp_path, records(draw.choice([2, 9])), "b", like=data)
+  for check in (*ALONE, leakage, drift):
+    function = getattr(check, check.__name__.rpartition(".")[2])
+    for found in function(data._replace(against=other), Settings()):
+      assert found.verdict in ("ok", "warn", "fail")
+      sections = [page.Section("s", found.parts)]
+      page.render("t", [found.line], sections).encode()
 
 
 @pytest.mark.shared_data

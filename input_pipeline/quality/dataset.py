@@ -1,6 +1,6 @@
 """A data set as the checks see it: read once, a few numbers a record kept."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +62,7 @@ def open_dataset(
   date: str = "",
   most: int | None = None,
   like: Dataset | None = None,
+  ignore: Sequence[str] = (),
   say: Callable[[int, int], None] = lambda done, whole: None,
 ) -> Dataset:
   """Reads a data set once, in chunks.
@@ -76,6 +77,8 @@ def open_dataset(
     most: of more records a sample is read, the same one each time; by default
       a million, or 100,000 of images or audio.
     like: another data set, whose kinds of fields these are to have.
+    ignore: fields that are not looked at, such as a number that tells records
+      apart which are otherwise the same.
     say: (records done, records in all); tells how far it is.
 
   Raises:
@@ -84,13 +87,15 @@ def open_dataset(
   policy = bad_records.Policy(skip=True, max_bad_share=1.0)
   source = open_source(uri, split, policy)
   sample = _sample(source)
-  for flag, field in (("label", label), ("date", date)):
+  asked = [("label", label), ("date", date), *(("ignore", f) for f in ignore)]
+  for flag, field in asked:
     if field and field not in sample:
       raise ValueError(
         f"--{flag}={field}: {uri} has no such field (there are:"
         f" {', '.join(sample)})"
       )
-  kinds = {f: columns.kind_of(f, v) for f, v in sample.items()}
+  left = [field for field in sample if field not in ignore]
+  kinds = {field: columns.kind_of(field, sample[field]) for field in left}
   if like is not None:
     kinds |= {f: c.kind for f, c in like.columns.items() if f in kinds}
   kinds |= {date: "date"} if date else {}

@@ -259,7 +259,7 @@ def _cell(value) -> str:
     return f"<td>{'yes' if value else 'no'}</td>"
   if _is_number(value):
     return f"<td{_NUMBER}>{number(value)}</td>"
-  if value in _VERDICTS:
+  if isinstance(value, str) and value in _VERDICTS:
     return f'<td class="{value}">{value}</td>'
   # A name is not broken at its hyphens, where the table can be scrolled.
   kind = "short" if len(str(value)) <= _SHORT_CELL else "text"

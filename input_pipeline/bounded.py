@@ -1,16 +1,13 @@
 """Files read within limits; whatever is wrong with one is a line naming it."""
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterator
 
-from input_pipeline import bounded_file
+from input_pipeline import bounded_file, inflate
 from input_pipeline.bad_records import Policy, check_size
 
 # What a compressed file that is held in memory may inflate to.
 MAX_INFLATED = 2**30
-_CHUNK = 2**20
 
 
 def failure(path: str, error: OSError) -> ValueError:
@@ -37,24 +34,21 @@ def read_file(path: str, policy: Policy) -> bytes:
 
 
 def chunks(path: str) -> Iterator[bytes]:
-  """A file in pieces, inflated where it is named .gz, one in memory at a time.
+  """A file in pieces, inflated where it is named .gz or .zst, one at a time.
 
   Raises:
     ValueError: it cannot be read or inflated to its end, or inflates to more
       than MAX_INFLATED.
   """
-  compressed = path.endswith(".gz")
+  compressed = inflate.is_compressed(path)
   total = 0
-  size_of(path)
   try:
-    with (gzip.open if compressed else open)(path, "rb") as file:
-      while chunk := file.read(_CHUNK):
+    with os.fdopen(bounded_file.descriptor(path), "rb") as file:
+      for _, chunk in inflate.pieces(file, path):
         total += len(chunk)
         if compressed:
           check_inflated(path, total)
         yield chunk
-  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-    raise ValueError(f"{path}: broken gzip file: {error}") from None
   except OSError as error:
     raise failure(path, error) from None
 

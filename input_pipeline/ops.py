@@ -104,6 +104,7 @@ def _registry() -> dict[str, _Op]:
     ops_mix,
     ops_noise,
     ops_randaugment,
+    ops_tabular,
     ops_text,
   )
 

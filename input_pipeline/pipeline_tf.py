@@ -1,14 +1,17 @@
 """The stream of real rows through ops, by tf.data."""
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import bad_records, bad_records_tf
 from input_pipeline import ops as ops_lib
+from input_pipeline.bad_records_tf import Steps
 from input_pipeline.pipeline import Examples, Plan, Spec
 
 # Every training step lies below it.
@@ -20,30 +23,22 @@ _PARTNER = "_partner/"
 Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def stream(
-  examples: Examples, plan: Plan, ops: str, partner: Partner | None = None
-) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
-  """The spec after ops, and (first_step) -> the real rows of each step.
-
-  Steps without a real row on this host are passed over.
+def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
+  """The rows of each step, before and after the ops.
 
   Args:
     examples: to be read.
     plan: of the rows.
     ops: not empty.
-    partner: (indices, keys) -> indices of what each example is mixed with;
-      None where there is nothing to mix with.
 
   Raises:
-    ValueError: the ops do not fit the examples, or, from the iterator, an
-      example fails: one line that names it.
+    ValueError: the ops do not fit the examples.
   """
   tf = ops_lib.import_tensorflow()
   context = ops_lib.Context(examples.num_classes, examples.tokenizer)
   apply = ops_lib.compile(ops, context)
-  if not ops_lib.mixes(ops):
-    partner = None
-  elif partner is None:
+  partner = plan.partner if ops_lib.mixes(ops) else None
+  if ops_lib.mixes(ops) and partner is None:
     raise ValueError(
       f"ops {ops!r} mix training examples; an evaluation needs ops of its own"
     )
@@ -70,36 +65,86 @@ def stream(
   alone = functools.partial(_alone, read, name, transform, signature, tf)
   mapped = functools.partial(_mapped, plan, tf)
 
-  def dataset(first_step: int):
-    return mapped(
-      lambda step: read(*plan.rows(step)), transform, signature, first_step
-    )
+  def of_step(step: int) -> dict[str, np.ndarray]:
+    return read(*plan.rows(step))
 
-  spec = _spec(dataset(0).element_spec, ops)
+  spec = _spec(mapped(of_step, transform, signature, 0).element_spec, ops)
+  parts = bad_records_tf.Parts(read, transform, signature, mapped, alone, spec)
   if examples.tally.policy.skip:
-    parts = bad_records_tf.Parts(
-      read, transform, signature, mapped, alone, spec
-    )
-    return spec, bad_records_tf.stream(examples, plan, parts, tf)
+    return bad_records_tf.placed(examples, plan, parts, tf)
+  return Steps(of_step, transform, signature, parts)
 
-  def rows(first_step: int) -> Iterator[dict[str, np.ndarray]]:
-    size = len(plan.rows(first_step)[0])
-    batches = dataset(first_step).batch(size).prefetch(2)
-    iterator = batches.as_numpy_iterator()
-    step = first_step
-    while True:
-      try:
-        batch = next(iterator, None)
-      except tf.errors.OpError as error:
-        for index, key in zip(*plan.rows(step), strict=True):
-          alone(int(index), int(key))  # The one that fails is named.
-        raise ValueError(f"ops {ops!r}: {_reason(error)}") from None
-      if batch is None:
-        return
-      yield batch
-      step += 1
 
-  return spec, rows
+def stream(
+  examples: Examples,
+  plan: Plan,
+  ops: str,
+  service: tuple[str, dict] | None = None,
+) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
+  """The spec after ops, and (first_step) -> the real rows of each step.
+
+  Steps without a real row on this host are passed over.
+
+  Args:
+    examples: that are read.
+    plan: which of them each step has.
+    ops: see ops.py.
+    service: its address, and the arguments of pipeline.training and the ops,
+      where workers are to do it; see pipeline_service.py.
+
+  Raises:
+    ValueError: the ops do not fit the examples, or, from the iterator, an
+      example fails: one line that names it.
+  """
+  tf = ops_lib.import_tensorflow()
+  found = steps(examples, plan, ops)
+  skip = examples.tally.policy.skip
+  if skip:
+    local = bad_records_tf.stream(examples, plan, found)
+  else:
+    local = functools.partial(_strict, plan, found, ops, tf)
+  if service is None:
+    return found.parts.spec, local
+  from input_pipeline import pipeline_service
+
+  completed = bad_records_tf.completer(examples, plan, found) if skip else None
+  address, settings = service
+  seen = {"examples": examples.length, "tokens": content_of(examples)}
+  settings = {**seen, **settings}
+  distributed = pipeline_service.stream(
+    address, settings, plan, found, completed, local
+  )
+  return found.parts.spec, distributed
+
+
+def content_of(examples: Examples) -> str | None:
+  """A hash of the examples' tokenizer, if they have one."""
+  if examples.tokenizer is None:
+    return None
+  return hashlib.sha256(examples.tokenizer.content).hexdigest()
+
+
+def _strict(
+  plan: Plan, found: Steps, ops: str, tf: Any, first_step: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """The real rows of each step; the first bad one ends it."""
+  size = len(plan.rows(first_step)[0])
+  mapped = found.parts.mapped(
+    found.read, found.transform, found.signature, first_step
+  )
+  iterator = mapped.batch(size).prefetch(2).as_numpy_iterator()
+  step = first_step
+  while True:
+    try:
+      batch = next(iterator, None)
+    except tf.errors.OpError as error:
+      for index, key in zip(*plan.rows(step), strict=True):
+        found.parts.alone(int(index), int(key))  # The one that fails is named.
+      raise ValueError(f"ops {ops!r}: {reason(error)}") from None
+    if batch is None:
+      return
+    yield batch
+    step += 1
 
 
 def _mapped(
@@ -221,7 +266,7 @@ def _options(tf):
   return options
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
   """What TensorFlow says, without the names of its nodes."""
   text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", getattr(error, "message", ""))
   lines = (text or str(error) or type(error).__name__).strip().splitlines()
@@ -243,4 +288,4 @@ def _alone(
     row = {k: tf.constant(rows[k][0], s.dtype) for k, s in signature.items()}
     return {name: leaf.numpy() for name, leaf in transform(row).items()}
   except Exception as error:  # Whatever it is, it is this example's.
-    raise ValueError(bad_records.told(name(index), _reason(error))) from None
+    raise ValueError(bad_records.told(name(index), reason(error))) from None

@@ -125,7 +125,23 @@ def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   fixed shuffled order, so that a slice of a split holds every class. A folder
   that cannot be read is an error; under "skip" it is one bad record.
   """
-  uri = f"folder:{root}"
+  classes, found = class_folders(f"folder:{root}", root, _SUFFIXES, policy)
+  return {
+    name: _folder(files, classes, policy) for name, files in found.items()
+  }
+
+
+def class_folders(
+  uri: str, root: str, suffixes: tuple[str, ...], policy: Policy
+) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
+  """The classes' names, sorted, and each split's files (path, label).
+
+  Args:
+    uri: what to call it in an error.
+    root: a folder of folders, or of splits of them.
+    suffixes: of the files, in lower case.
+    policy: under "skip" a folder that cannot be read stays as a bad file.
+  """
   root = os.path.expanduser(root)
   if not os.path.isdir(root):
     raise ValueError(f"{uri} is not a folder")
@@ -147,18 +163,20 @@ def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
     )
   except OSError as error:
     raise bounded.failure(error.filename, error) from None
-  found = {name: _images(each, classes, policy) for name, each in roots.items()}
-  if not any(files for files in found.values()):
-    raise ValueError(
-      f"{uri} has no folders of images; valid: {' '.join(_SUFFIXES)}"
-    )
-  return {
-    name: _folder(files, classes, policy) for name, files in found.items()
+  found = {
+    name: _files(each, classes, suffixes, policy)
+    for name, each in roots.items()
   }
+  if not any(files for files in found.values()):
+    scheme = "audio" if ".wav" in suffixes else "images"
+    raise ValueError(
+      f"{uri} has no folders of {scheme}; valid: {' '.join(suffixes)}"
+    )
+  return classes, found
 
 
-def _images(
-  root: str, classes: list[str], policy: Policy
+def _files(
+  root: str, classes: list[str], suffixes: tuple[str, ...], policy: Policy
 ) -> list[tuple[str, int]]:
   found = []
 
@@ -176,7 +194,7 @@ def _images(
       found += [
         (os.path.join(where, file), label)
         for file in sorted(files)
-        if file.lower().endswith(_SUFFIXES)
+        if file.lower().endswith(suffixes)
       ]
   if not found:
     return found

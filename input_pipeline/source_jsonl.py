@@ -1,76 +1,33 @@
 """jsonl:GLOB, a record per line, read at random."""
 
 import json
-from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bounded
-from input_pipeline.bad_records import Policy, check_size, spread
+from input_pipeline import bounded, source_lines
+from input_pipeline.bad_records import Policy
+from input_pipeline.inflate import is_compressed
 from input_pipeline.source import Source
+from input_pipeline.source_lines import Spans
 from input_pipeline.source_text import find_files, fingerprint, strings
 
 _NEWLINE = ord("\n")
 _SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\x0b\x0c", np.uint8))
 
 
-class _Lines(NamedTuple):
-  """Where the lines of one file are that are not blank.
-
-  starts: int64, in the file, or in `held` where there is one.
-  sizes: int64, their bytes.
-  numbers: int64, from 1 on.
-  held: what a compressed file inflates to: it has no random access.
-  broken: what is wrong with the whole file, which then counts as one line.
-  """
-
-  path: str
-  starts: np.ndarray
-  sizes: np.ndarray
-  numbers: np.ndarray
-  held: np.ndarray | None = None
-  broken: str = ""
-
-  def name(self, line: int) -> str:
-    return self.path if self.broken else f"{self.path}:{self.numbers[line]}"
-
-  def records(self, lines: np.ndarray, policy: Policy) -> list[dict]:
-    if self.broken:
-      raise ValueError(self.broken)
-    for line in lines:
-      check_size(int(self.sizes[line]), self.name(line), policy)
-    return [
-      _parse(self.name(line), text)
-      for line, text in zip(lines, self._read(lines), strict=True)
-    ]
-
-  def _read(self, lines: np.ndarray) -> list[bytes]:
-    spans = [(int(self.starts[i]), int(self.sizes[i])) for i in lines]
-    if self.held is not None:
-      return [self.held[start : start + n].tobytes() for start, n in spans]
-    found = []
-    try:
-      with open(self.path, "rb", buffering=0) as file:
-        for start, size in spans:
-          file.seek(start)
-          found.append(file.read(size))
-    except OSError as error:
-      raise bounded.failure(self.path, error) from None
-    return found
-
-
-def _lines(path: str, policy: Policy) -> _Lines:
+def _lines(path: str, policy: Policy) -> Spans:
   """The lines of a file; ValueError, or a broken one, where it has none."""
   try:
-    lines = _Lines(path, *_find(path))
+    lines = Spans(path, *_find(path))
     if not len(lines.starts):
       raise ValueError(f"{path}: holds no record")
-    return _hold(lines, policy) if path.endswith(".gz") else lines
+    if not is_compressed(path):
+      return lines
+    return source_lines.hold(lines, lines.sizes > policy.max_record_bytes)
   except ValueError as error:
     if not policy.skip:
       raise
-    none = np.zeros(1, np.int64)
-    return _Lines(path, none, none, none, broken=str(error))
+    return source_lines.broken(path, error)
 
 
 def _find(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,35 +75,8 @@ def _full(begin: int, stops: np.ndarray, number: int, data, origin: int):
   return starts[kept], sizes[kept], number + kept + 1
 
 
-def _hold(lines: _Lines, policy: Policy) -> _Lines:
-  """The lines with their bytes in memory, but for those that are too long."""
-  long = lines.sizes > policy.max_record_bytes
-  holes = [
-    (int(start), int(start + size))
-    for start, size in zip(lines.starts[long], lines.sizes[long], strict=True)
-  ]
-  gone = np.cumsum(np.where(long, lines.sizes, 0))
-  held = np.empty(int(lines.starts[-1] + lines.sizes[-1] - gone[-1]), np.uint8)
-  offset = filled = 0
-  for chunk in bounded.chunks(lines.path):
-    data = np.frombuffer(chunk, np.uint8)
-    if holes:
-      kept = np.ones(len(data), bool)
-      for start, stop in holes:
-        kept[max(start - offset, 0) : max(stop - offset, 0)] = False
-      data = data[kept]
-    offset += len(chunk)
-    data = data[: len(held) - filled]
-    held[filled : filled + len(data)] = data
-    filled += len(data)
-  if filled < len(held):
-    raise ValueError(f"{lines.path}: was changed while it was read")
-  # A hole lies before the lines after it, but not before its own.
-  before = gone - np.where(long, lines.sizes, 0)
-  return lines._replace(starts=lines.starts - before, held=held)
-
-
-def _parse(name: str, line: bytes) -> dict:
+def parse(name: str, line: bytes) -> dict:
+  """The object that a line holds; ValueError where it holds none."""
   try:
     record = json.loads(line)
   except RecursionError:
@@ -162,60 +92,41 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   """jsonl:GLOB, a record per line; the first record's keys are the fields.
 
   Numbers and lists of numbers become arrays, other values stay as they are. A
-  .gz file is held in memory. A file that cannot be read, or inflated to its
-  end, or that holds no record, is an error; under "skip" it is one bad record.
+  .gz or .zst file is held in memory. A file that cannot be read, or inflated to
+  its end, or that holds no record, is an error; under "skip" it is one bad
+  record.
   """
-  uri = f"jsonl:{pattern}"
-  paths = find_files(pattern, uri)
+  return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
+
+
+def of_files(
+  paths: list[str], policy: Policy, needed: tuple[str, ...] | None = None
+) -> Source:
+  """The records of some files, one after another.
+
+  Args:
+    paths: of the files.
+    policy: of bad records.
+    needed: what each record must have, where that is not all of the first
+      one's fields; what else one lacks is None.
+  """
   files = [_lines(path, policy) for path in paths]
-  ends = np.cumsum([len(file.starts) for file in files])
-
-  def locate(index: int) -> tuple[_Lines, int]:
-    f = int(np.searchsorted(ends, index, side="right"))
-    return files[f], int(index - (ends[f] - len(files[f].starts)))
-
-  def name(index: int) -> str:
-    file, line = locate(index)
-    return file.name(line)
-
-  def records(indices: np.ndarray) -> list[dict]:
-    found = [{}] * len(indices)
-    at = np.searchsorted(ends, indices, side="right")
-    for f in np.unique(at):
-      rows = np.flatnonzero(at == f)
-      lines = indices[rows] - (ends[f] - len(files[f].starts))
-      for row, record in zip(
-        rows, files[f].records(lines, policy), strict=True
-      ):
-        found[row] = record
-    return found
-
-  fields = _fields(records, int(ends[-1]), policy)
+  records = source_lines.joined(files, policy, parse)
+  fields = list(source_lines.first(records, policy))
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    found = records(np.asarray(indices, np.int64))
+    found = records.read(indices)
     for i, record in zip(indices, found, strict=True):
-      missing = [field for field in fields if field not in record]
+      missing = [f for f in needed or fields if f not in record]
       if missing:
-        raise ValueError(f"{name(i)}: no field {missing[0]!r}")
-    return {f: _column([each[f] for each in found]) for f in fields}
+        raise ValueError(f"{records.name(i)}: no field {missing[0]!r}")
+    return {f: column([each.get(f) for each in found]) for f in fields}
 
-  length, print_of = int(ends[-1]), fingerprint(paths)
-  return {"all": Source(length, read, name, fingerprint=print_of)}
-
-
-def _fields(records, length: int, policy: Policy) -> list[str]:
-  """The keys of the first record; under "skip", of a readable one."""
-  failed = None
-  for place in spread(length) if policy.skip else (0,):
-    try:
-      return list(records(np.array([place]))[0])
-    except ValueError as error:
-      failed = failed or error
-  raise failed
+  source = Source(records.length, read, records.name)
+  return source._replace(fingerprint=fingerprint(paths))
 
 
-def _column(values: list) -> np.ndarray:
+def column(values: list) -> np.ndarray:
   """An array of numbers where the values are, else of objects."""
   if all(isinstance(value, (int, float, list)) for value in values):
     try:

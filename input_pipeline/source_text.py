@@ -58,11 +58,16 @@ def strings(values: list) -> np.ndarray:
   return array
 
 
-def _read_text(path: str, policy: Policy) -> str:
+def decode(path: str, content: bytes) -> str:
+  """The text of a file; ValueError where it is not UTF-8."""
   try:
-    return bounded.read_file(path, policy).decode("utf-8")
+    return content.decode("utf-8")
   except UnicodeDecodeError as error:
     raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from None
+
+
+def _read_text(path: str, policy: Policy) -> str:
+  return decode(path, bounded.read_file(path, policy))
 
 
 def _documents(paths: list[str], policy: Policy) -> dict[str, Source]:
@@ -101,6 +106,11 @@ def stdlib(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """
   if rest:
     raise ValueError(f"stdlib:{rest}: stdlib: takes no arguments")
+  return _documents(stdlib_files(), policy)
+
+
+def stdlib_files() -> list[str]:
+  """The sorted files of stdlib:."""
   paths = []
   for folder, folders, files in os.walk(sysconfig.get_paths()["stdlib"]):
     folders[:] = [f for f in folders if f not in _NOT_LIBRARY]
@@ -110,7 +120,7 @@ def stdlib(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
         paths.append(path)
   if not paths:
     raise ValueError("stdlib: holds no source file that can be read")
-  return _documents(sorted(paths), policy)
+  return sorted(paths)
 
 
 @functools.cache

@@ -8,7 +8,11 @@ from train import losses, metrics, types
 
 
 def image_classification(
-  model: Model, *, label_smoothing: float = 0.0, mixup: float = 0.0
+  model: Model,
+  *,
+  label_smoothing: float = 0.0,
+  mixup: float = 0.0,
+  inkey: str = "image",
 ) -> types.Task:
   """Cross-entropy of the label.
 
@@ -23,6 +27,7 @@ def image_classification(
     mixup: alpha of Beta(alpha, alpha), from which one mixing weight a batch is
       drawn, in training only (Zhang et al. 2018); 0 mixes nothing. Each image
       is mixed with its mirror in the batch: training batches should be full.
+    inkey: the field that the model reads; "x" for rows of numbers.
   """
 
   def init(rng, batch):
@@ -40,7 +45,7 @@ def image_classification(
     )
 
   def loss(variables, batch, rng, train):
-    image_BHWC, label_B = batch["image"], batch["label"]
+    image_BHWC, label_B = batch[inkey], batch["label"]
     mixing = train and mixup > 0
     if mixing:
       lam_rng, rng = jax.random.split(rng)
@@ -64,11 +69,11 @@ def image_classification(
 
   def logits(variables, batch, rng):
     del rng
-    return apply(variables, batch["image"])[0]
+    return apply(variables, batch[inkey])[0]
 
   def features(variables, batch, rng):
     del rng
-    return apply(variables, batch["image"], method="features")[0]
+    return apply(variables, batch[inkey], method="features")[0]
 
   predict = {"logits": logits, "features": features}
   return types.Task(init, {"loss": loss}, predict)

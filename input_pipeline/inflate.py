@@ -1,0 +1,153 @@
+"""A compressed file's content in pieces: gzip of many members, Zstandard."""
+
+import zlib
+from collections.abc import Generator, Iterator
+from typing import BinaryIO
+
+_READ = 2**16
+_PIECE = 2**20
+# A window beyond this is refused, as `zstd` itself refuses it unasked.
+_ZSTD_WINDOW = 2**27
+
+
+def is_compressed(path: str) -> bool:
+  """Whether a file's name says that it is compressed."""
+  return path.endswith((".gz", ".zst"))
+
+
+def pieces(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+  """(where its gzip member begins in the file, content) a piece at a time.
+
+  No piece is larger than a mebibyte, whatever the file inflates to. A file
+  that is not named .gz or .zst is one member, its content unchanged.
+
+  Args:
+    file: open at its beginning.
+    path: what it is called, and in errors too.
+
+  Raises:
+    ValueError: it cannot be inflated to its end.
+  """
+  if path.endswith(".gz"):
+    return _gzip(file, path)
+  if path.endswith(".zst"):
+    return _zstd(file, path)
+  return ((0, piece) for piece in iter(lambda: file.read(_PIECE), b""))
+
+
+def _gzip(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+  offset = 0  # In the file, of the end of `data`.
+  data = file.read(_READ)
+  offset += len(data)
+  while data:
+    member = offset - len(data)
+    inflater = zlib.decompressobj(31)
+    # The last piece waits until the member's check sum is found to be right.
+    held = b""
+    while not inflater.eof:
+      if not data:
+        data = file.read(_READ)
+        offset += len(data)
+      if not data:
+        if held:
+          yield member, held
+        raise ValueError(f"{path}: broken gzip file: it ends too early")
+      try:
+        piece = inflater.decompress(data, _PIECE)
+      except zlib.error as error:
+        raise ValueError(f"{path}: broken gzip file: {error}") from None
+      data = inflater.unconsumed_tail or inflater.unused_data
+      if piece:
+        if held:
+          yield member, held
+        held = piece
+    if held:
+      yield member, held
+    # NULs may pad a file, as they do on tapes.
+    while not (data := data.lstrip(b"\0")):
+      data = file.read(_READ)
+      offset += len(data)
+      if not data:
+        return
+
+
+def _zstd(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+  try:
+    import zstandard
+  except ModuleNotFoundError:
+    raise ValueError(
+      f"{path}: a .zst file needs zstandard, which is not installed: "
+      "pip install 'tessera[clean]'"
+    ) from None
+  inflater = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+  watched = _Watched(file)
+  try:
+    with inflater.stream_reader(
+      watched, read_size=_READ, read_across_frames=True, closefd=False
+    ) as reader:
+      while piece := reader.read(_PIECE):
+        yield 0, piece
+  except zstandard.ZstdError as error:
+    raise ValueError(f"{path}: broken zstd file: {error}") from None
+  if watched.inside():
+    raise ValueError(f"{path}: broken zstd file: it ends too early")
+
+
+class _Watched:
+  """A Zstandard file that knows whether it ends inside a frame.
+
+  The decoder does not tell: a file that is cut off reads like a whole one. The
+  format is RFC 8878's, section 3.1.
+  """
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self._walk = _frames()
+    self._take, self._skip = next(self._walk)
+    self._held = b""
+
+  def inside(self) -> bool:
+    """Whether what was read so far ends inside a frame."""
+    return bool(self._take != 4 or self._skip or self._held)
+
+  def read(self, size: int = -1) -> bytes:
+    """As a file's."""
+    data = self._file.read(size)
+    at = 0
+    while at < len(data):
+      if self._skip:
+        step = min(self._skip, len(data) - at)
+        self._skip -= step
+      else:
+        step = min(self._take - len(self._held), len(data) - at)
+        self._held += data[at : at + step]
+      at += step
+      if not self._skip and len(self._held) == self._take:
+        self._take, self._skip = self._walk.send(self._held)
+        self._held = b""
+    return data
+
+
+def _frames() -> Generator[tuple[int, int], bytes, None]:
+  """Yields (bytes to take, bytes to skip before them); is sent what is taken.
+
+  4 are taken where a frame begins, and nowhere else.
+  """
+  skip = 0
+  while True:
+    magic = yield 4, skip
+    if magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5:
+      size = yield 2, 0
+      size += yield 2, 0
+      skip = int.from_bytes(size, "little")
+      continue
+    (descriptor,) = yield 1, 0
+    single = descriptor >> 5 & 1
+    content = (single, 2, 4, 8)[descriptor >> 6]
+    skip = (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content
+    last = 0
+    while not last:
+      header = int.from_bytes((yield 3, skip), "little")
+      last, kind, size = header & 1, header >> 1 & 3, header >> 3
+      skip = 1 if kind == 1 else size
+    skip += 4 * (descriptor >> 2 & 1)

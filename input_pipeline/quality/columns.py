@@ -1,0 +1,270 @@
+"""What is kept of a field: a few numbers a record, whatever its size."""
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline import image_size
+from input_pipeline.quality import media, values
+
+KINDS = ("number", "category", "text", "image", "audio", "date", "other")
+# More words than these are one class, "(other)".
+_MOST_WORDS = 10_000
+_LONGEST_WORD = 200
+OTHER = "(other)"
+_FEW = 5
+# Of the values there are, to be a field of numbers.
+_NUMERIC = 0.9
+
+
+class Column(NamedTuple):
+  """One field of n records.
+
+  kind: one of KINDS.
+  types: {type in words: how many values}; the missing ones are not counted.
+  examples: {type in words: (row, value) of the first few}.
+  blank: bool [n], where the value is missing.
+  markers: {marker of a missing value: how many}.
+  numbers: float64 [n] of a number or date, NaN where there is none; else None.
+  codes: int32 [n] of a category, places in `words`, -1 for missing; else None.
+  words: of a category, each once.
+  features: {name: float32 [n]}, measured of a text, an image or audio; NaN
+    where it is missing or broken.
+  prints: uint8 [n, 256] of an image or audio, else None; see media.
+  broken: {row: why it does not decode}.
+  """
+
+  kind: str
+  types: Mapping[str, int]
+  examples: Mapping[str, list[tuple[int, str]]]
+  blank: np.ndarray
+  markers: Mapping[str, int]
+  numbers: np.ndarray | None = None
+  codes: np.ndarray | None = None
+  words: tuple[str, ...] = ()
+  features: Mapping[str, np.ndarray] = {}
+  prints: np.ndarray | None = None
+  broken: Mapping[int, str] = {}
+
+
+def kind_of(field: str, sample: np.ndarray) -> str:
+  """The kind of a field, by its name and the values of a sample."""
+  if sample.dtype != object:
+    if sample.ndim >= 3 and sample.dtype.kind in "uif":
+      return "image"
+    if sample.ndim == 2 and sample.dtype.kind == "f" and field == "audio":
+      return "audio"
+    if sample.ndim > 1:
+      return "other"
+    return "category" if sample.dtype.kind == "b" else "number"
+  there = [v for v in sample if not values.missing(v)]
+  if any(isinstance(v, bytes) for v in there):
+    known = any(any(image_size.image_size(v)) for v in there if v[:1])
+    return "image" if known or field == "image" else "other"
+  if there and all(isinstance(v, np.ndarray) for v in there):
+    return "audio" if there[0].ndim == 1 and field == "audio" else "image"
+  if not there or any(isinstance(v, (list, tuple, dict)) for v in there):
+    return "other" if there else "category"
+  if field == "text" and any(isinstance(v, str) for v in there):
+    return "text"
+  if sum(map(_is_number, there)) >= _NUMERIC * len(there):
+    return "number"
+  texts = [str(v) for v in there]
+  few = len(set(texts)) <= max(20, len(texts) // 10)
+  short = np.mean([len(t) for t in texts]) <= 40
+  repeated = len(set(texts)) <= len(texts) / 2 or len(texts) <= 20
+  return "category" if few and short and repeated else "text"
+
+
+def _is_number(value) -> bool:
+  # NaN is missing, and is asked for before.
+  return values.number(value) == values.number(value)
+
+
+def measure(
+  kind: str,
+  chunk: Sequence,
+  name: Callable[[int], str],
+  class_names: Sequence[str] | None = None,
+  rates: Sequence[float] | None = None,
+) -> Column:
+  """The Column of a chunk's values.
+
+  Args:
+    kind: one of KINDS.
+    chunk: the values.
+    name: (row) -> what to call that record.
+    class_names: of a field of labels; in place of integers.
+    rates: samples a second of audio.
+  """
+  markers = [_marker(v, kind) for v in chunk]
+  blank = np.array([bool(m) for m in markers], bool)
+  types, examples = _types(chunk, blank)
+  column = Column(
+    kind, types, examples, blank, collections.Counter(filter(None, markers))
+  )
+  if kind in ("number", "date"):
+    read = values.number if kind == "number" else values.date
+    found = [read(v) for v in chunk]
+    return column._replace(numbers=np.array(found, np.float64))
+  if kind == "category":
+    return _category(column, chunk, class_names)
+  if kind == "text":
+    rows = [
+      {} if b else media.text_features(str(v))
+      for v, b in zip(chunk, blank, strict=True)
+    ]
+    return column._replace(features=_table(rows, media.text_features("")))
+  if kind in ("image", "audio"):
+    return _media(column, chunk, name, rates)
+  return column
+
+
+def _marker(value, kind: str) -> str:
+  if isinstance(value, np.ndarray):
+    return ""
+  if kind in ("image", "audio"):
+    return "None" if value is None else ""  # 0 bytes are a broken file.
+  return values.missing(value, kind == "text")
+
+
+def _types(chunk: Sequence, blank: np.ndarray):
+  if isinstance(chunk, np.ndarray) and chunk.dtype != object:
+    found = values.type_name(chunk[0]) if len(chunk) else "other"
+    there = int((~blank).sum())
+    return ({found: there} if there else {}), {}
+  types, examples = collections.Counter(), {}
+  for row, value in enumerate(chunk):
+    if blank[row]:
+      continue
+    found = values.type_name(value)
+    types[found] += 1
+    few = examples.setdefault(found, [])
+    if len(few) < _FEW and not isinstance(value, (bytes, np.ndarray)):
+      few.append((row, str(value)[:_LONGEST_WORD]))
+  return types, examples
+
+
+def _category(column: Column, chunk: Sequence, class_names) -> Column:
+  def word(value) -> str:
+    if class_names and isinstance(value, (int, np.integer)):
+      known = 0 <= value < len(class_names)
+      return class_names[value] if known else str(value)
+    return str(value).strip()[:_LONGEST_WORD]
+
+  words: dict[str, int] = {}
+  codes = [
+    -1 if blank else words.setdefault(word(value), len(words))
+    for value, blank in zip(chunk, column.blank, strict=True)
+  ]
+  return column._replace(codes=np.array(codes, np.int32), words=tuple(words))
+
+
+def _table(rows: list[dict], like: dict) -> dict[str, np.ndarray]:
+  names = dict.fromkeys([*like, *(n for row in rows for n in row)])
+  return {
+    n: np.array([row.get(n, np.nan) for row in rows], np.float32) for n in names
+  }
+
+
+def _media(column: Column, chunk, name, rates) -> Column:
+  rows, prints, broken = [], [], {}
+  for i, value in enumerate(chunk):
+    found, mark = {}, np.zeros(256, np.uint8)
+    try:
+      if column.blank[i]:
+        pass
+      elif column.kind == "audio":
+        if not len(value):
+          raise ValueError(f"{name(i)}: no samples")
+        found = media.audio_features(value, 1 if rates is None else rates[i])
+        mark = media.print_of_audio(value)
+      else:
+        if isinstance(value, bytes):
+          value = media.decode_image(value, name(i), media.POLICY)
+        if not np.size(value):
+          raise ValueError(f"{name(i)}: no pixels")
+        found = media.image_features(value)
+        mark = media.print_of_image(value)
+    except ValueError as error:
+      broken[i] = str(error)
+    rows.append(found)
+    prints.append(mark)
+  return column._replace(
+    features=_table(rows, {}),
+    prints=np.array(prints, np.uint8).reshape(len(rows), 256),
+    broken=broken,
+  )
+
+
+def join(parts: list[Column]) -> Column:
+  """One column out of those of chunks that follow each other."""
+  starts = np.cumsum([0, *(len(part.blank) for part in parts)])
+  types, markers = collections.Counter(), collections.Counter()
+  examples: dict[str, list] = {}
+  broken = {}
+  for start, part in zip(starts, parts, strict=False):
+    types.update(part.types)
+    markers.update(part.markers)
+    for found, few in part.examples.items():
+      kept = examples.setdefault(found, [])
+      kept += [(int(start) + r, v) for r, v in few][: _FEW - len(kept)]
+    broken.update({int(start) + r: why for r, why in part.broken.items()})
+  first = parts[0]
+  joined = first._replace(
+    types=dict(types),
+    markers=dict(markers),
+    examples=examples,
+    broken=broken,
+    blank=np.concatenate([part.blank for part in parts]),
+  )
+  if first.numbers is not None:
+    joined = joined._replace(numbers=np.concatenate([p.numbers for p in parts]))
+  if first.prints is not None:
+    joined = joined._replace(prints=np.concatenate([p.prints for p in parts]))
+  if first.codes is not None:
+    joined = _join_words(joined, parts)
+  return joined._replace(features=_join_features(parts))
+
+
+def _join_words(joined: Column, parts: list[Column]) -> Column:
+  words: dict[str, int] = {}
+  codes = []
+  for part in parts:
+    # A field of many words must not fill the memory.
+    places = [
+      words.setdefault(
+        w if len(words) < _MOST_WORDS or w in words else OTHER, len(words)
+      )
+      for w in part.words
+    ]
+    codes.append(np.array([*places, -1], np.int32)[part.codes])
+  return joined._replace(codes=np.concatenate(codes), words=tuple(words))
+
+
+def _join_features(parts: list[Column]) -> dict[str, np.ndarray]:
+  names = dict.fromkeys(n for part in parts for n in part.features)
+  return {
+    n: np.concatenate(
+      [
+        p.features.get(n, np.full(len(p.blank), np.nan, np.float32))
+        for p in parts
+      ]
+    )
+    for n in names
+  }
+
+
+def take(column: Column, rows: np.ndarray) -> Column:
+  """The column of some of the rows; types and markers are not counted anew."""
+  place = {int(r): i for i, r in enumerate(rows)}
+  return column._replace(
+    blank=column.blank[rows],
+    numbers=None if column.numbers is None else column.numbers[rows],
+    codes=None if column.codes is None else column.codes[rows],
+    prints=None if column.prints is None else column.prints[rows],
+    features={n: f[rows] for n, f in column.features.items()},
+    broken={place[r]: w for r, w in column.broken.items() if r in place},
+  )

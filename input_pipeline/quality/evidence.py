@@ -1,0 +1,86 @@
+"""Records as a report shows them: pictures where there are, else texts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from input_pipeline.quality import dataset, media
+from input_pipeline.quality.dataset import Dataset
+from input_pipeline.reporting import page, plots
+
+_MOST = 24
+
+
+def show(
+  data: Dataset, rows: Sequence[int], title: str, notes: Sequence[str] = ()
+) -> list:
+  """Parts of a page that show some records, at most 24.
+
+  Args:
+    data: where they are.
+    rows: which of them.
+    title: what they have in common.
+    notes: a line on each.
+  """
+  rows = [int(row) for row in rows[:_MOST]]
+  notes = list(notes[:_MOST]) or [""] * len(rows)
+  if not rows:
+    return []
+  fields = [f for f, c in data.columns.items() if c.kind == "image"]
+  if not fields:
+    return _written(data, rows, title, notes)
+  images, captions = [], []
+  for row, note in zip(rows, notes, strict=True):
+    image = data.source.read(data.indices[[row]])[fields[0]][0]
+    try:
+      if isinstance(image, bytes):
+        image = media.decode_image(image, "", media.POLICY)
+      images.append(media.pixels(image))
+    except ValueError:
+      continue
+    label = label_of(data, row)
+    captions.append("\n".join(filter(None, [label, note])))
+  if not images:
+    return _written(data, rows, title, notes)
+  names = page.Examples("Their names", [data.name(row) for row in rows])
+  return [page.Figure(plots.image_grid(images, captions), title), names]
+
+
+def _written(
+  data: Dataset, rows: list[int], title: str, notes: list[str]
+) -> list:
+  """A table of records of short values; else a text for each."""
+  kinds = {f: c.kind for f, c in data.columns.items()}
+  if {"text", "audio", "image"} & {*kinds.values()}:
+    texts = [dataset.describe(data, row) for row in rows]
+    items = [
+      f"{note}\n{text}" if note else text
+      for note, text in zip(notes, texts, strict=True)
+    ]
+    return [page.Examples(title, items)]
+  records = data.source.read(data.indices[np.array(rows, np.int64)])
+  lines = [
+    (note, data.name(row), *(records[field][i] for field in kinds))
+    for i, (row, note) in enumerate(zip(rows, notes, strict=True))
+  ]
+  columns = ("", "record", *kinds)
+  if not any(notes):
+    columns, lines = columns[1:], [line[1:] for line in lines]
+  return [page.Text(f"{title}:"), page.Table(columns, lines)]
+
+
+def label_of(data: Dataset, row: int) -> str:
+  """The label of a record in words, or ""."""
+  if not data.label:
+    return ""
+  column = data.columns[data.label]
+  code = int(column.codes[row])
+  return column.words[code] if code >= 0 else "(missing)"
+
+
+def groups(digests: np.ndarray) -> list[np.ndarray]:
+  """The rows that share a digest with others, int64; the largest first."""
+  order = np.argsort(digests, kind="stable")
+  starts = np.flatnonzero(np.diff(digests[order], prepend=~digests[order[:1]]))
+  found = [g for g in np.split(order, starts[1:]) if len(g) > 1]
+  return sorted(found, key=lambda group: (-len(group), int(group[0])))

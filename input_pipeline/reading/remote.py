@@ -1,0 +1,85 @@
+"""A file behind http(s), read in order and taken up again where it broke."""
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+_TIMEOUT = 60.0  # seconds without a byte
+_TRIES = 5
+_WAIT = 1.0  # seconds before the second try, doubled for each after it
+
+
+def is_remote(path: str) -> bool:
+  """Whether a path is an address."""
+  return path.startswith(("http://", "https://"))
+
+
+def opened(url: str) -> "_Remote":
+  """The content of an address, to be read in order.
+
+  Raises:
+    ValueError: from `read`; it cannot be had, several times in a row.
+  """
+  return _Remote(url)
+
+
+class _Remote:
+  def __init__(self, url: str):
+    self._url = url
+    self._answer: Any = None
+    self._offset = 0
+    self._left: int | None = None  # What the server says is still to come.
+
+  def read(self, size: int = -1) -> bytes:
+    """As a file's; at least one byte, unless it is the end."""
+    error: Any = None
+    for attempt in range(_TRIES):
+      if attempt:
+        time.sleep(_WAIT * 2 ** (attempt - 1))
+      try:
+        self._open()
+        data = self._answer.read1(size)
+        if data or not self._left:
+          self._offset += len(data)
+          if self._left is not None:
+            self._left -= len(data)
+          return data
+        error = "it ends too early"
+      except urllib.error.HTTPError as failed:
+        error = f"HTTP status {failed.code}"
+        failed.close()
+        # That the file is not there, or not for us, will not change.
+        if failed.code < 500 and failed.code not in (408, 429):
+          break
+      except (OSError, http.client.HTTPException) as failed:
+        error = getattr(failed, "reason", None) or failed
+      self.close()
+    raise ValueError(f"{self._url}: {error or 'no answer'}")
+
+  def _open(self) -> None:
+    if self._answer is not None:
+      return
+    request = urllib.request.Request(
+      self._url, headers={"Accept-Encoding": "identity"}
+    )
+    if self._offset:
+      request.add_header("Range", f"bytes={self._offset}-")
+    self._answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    length = self._answer.headers.get("Content-Length", "")
+    self._left = int(length) if length.isdecimal() else None
+    # A server that does not know ranges begins anew.
+    missing = self._offset if self._answer.status != 206 else 0
+    while missing:
+      data = self._answer.read1(min(missing, 2**20))
+      if not data:
+        raise OSError("it ends too early")
+      missing -= len(data)
+      if self._left is not None:
+        self._left -= len(data)
+
+  def close(self) -> None:
+    if self._answer is not None:
+      self._answer.close()
+      self._answer = None

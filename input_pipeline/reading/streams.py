@@ -1,0 +1,162 @@
+"""A file's content read in order, with no more of it in memory than asked."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from input_pipeline import bounded, bounded_file, inflate
+from input_pipeline.bad_records import Policy, check_size, told
+from input_pipeline.preparation.document import Bad
+from input_pipeline.reading import remote
+
+
+class Stream:
+  """Bytes to be read in order, inflated on the way.
+
+  Raises ValueError, from any method, where there is more that cannot be read.
+
+  ended: whether the last line that was read had an end.
+  """
+
+  def __init__(self, pieces: Iterator[tuple[int, bytes]]):
+    self._pieces = pieces
+    self._piece = b""
+    self._at = 0  # In the piece.
+    self._member = 0
+    self._before = 0  # Bytes of the member that came before the piece.
+    self.ended = False
+
+  def more(self) -> bool:
+    """Whether there is another byte."""
+    while self._at >= len(self._piece):
+      member, piece = next(self._pieces, (0, b""))
+      if not piece:
+        return False
+      if member != self._member:
+        self._member, self._before = member, 0
+      else:
+        self._before += len(self._piece)
+      self._piece, self._at = piece, 0
+    return True
+
+  def place(self) -> tuple[int, int]:
+    """Of the next byte: (its gzip member's in the file, its in the member)."""
+    self.more()
+    return self._member, self._before + self._at
+
+  def read(self, size: int) -> bytes:
+    """The next bytes; fewer than `size` at the end alone."""
+    parts = []
+    while size and self.more():
+      part = self._piece[self._at : self._at + size]
+      self._at += len(part)
+      size -= len(part)
+      parts.append(part)
+    return b"".join(parts)
+
+  def skip(self, size: int) -> int:
+    """Passes over bytes; how many there were."""
+    left = size
+    while left and self.more():
+      step = min(left, len(self._piece) - self._at)
+      self._at += step
+      left -= step
+    return size - left
+
+  def line(self, most: int) -> tuple[bytes, int]:
+    """(the next line with its end, its size).
+
+    Of a line that is larger than `most`, its end not counted, b"" stands for
+    the line. (b"", 0) is the end.
+    """
+    parts, size = [], 0
+    self.ended = False
+    while not self.ended and self.more():
+      stop = self._piece.find(b"\n", self._at) + 1
+      self.ended = stop > 0
+      stop = stop or len(self._piece)
+      size += stop - self._at
+      if size - self.ended <= most:
+        parts.append(self._piece[self._at : stop])
+      else:
+        parts = []
+      self._at = stop
+    return b"".join(parts), size
+
+
+class Line(NamedTuple):
+  """A line that is not blank.
+
+  start: of its first byte in the content.
+  size: without the line's end.
+  number: from 1 on.
+  content: without the line's end; None where it is too large.
+  """
+
+  start: int
+  size: int
+  number: int
+  content: bytes | None
+
+
+def lines(stream: Stream, most: int) -> Iterator[Line]:
+  """The lines that are not blank; of those that are too large no content.
+
+  A line is blank that holds nothing, or one or two bytes of white space: what
+  is longer and all white space is a record that is bad.
+  """
+  start = number = 0
+  while True:
+    line, size = stream.line(most)
+    if not size:
+      return
+    number += 1
+    content = line.removesuffix(b"\n")
+    if not line:
+      yield Line(start, size - stream.ended, number, None)
+    elif len(content) > 2 or content.strip():
+      yield Line(start, len(content), number, content)
+    start += size
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[Stream]:
+  """A regular file or an http(s) address as a Stream.
+
+  Raises:
+    ValueError: it cannot be opened; it names it.
+  """
+  try:
+    if remote.is_remote(path):
+      raw = remote.opened(path)
+    else:
+      raw = os.fdopen(bounded_file.descriptor(path), "rb", buffering=0)
+    with contextlib.closing(raw):
+      yield Stream(inflate.pieces(raw, path))
+  except OSError as error:
+    raise bounded.failure(path, error) from None
+
+
+def whole(path: str, policy: Policy) -> bytes:
+  """A file's content, unless it is more than `max_record_bytes`.
+
+  Raises:
+    ValueError: it is larger, or cannot be read; it names the file.
+  """
+  if not remote.is_remote(path) and not inflate.is_compressed(path):
+    return bounded.read_file(path, policy)
+  with opened(path) as stream:
+    content = stream.read(policy.max_record_bytes + 1)
+    check_size(len(content), path, policy, "at least ")
+    return content
+
+
+def bad(name: str, error: ValueError | str, path: str = "") -> Bad:
+  """A Bad whose reason is one line that names the record.
+
+  path: what the error calls the file; `name` takes its place, so that a
+    report does not depend on where the data lies.
+  """
+  reason = str(error)
+  return Bad(name, told(name, reason.replace(path, name) if path else reason))

@@ -1,0 +1,261 @@
+"""The records of WARC files: where they are, and what they hold.
+
+The format is ISO 28500. A record that is broken costs no other: what follows
+it is passed over up to the next line that begins with "WARC/".
+"""
+
+import functools
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from input_pipeline.bad_records import Policy, check_size
+from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.reading.streams import Stream, bad, opened
+
+_LONGEST_LINE = 2**16
+_LONGEST_HEADER = 2**18
+_HTML = ("text/html", "application/xhtml+xml")
+
+
+class Frame(NamedTuple):
+  """A record as it lies in a file.
+
+  number: from 1 on.
+  member: where its gzip member begins in the file.
+  within: its place in the member's content.
+  start, size: its bytes in the file's content.
+  content: its header and block; b"" where it is of another type than asked.
+  reason: what is wrong with it.
+  """
+
+  number: int
+  member: int
+  within: int
+  start: int
+  size: int
+  content: bytes
+  reason: str
+
+
+class _Scanner:
+  """The line that a stream is at, and where that line is."""
+
+  def __init__(self, stream: Stream):
+    self.stream = stream
+    self.start = self.size = 0
+    self.next()
+
+  def next(self) -> None:
+    """Goes on to the next line; `size` is 0 at the end."""
+    self.start += self.size
+    self.place = self.stream.place()
+    self.line, self.size = self.stream.line(_LONGEST_LINE)
+
+  def blank(self) -> bool:
+    """Whether the line is there, and empty."""
+    return bool(self.line) and not self.line.strip()
+
+  def begins(self) -> bool:
+    """Whether a record begins here."""
+    return self.line.startswith(b"WARC/")
+
+
+class _MalformedError(Exception):
+  """Of a record whose end is not known; the message says why."""
+
+
+def frames(stream: Stream, kind: str, policy: Policy) -> Iterator[Frame]:
+  """All records of a file in order, with the content of one WARC-Type."""
+  scan = _Scanner(stream)
+  number = 0
+  while scan.size:
+    if scan.blank():
+      scan.next()
+      continue
+    number += 1
+    start, place = scan.start, scan.place
+    try:
+      content, reason = _record(scan, kind, policy)
+    except _MalformedError as error:
+      while scan.size and not (scan.begins() and scan.start > start):
+        scan.next()
+      yield Frame(number, *place, start, scan.start - start, b"", str(error))
+      continue
+    size = scan.start + scan.size - start
+    yield Frame(number, *place, start, size, content, reason)
+    scan.next()
+
+
+def _record(scan: _Scanner, kind: str, policy: Policy) -> tuple[bytes, str]:
+  """(content, what is wrong) of the record that begins at a line."""
+  header, wanted, length = _header(scan, kind)
+  held = length if wanted and length <= policy.max_record_bytes else 0
+  content = scan.stream.read(held)
+  passed = len(content) + scan.stream.skip(length - held)
+  scan.size += passed
+  if passed < length:
+    raise _MalformedError("it ends too early")
+  if not wanted:
+    return b"", ""
+  try:
+    check_size(length, "", policy)
+  except ValueError as error:
+    return b"", str(error).removeprefix(": ")
+  return header + content, ""
+
+
+def _header(scan: _Scanner, kind: str) -> tuple[bytes, bool, int]:
+  """(the header, whether it is of this WARC-Type, the block's length)."""
+  if not scan.begins():
+    raise _MalformedError("not a WARC record")
+  header, found = [scan.line], {}
+  size = scan.size
+  while not scan.blank():
+    scan.next()
+    size += scan.size
+    if not scan.size:
+      raise _MalformedError("it ends in its header")
+    if not scan.line or size > _LONGEST_HEADER or scan.begins():
+      raise _MalformedError("its header has no end")
+    header.append(scan.line)
+    name, _, value = scan.line.partition(b":")
+    found[name.strip().lower()] = value.strip()
+  length = found.get(b"content-length", b"")
+  if not length.isdigit() or len(length) > 18:
+    raise _MalformedError("its header has no Content-Length")
+  wanted = found.get(b"warc-type", b"").lower() == kind.encode()
+  return b"".join(header), wanted, int(length)
+
+
+Decode = Callable[[str, bytes, Policy], Document | None]
+
+
+def documents(
+  path: str, kind: str, decode: Decode, policy: Policy, name: str
+) -> Iterator[Document | Bad]:
+  """What `decode` makes of a file's records of one WARC-Type."""
+  name = name or path
+  try:
+    with opened(path) as stream:
+      for frame in frames(stream, kind, policy):
+        record = f"{name}#{frame.number}"
+        if frame.reason:
+          yield bad(record, frame.reason)
+        elif frame.content:
+          try:
+            found = decode(record, frame.content, policy)
+          except ValueError as error:
+            yield bad(record, error)
+            continue
+          if found is not None:
+            yield found
+  except ValueError as error:
+    yield bad(name, error, path)
+
+
+def page(name: str, content: bytes, policy: Policy) -> Document | None:
+  """The HTML of a response with status 200; None of any other response.
+
+  Raises:
+    ValueError: it is malformed, or the page larger than `max_record_bytes`.
+  """
+  record = _parsed(name, content)
+  http = record.http_headers
+  if http is None or http.get_statuscode() != "200":
+    return None
+  mime = _mime(http.get_header("Content-Type"))
+  if mime not in _HTML:
+    return None
+  body = record.raw_stream.read()
+  if (http.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
+    body = _dechunked(body)
+  encoding = (http.get_header("Content-Encoding") or "").strip().lower()
+  html = _decoded(name, body, encoding, policy)
+  return Document(name, "", _fields(record, mime), html)
+
+
+def conversion(name: str, content: bytes, policy: Policy) -> Document | None:
+  """The text of a conversion record.
+
+  Raises:
+    ValueError: it is malformed, or not UTF-8.
+  """
+  record = _parsed(name, content)
+  body = record.raw_stream.read()
+  try:
+    text = body.decode()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{name}: not UTF-8 at byte {error.start}") from None
+  mime = _mime(record.rec_headers.get_header("Content-Type"))
+  return Document(name, text, _fields(record, mime))
+
+
+def _parsed(name: str, content: bytes) -> Any:
+  """A record as warcio knows it."""
+  try:
+    parse = _loader().parse_record_stream
+    return parse(io.BytesIO(content), known_format="warc")
+  except ModuleNotFoundError:
+    raise ValueError(
+      f"{name}: WARC and WET files need warcio, which is not installed: "
+      "pip install 'tessera[clean]'"
+    ) from None
+  except Exception as error:  # Of any kind, where a header is not one.
+    raise ValueError(f"{name}: not a WARC record: {error}") from None
+
+
+@functools.cache
+def _loader() -> Any:
+  from warcio.recordloader import ArcWarcRecordLoader
+
+  return ArcWarcRecordLoader()
+
+
+def _mime(content_type: str | None) -> str:
+  return (content_type or "").partition(";")[0].strip().lower()
+
+
+def _fields(record: Any, mime: str) -> dict[str, str]:
+  header = record.rec_headers.get_header
+  return {
+    "url": header("WARC-Target-URI") or "",
+    "date": header("WARC-Date") or "",
+    "mime": mime,
+  }
+
+
+def _dechunked(body: bytes) -> bytes:
+  """A body without the marks of its chunks; unchanged where it has none."""
+  from warcio.bufferedreaders import ChunkedDataReader
+
+  return ChunkedDataReader(io.BytesIO(body)).read()
+
+
+def _decoded(name: str, body: bytes, encoding: str, policy: Policy) -> bytes:
+  """A body inflated, as far as it goes, within `max_record_bytes`.
+
+  warcio would inflate it too, however large it becomes.
+  """
+  most = policy.max_record_bytes
+  if encoding in ("", "identity", "utf-8"):
+    html = body
+  elif encoding in ("gzip", "x-gzip"):
+    # Archives keep the header of what they have unpacked.
+    gzipped = body.startswith(b"\x1f\x8b")
+    html = _inflated(name, body, 31, most) if gzipped else body
+  elif encoding == "deflate":
+    wrapped = body[:1] == b"\x78"
+    html = _inflated(name, body, 15 if wrapped else -15, most)
+  else:
+    raise ValueError(f"{name}: Content-Encoding {encoding[:40]!r} is unknown")
+  check_size(len(html), name, policy, "at least ")
+  return html
+
+
+def _inflated(name: str, body: bytes, bits: int, most: int) -> bytes:
+  try:
+    return zlib.decompressobj(bits).decompress(body, most + 1)
+  except zlib.error as error:
+    raise ValueError(f"{name}: its body is broken: {error}") from None

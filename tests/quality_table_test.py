@@ -1,0 +1,478 @@
+"""Faults planted in tables and texts are found, each of them and no more."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from input_pipeline.quality import (
+  balance,
+  broken,
+  conflicts,
+  dataset,
+  distribution,
+  drift,
+  duplicates,
+  leakage,
+  missing,
+  near,
+  outliers,
+  ranges,
+  schema,
+  values,
+)
+from input_pipeline.quality.finding import Settings
+
+NAMES = ["ash", "beech", "cedar", "elm"]
+WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
+
+
+def rows(n=600, seed=0):
+  draw = random.Random(seed)
+  return [
+    {
+      "age": draw.randint(18, 80),
+      "weight": round(draw.gauss(70, 10), 6),
+      "tree": draw.choice(NAMES),
+      "label": draw.choice(["yes", "no"]),
+    }
+    for _ in range(n)
+  ]
+
+
+def texts(n=300, seed=0, most=40):
+  draw = random.Random(seed)
+  return [
+    {
+      "text": " ".join(draw.choices(WORDS, k=draw.randint(30, most))),
+      "label": i % 2,
+    }
+    for i in range(n)
+  ]
+
+
+def opened(tmp_path, records, name="a", **options):
+  path = tmp_path / f"{name}.jsonl"
+  path.write_text("".join(json.dumps(r) + "\n" for r in records))
+  options.setdefault("label", "label")
+  return dataset.open_dataset(f"jsonl:{path}", "all", **options)
+
+
+def run(check, data, **settings):
+  (found,) = getattr(check, check.__name__.rpartition(".")[2])(
+    data, Settings(**settings)
+  )
+  return found
+
+
+ALONE = (schema, missing, ranges, broken, duplicates, conflicts, balance)
+ALONE += (distribution, outliers)
+
+
+@pytest.mark.parametrize("kind", [rows, texts])
+def test_clean_data_raises_nothing(tmp_path, kind):
+  data = opened(tmp_path, kind())
+  other = opened(tmp_path, kind(seed=1), "b", like=data)
+  for check in ALONE:
+    found = run(check, data)
+    assert (found.check, found.verdict) == (found.check, "ok"), found.line
+  for check in (leakage, drift):
+    found = run(check, data._replace(against=other))
+    assert found.verdict == "ok", found.line
+
+
+def test_kinds_of_fields(tmp_path):
+  data = opened(tmp_path, rows())
+  kinds = {field: column.kind for field, column in data.columns.items()}
+  assert kinds == {
+    "age": "number",
+    "weight": "number",
+    "tree": "category",
+    "label": "category",
+  }
+  assert opened(tmp_path, texts()).columns["text"].kind == "text"
+
+
+def test_mixed_types_are_counted(tmp_path):
+  records = rows()
+  for i in range(5):
+    records[i * 100]["age"] = "old"
+  found = run(schema, opened(tmp_path, records))
+  assert found.verdict == "fail"
+  assert found.figures["mixed"] == {"age": {"text": 5}}
+  assert "'age' mixes integer (595), text (5)" in found.line
+
+
+def test_two_splits_have_the_same_fields(tmp_path):
+  data = opened(tmp_path, rows())
+  other = opened(tmp_path, [{**r, "id": 1} for r in rows()], "b", like=data)
+  found = run(schema, data._replace(against=other))
+  assert found.verdict == "fail"
+  assert found.figures["not_in_both"] == ["id"]
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "same"),
+  [
+    (1, np.float32(1), True),
+    (True, np.True_, True),
+    (10**400, 10**400 + 1, False),
+    (1, True, False),
+    ("1", 1, False),
+    ("a", b"a", False),
+    (np.zeros(4), np.zeros((2, 2)), False),
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+    (float("nan"), float("nan"), True),
+    ("\ud800", "\ud800", True),
+  ],
+)
+def test_what_counts_as_the_same_value(a, b, same):
+  assert (values.encoded(a) == values.encoded(b)) is same
+
+
+def test_the_parts_of_a_record_are_kept_apart():
+  assert values.digest([b"ab", b"c"]) != values.digest([b"a", b"bc"])
+
+
+def test_dates_are_put_in_order():
+  told = ["2024-01-02", "2024/01/03", "2024-01-03T01:00:00+00:00"]
+  found = [values.date(each) for each in told]
+  assert found == sorted(found)
+  assert found[0] == 1704153600  # by `date -u -d 2024-01-02 +%s`
+  assert values.date("soon") != values.date("soon")
+  assert values.date(1999) == 1999
+
+
+def test_numbers_as_text_warn(tmp_path):
+  records = [{**r, "age": str(r["age"])} for r in rows()]
+  data = opened(tmp_path, records)
+  found = run(schema, data)
+  assert found.verdict == "warn"
+  assert found.figures["numbers_as_text"] == ["age"]
+  # They are numbers all the same.
+  assert data.columns["age"].numbers[0] == int(records[0]["age"])
+
+
+def test_each_marker_of_a_missing_value_is_counted(tmp_path):
+  records = rows()
+  for i, value in enumerate([None, "", "?", "?", "NA", " "]):
+    records[i]["tree"] = value
+  records[7]["weight"] = float("nan")
+  found = run(missing, opened(tmp_path, records))
+  assert found.verdict == "warn"
+  assert found.figures["total"] == 7
+  assert found.figures["fields"] == {"tree": 6, "weight": 1}
+  assert found.figures["markers"] == {
+    "None": 1,
+    '""': 2,
+    "?": 2,
+    "NA": 1,
+    "NaN": 1,
+  }
+
+
+def test_a_missing_label_fails(tmp_path):
+  records = rows()
+  records[3]["label"] = ""
+  assert run(missing, opened(tmp_path, records)).verdict == "fail"
+
+
+def test_a_question_mark_is_a_text(tmp_path):
+  records = texts()
+  records[0]["text"] = "NA"
+  records[1]["text"] = "  "
+  found = run(missing, opened(tmp_path, records))
+  assert found.figures["markers"] == {'""': 1}
+
+
+def test_values_out_of_range(tmp_path):
+  records = rows()
+  records[0]["age"] = -1
+  records[1]["age"] = 121
+  data = opened(tmp_path, records)
+  assert run(ranges, data).verdict == "ok"
+  found = run(ranges, data, ranges={"age": (0, 120)})
+  assert found.verdict == "fail"
+  assert found.figures["problems"] == [
+    {"field": "age", "what": "not within 0 to 120", "records": 2}
+  ]
+  with pytest.raises(ValueError, match="'tree' is no field of numbers"):
+    run(ranges, data, ranges={"tree": (0, 1)})
+
+
+def test_incredible_values_warn_and_infinity_fails(tmp_path):
+  records = rows()
+  records[0]["age"] = 3000
+  for i in range(6):
+    records[i]["weight"] = 9999
+  found = run(ranges, opened(tmp_path, records))
+  problems = {
+    (p["field"], p["what"][:12]): p["records"]
+    for p in found.figures["problems"]
+  }
+  assert found.verdict == "warn"
+  assert problems == {
+    ("age", "incredibly f"): 1,
+    ("weight", "times 9999, "): 6,
+    ("weight", "incredibly f"): 6,
+  }
+  records[0]["weight"] = float("inf")
+  assert run(ranges, opened(tmp_path, records)).verdict == "fail"
+
+
+def test_duplicates_and_conflicts_are_counted(tmp_path):
+  records = rows()
+  turned = {"yes": "no", "no": "yes"}
+  records += [records[0], records[0], records[5]]
+  records += [{**records[9], "label": turned[records[9]["label"]]}]
+  data = opened(tmp_path, records)
+  found = run(duplicates, data)
+  assert found.verdict == "warn"
+  assert found.figures == {"repeats": 3, "groups": 2, "largest_group": 3}
+  found = run(conflicts, data)
+  assert found.verdict == "warn"
+  assert found.figures == {"inputs": 1, "records": 2}
+  assert conflicts.conflicts(data._replace(label=""), Settings()) == []
+
+
+def test_one_and_one_point_zero_are_one_value(tmp_path):
+  records = [{"a": i, "b": "x"} for i in range(30)]
+  data = opened(tmp_path, [*records, {"a": 3.0, "b": "x"}], label="")
+  assert run(duplicates, data).figures["repeats"] == 1
+
+
+def test_unreadable_lines_are_counted_and_left_out(tmp_path):
+  path = tmp_path / "a.jsonl"
+  lines = [json.dumps(r) for r in rows()]
+  lines[3], lines[90] = "{", '{"age": 3}'
+  path.write_text("\n".join(lines))
+  data = dataset.open_dataset(f"jsonl:{path}", "all", "label")
+  found = run(broken, data)
+  assert found.verdict == "fail"
+  assert found.figures["unreadable"] == 2
+  assert len(data.indices) == 598
+  told = "\n".join(found.parts[0].items)
+  assert "a.jsonl:4: not JSON" in told and "a.jsonl:91: no field" in told
+
+
+def test_broken_characters_in_texts_warn(tmp_path):
+  records = texts()
+  records[4]["text"] += " \ufffd"
+  records[8]["text"] += " \x00"
+  found = run(broken, opened(tmp_path, records))
+  assert found.verdict == "warn"
+  assert found.figures["odd"] == {"text: broken characters": 2}
+
+
+def test_balance(tmp_path):
+  records = rows(400)
+  for i, record in enumerate(records):
+    record["label"] = "rare" if i < 40 else "common"
+  data = opened(tmp_path, records)
+  found = run(balance, data)
+  assert found.verdict == "warn"
+  assert found.figures["classes"] == {"common": 360, "rare": 40}
+  assert found.figures["ratio"] == 9
+  entropy = -(0.9 * np.log2(0.9) + 0.1 * np.log2(0.1))
+  assert found.figures["evenness"] == pytest.approx(entropy)
+  assert run(balance, data, imbalance=10).verdict == "ok"
+  for record in records[1:40]:
+    record["label"] = "common"
+  assert run(balance, opened(tmp_path, records)).verdict == "fail"
+
+
+def test_moments_are_numpys(tmp_path):
+  data = opened(tmp_path, rows())
+  weight = data.columns["weight"].numbers
+  found = run(distribution, data).figures["moments"]["weight"]
+  assert found["mean"] == pytest.approx(weight.mean())
+  assert found["deviation"] == pytest.approx(weight.std())
+  third = (((weight - weight.mean()) / weight.std()) ** 3).mean()
+  assert found["skewness"] == pytest.approx(third)
+  assert found["median"] == np.median(weight)
+
+
+def test_a_field_that_never_changes_warns(tmp_path):
+  data = opened(tmp_path, [{**r, "unit": "kg", "one": 1} for r in rows()])
+  found = run(distribution, data)
+  assert found.verdict == "warn"
+  assert sorted(found.figures["constant"]) == ["one", "unit"]
+
+
+def test_histograms_lose_no_record():
+  values = np.array([*np.arange(5000.0), 1e9, np.nan])
+  counts, edges = distribution.histogram(values)
+  assert counts.sum() == 5001
+  assert len(edges) == len(counts) + 1
+  counts, edges = distribution.histogram(np.array([1.0, 2, 2, 5]))
+  assert counts.tolist() == [1, 2, 0, 0, 1]
+
+
+def test_outliers_are_the_planted_ones(tmp_path):
+  records = rows()
+  records[10]["weight"] = 200
+  records[20]["weight"] = -100
+  found = run(outliers, opened(tmp_path, records))
+  assert found.verdict == "warn"
+  assert found.figures["features"] == {"weight": 2}
+
+
+def test_a_long_text_is_an_outlier(tmp_path):
+  records = texts()
+  records[10]["text"] = "long " * 5000
+  found = run(outliers, opened(tmp_path, records))
+  assert found.figures["features"]["text: characters"] == 1
+
+
+def test_drift_is_told_of_what_drifts(tmp_path):
+  data = opened(tmp_path, rows())
+  moved = rows(seed=1)
+  for record in moved:
+    record["age"] += 15
+    record["tree"] = "elm" if record["tree"] == "ash" else record["tree"]
+  other = opened(tmp_path, moved, "b", like=data)
+  found = run(drift, other._replace(against=data))
+  assert found.verdict == "fail"
+  assert sorted(found.figures["drifted"]) == ["age", "tree"]
+  assert "none of" not in found.line
+
+
+def test_words_that_come_up_drift(tmp_path):
+  data = opened(tmp_path, texts())
+  moved = texts(seed=1)
+  for record in moved[:120]:
+    record["text"] = record["text"][:-3] + "zzz"
+  found = run(
+    drift, opened(tmp_path, moved, "b", like=data)._replace(against=data)
+  )
+  assert found.figures["drifted"] == ["text: has 'zzz'"]
+
+
+def test_drift_over_time(tmp_path):
+  records = rows(800)
+  order = random.Random(3)
+  for i, record in enumerate(records):
+    record["day"] = f"2024-{1 + i // 80:02d}-{1 + i % 28:02d}"
+    record["age"] += 30 if i >= 400 else 0
+  order.shuffle(records)
+  found = run(drift, opened(tmp_path, records, date="day"))
+  assert found.verdict == "fail"
+  assert found.figures["drifted"] == ["age"]
+  for record in records:
+    record["age"] = order.randint(18, 80)
+  found = run(drift, opened(tmp_path, records, date="day"))
+  assert found.verdict == "ok"
+
+
+def test_no_alarm_for_a_random_half(tmp_path):
+  data = opened(tmp_path, rows(2000))
+  alarms = 0
+  for seed in range(10):
+    order = np.random.default_rng(seed).permutation(2000)
+    half, rest = (dataset.take(data, np.sort(p)) for p in np.split(order, 2))
+    found = drift.differences(rest, half)
+    verdicts = drift.verdicts(found, Settings())
+    alarms += set(verdicts) != {"ok"}
+  assert alarms == 0
+
+
+def test_exact_leakage_fails(tmp_path):
+  data = opened(tmp_path, rows())
+  # The label may be another one: the answer is still in the other split.
+  shared = [{**r, "label": "no"} for r in rows()[:30]]
+  other = opened(tmp_path, [*rows(seed=1), *shared], "b", like=data)
+  found = run(leakage, data._replace(against=other))
+  assert found.verdict == "fail"
+  assert found.figures == {"exact": 30, "near": 0}
+
+
+def test_repeats_that_were_dealt_to_both_splits_warn(tmp_path):
+  few = [{"age": i % 300, "label": "yes"} for i in range(600)]
+  data = opened(tmp_path, few)
+  other = opened(tmp_path, few[:50], "b", like=data)
+  found = run(leakage, data._replace(against=other))
+  assert found.verdict == "warn"
+  assert found.figures["exact"] == 100
+
+
+def test_near_leakage_of_texts(tmp_path):
+  data = opened(tmp_path, texts(most=30))
+  edited = []
+  for record in texts(most=30)[:20]:
+    words = record["text"].split()
+    edited.append({**record, "text": " ".join([*words[:-1], "Changed!"])})
+  other = opened(tmp_path, [*texts(seed=1), *edited], "b", like=data)
+  found = run(leakage, data._replace(against=other))
+  assert found.verdict == "warn"
+  # 26 grams each, one changed: 25 / 27.
+  assert found.figures == {"exact": 0, "near": 20}
+  told = [row[2] for row in found.parts[-1].rows]
+  assert told == [pytest.approx(25 / 27)] * 20
+  assert (
+    run(leakage, data._replace(against=other), similarity=0.95).verdict == "ok"
+  )
+
+
+def test_grams_are_of_words_or_of_han_characters():
+  assert near.grams("A b, c d E f") == {"a b c d e", "b c d e f"}
+  assert near.grams("今天天气很好。") == {"今天天气很", "天天气很好"}
+  assert near.grams("short one") == {"short one"}
+  assert near.grams(" ...") == set()
+
+
+def test_empty_texts_are_not_near_each_other(tmp_path):
+  data = opened(tmp_path, [*texts(), {"text": "!", "label": 0}])
+  other = opened(
+    tmp_path, [*texts(seed=1), {"text": "?!", "label": 0}], "b", like=data
+  )
+  found = run(leakage, data._replace(against=other))
+  assert found.figures == {"exact": 0, "near": 0}
+
+
+def test_a_sample_is_the_same_each_time(tmp_path):
+  first = opened(tmp_path, rows(), most=100)
+  again = opened(tmp_path, rows(), most=100)
+  assert len(np.unique(first.indices)) == 100
+  assert first.indices.tolist() == again.indices.tolist()
+  assert first.indices.max() > 300
+
+
+def test_a_field_that_is_not_there(tmp_path):
+  with pytest.raises(ValueError, match="--label=answer: .* age, weight"):
+    opened(tmp_path, rows(), label="answer")
+
+
+@pytest.mark.shared_data
+def test_adult(shared_data):
+  uri = f"csv:{shared_data / 'tab_adult' / 'adult.data'}"
+  data = dataset.open_dataset(uri, "all", "Salary")
+  assert len(data.indices) == 32561
+  assert data.columns["age"].kind == "number"
+  assert run(schema, data).verdict == "ok"
+  assert run(duplicates, data).figures["repeats"] == 24
+  found = run(missing, data)
+  assert found.figures["markers"] == {"?": 4262}
+  assert found.verdict == "warn"
+  assert run(balance, data).verdict == "warn"
+  assert run(balance, data).figures["classes"]["<=50K"] == 24720
+  found = run(ranges, data)
+  assert found.figures["problems"] == [
+    {
+      "field": "capital-gain",
+      "what": "times 99999, which may stand for something else",
+      "records": 159,
+    }
+  ]
+
+
+@pytest.mark.shared_data
+def test_no_alarm_for_halves_of_adult(shared_data):
+  uri = f"csv:{shared_data / 'tab_adult' / 'adult.data'}"
+  data = dataset.open_dataset(uri, "all", "Salary", most=6000)
+  for seed in range(20):
+    order = np.random.default_rng(seed).permutation(6000)
+    half, rest = (dataset.take(data, np.sort(p)) for p in np.split(order, 2))
+    for other in (rest, data):
+      found = drift.differences(other, half)
+      assert set(drift.verdicts(found, Settings())) == {"ok"}

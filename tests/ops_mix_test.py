@@ -293,7 +293,7 @@ def test_a_run_trains_on_mixed_labels():
   scalars = {k: v for report in reports for k, v in report.scalars.items()}
   assert np.isfinite(scalars["train/loss"])
   assert 0 <= scalars["test/accuracy"] <= 1
-  config.evals.test.pop("ops")
+  del config.evals.test.ops
   with pytest.raises(ValueError, match="config.evals.test: .*ops of its own"):
     build.run(config, None, say=lambda line: None)
 

@@ -14,6 +14,51 @@ def is_smoke(arg: str) -> bool:
   return arg == "smoke"
 
 
+def language_model() -> ConfigDict:
+  """Pre-training of a decoder of about 110 million parameters, but for data.
+
+  GPT-2 small's width and depth with Llama's parts (rotary positions, RMSNorm,
+  SwiGLU), rows of 1,024 tokens, 0.5M tokens a step, 10 billion in all; the
+  optimizer is nanoGPT's. The vocabulary is the tokenizer's.
+  """
+  config = ConfigDict()
+  config.seed = 0
+  config.total_steps = 20_000
+  config.batch_size = 512
+  config.task = dict(name="language_modeling", loss_chunk=256)
+  config.model = dict(
+    name="decoder",
+    layers=12,
+    dim=768,
+    heads=12,
+    hidden=2048,
+    positions="rotary",
+    norm="rmsnorm",
+    activation="swiglu",
+    bias=False,
+    tie_embeddings=True,
+    dtype="bfloat16",
+  )
+  config.learner = dict(name="supervised", microbatches=4)
+  config.optimizer = dict(
+    name="adamw",
+    lr=6e-4,
+    b2=0.95,
+    schedule="cosine",
+    warmup_steps=1000,
+    end_lr=6e-5,
+    weight_decay=0.1,
+    clip_norm=1.0,
+  )
+  config.evals = dict(
+    val=dict(name="mean", split="validation", every_steps=1000)
+  )
+  config.checkpoint = dict(every_steps=1000, keep=3)
+  config.mesh = dict(data=-1)
+  config.sharding = [(".*", "fsdp")]
+  return config
+
+
 def shrink(config: ConfigDict, **sections) -> None:
   """Makes `config` tiny: a few steps, and what `sections` replaces.
 
@@ -45,3 +90,14 @@ def shrink_text(config: ConfigDict, **model) -> None:
   )
   # A laptop has not the devices that the full size is laid out for.
   config.mesh = {"fsdp": -1}
+
+
+def shrink_mixture(config: ConfigDict, **model) -> None:
+  """`shrink_text`, with a fake text in the place of each component."""
+  shrink_text(config, **model)
+  del config.data.source
+  config.data.mixture = tuple(
+    {**part, "source": f"fake:text?seed={i}"}
+    for i, part in enumerate(config.data.mixture)
+  )
+  config.learner.microbatches = 1

@@ -37,13 +37,26 @@ class Parts(NamedTuple):
   spec: dict
 
 
-def stream(
-  examples: Any, plan: Any, parts: Parts, tf: Any
-) -> Callable[[int], Iterator[Rows]]:
-  """(first_step) -> the real rows of each step, as bad_records.padded.
+class Steps(NamedTuple):
+  """The rows of each step, before and after the ops.
+
+  read: (step) -> {field: array [n, ...]}, all those of the signature.
+  transform: tensors of one row -> tensors.
+  signature: {field: TensorSpec of one row}.
+  parts: what they are made of.
+  """
+
+  read: Callable[[int], Rows]
+  transform: Callable[[dict], dict]
+  signature: dict[str, Any]
+  parts: Parts
+
+
+def placed(examples: Any, plan: Any, parts: Parts, tf: Any) -> Steps:
+  """The rows that can be read, each with its place, and one that ends a step.
 
   Raises:
-    ValueError: no record passes the ops; or, from the iterator, too many fail.
+    ValueError: no record passes the ops.
   """
   # One row more, after those of each step, that never fails. Without it a
   # source whose records all fail would be searched for its next row for ever.
@@ -66,20 +79,48 @@ def stream(
     return {**parts.transform(row), _PLACE: place}
 
   signature = {**parts.signature, _PLACE: tf.TensorSpec([2], tf.int64)}
+  return Steps(read, transform, signature, parts)
+
+
+def stream(
+  examples: Any, plan: Any, steps: Steps
+) -> Callable[[int], Iterator[Rows]]:
+  """(first_step) -> the real rows of each step, as bad_records.padded.
+
+  Raises:
+    ValueError: from the iterator, too many records fail.
+  """
+  completed = completer(examples, plan, steps)
 
   def batches(first_step: int) -> Iterator[Rows]:
     size = len(plan.rows(first_step)[0]) + 1
-    rows = parts.mapped(read, transform, signature, first_step).ignore_errors()
-    chunks = rows.batch(size).prefetch(2).as_numpy_iterator()
+    mapped = steps.parts.mapped(
+      steps.read, steps.transform, steps.signature, first_step
+    )
+    chunks = mapped.ignore_errors().batch(size).prefetch(2).as_numpy_iterator()
     held: list[Rows] = []
     step = first_step
     while True:
-      indices, keys = plan.rows(step)
-      found = _of_step(chunks, held, step, len(indices))
-      yield _completed(found, indices, keys, examples, parts)
+      n = len(plan.rows(step)[0])
+      yield completed(step, _of_step(chunks, held, step, n))
       step += 1
 
   return batches
+
+
+def completer(
+  examples: Any, plan: Any, steps: Steps
+) -> Callable[[int, Rows], Rows]:
+  """(step, its rows that were not dropped) -> all of its rows, padded."""
+
+  def completed(step: int, rows: Rows) -> Rows:
+    indices, keys = plan.rows(step)
+    n = len(indices)
+    mine = np.searchsorted(rows[_PLACE][:, 1], n)  # all but the end
+    rows = {k: v[:mine] for k, v in rows.items()}
+    return _completed(rows, indices, keys, examples, steps.parts)
+
+  return completed
 
 
 def _one_that_passes(examples: Any, parts: Parts) -> Rows:
@@ -120,8 +161,7 @@ def _of_step(
   held[:] = [{k: v[until:] for k, v in whole.items()}]
   if not len(held[0][_PLACE]):
     held.clear()
-  mine = np.searchsorted(whole[_PLACE][:until, 1], n)  # all but the end
-  return {k: v[:mine] for k, v in whole.items()}
+  return {k: v[:until] for k, v in whole.items()}
 
 
 def _completed(

@@ -97,7 +97,7 @@ def inherited(
   taken = {k: v for k, v in shared.items() if k != "split"}
   if "source" in own or "mixture" in own:
     taken = {k: v for k, v in taken.items() if k not in ("source", "mixture")}
-  if isinstance(taken.get("mixture"), list):
+  if isinstance(taken.get("mixture"), (list, tuple)):
     taken["mixture"] = [
       {k: v for k, v in each.items() if k != "split"}
       if isinstance(each, Mapping)

@@ -5,8 +5,22 @@ another; by default it reads and writes "image", and `inkey` and `outkey` name
 other fields. An op draws its randomness only from the example's own seed, so
 that an example looks the same whichever host or step asks for it.
 
-Ops are plain functions under a decorator; see ops_image.py for those there
-are.
+Ops are plain functions under a decorator:
+
+  ops_image.py        decode, resize, resize_small, central_crop, random_crop,
+                      random_resized_crop, flip, normalize, scale, to_float;
+                      keep, for examples of any kind
+  ops_geometry.py     rotation, shear
+  ops_color.py        color_jitter
+  ops_noise.py        noise, salt_and_pepper, blur, cutout
+  ops_randaugment.py  randaugment, trivialaugment
+  ops_mix.py          mixup, cutmix, mixup_or_cutmix
+  ops_text.py         span_corruption, mask_tokens, drop_tokens, swap_tokens
+
+Those of ops_mix.py blend an example with another one, its partner, to which
+the ops before them have been applied with the partner's own seed. Those of
+ops_text.py work on windows of tokens, and may add tokens to the vocabulary;
+see special_tokens.py.
 """
 
 import ast
@@ -19,14 +33,25 @@ from typing import Any, NamedTuple
 Example = dict[str, Any]
 
 # Given by the pipeline, so not written in the string.
-_GIVEN = ("value", "example", "seed")
+_GIVEN = ("value", "example", "partner", "seed", "context")
+
+
+class Context(NamedTuple):
+  """What the pipeline knows beside the examples.
+
+  num_classes: of the source's labels, or None.
+  tokenizer: of the windows, with the tokens that the ops add; or None.
+  """
+
+  num_classes: int | None = None
+  tokenizer: Any = None
 
 
 class _Op(NamedTuple):
-  """function: the op; whole: it takes the example rather than one field."""
+  """An op and what it takes: a "field", an "example" or a "pair" of them."""
 
   function: Callable[..., Any]
-  whole: bool
+  takes: str
 
 
 _OPS: dict[str, _Op] = {}
@@ -35,15 +60,22 @@ _OPS: dict[str, _Op] = {}
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
   """Registers (value, ...) -> value as an op on one field of an example.
 
-  A parameter `seed` is given an int64 [2] that is the example's and op's own.
+  A parameter `seed` is given an int64 [2] that is the example's and op's own,
+  and a parameter `context` the Context.
   """
-  _OPS[function.__name__] = _Op(function, whole=False)
+  _OPS[function.__name__] = _Op(function, "field")
   return function
 
 
 def on_example(function: Callable[..., Example]) -> Callable[..., Example]:
   """Registers (example, ...) -> example as an op."""
-  _OPS[function.__name__] = _Op(function, whole=True)
+  _OPS[function.__name__] = _Op(function, "example")
+  return function
+
+
+def on_pair(function: Callable[..., Example]) -> Callable[..., Example]:
+  """Registers (example, partner, ...) -> example as an op that mixes two."""
+  _OPS[function.__name__] = _Op(function, "pair")
   return function
 
 
@@ -65,17 +97,54 @@ def import_tensorflow():
 
 def _registry() -> dict[str, _Op]:
   import_tensorflow()
-  from input_pipeline import ops_image, ops_randaugment  # noqa: F401
+  from input_pipeline import (  # noqa: F401
+    ops_color,
+    ops_geometry,
+    ops_image,
+    ops_mix,
+    ops_noise,
+    ops_randaugment,
+    ops_tabular,
+    ops_text,
+  )
 
   return _OPS
+
+
+class Call(NamedTuple):
+  """An op as it is written; `where` tells its place in an error."""
+
+  name: str
+  args: tuple
+  kwargs: dict[str, Any]
+  where: str
 
 
 def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
   """[(name, args, kwargs)] of each op, in order.
 
   Raises:
-    ValueError: malformed, an unknown op, or arguments that it does not take;
-      one line with the position in the string.
+    ValueError: malformed, an unknown op, arguments that it does not take, or
+      two ops that mix; one line with the position in the string.
+  """
+  found = calls(string)
+  for call in found:
+    _check(call)
+  pairs = [c for c in found if _OPS[c.name].takes == "pair"]
+  if len(pairs) > 1:
+    raise ValueError(
+      f"{pairs[1].where}: {pairs[1].name}: {pairs[0].name} has mixed already; "
+      "mixup_or_cutmix(...) takes turns"
+    )
+  return [(call.name, call.args, call.kwargs) for call in found]
+
+
+def calls(string: str) -> list[Call]:
+  """What is written, without asking which ops there are, or TensorFlow.
+
+  Raises:
+    ValueError: malformed, or an argument is no literal; one line with the
+      position in the string.
   """
   text = string.replace("\n", " ")
   start = len(text) - len(text.lstrip())
@@ -91,23 +160,16 @@ def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
     nodes.insert(0, node.right)
     node = node.left
   nodes.insert(0, node)
-  return [_parse_op(each, string, start) for each in nodes]
+  return [_call(each, string, start) for each in nodes]
 
 
-def _parse_op(node: ast.expr, string: str, start: int):
+def _call(node: ast.expr, string: str, start: int) -> Call:
   where = f"ops {string!r}: position {start + node.col_offset + 1}"
   call = node if isinstance(node, ast.Call) else None
   function = call.func if call else node
   if not isinstance(function, ast.Name):
     raise ValueError(f"{where}: expected an op, as in flip or resize(32)")
   name = function.id
-  registry = _registry()
-  if name not in registry:
-    near = difflib.get_close_matches(name, registry, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(
-      f"{where}: no op {name!r}; {hint}valid: {', '.join(sorted(registry))}"
-    )
   try:
     args = tuple(ast.literal_eval(a) for a in (call.args if call else ()))
     keywords = call.keywords if call else ()
@@ -116,13 +178,24 @@ def _parse_op(node: ast.expr, string: str, start: int):
     kwargs = {k.arg: ast.literal_eval(k.value) for k in keywords}
   except ValueError:
     raise ValueError(f"{where}: {name}: arguments are literals only") from None
-  op = registry[name]
-  signature = _signature(op)
+  return Call(name, args, kwargs, where)
+
+
+def _check(call: Call) -> None:
+  """Raises ValueError unless there is such an op that takes the arguments."""
+  registry = _registry()
+  if call.name not in registry:
+    near = difflib.get_close_matches(call.name, registry, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(
+      f"{call.where}: no op {call.name!r}; {hint}"
+      f"valid: {', '.join(sorted(registry))}"
+    )
+  signature = _signature(registry[call.name])
   try:
-    signature.bind(*args, **kwargs)
+    signature.bind(*call.args, **call.kwargs)
   except TypeError as error:
-    raise ValueError(f"{where}: {name}{signature}: {error}") from None
-  return name, args, kwargs
+    raise ValueError(f"{call.where}: {call.name}{signature}: {error}") from None
 
 
 def _signature(op: _Op) -> inspect.Signature:
@@ -132,7 +205,7 @@ def _signature(op: _Op) -> inspect.Signature:
     for name, p in inspect.signature(op.function).parameters.items()
     if name not in _GIVEN
   ]
-  if not op.whole:
+  if op.takes == "field":
     parameters += [
       inspect.Parameter(
         "inkey", inspect.Parameter.KEYWORD_ONLY, default="image"
@@ -142,44 +215,76 @@ def _signature(op: _Op) -> inspect.Signature:
   return inspect.Signature(parameters)
 
 
-def compile(string: str) -> Callable[[Example, Any], Example]:
+def mixes(string: str) -> bool:
+  """Whether one of the ops needs a partner of the example."""
+  return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
+
+
+def compile(
+  string: str, context: Context = Context()
+) -> Callable[..., Example]:
   """The ops of a string as one function (example, seed) -> example.
 
   `seed` is an int64 tensor [2]. The function runs eagerly and in tf.data, with
-  the same result to the bit.
+  the same result to the bit. Where an op mixes, it takes two arguments more:
+  the partner, as it was read, and the partner's own seed.
   """
   tf = import_tensorflow()
   steps = [
     (_OPS[name], name, args, kwargs) for name, args, kwargs in parse(string)
   ]
+  pair = [i for i, (op, *_) in enumerate(steps) if op.takes == "pair"]
 
-  def apply(example: Example, seed: Any) -> Example:
-    for i, (op, name, args, kwargs) in enumerate(steps):
-      try:
+  def through(example: Example, seed: Any, begin: int, end: int, *partner):
+    for i in range(begin, end):
+      op, name, args, kwargs = steps[i]
+      kwargs = dict(kwargs)
+      given = inspect.signature(op.function).parameters
+      if "context" in given:
+        kwargs["context"] = context
+      if "seed" in given:
         # Its place in the string keeps one op's draws from another's.
-        own = tf.random.experimental.stateless_fold_in(seed, i)
-        example = _apply(op, example, own, args, kwargs)
+        kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
+      try:
+        example = _apply(op, example, partner, args, kwargs)
       except (ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"op {name!r}: {reason}") from None
     return example
 
+  def apply(
+    example: Example,
+    seed: Any,
+    partner: Example | None = None,
+    partner_seed: Any = None,
+  ) -> Example:
+    if not pair:
+      return through(example, seed, 0, len(steps))
+    if partner is None:
+      raise ValueError(f"op {steps[pair[0]][1]!r}: no partner is given")
+    mixing = pair[0]
+    example = through(example, seed, 0, mixing)
+    partner = through(partner, partner_seed, 0, mixing)
+    example = through(example, seed, mixing, mixing + 1, partner)
+    return through(example, seed, mixing + 1, len(steps))
+
   return apply
 
 
 def _apply(
-  op: _Op, example: Example, seed: Any, args: tuple, kwargs: dict[str, Any]
+  op: _Op, example: Example, partner: tuple, args: tuple, kwargs: dict[str, Any]
 ) -> Example:
-  if "seed" in inspect.signature(op.function).parameters:
-    kwargs = {**kwargs, "seed": seed}
-  if op.whole:
-    return op.function(example, *args, **kwargs)
-  kwargs = dict(kwargs)
+  if op.takes != "field":
+    changed = op.function(example, *partner, *args, **kwargs)
+    return {name: _fence(leaf) for name, leaf in changed.items()}
   inkey = kwargs.pop("inkey", "image")
   outkey = kwargs.pop("outkey", None) or inkey
   if inkey not in example:
     raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
   value = op.function(example[inkey], *args, **kwargs)
-  # A fence: tf.data must not regroup sums across ops, which eager does not.
-  value = import_tensorflow().ensure_shape(value, value.shape)
-  return {**example, outkey: value}
+  return {**example, outkey: _fence(value)}
+
+
+def _fence(value: Any) -> Any:
+  """The same: tf.data must not regroup sums across ops, as eager does not."""
+  return import_tensorflow().ensure_shape(value, value.shape)

@@ -1,4 +1,4 @@
-"""Ops on images, one at a time: tensors [h, w, c].
+"""Ops that decode, resize, crop, mirror and scale images [h, w, c].
 
 `decode` gives uint8. Every op up to `scale`, `normalize` or `to_float` keeps
 the type it is given, rounding to the nearest and clipping to 0..255 where it
@@ -6,14 +6,9 @@ is uint8; those three give float32, on which the geometric ops still work and
 those on colours do not. `size` is one number for a square, or (height, width).
 """
 
-import math
-
 import tensorflow as tf
 
 from input_pipeline.ops import Example, on_example, on_field
-
-# ITU-R BT.601, the luma of PIL and torchvision.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -85,7 +80,7 @@ def _crop(image, top, left, size: tuple[int, int]) -> tf.Tensor:
   return image
 
 
-def _uniform_place(room: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def uniform_place(room: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   """A pair of integers, each uniform from 0 to below its own `room`."""
   draw = tf.random.stateless_uniform([2], seed)
   return tf.cast(draw * tf.cast(room, tf.float32), tf.int32)
@@ -109,7 +104,7 @@ def random_crop(
     value = tf.pad(value, [[pad, pad], [pad, pad], [0, 0]])
   room = tf.shape(value)[:2] - size + 1
   # A negative room is left for the slice to refuse, with the sizes named.
-  place = _uniform_place(tf.maximum(room, 1), seed)
+  place = uniform_place(tf.maximum(room, 1), seed)
   return _crop(value, place[0], place[1], size)
 
 
@@ -139,143 +134,13 @@ def random_resized_crop(
   return resize(crop, size, method)
 
 
-def transform(
-  image: tf.Tensor, matrix: list[list], fill: float = 0.0
-) -> tf.Tensor:
-  """The image under an affine map about its centre, bilinear.
-
-  `matrix` is [[a, b, x], [c, d, y]]: the output at (column, row) from the
-  centre is the input at (a * column + b * row + x, c * column + d * row + y).
-  """
-  (a, b, x), (c, d, y) = matrix
-  height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
-  row, column = (height - 1.0) * 0.5, (width - 1.0) * 0.5
-  x = x + column - (a * column + b * row)
-  y = y + row - (c * column + d * row)
-  transforms = tf.stack([a, b, x, c, d, y, 0.0, 0.0])
-  moved = tf.raw_ops.ImageProjectiveTransformV3(
-    images=tf.cast(image, tf.float32)[None],
-    transforms=transforms[None],
-    output_shape=tf.shape(image)[:2],
-    fill_value=tf.cast(fill, tf.float32),
-    interpolation="BILINEAR",
-    fill_mode="CONSTANT",
-  )[0]
-  moved.set_shape(image.shape)
-  return like(moved, image.dtype)
-
-
 @on_field
-def rotation(
-  value: tf.Tensor,
-  max_degrees: float,
-  min_degrees: float | None = None,
-  *,
-  seed,
+def flip(
+  value: tf.Tensor, p: float = 0.5, vertical: bool = False, *, seed
 ) -> tf.Tensor:
-  """Rotated about the centre, counter-clockwise, by a uniform angle.
-
-  `min_degrees` defaults to -max_degrees. What comes in from outside is 0.
-  """
-  low = -max_degrees if min_degrees is None else min_degrees
-  degrees = tf.random.stateless_uniform([], seed) * (max_degrees - low) + low
-  return rotate(value, degrees)
-
-
-def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-  """Rotated about the centre, counter-clockwise."""
-  angle = tf.cast(degrees, tf.float32) * (math.pi / 180)
-  cos, sin = tf.cos(angle), tf.sin(angle)
-  return transform(image, [[cos, -sin, 0.0], [sin, cos, 0.0]])
-
-
-@on_field
-def flip(value: tf.Tensor, p: float = 0.5, *, seed) -> tf.Tensor:
-  """Mirrored, left for right, with probability `p`."""
+  """Mirrored, left for right or top for bottom, with probability `p`."""
   mirrored = tf.random.stateless_uniform([], seed) < p
-  return tf.where(mirrored, tf.reverse(value, [1]), value)
-
-
-def grey(image: tf.Tensor) -> tf.Tensor:
-  """The luma of a float image, [h, w, 1]."""
-  if image.shape[2] == 1:
-    return image
-  return tf.reduce_sum(image * tf.constant(_LUMA), axis=2, keepdims=True)
-
-
-def blend(first: tf.Tensor, second: tf.Tensor, factor) -> tf.Tensor:
-  """From the first image towards the second and past it; 0..255."""
-  return tf.clip_by_value(first + factor * (second - first), 0.0, 255.0)
-
-
-@on_field
-def color_jitter(
-  value: tf.Tensor,
-  brightness: float = 0.0,
-  contrast: float = 0.0,
-  saturation: float = 0.0,
-  hue: float = 0.0,
-  *,
-  seed,
-) -> tf.Tensor:
-  """Random changes of colour, in the order of the arguments; uint8.
-
-  Each of the first three is scaled by a factor uniform in
-  [max(0, 1 - x), 1 + x]; hue turns by a uniform part of the circle in
-  [-hue, hue], at most 0.5.
-  """
-  need_uint8(value)
-  if value.shape[2] != 3 and (saturation or hue):
-    raise ValueError("saturation and hue need 3 channels")
-  if not 0 <= hue <= 0.5:
-    raise ValueError(f"hue {hue!r} is not within 0..0.5")
-  draws = tf.unstack(tf.random.stateless_uniform([4], seed))
-  image = tf.cast(value, tf.float32)
-
-  def factor(draw: tf.Tensor, width: float) -> tf.Tensor:
-    low = max(0.0, 1.0 - width)
-    return draw * (1.0 + width - low) + low
-
-  if brightness:
-    image = blend(tf.zeros_like(image), image, factor(draws[0], brightness))
-  if contrast:
-    mean = tf.reduce_mean(grey(image))
-    image = blend(mean, image, factor(draws[1], contrast))
-  if saturation:
-    image = blend(grey(image), image, factor(draws[2], saturation))
-  if hue:
-    turn = draws[3] * (2.0 * hue) - hue
-    image = tf.image.adjust_hue(image * (1 / 255), turn) * 255.0
-  return like(image, value.dtype)
-
-
-@on_field
-def noise(value: tf.Tensor, stddev: float, *, seed) -> tf.Tensor:
-  """Gaussian noise added, `stddev` in the image's own units."""
-  normal = tf.random.stateless_normal(tf.shape(value), seed)
-  noisy = tf.cast(value, tf.float32) + normal * stddev
-  noisy.set_shape(value.shape)
-  return like(noisy, value.dtype)
-
-
-@on_field
-def cutout(value: tf.Tensor, size: int, fill: float = 0, *, seed) -> tf.Tensor:
-  """A square of side `size` painted over (DeVries and Taylor, 2017).
-
-  Its centre is a uniform pixel, so that the square may stick out.
-  """
-  if size < 1:
-    raise ValueError(f"size {size!r} is not positive")
-  shape = tf.shape(value)[:2]
-  centre = _uniform_place(shape, seed)
-  start = centre - size // 2
-
-  def inside(axis: int) -> tf.Tensor:
-    place = tf.range(shape[axis])
-    return (place >= start[axis]) & (place < start[axis] + size)
-
-  square = (inside(0)[:, None] & inside(1)[None, :])[..., None]
-  return tf.where(square, tf.cast(fill, value.dtype), value)
+  return tf.where(mirrored, tf.reverse(value, [0 if vertical else 1]), value)
 
 
 @on_field

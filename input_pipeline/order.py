@@ -20,7 +20,7 @@ _MIN_HALF_BITS = 3
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray) -> np.ndarray:
   """The finaliser of SplitMix64 (Steele et al., 2014); uint64 -> uint64."""
   x = x + _GOLDEN
   x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -31,7 +31,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 def epoch_key(seed: int, epoch: np.ndarray) -> np.ndarray:
   """The uint64 key of each epoch; `epoch` is an integer array."""
   seed = np.asarray([seed % 2**64], np.uint64)
-  return _mix(_mix(seed) ^ np.asarray(epoch, np.int64).astype(np.uint64))
+  return mix(mix(seed) ^ np.asarray(epoch, np.int64).astype(np.uint64))
 
 
 def _feistel(x: np.ndarray, half_bits: int, keys: list[np.ndarray]):
@@ -40,7 +40,7 @@ def _feistel(x: np.ndarray, half_bits: int, keys: list[np.ndarray]):
   low = np.uint64(2**half_bits - 1)
   left, right = x >> shift, x & low
   for key in keys:
-    left, right = right, left ^ (_mix(right ^ key) & low)
+    left, right = right, left ^ (mix(right ^ key) & low)
   return (left << shift) | right
 
 
@@ -60,7 +60,7 @@ def permute(position: np.ndarray, n: int, key: np.ndarray) -> np.ndarray:
   x = np.asarray(position, np.int64).astype(np.uint64)
   key = np.broadcast_to(np.asarray(key, np.uint64), x.shape)
   half_bits = max(_MIN_HALF_BITS, ((n - 1).bit_length() + 1) // 2)
-  keys = [_mix(key ^ np.uint64(r + 1)) for r in range(_ROUNDS)]
+  keys = [mix(key ^ np.uint64(r + 1)) for r in range(_ROUNDS)]
   x = _feistel(x, half_bits, keys)
   outside = np.flatnonzero(x >= n)
   while outside.size:

@@ -12,6 +12,10 @@ token on and `bytes` counts the UTF-8 bytes of the window's targets. With
 `packing` they are rows of whole documents instead, with two leaves more,
 "segments" and "positions", int32 [B, T]; see packing.py.
 
+`ops` apply to those windows and rows as to any example. Some of them add
+tokens to the vocabulary; `Data.tokenizer` has them. Where an op mixes examples,
+each has a partner of its own; see partners.py.
+
 A mixture of several data sets is one of their examples, in an order of its
 own; see mixture.py. "index" then counts through them, one after another.
 """
@@ -22,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bad_records, order
+from input_pipeline import bad_records, order, partners, special_tokens
 from input_pipeline import components as components_lib
 from input_pipeline import mixture as mixture_lib
 from input_pipeline.examples import Examples, of_parts
@@ -70,11 +74,14 @@ class Plan(NamedTuple):
     padding comes after the real rows.
   steps: how many, or None where training never ends.
   local_size: rows of this host in each batch, padding included.
+  partner: (indices, keys) -> indices of what each row may be mixed with; None
+    where nothing is, as in an evaluation.
   """
 
   rows: Callable[[int], tuple[np.ndarray, np.ndarray]]
   steps: int | None
   local_size: int
+  partner: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def train(
@@ -99,6 +106,7 @@ def train(
   on_bad_record: str = "stop",
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
+  service: str | None = None,
 ) -> Data:
   """Endless batches: batch = f(arguments, step).
 
@@ -126,9 +134,48 @@ def train(
     on_bad_record: "stop" at the first, or "skip"; see bad_records.py.
     max_bad_share: of the records read so far; more are refused.
     max_record_bytes: what is larger is a bad record.
+    service: "grpc://HOST:PORT" of a dispatcher, whose workers then read and
+      apply the ops; see data_service.py. The batches stay the same.
 
   Raises:
     ValueError: one line that names what is wrong.
+  """
+  settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
+  if service and not ops:
+    raise ValueError(
+      f"service {service!r} applies ops, and there are none: leave it out"
+    )
+  examples, plan, batch_size = training(**settings)
+  told = {"ops": ops, **settings}
+  remote = (service, told) if service else None
+  return _data(examples, plan, ops, batch_size, remote)
+
+
+def training(
+  *,
+  source: str | None,
+  mixture: Sequence[Mapping] | None,
+  temperature: float | None,
+  split: str,
+  tokenizer: str | None,
+  seq_len: int | None,
+  packing: bool,
+  text_key: str,
+  cache_dir: str | None,
+  batch_size: int | str,
+  seed: int,
+  shuffle: bool,
+  host_index: int | Sequence[int],
+  host_count: int,
+  workdir: str | None,
+  multiple_of: int,
+  on_bad_record: str,
+  max_bad_share: float,
+  max_record_bytes: int,
+) -> tuple[Examples, Plan, int]:
+  """The examples of `train`, which of them each step has, and the batch's size.
+
+  The arguments are those of `train`.
   """
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   parts = components_lib.parts(source, mixture, split, text_key)
@@ -169,8 +216,8 @@ def train(
       indices, keys = block(step // steps)
       return indices[step % steps], keys[step % steps]
 
-  plan = Plan(rows, None, len(local))
-  return _data(examples, plan, ops, batch_size)
+  plan = Plan(rows, None, len(local), partners.drawer(lengths, weights))
+  return examples, plan, batch_size
 
 
 def evaluation(
@@ -234,13 +281,26 @@ def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _data(examples: Examples, plan: Plan, ops: str, batch_size: int) -> Data:
-  if ops and examples.tokenizer:
-    raise ValueError(f"ops {ops!r} do not apply to windows of tokens")
+def with_special_tokens(examples: Examples, ops: str) -> Examples:
+  """The examples, whose tokenizer has the tokens that the ops add."""
+  if not examples.tokenizer:
+    return examples
+  learned = special_tokens.extended(examples.tokenizer, ops)
+  return examples._replace(tokenizer=learned)
+
+
+def _data(
+  examples: Examples,
+  plan: Plan,
+  ops: str,
+  batch_size: int,
+  service: tuple[str, dict] | None = None,
+) -> Data:
   if ops:
+    examples = with_special_tokens(examples, ops)
     from input_pipeline import pipeline_tf
 
-    fields, stream = pipeline_tf.stream(examples, plan, ops)
+    fields, stream = pipeline_tf.stream(examples, plan, ops, service)
   else:
     sample = bad_records.first_readable(examples, examples.tally.policy)
     fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}

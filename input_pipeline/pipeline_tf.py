@@ -1,34 +1,47 @@
 """The stream of real rows through ops, by tf.data."""
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import bad_records, bad_records_tf
 from input_pipeline import ops as ops_lib
+from input_pipeline.bad_records_tf import Steps
 from input_pipeline.pipeline import Examples, Plan, Spec
 
 # Every training step lies below it.
 _ENDLESS = 2**62
 _SEED = "_seed"
+# Before the name of each field of the example that a row is mixed with.
+_PARTNER = "_partner/"
+
+Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def stream(
-  examples: Examples, plan: Plan, ops: str
-) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
-  """The spec after ops, and (first_step) -> the real rows of each step.
+def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
+  """The rows of each step, before and after the ops.
 
-  Steps without a real row on this host are passed over.
+  Args:
+    examples: to be read.
+    plan: of the rows.
+    ops: not empty.
 
   Raises:
-    ValueError: the ops do not fit the examples, or, from the iterator, an
-      example fails: one line that names it.
+    ValueError: the ops do not fit the examples.
   """
   tf = ops_lib.import_tensorflow()
-  apply = ops_lib.compile(ops)
+  context = ops_lib.Context(examples.num_classes, examples.tokenizer)
+  apply = ops_lib.compile(ops, context)
+  partner = plan.partner if ops_lib.mixes(ops) else None
+  if ops_lib.mixes(ops) and partner is None:
+    raise ValueError(
+      f"ops {ops!r} mix training examples; an evaluation needs ops of its own"
+    )
   sample = bad_records.first_readable(examples, examples.tally.policy)
   sample = _readable(sample)
   examples = bad_records.alike(examples, sample)
@@ -41,45 +54,97 @@ def stream(
 
   @tf.autograph.experimental.do_not_convert
   def transform(example):
-    example = dict(example)
-    seed = example.pop(_SEED)
-    return _numbers(apply(example, seed), tf)
+    both = _parted(example)
+    return _numbers(apply(*both), tf)
 
-  read = functools.partial(_read, examples)
+  read = functools.partial(_read, examples, partner)
   signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
-  alone = functools.partial(_alone, examples, transform, signature, tf)
+  if partner is not None:
+    signature |= {_PARTNER + name: spec for name, spec in signature.items()}
+  name = examples.name
+  alone = functools.partial(_alone, read, name, transform, signature, tf)
   mapped = functools.partial(_mapped, plan, tf)
 
-  def dataset(first_step: int):
-    return mapped(
-      lambda step: read(*plan.rows(step)), transform, signature, first_step
-    )
+  def of_step(step: int) -> dict[str, np.ndarray]:
+    return read(*plan.rows(step))
 
-  spec = _spec(dataset(0).element_spec, ops)
+  spec = _spec(mapped(of_step, transform, signature, 0).element_spec, ops)
+  parts = bad_records_tf.Parts(read, transform, signature, mapped, alone, spec)
   if examples.tally.policy.skip:
-    parts = bad_records_tf.Parts(
-      read, transform, signature, mapped, alone, spec
-    )
-    return spec, bad_records_tf.stream(examples, plan, parts, tf)
+    return bad_records_tf.placed(examples, plan, parts, tf)
+  return Steps(of_step, transform, signature, parts)
 
-  def rows(first_step: int) -> Iterator[dict[str, np.ndarray]]:
-    size = len(plan.rows(first_step)[0])
-    batches = dataset(first_step).batch(size).prefetch(2)
-    iterator = batches.as_numpy_iterator()
-    step = first_step
-    while True:
-      try:
-        batch = next(iterator, None)
-      except tf.errors.OpError as error:
-        for index, key in zip(*plan.rows(step), strict=True):
-          alone(int(index), int(key))  # The one that fails is named.
-        raise ValueError(f"ops {ops!r}: {_reason(error)}") from None
-      if batch is None:
-        return
-      yield batch
-      step += 1
 
-  return spec, rows
+def stream(
+  examples: Examples,
+  plan: Plan,
+  ops: str,
+  service: tuple[str, dict] | None = None,
+) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
+  """The spec after ops, and (first_step) -> the real rows of each step.
+
+  Steps without a real row on this host are passed over.
+
+  Args:
+    examples: that are read.
+    plan: which of them each step has.
+    ops: see ops.py.
+    service: its address, and the arguments of pipeline.training and the ops,
+      where workers are to do it; see pipeline_service.py.
+
+  Raises:
+    ValueError: the ops do not fit the examples, or, from the iterator, an
+      example fails: one line that names it.
+  """
+  tf = ops_lib.import_tensorflow()
+  found = steps(examples, plan, ops)
+  skip = examples.tally.policy.skip
+  if skip:
+    local = bad_records_tf.stream(examples, plan, found)
+  else:
+    local = functools.partial(_strict, plan, found, ops, tf)
+  if service is None:
+    return found.parts.spec, local
+  from input_pipeline import pipeline_service
+
+  completed = bad_records_tf.completer(examples, plan, found) if skip else None
+  address, settings = service
+  seen = {"examples": examples.length, "tokens": content_of(examples)}
+  settings = {**seen, **settings}
+  distributed = pipeline_service.stream(
+    address, settings, plan, found, completed, local
+  )
+  return found.parts.spec, distributed
+
+
+def content_of(examples: Examples) -> str | None:
+  """A hash of the examples' tokenizer, if they have one."""
+  if examples.tokenizer is None:
+    return None
+  return hashlib.sha256(examples.tokenizer.content).hexdigest()
+
+
+def _strict(
+  plan: Plan, found: Steps, ops: str, tf: Any, first_step: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """The real rows of each step; the first bad one ends it."""
+  size = len(plan.rows(first_step)[0])
+  mapped = found.parts.mapped(
+    found.read, found.transform, found.signature, first_step
+  )
+  iterator = mapped.batch(size).prefetch(2).as_numpy_iterator()
+  step = first_step
+  while True:
+    try:
+      batch = next(iterator, None)
+    except tf.errors.OpError as error:
+      for index, key in zip(*plan.rows(step), strict=True):
+        found.parts.alone(int(index), int(key))  # The one that fails is named.
+      raise ValueError(f"ops {ops!r}: {reason(error)}") from None
+    if batch is None:
+      return
+    yield batch
+    step += 1
 
 
 def _mapped(
@@ -134,11 +199,35 @@ def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _read(
-  examples: Examples, indices: np.ndarray, keys: np.ndarray
+  examples: Examples,
+  partner: Partner | None,
+  indices: np.ndarray,
+  keys: np.ndarray,
 ) -> dict[str, np.ndarray]:
-  """Rows with the seed of each: (seed, epoch) and the example's index."""
+  """Rows with the seed of each: (seed, epoch) and the example's index.
+
+  With partners, theirs as well, each with the seed of an epoch of that key.
+  """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
-  return {_SEED: seeds, **examples.read(indices)}
+  rows = {_SEED: seeds, **examples.read(indices)}
+  if partner is None:
+    return rows
+  others = _read(examples, None, partner(indices, keys), keys)
+  return rows | {_PARTNER + name: leaf for name, leaf in others.items()}
+
+
+def _parted(row: dict) -> list:
+  """[example, its seed], and where there is a partner, the partner's too."""
+  own = {k: v for k, v in row.items() if not k.startswith(_PARTNER)}
+  seed = own.pop(_SEED)
+  if len(own) + 1 == len(row):
+    return [own, seed]
+  other = {
+    k.removeprefix(_PARTNER): v
+    for k, v in row.items()
+    if k.startswith(_PARTNER)
+  }
+  return [own, seed, *_parted(other)]
 
 
 def _numbers(example: dict, tf) -> dict:
@@ -177,7 +266,7 @@ def _options(tf):
   return options
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
   """What TensorFlow says, without the names of its nodes."""
   text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", getattr(error, "message", ""))
   lines = (text or str(error) or type(error).__name__).strip().splitlines()
@@ -185,13 +274,18 @@ def _reason(error: Exception) -> str:
 
 
 def _alone(
-  examples: Examples, transform: Callable, signature: dict, tf, index, key
+  read: Callable,
+  name: Callable[[int], str],
+  transform: Callable,
+  signature: dict,
+  tf,
+  index,
+  key,
 ) -> dict[str, np.ndarray]:
   """One example through the ops, eagerly; ValueError names it if it fails."""
   try:
-    rows = _read(examples, np.array([index]), np.array([key]))
+    rows = read(np.array([index]), np.array([key], np.uint64))
     row = {k: tf.constant(rows[k][0], s.dtype) for k, s in signature.items()}
     return {name: leaf.numpy() for name, leaf in transform(row).items()}
   except Exception as error:  # Whatever it is, it is this example's.
-    name = examples.name(index)
-    raise ValueError(bad_records.told(name, _reason(error))) from None
+    raise ValueError(bad_records.told(name(index), reason(error))) from None

@@ -1,8 +1,8 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
 Schemes: stdlib:, text:GLOB, jsonl:GLOB, csv:GLOB, parquet:GLOB, html:GLOB,
-warc:GLOB, wet:GLOB, folder:DIR, audio:DIR, idx:DIR, tfds:NAME?data_dir=DIR and
-fake:KIND?key=value&....
+warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, audio:DIR, idx:DIR, npy:DIR,
+tar:GLOB, tfds:NAME?data_dir=DIR, subset:FILE.json and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is everything. Where the data has no splits of
@@ -29,6 +29,7 @@ _SCHEMES = {
   "stdlib": ("source_text", "stdlib"),
   "text": ("source_text", "text"),
   "jsonl": ("source_jsonl", "jsonl"),
+  "prepared": ("source_prepared", "prepared"),
   "csv": ("source_csv", "csv"),
   "parquet": ("source_parquet", "parquet"),
   "html": ("source_web", "html"),
@@ -37,9 +38,26 @@ _SCHEMES = {
   "folder": ("source_image", "folder"),
   "audio": ("source_audio", "audio"),
   "idx": ("source_image", "idx"),
+  "tar": ("source_tar", "tar"),
   "tfds": ("source_tfds", "tfds"),
+  "npy": ("source_npy", "npy"),
+  "subset": ("source_subset", "subset"),
   "fake": ("source_fake", "fake"),
 }
+
+
+class Tokens(NamedTuple):
+  """The text of a source as it was tokenized beforehand.
+
+  text_key: the field that was.
+  sha256: of the tokenizer's content, in hexadecimal digits.
+  read: (int64 [n], whether an eos separates documents) -> [ids of each], no
+    eos among them.
+  """
+
+  text_key: str
+  sha256: str
+  read: Callable[[np.ndarray, bool], list[np.ndarray]]
 
 
 class Source(NamedTuple):
@@ -53,6 +71,7 @@ class Source(NamedTuple):
   class_names: in the order of the labels, or None.
   fingerprint: changes when the files do.
   note: a line worth telling, or "".
+  tokens: of its text, where they are kept beside it.
   """
 
   length: int
@@ -62,6 +81,7 @@ class Source(NamedTuple):
   class_names: tuple[str, ...] | None = None
   fingerprint: str = ""
   note: str = ""
+  tokens: Tokens | None = None
 
 
 def open_source(
@@ -170,8 +190,23 @@ def _joined(
     _, source, within = next(locate(np.array([index], np.int64)))
     return source.name(int(within[0]))
 
+  def tokens(indices: np.ndarray, separated: bool) -> list[np.ndarray]:
+    found = [np.zeros(0)] * len(indices)
+    for rows, source, within in locate(indices):
+      ids = source.tokens.read(within, separated)
+      for row, each in zip(rows, ids, strict=True):
+        found[row] = each
+    return found
+
   first = pieces[0][0]
-  return first._replace(length=int(ends[-1]), read=read, name=name)
+  kept = [source.tokens for source, _ in pieces]
+  all_same = all(each and each[:2] == kept[0][:2] for each in kept)
+  return first._replace(
+    length=int(ends[-1]),
+    read=read,
+    name=name,
+    tokens=kept[0]._replace(read=tokens) if all_same else None,
+  )
 
 
 def _held_out(name: str, start: int, stop: int, n: int):
@@ -203,4 +238,5 @@ def _cut(
     length=len(texts),
     read=lambda indices: {"text": texts[indices]},
     name=lambda _: source.name(0),
+    tokens=None,
   )

@@ -96,7 +96,20 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   its end, or that holds no record, is an error; under "skip" it is one bad
   record.
   """
-  paths = find_files(pattern, f"jsonl:{pattern}")
+  return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
+
+
+def of_files(
+  paths: list[str], policy: Policy, needed: tuple[str, ...] | None = None
+) -> Source:
+  """The records of some files, one after another.
+
+  Args:
+    paths: of the files.
+    policy: of bad records.
+    needed: what each record must have, where that is not all of the first
+      one's fields; what else one lacks is None.
+  """
   files = [_lines(path, policy) for path in paths]
   records = source_lines.joined(files, policy, parse)
   fields = list(source_lines.first(records, policy))
@@ -104,13 +117,13 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = records.read(indices)
     for i, record in zip(indices, found, strict=True):
-      missing = [field for field in fields if field not in record]
+      missing = [f for f in needed or fields if f not in record]
       if missing:
         raise ValueError(f"{records.name(i)}: no field {missing[0]!r}")
-    return {f: column([each[f] for each in found]) for f in fields}
+    return {f: column([each.get(f) for each in found]) for f in fields}
 
   source = Source(records.length, read, records.name)
-  return {"all": source._replace(fingerprint=fingerprint(paths))}
+  return source._replace(fingerprint=fingerprint(paths))
 
 
 def column(values: list) -> np.ndarray:

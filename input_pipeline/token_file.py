@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import tokenizer as tokenizers
-from input_pipeline.bad_records import Skipped, Tally, identify
+from input_pipeline.bad_records import Policy, Skipped, Tally, identify
 from input_pipeline.documents import documents
 from input_pipeline.source import Source
 from input_pipeline.tokenizer import Tokenizer
 
 _FORMAT = 2
+# Documents whose tokens are taken over at once.
+_TAKEN = 1024
 
 
 class TokenFile(NamedTuple):
@@ -103,27 +105,57 @@ def _chunks(
   eos = b""
   # Of this file alone, where others are counted by the same tally.
   own = Tally(tally.policy._replace(max_bad_share=1.0))
-  found = documents(source, text_key, uri, tally.policy)
-  for i, text, wrong in found:
-    if text is not None:
-      try:
-        ids = tokenizer.encode(text).astype(dtype)
-      except ValueError as error:
-        wrong = f"{source.name(i)}: {error}"
-        if not tally.policy.skip:
-          raise ValueError(wrong) from None
+  kept = source.tokens
+  digest = hashlib.sha256(tokenizer.content).hexdigest()
+  if kept and kept[:2] == (text_key, digest):
+    found = _kept(source, tokenizer, uri)
+  else:
+    found = _encoded(source, tokenizer, text_key, uri, tally.policy)
+  for i, ids, wrong in found:
     bad = [(source.name(i), wrong)] if wrong else []
     own.add(1, bad)
     tally.add(1, bad)
     if bad:
       continue
-    yield eos + ids.tobytes()
+    yield eos + ids.astype(dtype).tobytes()
     if tokenizer.eos is not None:
       eos = np.array([tokenizer.eos], dtype).tobytes()
   if tally.policy.skip:
     # Before the tokens are there: whoever finds them finds this, too.
     kept = {**own.skipped()._asdict(), "first": own.first()}
     tokenizers.write_atomically(_beside(path), [json.dumps(kept).encode()])
+
+
+def _encoded(
+  source: Source, tokenizer: Tokenizer, text_key: str, uri: str, policy: Policy
+) -> Iterator[tuple[int, np.ndarray | None, str]]:
+  """(index, ids, "") of each document in order, or (index, None, why not)."""
+  for i, text, wrong in documents(source, text_key, uri, policy):
+    ids = None
+    if text is not None:
+      try:
+        ids = tokenizer.encode(text)
+      except ValueError as error:
+        wrong = f"{source.name(i)}: {error}"
+        if not policy.skip:
+          raise ValueError(wrong) from None
+    yield i, ids, wrong
+
+
+def _kept(
+  source: Source, tokenizer: Tokenizer, uri: str
+) -> Iterator[tuple[int, np.ndarray, str]]:
+  """As `_encoded`, of the tokens that are kept beside the source."""
+  for start in range(0, source.length, _TAKEN):
+    indices = np.arange(start, min(start + _TAKEN, source.length))
+    found = source.tokens.read(indices, tokenizer.eos is not None)
+    for i, ids in zip(indices, found, strict=True):
+      if len(ids) and ids.max() >= tokenizer.vocab_size:
+        raise ValueError(
+          f"{uri}: damaged: document {i} has the token {ids.max()}, and the "
+          f"tokenizer {tokenizer.vocab_size}"
+        )
+      yield int(i), ids, ""
 
 
 def _beside(path: str) -> str:

@@ -1,35 +1,40 @@
-"""Text -> token ids and back: byte, char, sentencepiece.
+"""Text -> token ids and back: byte, char, sentencepiece, wordpiece.
 
 A tokenizer is written as a string: "byte"; "char"; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
-trained on the source's train split.
+trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
+tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library;
+"prepared:DIR", that of a prepared folder.
 """
 
 import functools
-import hashlib
-import io
 import itertools
-import json
 import os
 import re
-import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bounded_file
-from input_pipeline.bad_records import Policy, identify
-from input_pipeline.documents import texts
-from input_pipeline.source import open_source
+from input_pipeline import bounded_file, prepared_index
+from input_pipeline.bad_records import Policy
 
-# The files of the largest vocabularies are a fifth of it.
-_MOST_BYTES = 2**25
+# The files of the largest vocabularies are half of it.
+_MOST_BYTES = 2**26
 # What a tokenizer is learned from at most: the first lines of the split, or
 # of several data sets as many of each.
 _MAX_LINES = 2_000_000
-_VALID = "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N"
+_VALID = (
+  "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N, "
+  "wordpiece:PATH, tokenizers:PATH.json, prepared:DIR"
+)
+# Those of a file, and what the file is called in a working directory.
+_OF_A_FILE = {
+  "sentencepiece": "tokenizer.model",
+  "wordpiece": "tokenizer.json",
+  "tokenizers": "tokenizer.json",
+}
 
 
 class Tokenizer(NamedTuple):
@@ -108,18 +113,30 @@ def get_tokenizer(
     ValueError: the string, or the file it names, is not a tokenizer.
   """
   corpus = [(uri, text_key)] if isinstance(uri, str) else uri
+  asked = spec
+  spec, content = prepared_index.tokenizer(spec, workdir)
+  if workdir and spec != asked:
+    note, told = prepared_index.note_of(spec)
+    write_atomically(os.path.join(workdir, note), [told])
   name, load = _format(spec)
   if name is None:
     return load(b"")
   path = os.path.join(workdir, name) if workdir else None
   if path and os.path.lexists(path):
     return _load(load, path)
-  if spec == "char":
-    content = _characters(corpus, policy)
-  elif spec.startswith("sentencepiece:"):
-    content = _read(spec.partition(":")[2])
+  kind, colon, file = spec.partition(":")
+  if content is not None:
+    pass  # As the prepared folder has it.
+  elif spec == "char":
+    from input_pipeline import tokenizer_char
+
+    content = tokenizer_char.learn(corpus, policy)
+  elif colon and kind in _OF_A_FILE:
+    content = read(file)
   else:
-    content = _train(spec, corpus, cache_dir, policy)
+    from input_pipeline import tokenizer_sentencepiece
+
+    content = tokenizer_sentencepiece.train(spec, corpus, cache_dir, policy)
   tokenizer = load(content)
   if path:
     write_atomically(path, [tokenizer.content])
@@ -132,10 +149,19 @@ def kept(spec: str, workdir: str) -> Tokenizer:
   Raises:
     ValueError: the string is no tokenizer, or its file is missing or damaged.
   """
-  name, load = _format(spec)
+  name, load = _format(prepared_index.tokenizer(spec, workdir)[0])
   if name is None:
     return load(b"")
   return _load(load, os.path.join(workdir, name))
+
+
+def rebuild(spec: str, content: bytes) -> Tokenizer:
+  """The tokenizer of a spec and the content that it had.
+
+  Raises:
+    ValueError: the string is no tokenizer, or the content is not one of it.
+  """
+  return _format(spec)[1](content)
 
 
 def _format(spec: str) -> tuple[str | None, Callable[[bytes], Tokenizer]]:
@@ -143,28 +169,49 @@ def _format(spec: str) -> tuple[str | None, Callable[[bytes], Tokenizer]]:
   if spec == "byte":
     return None, lambda content: _byte()
   if spec == "char":
-    return "tokenizer.json", _char
-  if isinstance(spec, str) and re.match(r"sentencepiece([:?]|$)", spec):
-    return "tokenizer.model", functools.partial(_sentencepiece, spec)
+    from input_pipeline import tokenizer_char
+
+    return "tokenizer.json", tokenizer_char.load
+  kind = re.match("[a-z]*", spec)[0] if isinstance(spec, str) else ""
+  if kind == "sentencepiece" and re.match(r"sentencepiece([:?]|$)", spec):
+    from input_pipeline import tokenizer_sentencepiece
+
+    return _OF_A_FILE[kind], functools.partial(
+      tokenizer_sentencepiece.load, spec
+    )
+  if kind in _OF_A_FILE and spec.startswith(f"{kind}:"):
+    from input_pipeline import tokenizer_huggingface
+
+    return _OF_A_FILE[kind], functools.partial(tokenizer_huggingface.load, spec)
   raise ValueError(f"tokenizer {spec!r} is unknown; valid: {_VALID}")
 
 
 def _load(load: Callable[[bytes], Tokenizer], path: str) -> Tokenizer:
   try:
-    return load(_read(path))
+    return load(read(path))
   except ValueError as error:
     at = "" if path in str(error) else f"{path}: "
     raise ValueError(f"{at}{error}") from None
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
+  """The content of a tokenizer's file, or ValueError."""
   try:
     return bounded_file.read(os.path.expanduser(path), _MOST_BYTES)
   except ValueError as error:
     raise ValueError(f"tokenizer {error}") from None
 
 
-def _utf8(text: str | bytes) -> bytes:
+def lines_to_learn(documents: Sequence[Iterable[str]]) -> Iterator[str]:
+  """The lines that are not empty of the texts of each data set."""
+  most = _MAX_LINES // len(documents)
+  for found in documents:
+    lines = (line for text in found for line in text.splitlines() if line)
+    yield from itertools.islice(lines, most)
+
+
+def utf8(text: str | bytes) -> bytes:
+  """The text's bytes."""
   return text if isinstance(text, bytes) else text.encode("utf-8")
 
 
@@ -172,166 +219,10 @@ def _byte() -> Tokenizer:
   """Every byte is a token; NUL, which text does not hold, ends a document."""
 
   def encode(text: str | bytes) -> np.ndarray:
-    return np.frombuffer(_utf8(text), np.uint8).astype(np.int32)
+    return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
   def decode(ids: Iterable[int]) -> str:
     return bytes(int(i) for i in ids).decode("utf-8", errors="replace")
 
   ones = np.ones(256, np.uint32)
   return Tokenizer("byte", encode, decode, 256, 0, ones, None, b"byte")
-
-
-def _codepoints(text: str | bytes) -> np.ndarray:
-  text = text.decode("utf-8") if isinstance(text, bytes) else text
-  return np.frombuffer(text.encode("utf-32-le"), np.uint32)
-
-
-def _characters(corpus: Corpus, policy: Policy) -> bytes:
-  """The JSON of the sorted set of the characters of all of the data."""
-  found = np.zeros(0, np.uint32)
-  for uri, text_key in corpus:
-    source = open_source(uri, "all", policy)
-    for text in texts(source, text_key, uri, policy):
-      found = np.union1d(found, _codepoints(text))
-  characters = "".join(chr(c) for c in found)
-  return json.dumps({"characters": characters}, ensure_ascii=False).encode()
-
-
-def _char(content: bytes) -> Tokenizer:
-  """Every character is a token, in the order of code points."""
-  try:
-    characters = json.loads(content)["characters"]
-    vocabulary = _codepoints(characters)
-    size = len(vocabulary)
-    if not size or (vocabulary[1:] <= vocabulary[:-1]).any():
-      raise ValueError("not in order")
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-    raise ValueError("tokenizer.json does not hold characters") from None
-
-  def encode(text: str | bytes) -> np.ndarray:
-    points = _codepoints(text)
-    ids = np.searchsorted(vocabulary, points)
-    known = vocabulary[np.minimum(ids, size - 1)] == points
-    if not known.all():
-      unknown = chr(points[np.flatnonzero(~known)[0]])
-      raise ValueError(f"character {unknown!r} is not in the vocabulary")
-    return ids.astype(np.int32)
-
-  def decode(ids: Iterable[int]) -> str:
-    return "".join(characters[int(i)] for i in ids)
-
-  lengths = np.array([len(c.encode()) for c in characters], np.uint32)
-  return Tokenizer(
-    "char", encode, decode, size, None, lengths, "tokenizer.json", content
-  )
-
-
-def _import_sentencepiece():
-  try:
-    import sentencepiece
-  except ImportError:
-    raise ValueError(
-      "tokenizer sentencepiece is not installed: pip install 'tessera[text]'"
-    ) from None
-  return sentencepiece
-
-
-def _train(
-  spec: str, corpus: Corpus, cache_dir: str | None, policy: Policy
-) -> bytes:
-  """The trained model, from the cache where it is there."""
-  options = {"vocab_size": "8000", "model_type": "unigram"}
-  for key, value in urllib.parse.parse_qsl(spec.partition("?")[2]):
-    if key not in options:
-      raise ValueError(
-        f"tokenizer {spec!r}: no option {key!r}; valid: {', '.join(options)}"
-      )
-    options[key] = value
-  if not options["vocab_size"].isdigit():
-    raise ValueError(f"tokenizer {spec!r}: vocab_size is not a count")
-  if options["model_type"] not in ("unigram", "bpe"):
-    raise ValueError(f"tokenizer {spec!r}: model_type is unigram or bpe")
-  sources = [open_source(uri, "train", policy) for uri, _ in corpus]
-  fingerprints = [source.fingerprint for source in sources]
-  identity = [list(corpus), fingerprints, options, *identify(policy)]
-  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-  path = os.path.join(cache_folder(cache_dir), f"{digest}.model")
-  if not os.path.exists(path):
-    found = [
-      texts(source, text_key, uri, policy)
-      for source, (uri, text_key) in zip(sources, corpus, strict=True)
-    ]
-    write_atomically(path, [_fit(spec, found, corpus, options)])
-  return _read(path)
-
-
-def _fit(
-  spec: str,
-  documents: Sequence[Iterable[str]],
-  corpus: Corpus,
-  options: dict[str, str],
-) -> bytes:
-  sentencepiece = _import_sentencepiece()
-  model = io.BytesIO()
-  most = _MAX_LINES // len(corpus)
-  chosen = (itertools.islice(_lines(found), most) for found in documents)
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=itertools.chain.from_iterable(chosen),
-      model_writer=model,
-      vocab_size=int(options["vocab_size"]),
-      model_type=options["model_type"],
-      # Text comes back from its ids unchanged, spaces and newlines included.
-      byte_fallback=True,
-      normalization_rule_name="identity",
-      remove_extra_whitespaces=False,
-      add_dummy_prefix=False,
-      allow_whitespace_only_pieces=True,
-      character_coverage=0.9995,
-      max_sentence_length=2**20,
-      minloglevel=2,
-    )
-  except (RuntimeError, OSError) as error:
-    # What precedes "] " is a place in SentencePiece's own source.
-    reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
-    uris = ", ".join(uri for uri, _ in corpus)
-    raise ValueError(f"tokenizer {spec!r} on {uris}: {reason}") from None
-  return model.getvalue()
-
-
-def _lines(documents: Iterable[str]) -> Iterator[str]:
-  """The lines of texts that are not empty."""
-  return (line for text in documents for line in text.splitlines() if line)
-
-
-def _sentencepiece(spec: str, content: bytes) -> Tokenizer:
-  """Kudo and Richardson, "SentencePiece", EMNLP 2018."""
-  sentencepiece = _import_sentencepiece()
-  try:
-    if not content:  # no model, and it would be taken for none given
-      raise ValueError("empty")
-    model = sentencepiece.SentencePieceProcessor(model_proto=content)
-    size = model.vocab_size()
-    pieces = [model.id_to_piece(i) for i in range(size)]
-  except (RuntimeError, ValueError):  # its error may hold any bytes
-    raise ValueError(f"tokenizer {spec!r} is not a model") from None
-
-  def encode(text: str | bytes) -> np.ndarray:
-    text = _utf8(text).decode("utf-8")
-    return np.array(model.encode(text), np.int32)
-
-  def decode(ids: Iterable[int]) -> str:
-    return model.decode([int(i) for i in ids])
-
-  def length(i: int) -> int:
-    if model.is_control(i) or model.is_unknown(i):
-      return 0
-    if model.is_byte(i):
-      return 1
-    return len(pieces[i].replace("\u2581", " ").encode())
-
-  lengths = np.array([length(i) for i in range(size)], np.uint32)
-  eos = model.eos_id() if model.eos_id() >= 0 else None
-  return Tokenizer(
-    spec, encode, decode, size, eos, lengths, "tokenizer.model", content
-  )

@@ -19,7 +19,7 @@ HEAVY = {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "scipy"}
 
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
-  ("configs", {"ml_collections", "configs.common", "configs.data.common"}),
+  ("configs", {"ml_collections", "configs.common", "configs.data"}),
   ("models.quantization", {"jax", "qwix"}),
   ("models", {"jax", "flax", "numpy", "models"}),
   ("input_pipeline.device", {"jax", "numpy", "input_pipeline"}),
@@ -43,7 +43,20 @@ ARROWS = [
       "input_pipeline",
     },
   ),
-  ("input_pipeline.preparation", {"numpy", "apache_beam", "input_pipeline"}),
+  (
+    "input_pipeline.preparation.records_tfds",
+    {
+      "numpy",
+      "array_record",
+      "tensorflow",
+      "tensorflow_datasets",
+      "input_pipeline",
+    },
+  ),
+  (
+    "input_pipeline.preparation",
+    {"numpy", "apache_beam", "rich", "zstandard", "input_pipeline"},
+  ),
   ("input_pipeline.inflate", {"zstandard"}),
   ("input_pipeline.source_parquet", {"numpy", "pyarrow", "input_pipeline"}),
   # Label errors are found with the predictions of a model trained here.
@@ -57,17 +70,35 @@ ARROWS = [
     "input_pipeline.quality",
     {"numpy", "scipy", "sklearn", "cleanlab", "datasketch", "input_pipeline"},
   ),
+  # Tells a config's mistakes as the trainer does.
+  (
+    "input_pipeline.preview",
+    {
+      "absl",
+      "train.cli",
+      "train.config_keys",
+      "train.names",
+      "input_pipeline",
+    },
+  ),
   # The verbs.
   *(
     (
       f"input_pipeline.{verb}",
-      {"absl", "numpy", "ml_collections", "train.cli", "input_pipeline"},
+      {
+        "absl",
+        "numpy",
+        "ml_collections",
+        "train.cli",
+        "train.config_keys",
+        "input_pipeline",
+      },
     )
     for verb in (
       "prepare",
       "judge",
-      "preview",
       "train_tokenizer",
+      "train_ngram",
       "data_service",
     )
   ),
@@ -78,6 +109,7 @@ ARROWS = [
       "tensorflow",
       "tensorflow_datasets",
       "sentencepiece",
+      "tokenizers",
       "input_pipeline",
     },
   ),

@@ -391,11 +391,15 @@ def test_a_run_and_its_workdir_alone(tmp_path):
     loss = evaluator(found.variables, found.step)["loss"]
     assert loss == scalars[f"{key}/loss"]
   # The evaluators' splits are their own, not the training's.
-  taken = components.inherited(build.complete(config)["data"], {})
-  assert [sorted(part) for part in taken["mixture"]] == [
-    ["source", "weight"],
-    ["source", "text_key", "weight"],
-  ]
+  shared = build.complete(config)["data"]
+  for kind in (list, tuple):
+    taken = components.inherited(
+      {**shared, "mixture": kind(shared["mixture"])}, {}
+    )
+    assert [sorted(part) for part in taken["mixture"]] == [
+      ["source", "weight"],
+      ["source", "text_key", "weight"],
+    ]
 
 
 _LINEAR = dict(source="fake:linear?n=9")
@@ -458,6 +462,44 @@ def test_wrong_mixtures_are_named(arguments, named):
   with pytest.raises(ValueError, match=named) as error:
     pipeline.train(**arguments, batch_size=4)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.parametrize("read", [pipeline.train, pipeline.evaluation])
+@pytest.mark.parametrize(
+  "missing",
+  [
+    dict(source="jsonl:TMP/none/*.jsonl"),
+    dict(source="jsonl:TMP/here.jsonl", split="holdout"),
+    dict(source="jsonl:TMP/here.jsonl", text_key="body"),
+    dict(source="jsonl:TMP/link.jsonl"),
+    dict(source="jsonl:TMP/blank.jsonl"),
+    dict(source="prepared:TMP"),
+    dict(source="tar:TMP/none.tar"),
+    dict(source="tfds:no_such_set?data_dir=TMP"),
+  ],
+  ids=str,
+)
+def test_a_missing_component_is_never_left_out(missing, read, policy, tmp_path):
+  if missing["source"].startswith("tfds"):
+    pytest.importorskip("tensorflow_datasets")
+  records = [json.dumps({"text": "abc " * 9}) for _ in range(40)]
+  (tmp_path / "here.jsonl").write_text("\n".join(records))
+  (tmp_path / "blank.jsonl").write_text("\n\n")
+  (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone.jsonl")
+  here = dict(source=f"jsonl:{tmp_path}/here.jsonl")
+  source = missing["source"].replace("TMP", str(tmp_path))
+  with pytest.raises(ValueError) as error:
+    read(
+      mixture=[here, {**missing, "source": source}],
+      tokenizer="byte",
+      seq_len=8,
+      batch_size=4,
+      on_bad_record=policy,
+    )
+  told = str(error.value)
+  assert source.partition("?")[0].split(":")[1].split("*")[0] in told
+  assert "\n" not in told
 
 
 def test_more_examples_than_an_index_counts():

@@ -4,7 +4,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 Image = pytest.importorskip("PIL.Image", reason="Pillow comes with matplotlib")
 
-from input_pipeline import ops, ops_image, ops_randaugment  # noqa: E402
+from input_pipeline import ops, ops_color, ops_randaugment  # noqa: E402
 
 _OPS = [
   "decode",
@@ -248,11 +248,11 @@ def test_blends_are_pillows_enhancers(factor, images):
   enhance = pytest.importorskip("PIL.ImageEnhance")
   image = images[0]
   x = tf.cast(image, tf.float32)
-  grey = ops_image.grey(x)
+  grey = ops_color.grey(x)
   ours = {
-    "Brightness": ops_image.blend(tf.zeros_like(x), x, factor),
-    "Contrast": ops_image.blend(tf.round(tf.reduce_mean(grey)), x, factor),
-    "Color": ops_image.blend(grey, x, factor),
+    "Brightness": ops_color.blend(tf.zeros_like(x), x, factor),
+    "Contrast": ops_color.blend(tf.round(tf.reduce_mean(grey)), x, factor),
+    "Color": ops_color.blend(grey, x, factor),
   }
   for name, found in ours.items():
     picture = getattr(enhance, name)(Image.fromarray(image))

@@ -283,6 +283,38 @@ def test_the_batches_of_text_and_images_by_their_config():
     assert data.num_classes == classes
 
 
+@pytest.mark.parametrize(
+  "ops",
+  [
+    "drop_tokens|swap_tokens",
+    "mask_tokens",
+    "span_corruption",
+    "span_corruption(0.5, mean_span=2.0)",
+  ],
+)
+def test_windows_after_ops_are_planned_as_they_are(ops):
+  pytest.importorskip("tensorflow")
+  from input_pipeline import pipeline
+
+  config = config_of("gpt2_124m")
+  config["data"] = dict(tokenizer="byte", seq_len=60, ops=ops)
+  real = pipeline.train(**config["data"], source="fake:text", batch_size=8)
+  config["data"]["source"] = "text:/nowhere/*.txt"
+  assert planned_data.of_config(config).spec == real.spec
+  assert planned_data.vocabulary(config) == real.tokenizer.vocab_size
+
+
+def test_mixed_labels_are_planned_as_shares():
+  pytest.importorskip("tensorflow")
+  from input_pipeline import pipeline
+
+  config = config_of("resnet_cifar10")
+  config["data"]["ops"] += "|cutmix"
+  source = "fake:image?size=32&channels=3&dtype=uint8"
+  real = pipeline.train(source=source, ops=config["data"]["ops"], batch_size=8)
+  assert planned_data.of_config(config).spec == real.spec
+
+
 def test_a_packed_mixture_is_planned_as_it_is():
   config = config_of("gpt2_124m")
   sources = ("fake:text?documents=90", "fake:text?seed=1")

@@ -85,6 +85,8 @@ def test_full_size_by_shapes_alone(name):
       f"fake:image?n=8&size={size}&channels={channels}&classes={classes}"
     )
     config.data.update(split="all", ops="")
+  for key in {"mixture", "temperature"} & set(config.data):
+    del config.data[key]
   if "tokenizer" in config.data:
     config.data.source = "fake:text?documents=20&length=20000"
     config.data.tokenizer = "byte"

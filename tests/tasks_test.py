@@ -266,6 +266,31 @@ def test_image_classification_is_numpys_of_mixed_soft_labels(train, mixup):
   assert aux.model_state == {"calls": int(train)}
 
 
+def test_image_classification_takes_shares_of_classes():
+  hard = labelled()
+  q = np.random.default_rng(0).dirichlet(np.ones(C), 5).astype(np.float32)
+  batch = {**hard, "label": jnp.asarray(q)}
+  task = image_classification(dense(4, (C,)), label_smoothing=0.1)
+  variables = task.init(jax.random.key(0), batch)
+  mean, aux = task.losses["loss"](variables, batch, jax.random.key(1), True)
+  kernel = np.asarray(variables.params["kernel"], float)
+  image = np.asarray(batch["image"], float).reshape(5, -1)
+  logits, mask = np.tanh(image @ kernel), np.asarray(batch["mask"])
+  nats = -((0.9 * q + 0.1 / C) * log_softmax(logits)).sum(-1)
+  assert float(mean.value()) == pytest.approx((mask * nats).sum() / 4, rel=1e-5)
+  correct = mask * (logits.argmax(-1) == q.argmax(-1))
+  assert float(aux.metrics["accuracy"].value()) == correct.sum() / 4
+  # One class alone is the same as its number.
+  for train in (False, True):
+    one_hot = {**hard, "label": jax.nn.one_hot(hard["label"], C)}
+    found, wanted = (
+      task.losses["loss"](variables, each, jax.random.key(1), train)
+      for each in (one_hot, hard)
+    )
+    assert float(found[0].value()) == pytest.approx(float(wanted[0].value()))
+    assert found[1].metrics == wanted[1].metrics
+
+
 def test_mixup_draws_anew_with_each_key():
   batch = labelled()
   task = image_classification(dense(4, (C,)), mixup=0.4)

@@ -151,6 +151,8 @@ def needs(config: Any) -> dict[str, str]:
       ("source", "tfds:", "data"),
       ("ops", "", "data"),  # ops run in tf.data
       ("tokenizer", "sentencepiece", "text"),
+      ("tokenizer", "wordpiece", "text"),
+      ("tokenizer", "tokenizers", "text"),
     ):
       value = section.get(key)
       if isinstance(value, str) and value and value.startswith(start):

@@ -4,18 +4,19 @@ A plan is made where the data is not: no file is opened, and nothing that reads
 data is imported but `fake:` sources.
 """
 
-import ast
 import re
 import urllib.parse
 from typing import Any
 
 import numpy as np
 
-from input_pipeline import components, pipeline
+from input_pipeline import components, ops, pipeline, spans, special_tokens
 from train.errors import UserError
 
 # Ops whose first argument is the size of the images they give.
 _SIZING = ("resize", "central_crop", "random_crop", "random_resized_crop")
+# Ops that make a label the shares of the classes.
+_MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
 _CLASSES = (
   (r"cifar100", 100),
   (r"mnist|cifar10|imagenette", 10),
@@ -56,13 +57,14 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
 def vocabulary(config: dict[str, Any]) -> int | None:
   """The tokens of the tokenizer that the config spells, if that tells."""
   spelled = str(config["data"].get("tokenizer"))
+  added = len(special_tokens.names(config["data"].get("ops", "")))
   if spelled == "byte":
-    return 256
+    return 256 + added
   name, _, query = spelled.partition("?")
   if name != "sentencepiece":
     return None
   options = dict(urllib.parse.parse_qsl(query))
-  return int(options.get("vocab_size", 8000))
+  return int(options.get("vocab_size", 8000)) + added
 
 
 def _sources(settings) -> list[str]:
@@ -90,17 +92,42 @@ def _text(config) -> tuple[dict, None]:
   names = ["inputs", "targets"]
   if config["data"].get("packing"):
     names += ["segments", "positions"]
-  return {
+  spec = {
     **dict.fromkeys(names, ((length,), np.int32)),
     "mask": ((length,), np.float32),
     "bytes": ((), np.float32),
-  }, None
+  }
+  for call in _calls(config["data"].get("ops", "")):
+    if call.name in ("mask_tokens", "span_corruption"):
+      spec.pop("bytes", None)
+    if call.name == "span_corruption":
+      spec |= _spans(call, length, config["data"]["tokenizer"])
+  return spec, None
+
+
+def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:
+  """The leaves of ops_text.span_corruption."""
+  given = dict(zip(("density", "mean_span"), call.args, strict=False))
+  given |= call.kwargs
+  found = spans.spans(
+    length,
+    given.get("density", 0.15),
+    given.get("mean_span", 3.0),
+    tokenizer != "char",  # which has no end-of-document token
+  )
+  return {
+    "inputs": ((found.inputs,), np.int32),
+    "inputs_mask": ((found.inputs,), np.float32),
+    "targets": ((found.targets,), np.int32),
+    "mask": ((found.targets,), np.float32),
+  }
 
 
 def _images(config) -> tuple[dict, int]:
   settings, model = config["data"], config["model"]
   calls = _calls(settings.get("ops", ""))
-  sizes = [args[0] for name, args in calls if name in _SIZING and args]
+  sizes = [_first(each) for each in calls if each.name in _SIZING]
+  sizes = [size for size in sizes if size is not None]
   size = sizes[-1] if sizes else model.get("image_size")
   if size is None:
     raise UserError(
@@ -108,7 +135,9 @@ def _images(config) -> tuple[dict, int]:
       " resize or a crop there, or config.model.image_size"
     )
   height, width = (size, size) if isinstance(size, int) else size
-  decoded = [args[0] for name, args in calls if name == "decode" and args]
+  decoded = [
+    each.args[0] for each in calls if each.name == "decode" and each.args
+  ]
   channels = model.get("channels") or (decoded[-1] if decoded else 3)
   uri = _sources(settings)[0]  # in a mixture all have the same classes
   known = (n for regex, n in _CLASSES if re.search(regex, uri))
@@ -117,24 +146,21 @@ def _images(config) -> tuple[dict, int]:
     raise UserError(
       "config.model.num_classes: a plan without the data needs it"
     )
+  mixed = any(each.name in _MIXING for each in calls)
   return {
     "image": ((height, width, channels), np.float32),
-    "label": ((), np.int32),
+    "label": ((classes,), np.float32) if mixed else ((), np.int32),
   }, classes
 
 
-def _calls(ops: str) -> list[tuple[str, list]]:
-  """(name, positional arguments) of each op of the string, in order.
+def _calls(string: str) -> list[ops.Call]:
+  """The ops of the string, in order; which there are is not asked."""
+  try:
+    return ops.calls(string) if string else []
+  except ValueError as error:
+    raise UserError(f"config.data.{error}") from error
 
-  The op's own parser imports TensorFlow, to know the ops; this one does not.
-  """
-  found = []
-  for text in re.split(r"\|(?![^(\[]*[)\]])", ops):
-    try:
-      node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-      raise UserError(f"config.data.ops: {text!r} is no op") from error
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-      given = [*node.args, *(k.value for k in node.keywords if k.arg == "size")]
-      found.append((node.func.id, [ast.literal_eval(a) for a in given]))
-  return found
+
+def _first(call: ops.Call) -> Any:
+  """The size that an op is given, by place or by name."""
+  return call.args[0] if call.args else call.kwargs.get("size")

@@ -68,7 +68,7 @@ def sizes(data: pipeline.Data) -> dict[str, int]:
   if data.tokenizer is not None:
     found["vocab_size"] = data.tokenizer.vocab_size
   if data.num_classes is not None:
-    found["num_classes"] = data.num_classes
+    found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():
     if key == "inputs":
       found["max_len"] = shape[0]

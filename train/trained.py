@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import pipeline, tokenizer
+from input_pipeline import pipeline, special_tokens, tokenizer
 from train import build, checkpoint, sharding, types, workdirs
 from train.errors import UserError
 
@@ -90,6 +90,8 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
   spelled = settings.get("tokenizer")
   try:
     learned = tokenizer.kept(spelled, workdir) if spelled else None
+    if learned is not None:
+      learned = special_tokens.extended(learned, settings.get("ops", ""))
   except ValueError as error:
     raise UserError(str(error)) from error
   return pipeline.Data(

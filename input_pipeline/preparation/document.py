@@ -11,6 +11,7 @@ documents of the whole corpus decides. They hold no open files and can be
 pickled, so that Beam may send them to another machine.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,6 +30,16 @@ class Document(NamedTuple):
   text: str
   fields: Mapping[str, Any] = {}
   html: bytes = b""
+
+
+def split_of(document: Document) -> str:
+  """The split that a document is in: a name that a file's name may hold.
+
+  It may come from a stranger's record, so what is no letter, digit, "-" or "_"
+  becomes "_".
+  """
+  name = str(document.fields.get("split") or "train")
+  return re.sub(r"[^A-Za-z0-9_-]", "_", name[:64])
 
 
 class Dropped(NamedTuple):

@@ -1,17 +1,23 @@
 """Image classification: one label out of C."""
 
 import jax
+import jax.numpy as jnp
 
 from models import Model
 from train import losses, metrics, types
 
 
 def image_classification(
-  model: Model, *, label_smoothing: float = 0.0, mixup: float = 0.0
+  model: Model,
+  *,
+  label_smoothing: float = 0.0,
+  mixup: float = 0.0,
+  inkey: str = "image",
 ) -> types.Task:
   """Cross-entropy of the label.
 
-  Batch: image [B, H, W, C] float, label [B] int32, mask [B].
+  Batch: image [B, H, W, C] float, label [B] int32, or float [B, C], the share
+  of each class where the input pipeline has mixed images; mask [B].
 
   Args:
     model: image_BHWC -> logits_BC; its method "features" gives the prediction
@@ -21,6 +27,7 @@ def image_classification(
     mixup: alpha of Beta(alpha, alpha), from which one mixing weight a batch is
       drawn, in training only (Zhang et al. 2018); 0 mixes nothing. Each image
       is mixed with its mirror in the batch: training batches should be full.
+    inkey: the field that the model reads; "x" for rows of numbers.
   """
 
   def init(rng, batch):
@@ -38,7 +45,7 @@ def image_classification(
     )
 
   def loss(variables, batch, rng, train):
-    image_BHWC, label_B = batch["image"], batch["label"]
+    image_BHWC, label_B = batch[inkey], batch["label"]
     mixing = train and mixup > 0
     if mixing:
       lam_rng, rng = jax.random.split(rng)
@@ -52,18 +59,21 @@ def image_classification(
       nats_B = lam * nats_B + (1 - lam) * losses.cross_entropy(
         logits_BC, label_B[::-1], label_smoothing=smoothing
       )
-    correct_B = metrics.accuracy(logits_BC, label_B)
+    # Of a mixture, the class with the greatest share counts as the label.
+    soft = jnp.issubdtype(label_B.dtype, jnp.floating)
+    class_B = jnp.argmax(label_B, axis=-1) if soft else label_B
+    correct_B = metrics.accuracy(logits_BC, class_B)
     accuracy = types.mean_of(correct_B, batch["mask"])
     mean = types.mean_of(nats_B, batch["mask"])
     return mean, types.Aux(model_state, {"accuracy": accuracy})
 
   def logits(variables, batch, rng):
     del rng
-    return apply(variables, batch["image"])[0]
+    return apply(variables, batch[inkey])[0]
 
   def features(variables, batch, rng):
     del rng
-    return apply(variables, batch["image"], method="features")[0]
+    return apply(variables, batch[inkey], method="features")[0]
 
   predict = {"logits": logits, "features": features}
   return types.Task(init, {"loss": loss}, predict)

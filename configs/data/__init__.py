@@ -1,0 +1,1 @@
+"""Recipes of `python -m input_pipeline.prepare`, one a file."""

@@ -1,0 +1,27 @@
+r"""A crawl of Common Crawl by its list of paths, cleaned for language models.
+
+  python -m input_pipeline.prepare --config=configs/data/common_crawl.py \
+    --output=DIR --workers=0
+
+The source is `warc.paths.gz`, which comes with each crawl; a list of your own
+may hold a few of its lines. Text that Common Crawl has extracted itself comes
+by `wet:wet.paths.gz?base=…`. Cleaned like web_zh_en, and tokenized;
+configs/lm_common_crawl.py trains on it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.data import common
+
+
+def get_config() -> ConfigDict:
+  """The recipe."""
+  config = common.recipe(
+    "warc:warc.paths.gz?base=https://data.commoncrawl.org/",
+    "common_crawl",
+    common.clean_web_text(),
+  )
+  config.output.tokenizer = "sentencepiece?vocab_size=32000"
+  config.card.origin = "Common Crawl, https://commoncrawl.org"
+  config.card.licence = "the pages' own; Common Crawl's terms of use"
+  return config

@@ -1,0 +1,148 @@
+"""The rules of C4 (Raffel et al., 2020, section 2.2), line by line."""
+
+import functools
+import re
+from collections import Counter
+from typing import NamedTuple
+
+from input_pipeline.cleaning.words import (
+  check_languages,
+  passes_over,
+  sentence_count,
+)
+from input_pipeline.preparation.document import (
+  Counted,
+  Document,
+  Dropped,
+  Result,
+  Stage,
+)
+
+_ENDS = (".", "?", "!", '"', "'")
+_CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
+_POLICIES = re.compile(
+  "terms of use|privacy policy|cookie policy|uses cookies|use of cookies"
+  "|use cookies"
+)
+
+_DROPPING = frozenset(("lorem_ipsum", "curly_bracket"))
+
+
+class _Settings(NamedTuple):
+  languages: tuple[str, ...] | None
+  min_sentences: int | None
+  min_words_per_line: int | None
+  max_word_length: int | None
+  terminal_mark: bool
+  javascript: bool
+  policy: bool
+  lorem_ipsum: bool
+  curly_bracket: bool
+  citations: bool
+  bad_words: re.Pattern | None
+
+
+def c4(
+  languages: tuple[str, ...] | None = ("en",),
+  min_sentences: int | None = 5,
+  min_words_per_line: int | None = 3,
+  max_word_length: int | None = 1000,
+  terminal_mark: bool = True,
+  javascript: bool = True,
+  policy: bool = True,
+  lorem_ipsum: bool = True,
+  curly_bracket: bool = True,
+  citations: bool = True,
+  bad_words: tuple[str, ...] = (),
+) -> Stage:
+  """The heuristics of C4: lines are left out, and some pages dropped.
+
+  Where the paper and its authors' program differ, the program is followed: a
+  page falls by a line that would otherwise have been kept. A lone newline
+  stands between the lines that are left.
+
+  Args:
+    languages: of fields["lang"]; other documents pass. None: all are judged.
+    min_sentences: fewer in the lines that are left drop the document.
+    min_words_per_line: a line of fewer words, split by white space, goes.
+    max_word_length: a line with a longer word, in characters, goes.
+    terminal_mark: a line that ends in none of . ? ! " ' or in "..." goes.
+    javascript: a line with this word goes.
+    policy: a line about cookies, privacy or terms of use goes.
+    lorem_ipsum: drops a document with this phrase.
+    curly_bracket: drops a document with "{".
+    citations: [1], [edit] and [citation needed] are cut out.
+    bad_words: words, none of which may stand in a document; lower case.
+  """
+  check_languages("c4", languages)
+  pattern = "|".join(map(re.escape, bad_words))
+  settings = _Settings(
+    languages and tuple(languages),
+    min_sentences,
+    min_words_per_line,
+    max_word_length,
+    terminal_mark,
+    javascript,
+    policy,
+    lorem_ipsum,
+    curly_bracket,
+    citations,
+    re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if bad_words else None,
+  )
+  return functools.partial(_judge, settings)
+
+
+def _fault(line: str, words: list[str], settings: _Settings) -> str | None:
+  """Why a line goes, or the whole document where it is in _DROPPING."""
+  s = settings
+  if s.terminal_mark and (not line.endswith(_ENDS) or line.endswith("...")):
+    return "lines_without_terminal_mark"
+  if s.min_words_per_line and len(words) < s.min_words_per_line:
+    return "lines_too_short"
+  lower = line.lower()
+  if s.lorem_ipsum and "lorem ipsum" in lower:
+    return "lorem_ipsum"
+  if s.javascript and "javascript" in lower:
+    return "lines_with_javascript"
+  if s.curly_bracket and "{" in line:
+    return "curly_bracket"
+  if s.policy and _POLICIES.search(lower):
+    return "lines_with_policy"
+  return None
+
+
+def _judge(settings: _Settings, document: Document) -> Result:
+  if passes_over(document, settings.languages):
+    return document
+  if settings.bad_words and settings.bad_words.search(document.text.lower()):
+    return Dropped("bad_word")
+  counts, kept = Counter(), []
+  longest = settings.max_word_length
+  for line in map(str.strip, document.text.splitlines()):
+    words = line.split()
+    if longest and len(line) > longest and max(map(len, words)) > longest:
+      counts["lines_with_long_word"] += 1
+      continue
+    if settings.citations and "[" in line:
+      line = _CITATION.sub("", line)
+    fault = _fault(line, words, settings)
+    if fault is None:
+      kept.append(line)
+    elif fault in _DROPPING:
+      return Dropped(fault)
+    elif line:
+      counts[fault] += 1
+  if settings.min_sentences and not _enough(kept, settings.min_sentences):
+    return Dropped("too_few_sentences")
+  document = document._replace(text="\n".join(kept).strip())
+  return Counted(document, dict(counts)) if counts else document
+
+
+def _enough(lines: list[str], least: int) -> bool:
+  """Whether there are so many sentences; stops where there are."""
+  count = 0
+  for line in lines:
+    count += sentence_count(line)
+    if count >= least:
+      return True
+  return False

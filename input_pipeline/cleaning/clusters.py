@@ -1,0 +1,35 @@
+"""Connected components of a graph given by its edges."""
+
+import numpy as np
+
+
+def connected_components(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """int64 [nodes]: the smallest node that each is joined with by a[i]-b[i].
+
+  Nodes are numbered from 0; there are as many as the largest in a or b says.
+  Union-find over all edges at once: a root hangs itself below the smallest
+  root it meets, and paths are halved until each is one step long, O(log n)
+  rounds as in Shiloach and Vishkin, 1982.
+  """
+  nodes = int(max(a.max(initial=-1), b.max(initial=-1))) + 1
+  root = np.arange(nodes)
+  while True:
+    low = np.minimum(root[a], root[b])
+    high = np.maximum(root[a], root[b])
+    open_edges = low != high
+    if not open_edges.any():
+      return root
+    a, b = a[open_edges], b[open_edges]
+    np.minimum.at(root, high[open_edges], low[open_edges])
+    while True:
+      above = root[root]
+      if np.array_equal(above, root):
+        break
+      root = above
+
+
+def forest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """uint64 (nodes, the smallest node joined with each), of edges of uint64."""
+  nodes, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
+  root = connected_components(numbers[: len(a)], numbers[len(a) :])
+  return nodes, nodes[root]

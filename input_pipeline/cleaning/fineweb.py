@@ -1,0 +1,89 @@
+"""The rules that FineWeb found worth adding (Penedo et al., 2024, 3.6)."""
+
+import functools
+from typing import NamedTuple
+
+from input_pipeline.cleaning.words import (
+  TERMINAL_MARKS,
+  above,
+  below,
+  check_languages,
+  passes_over,
+  repeated,
+  words,
+)
+from input_pipeline.preparation.document import (
+  Document,
+  Dropped,
+  Result,
+  Stage,
+)
+
+
+class _Settings(NamedTuple):
+  languages: tuple[str, ...] | None
+  min_lines_with_mark: float | None
+  max_short_lines: float | None
+  short_line: int
+  max_duplicate_characters: float | None
+  max_newlines_per_word: float | None
+
+
+def fineweb(
+  languages: tuple[str, ...] | None = ("en",),
+  min_lines_with_mark: float | None = 0.12,
+  max_short_lines: float | None = 0.67,
+  short_line: int = 30,
+  max_duplicate_characters: float | None = 0.01,
+  max_newlines_per_word: float | None = 0.3,
+) -> Stage:
+  """FineWeb's rules of lines and lists; None turns a rule off.
+
+  Args:
+    languages: of fields["lang"]; other documents pass. None: all are judged.
+    min_lines_with_mark: share of the lines that end in a terminal mark
+      ("few_lines_with_mark").
+    max_short_lines: share of lines of at most `short_line` characters
+      ("short_lines").
+    short_line: in characters.
+    max_duplicate_characters: share of the characters in lines that were there
+      before ("duplicate_characters"). The paper says 0.1; 0.01 is what the
+      program that made the data set has.
+    max_newlines_per_word: line breaks a token ("list").
+  """
+  check_languages("fineweb", languages)
+  settings = _Settings(
+    languages and tuple(languages),
+    min_lines_with_mark,
+    max_short_lines,
+    short_line,
+    max_duplicate_characters,
+    max_newlines_per_word,
+  )
+  return functools.partial(_judge, settings)
+
+
+def _broken(s: _Settings, text: str) -> str | None:
+  lines = [line for line in text.split("\n") if line and not line.isspace()]
+  if not lines:
+    return "empty"
+  ended = sum(line.endswith(TERMINAL_MARKS) for line in lines)
+  if below(ended, s.min_lines_with_mark, len(lines)):
+    return "few_lines_with_mark"
+  short = sum(len(line) <= s.short_line for line in lines)
+  if above(short, s.max_short_lines, len(lines)):
+    return "short_lines"
+  newlines = text.count("\n")
+  characters = repeated(lines)[1]
+  if above(characters, s.max_duplicate_characters, len(text) - newlines):
+    return "duplicate_characters"
+  if above(newlines, s.max_newlines_per_word, len(words(text))):
+    return "list"
+  return None
+
+
+def _judge(settings: _Settings, document: Document) -> Result:
+  if passes_over(document, settings.languages):
+    return document
+  rule = _broken(settings, document.text)
+  return Dropped(rule) if rule else document

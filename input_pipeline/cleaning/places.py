@@ -1,0 +1,79 @@
+"""Documents of a corpus as numbers: (shard, place in the shard) in 64 bits.
+
+In the order of these keys the documents stand in the corpus, however it is
+cut into shards.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from input_pipeline.preparation.document import Document, Dropped, Result
+
+_PLACE_BITS = np.uint64(32)
+
+
+def keys(shard: int, places: np.ndarray) -> np.ndarray:
+  """uint64 keys of places in a shard."""
+  return (np.uint64(shard) << _PLACE_BITS) | places.astype(np.uint64)
+
+
+def places_by_shard(found: np.ndarray, shards: int) -> list[bytes]:
+  """For each shard the places of its keys as uint32, sorted."""
+  found = np.sort(found)
+  bounds = np.arange(shards + 1, dtype=np.uint64) << _PLACE_BITS
+  ends = np.searchsorted(found, bounds)
+  places = found.astype(np.uint32)  # The lower half.
+  return [places[a:b].tobytes() for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def drop(rule: str, verdict: bytes) -> functools.partial:
+  """(place, Document) -> Dropped(rule) at the places of a verdict."""
+  places = frozenset(np.frombuffer(verdict, np.uint32).tolist())
+  return functools.partial(_drop, rule, places)
+
+
+def _drop(
+  rule: str, places: frozenset[int], place: int, document: Document
+) -> Result:
+  return Dropped(rule) if place in places else document
+
+
+def check_partitions(stage: str, setting: str, number: int) -> None:
+  """Raises ValueError where a number of partitions is none."""
+  if number < 1:
+    raise ValueError(f"{stage}: {setting}={number} is less than 1")
+
+
+def check_keep(stage: str, keep: str) -> None:
+  """Raises ValueError where `keep` names no way to choose among duplicates."""
+  name = keep.removeprefix("field:")
+  if keep not in ("first", "longest") and (name == keep or not name):
+    raise ValueError(
+      f"{stage}: keep: {keep!r} is none of 'first', 'longest', 'field:NAME'"
+    )
+
+
+def rank(stage: str, keep: str, document: Document) -> float:
+  """How much a document is to be kept before its duplicates; ties: the first.
+
+  A document without the field comes last.
+
+  Raises:
+    ValueError: the field holds no number; it names the document.
+  """
+  if keep == "first":
+    return 0.0
+  if keep == "longest":
+    return float(len(document.text))
+  name = keep.removeprefix("field:")
+  value = document.fields.get(name)
+  if value is None:
+    return -math.inf
+  if not isinstance(value, (int, float)) or math.isnan(value):
+    raise ValueError(
+      f"{stage}: keep={keep!r}: document {document.id!r} has {name}={value!r},"
+      " which is no number"
+    )
+  return float(value)

@@ -1,0 +1,270 @@
+"""The tf.data service: other machines read, decode and augment for a run.
+
+  python -m input_pipeline.data_service --role=dispatcher --port=5050
+  python -m input_pipeline.data_service --role=worker --dispatcher=HOST:5050
+  python -m train.main --config=... --config.data.service=grpc://HOST:5050
+
+One dispatcher, as many workers as it takes; workers may come and go while a
+run is on. Each step's rows are read and sent through the ops by one worker, and
+the batches are those of a run without the service, in the same order, whatever
+worker made them and wherever the run was resumed. A worker opens the run's
+data under the same URI: the paths must be readable there, and hold the same.
+
+By default only this machine reaches either. --host=NAME, the name or address
+by which others do, opens them to the network. Whoever reaches them can have
+them read and write files: TensorFlow asks for no credentials. So that must be
+a network of one's own.
+"""
+
+import functools
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from train import cli
+
+_ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "Which one.")
+_PORT = flags.DEFINE_integer(
+  "port", 0, "Where it listens; 0 is any free port, which is told.", 0, 65535
+)
+_HOST = flags.DEFINE_string(
+  "host",
+  "127.0.0.1",
+  "The name or address by which others reach this machine; the default keeps "
+  "all others out.",
+)
+_DISPATCHER = flags.DEFINE_string(
+  "dispatcher", None, "HOST:PORT of the dispatcher, for a worker."
+)
+# Seconds in which a dispatcher must be there before a worker gives up.
+_WAIT = 60.0
+_BEAT_MS = 2_000
+# A worker that is silent for so long is lost to the dispatcher.
+_LOST_MS = 20_000
+# Runs whose sources a worker keeps open.
+_RUNS = 8
+
+
+def main(argv: list[str]) -> None:
+  """Starts what the flags ask for, and stays until it is stopped."""
+  if len(argv) > 1:
+    raise cli.UserError(f"unexpected argument {argv[1]!r}")
+  if _ROLE.value is None:
+    raise cli.UserError("--role=dispatcher or --role=worker is needed")
+  worker = _ROLE.value == "worker"
+  if worker != (_DISPATCHER.value is not None):
+    raise cli.UserError(
+      "--role=worker needs --dispatcher=HOST:PORT"
+      if worker
+      else "--dispatcher is for --role=worker"
+    )
+  if not worker and _PORT.value:
+    _check_free(_PORT.value)
+  try:
+    _worker() if worker else _dispatcher()
+  except ValueError as error:
+    raise cli.UserError(str(error)) from error
+
+
+def _dispatcher() -> None:
+  tf = _tensorflow()
+  service = tf.data.experimental.service
+  try:
+    server = service.DispatchServer(
+      service.DispatcherConfig(port=_PORT.value, worker_timeout_ms=_LOST_MS)
+    )
+  except tf.errors.OpError as error:
+    raise ValueError(f"--port={_PORT.value}: {_first_line(error)}") from None
+  _serve(server, int(server.target.rpartition(":")[2]))
+
+
+def _worker() -> None:
+  _wait_for(_DISPATCHER.value)
+  tf = _tensorflow()
+  _register(tf)
+  service = tf.data.experimental.service
+  port = _PORT.value or _free_port()
+  try:
+    server = service.WorkerServer(
+      service.WorkerConfig(
+        dispatcher_address=_DISPATCHER.value,
+        worker_address=f"{_HOST.value}:{port}",
+        port=port,
+        heartbeat_interval_ms=_BEAT_MS,
+      )
+    )
+  except tf.errors.OpError as error:
+    raise ValueError(f"--port={port}: {_first_line(error)}") from None
+  _serve(server, port)
+
+
+def _tensorflow():
+  from input_pipeline.ops import import_tensorflow
+
+  return import_tensorflow()
+
+
+def _register(tf: Any) -> None:
+  """Names `_rows` so that a client's graph can call it by the name."""
+  from input_pipeline.pipeline_service import TOKEN
+
+  with tf.Graph().as_default():
+    found = tf.numpy_function(
+      _rows, [tf.constant(""), tf.constant(0, tf.int64)], [tf.int64], False
+    )
+    token = found[0].op.get_attr("token").decode()
+  if token != TOKEN:
+    raise ValueError(
+      f"this TensorFlow names its first function {token!r}, not {TOKEN!r}: "
+      "the data service does not work with it"
+    )
+
+
+def _rows(settings: bytes, step: np.int64) -> list[np.ndarray]:
+  """The fields of a step's rows, for the run that the settings describe."""
+  return _opened(settings)(int(step))
+
+
+_OPENING = threading.Lock()
+
+
+def _opened(settings: bytes) -> Callable[[int], list[np.ndarray]]:
+  with _OPENING:  # Two steps at once must not open the data twice.
+    return _open(settings)
+
+
+@functools.lru_cache(_RUNS)
+def _open(settings: bytes) -> Callable[[int], list[np.ndarray]]:
+  from input_pipeline import pipeline, pipeline_tf
+  from input_pipeline.pipeline_service import FAULT
+
+  try:
+    given = json.loads(settings)
+    ops, count = given.pop("ops"), given.pop("examples")
+    tokens = given.pop("tokens")
+    examples, plan, _ = pipeline.training(**given)
+    if examples.length != count:
+      raise ValueError(
+        f"{examples.length:,} examples here, {count:,} where the run is"
+      )
+    examples = pipeline.with_special_tokens(examples, ops)
+    if pipeline_tf.content_of(examples) != tokens:
+      raise ValueError("the tokenizer here is another than where the run is")
+    steps = pipeline_tf.steps(examples, plan, ops)
+  except (ValueError, TypeError, KeyError) as error:
+    name = f"{socket.gethostname()}, process {os.getpid()}"
+    raise ValueError(f"{FAULT} ({name}): {error}") from None
+
+  def leaves(step: int) -> list[np.ndarray]:
+    rows = steps.read(step)
+    return [rows[name] for name in steps.signature]
+
+  return leaves
+
+
+def _serve(server: Any, port: int) -> None:
+  """Tells where the server is, and holds it until it is stopped."""
+  local = _HOST.value in ("127.0.0.1", "localhost", "::1")
+  if local and not _keep_to_loopback(port):
+    print(
+      f"warning: TensorFlow listens on every address of this machine, and "
+      f"port {port} cannot be closed to the network here; use a firewall",
+      file=sys.stderr,
+    )
+  print(f"{_ROLE.value} on {_HOST.value}:{port}", flush=True)
+  try:
+    while True:
+      time.sleep(3600)
+  except KeyboardInterrupt:
+    print("stopped", file=sys.stderr)
+  del server  # Held until here.
+
+
+def _keep_to_loopback(port: int) -> bool:
+  """Closes the listening sockets of a port to all but this machine.
+
+  TensorFlow can listen on every address only. A socket bound to the loopback
+  device (Linux) takes no connection that comes in by another.
+  """
+  option = getattr(socket, "SO_BINDTODEVICE", None)
+  if option is None:
+    return False
+  closed = False
+  for listening in _listening(port):
+    with listening:
+      try:
+        listening.setsockopt(socket.SOL_SOCKET, option, b"lo\0")
+      except OSError:
+        return False
+      closed = True
+  return closed
+
+
+def _listening(port: int) -> Iterator[socket.socket]:
+  """Duplicates of this process's listening sockets of a port."""
+  for name in os.listdir("/proc/self/fd"):
+    try:
+      found = socket.socket(fileno=os.dup(int(name)))
+    except OSError:
+      continue  # Not a socket, or closed meanwhile.
+    try:
+      listens = struct.unpack(
+        "i", found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN, 4)
+      )[0]
+      mine = listens and found.getsockname()[1] == port
+    except (OSError, IndexError, TypeError):
+      mine = False
+    if mine:
+      yield found
+    else:
+      found.close()
+
+
+def _check_free(port: int) -> None:
+  """Raises UserError where the port is taken: TensorFlow would share it."""
+  with socket.socket(socket.AF_INET6) as probe:
+    try:
+      probe.bind(("::", port))
+    except OSError as error:
+      raise cli.UserError(f"--port={port}: {error.strerror}") from None
+
+
+def _free_port() -> int:
+  with socket.socket() as probe:
+    probe.bind(("", 0))
+    return probe.getsockname()[1]
+
+
+def _wait_for(dispatcher: str) -> None:
+  """Raises ValueError where none answers: TensorFlow would wait for ever."""
+  host, _, port = dispatcher.rpartition(":")
+  if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    raise ValueError(f"--dispatcher={dispatcher}: is not HOST:PORT")
+  end = time.monotonic() + _WAIT
+  while True:
+    try:
+      socket.create_connection((host.strip("[]"), int(port)), 5).close()
+      return
+    except OSError as error:
+      if time.monotonic() > end:
+        raise ValueError(
+          f"--dispatcher={dispatcher}: none answers ({error.strerror or error})"
+        ) from None
+      time.sleep(0.5)
+
+
+def _first_line(error: Exception) -> str:
+  return (str(getattr(error, "message", error)).splitlines() or ["failed"])[0]
+
+
+if __name__ == "__main__":
+  sys.exit(cli.run(main))

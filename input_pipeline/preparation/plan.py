@@ -1,0 +1,196 @@
+"""What a run is: its config, its input cut into shards, and where it stands."""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from input_pipeline.bad_records import Policy, policy
+from input_pipeline.preparation import files, stages
+from input_pipeline.reading import open as reading
+
+# Changes whenever the same config gives other bytes.
+_FORMAT = 1
+_PROBE = 2**16
+
+_SECTIONS: dict[str, dict[str, Any]] = {
+  "data": {
+    "source": None,
+    "text_key": "text",
+    # Files are put together until they are as large as this.
+    "shard_bytes": 2**25,
+    "max_bad_share": 0.05,
+    "max_record_bytes": 2**28,
+  },
+  "output": {
+    "name": "prepared",
+    "tfds": False,
+    "shard_bytes": 2**28,
+    "tokenizer": None,
+  },
+  "card": {
+    "name": "",
+    "origin": "",
+    "licence": "",
+    "contact": "",
+    "purpose": "",
+    "known_gaps": "",
+  },
+  "run": {"total_steps": None, "batch_size": None, "seq_len": None},
+}
+
+
+class Plan(NamedTuple):
+  """A run of `prepare`, as every worker knows it.
+
+  config: plain data, complete.
+  shards: for each the files that it consists of.
+  folder: of the output.
+  documents: whether documents.jsonl is asked for.
+  """
+
+  config: Mapping[str, Any]
+  shards: list[list[str]]
+  folder: str
+  documents: bool
+
+  @property
+  def work(self) -> str:
+    """The folder of what lies between input and output."""
+    return f"{self.folder}/work"
+
+  @property
+  def policy(self) -> Policy:
+    """Of bad records: they never end the run one by one."""
+    data = self.config["data"]
+    return policy("skip", data["max_bad_share"], data["max_record_bytes"])
+
+  def passes(self) -> list[stages.Pass]:
+    """The stages between two looks at the whole corpus, pass by pass."""
+    return stages.passes(self.config["stages"])
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config as plain data, its defaults filled in.
+
+  Raises:
+    ValueError: a key is unknown, missing or of a wrong type; one line.
+  """
+  for key in config:
+    _known("config", key, [*_SECTIONS, "stages"])
+  found: dict[str, Any] = {}
+  for section, defaults in _SECTIONS.items():
+    given = dict(config.get(section) or {})
+    for key in given:
+      _known(f"config.{section}", key, list(defaults))
+    found[section] = {**defaults, **given}
+  if not isinstance(found["data"]["source"], str):
+    raise ValueError("config.data.source is missing: a URI, as in warc:GLOB")
+  if not isinstance(found["output"]["tfds"], bool):
+    raise ValueError(
+      f"config.output.tfds={found['output']['tfds']!r} is neither True nor "
+      "False"
+    )
+  for section in ("data", "output"):
+    size = found[section]["shard_bytes"]
+    if not isinstance(size, int) or size < 1:
+      raise ValueError(f"config.{section}.shard_bytes={size!r} is not a size")
+  found["stages"] = [dict(stage) for stage in config.get("stages") or ()]
+  found = json.loads(json.dumps(found))
+  stages.passes(found["stages"])
+  return found
+
+
+def _known(where: str, key: str, keys: list[str]) -> None:
+  if key not in keys:
+    near = difflib.get_close_matches(key, keys, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"{where}.{key}: unknown; {hint}valid: {', '.join(keys)}")
+
+
+def plan(config: Mapping[str, Any], folder: str, documents: bool) -> Plan:
+  """The Plan of a complete config; the same files make the same shards."""
+  paths = reading.files(config["data"]["source"])
+  shards: list[list[str]] = []
+  most = config["data"]["shard_bytes"]
+  filled = most
+  for path in paths:
+    size = _size(path)
+    if not shards or filled + size > most:
+      shards.append([])
+      filled = 0
+    shards[-1].append(path)
+    filled += size
+  return Plan(config, shards, folder.rstrip("/"), documents)
+
+
+def _size(path: str) -> int:
+  """In bytes; what is far away makes a shard of its own."""
+  if "://" in path:
+    return 2**62
+  return os.path.getsize(path) if os.path.isfile(path) else 0
+
+
+class Identity(NamedTuple):
+  """What a run's results depend on, as digests.
+
+  passes: the input, and what is done to it: the work that takes long.
+  whole: that, and how the output is cut and tokenized.
+  """
+
+  passes: str
+  whole: str
+
+
+def identity(plan: Plan) -> Identity:
+  """The Identity of a run: the same config and input have the same one."""
+  data = {k: v for k, v in plan.config["data"].items() if k != "max_bad_share"}
+  digest = hashlib.sha256()
+  digest.update(json.dumps([_FORMAT, data, plan.config["stages"]]).encode())
+  for shard in plan.shards:
+    for path in shard:
+      digest.update(f"\0{os.path.basename(path)}\0{_size(path)}\0".encode())
+      digest.update(_probe(path))
+  passes = digest.hexdigest()
+  digest.update(json.dumps([plan.config, plan.documents]).encode())
+  return Identity(passes, digest.hexdigest())
+
+
+def _probe(path: str) -> bytes:
+  """The first and the last bytes of a file; a changed one differs there."""
+  if "://" in path or not os.path.isfile(path):
+    return path.encode()
+  with open(path, "rb") as file:
+    first = file.read(_PROBE)
+    file.seek(max(len(first), os.path.getsize(path) - _PROBE))
+    return first + file.read(_PROBE)
+
+
+def _name(identity: Identity) -> str:
+  return f"plan-{identity.passes[:16]}-{identity.whole[:16]}.json"
+
+
+def saved(plan: Plan) -> list[str]:
+  """The names of the plans whose work lies in the folder: one, or none."""
+  found = files.names(plan.work)
+  return [n for n in found if n.startswith("plan-") and n.endswith(".json")]
+
+
+def is_of(name: str, identity: Identity) -> tuple[bool, bool]:
+  """Whether a name of `saved` has the passes of an identity, and all of it."""
+  own = _name(identity)
+  return name.split("-")[1] == own.split("-")[1], name == own
+
+
+def save(plan: Plan, identity: Identity) -> str:
+  """Writes the plan where workers read it; returns the path."""
+  path = f"{plan.work}/{_name(identity)}"
+  files.write(path, json.dumps(plan._asdict()).encode())
+  return path
+
+
+def load(path: str) -> Plan:
+  """The plan that `save` has written."""
+  return Plan(**json.loads(files.read(path)))

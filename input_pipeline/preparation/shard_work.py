@@ -1,0 +1,237 @@
+"""The work on one shard in one pass, and on one partition between two passes.
+
+Each leaves its result in files and, last, the file that says it is done: what
+was done is not done again when a run is killed and goes on. All of it depends
+on the plan and the shard alone.
+"""
+
+import collections
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from input_pipeline.bad_records import told
+from input_pipeline.preparation import files, records_tfds, store, tally
+from input_pipeline.preparation.document import (
+  Bad,
+  Counted,
+  Document,
+  Dropped,
+  split_of,
+)
+from input_pipeline.preparation.plan import Plan
+from input_pipeline.preparation.stages import Pass
+from input_pipeline.preparation.store import Stored
+from input_pipeline.reading import open as reading
+
+# Rules that no stage has.
+FAILED = "failed"
+EMPTY = "empty"
+
+
+def path(plan: Plan, number: int, shard: int, what: str) -> str:
+  """Where something of a shard, or partition, is kept after a pass."""
+  return f"{plan.work}/pass-{number}/{shard:06}.{what}"
+
+
+def done(plan: Plan, number: int, shard: int) -> bool:
+  """Whether a pass is done with a shard."""
+  return files.exists(path(plan, number, shard, "tally"))
+
+
+def work(plan: Plan, number: int, shard: int) -> None:
+  """Takes a shard through a pass.
+
+  Leaves its documents, for each partition of the Global that follows what it
+  must know of them, and the tally.
+  """
+  current = plan.passes()[number]
+  named = [current.judge, *current.stages] if current.judge else current.stages
+  counted = {
+    "stages": {each.name: tally.stage() for each in named},
+    "records": tally.bad(),
+    "in": tally.profile(),
+    "out": tally.profile(),
+    "documents": 0,
+    "fields": {},
+    "sizes": {},
+  }
+  stream = _through(plan, number, shard, current, counted)
+  stream = _counted(plan, number, stream, counted)
+  documents = path(plan, number, shard, "documents")
+  with store.writing(documents) as write:
+    kept = _written(stream, write)
+    parts = current.summarize.stage.summarize(kept) if current.summarize else ()
+    collections.deque(kept, maxlen=0)
+  if current.summarize:
+    header = json.dumps([len(part) for part in parts]).encode() + b"\n"
+    files.write(path(plan, number, shard, "parts"), header, *parts)
+  for profile in (counted["in"], counted["out"]):
+    for key in ("sources", "domains", "languages"):
+      profile[key] = tally.largest(profile[key])
+  files.write(path(plan, number, shard, "tally"), store.to_json(counted))
+
+
+def _through(
+  plan: Plan, number: int, shard: int, current: Pass, counted: dict
+) -> Iterator[Stored]:
+  """The documents of a shard that the stages of a pass let through."""
+  steps = [
+    (name, lambda _, document, stage=stage: stage(document))
+    for name, stage in current.stages
+  ]
+  if current.judge:
+    verdict = files.read(path(plan, number - 1, shard, "verdict"))
+    judge = current.judge.stage.judge(verdict)
+    steps.insert(0, (current.judge.name, judge))
+  for place, stored in enumerate(_input(plan, number, shard, counted)):
+    if (found := _steps_through(steps, place, stored, counted)) is not None:
+      yield found
+
+
+def _steps_through(steps, place: int, stored: Stored, counted: dict):
+  """What the steps leave of a document, or None; counts what they did."""
+  document, counts = stored
+  for name, step in steps:
+    before = document
+    own: dict[str, int] = {}
+    try:
+      result = step(place, before)
+    except Exception as error:  # A document that a library chokes on.
+      reason = told(before.id, f"{before.id}: {name}: {error!r}")
+      tally.add_bad(counted["records"], before.id, reason)
+      result = Dropped(FAILED)
+    if isinstance(result, Counted):
+      document, own = result
+      for key, count in own.items():
+        counts = {**counts, key: counts.get(key, 0) + count}
+    elif isinstance(result, Dropped):
+      document = None
+    else:
+      document = result
+    rule = result.rule if document is None else ""
+    tally.add(counted["stages"][name], before, document, rule, own)
+    if document is None:
+      return None
+  return Stored(document, counts)
+
+
+def _input(
+  plan: Plan, number: int, shard: int, counted: dict
+) -> Iterator[Stored]:
+  if number > 0:
+    yield from store.read(path(plan, number - 1, shard, "documents"))
+    return
+  data = plan.config["data"]
+  read = reading.reader(data["source"], data["text_key"], plan.policy)
+  for file in plan.shards[shard]:
+    for record in read(file):
+      counted["records"]["records"] += 1
+      if isinstance(record, Bad):
+        tally.add_bad(counted["records"], record.name, record.reason)
+      else:
+        tally.add_profile(counted["in"], record)
+        yield Stored(record, {})
+
+
+def _counted(
+  plan: Plan, number: int, stream: Iterator[Stored], counted: dict
+) -> Iterator[Stored]:
+  """The same documents, counted; at the end those without a text are gone."""
+  last = number == len(plan.passes()) - 1
+  text_key = plan.config["data"]["text_key"]
+  if last:
+    counted["stages"][EMPTY] = tally.stage()
+  for stored in stream:
+    if last:
+      full = not text_key or bool(stored.document.text.strip())
+      after = stored.document if full else None
+      tally.add(counted["stages"][EMPTY], stored.document, after, EMPTY)
+      if not full:
+        continue
+      tally.add_profile(counted["out"], stored.document)
+      _count_kinds(counted["fields"], record(plan, stored.document))
+      split = split_of(stored.document)
+      size = len(record_line(plan, stored.document))
+      counted["sizes"].setdefault(split, []).append(size)
+    counted["documents"] += 1
+    yield stored
+
+
+def _count_kinds(fields: dict, found: dict[str, Any]) -> None:
+  """Counts the records that hold a field, by the kind of what it holds."""
+  known = {k: v for k, v in found.items() if v is not None}
+  for field, kind in records_tfds.kinds(known).items():
+    kinds = fields.setdefault(field, {})
+    kinds[kind] = kinds.get(kind, 0) + 1
+
+
+def record(plan: Plan, document: Document) -> dict[str, Any]:
+  """A document as it stands in the output."""
+  text_key = plan.config["data"]["text_key"]
+  found = {"id": document.id}
+  if text_key:
+    found[text_key] = document.text
+  return found | {k: v for k, v in document.fields.items() if k not in found}
+
+
+def record_line(plan: Plan, document: Document) -> bytes:
+  """The same as a line of JSON."""
+  return store.to_json(record(plan, document)) + b"\n"
+
+
+def _written(
+  stream: Iterator[Stored], write: Callable[[Stored], None]
+) -> Iterator[Document]:
+  """The documents, each written on its way."""
+  for stored in stream:
+    write(stored)
+    yield stored.document
+
+
+def combined(plan: Plan, number: int, partition: int) -> bool:
+  """Whether a partition has been combined."""
+  return files.exists(path(plan, number, partition, "combined"))
+
+
+def combine(plan: Plan, number: int, partition: int) -> None:
+  """Compares what all shards say to one partition."""
+  stage = plan.passes()[number].summarize.stage
+  parts = [
+    _part(path(plan, number, shard, "parts"), partition)
+    for shard in range(len(plan.shards))
+  ]
+  found = stage.combine(partition, parts)
+  files.write(path(plan, number, partition, "combined"), found)
+
+
+def _part(name: str, partition: int) -> bytes:
+  with files.opened(name) as file:
+    sizes = json.loads(file.readline())
+    file.seek(file.tell() + sum(sizes[:partition]))
+    return file.read(sizes[partition])
+
+
+def concluded(plan: Plan, number: int) -> bool:
+  """Whether the verdicts of the Global after a pass are there."""
+  return files.exists(f"{plan.work}/pass-{number}/conclusion.json")
+
+
+def conclude(plan: Plan, number: int) -> None:
+  """Draws the conclusion of a Global, and leaves each shard's verdict."""
+  stage = plan.passes()[number].summarize.stage
+  found = [
+    files.read(path(plan, number, partition, "combined"))
+    for partition in range(stage.partitions)
+  ]
+  sizes = [
+    json.loads(files.read(path(plan, number, shard, "tally")))["documents"]
+    for shard in range(len(plan.shards))
+  ]
+  conclusion = stage.conclude(found, sizes)
+  for shard, verdict in enumerate(conclusion.verdicts):
+    files.write(path(plan, number, shard, "verdict"), verdict)
+  for name, content in conclusion.files.items():
+    files.write(f"{plan.folder}/{name}", content)
+  summary = store.to_json(conclusion.summary)
+  files.write(f"{plan.work}/pass-{number}/conclusion.json", summary)

@@ -1,0 +1,145 @@
+"""The steps of a run: what is done first in one place, then task by task.
+
+Every task leaves files, the last of which says that it is done; whatever has
+been done already is not done again.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from input_pipeline.preparation import (
+  output,
+  output_tfds,
+  report,
+  shard_work,
+)
+from input_pipeline.preparation.plan import Plan
+
+# So few bad records are never too many.
+_HANDFUL = 5
+
+
+class Step(NamedTuple):
+  """A part of a run that needs all that comes before it.
+
+  title: for the progress bar.
+  begin: what is done before any task, in one place.
+  tasks: () -> how many there are; known once `begin` is done, else 0.
+  done: (task) -> whether it has left its result.
+  work: (task) does it.
+  """
+
+  title: str
+  begin: Callable[[], None]
+  tasks: Callable[[], int]
+  done: Callable[[int], bool]
+  work: Callable[[int], None]
+
+
+def steps(plan: Plan) -> list[Step]:
+  """All steps of a run, in order."""
+  found = []
+  passes = plan.passes()
+  for number in range(len(passes)):
+    found.append(_pass(plan, number))
+    if passes[number].summarize:
+      found.append(_comparing(plan, number))
+  found.append(_records(plan))
+  if plan.config["output"]["tfds"]:
+    found.append(_tfds(plan))
+  if plan.config["output"]["tokenizer"] is not None:
+    found.append(_tokens(plan))
+  return found
+
+
+def _pass(plan: Plan, number: int) -> Step:
+  current = plan.passes()[number]
+  named = [current.judge, *current.stages] if current.judge else current.stages
+  names = [each.name for each in named]
+  if number == 0:
+    names.insert(0, "read")
+
+  def begin() -> None:
+    if number and not shard_work.concluded(plan, number - 1):
+      shard_work.conclude(plan, number - 1)
+
+  return Step(
+    " → ".join(names),
+    begin,
+    lambda: len(plan.shards),
+    lambda shard: shard_work.done(plan, number, shard),
+    lambda shard: shard_work.work(plan, number, shard),
+  )
+
+
+def _comparing(plan: Plan, number: int) -> Step:
+  name, stage = plan.passes()[number].summarize
+  return Step(
+    f"{name}: comparing",
+    lambda: check_bad(plan, number),
+    lambda: stage.partitions,
+    lambda partition: shard_work.combined(plan, number, partition),
+    lambda partition: shard_work.combine(plan, number, partition),
+  )
+
+
+def _layout(plan: Plan) -> Callable[[], list[output.File]]:
+  """() -> the files of the output; none as long as the layout is not known."""
+  known: list[output.File] = []
+
+  def cut() -> list[output.File]:
+    if not known and output.has_layout(plan):
+      known.extend(output.saved_layout(plan))
+    return known
+
+  return cut
+
+
+def _records(plan: Plan) -> Step:
+  cut = _layout(plan)
+
+  def begin() -> None:
+    check_bad(plan, len(plan.passes()) - 1)
+    output.save_layout(plan)
+
+  return Step(
+    "write records",
+    begin,
+    lambda: len(cut()),
+    lambda task: output.written(plan, cut()[task]),
+    lambda task: output.write_records(plan, cut()[task]),
+  )
+
+
+def _tfds(plan: Plan) -> Step:
+  cut = _layout(plan)
+  return Step(
+    "write for TFDS",
+    lambda: None,
+    lambda: len(cut()),
+    lambda task: output_tfds.written(plan, cut()[task]),
+    lambda task: output_tfds.write(plan, cut()[task]),
+  )
+
+
+def _tokens(plan: Plan) -> Step:
+  cut = _layout(plan)
+  return Step(
+    "tokenize",
+    lambda: output.learn_tokenizer(plan),
+    lambda: len(cut()) if output.has_tokenizer(plan) else 0,
+    lambda task: output.tokenized(plan, cut()[task]),
+    lambda task: output.write_tokens(plan, cut()[task]),
+  )
+
+
+def check_bad(plan: Plan, number: int) -> None:
+  """Raises ValueError where too many records up to a pass are bad."""
+  found = report.records(plan, number)
+  most = plan.config["data"]["max_bad_share"]
+  if found["bad"] > max(_HANDFUL, most * found["records"]):
+    few = "; ".join(sample["reason"] for sample in found["samples"])
+    raise ValueError(
+      f"{found['bad']:,} of {found['records']:,} records are bad, more than "
+      f"config.data.max_bad_share={most:g}: {few}"
+    )

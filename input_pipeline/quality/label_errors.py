@@ -1,0 +1,391 @@
+"""Labels that are probably wrong: confident learning.
+
+Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in
+Dataset Labels", 2021 (arXiv:1911.00068), by cleanlab, over predictions of one
+of our own models for examples that it has not seen.
+"""
+
+import csv
+import os
+import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline import source_subset
+from input_pipeline.bad_records import Policy, first_readable, surviving
+from input_pipeline.quality import label_models
+from input_pipeline.quality.finding import Finding
+from input_pipeline.reporting import page
+from input_pipeline.source import Source, open_source
+
+_CHECK = "label_errors"
+_MOST_CLASSES = 1000
+_READ = 1024  # examples at once
+_MOST_DRAWN = 30  # classes of a heatmap
+
+
+class Labels(NamedTuple):
+  """The labels of the examples of a source that can be read.
+
+  indices: int64 [N], where in the split the examples are.
+  given: int32 [N].
+  names: of the classes, in the order of the labels.
+  """
+
+  indices: np.ndarray
+  given: np.ndarray
+  names: tuple[str, ...]
+
+
+class Errors(NamedTuple):
+  """What confident learning says of labels.
+
+  wrong: bool [N], the labels that are probably wrong.
+  suggested: int [N], the most probable class other than the given one.
+  quality: float [N] in 0..1, how far the given label is believed; the smaller,
+    the more suspect. See `label_quality`.
+  joint: [C, C], share of the examples with the row's given label and the
+    column's true one, estimated.
+  noise: [C, C], probability of the column's given label where the row's is
+    true, estimated.
+  """
+
+  wrong: np.ndarray
+  suggested: np.ndarray
+  quality: np.ndarray
+  joint: np.ndarray
+  noise: np.ndarray
+
+
+def label_errors(
+  *,
+  uri: str,
+  split: str,
+  label: str,
+  output: str,
+  folds: int = 5,
+  repeats: int = 1,
+  seed: int = 0,
+  model: str | None = None,
+  epochs: int | None = None,
+  text_key: str = "text",
+  image_size: int = 32,
+  warn_share: float = 0.02,
+  fail_share: float = 0.1,
+  shown: int = 32,
+  say: Callable[[str], None] = print,
+) -> list[Finding]:
+  """The labels of a source that are probably wrong, and a split without them.
+
+  Writes to `output`: label_errors.csv, every example with its given and its
+  suggested label, the most suspect first; clean.json, a `subset:` of the
+  examples whose label is believed, that a run trains on at once; and
+  probabilities.npy, float32 [N, C], out of fold.
+
+  Args:
+    uri: of the source.
+    split: of it.
+    label: the field that is the label: whole numbers, or names.
+    output: folder.
+    folds: of the cross-validation.
+    repeats: cross-validations whose probabilities are averaged.
+    seed: of folds and trainings.
+    model: see label_models.reading; so are `epochs`, `text_key`, `image_size`.
+    epochs: of each training.
+    text_key: the field that is a text.
+    image_size: to which images are resized.
+    warn_share: estimated share of wrong labels above which the verdict warns.
+    fail_share: above which it fails.
+    shown: how many of the most suspect are shown.
+    say: (line) -> None; tells how far it is.
+
+  Raises:
+    ValueError: the source or a setting is wrong; one line that names it.
+  """
+  _cleanlab()
+  from input_pipeline.quality.out_of_fold import out_of_fold
+
+  if repeats < 1:
+    raise ValueError(f"repeats={repeats} is not at least 1")
+  source = open_source(uri, split, Policy(skip=True))
+  labels = read_labels(source, label, uri)
+  os.makedirs(output, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=output, prefix="training_") as folder:
+    read = label_models.reading(
+      source,
+      labels.indices,
+      uri=uri,
+      split=split,
+      label=label,
+      folder=os.path.join(folder, "features"),
+      model=model,
+      epochs=epochs,
+      text_key=text_key,
+      image_size=image_size,
+    )
+    tables = [
+      out_of_fold(
+        source=read.source,
+        split=read.split,
+        labels=labels.given[read.places],
+        num_classes=len(labels.names),
+        config=read.config,
+        workdir=folder,
+        indices=read.indices,
+        folds=folds,
+        seed=seed + repeat,
+        say=lambda line: say(f"{_CHECK}: {line}"),
+      )
+      for repeat in range(repeats)
+    ]
+  probabilities = np.mean(tables, axis=0)
+  known = np.isfinite(probabilities[:, 0])  # What does not decode is NaN.
+  probabilities, places = probabilities[known], read.places[known]
+  labels = labels._replace(
+    indices=labels.indices[places], given=labels.given[places]
+  )
+  path = os.path.join(output, "probabilities.npy")
+  np.save(path, probabilities.astype(np.float32))
+  errors = find_errors(labels.given, probabilities)
+  write_errors(os.path.join(output, "label_errors.csv"), source, labels, errors)
+  believed = labels.indices[~errors.wrong]
+  write_clean(os.path.join(output, "clean.json"), uri, split, believed)
+  share = 1 - float(np.trace(errors.joint))
+  verdict = "ok" if share <= warn_share else "warn"
+  verdict = "fail" if share > fail_share else verdict
+  line, figures = _told(labels, errors, probabilities, read.config, source)
+  parts = [page.Text(f"{line}."), *_noise_parts(labels, errors)]
+  parts += _suspects(source, labels, errors, read.kind, shown)
+  return [Finding(_CHECK, verdict, line, figures, parts)]
+
+
+def _cleanlab():
+  try:
+    import cleanlab.count
+    import cleanlab.filter
+    import cleanlab.rank
+  except ImportError:
+    raise ValueError(
+      "label_errors needs cleanlab, which is not installed: "
+      "pip install 'tessera[judge]'"
+    ) from None
+  return cleanlab
+
+
+def read_labels(source: Source, label: str, uri: str) -> Labels:
+  """The labels of every example.
+
+  Raises:
+    ValueError: there is no such field, a label is missing, or they are no
+      classes.
+  """
+  sample = first_readable(source, Policy(skip=True))
+  if label not in sample:
+    raise ValueError(
+      f"{uri}: no field {label!r}; there are: {', '.join(sorted(sample))}"
+    )
+  values, indices = [], []
+  for start in range(0, source.length, _READ):
+    asked = np.arange(start, min(start + _READ, source.length))
+    rows, found, _ = surviving(source.read, asked)
+    if len(found):
+      values.append(rows[label])
+      indices.append(asked[found])
+  values, indices = np.concatenate(values), np.concatenate(indices)
+  if values.ndim != 1 or values.dtype.kind not in "biuO":
+    raise ValueError(
+      f"{uri}: {label!r} is {values.dtype} of shape {values.shape[1:]}, and"
+      " labels are whole numbers or names"
+    )
+  if values.dtype == object:
+    for i, value in enumerate(values):
+      if not isinstance(value, (str, int)) or value == "":
+        name = source.name(int(indices[i]))
+        raise ValueError(f"{name}: {label}={value!r} is no label")
+    values = np.array([str(value) for value in values])
+  whole = values.dtype.kind in "iu" and label == "label"
+  if whole and source.num_classes and values.min() >= 0:
+    names = source.class_names or [str(c) for c in range(source.num_classes)]
+    given = values
+  else:
+    found, given = np.unique(values, return_inverse=True)
+    names = [str(name) for name in found]
+  present = len(np.unique(given))
+  if not present >= 2 or len(names) > min(_MOST_CLASSES, len(given)):
+    raise ValueError(
+      f"{uri}: {label!r} has {present} values in {len(given)} examples, and"
+      f" labels are of 2 to {_MOST_CLASSES} classes"
+    )
+  return Labels(indices, given.astype(np.int32), tuple(names))
+
+
+def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
+  """Confident learning on out-of-fold probabilities.
+
+  Args:
+    given: int [N].
+    probabilities: [N, C], out of fold.
+  """
+  cleanlab = _cleanlab()
+  present = np.unique(given)
+  # Confident learning knows no class of which it has no example.
+  inside = probabilities[:, present]
+  inside = inside / np.maximum(inside.sum(1, keepdims=True), 1e-12)
+  dense = np.searchsorted(present, given)
+  counts = cleanlab.count.compute_confident_joint(dense, inside)
+  joint = cleanlab.count.estimate_joint(dense, inside, confident_joint=counts)
+  wrong = cleanlab.filter.find_label_issues(
+    dense, inside, confident_joint=counts, n_jobs=1
+  )
+  _, noise, _ = cleanlab.count.estimate_latent(counts, dense)
+  others = probabilities.copy()
+  others[np.arange(len(given)), given] = -1
+  classes = probabilities.shape[1]
+  whole = np.ix_(present, present)
+  joint_CC, noise_CC = np.zeros((classes, classes)), np.eye(classes)
+  joint_CC[whole], noise_CC[whole] = joint, noise.T
+  return Errors(
+    np.asarray(wrong, bool),
+    others.argmax(1),
+    label_quality(dense, inside, joint),
+    joint_CC,
+    noise_CC,
+  )
+
+
+def label_quality(
+  given: np.ndarray, probabilities: np.ndarray, joint: np.ndarray
+) -> np.ndarray:
+  """How far each given label is believed, float [N] in 0..1."""
+  del joint
+  return _cleanlab().rank.get_label_quality_scores(given, probabilities)
+
+
+def write_errors(
+  path: str, source: Source, labels: Labels, errors: Errors
+) -> None:
+  """label_errors.csv: all examples, the most suspect first."""
+  with open(path, "w", encoding="utf-8", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(["index", "name", "given", "suggested", "quality", "wrong"])
+    for i in ranking(errors):
+      writer.writerow(
+        [
+          labels.indices[i],
+          source.name(int(labels.indices[i])),
+          labels.names[labels.given[i]],
+          labels.names[errors.suggested[i]],
+          f"{errors.quality[i]:.6f}",
+          int(errors.wrong[i]),
+        ]
+      )
+
+
+def ranking(errors: Errors) -> np.ndarray:
+  """Indices, the most suspect first; those that are found wrong lead."""
+  return np.lexsort((errors.quality, ~errors.wrong))
+
+
+def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
+  """clean.json: a `subset:` whose split "train" is what is believed.
+
+  A source's own validation and test splits go with its "train", unchanged.
+  """
+  parts = {"train": source_subset.Part(split, believed)}
+  if all(each.strip().startswith("train") for each in split.split("+")):
+    for name in ("validation", "test"):
+      try:
+        note = open_source(uri, name).note
+      except ValueError:
+        continue
+      if "stands in" not in note:
+        parts[name] = source_subset.Part(name)
+  source_subset.write(path, uri, parts)
+
+
+def _told(labels, errors, probabilities, config, source):
+  """(line, figures) of what was found."""
+  rows, wrong = len(labels.given), int(errors.wrong.sum())
+  share = 1 - float(np.trace(errors.joint))
+  agreement = float((probabilities.argmax(1) == labels.given).mean())
+  line = (
+    f"{wrong:,} of {rows:,} labels are probably wrong"
+    f" (estimated share {share:.1%}; {config['model']['name']} agrees with"
+    f" {agreement:.1%} of the labels that it has not seen)"
+  )
+  figures = {
+    "examples": rows,
+    "left_out": source.length - rows,
+    "suspects": wrong,
+    "estimated_share": share,
+    "agreement": agreement,
+    "classes": list(labels.names),
+    "noise_matrix": errors.noise.round(6).tolist(),
+    "joint": errors.joint.round(8).tolist(),
+  }
+  return line, figures
+
+
+def _noise_parts(labels: Labels, errors: Errors) -> list:
+  """The noise matrix as a picture, and the most frequent confusions."""
+  from input_pipeline.reporting import plots
+
+  parts = []
+  if len(labels.names) <= _MOST_DRAWN:
+    picture = plots.heatmap(
+      errors.noise,
+      labels.names,
+      labels.names,
+      "Estimated noise matrix",
+      x="given label",
+      y="true label",
+    )
+    caption = "How probable the given label is where another one is true."
+    parts.append(page.Figure(picture, caption))
+  off = errors.joint * (1 - np.eye(len(errors.joint)))
+  order = np.argsort(-off, axis=None, kind="stable")[:20]
+  rows = []
+  for given, true in zip(*np.unravel_index(order, off.shape), strict=True):
+    if off[given, true] <= 0:
+      break
+    count = (errors.wrong & (labels.given == given)) & (
+      errors.suggested == true
+    )
+    rows.append(
+      (
+        labels.names[true],
+        labels.names[given],
+        round(float(off[given, true]) * len(labels.given), 1),
+        int(count.sum()),
+      )
+    )
+  columns = ("true label", "given label", "estimated examples", "suspects")
+  parts.append(page.Table(columns, rows, "The most frequent confusions."))
+  return parts
+
+
+def _suspects(source, labels, errors, kind: str, shown: int) -> list:
+  """The most suspect examples, as pictures, texts or rows."""
+  worst = [i for i in ranking(errors)[:shown] if errors.wrong[i]]
+  if not worst:
+    return []
+  told = [
+    f"given {labels.names[labels.given[i]]}\n"
+    f"suggested {labels.names[errors.suggested[i]]}"
+    for i in worst
+  ]
+  title = f"The {len(worst)} most suspect labels"
+  places = labels.indices[worst]
+  examples = source.read(places)
+  if kind == "image":
+    from input_pipeline.reporting import plots
+
+    images = [label_models.picture(image) for image in examples["image"]]
+    return [page.Figure(plots.image_grid(images, told), title)]
+  items = []
+  for row, (place, line) in enumerate(zip(places, told, strict=True)):
+    text = "\n".join(f"{k}: {v[row]}" for k, v in examples.items())
+    items.append(f"{source.name(int(place))}\n{line}\n\n{text}")
+  return [page.Examples(title, items)]

@@ -1,0 +1,307 @@
+"""Which of our models judges the labels of a source, and what it reads.
+
+Images become responses to patches, texts hashed counts of n-grams, and rows of
+a table numbers, once, without a look at the labels; a linear classifier or a
+multilayer perceptron reads them. Images may go to a convolutional network as
+they are, which takes many times as long.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from input_pipeline.quality import patches
+from input_pipeline.source import Source
+
+_READ = 1024  # examples at once
+_TEXT_FEATURES = 2**13
+_MOST_CATEGORIES = 50  # of a column; the rarer ones are one
+_FILTERS = 384
+# kind -> models, the default first.
+_MODELS = {
+  "image": ("patches", "conv", "resnet"),
+  "raw": ("conv", "resnet"),
+  "text": ("linear", "mlp"),
+  "table": ("mlp", "linear"),
+}
+# Before there is anything to judge by, a model must have been trained a while.
+_LEAST_STEPS = 200
+_EPOCHS = {"patches": 30, "conv": 10, "resnet": 10, "linear": 30, "mlp": 30}
+
+
+class Reading(NamedTuple):
+  """What a model is trained with.
+
+  kind: "image", "text" or "table".
+  source: URI.
+  split: of it.
+  indices: int64 [n], the examples of the split.
+  places: int64 [n], which of the examples asked for these are.
+  config: of a run; see out_of_fold.
+  """
+
+  kind: str
+  source: str
+  split: str
+  indices: np.ndarray
+  places: np.ndarray
+  config: dict[str, Any]
+
+
+def reading(
+  source: Source,
+  indices: np.ndarray,
+  *,
+  uri: str,
+  split: str,
+  label: str,
+  folder: str,
+  model: str | None = None,
+  epochs: int | None = None,
+  text_key: str = "text",
+  image_size: int = 32,
+) -> Reading:
+  """The Reading of a labelled source.
+
+  Args:
+    source: opened.
+    indices: int64 [N], the examples that can be read.
+    uri: of it.
+    split: of it.
+    label: the field that is the label.
+    folder: where features are written, unless the examples are images.
+    model: "patches" (linear), "conv" or "resnet" for images, "linear" or "mlp"
+      for texts and tables; by default "patches", "linear" for texts and "mlp"
+      for tables.
+    epochs: of a training, by default 30, or 10 of a convolutional network.
+    text_key: the field that is a text.
+    image_size: to which images are resized.
+
+  Raises:
+    ValueError: the source has nothing to tell labels by, or no such model.
+  """
+  kind, model = _kind(source.read(indices[:1]), model, text_key, label, uri)
+  every = np.arange(len(indices))
+  if kind in ("image", "raw") and model != "patches":
+    image = source.read(indices[:1])["image"]
+    config = image_config(model, image_size, _channels(image))
+    if kind == "raw":  # Ready for a model as it is.
+      config["data"]["ops"] = config["evals"]["held_out"]["ops"] = ""
+      del config["evals"]["mirrored"]
+    found = Reading("image", uri, split, indices, every, config)
+  else:
+    if kind == "image":
+      known = patches.write_patches(
+        source=uri,
+        split=split,
+        indices=indices,
+        ops=f"decode(3)|resize({image_size})",
+        filters=_FILTERS,
+        folder=folder,
+      )
+      every = np.flatnonzero(known)
+    elif kind == "text":
+      _write_text(source, indices, text_key, folder)
+    else:
+      columns = sorted(set(source.read(indices[:1])) - {label})
+      _write_table(source, indices, columns, folder)
+    config = vector_config(model)
+    found = Reading(kind, f"npy:{folder}", "all", every, every, config)
+  rows = len(every)
+  epochs = epochs or _EPOCHS[model]
+  batch_size = _batch_size(rows)
+  found.config["batch_size"] = batch_size
+  steps = max(_LEAST_STEPS, epochs * rows // batch_size)
+  found.config["total_steps"] = steps
+  return found
+
+
+def _kind(sample, model, text_key, label, uri) -> tuple[str, str]:
+  """What kind of examples these are, and the model for them."""
+  if "image" in sample:
+    kind = "raw" if sample["image"].dtype.kind == "f" else "image"
+  else:
+    text = text_key in sample and isinstance(sample[text_key][0], str)
+    kind = "text" if text else "table"
+  if set(sample) <= {label}:
+    raise ValueError(f"{uri}: has no field beside {label!r} to judge it by")
+  model = model or _MODELS[kind][0]
+  if model not in _MODELS[kind]:
+    raise ValueError(
+      f"model {model!r}; valid for this source: {', '.join(_MODELS[kind])}"
+    )
+  return kind, model
+
+
+def image_config(model: str, image_size: int, channels: int) -> dict[str, Any]:
+  """A small network, cropped and mirrored images, and both views to judge."""
+  ready = f"decode({channels})|resize({image_size})"
+  models = {
+    "conv": dict(
+      name="conv", variant="cifar", features=(32, 64, 128), batchnorm=True
+    ),
+    "resnet": dict(name="resnet", depth=18, stem="cifar", width=16),
+  }
+  crop = f"random_crop({image_size}, pad={max(1, image_size // 8)})"
+  return dict(
+    task=dict(name="image_classification", label_smoothing=0.1),
+    model=models[model],
+    learner=dict(name="supervised", ema=0.99),
+    optimizer=dict(
+      name="adamw", lr=2e-3, schedule="one_cycle", weight_decay=0.05
+    ),
+    data=dict(ops=f"{ready}|{crop}|flip|scale(-1, 1)", on_bad_record="skip"),
+    evals=dict(
+      held_out=dict(ops=f"{ready}|scale(-1, 1)"),
+      mirrored=dict(ops=f"{ready}|flip(1.0)|scale(-1, 1)"),
+    ),
+  )
+
+
+def vector_config(model: str) -> dict[str, Any]:
+  """Logistic regression, or a perceptron, on the field "x"."""
+  return dict(
+    task=dict(name="image_classification", inkey="x"),
+    model=dict(name="mlp", hidden=(64,) if model == "mlp" else ()),
+    learner=dict(name="supervised", ema=0.95),
+    optimizer=dict(
+      name="adamw", lr=2e-3, schedule="one_cycle", weight_decay=1e-3
+    ),
+    data={},
+    evals=dict(held_out={}),
+  )
+
+
+def rows(
+  source: Source, fields: list[str], indices: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
+  """Some fields of some examples, in order, a bounded number at a time."""
+  for start in range(0, len(indices), _READ):
+    found = source.read(indices[start : start + _READ])
+    yield {field: found[field] for field in fields}
+
+
+def _batch_size(rows: int) -> int:
+  """A power of two: at least 50 batches an epoch, if there are so many rows."""
+  return int(min(64, max(16, 2 ** int(np.log2(max(1, rows / 50))))))
+
+
+def picture(image: np.ndarray | bytes) -> np.ndarray:
+  """An image of a source as uint8 [h, w, c], to be shown."""
+  if isinstance(image, bytes):
+    from input_pipeline import ops
+
+    return (
+      ops.import_tensorflow()
+      .io.decode_image(image, 3, expand_animations=False)
+      .numpy()
+    )
+  if image.dtype.kind == "f":
+    low, high = float(image.min()), float(image.max())
+    image = (image - low) * (255 / max(high - low, 1e-12))
+  return image.astype(np.uint8)
+
+
+def _channels(image: np.ndarray) -> int:
+  return 3 if image.dtype == object else image.shape[-1]
+
+
+def _write_text(
+  source: Source, indices: np.ndarray, text_key: str, folder: str
+) -> None:
+  """x.npy: counts of hashed n-grams, weighted and normalized; float16.
+
+  N-grams of words, one or two, and of the characters within a word, two to
+  four: the latter are what tells Chinese texts apart, which have no spaces.
+  """
+  from scipy.sparse import hstack, vstack
+  from sklearn.feature_extraction.text import (
+    HashingVectorizer,
+    TfidfTransformer,
+  )
+
+  half = _TEXT_FEATURES // 2
+  shared = dict(n_features=half, alternate_sign=False, norm=None, binary=True)
+  words = HashingVectorizer(ngram_range=(1, 2), **shared)
+  characters = HashingVectorizer(
+    analyzer="char_wb", ngram_range=(1, 4), **shared
+  )
+
+  counts = []
+  for found in rows(source, [text_key], indices):
+    texts = [str(text) for text in found[text_key]]
+    both = [words.transform(texts), characters.transform(texts)]
+    counts.append(hstack(both, "csr", np.float32))
+  weights = TfidfTransformer().fit(vstack(counts))
+  x = _create(folder, len(indices), _TEXT_FEATURES, np.float16)
+  start = 0
+  for part in counts:
+    # A text has length 1: times 8, its features are about as large as those
+    # of a table.
+    x[start : start + part.shape[0]] = weights.transform(part).toarray() * 8
+    start += part.shape[0]
+  x.flush()
+
+
+def _write_table(
+  source: Source, indices: np.ndarray, columns: list[str], folder: str
+) -> None:
+  """x.npy: each column as numbers, standardized, or as one of categories."""
+  parts = []
+  for column in columns:
+    chunks = rows(source, [column], indices)
+    values = list(itertools.chain.from_iterable(c[column] for c in chunks))
+    array = np.array(values) if _numbers(values) else None
+    if array is not None and array.dtype.kind in "biuf":
+      parts.append(_standardized(array.reshape(len(values), -1)))
+    else:
+      parts.append(_one_of(values))
+  width = sum(part.shape[1] for part in parts)
+  x = _create(folder, len(indices), width, np.float32)
+  np.concatenate(parts, 1, out=x)
+  x.flush()
+
+
+def _numbers(values: list) -> bool:
+  return (
+    all(isinstance(v, (int, float, np.number, np.ndarray)) for v in values)
+    and len({np.shape(v) for v in values}) == 1
+  )
+
+
+def _standardized(column: np.ndarray) -> np.ndarray:
+  """float32 [N, F]: what is not finite becomes the mean, and is told of."""
+  column = column.astype(np.float64)
+  known = np.isfinite(column)
+  column = np.where(known, column, np.nan)
+  with np.errstate(invalid="ignore"):
+    count = np.maximum(known.sum(0), 1)
+    mean = np.nansum(column, 0) / count
+    spread = np.sqrt(np.nansum((column - mean) ** 2, 0) / count)
+  scaled = np.where(known, (column - mean) / np.where(spread, spread, 1), 0)
+  scaled = np.clip(scaled, -10, 10)
+  missing = (~known)[:, ~known.all(0)]
+  return np.concatenate([scaled, missing], 1).astype(np.float32)
+
+
+def _one_of(values: list) -> np.ndarray:
+  """float32 [N, C]: 1 in the column of the value, or in that of the rare."""
+  texts = np.array([str(v) for v in values])
+  found, inverse, counts = np.unique(
+    texts, return_inverse=True, return_counts=True
+  )
+  # By count, then by name: a tie must not be decided by chance.
+  kept = np.lexsort((np.arange(len(found)), -counts))[:_MOST_CATEGORIES]
+  place = np.full(len(found), len(kept))
+  place[kept] = np.arange(len(kept))
+  table = np.eye(len(kept) + 1, dtype=np.float32)[place[inverse]]
+  return table[:, : len(kept) + (len(found) > len(kept))]
+
+
+def _create(folder: str, rows: int, width: int, dtype) -> np.ndarray:
+  os.makedirs(folder, exist_ok=True)
+  path = os.path.join(folder, "x.npy")
+  return np.lib.format.open_memmap(path, "w+", dtype, (rows, width))

@@ -1,0 +1,132 @@
+"""Tokens that ops on text add to a vocabulary: a mask, T5's sentinels.
+
+They stand above the tokenizer's own, in the order of the ops: "<mask>" is one;
+the sentinels count down, as T5's do, so that the first, "<extra_id_0>", has
+the highest id. A tokenizer that encodes such a name, or BERT's "[MASK]", as
+one token has it already, and none is added.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from input_pipeline import ops as ops_lib
+from input_pipeline.tokenizer import Tokenizer
+
+MASK = ("<mask>", "[MASK]")
+# T5's vocabulary has as many.
+SENTINELS = 100
+
+
+def sentinel(number: int) -> str:
+  """What T5 calls it."""
+  return f"<extra_id_{number}>"
+
+
+def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
+  """The tokenizer with the tokens that the ops need and it lacks.
+
+  Text never encodes to one of them; they decode to their names.
+
+  Raises:
+    ValueError: the ops are malformed.
+  """
+  added = names(ops, lambda name: piece(tokenizer, name) is not None)
+  if not added:
+    return tokenizer
+  first = tokenizer.vocab_size
+  name_of = {first + i: name for i, name in enumerate(added)}
+
+  def decode(ids: Iterable[int]) -> str:
+    parts: list[str] = []
+    run: list[int] = []
+    for i in map(int, ids):
+      if i in name_of:
+        parts += [tokenizer.decode(run) if run else "", name_of[i]]
+        run = []
+      else:
+        run.append(i)
+    return "".join([*parts, tokenizer.decode(run) if run else ""])
+
+  none = np.zeros(len(added), tokenizer.byte_lengths.dtype)
+  return tokenizer._replace(
+    decode=decode,
+    vocab_size=first + len(added),
+    byte_lengths=np.concatenate([tokenizer.byte_lengths, none]),
+  )
+
+
+def names(
+  ops: str, known: Callable[[str], bool] = lambda name: False
+) -> list[str]:
+  """The tokens that the ops add to a vocabulary that knows some already.
+
+  Raises:
+    ValueError: the ops are malformed.
+  """
+  added: list[str] = []
+
+  def need(first: str, *others: str, family: tuple[str, ...] = ()) -> None:
+    if first not in added and not any(map(known, (first, *family))):
+      added.extend((*others, first))
+
+  for call in ops_lib.calls(ops) if ops else ():
+    if call.name == "mask_tokens" and call.kwargs.get("mask_id") is None:
+      need(MASK[0], family=MASK)
+    chosen = call.kwargs.get("sentinel_id")
+    if call.name == "span_corruption" and chosen is None:
+      need(sentinel(0), *map(sentinel, range(SENTINELS - 1, 0, -1)))
+  return added
+
+
+def piece(tokenizer: Tokenizer, name: str) -> int | None:
+  """The id of a token by its name, or None where it is not one token."""
+  try:
+    ids = tokenizer.encode(name)
+  except ValueError:  # a character that the vocabulary lacks
+    return None
+  return int(ids[0]) if len(ids) == 1 else None
+
+
+def mask_id(tokenizer: Tokenizer) -> int:
+  """The mask of an extended tokenizer.
+
+  Raises:
+    ValueError: it has none.
+  """
+  found = (_id(tokenizer, name) for name in MASK)
+  return _first(found, "mask_id")
+
+
+def sentinel_id(tokenizer: Tokenizer) -> int:
+  """The first sentinel of an extended tokenizer; the others count down.
+
+  Raises:
+    ValueError: it has none, or they do not count down.
+  """
+  highest = _first([_id(tokenizer, sentinel(0))], "sentinel_id")
+  if _id(tokenizer, sentinel(1)) != highest - 1:
+    raise ValueError(
+      f"{sentinel(1)} of the tokenizer does not stand below {sentinel(0)}; "
+      "set sentinel_id"
+    )
+  return highest
+
+
+def _id(tokenizer: Tokenizer, name: str) -> int | None:
+  """The id of a token of an extended tokenizer by its name."""
+  known = piece(tokenizer, name)
+  if known is not None:
+    return known
+  own = len(tokenizer.byte_lengths)
+  for i in range(own - 1, max(-1, own - SENTINELS - 2), -1):
+    if not tokenizer.byte_lengths[i] and tokenizer.decode([i]) == name:
+      return i
+  return None
+
+
+def _first(found: Iterable[int | None], argument: str) -> int:
+  for i in found:
+    if i is not None:
+      return i
+  raise ValueError(f"the tokenizer has no such token; set {argument}")

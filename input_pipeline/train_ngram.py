@@ -1,0 +1,97 @@
+r"""Trains an n-gram model: `python -m input_pipeline.train_ngram`.
+
+  python -m input_pipeline.train_ngram --data='text:wiki/*.txt' --order=5 \
+    --tokenizer=byte --output=wiki.npz
+
+The file holds the tokenizer, too, and is what the stage `perplexity` takes.
+Kneser-Ney smoothing; see input_pipeline/ngram.py. Prints how many n-grams there
+are, and bits and perplexity a byte on a split that is held out.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from train import cli
+
+
+def define_flags() -> None:
+  """Not on import: other verbs have flags of the same names."""
+  flags.DEFINE_list("data", [], "URIs of the texts, apart by commas.")
+  flags.DEFINE_string("split", "train", "What is counted.")
+  flags.DEFINE_string(
+    "held_out", "validation", "What the model is measured on; '' on nothing."
+  )
+  flags.DEFINE_string("text_key", "text", "The field that holds the text.")
+  flags.DEFINE_string("tokenizer", "byte", "See input_pipeline/tokenizer.py.")
+  flags.DEFINE_integer("order", 5, "The n of the n-grams.")
+  flags.DEFINE_string("output", None, "The .npz to write.")
+
+
+def main(argv) -> None:
+  """What the flags ask for."""
+  if argv[1:]:
+    raise cli.UserError(f"unexpected argument {argv[1]!r}")
+  values = flags.FLAGS
+  if not values.data or not values.output:
+    raise cli.UserError("give --data=URI and --output=FILE.npz")
+  names = "data output split held_out text_key tokenizer order".split()
+  try:
+    train(**{name: values[name].value for name in names})
+  except ValueError as error:
+    raise cli.UserError(str(error)) from error
+
+
+def train(
+  data: Sequence[str],
+  output: str,
+  split: str = "train",
+  held_out: str = "validation",
+  text_key: str = "text",
+  tokenizer: str = "byte",
+  order: int = 5,
+  say: Callable[[str], None] = print,
+) -> None:
+  """Counts, writes, measures; the arguments are the flags.
+
+  Raises:
+    ValueError: what is wrong with one of them, in one line.
+  """
+  from input_pipeline import ngram, ngram_file
+  from input_pipeline.documents import texts
+  from input_pipeline.source import open_source
+  from input_pipeline.tokenizer import get_tokenizer
+
+  if not output.endswith(".npz"):
+    raise ValueError(f"--output={output} does not end in .npz")
+  words = get_tokenizer(tokenizer, [(uri, text_key) for uri in data])
+
+  def read(split: str):
+    for uri in data:
+      yield from texts(open_source(uri, split), text_key, uri)
+
+  ids = (words.encode(text) for text in read(split))
+  model = ngram.fit(ids, order, words.vocab_size)
+  ngram_file.save(output, model, words)
+  for n, (keys, discount) in enumerate(
+    zip(model.keys, model.discounts, strict=True), start=1
+  ):
+    say(f"{n}-grams: {len(keys):,}, discount {discount:.4f}")
+  if held_out:
+    nats = size = 0
+    for text in read(held_out):
+      nats -= float(ngram.log_prob(model, words.encode(text)).sum())
+      size += len(text.encode())
+    bits = nats / math.log(2) / max(size, 1)
+    say(
+      f"{held_out}: {bits:.4f} bits a byte, perplexity {2**bits:.4f} a byte, "
+      f"over {size:,} bytes"
+    )
+  say(output)
+
+
+if __name__ == "__main__":
+  define_flags()
+  sys.exit(cli.run(main))

@@ -4,7 +4,8 @@
 
 Prints a table: of each format the files tried, those read, those refused in one
 line (under "stop") or skipped (under "skip"), and anything else, which is a
-failure: another exception, or a line break in the message. A mutation is some
+failure: another exception, or a line break in the message. "documents" are
+read as `prepare` reads them, pages with their main text. A mutation is some
 of: bytes flipped, cut off, repeated, inserted at random, numbers at the edges
 of their range, other bytes altogether. Exit code 1 where there is a failure.
 """
@@ -12,7 +13,9 @@ of their range, other bytes altogether. Exit code 1 where there is a failure.
 import argparse
 import collections
 import contextlib
+import functools
 import gzip
+import io
 import itertools
 import json
 import os
@@ -28,6 +31,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from input_pipeline import pipeline
+from input_pipeline.cleaning.extract import extract
+from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.reading.open import files, reader
 
 # Numbers that headers and counters break at, as bytes of either order.
 _EDGES = [
@@ -255,6 +261,143 @@ def images(kind: str) -> Callable:
   return outcomes
 
 
+def _csv(rng) -> bytes:
+  rows = [f'{i / 2},{i % 3},"línea\n{i}, ""{i}"""' for i in range(6)]
+  return "\n".join(["x,label,text", *rows]).encode()
+
+
+def _parquet(rng) -> bytes:
+  import pyarrow
+  from pyarrow import parquet
+
+  table = pyarrow.table(
+    {
+      "x": [i / 2 for i in range(12)],
+      "label": [i % 3 for i in range(12)],
+      "text": [f"línea {i % 4}" for i in range(12)],
+      "more": [{"a": [i, None]} for i in range(12)],
+    }
+  )
+  kinds = ("none", "snappy", "gzip", "zstd")
+  file = io.BytesIO()
+  parquet.write_table(
+    table,
+    file,
+    row_group_size=5,
+    compression=kinds[rng.integers(len(kinds))],
+    data_page_version=("1.0", "2.0")[rng.integers(2)],
+  )
+  return file.getvalue()
+
+
+_HTML = (
+  "<!DOCTYPE html><html><head><meta charset=utf-8><title>One</title></head>"
+  "<body><nav><a href=/>Home</a></nav><article><h1>Título</h1><p>A text that "
+  "is long enough to be taken for the main text of its page.</p><ul><li>a</li>"
+  "<li>b</li></ul><table><tr><td>1</td></tr></table></article></body></html>"
+).encode()
+
+
+def _html(rng) -> bytes:
+  return _HTML
+
+
+def _warc(kind: str, rng) -> bytes:
+  found = []
+  for i in range(5):
+    block = f"línea {i}".encode()
+    if kind == "response":
+      body = zlib.compress(_HTML) if i % 2 else _HTML
+      coded = "Content-Encoding: deflate\r\n" if i % 2 else ""
+      head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{coded}\r\n"
+      block = head.encode() + body
+    head = (
+      f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://x/{i}\r\n"
+      f"Content-Length: {len(block)}\r\n\r\n"
+    )
+    found.append(head.encode() + block + b"\r\n\r\n")
+  return b"".join(found)
+
+
+_TABLE_PARTS = [
+  b'"',
+  b'""',
+  b",",
+  b";",
+  b"\r",
+  b"\n",
+  b"\x00",
+  b"\xff\xfe",
+  b"1e999",
+  b"9" * 40,
+  b"nan",
+]
+_WEB_PARTS = [
+  b"WARC/1.0\r\n",
+  b"\r\n\r\n",
+  b"Content-Length: 99999999999999\r\n",
+  b"Content-Length: -1\r\n",
+  b"Transfer-Encoding: chunked\r\n",
+  b"Content-Encoding: gzip\r\n",
+  b"\xff\xfe",
+  b"\x00",
+  b"<" * 1000,
+  b"<div>" * 1000,
+  b"<table><tr><td>" * 300,
+  b"<![CDATA[",
+  b"<!--",
+  b"<meta charset=utf-16>",
+  b"&#1114112;",
+]
+
+
+def streamed(
+  make: Callable, path: str, uri: str, parts: list[bytes], stage=None
+) -> Callable:
+  """(folder, count, rng) -> outcomes: each file is read as `prepare` does.
+
+  stage: () -> what the documents pass through.
+  """
+
+  def outcomes(folder: pathlib.Path, count: int, rng) -> Iterator[str]:
+    valid = make(rng)
+    file = folder / path
+    apply = stage() if stage else lambda document: document
+    for i in range(count):
+      data = mutate(valid, rng, parts)
+      if path.endswith(".gz") and i % 2:
+        data = gzip.compress(data, 1)
+      elif path.endswith(".gz"):
+        data = mutate(gzip.compress(valid, 1), rng, _EDGES)
+      file.write_bytes(data)
+      yield _documents(uri.format(folder), apply)
+
+  return outcomes
+
+
+def _documents(uri: str, apply: Callable) -> str:
+  read, skipped = reader(uri, "text"), False
+  try:
+    for path in files(uri):
+      for found in read(path):
+        if isinstance(found, Document):
+          found = apply(found)
+        if isinstance(found, Document):
+          # What cannot be written again would end a run at its last step.
+          json.dumps(
+            [found.id, found.text, found.fields],
+            ensure_ascii=False,
+            allow_nan=False,
+          ).encode()
+        elif isinstance(found, Bad) and len(found.reason.splitlines()) != 1:
+          return "failed: a reason that is not one line"
+        else:
+          skipped = True
+    return "skipped" if skipped else "read"
+  except Exception as error:
+    return f"failed: {type(error).__name__}: {str(error)[:200]}"
+
+
 FORMATS: dict[str, Callable] = {
   "jsonl": one_by_one(_jsonl, "a.jsonl", "jsonl:{}/a.jsonl", _JSON_PARTS),
   "jsonl, its text": one_by_one(
@@ -277,6 +420,40 @@ FORMATS: dict[str, Callable] = {
   "jpg": images("jpg"),
   "bmp": images("bmp"),
   "gif": images("gif"),
+  "csv": one_by_one(_csv, "a.csv", "csv:{}/a.csv", _TABLE_PARTS),
+  "parquet": one_by_one(_parquet, "a.parquet", "parquet:{}/a.parquet", _EDGES),
+  "warc.gz": one_by_one(
+    functools.partial(_warc, "response"),
+    "a.warc.gz",
+    "warc:{}/*",
+    _WEB_PARTS,
+    tokenizer="byte",
+    text_key="html",
+    seq_len=4,
+  ),
+  "wet, its text": one_by_one(
+    functools.partial(_warc, "conversion"),
+    "a.wet",
+    "wet:{}/*",
+    _WEB_PARTS,
+    tokenizer="byte",
+    seq_len=4,
+  ),
+  "documents: jsonl": streamed(_jsonl, "a.jsonl", "jsonl:{}/*", _JSON_PARTS),
+  "documents: csv": streamed(_csv, "a.csv.gz", "csv:{}/*", _TABLE_PARTS),
+  "documents: parquet": streamed(_parquet, "a.parquet", "parquet:{}/*", _EDGES),
+  "documents: warc": streamed(
+    functools.partial(_warc, "response"), "a.warc", "warc:{}/*", _WEB_PARTS
+  ),
+  "documents: wet": streamed(
+    functools.partial(_warc, "conversion"),
+    "a.wet.gz",
+    "wet:{}/*",
+    _WEB_PARTS,
+  ),
+  "documents: html": streamed(
+    _html, "a.html", "html:{}/*", _WEB_PARTS, stage=extract
+  ),
 }
 
 
@@ -307,7 +484,7 @@ def main() -> int:
   count = -(-args.files // len(FORMATS))
   failures = 0
   print(
-    f"{'format':16}{'tried':>8}{'read':>8}{'skipped':>9}{'refused':>9}"
+    f"{'format':20}{'tried':>8}{'read':>8}{'skipped':>9}{'refused':>9}"
     f"{'failed':>8}{'seconds':>9}"
   )
   for name in FORMATS:
@@ -316,7 +493,7 @@ def main() -> int:
     failed = {k: n for k, n in found.items() if k.startswith("failed")}
     failures += sum(failed.values())
     print(
-      f"{name:16}{found.total():8,}{found['read']:8,}{found['skipped']:9,}"
+      f"{name:20}{found.total():8,}{found['read']:8,}{found['skipped']:9,}"
       f"{found['refused']:9,}{sum(failed.values()):8,}"
       f"{time.perf_counter() - start:9.1f}",
       *(f"\n  {n:,} x {what}" for what, n in failed.items()),

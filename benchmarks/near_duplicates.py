@@ -9,7 +9,8 @@ not, exact to the last 5-gram: sets of strings, intersected through an inverted
 index. Predicted are the pairs within a cluster. Beside it, on the same 5-grams,
 datasketch's MinHashLSH(threshold=0.8, num_perm=112) and FineWeb's way of taking
 every candidate. With --datatrove, a Python that has datatrove: processor
-seconds of both on the English paragraphs alone, three runs by turns.
+seconds of both on the English paragraphs alone, three runs by turns; also of
+datatrove without its tokenizer of words (spaCy's).
 
   python benchmarks/near_duplicates.py --data=DIR [--datatrove=PYTHON]
 """
@@ -37,7 +38,7 @@ SHARD = 1_000
 
 # Runs where datatrove is: its three steps on one file.
 DATATROVE = """
-import json, sys, tempfile, time
+import json, sys, tempfile, time, types
 from datatrove.data import Document
 from datatrove.pipeline.dedup import minhash
 texts = json.load(sys.stdin)
@@ -48,6 +49,8 @@ with tempfile.TemporaryDirectory() as folder:
   warm.run(documents[:5])
   signature = minhash.MinhashDedupSignature(folder + "/1", config, "eng")
   signature.word_tokenizer = warm.word_tokenizer
+  if sys.argv[1] == "split":
+    signature.word_tokenizer = types.SimpleNamespace(word_tokenize=str.split)
   start = time.process_time()
   signature.run(documents)
   signed = time.process_time() - start
@@ -200,22 +203,26 @@ def beside_datatrove(python: str, texts: list[str]) -> None:
   documents = [
     Document(str(i), text, {"lang": "en"}) for i, text in enumerate(texts)
   ]
-  ours, theirs = [], []
+  ours, theirs, bare = [], [], []
   for _ in range(3):
-    for rows, settings in ((ours, {}),):
-      rows.append(run(documents, **settings)[1])
-    done = subprocess.run(
-      [python, "-c", DATATROVE],
-      input=json.dumps(texts),
-      capture_output=True,
-      text=True,
-      check=True,
-    )
-    theirs.append(json.loads(done.stdout.splitlines()[-1]))
-  for name, rows in (("near_duplicates", ours), ("datatrove", theirs)):
+    ours.append(run(documents)[1])
+    for words, rows in (("own", theirs), ("split", bare)):
+      done = subprocess.run(
+        [python, "-c", DATATROVE, words],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+      )
+      rows.append(json.loads(done.stdout.splitlines()[-1]))
+  for name, rows in (
+    ("near_duplicates", ours),
+    ("datatrove", theirs),
+    ("datatrove, words by str.split", bare),
+  ):
     signed, whole = (statistics.median(c) for c in zip(*rows, strict=True))
     print(
-      f"{name:16} signatures {len(texts) / signed:7,.0f}  all steps"
+      f"{name:30} signatures {len(texts) / signed:7,.0f}  all steps"
       f" {len(texts) / whole:7,.0f} documents a processor second"
     )
 

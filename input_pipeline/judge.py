@@ -11,6 +11,7 @@ what --fail_on names is not well.
 
 import importlib
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -57,6 +58,12 @@ flags.DEFINE_string(
 flags.DEFINE_string("label", "", "The field of the label.")
 flags.DEFINE_string("date", "", "A field of dates, to tell drift in time.")
 flags.DEFINE_list(
+  "ignore",
+  [],
+  "Fields that are not looked at, such as a number that tells records apart "
+  "which are otherwise the same.",
+)
+flags.DEFINE_list(
   "checks",
   None,
   f"Which of: {', '.join(CHECKS)}. By default all that the other flags allow, "
@@ -87,12 +94,19 @@ flags.DEFINE_float(
 )
 flags.DEFINE_integer(
   "max_records",
-  1_000_000,
-  "Of more records a sample is read, the same one each time.",
+  None,
+  "Of more records a sample is read, the same one each time; by default a "
+  "million, or 100,000 of images or audio.",
   1,
 )
 flags.DEFINE_string(
   "label_model", None, "For label_errors: the model to predict labels with."
+)
+flags.DEFINE_list(
+  "label_settings",
+  [],
+  "For label_errors: its other settings, as key=value; see "
+  "input_pipeline/quality/label_errors.py.",
 )
 flags.DEFINE_integer(
   "folds", None, "For label_errors: how many parts of cross-validation.", 2
@@ -184,7 +198,8 @@ def _judge(asked: Asked) -> int:
   data = None
   findings = []
   if set(asked.checks) - set(_COSTLY):
-    options = dict(label=FLAGS.label, most=FLAGS.max_records, say=_progress())
+    options = dict(label=FLAGS.label, ignore=FLAGS.ignore)
+    options |= dict(most=FLAGS.max_records, say=_progress())
     data = dataset.open_dataset(
       asked.uri, asked.split, date=FLAGS.date, **options
     )
@@ -220,14 +235,29 @@ def _label_errors(asked: Asked) -> list:
   module = "input_pipeline.quality.label_errors"
   if importlib.util.find_spec(module) is None:
     raise ValueError("--checks=label_errors: this copy of Tessera has no such")
+  check = importlib.import_module(module).label_errors
   settings = {"model": FLAGS.label_model, "folds": FLAGS.folds}
-  return importlib.import_module(module).label_errors(
-    uri=asked.uri,
-    split=asked.split,
-    label=FLAGS.label,
-    output=asked.output,
-    **{key: value for key, value in settings.items() if value is not None},
-  )
+  settings = {k: v for k, v in settings.items() if v is not None}
+  given = {"uri": asked.uri, "split": asked.split, "label": FLAGS.label}
+  given["output"] = asked.output
+  valid = set(inspect.signature(check).parameters) - {*given, "say"}
+  for each in FLAGS.label_settings:
+    key, _, value = each.partition("=")
+    if key not in valid:
+      raise ValueError(
+        f"--label_settings={each}: valid: {', '.join(sorted(valid))}"
+      )
+    settings[key] = _number(value)
+  return check(**given, **settings)
+
+
+def _number(text: str) -> int | float | str:
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return text
 
 
 def _code(findings: list) -> int:
@@ -302,6 +332,8 @@ def _plain(value):
     return {str(key): _plain(each) for key, each in value.items()}
   if isinstance(value, (list, tuple)):
     return [_plain(each) for each in value]
+  if hasattr(value, "item"):  # NumPy's
+    value = value.item()
   if isinstance(value, float):
     return value if math.isfinite(value) else None
   return value

@@ -5,6 +5,8 @@ weights of the mixture, and then each of the component's examples is as likely
 as any other. The draw is a function of the example's index and its epoch's key
 alone. So it is the same on whatever host the example's row is, and at whatever
 step a run goes on; and nobody but that host reads the partner.
+
+Where bad records are skipped, a row whose partner is one is skipped as well.
 """
 
 from collections.abc import Callable, Sequence

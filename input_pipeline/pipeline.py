@@ -273,11 +273,12 @@ def _check_batch_size(batch_size: int) -> None:
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """The fields that form a batch, in the types of a batch."""
   narrow = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
-  return {
-    name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
-    for name, leaf in rows.items()
-    if leaf.dtype.kind in "biuf"
-  }
+  with np.errstate(over="ignore"):  # Of a record that is refused for it.
+    return {
+      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
+      for name, leaf in rows.items()
+      if leaf.dtype.kind in "biuf"
+    }
 
 
 def with_special_tokens(examples: Examples, ops: str) -> Examples:

@@ -206,7 +206,7 @@ def _read(
 ) -> dict[str, np.ndarray]:
   """Rows with the seed of each: (seed, epoch) and the example's index.
 
-  With partners, theirs as well: each as it is in the same epoch.
+  With partners, theirs as well, each with the seed of an epoch of that key.
   """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
   rows = {_SEED: seeds, **examples.read(indices)}

@@ -129,7 +129,7 @@ def _document(natives: dict[str, Source]) -> str | None:
   if set(natives) != {"all"} or natives["all"].length != 1:
     return None
   text = natives["all"].read(np.zeros(1, np.int64)).get("text")
-  return None if text is None else text[0]
+  return text[0] if text is not None and isinstance(text[0], str) else None
 
 
 def _lengths(

@@ -36,7 +36,7 @@ class _Group(NamedTuple):
 def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
   """The row groups of a file, and its columns as (name, pyarrow type)."""
   found, first = [], 0
-  with files.parquet_file(path, policy) as file:
+  with files.parquet_file(path, policy) as file, files.readable(path):
     for number in range(file.num_row_groups):
       group = file.metadata.row_group(number)
       if not 0 <= group.num_rows <= _MOST_ROWS:
@@ -116,8 +116,10 @@ def _source(
     cells: list[list] = [[None] * len(places) for _ in names]
     for i in order:
       group, row = places[i]
-      for values, chunks in zip(cells, table(group).columns, strict=True):
-        values[i] = chunks[row].as_py()
+      columns = table(group).columns
+      with files.readable(f"{group.path}:{group.first + row}"):
+        for values, chunks in zip(cells, columns, strict=True):
+          values[i] = chunks[row].as_py()
     return {
       n: _column(values, kind)
       for n, values, kind in zip(names, cells, kinds, strict=True)
@@ -128,16 +130,14 @@ def _source(
 
 def _table(group: _Group, policy: Policy) -> Any:
   """A row group, its texts in dictionaries."""
-  import pyarrow
-
   if group.error:
     raise ValueError(group.error)
-  try:
-    with files.parquet_file(group.path, policy) as file:
-      files.group_rows(file, group.number, policy, group.path)
-      table = file.read_row_group(group.number, use_threads=False)
-  except (pyarrow.ArrowException, OSError, OverflowError) as error:
-    raise files.broken(f"{group.path}:{group.first}", error) from None
+  with (
+    files.parquet_file(group.path, policy) as file,
+    files.readable(f"{group.path}:{group.first}"),
+  ):
+    files.group_rows(file, group.number, policy)
+    table = file.read_row_group(group.number, use_threads=False)
   if table.num_rows != group.rows:
     raise ValueError(f"{group.path}: was changed while it was read")
   return table

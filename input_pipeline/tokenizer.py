@@ -20,8 +20,8 @@ import numpy as np
 from input_pipeline import bounded_file, prepared_index
 from input_pipeline.bad_records import Policy
 
-# The files of the largest vocabularies are a fifth of it.
-_MOST_BYTES = 2**25
+# The files of the largest vocabularies are half of it.
+_MOST_BYTES = 2**26
 # What a tokenizer is learned from at most: the first lines of the split, or
 # of several data sets as many of each.
 _MAX_LINES = 2_000_000

@@ -204,10 +204,14 @@ def fit_wordpiece(
 
 
 def _words(found, lines: Iterable[str]) -> collections.Counter:
-  words: collections.Counter = collections.Counter()
+  """How often each word is; each group of them is parted only once."""
+  groups: collections.Counter = collections.Counter()
   for line in lines:
-    text = found.normalizer.normalize_str(line)
-    words.update(w for w, _ in found.pre_tokenizer.pre_tokenize_str(text))
+    groups.update(found.normalizer.normalize_str(line).split())
+  words: collections.Counter = collections.Counter()
+  for group, count in groups.items():
+    for word, _ in found.pre_tokenizer.pre_tokenize_str(group):
+      words[word] += count
   return words
 
 

@@ -57,6 +57,8 @@ ARROWS = [
     "input_pipeline.preparation",
     {"numpy", "apache_beam", "rich", "zstandard", "input_pipeline"},
   ),
+  ("input_pipeline.inflate", {"zstandard"}),
+  ("input_pipeline.source_parquet", {"numpy", "pyarrow", "input_pipeline"}),
   # Label errors are found with the predictions of a model trained here.
   (
     "input_pipeline.quality.out_of_fold",
@@ -67,6 +69,17 @@ ARROWS = [
   (
     "input_pipeline.quality",
     {"numpy", "scipy", "sklearn", "cleanlab", "datasketch", "input_pipeline"},
+  ),
+  # Tells a config's mistakes as the trainer does.
+  (
+    "input_pipeline.preview",
+    {
+      "absl",
+      "train.cli",
+      "train.config_keys",
+      "train.names",
+      "input_pipeline",
+    },
   ),
   # The verbs.
   *(
@@ -84,7 +97,6 @@ ARROWS = [
     for verb in (
       "prepare",
       "judge",
-      "preview",
       "train_tokenizer",
       "train_ngram",
       "data_service",

@@ -105,7 +105,7 @@ CASES = [
     "".join("一二三四" + HAN[16 * i : 16 * i + 16] for i in range(5)),
     "".join("一二三四" + HAN[16 * i : 16 * i + 16] for i in range(5))[:-1],
   ),
-  # Fifteen characters again: ten and no second ten, 10 of 66; of 67. No: 12.
+  # Ten characters of 67 were there before; of 66.
   (
     "duplicate_ngrams",
     "duplicate_10_gram",

@@ -187,6 +187,9 @@ def test_an_extra_is_missing_where_a_config_needs_it(missing, monkeypatch):
     "data": "config.evals.val.source",
     "quantization": "config.model.matmul",
   }
+  for spec in ("wordpiece:v.txt", "tokenizers:t.json"):
+    needed = doctor_checks.needs({"data": {"tokenizer": spec}})
+    assert needed == {"text": "config.data.tokenizer"}
 
 
 def smi(folder: pathlib.Path, script: str) -> str:

@@ -127,6 +127,8 @@ def test_an_empty_corpus():
     (exact_duplicates, {"keep": "field:"}, "'field:'"),
     (duplicate_lines, {"unit": "word"}, "'word'"),
     (duplicate_lines, {"normalize": ""}, "''"),
+    (duplicate_lines, {"partitions": 0}, "partitions=0"),
+    (exact_duplicates, {"partitions": -1}, "partitions=-1"),
   ],
 )
 def test_a_wrong_setting_is_named(make, settings, named):

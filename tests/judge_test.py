@@ -202,10 +202,18 @@ def test_label_errors_are_asked_of_their_own_file(monkeypatch):
   judge_module = importlib.import_module("input_pipeline.judge")
   given = {}
   stub = types.ModuleType("input_pipeline.quality.label_errors")
-  stub.label_errors = lambda **settings: given.update(settings) or ["found"]
+
+  def label_errors(*, uri, split, label, output, folds=5, epochs=1, say=None):
+    given.update(uri=uri, split=split, label=label, output=output, folds=folds)
+    given.update(epochs=epochs, say=say)
+    return ["found"]
+
+  stub.label_errors = label_errors
   stub.__spec__ = importlib.machinery.ModuleSpec(stub.__name__, None)
   monkeypatch.setitem(sys.modules, stub.__name__, stub)
-  values = types.SimpleNamespace(label="y", label_model=None, folds=4)
+  values = types.SimpleNamespace(
+    label="y", label_model=None, folds=4, label_settings=["epochs=3"]
+  )
   monkeypatch.setattr(judge_module, "FLAGS", values)
   asked = judge_module.Asked("idx:a", "train", None, ["label_errors"], "out")
   assert judge_module._label_errors(asked) == ["found"]
@@ -215,7 +223,12 @@ def test_label_errors_are_asked_of_their_own_file(monkeypatch):
     "label": "y",
     "output": "out",
     "folds": 4,
+    "epochs": 3,
+    "say": None,
   }
+  values.label_settings = ["epoch=3"]
+  with pytest.raises(ValueError, match="epoch=3: valid: epochs, folds"):
+    judge_module._label_errors(asked)
 
 
 def test_help_needs_nothing_heavy():

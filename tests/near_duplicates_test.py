@@ -1,6 +1,7 @@
 """Near duplicates: MinHash's formula, brute force, any cut of the corpus."""
 
 import random
+import sys
 
 import datasketch
 import numpy as np
@@ -165,7 +166,7 @@ def test_clusters_are_those_of_brute_force(keep):
   assert len(many) > 10
   assert summary["clusters"] == len(many)
   assert summary["dropped"] == len(documents) - len(expected)
-  assert sum(row[2] for row in summary["sizes"]) == len(many)
+  assert sum(summary["sizes"].values()) == len(many)
   largest = sorted(map(len, many), reverse=True)[:20]
   assert [cluster["size"] for cluster in summary["largest"]] == largest
   texts = {d.id: d.text for d in documents}
@@ -173,8 +174,8 @@ def test_clusters_are_those_of_brute_force(keep):
   shown = [c["examples"] for c in summary["largest"] if c["examples"]]
   assert shown
   for examples in shown:
-    assert all(texts[name].startswith(short) for name, short in examples)
-    assert len({of_cluster[name] for name, _ in examples}) == 1
+    assert all(texts[e["id"]].startswith(e["text"]) for e in examples)
+    assert len({of_cluster[e["id"]] for e in examples}) == 1
 
 
 @pytest.mark.parametrize("threshold", [0.8, None])
@@ -233,7 +234,7 @@ def test_many_equal_and_many_unequal_documents_of_one_bucket():
   results, conclusion = run_global(stage, [different, equal])
   assert results[:1_201] == different + equal[:1]
   assert results.count(GONE) == 1_999
-  assert conclusion.summary["sizes"] == [[1_025, 2_048, 1]]
+  assert conclusion.summary["sizes"] == {"1025 to 2048": 1}
 
 
 @pytest.mark.parametrize(
@@ -243,8 +244,16 @@ def test_many_equal_and_many_unequal_documents_of_one_bucket():
     (dict(unit="letters"), "'letters'"),
     (dict(threshold=0.3), "threshold=0.3"),
     (dict(keep="best"), "'best'"),
+    (dict(partitions_per_band=0), "partitions_per_band=0"),
   ],
 )
 def test_a_wrong_setting_is_named(settings, named):
   with pytest.raises(ValueError, match=named):
     near_duplicates(**settings)
+
+
+@pytest.mark.parametrize("name", ["datasketch", "xxhash"])
+def test_a_library_that_is_missing_is_named(name, monkeypatch):
+  monkeypatch.setitem(sys.modules, name, None)
+  with pytest.raises(ValueError, match=f"{name}.*pip install 'tessera.clean"):
+    near_duplicates().summarize([Document("a", "some words")])

@@ -112,6 +112,8 @@ def test_a_long_document_is_scored_in_pieces(monkeypatch):
   whole = ngram.log_prob(model, ids)
   monkeypatch.setattr(ngram, "_CHUNK", 7)
   np.testing.assert_array_equal(ngram.log_prob(model, ids), whole)
+  monkeypatch.setattr(ngram, "_OUTSIDE_THE_CACHE", 0)
+  np.testing.assert_array_equal(ngram.log_prob(model, ids), whole)
   assert ngram.log_prob(model, ids[:0]).shape == (0,)
 
 

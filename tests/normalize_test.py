@@ -50,6 +50,14 @@ def test_by_default(text, expected):
   assert text_of(normalize(), text) == expected
 
 
+def test_ftfy_would_repair_nothing_where_it_is_not_asked():
+  import ftfy
+
+  sound = "\t\n" + "".join(map(chr, range(32, 127))).replace("&", "")
+  assert ftfy.fix_text(sound) == sound
+  assert text_of(normalize(), sound) == sound.strip()
+
+
 def test_clean_text_is_the_same_object():
   document = Document("id", "Nothing to do，无事。")
   assert normalize()(document) is document

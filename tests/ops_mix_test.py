@@ -6,7 +6,9 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 stats = pytest.importorskip("scipy.stats")
 
+from configs import conv_fashion_mnist  # noqa: E402
 from input_pipeline import mixture, ops, order, partners, pipeline  # noqa: E402
+from train import build, loop  # noqa: E402
 
 _CONTEXT = ops.Context(num_classes=4)
 _BEFORE = "random_crop(8, pad=2)|flip|noise(5)|scale(-1, 1)"
@@ -280,6 +282,20 @@ def test_a_wrong_use_is_named(string, named):
 def test_an_evaluation_does_not_mix():
   with pytest.raises(ValueError, match="an evaluation needs ops of its own"):
     pipeline.evaluation(source=_SOURCE, ops="scale|mixup", batch_size=4)
+
+
+def test_a_run_trains_on_mixed_labels():
+  config = conv_fashion_mnist.get_config("smoke")
+  config.data.source += "&dtype=uint8"
+  config.data.ops = "scale|mixup_or_cutmix"
+  config.evals.test.ops = "scale"
+  reports = list(loop.fit(build.run(config, None, say=lambda line: None)))
+  scalars = {k: v for report in reports for k, v in report.scalars.items()}
+  assert np.isfinite(scalars["train/loss"])
+  assert 0 <= scalars["test/accuracy"] <= 1
+  del config.evals.test.ops
+  with pytest.raises(ValueError, match="config.evals.test: .*ops of its own"):
+    build.run(config, None, say=lambda line: None)
 
 
 def test_labels_of_an_unknown_number_of_classes():

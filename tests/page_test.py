@@ -134,7 +134,7 @@ def test_verdicts_are_coloured_and_only_they():
     "t", ["warn: x", "warning"], [page.Section("s", [page.Table(("v",), rows)])]
   )
   assert '<td class="fail">fail</td>' in text
-  assert '<td class="text">failure</td>' in text
+  assert '<td class="short">failure</td>' in text
   assert '<span class="warn">warn</span>: x' in text
   assert "<li>warning</li>" in text
 

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from input_pipeline.preparation import (
@@ -19,6 +20,7 @@ from input_pipeline.preparation import (
   workers,
 )
 from input_pipeline.preparation.document import Document
+from input_pipeline.source import open_source
 
 ROOT = pathlib.Path(__file__).parent.parent
 WORDS = (
@@ -221,6 +223,65 @@ def test_done_is_done_and_another_config_is_refused(tmp_path):
   assert contents(tmp_path / "out") == before
 
 
+def test_another_way_to_cut_and_tokenize_keeps_the_long_work(tmp_path):
+  write_records(tmp_path / "in", 2, 15)
+  wrong = config_of(tmp_path / "in", output={"tokenizer": "nonesuch"})
+  with pytest.raises(ValueError, match="tokenizer 'nonesuch' is unknown"):
+    prepared(wrong, tmp_path / "out")
+  tallies = sorted((tmp_path / "out" / "work").rglob("*.tally"))
+  assert len(tallies) == 6  # two shards in three passes
+  before = [path.stat().st_mtime_ns for path in tallies]
+  # They lie there still when the records are written.
+  seen = []
+  genuine = output.write_records
+
+  def write(*arguments):
+    seen.append([path.stat().st_mtime_ns for path in tallies])
+    genuine(*arguments)
+
+  right = config_of(tmp_path / "in", output={"shard_bytes": 500})
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(output, "write_records", write)
+    prepared(right, tmp_path / "out")
+  assert seen and all(each == before for each in seen)
+  prepared(right, tmp_path / "fresh")
+  assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
+
+
+def test_a_data_set_of_tfds_holds_the_same_records(tmp_path):
+  lines = [
+    {"text": "a b", "label": 1, "score": 1, "title": "t"},
+    {"text": "c", "label": 0, "score": 0.5, "tags": ["x"]},
+    {"text": "d", "label": 2, "score": None, "split": "validation"},
+  ]
+  (tmp_path / "a.jsonl").write_text(
+    "".join(json.dumps(x) + "\n" for x in lines)
+  )
+  config = config_of(tmp_path, stages=[], output={"tfds": True, "name": "tiny"})
+  prepared(config, tmp_path / "out")
+  train = open_source(f"tfds:tiny?data_dir={tmp_path}/out", "train")
+  found = train.read(np.arange(2))
+  assert [bytes(text).decode() for text in found["text"]] == ["a b", "c"]
+  assert found["label"].tolist() == [1, 0]
+  # A field that a record lacks is an empty text, or null as JSON.
+  assert [bytes(each).decode() for each in found["title"]] == ["t", ""]
+  assert [bytes(each).decode() for each in found["score"]] == ["1", "0.5"]
+  assert [bytes(each).decode() for each in found["tags"]] == ["null", '["x"]']
+  other = open_source(f"tfds:tiny?data_dir={tmp_path}/out", "validation")
+  assert other.length == 1
+
+
+def test_a_strangers_split_stays_in_the_folder(tmp_path):
+  lines = [{"text": "a b", "split": "../../x"}, {"text": "c", "split": "dev"}]
+  text = "".join(json.dumps(line) + "\n" for line in lines)
+  (tmp_path / "a.jsonl").write_text(text)
+  config = config_of(tmp_path, stages=[])
+  prepared(config, tmp_path / "out")
+  index = json.loads((tmp_path / "out" / "index.json").read_text())
+  assert set(index["splits"]) == {"dev", "______x"}
+  assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out"}
+
+
 def test_other_peoples_files_are_left_alone(tmp_path):
   write_records(tmp_path / "in", 1, 5)
   with pytest.raises(ValueError, match="holds other files"):
@@ -243,7 +304,7 @@ def test_too_many_bad_records_end_it_with_one_line(tmp_path):
     ({"dta": {}}, "config.dta: unknown; did you mean 'data'"),
     ({"data": {"sorce": "x:"}}, "config.data.sorce: unknown; did you mean"),
     ({"data": {"source": None}}, "config.data.source is missing"),
-    ({"output": {"format": "csv"}}, "neither"),
+    ({"output": {"tfds": "yes"}}, "config.output.tfds='yes' is neither"),
     ({"output": {"shard_bytes": 0}}, "config.output.shard_bytes=0"),
     ({"stages": [{"name": "lowercse"}]}, "did you mean 'lowercase'"),
     ({"stages": [{"name": "../x"}]}, "there is no stage"),

@@ -117,6 +117,36 @@ def test_images_encoded_anew_or_scaled_are_near(tmp_path):
   assert pairs == {("002.png", "jpeg.jpg"), ("003.png", "small.png")}
 
 
+def test_a_copy_stands_out_where_images_differ():
+  random = np.random.default_rng(0)
+  photos = [np.asarray(photo(seed)) for seed in range(30)]
+  moved = [photos[7][1:, 1:], *(np.asarray(photo(s)) for s in (50, 51))]
+  prints = [
+    np.stack([media.print_of_image(image) for image in images])
+    for images in (moved, photos)
+  ]
+  ((row, match, alike),) = near.near_prints(*prints)
+  assert (row, match) == (0, 7)
+  assert 0.95 < alike < 0.998
+  # Among its own kind the same likeness is nothing.
+  ground = random.normal(size=256)
+  kin = ground + 0.15 * random.normal(size=(30, 256))
+  kin = np.round(kin * 30 + 128).clip(0, 255).astype(np.uint8)
+  best = np.corrcoef(kin)[0, 1:].max()
+  assert 0.95 < best < 0.998
+  assert near.near_prints(kin[:1], kin[1:]) == []
+
+
+def test_the_correlations_are_numpys():
+  random = np.random.default_rng(1)
+  a = random.integers(0, 256, (3, 256)).astype(np.uint8)
+  b = np.concatenate([a[::-1] // 2, 255 - a])
+  found = near.near_prints(a, b)
+  assert [(row, match) for row, match, _ in found] == [(0, 2), (1, 1), (2, 0)]
+  expected = [np.corrcoef(a[i], b[2 - i])[0, 1] for i in range(3)]
+  assert [alike for *_, alike in found] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_dark_image_is_an_outlier_and_dark_ones_drift(tmp_path):
   photos(tmp_path, range(60))
   dark = Image.fromarray(np.asarray(photo(99)) // 30)

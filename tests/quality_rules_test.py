@@ -203,6 +203,13 @@ def test_no_token_is_a_duplicate_twice():
     assert rule(stage, text) == expected
 
 
+def test_the_memory_for_ngrams_is_bounded():
+  stage = gopher_repetition(max_words=60)
+  text = " ".join(f"w{i}" for i in range(60))
+  assert rule(stage, text) is None
+  assert rule(stage, text + " and") == "too_many_words"
+
+
 def test_a_document_without_text_is_empty():
   assert rule(gopher_repetition(), "") == "empty"
   assert rule(fineweb(), " \n \n") == "empty"

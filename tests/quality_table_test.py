@@ -20,8 +20,10 @@ from input_pipeline.quality import (
   outliers,
   ranges,
   schema,
+  values,
 )
 from input_pipeline.quality.finding import Settings
+from input_pipeline.reporting import page
 
 NAMES = ["ash", "beech", "cedar", "elm"]
 WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(400)]
@@ -101,6 +103,46 @@ def test_mixed_types_are_counted(tmp_path):
   assert found.verdict == "fail"
   assert found.figures["mixed"] == {"age": {"text": 5}}
   assert "'age' mixes integer (595), text (5)" in found.line
+
+
+def test_two_splits_have_the_same_fields(tmp_path):
+  data = opened(tmp_path, rows())
+  other = opened(tmp_path, [{**r, "id": 1} for r in rows()], "b", like=data)
+  found = run(schema, data._replace(against=other))
+  assert found.verdict == "fail"
+  assert found.figures["not_in_both"] == ["id"]
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "same"),
+  [
+    (1, np.float32(1), True),
+    (True, np.True_, True),
+    (10**400, 10**400 + 1, False),
+    (1, True, False),
+    ("1", 1, False),
+    ("a", b"a", False),
+    (np.zeros(4), np.zeros((2, 2)), False),
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+    (float("nan"), float("nan"), True),
+    ("\ud800", "\ud800", True),
+  ],
+)
+def test_what_counts_as_the_same_value(a, b, same):
+  assert (values.encoded(a) == values.encoded(b)) is same
+
+
+def test_the_parts_of_a_record_are_kept_apart():
+  assert values.digest([b"ab", b"c"]) != values.digest([b"a", b"bc"])
+
+
+def test_dates_are_put_in_order():
+  told = ["2024-01-02", "2024/01/03", "2024-01-03T01:00:00+00:00"]
+  found = [values.date(each) for each in told]
+  assert found == sorted(found)
+  assert found[0] == 1704153600  # by `date -u -d 2024-01-02 +%s`
+  assert values.date("soon") != values.date("soon")
+  assert values.date(1999) == 1999
 
 
 def test_numbers_as_text_warn(tmp_path):
@@ -193,6 +235,16 @@ def test_duplicates_and_conflicts_are_counted(tmp_path):
   assert found.verdict == "warn"
   assert found.figures == {"inputs": 1, "records": 2}
   assert conflicts.conflicts(data._replace(label=""), Settings()) == []
+
+
+def test_a_field_that_is_ignored_tells_nothing_apart(tmp_path):
+  records = [{"id": i, **r} for i, r in enumerate(rows() + rows()[:4])]
+  assert run(duplicates, opened(tmp_path, records)).figures["repeats"] == 0
+  data = opened(tmp_path, records, ignore=["id"])
+  assert "id" not in data.columns
+  assert run(duplicates, data).figures["repeats"] == 4
+  with pytest.raises(ValueError, match="--ignore=key: "):
+    opened(tmp_path, records, ignore=["key"])
 
 
 def test_one_and_one_point_zero_are_one_value(tmp_path):
@@ -402,19 +454,61 @@ def test_a_field_that_is_not_there(tmp_path):
     opened(tmp_path, rows(), label="answer")
 
 
+ODD = [None, "", "?", -1, 0, 1.5, float("nan"), float("inf"), 1e308, 10**400]
+ODD += [True, "abc", "价格", "\ud800", "\x00\u202e", [1, 2], [], {}, {"a": [1]}]
+ODD += ["1e5", "9" * 70, "x" * 5000, "2024-01-01", 99999, 1e-320]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_records_can_be_judged(tmp_path, seed):
+  draw = random.Random(seed)
+  fields = draw.sample(["a", "text", "audio", "image", "价 格", "<b>"], 4)
+  pools = {f: draw.choices(ODD, k=draw.randint(1, 6)) for f in fields}
+  pools["label"] = draw.choices(ODD, k=2)
+
+  def records(n):
+    return [{f: draw.choice(p) for f, p in pools.items()} for _ in range(n)]
+
+  data = opened(tmp_path, records(draw.choice([2, 40, 300])), date=fields[0])
+  other = opened(tmp_path, records(draw.choice([2, 9])), "b", like=data)
+  for check in (*ALONE, leakage, drift):
+    function = getattr(check, check.__name__.rpartition(".")[2])
+    for found in function(data._replace(against=other), Settings()):
+      assert found.verdict in ("ok", "warn", "fail")
+      sections = [page.Section("s", found.parts)]
+      page.render("t", [found.line], sections).encode()
+
+
 @pytest.mark.shared_data
-def test_adult(tmp_path, shared_data):
-  lines = (shared_data / "tab_adult" / "adult.data").read_text().splitlines()
-  head = [name.strip() for name in lines[0].split(",")]
-  records = [
-    dict(zip(head, (v.strip() for v in line.split(",")), strict=True))
-    for line in lines[1:]
-    if line.strip()
-  ]
-  data = opened(tmp_path, records, label="Salary")
+def test_adult(shared_data):
+  uri = f"csv:{shared_data / 'tab_adult' / 'adult.data'}"
+  data = dataset.open_dataset(uri, "all", "Salary")
+  assert len(data.indices) == 32561
+  assert data.columns["age"].kind == "number"
+  assert run(schema, data).verdict == "ok"
   assert run(duplicates, data).figures["repeats"] == 24
   found = run(missing, data)
   assert found.figures["markers"] == {"?": 4262}
   assert found.verdict == "warn"
   assert run(balance, data).verdict == "warn"
   assert run(balance, data).figures["classes"]["<=50K"] == 24720
+  found = run(ranges, data)
+  assert found.figures["problems"] == [
+    {
+      "field": "capital-gain",
+      "what": "times 99999, which may stand for something else",
+      "records": 159,
+    }
+  ]
+
+
+@pytest.mark.shared_data
+def test_no_alarm_for_halves_of_adult(shared_data):
+  uri = f"csv:{shared_data / 'tab_adult' / 'adult.data'}"
+  data = dataset.open_dataset(uri, "all", "Salary", most=6000)
+  for seed in range(20):
+    order = np.random.default_rng(seed).permutation(6000)
+    half, rest = (dataset.take(data, np.sort(p)) for p in np.split(order, 2))
+    for other in (rest, data):
+      found = drift.differences(other, half)
+      assert set(drift.verdicts(found, Settings())) == {"ok"}

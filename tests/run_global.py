@@ -1,5 +1,6 @@
 """A Global run in one process, as the engine would run it."""
 
+import json
 import pickle
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ def run_global(
   ][::-1]
   conclusion = copy().conclude(found, [len(shard) for shard in shards])
   assert len(conclusion.verdicts) == len(shards)
+  json.dumps(conclusion.summary)
   results = []
   for verdict, shard in zip(conclusion.verdicts, shards, strict=True):
     judge = copy().judge(verdict)

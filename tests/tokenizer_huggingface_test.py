@@ -201,6 +201,17 @@ def test_byte_fallback_counts_bytes(tmp_path):
   assert tokenizer.byte_lengths[ids].tolist() == [1, 1, 1, 1, 1]
 
 
+def test_an_id_without_a_piece_is_no_text(tmp_path):
+  content = changed(vocab={"[UNK]": 0, "a": 5}, unk_token="[UNK]")
+  good = {**json.loads(content), "added_tokens": []}
+  path = write(tmp_path / "tokenizer.json", json.dumps(good))
+  tokenizer = get_tokenizer(f"wordpiece:{path}", "unused:")
+  assert tokenizer.vocab_size == 6
+  assert tokenizer.decode([5, 3, 5]) == "a a"
+  assert tokenizer.byte_lengths.tolist() == [0, 0, 0, 0, 0, 1]
+  assert tokenizer.eos is None
+
+
 _GOOD = json.loads(
   tokenizer_huggingface.fit_wordpiece("t", _LINES, 60).decode()
 )

@@ -60,6 +60,7 @@ def duplicate_lines(
       raise ValueError(
         f"duplicate_lines: {key}: unknown {value!r}; valid: {', '.join(valid)}"
       )
+  places.check_partitions("duplicate_lines", "partitions", partitions)
   return Global(
     partitions,
     functools.partial(_summarize, unit, min_length, normalize, partitions),

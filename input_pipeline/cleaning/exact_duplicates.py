@@ -44,6 +44,7 @@ def exact_duplicates(
       f" {', '.join(NORMAL_FORMS)}"
     )
   places.check_keep("exact_duplicates", keep)
+  places.check_partitions("exact_duplicates", "partitions", partitions)
   return Global(
     partitions,
     functools.partial(_summarize, by, normalize, keep, partitions),

@@ -83,10 +83,12 @@ def gopher_quality(
   return functools.partial(_judge, settings)
 
 
-def _broken_by_words(s: _Settings, tokens: tuple[str, ...]) -> str | None:
+def _broken_by_words(
+  s: _Settings, tokens: tuple[str, ...], marks: list[str]
+) -> str | None:
   """The rule of word numbers and lengths that is broken, if one is."""
-  lengths = [len(t) for t in tokens if t.isalnum() or not _is_mark(t)]
-  count, total = len(lengths), sum(lengths)
+  count = len(tokens) - len(marks)
+  total = sum(map(len, tokens)) - sum(map(len, marks))
   if below(count, s.min_words, 1):
     return "too_few_words"
   if above(count, s.max_words, 1):
@@ -96,10 +98,6 @@ def _broken_by_words(s: _Settings, tokens: tuple[str, ...]) -> str | None:
   if above(total, s.max_mean_word_length, count):
     return "long_words"
   return None
-
-
-def _is_mark(token: str) -> bool:
-  return not any(map(str.isalnum, token))
 
 
 def _broken_by_lines(s: _Settings, text: str) -> str | None:
@@ -116,7 +114,10 @@ def _broken_by_lines(s: _Settings, text: str) -> str | None:
 
 def _broken(s: _Settings, text: str) -> str | None:
   tokens = words(text)
-  rule = _broken_by_words(s, tokens)
+  # Most tokens are letters alone, which is quickly seen.
+  others = [t for t in tokens if not t.isalpha()]
+  marks = [t for t in others if not any(map(str.isalnum, t))]
+  rule = _broken_by_words(s, tokens, marks)
   if rule:
     return rule
   if above(text.count("#"), s.max_symbols_per_word, len(tokens)):
@@ -127,7 +128,8 @@ def _broken(s: _Settings, text: str) -> str | None:
   rule = _broken_by_lines(s, text)
   if rule:
     return rule
-  with_letter = sum(t.isalpha() or any(map(str.isalpha, t)) for t in tokens)
+  without_letter = sum(not any(map(str.isalpha, t)) for t in others)
+  with_letter = len(tokens) - without_letter
   if below(with_letter, s.min_alphabetic_words, len(tokens)):
     return "few_letters"
   if below(len(s.stop_words.intersection(tokens)), s.min_stop_words, 1):

@@ -37,6 +37,7 @@ class _Settings(NamedTuple):
   max_duplicate_line_characters: float | None
   top_ngrams: tuple[tuple[int, float], ...]
   duplicate_ngrams: tuple[tuple[int, float], ...]
+  max_words: int | None
 
 
 def gopher_repetition(
@@ -47,6 +48,7 @@ def gopher_repetition(
   max_duplicate_line_characters: float | None = 0.2,
   top_ngrams: tuple[tuple[int, float], ...] | None = _TOP,
   duplicate_ngrams: tuple[tuple[int, float], ...] | None = _DUPLICATE,
+  max_words: int | None = 1_000_000,
 ) -> Stage:
   """Gopher's rules against what is said over and over.
 
@@ -65,6 +67,9 @@ def gopher_repetition(
       blanks in it, over the document; of several the first.
     duplicate_ngrams: (n, share) of all n-grams of tokens that were there
       before, blanks not counted, no token twice.
+    max_words: more drop the document ("too_many_words"), because its n-grams
+      would fill the memory; no rule of Gopher's, whose quality rules allow a
+      tenth of this.
   """
   check_languages("gopher_repetition", languages)
   settings = _Settings(
@@ -75,6 +80,7 @@ def gopher_repetition(
     max_duplicate_line_characters,
     tuple(map(tuple, top_ngrams or ())),
     tuple(sorted(map(tuple, duplicate_ngrams or ()))),
+    max_words,
   )
   return functools.partial(_judge, settings)
 
@@ -95,6 +101,8 @@ def _broken(s: _Settings, text: str) -> str | None:
   if above(characters, s.max_duplicate_line_characters, len(text)):
     return "duplicate_line_characters"
   tokens = words(text)
+  if above(len(tokens), s.max_words, 1):
+    return "too_many_words"
   for n, most in s.top_ngrams:
     characters = top_characters(ngrams(tokens, n), n - 1)
     if above(characters, most, len(text)):

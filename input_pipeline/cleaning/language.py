@@ -21,6 +21,8 @@ _WEIGHT = 2.5
 # Japanese prose is more than a third kana, Chinese has next to none; a title
 # in Japanese may have a few.
 _JAPANESE = 0.1
+# Sums of float32 may end differently on another machine, but not so early.
+_DECIMALS = 2
 # More letters hardly change the answer, and time grows with them.
 _MAX_CHARACTERS = 1000
 
@@ -110,9 +112,9 @@ def identify(text: str) -> tuple[str, float] | None:
     else:
       name = "zh"
     weight = by_script * _WEIGHT
-    return name, round(weight / (weight + others), 4)
+    return name, round(weight / (weight + others), _DECIMALS)
   name, score = _identifier().classify(text)
-  return str(name), round(float(score), 4)
+  return str(name), round(float(score), _DECIMALS)
 
 
 def _judge(settings: _Settings, document: Document) -> Result:

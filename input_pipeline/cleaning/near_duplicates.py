@@ -8,6 +8,7 @@ import numpy as np
 
 from input_pipeline.cleaning import clusters, odd_sketch, places
 from input_pipeline.cleaning.shingles import UNITS, shingles
+from input_pipeline.cleaning.text_hashes import library
 from input_pipeline.preparation.document import Conclusion, Document, Global
 
 # The permutations' seed: part of the meaning of a verdict.
@@ -41,7 +42,7 @@ def near_duplicates(
   joined by such pairs is a cluster, of which one document stays.
 
   The values are datasketch's ("affine32", seed 1). A partition holds the
-  documents of a band, or of a part of it: 28 bytes each and 261 more if there
+  documents of a band, or of a part of it: 20 bytes each and 261 more if there
   is a threshold; the first band also 120 characters for the report. In one
   place stands only what is alike.
 
@@ -60,6 +61,9 @@ def near_duplicates(
     ValueError: a setting that cannot be.
   """
   places.check_keep("near_duplicates", keep)
+  places.check_partitions(
+    "near_duplicates", "partitions_per_band", partitions_per_band
+  )
   if unit not in UNITS:
     raise ValueError(
       f"near_duplicates: unit: unknown {unit!r}; valid: {', '.join(UNITS)}"
@@ -90,9 +94,8 @@ def signatures(
 
   datasketch's, of the upper 32 bits of each hash.
   """
-  from datasketch import MinHash
-
-  empty = MinHash(num_perm, seed=_SEED, hashfunc=int, scheme="affine32")
+  minhash = library("datasketch").MinHash
+  empty = minhash(num_perm, seed=_SEED, hashfunc=int, scheme="affine32")
   for members in documents:
     values = (members >> np.uint64(32)).tolist()
     found = empty.copy()
@@ -154,10 +157,9 @@ def _summarize(
 
 def _buckets(values: np.ndarray, bands: int) -> list[int]:
   """64 bits for the rows of each band."""
-  import xxhash
-
+  digest = library("xxhash").xxh3_64_intdigest
   rows = values.astype("<u4").reshape(bands, -1)
-  return [xxhash.xxh3_64_intdigest(row.tobytes()) for row in rows]
+  return [digest(row.tobytes()) for row in rows]
 
 
 def _pack(records: np.ndarray, texts: list) -> bytes:
@@ -304,13 +306,13 @@ def _conclude(partitions: list[bytes], counts: list[int]) -> Conclusion:
   return Conclusion(places.places_by_shard(dropped, len(counts)), summary)
 
 
-def _histogram(sizes: np.ndarray) -> list[list[int]]:
-  """[least size, greatest size, clusters]: 2, 3 to 4, 5 to 8, 9 to 16, ..."""
+def _histogram(sizes: np.ndarray) -> dict[str, int]:
+  """{size: clusters}, by sizes of 2, 3 to 4, 5 to 8, 9 to 16, ..."""
   power = np.ceil(np.log2(sizes)).astype(int)
-  return [
-    [2 ** (p - 1) + 1, 2**p, int(np.sum(power == p))]
+  return {
+    f"{2 ** (p - 1) + 1} to {2**p}" if p > 1 else "2": int(np.sum(power == p))
     for p in np.unique(power).tolist()
-  ]
+  }
 
 
 def _texts(partitions: list[bytes]) -> dict[int, list[str]]:
@@ -323,12 +325,14 @@ def _texts(partitions: list[bytes]) -> dict[int, list[str]]:
 def _largest(keys: np.ndarray, root: np.ndarray, texts: dict) -> list[dict]:
   """The largest clusters; of like size, those first that have a text to show.
 
-  A text is known where documents also met in the first band.
+  A text is known where documents also met in the first band. It is as it came
+  to this stage: let `redact` come before.
   """
   shown: dict[int, list] = {}
   for key in sorted(texts):
     place = np.searchsorted(keys, np.uint64(key))
-    shown.setdefault(int(root[place]), []).append(texts[key])
+    name, text = texts[key]
+    shown.setdefault(int(root[place]), []).append({"id": name, "text": text})
   numbers, sizes = np.unique(root, return_counts=True)
   known = np.isin(numbers, list(shown))
   order = np.lexsort((numbers, ~known, -sizes))[:_LARGEST]

@@ -29,6 +29,8 @@ _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff]")
 _MARK_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])[,!?;:](?![/\d])")
 _STOP_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])\.(?![.A-Za-z\d])")
 
+# Printable ASCII without "&": nothing in it that ftfy would repair.
+_SOUND = re.compile("[\t\n -%'-~]*")
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 # Controls, soft hyphens, marks of direction, blanks of no width, tags, what is
 # no character. Joiners matter to some scripts, and to emoji.
@@ -150,7 +152,7 @@ def _converter(script: str):
 
 
 def _repaired(s: _Settings, text: str) -> str:
-  if not s.repair:
+  if not s.repair or _SOUND.fullmatch(text):
     return text
   fix, config = _ftfy(s.straight_quotes)
   return fix(text, config)

@@ -188,6 +188,10 @@ def _by_prefix(digits: list[str], gaps: list[str]) -> int:
     return 0
   end = next((i for i, d in enumerate(digits) if not 2 <= len(d) <= 8), None)
   count = _longest(digits[:end], 9, 12)
+  if count == 2:
+    # 02110-1301 is an American ZIP code; no subscriber's number begins with 0.
+    zip_code = len(number) == 5 and len(digits[1]) == 4 and gaps[0] == "-"
+    return 0 if zip_code or digits[1][0] == "0" else count
   return count if count > 1 else 0
 
 

@@ -40,6 +40,12 @@ def _drop(
   return Dropped(rule) if place in places else document
 
 
+def check_partitions(stage: str, setting: str, number: int) -> None:
+  """Raises ValueError where a number of partitions is none."""
+  if number < 1:
+    raise ValueError(f"{stage}: {setting}={number} is less than 1")
+
+
 def check_keep(stage: str, keep: str) -> None:
   """Raises ValueError where `keep` names no way to choose among duplicates."""
   name = keep.removeprefix("field:")

@@ -41,7 +41,7 @@ _ID_CARD = re.compile(
   r"(?![A-Za-z0-9])"
 )
 _CARD = re.compile(
-  r"(?<![A-Za-z0-9])(?<![0-9][.,\-])"
+  r"(?<![A-Za-z0-9])(?<![0-9][.,\-])(?<![A-Za-z]/)"
   r"[2-9][0-9]{3}(?:[0-9]{9,15}(?![0-9])|([ \-])[0-9]{4}\1[0-9]{4}\1[0-9]{1,4}"
   r"(?:\1[0-9]{1,3})?(?![0-9])|([ \-])[0-9]{6}\2[0-9]{4,5}(?![0-9]))"
   r"(?![A-Za-z_]|[.,][0-9])"
@@ -55,7 +55,15 @@ _IPV6 = re.compile(
 )
 _VERSION = re.compile(
   r"(?:(?<![a-z])(?:v|ver|version|release|build|firmware|section|chapter"
-  r"|clause)|版本|固件|章节|§)[^0-9\n]{0,4}$",
+  r"|clause|oid)|objectidentifier|版本|固件|章节|§)[^0-9\n]{0,4}$",
+  re.IGNORECASE,
+)
+# Section 3.2.2.10 and release 1.4.5.0: of addresses one in 20,000 has no part
+# above 20.
+_SMALL_PART = 20
+_ADDRESS = re.compile(
+  r"(?:(?<![a-z])(?:ip|ipv4|host|server|address|addr|ping|dns)"
+  r"|地址|服务器|主机)[^0-9\n]{0,6}$",
   re.IGNORECASE,
 )
 # IANA's special-purpose registries: they lead to no one.
@@ -217,13 +225,14 @@ def _bank_cards(text: str) -> Iterator[Span]:
 def _ips(text: str, keep_private: bool) -> Iterator[Span]:
   for match in _IPV4.finditer(text):
     cue = text[max(0, match.start() - 16) : match.start()]
-    if _VERSION.search(cue):
-      continue
     try:
       address = ipaddress.IPv4Address(match[0])
     except ValueError:
       continue
-    if not keep_private or not _private(address):
+    if _VERSION.search(cue) or (keep_private and _private(address)):
+      continue
+    small = max(address.packed) <= _SMALL_PART and not _private(address)
+    if not small or _ADDRESS.search(cue):
       yield match.span()
   if text.count(":") < 2:
     return

@@ -24,9 +24,11 @@ _NAMED = re.compile(
   r"(?:api[_ -]?key|secret(?:[_ -]?key)?|access[_ -]?key(?:[_ -]?id)?|token"
   r"|passwd|password|private[_ -]?key|密钥|密码|令牌)"
   r"[\"']?[ \t]{0,3}(?::=|=>|=|:|：|是)[ \t]{0,3}(?:bearer[ \t])?[\"']?"
-  r"([A-Za-z0-9_\-./+=!@$%^&*]{12,200})",
+  r"([A-Za-z0-9_\-./+=!@$%^*]{12,200})",
   re.IGNORECASE,
 )
+# A program's: base64.b16encode.
+_ATTRIBUTE = re.compile(r"[A-Za-z_]\w{0,99}(?:\.[A-Za-z_]\w{0,99}){1,9}")
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s]{0,16384}")
@@ -49,6 +51,8 @@ def secrets_in_text(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _looks_random(value: str) -> bool:
+  if _ATTRIBUTE.fullmatch(value):
+    return False
   letters = sum(c.isalpha() for c in value)
   numerals = sum(c.isdigit() for c in value)
   if letters < 2 or numerals < 2:

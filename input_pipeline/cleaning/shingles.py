@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline.cleaning.text_hashes import library
+
 UNITS = ("words", "characters", "auto")
 # Written without spaces between words.
 UNSPACED = frozenset("zh ja th lo km my bo yue wuu".split())
@@ -50,12 +52,8 @@ def tokens(text: str, characters: bool) -> np.ndarray:
       lowered = "".join(c.lower()[0] for c in joined)
     data = lowered.encode("utf-32-le", "surrogatepass")
     return np.frombuffer(data, "<u4").astype(np.uint64)
-  import xxhash
-
-  hashes = (
-    xxhash.xxh3_64_intdigest(w.lower().encode("utf-8", "surrogatepass"))
-    for w in words
-  )
+  digest = library("xxhash").xxh3_64_intdigest
+  hashes = (digest(w.lower().encode("utf-8", "surrogatepass")) for w in words)
   return np.fromiter(hashes, np.uint64, len(words))
 
 

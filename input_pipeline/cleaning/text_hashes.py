@@ -1,11 +1,28 @@
 """Hashes of texts that are the same on every machine and in every run."""
 
+import importlib
 import json
+from types import ModuleType
 
 from input_pipeline.preparation.document import Document
 
 NORMAL_FORMS = ("none", "whitespace", "case+whitespace")
 _HALF = (1 << 64) - 1
+
+
+def library(name: str) -> ModuleType:
+  """A library of the extra `clean`, imported where it is used.
+
+  Raises:
+    ValueError: it is not installed.
+  """
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise ValueError(
+      f"finding duplicates needs {name}, which is not installed: pip install"
+      " 'tessera[clean]'"
+    ) from error
 
 
 def normal_form(text: str, form: str) -> str:
@@ -18,10 +35,8 @@ def normal_form(text: str, form: str) -> str:
 
 def text_hash(text: str, form: str = "none") -> tuple[int, int]:
   """128 bits of xxHash (XXH3) of a text's normal form, as two halves."""
-  import xxhash
-
   data = normal_form(text, form).encode("utf-8", "surrogatepass")
-  value = xxhash.xxh3_128_intdigest(data)
+  value = library("xxhash").xxh3_128_intdigest(data)
   return value >> 64, value & _HALF
 
 

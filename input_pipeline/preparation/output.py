@@ -78,6 +78,30 @@ def layout(plan: Plan) -> list[File]:
   ]
 
 
+def _layout_path(plan: Plan) -> str:
+  return f"{plan.work}/layout.json"
+
+
+def has_layout(plan: Plan) -> bool:
+  """Whether `save_layout` is done."""
+  return files.exists(_layout_path(plan))
+
+
+def save_layout(plan: Plan) -> None:
+  """Keeps the layout, for all that write a part of it."""
+  if not has_layout(plan):
+    files.write(_layout_path(plan), json.dumps(layout(plan)).encode())
+
+
+def saved_layout(plan: Plan) -> list[File]:
+  """The layout that `save_layout` has kept."""
+  found = json.loads(files.read(_layout_path(plan)))
+  return [
+    File(split, number, count, tuple(begin), tuple(end))
+    for split, number, count, begin, end in found
+  ]
+
+
 def documents(plan: Plan, file: File) -> Iterator[store.Stored]:
   """The documents of one file, in order."""
   last = len(plan.passes()) - 1
@@ -167,6 +191,11 @@ def tokens_path(plan: Plan, file: File, dtype: np.dtype) -> str:
   return f"{plan.folder}/{file.stem}.{dtype.name}"
 
 
+def tokenized(plan: Plan, file: File) -> bool:
+  """Whether a file's tokens are there."""
+  return files.exists(counts_path(plan, file))
+
+
 def counts_path(plan: Plan, file: File) -> str:
   """Where it is said how many tokens a file has; it is written last."""
   return f"{plan.work}/tokens/{file.stem}.json"
@@ -180,7 +209,8 @@ def remove(plan: Plan) -> None:
   for name in files.names(plan.work):
     if name in ("layout.json", "tokenizer.json"):
       files.remove(f"{plan.work}/{name}")
-  files.remove_folder(f"{plan.work}/tokens")
+  for folder in ("tokens", "tfds"):
+    files.remove_folder(f"{plan.work}/{folder}")
 
 
 def has_tokenizer(plan: Plan) -> bool:

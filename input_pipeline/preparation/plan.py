@@ -25,8 +25,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     "max_record_bytes": 2**28,
   },
   "output": {
-    "format": "jsonl",
     "name": "prepared",
+    "tfds": False,
     "shard_bytes": 2**28,
     "tokenizer": None,
   },
@@ -88,10 +88,10 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     found[section] = {**defaults, **given}
   if not isinstance(found["data"]["source"], str):
     raise ValueError("config.data.source is missing: a URI, as in warc:GLOB")
-  if found["output"]["format"] not in ("jsonl", "tfds"):
+  if not isinstance(found["output"]["tfds"], bool):
     raise ValueError(
-      f"config.output.format={found['output']['format']!r} is neither "
-      '"jsonl" nor "tfds"'
+      f"config.output.tfds={found['output']['tfds']!r} is neither True nor "
+      "False"
     )
   for section in ("data", "output"):
     size = found[section]["shard_bytes"]

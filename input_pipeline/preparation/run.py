@@ -12,8 +12,8 @@ from typing import Any
 from input_pipeline.preparation import (
   files,
   output,
+  output_tfds,
   report,
-  steps,
   store,
   workers,
 )
@@ -53,7 +53,9 @@ def prepare(
   workers.run(plans.save(plan, identity), by)
   if plan.documents:
     output.write_documents(plan)
-  cut = steps.layout(plan)
+  cut = output.saved_layout(plan)
+  if plan.config["output"]["tfds"]:
+    output_tfds.finish(plan, cut)
   found = report.collect(plan, cut)
   report.write(plan, found)
   files.sweep(plan.folder)

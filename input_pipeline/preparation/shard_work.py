@@ -8,9 +8,10 @@ on the plan and the shard alone.
 import collections
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from input_pipeline.bad_records import told
-from input_pipeline.preparation import files, store, tally
+from input_pipeline.preparation import files, records_tfds, store, tally
 from input_pipeline.preparation.document import (
   Bad,
   Counted,
@@ -52,6 +53,7 @@ def work(plan: Plan, number: int, shard: int) -> None:
     "in": tally.profile(),
     "out": tally.profile(),
     "documents": 0,
+    "fields": {},
     "sizes": {},
   }
   stream = _through(plan, number, shard, current, counted)
@@ -148,6 +150,7 @@ def _counted(
       if not full:
         continue
       tally.add_profile(counted["out"], stored.document)
+      _count_kinds(counted["fields"], record(plan, stored.document))
       split = split_of(stored.document)
       size = len(record_line(plan, stored.document))
       counted["sizes"].setdefault(split, []).append(size)
@@ -155,14 +158,26 @@ def _counted(
     yield stored
 
 
-def record_line(plan: Plan, document: Document) -> bytes:
-  """A document as it stands in the output: a line of JSON."""
+def _count_kinds(fields: dict, found: dict[str, Any]) -> None:
+  """Counts the records that hold a field, by the kind of what it holds."""
+  known = {k: v for k, v in found.items() if v is not None}
+  for field, kind in records_tfds.kinds(known).items():
+    kinds = fields.setdefault(field, {})
+    kinds[kind] = kinds.get(kind, 0) + 1
+
+
+def record(plan: Plan, document: Document) -> dict[str, Any]:
+  """A document as it stands in the output."""
   text_key = plan.config["data"]["text_key"]
-  record = {"id": document.id}
+  found = {"id": document.id}
   if text_key:
-    record[text_key] = document.text
-  record |= {k: v for k, v in document.fields.items() if k not in record}
-  return store.to_json(record) + b"\n"
+    found[text_key] = document.text
+  return found | {k: v for k, v in document.fields.items() if k not in found}
+
+
+def record_line(plan: Plan, document: Document) -> bytes:
+  """The same as a line of JSON."""
+  return store.to_json(record(plan, document)) + b"\n"
 
 
 def _written(

@@ -4,11 +4,15 @@ Every task leaves files, the last of which says that it is done; whatever has
 been done already is not done again.
 """
 
-import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-from input_pipeline.preparation import files, output, report, shard_work
+from input_pipeline.preparation import (
+  output,
+  output_tfds,
+  report,
+  shard_work,
+)
 from input_pipeline.preparation.plan import Plan
 
 # So few bad records are never too many.
@@ -41,6 +45,8 @@ def steps(plan: Plan) -> list[Step]:
     if passes[number].summarize:
       found.append(_comparing(plan, number))
   found.append(_records(plan))
+  if plan.config["output"]["tfds"]:
+    found.append(_tfds(plan))
   if plan.config["output"]["tokenizer"] is not None:
     found.append(_tokens(plan))
   return found
@@ -77,46 +83,54 @@ def _comparing(plan: Plan, number: int) -> Step:
   )
 
 
+def _layout(plan: Plan) -> Callable[[], list[output.File]]:
+  """() -> the files of the output; none as long as the layout is not known."""
+  known: list[output.File] = []
+
+  def cut() -> list[output.File]:
+    if not known and output.has_layout(plan):
+      known.extend(output.saved_layout(plan))
+    return known
+
+  return cut
+
+
 def _records(plan: Plan) -> Step:
-  path = f"{plan.work}/layout.json"
+  cut = _layout(plan)
 
   def begin() -> None:
     check_bad(plan, len(plan.passes()) - 1)
-    if not files.exists(path):
-      files.write(path, json.dumps(output.layout(plan)).encode())
-
-  def file(task: int) -> output.File:
-    return layout(plan)[task]
+    output.save_layout(plan)
 
   return Step(
     "write records",
     begin,
-    lambda: len(layout(plan)) if files.exists(path) else 0,
-    lambda task: output.written(plan, file(task)),
-    lambda task: output.write_records(plan, file(task)),
+    lambda: len(cut()),
+    lambda task: output.written(plan, cut()[task]),
+    lambda task: output.write_records(plan, cut()[task]),
+  )
+
+
+def _tfds(plan: Plan) -> Step:
+  cut = _layout(plan)
+  return Step(
+    "write for TFDS",
+    lambda: None,
+    lambda: len(cut()),
+    lambda task: output_tfds.written(plan, cut()[task]),
+    lambda task: output_tfds.write(plan, cut()[task]),
   )
 
 
 def _tokens(plan: Plan) -> Step:
-  def file(task: int) -> output.File:
-    return layout(plan)[task]
-
+  cut = _layout(plan)
   return Step(
     "tokenize",
     lambda: output.learn_tokenizer(plan),
-    lambda: len(layout(plan)) if output.has_tokenizer(plan) else 0,
-    lambda task: files.exists(output.counts_path(plan, file(task))),
-    lambda task: output.write_tokens(plan, file(task)),
+    lambda: len(cut()) if output.has_tokenizer(plan) else 0,
+    lambda task: output.tokenized(plan, cut()[task]),
+    lambda task: output.write_tokens(plan, cut()[task]),
   )
-
-
-def layout(plan: Plan) -> list[output.File]:
-  """The files of the output, once it is known how they are cut."""
-  found = json.loads(files.read(f"{plan.work}/layout.json"))
-  return [
-    output.File(split, number, count, tuple(begin), tuple(end))
-    for split, number, count, begin, end in found
-  ]
 
 
 def check_bad(plan: Plan, number: int) -> None:

@@ -15,6 +15,7 @@ _MOST_WORDS = 10_000
 _LONGEST_WORD = 200
 OTHER = "(other)"
 _FEW = 5
+_LARGEST = 1e70
 # Of the values there are, to be a field of numbers.
 _NUMERIC = 0.9
 
@@ -27,7 +28,8 @@ class Column(NamedTuple):
   examples: {type in words: (row, value) of the first few}.
   blank: bool [n], where the value is missing.
   markers: {marker of a missing value: how many}.
-  numbers: float64 [n] of a number or date, NaN where there is none; else None.
+  numbers: float64 [n] of a number or date, NaN where there is none, infinite
+    beyond 1e70; else None.
   codes: int32 [n] of a category, places in `words`, -1 for missing; else None.
   words: of a category, each once.
   features: {name: float32 [n]}, measured of a text, an image or audio; NaN
@@ -107,8 +109,11 @@ def measure(
   )
   if kind in ("number", "date"):
     read = values.number if kind == "number" else values.date
-    found = [read(v) for v in chunk]
-    return column._replace(numbers=np.array(found, np.float64))
+    found = np.array([read(v) for v in chunk], np.float64)
+    # What is larger has no fourth power, and so no kurtosis.
+    huge = np.abs(found) > _LARGEST
+    found[huge] = np.copysign(np.inf, found[huge])
+    return column._replace(numbers=found)
   if kind == "category":
     return _category(column, chunk, class_names)
   if kind == "text":

@@ -17,7 +17,7 @@ def conflicts(data: Dataset, settings: Settings) -> list[Finding]:
   groups = [
     group
     for group in evidence.groups(data.inputs)
-    if len(set(codes[group].tolist())) > 1
+    if len(set(codes[group].tolist()) - {-1}) > 1
   ]
   n, records = len(codes), sum(map(len, groups))
   line = "no input has two labels"

@@ -1,6 +1,6 @@
 """A data set as the checks see it: read once, a few numbers a record kept."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ from input_pipeline.quality.columns import Column
 from input_pipeline.source import Source, open_source
 
 _CHUNK, _LARGE_CHUNK = 256, 32
+# Records that are read, of small and of large ones.
+_MOST, _MOST_LARGE = 1_000_000, 100_000
 _SAMPLE = 1000
 # Part of the meaning of a sample: never change it.
 _SAMPLE_KEY = np.uint64(0x1D6E)
@@ -58,8 +60,9 @@ def open_dataset(
   split: str = "all",
   label: str = "",
   date: str = "",
-  most: int = 1_000_000,
+  most: int | None = None,
   like: Dataset | None = None,
+  ignore: Sequence[str] = (),
   say: Callable[[int, int], None] = lambda done, whole: None,
 ) -> Dataset:
   """Reads a data set once, in chunks.
@@ -71,8 +74,11 @@ def open_dataset(
     split: as TFDS writes it.
     label: the field of the label; "" for none.
     date: the field by which records can be put in order; "" for none.
-    most: of more records a sample is read, the same one each time.
+    most: of more records a sample is read, the same one each time; by default
+      a million, or 100,000 of images or audio.
     like: another data set, whose kinds of fields these are to have.
+    ignore: fields that are not looked at, such as a number that tells records
+      apart which are otherwise the same.
     say: (records done, records in all); tells how far it is.
 
   Raises:
@@ -80,31 +86,35 @@ def open_dataset(
   """
   policy = bad_records.Policy(skip=True, max_bad_share=1.0)
   source = open_source(uri, split, policy)
-  indices = np.arange(source.length)
-  if source.length > most:
-    indices = np.sort(order.permute(indices[:most], source.length, _SAMPLE_KEY))
-  sample = _sample(source, indices)
-  for flag, field in (("label", label), ("date", date)):
+  sample = _sample(source)
+  asked = [("label", label), ("date", date), *(("ignore", f) for f in ignore)]
+  for flag, field in asked:
     if field and field not in sample:
       raise ValueError(
         f"--{flag}={field}: {uri} has no such field (there are:"
         f" {', '.join(sample)})"
       )
-  kinds = {f: columns.kind_of(f, v) for f, v in sample.items()}
+  left = [field for field in sample if field not in ignore]
+  kinds = {field: columns.kind_of(field, sample[field]) for field in left}
   if like is not None:
     kinds |= {f: c.kind for f, c in like.columns.items() if f in kinds}
   kinds |= {date: "date"} if date else {}
   kinds |= {label: "category"} if label else {}
-  found = _read(source, indices, kinds, label, say)
+  large = bool({"image", "audio"} & {*kinds.values()})
+  indices = np.arange(source.length)
+  most = most or (_MOST_LARGE if large else _MOST)
+  if source.length > most:
+    indices = np.sort(order.permute(indices[:most], source.length, _SAMPLE_KEY))
+  found = _read(source, indices, kinds, label, large, say)
   return Dataset(uri, split, source, *found, label=label, date=date)
 
 
-def _sample(source: Source, indices: np.ndarray) -> dict:
+def _sample(source: Source) -> dict:
   """Records from all over the data; few, where each may be large."""
   for most in (32, _SAMPLE):
-    places = np.linspace(0, len(indices) - 1, min(most, len(indices)))
+    places = np.linspace(0, source.length - 1, min(most, source.length))
     sample, _, _ = bad_records.surviving(
-      source.read, indices[np.unique(places.astype(np.int64))]
+      source.read, np.unique(places.astype(np.int64))
     )
     if sample and any(map(_large, sample.values())):
       break
@@ -118,10 +128,10 @@ def _large(leaf: np.ndarray) -> bool:
   return leaf.ndim > 1 or any(isinstance(v, kinds) for v in leaf)
 
 
-def _read(source: Source, indices, kinds, label: str, say):
+def _read(source: Source, indices, kinds, label: str, large: bool, say):
   parts: dict[str, list[Column]] = {field: [] for field in kinds}
   kept, records, inputs, bad, bad_count = [], [], [], [], 0
-  size = _LARGE_CHUNK if {"image", "audio"} & {*kinds.values()} else _CHUNK
+  size = _LARGE_CHUNK if large else _CHUNK
   for start in range(0, len(indices), size):
     say(start, len(indices))
     places = indices[start : start + size]

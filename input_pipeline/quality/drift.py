@@ -147,7 +147,8 @@ def verdicts(found: list[Difference], settings: Settings) -> list[str]:
   return [_verdict(*pair, settings) for pair in zip(found, sure, strict=True)]
 
 
-def _word_differences(reference: Dataset, current: Dataset):
+def word_differences(reference: Dataset, current: Dataset) -> list[Difference]:
+  """In how many texts the 100 commonest words of both occur."""
   found = []
   for field, column in reference.columns.items():
     other = current.columns.get(field)
@@ -170,7 +171,7 @@ def _compare(
   reference: Dataset, current: Dataset, names, settings: Settings
 ) -> Finding:
   found = differences(reference, current)
-  found += _word_differences(reference, current)
+  found += word_differences(reference, current)
   sure = statistics.holm([each.p for each in found])
   rows = sorted(
     zip(found, sure, strict=True),
@@ -248,6 +249,8 @@ def _parts(reference, current, names, rows, verdicts) -> list:
   for each, _ in rows:
     if each.feature in a and len(panels) < _PANELS:
       both = np.concatenate([a[each.feature], b[each.feature]])
+      if np.unique(both[np.isfinite(both)]).size < 2:
+        continue
       edges = distribution.edges_of(both)
       counts = {
         names[0]: distribution.histogram(a[each.feature], edges)[0],

@@ -28,7 +28,7 @@ def show(
     return []
   fields = [f for f, c in data.columns.items() if c.kind == "image"]
   if not fields:
-    return [_written(data, rows, title, notes)]
+    return _written(data, rows, title, notes)
   images, captions = [], []
   for row, note in zip(rows, notes, strict=True):
     image = data.source.read(data.indices[[row]])[fields[0]][0]
@@ -41,12 +41,14 @@ def show(
     label = label_of(data, row)
     captions.append("\n".join(filter(None, [label, note])))
   if not images:
-    return [_written(data, rows, title, notes)]
+    return _written(data, rows, title, notes)
   names = page.Examples("Their names", [data.name(row) for row in rows])
   return [page.Figure(plots.image_grid(images, captions), title), names]
 
 
-def _written(data: Dataset, rows: list[int], title: str, notes: list[str]):
+def _written(
+  data: Dataset, rows: list[int], title: str, notes: list[str]
+) -> list:
   """A table of records of short values; else a text for each."""
   kinds = {f: c.kind for f, c in data.columns.items()}
   if {"text", "audio", "image"} & {*kinds.values()}:
@@ -55,7 +57,7 @@ def _written(data: Dataset, rows: list[int], title: str, notes: list[str]):
       f"{note}\n{text}" if note else text
       for note, text in zip(notes, texts, strict=True)
     ]
-    return page.Examples(title, items)
+    return [page.Examples(title, items)]
   records = data.source.read(data.indices[np.array(rows, np.int64)])
   lines = [
     (note, data.name(row), *(records[field][i] for field in kinds))
@@ -64,7 +66,7 @@ def _written(data: Dataset, rows: list[int], title: str, notes: list[str]):
   columns = ("", "record", *kinds)
   if not any(notes):
     columns, lines = columns[1:], [line[1:] for line in lines]
-  return page.Table(columns, lines, title)
+  return [page.Text(f"{title}:"), page.Table(columns, lines)]
 
 
 def label_of(data: Dataset, row: int) -> str:

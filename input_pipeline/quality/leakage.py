@@ -23,7 +23,7 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
   Exact ones fail, but where the split repeats itself as often: then the same
   records were dealt to both, and it warns. Near ones warn: texts whose 5-grams
   have the Jaccard similarity of the settings, images and audio whose
-  thumbnails or spectra correlate to 0.998.
+  thumbnails or spectra are as near.near_prints tells.
   """
   other = data.against
   if other is None:
@@ -36,9 +36,8 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
     if key in known
   ]
   matched = {row for row, _ in exact}
-  near_found = [
-    each for each in _near(data, other, settings) if each[0] not in matched
-  ]
+  near_found, compared = _near(data, other, settings)
+  near_found = [each for each in near_found if each[0] not in matched]
   n = len(data.inputs)
   mine, theirs = dataset.titles(data)
   said = []
@@ -53,8 +52,11 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
     )
   if near_found:
     verdict = worst(verdict, "warn")
-    said.append(f"{count(len(near_found), 'record')} nearly")
+    alone = "" if exact else f" stand in {theirs!r}"
+    said.append(f"{count(len(near_found), 'record')} nearly{alone}")
   line = "; ".join(said) or f"none of {n:,} records stands in {theirs!r}"
+  if compared < n:
+    line += f" (of {compared:,}, near ones were looked for)"
   parts = _parts(data, other, exact, near_found)
   figures = {"exact": len(exact), "near": len(near_found)}
   return [Finding("leakage", verdict, line, figures, parts)]
@@ -78,20 +80,29 @@ def _natural(data: Dataset, matches: int, others: int) -> bool:
 
 
 def _near(data: Dataset, other: Dataset, settings: Settings):
+  """(row, row of the other, similarity), and how many rows were compared."""
   found: dict[int, tuple[int, int, float]] = {}
+  compared = len(data.inputs)
   for field, column in data.columns.items():
     if field not in other.columns:
       continue
     if column.kind == "text":
       pairs = near.near_texts(data, other, field, settings.similarity)
     elif column.prints is not None:
-      pairs = near.near_prints(column.prints, other.columns[field].prints)
+      theirs = other.columns[field].prints
+      few = max(1, near.MOST_PAIRS // max(1, len(theirs)))
+      step = -(-len(column.prints) // few)
+      pairs = [
+        (row * step, match, alike)
+        for row, match, alike in near.near_prints(column.prints[::step], theirs)
+      ]
+      compared = min(compared, len(column.prints[::step]))
     else:
       continue
     for row, match, alike in pairs:
       if alike > found.get(row, (0, 0, 0.0))[2]:
         found[row] = (row, match, alike)
-  return [found[row] for row in sorted(found)]
+  return [found[row] for row in sorted(found)], compared
 
 
 def _parts(data: Dataset, other: Dataset, exact: list, near_found: list):

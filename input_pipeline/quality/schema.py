@@ -11,7 +11,10 @@ _UNTYPED = ("csv:",)
 
 
 def schema(data: Dataset, settings: Settings) -> list[Finding]:
-  """Mixed types in a field fail; numbers that are written as text warn."""
+  """Mixed types in a field fail; numbers that are written as text warn.
+
+  Two splits without the same fields fail, too.
+  """
   del settings
   mixed, as_text = {}, []
   untyped = data.uri.startswith(_UNTYPED)
@@ -29,18 +32,30 @@ def schema(data: Dataset, settings: Settings) -> list[Finding]:
   if as_text:
     quoted = ", ".join(map(repr, as_text))
     said.append(f"numbers are written as text in {quoted}")
+  lone = _lone(data)
+  said += [f"only one of the two has {field!r}" for field in lone]
   fields = count(len(data.columns), "field")
   line = f"{fields}: {'; '.join(said) or 'each of one type'}"
-  verdict = worst("fail" if mixed else "ok", "warn" if as_text else "ok")
+  verdict = worst(
+    "fail" if mixed or lone else "ok", "warn" if as_text else "ok"
+  )
   figures = {
     "fields": {
       field: {"kind": column.kind, "types": dict(column.types)}
       for field, column in data.columns.items()
     },
     "mixed": mixed,
+    "not_in_both": lone,
     "numbers_as_text": as_text,
   }
   return [Finding("schema", verdict, line, figures, _parts(data, mixed))]
+
+
+def _lone(data: Dataset) -> list[str]:
+  """The fields that one of two splits lacks."""
+  if data.against is None:
+    return []
+  return sorted(data.columns.keys() ^ data.against.columns.keys())
 
 
 def _odd(column, untyped: bool) -> dict[str, int]:

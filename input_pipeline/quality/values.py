@@ -94,10 +94,14 @@ def encoded(value) -> bytes:
   if isinstance(value, np.ndarray) and value.dtype != object:
     head = f"a{value.dtype.str}{value.shape}".encode()
     return head + np.ascontiguousarray(value).tobytes()
-  if isinstance(value, numbers.Real) and not isinstance(value, bool):
+  if isinstance(value, (bool, np.bool_)):
+    return b"t" if value else b"f"
+  if isinstance(value, numbers.Integral):
+    return f"n{int(value):x}".encode()
+  if isinstance(value, numbers.Real):
     # 1 and 1.0 are one number, in whatever array they were.
     whole = math.isfinite(value) and value == int(value)
-    return f"n{int(value) if whole else float(value)!r}".encode()
+    return f"n{int(value):x}".encode() if whole else f"n{value!s}".encode()
   if isinstance(value, dict):
     value = sorted(value.items(), key=repr)
   return f"o{value!r}".encode()

@@ -78,6 +78,10 @@ def _parser(lines: Iterator[str], dialect: Dialect):
   )
 
 
+class _BadLineError(Exception):
+  """Of a line; the next one can be read."""
+
+
 class _Lines:
   """The lines of a stream, one at a time, that know where they are.
 
@@ -96,18 +100,20 @@ class _Lines:
     self.start, self.number = self.end, self.last + 1
 
   def next(self) -> str | None:
-    """The next line; None at the end. ValueError for one that is bad."""
+    """The next line; None at the end. _BadLineError for one that is bad."""
     line, size = self._stream.line(self._policy.max_record_bytes)
     if not size:
       return None
     self.end += size
     self.last += 1
     # Of a row of many lines too: a quote may never be closed.
-    check_size(self.end - self.start, "", self._policy)
     try:
+      check_size(self.end - self.start, "", self._policy)
       return line.decode()
     except UnicodeDecodeError as error:
-      raise ValueError(f"not UTF-8 at byte {error.start}") from None
+      raise _BadLineError(f"not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+      raise _BadLineError(str(error).removeprefix(": ")) from None
 
 
 def table(
@@ -119,10 +125,13 @@ def table(
     ValueError: there is no header, or a name stands in it twice.
   """
   lines = _Lines(stream, policy)
-  first = lines.next()
-  while first is not None and not first.strip():
-    lines.begin()
+  try:
     first = lines.next()
+    while first is not None and not first.strip():
+      lines.begin()
+      first = lines.next()
+  except _BadLineError as error:
+    raise ValueError(f"its header is bad: {error}") from None
   if first is None:
     raise ValueError("holds no header")
   first = first.removeprefix("\ufeff")
@@ -133,8 +142,8 @@ def table(
   parser = _parser(itertools.chain([first], iter(lines.next, None)), dialect)
   try:
     names = next(parser)
-  except (csv.Error, StopIteration) as error:
-    raise ValueError(f"its header is not CSV: {error}") from None
+  except (csv.Error, _BadLineError) as error:
+    raise ValueError(f"its header is bad: {error}") from None
   names = [name or f"column_{i + 1}" for i, name in enumerate(names)]
   twice = [name for i, name in enumerate(names) if name in names[:i]]
   if twice:
@@ -152,8 +161,8 @@ def _rows(parser, lines: _Lines, width: int) -> Iterator[Row]:
       return
     except csv.Error as error:
       reason = f"not CSV: {error}"
-    except ValueError as error:
-      reason = str(error).removeprefix(": ")
+    except _BadLineError as error:
+      reason = str(error)
     if cells == []:
       continue
     if cells is not None and len(cells) != width:

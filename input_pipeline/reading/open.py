@@ -117,7 +117,10 @@ def _root(scheme: str, rest: str) -> str:
   fixed = 0
   while fixed < len(parts) - 1 and not re.search(r"[*?[]", parts[fixed]):
     fixed += 1
-  return os.path.join(os.path.abspath(os.sep.join(parts[:fixed]) or os.sep), "")
+  folder = os.sep.join(parts[:fixed])
+  if fixed and not folder:
+    folder = os.sep
+  return os.path.join(os.path.abspath(folder), "")
 
 
 def _base(listed: re.Match) -> str:

@@ -1,14 +1,15 @@
 """Parquet files as documents."""
 
 import base64
+import contextlib
 import datetime
 import decimal
 import math
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline import bounded_file
-from input_pipeline.bad_records import Policy, check_size
+from input_pipeline import bounded
+from input_pipeline.bad_records import Policy, check_size, told
 from input_pipeline.preparation.document import Bad, Document
 from input_pipeline.reading import records, remote
 from input_pipeline.reading.streams import bad
@@ -28,7 +29,6 @@ def parquet_file(path: str, policy: Policy) -> Any:
     ValueError: it is none, or pyarrow is not installed; it names the file.
   """
   try:
-    import pyarrow
     from pyarrow import parquet
   except ModuleNotFoundError:
     raise ValueError(
@@ -40,31 +40,33 @@ def parquet_file(path: str, policy: Policy) -> Any:
   limits = dict(
     thrift_string_size_limit=2**27, thrift_container_size_limit=2**22
   )
-  import os
-
-  os.close(bounded_file.descriptor(path))
-  try:
+  # A pipe or a device is refused before it is waited for.
+  bounded.size_of(path)
+  with readable(path):
     with parquet.ParquetFile(path, **limits) as file:
-      schema = file.schema_arrow
+      leaves = [file.schema.column(i) for i in range(len(file.schema))]
     shared = [
-      field.name
-      for field in schema
-      if pyarrow.types.is_string(field.type)
-      or pyarrow.types.is_binary(field.type)
-      or pyarrow.types.is_large_string(field.type)
+      leaf.path
+      for leaf in leaves
+      if leaf.physical_type == "BYTE_ARRAY"
+      and leaf.logical_type.type in ("STRING", "NONE")
     ]
     return parquet.ParquetFile(path, read_dictionary=shared, **limits)
-  except (pyarrow.ArrowException, OSError) as error:
-    raise broken(path, error) from None
 
 
-def broken(path: str, error: Exception) -> ValueError:
-  """What an error of pyarrow's is told as."""
-  first = (str(error).strip().splitlines() or ["unreadable"])[0]
-  return ValueError(f"{path}: broken Parquet file: {first[:300]}")
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+  """Inside, whatever goes wrong is a ValueError of one line that names it."""
+  try:
+    yield
+  except Exception as error:  # pyarrow's are of a dozen kinds.
+    if type(error) is ValueError:
+      raise ValueError(told(name, str(error).removeprefix(": "))) from None
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise ValueError(f"{name}: broken Parquet file: {said[:300]}") from None
 
 
-def group_rows(file: Any, group: int, policy: Policy, name: str) -> int:
+def group_rows(file: Any, group: int, policy: Policy) -> int:
   """How many rows of a group are decoded at once.
 
   Raises:
@@ -74,7 +76,7 @@ def group_rows(file: Any, group: int, policy: Policy, name: str) -> int:
   columns = range(found.num_columns)
   size = sum(found.column(i).total_uncompressed_size for i in columns)
   mean = max(size, 0) // max(found.num_rows, 1)
-  check_size(mean, name, policy, "row group of rows of ")
+  check_size(mean, "", policy, "rows of ")
   return int(min(_ROWS, max(1, _BYTES // (mean + 1))))
 
 
@@ -98,38 +100,41 @@ def read(
     row = 0
     for group in range(file.num_row_groups):
       yield from _group(file, group, row, name, text_key, policy)
-      row += file.metadata.row_group(group).num_rows
+      row += max(file.metadata.row_group(group).num_rows, 0)
 
 
 def _group(
   file: Any, group: int, row: int, name: str, text_key: str, policy: Policy
 ) -> Iterator[Document | Bad]:
-  import pyarrow
-
   try:
-    rows = group_rows(file, group, policy, f"{name}:{row}")
-    for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
+    with readable(f"{name}:{row}"):
+      rows = group_rows(file, group, policy)
+      batches = file.iter_batches(rows, row_groups=[group], use_threads=False)
+    while True:
+      with readable(f"{name}:{row}"):
+        batch = next(batches, None)
+      if batch is None:
+        return
       for i in range(batch.num_rows):
         yield _document(batch, i, f"{name}:{row}", text_key, policy)
         row += 1
   except ValueError as error:
     yield bad(f"{name}:{row}", error)
-  except (pyarrow.ArrowException, OSError, OverflowError) as error:
-    yield bad(f"{name}:{row}", broken(f"{name}:{row}", error))
 
 
 def _document(
   batch: Any, i: int, name: str, text_key: str, policy: Policy
 ) -> Document | Bad:
   try:
-    one = batch.slice(i, 1)
-    found = {
-      field: plain(column[0].as_py())
-      for field, column in zip(one.schema.names, one.columns, strict=True)
-    }
-    size = sum(len(v) for v in found.values() if isinstance(v, str))
-    check_size(size, name, policy)
-  except (ValueError, OverflowError) as error:
+    with readable(name):
+      one = batch.slice(i, 1)
+      found = {
+        field: plain(column[0].as_py())
+        for field, column in zip(one.schema.names, one.columns, strict=True)
+      }
+      size = sum(len(v) for v in found.values() if isinstance(v, str))
+      check_size(size, name, policy)
+  except ValueError as error:
     return bad(name, error)
   return records.document(name, found, text_key, table=True)
 

@@ -15,6 +15,8 @@ class Stream:
   """Bytes to be read in order, inflated on the way.
 
   Raises ValueError, from any method, where there is more that cannot be read.
+
+  ended: whether the last line that was read had an end.
   """
 
   def __init__(self, pieces: Iterator[tuple[int, bytes]]):
@@ -23,6 +25,7 @@ class Stream:
     self._at = 0  # In the piece.
     self._member = 0
     self._before = 0  # Bytes of the member that came before the piece.
+    self.ended = False
 
   def more(self) -> bool:
     """Whether there is another byte."""
@@ -67,13 +70,14 @@ class Stream:
     Of a line that is larger than `most`, its end not counted, b"" stands for
     the line. (b"", 0) is the end.
     """
-    parts, size, ended = [], 0, False
-    while not ended and self.more():
+    parts, size = [], 0
+    self.ended = False
+    while not self.ended and self.more():
       stop = self._piece.find(b"\n", self._at) + 1
-      ended = stop > 0
+      self.ended = stop > 0
       stop = stop or len(self._piece)
       size += stop - self._at
-      if size - ended <= most:
+      if size - self.ended <= most:
         parts.append(self._piece[self._at : stop])
       else:
         parts = []
@@ -110,7 +114,7 @@ def lines(stream: Stream, most: int) -> Iterator[Line]:
     number += 1
     content = line.removesuffix(b"\n")
     if not line:
-      yield Line(start, size, number, None)
+      yield Line(start, size - stream.ended, number, None)
     elif len(content) > 2 or content.strip():
       yield Line(start, len(content), number, content)
     start += size

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 # Longer texts are cut there, and the rest is counted.
 _LONGEST_TEXT = 5000
-_LONGEST_CELL = 200
+_LONGEST_CELL, _SHORT_CELL = 200, 24
 _LONGEST_EXAMPLE = 2000
 # What comes after stands folded away, and after that is only counted.
 _OPEN_ROWS, _MOST_ROWS = 40, 1000
@@ -57,7 +57,8 @@ th, td { padding: .25rem .7rem .25rem 0; text-align: left;
   max-width: 28rem; overflow-wrap: break-word; overflow: hidden; }
 th { color: var(--dim); font-weight: 600; white-space: nowrap;
   text-overflow: ellipsis; }
-td.text { min-width: 4rem; white-space: pre-wrap; }
+td.short { white-space: nowrap; }
+td.text { min-width: 8rem; white-space: pre-wrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 .note, figcaption { color: var(--dim); font-size: .9rem; }
@@ -258,9 +259,11 @@ def _cell(value) -> str:
     return f"<td>{'yes' if value else 'no'}</td>"
   if _is_number(value):
     return f"<td{_NUMBER}>{number(value)}</td>"
-  if value in _VERDICTS:
+  if isinstance(value, str) and value in _VERDICTS:
     return f'<td class="{value}">{value}</td>'
-  return f'<td class="text">{shown(value, _LONGEST_CELL)}</td>'
+  # A name is not broken at its hyphens, where the table can be scrolled.
+  kind = "short" if len(str(value)) <= _SHORT_CELL else "text"
+  return f'<td class="{kind}">{shown(value, _LONGEST_CELL)}</td>'
 
 
 def number(value: float) -> str:

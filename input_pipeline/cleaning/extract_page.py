@@ -1,0 +1,144 @@
+"""The title and the main text of one page; or of many, as a process.
+
+As a process it reads pages from its input and answers each on its output. It
+is killed with the page that takes too long or breaks the parser, and with no
+other: that cannot be had inside a process, where C code heeds nobody.
+"""
+
+import codecs
+import functools
+import re
+import struct
+import sys
+from typing import Any, BinaryIO, NamedTuple
+
+# Before each page and each answer: sizes of what follows.
+PAGE = struct.Struct("<4BQ")
+ANSWER = struct.Struct("<2Q")
+FAVORS = ("balanced", "precision", "recall")
+
+# What one page may take; the largest of sane ones takes a tenth of it.
+_CPU_SECONDS = 60
+_MEMORY = 2**32
+_LONGEST_TITLE = 1000
+
+_DECLARED = re.compile(
+  rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?"""
+  rb"""([A-Za-z0-9_:.-]{1,40})""",
+  re.IGNORECASE,
+)
+_BOMS = (
+  (codecs.BOM_UTF8, "utf-8-sig"),
+  (codecs.BOM_UTF16_LE, "utf-16"),
+  (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# What browsers take these names for: https://encoding.spec.whatwg.org
+_WIDER = {
+  "ascii": "cp1252",
+  "gb2312": "gb18030",
+  "gbk": "gb18030",
+  "iso8859-1": "cp1252",
+  "iso8859-9": "cp1254",
+  "shift_jis": "cp932",
+  "big5": "big5hkscs",
+  "euc_kr": "cp949",
+}
+
+
+class Settings(NamedTuple):
+  """What is taken for main text.
+
+  favor: "precision" takes less where in doubt, "recall" more.
+  fallback: other extractors are asked too, where the first finds little.
+  comments: those of readers are kept.
+  tables: their texts are kept.
+  """
+
+  favor: str = "balanced"
+  fallback: bool = False
+  comments: bool = False
+  tables: bool = True
+
+
+def decode(html: bytes) -> str:
+  """The text of a page: as a mark says, as UTF-8, as declared, as guessed."""
+  for mark, encoding in _BOMS:
+    if html.startswith(mark):
+      return html.decode(encoding, "replace")
+  try:
+    return html.decode()
+  except UnicodeDecodeError:
+    pass
+  declared = _DECLARED.search(html, 0, 4096)
+  if declared:
+    try:
+      name = codecs.lookup(declared[1].decode()).name
+      # A page has a broken byte now and then, and is no other's for that.
+      text = html.decode(_WIDER.get(name, name), "replace")
+      if text.count("\ufffd") * 200 <= len(text):
+        return text
+    except (LookupError, UnicodeError):
+      pass
+  from trafilatura.utils import decode_file
+
+  return decode_file(html)
+
+
+def main_text(html: bytes, settings: Settings = Settings()) -> tuple[str, str]:
+  """(title, main text) of a page, each "" where it has none."""
+  import trafilatura
+  from trafilatura.metadata import extract_title
+  from trafilatura.utils import load_html
+
+  tree = load_html(decode(html))
+  if tree is None:
+    return "", ""
+  title = (extract_title(tree) or "")[:_LONGEST_TITLE]
+  text = trafilatura.extract(tree, options=_options(settings)) or ""
+  return title, text
+
+
+@functools.cache
+def _options(settings: Settings) -> Any:
+  """Made once: reading trafilatura's own settings takes a tenth of a page."""
+  from trafilatura.settings import Extractor
+
+  return Extractor(
+    output_format="txt",
+    fast=not settings.fallback,
+    precision=settings.favor == "precision",
+    recall=settings.favor == "recall",
+    comments=settings.comments,
+    tables=settings.tables,
+  )
+
+
+def _serve(pages: BinaryIO, answers: BinaryIO) -> None:
+  import logging
+  import resource
+  import signal
+
+  import trafilatura.metadata  # noqa: F401  (no part of the first page's time)
+
+  logging.disable(logging.CRITICAL)
+  hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+  if hard == resource.RLIM_INFINITY or hard > _MEMORY:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
+  while header := pages.read(PAGE.size):
+    favor, fallback, comments, tables, size = PAGE.unpack(header)
+    settings = Settings(
+      FAVORS[favor], bool(fallback), bool(comments), bool(tables)
+    )
+    html = pages.read(size)
+    # The kernel ends the process, whatever it is doing.
+    signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS)
+    title, text = (
+      part.encode(errors="replace") for part in main_text(html, settings)
+    )
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    answers.write(ANSWER.pack(len(title), len(text)) + title + text)
+    answers.flush()
+
+
+if __name__ == "__main__":
+  _serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,176 @@
+r"""Trains a tokenizer: `python -m input_pipeline.train_tokenizer`.
+
+  python -m input_pipeline.train_tokenizer --kind=bpe --vocab_size=32000 \
+    --data='text:en/*.txt,jsonl:zh/*.jsonl' --output=zh_en.model
+
+Kinds: bpe and unigram, SentencePiece's with byte fallback, which give the text
+back; wordpiece, BERT's, as a tokenizer.json. A run takes them as
+"sentencepiece:FILE" and "wordpiece:FILE". Prints for each language of the
+held-out texts fertility (tokens a word and a character), coverage (the share
+of the characters that the vocabulary has) and compression (bytes a token), and
+leaves that in FILE.fertility.json, too.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from train import cli
+
+KINDS = ("bpe", "unigram", "wordpiece")
+
+
+def define_flags() -> None:
+  """Not on import: other verbs have flags of the same names."""
+  flags.DEFINE_list("data", [], "URIs of the texts, apart by commas.")
+  flags.DEFINE_enum("kind", "bpe", KINDS, "Of the tokenizer.")
+  flags.DEFINE_integer("vocab_size", 32000, "How many tokens.", 1)
+  flags.DEFINE_string("output", None, "The file to write.")
+  flags.DEFINE_string("split", "train", "What is learned from.")
+  flags.DEFINE_string(
+    "held_out", "validation", "What is measured on; '' on nothing."
+  )
+  flags.DEFINE_list(
+    "text_key", ["text"], "The field of the text: one, or one for each URI."
+  )
+  flags.DEFINE_list(
+    "languages",
+    [],
+    "The language of each URI, to tell figures by; without, each text's is "
+    "guessed by its script: zh, en or other.",
+  )
+  flags.DEFINE_bool("lowercase", True, "Of a wordpiece: as BERT uncased.")
+
+
+def main(argv) -> None:
+  """What the flags ask for."""
+  if argv[1:]:
+    raise cli.UserError(f"unexpected argument {argv[1]!r}")
+  values = flags.FLAGS
+  if not values.data or not values.output:
+    raise cli.UserError("give --data=URI and --output=FILE")
+  names = "data output kind vocab_size split held_out text_key languages"
+  names = [*names.split(), "lowercase"]
+  try:
+    train(**{name: values[name].value for name in names})
+  except ValueError as error:
+    raise cli.UserError(str(error)) from error
+
+
+def train(
+  data: Sequence[str],
+  output: str,
+  kind: str = "bpe",
+  vocab_size: int = 32000,
+  split: str = "train",
+  held_out: str = "validation",
+  text_key: Sequence[str] = ("text",),
+  languages: Sequence[str] = (),
+  lowercase: bool = True,
+  say: Callable[[str], None] = print,
+) -> None:
+  """Learns, writes, measures; the arguments are the flags.
+
+  Raises:
+    ValueError: what is wrong with one of them, in one line.
+  """
+  from input_pipeline.documents import texts
+  from input_pipeline.source import open_source
+  from input_pipeline.tokenizer import lines_to_learn, write_atomically
+
+  if kind not in KINDS:
+    raise ValueError(f"--kind={kind}; valid: {', '.join(KINDS)}")
+  if len(text_key) not in (1, len(data)):
+    raise ValueError(
+      f"--text_key={','.join(text_key)}: one, or one for each URI"
+    )
+  if languages and len(languages) != len(data):
+    raise ValueError(f"--languages={','.join(languages)}: one for each URI")
+  keys = list(text_key) * (len(data) // len(text_key))
+  languages = languages or [""] * len(data)
+  corpus = list(zip(data, keys, languages, strict=True))
+
+  def read(uri: str, key: str, split: str):
+    return texts(open_source(uri, split), key, uri)
+
+  found = [read(uri, key, split) for uri, key, _ in corpus]
+  title = f"{kind} on {', '.join(data)}"
+  content = _learn(kind, title, lines_to_learn(found), vocab_size, lowercase)
+  write_atomically(os.path.abspath(output), [content])
+  say(output)
+  if not held_out:
+    return
+  told = _measured(
+    kind,
+    output,
+    (
+      (language, text)
+      for uri, key, language in corpus
+      for text in read(uri, key, held_out)
+    ),
+  )
+  for line in table(told["languages"]):
+    say(line)
+  report = {"kind": kind, "data": list(data), "held_out": held_out, **told}
+  text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+  write_atomically(os.path.abspath(f"{output}.fertility.json"), [text.encode()])
+
+
+def _learn(kind, title, lines, vocab_size: int, lowercase: bool) -> bytes:
+  if kind == "wordpiece":
+    from input_pipeline import tokenizer_huggingface
+
+    return tokenizer_huggingface.fit_wordpiece(
+      title, lines, vocab_size, lowercase
+    )
+  from input_pipeline import tokenizer_sentencepiece
+
+  return tokenizer_sentencepiece.fit(title, lines, vocab_size, kind)
+
+
+def _measured(kind: str, output: str, texts) -> dict:
+  from input_pipeline import fertility
+  from input_pipeline.tokenizer import get_tokenizer
+
+  scheme = "wordpiece" if kind == "wordpiece" else "sentencepiece"
+  learned = get_tokenizer(f"{scheme}:{output}", "")
+  counts = fertility.measure(
+    learned,
+    ((given or fertility.language(text), text) for given, text in texts),
+  )
+  return {
+    "vocab_size": learned.vocab_size,
+    "languages": {
+      name: {**each, **fertility.rates(each)} for name, each in counts.items()
+    },
+  }
+
+
+def table(languages: dict[str, dict]) -> list[str]:
+  """The lines of a table of each language's figures."""
+  titles = "language tokens tokens/word tokens/character coverage bytes/token"
+  rows = [titles.split()]
+  for name, each in languages.items():
+    rows.append(
+      [
+        name,
+        f"{each['tokens']:,}",
+        f"{each['tokens_per_word']:.3f}",
+        f"{each['tokens_per_character']:.3f}",
+        f"{100 * each['coverage']:.3f} %",
+        f"{each['bytes_per_token']:.3f}",
+      ]
+    )
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    "  ".join(cell.rjust(n) for cell, n in zip(row, widths, strict=True))
+    for row in rows
+  ]
+
+
+if __name__ == "__main__":
+  define_flags()
+  sys.exit(cli.run(main))

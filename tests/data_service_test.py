@@ -150,6 +150,43 @@ def test_a_hosts_share_and_a_mixture(two):
   same(some(ours, 3, 9), some(pipeline.train(**settings), 3, 9))
 
 
+@pytest.mark.parametrize(
+  "settings",
+  [
+    dict(
+      source="fake:text?documents=30&length=90",
+      tokenizer="byte",
+      seq_len=16,
+      ops="drop_tokens(0.1)|mask_tokens",
+    ),
+    dict(source=SETTINGS["source"], ops="scale(-1, 1)|mixup(0.4)|flip"),
+  ],
+  ids=["tokens", "pairs"],
+)
+def test_ops_on_tokens_and_on_pairs(two, settings):
+  settings |= dict(batch_size=10, seed=5)
+  ours = pipeline.train(**settings, service=two[0])
+  same(some(ours, 3, 9), some(pipeline.train(**settings), 3, 9))
+
+
+def test_a_tokenizer_learned_of_other_text_is_told(two, tmp_path):
+  """On the worker's machine the same path holds another text."""
+  path = tmp_path / "a.jsonl"
+  path.write_text(json.dumps({"text": "abcd" * 50}))
+  data = pipeline.train(
+    source=f"jsonl:{path}",
+    tokenizer="char",
+    split="all",
+    seq_len=8,
+    ops="drop_tokens(0.1)",
+    batch_size=4,
+    service=two[0],
+  )
+  path.write_text(json.dumps({"text": "abce" * 50}))
+  with pytest.raises(ValueError, match="the tokenizer here is another"):
+    next(data.batches(0))
+
+
 def folder_of(tmp_path, bad=()):
   import tensorflow as tf
 

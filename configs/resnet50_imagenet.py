@@ -1,9 +1,15 @@
-"""ResNet-50 on ImageNet-1k, 90 epochs (He et al. 2016; Goyal et al. 2017).
+r"""ResNet-50 on ImageNet-1k, 90 epochs (He et al. 2016; Goyal et al. 2017).
 
 Expected: about 76 % of the validation images. Not measured here.
 By train.plan, v5e:4x4: 2.9 GB a chip, at most 65,500 images/s.
 
 python -m train.main --config=configs/resnet50_imagenet.py
+
+On ImageNet's own tars rather than TFDS's records, unpacked by nobody; FILE has
+the WordNet id of each validation image, or is Kaggle's LOC_val_solution.csv:
+
+python -m train.main --config=configs/resnet50_imagenet.py \
+  --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
 """
 
 from ml_collections import ConfigDict

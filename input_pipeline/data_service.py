@@ -67,6 +67,11 @@ def main(argv: list[str]) -> None:
       if worker
       else "--dispatcher is for --role=worker"
     )
+  if _HOST.value in ("", "0.0.0.0", "::", "[::]"):
+    raise cli.UserError(
+      f"--host={_HOST.value}: is the name or address by which others reach "
+      "this machine; it listens on all of them"
+    )
   if not worker and _PORT.value:
     _check_free(_PORT.value)
   try:

@@ -71,7 +71,8 @@ def service(workers):
 
 @pytest.fixture(scope="module")
 def two():
-  with service(2) as found:
+  """Two workers, and a third that a test may kill."""
+  with service(3) as found:
     yield found
 
 
@@ -118,15 +119,19 @@ def test_each_example_exactly_once_an_epoch(two):
     assert sorted(np.concatenate(index)) == list(range(60))
 
 
-def test_the_workers_do_it_all(two, monkeypatch):
-  """Not one step is prepared here."""
+def test_the_workers_do_nearly_all(two, monkeypatch):
+  """One that is held up by the machine may lose a few of its steps."""
   local = []
-  monkeypatch.setattr(
-    pipeline_service._Alone, "rows", lambda _, step: local.append(step)
-  )
+  rows = pipeline_service._Alone.rows
+
+  def counted(self, step):
+    local.append(step)
+    return rows(self, step)
+
+  monkeypatch.setattr(pipeline_service._Alone, "rows", counted)
   data = pipeline.train(**SETTINGS, service=two[0])
-  some(data, 0, 40)
-  assert local == []
+  some(data, 0, 200)
+  assert len(local) < 50
 
 
 def test_a_hosts_share_and_a_mixture(two):
@@ -143,6 +148,43 @@ def test_a_hosts_share_and_a_mixture(two):
   }
   ours = pipeline.train(**settings, service=two[0])
   same(some(ours, 3, 9), some(pipeline.train(**settings), 3, 9))
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    dict(
+      source="fake:text?documents=30&length=90",
+      tokenizer="byte",
+      seq_len=16,
+      ops="drop_tokens(0.1)|mask_tokens",
+    ),
+    dict(source=SETTINGS["source"], ops="scale(-1, 1)|mixup(0.4)|flip"),
+  ],
+  ids=["tokens", "pairs"],
+)
+def test_ops_on_tokens_and_on_pairs(two, settings):
+  settings |= dict(batch_size=10, seed=5)
+  ours = pipeline.train(**settings, service=two[0])
+  same(some(ours, 3, 9), some(pipeline.train(**settings), 3, 9))
+
+
+def test_a_tokenizer_learned_of_other_text_is_told(two, tmp_path):
+  """On the worker's machine the same path holds another text."""
+  path = tmp_path / "a.jsonl"
+  path.write_text(json.dumps({"text": "abcd" * 50}))
+  data = pipeline.train(
+    source=f"jsonl:{path}",
+    tokenizer="char",
+    split="all",
+    seq_len=8,
+    ops="drop_tokens(0.1)",
+    batch_size=4,
+    service=two[0],
+  )
+  path.write_text(json.dumps({"text": "abce" * 50}))
+  with pytest.raises(ValueError, match="the tokenizer here is another"):
+    next(data.batches(0))
 
 
 def folder_of(tmp_path, bad=()):
@@ -198,26 +240,16 @@ def test_a_worker_that_finds_other_data_is_told(two, tmp_path):
   assert "grpc://127.0.0.1" in str(error.value)
 
 
-def test_a_worker_that_is_killed_costs_no_step():
-  with service(2) as (address, workers, _):
-    data = pipeline.train(**SETTINGS, service=f"{address}?timeout=60")
-    batches = data.batches(4)
-    found = [next(batches) for _ in range(5)]
-    workers[0].kill()
-    start = time.monotonic()
-    found += [next(batches) for _ in range(60)]
-    assert time.monotonic() - start < 60
-    same(found, some(pipeline.train(**SETTINGS), 4, 65))
-    # And when there is none left, a line says so within the time that it has.
-    workers[1].kill()
-    batches.close()
-    data = pipeline.train(**SETTINGS, service=f"{address}?timeout=3")
-    start = time.monotonic()
-    with pytest.raises(ValueError, match="no batch for 3 seconds") as error:
-      for _ in data.batches(0):
-        pass
-    assert time.monotonic() - start < 30
-    assert "\n" not in str(error.value)
+def test_a_worker_that_is_killed_costs_no_step(two):
+  address, workers, _ = two
+  data = pipeline.train(**SETTINGS, service=f"{address}?timeout=60")
+  batches = data.batches(4)
+  found = [next(batches) for _ in range(5)]
+  workers[2].kill()
+  start = time.monotonic()
+  found += [next(batches) for _ in range(60)]
+  assert time.monotonic() - start < 60
+  same(found, some(pipeline.train(**SETTINGS), 4, 65))
 
 
 def test_only_this_machine_reaches_it(two):
@@ -247,6 +279,7 @@ def test_only_this_machine_reaches_it(two):
     (["--role=dispatcher", "--dispatcher=x:1"], "--dispatcher is for"),
     (["--role=dispatcher", "--port=99999999"], "port"),
     (["--role=dispatcher", "more"], "'more'"),
+    (["--role=dispatcher", "--host=0.0.0.0"], "by which others reach"),
     (["--role=dispatcher", "--port=TAKEN"], "in use"),
   ],
 )
@@ -264,9 +297,15 @@ def test_wrong_flags_are_one_line(flags, named):
   assert "Traceback" not in said
 
 
-def test_an_interrupt_ends_it():
+def test_no_worker_is_told_in_time_and_an_interrupt_ends_it():
   process = start("--role=dispatcher")
-  port_of(process)
+  address = f"grpc://127.0.0.1:{port_of(process)}"
+  data = pipeline.train(**SETTINGS, service=f"{address}?timeout=2")
+  begin = time.monotonic()
+  with pytest.raises(ValueError, match="no batch for 2 seconds") as error:
+    next(data.batches(0))
+  assert 2 <= time.monotonic() - begin < 30
+  assert "\n" not in str(error.value)
   process.send_signal(signal.SIGINT)
   _, said = process.communicate(timeout=30)
   assert process.returncode == 0

@@ -172,6 +172,26 @@ def test_archives_as_classes_and_labels_by_number(tmp_path):
   assert source.num_classes == 5
 
 
+def test_folders_named_by_numbers_are_sorted_as_names(tmp_path):
+  """As folder: has them."""
+  files = {f"{i}/x.png": png(i) for i in (2, 10, 1)}
+  (tmp_path / "x.tar").write_bytes(archive(files))
+  found = by_content(open_source(f"tar:{tmp_path}/x.tar", "all"))
+  assert found == {png(1): 0, png(10): 1, png(2): 2}
+
+
+def test_a_label_that_no_training_image_has(tmp_path):
+  """It would move the numbers of all classes after it."""
+  (tmp_path / "x_train.tar").write_bytes(imagenet()[0])
+  (tmp_path / "x_val.tar").write_bytes(archive({"1.png": png(1)}))
+  uri = f"tar:{tmp_path}/x_*.tar"
+  (tmp_path / "labels").write_text("n00000001x\n")
+  with pytest.raises(ValueError, match="'n00000001x', .* no class"):
+    open_source(f"{uri}?labels={tmp_path}/labels")
+  with pytest.raises(ValueError, match=r"val\.tar: '1\.png' has no folder"):
+    open_source(uri)
+
+
 @pytest.mark.parametrize(
   ("text", "named"),
   [

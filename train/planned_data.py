@@ -20,7 +20,7 @@ _MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
 _CLASSES = (
   (r"cifar100", 100),
   (r"mnist|cifar10|imagenette", 10),
-  (r"imagenet", 1000),
+  (r"imagenet|ILSVRC2012", 1000),
 )
 
 

@@ -2,8 +2,8 @@
 
 They stand above the tokenizer's own, in the order of the ops: "<mask>" is one;
 the sentinels count down, as T5's do, so that the first, "<extra_id_0>", has
-the highest id. A tokenizer that encodes such a name, or BERT's "[MASK]", as
-one token has it already, and none is added.
+the highest id. A tokenizer that has a token of such a name, or BERT's
+"[MASK]", needs no other, and none is added.
 """
 
 from collections.abc import Callable, Iterable
@@ -80,7 +80,13 @@ def names(
 
 
 def piece(tokenizer: Tokenizer, name: str) -> int | None:
-  """The id of a token by its name, or None where it is not one token."""
+  """The id of a token by its name, or None where there is no such token.
+
+  A special token, which stands for no text, is known by what it decodes to.
+  """
+  for i in np.flatnonzero(tokenizer.byte_lengths == 0):
+    if tokenizer.decode([int(i)]).strip() == name:
+      return int(i)
   try:
     ids = tokenizer.encode(name)
   except ValueError:  # a character that the vocabulary lacks
@@ -94,7 +100,7 @@ def mask_id(tokenizer: Tokenizer) -> int:
   Raises:
     ValueError: it has none.
   """
-  found = (_id(tokenizer, name) for name in MASK)
+  found = (piece(tokenizer, name) for name in MASK)
   return _first(found, "mask_id")
 
 
@@ -104,25 +110,13 @@ def sentinel_id(tokenizer: Tokenizer) -> int:
   Raises:
     ValueError: it has none, or they do not count down.
   """
-  highest = _first([_id(tokenizer, sentinel(0))], "sentinel_id")
-  if _id(tokenizer, sentinel(1)) != highest - 1:
+  highest = _first([piece(tokenizer, sentinel(0))], "sentinel_id")
+  if piece(tokenizer, sentinel(1)) != highest - 1:
     raise ValueError(
       f"{sentinel(1)} of the tokenizer does not stand below {sentinel(0)}; "
       "set sentinel_id"
     )
   return highest
-
-
-def _id(tokenizer: Tokenizer, name: str) -> int | None:
-  """The id of a token of an extended tokenizer by its name."""
-  known = piece(tokenizer, name)
-  if known is not None:
-    return known
-  own = len(tokenizer.byte_lengths)
-  for i in range(own - 1, max(-1, own - SENTINELS - 2), -1):
-    if not tokenizer.byte_lengths[i] and tokenizer.decode([i]) == name:
-      return i
-  return None
 
 
 def _first(found: Iterable[int | None], argument: str) -> int:

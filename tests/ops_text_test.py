@@ -473,6 +473,39 @@ def test_tokens_that_the_tokenizer_has_are_taken(tmp_path):
   assert found.decode([first - 9]) == "<extra_id_9>"
 
 
+def test_wordpiece_has_its_mask_and_its_words(tmp_path):
+  pytest.importorskip("tokenizers")
+  vocabulary = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] the cat play ##ing ##ed a , 我 们"
+  )
+  (tmp_path / "vocab.txt").write_text(
+    "\n".join(vocabulary.split()), encoding="utf-8"
+  )
+  tokenizer = get_tokenizer(f"wordpiece:{tmp_path}/vocab.txt", "fake:text")
+  found = special_tokens.extended(tokenizer, "mask_tokens")
+  assert found.vocab_size == len(vocabulary.split())
+  assert special_tokens.mask_id(found) == 4
+  words = word_starts.words(found)
+  pieces = vocabulary.split()
+  for i, piece in enumerate(pieces):
+    if piece[0] != "[":
+      # A word, a sign or a Chinese character begins anew but for "##".
+      after_word = words.opens[i] or not words.joins[i]
+      assert after_word == (not piece.startswith("##")), piece
+  ids = np.array([5, 7, 8, 6, 7, 9, 12, 13] * 100, np.int32)
+  masked = run(
+    "mask_tokens(0.5, whole_words=True)", window(ids, 5), tokenizer=found
+  )
+  chosen = (masked["mask"] > 0).reshape(-1, 8)
+  np.testing.assert_array_equal(chosen[:, 1], chosen[:, 2])
+  np.testing.assert_array_equal(chosen[:, 4], chosen[:, 5])
+  for a, b in ((0, 1), (2, 3), (3, 4), (6, 7)):
+    assert (chosen[:, a] != chosen[:, b]).any()
+  # No special token is drawn as a random one.
+  drawn = masked["inputs"].reshape(-1, 8)[chosen]
+  assert set(drawn.tolist()) <= {4, *range(5, 14)}
+
+
 def test_a_run_with_masks_has_a_vocabulary_with_the_mask(tmp_path):
   workdir = str(tmp_path)
   config = lm_stdlib.get_config("smoke")

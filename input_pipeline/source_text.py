@@ -6,13 +6,15 @@ import hashlib
 import os
 import sysconfig
 from collections import Counter
+from typing import NoReturn
 
 import numpy as np
 
 from input_pipeline import bounded
 from input_pipeline.bad_records import Policy
+from input_pipeline.preparation import files
 from input_pipeline.reading import path_list
-from input_pipeline.reading.remote import is_remote
+from input_pipeline.reading.remote import is_remote, is_web
 from input_pipeline.source import Source
 
 _NOT_LIBRARY = {
@@ -53,11 +55,11 @@ def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
     ValueError: no file matches, or a list is malformed.
   """
   listed = path_list.split(pattern)
+  lists, base = listed or (pattern, "")
+  if not remote and (is_remote(base) or is_remote(lists)):
+    raise ValueError(f"{uri}: files are read at random from a folder alone")
   if listed is None:
     return _matching(pattern, uri)
-  lists, base = listed
-  if is_remote(base) and not remote:
-    raise ValueError(f"{uri}: files are read at random from a folder alone")
   found = [
     p for each in _matching(lists, uri) for p in path_list.read(each, base)
   ]
@@ -70,15 +72,21 @@ def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
 
 
 def _matching(pattern: str, uri: str) -> list[str]:
+  if is_web(pattern):
+    return [pattern]
+  if is_remote(pattern):
+    return files.matching(pattern) or _none(uri)
   paths = glob.glob(os.path.expanduser(pattern), recursive=True)
   paths = sorted(
     os.path.abspath(path)
     for path in paths
     if os.path.isfile(path) or not os.path.exists(path)
   )
-  if not paths:
-    raise ValueError(f"{uri} matches no file")
-  return paths
+  return paths or _none(uri)
+
+
+def _none(uri: str) -> NoReturn:
+  raise ValueError(f"{uri} matches no file")
 
 
 def strings(values: list) -> np.ndarray:
@@ -142,9 +150,9 @@ def stdlib(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
 def stdlib_files() -> list[str]:
   """The sorted files of stdlib:."""
   paths = []
-  for folder, folders, files in os.walk(sysconfig.get_paths()["stdlib"]):
+  for folder, folders, found in os.walk(sysconfig.get_paths()["stdlib"]):
     folders[:] = [f for f in folders if f not in _NOT_LIBRARY]
-    for file in files:
+    for file in found:
       path = os.path.join(folder, file)
       if file.endswith(".py") and os.path.isfile(path) and _is_utf8(path):
         paths.append(path)

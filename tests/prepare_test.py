@@ -204,6 +204,28 @@ def test_two_workers_write_the_bytes_of_one(tmp_path):
   assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_input_and_output_may_be_where_beam_reaches_them(tmp_path, monkeypatch):
+  import elsewhere
+
+  monkeypatch.setenv(elsewhere.ROOT, str(tmp_path))
+  write_records(tmp_path / "in", 2, 15)
+  config = config_of(tmp_path / "in")
+  prepared(config, tmp_path / "here")
+  config["data"]["source"] = f"jsonl:{elsewhere.SCHEME}in/*.jsonl"
+  run.prepare(config, f"{elsewhere.SCHEME}there", say=lambda line: None)
+  # All but where the input was said to be.
+  here, there = (contents(tmp_path / name) for name in ("here", "there"))
+  assert here.keys() == there.keys()
+  different = {name for name in here if here[name] != there[name]}
+  assert different == {"index.json", "report.html", "report.json"}
+  with pytest.raises(ValueError, match="matches no file"):
+    config["data"]["source"] = f"jsonl:{elsewhere.SCHEME}in/*.none"
+    prepared(config, tmp_path / "none")
+  with pytest.raises(ValueError, match="nowhere://in/x: "):
+    config["data"]["source"] = "jsonl:nowhere://in/x"
+    prepared(config, tmp_path / "none")
+
+
 def test_done_is_done_and_another_config_is_refused(tmp_path):
   write_records(tmp_path / "in", 1, 5)
   config = config_of(tmp_path / "in")

@@ -18,9 +18,28 @@ def _remote(path: str) -> bool:
 
 
 def _systems():
-  from apache_beam.io.filesystems import FileSystems
-
+  try:
+    from apache_beam.io.filesystems import FileSystems
+  except ImportError:
+    raise ValueError(
+      "paths such as gs://BUCKET/DIR need Apache Beam, which is not installed: "
+      "pip install 'tessera[clean]'"
+    ) from None
   return FileSystems
+
+
+def matching(pattern: str) -> list[str]:
+  """The sorted files that a glob of a path with a scheme matches.
+
+  Raises:
+    ValueError: Beam does not know the scheme, or cannot reach what it names.
+  """
+  try:
+    (found,) = _systems().match([pattern])
+  except Exception as error:  # Each file system raises its own.
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise ValueError(f"{pattern}: {reason}") from None
+  return sorted(each.path for each in found.metadata_list)
 
 
 @contextlib.contextmanager
@@ -77,8 +96,7 @@ def exists(path: str) -> bool:
 def names(folder: str) -> list[str]:
   """The names of what a folder holds, sorted; none where it is not there."""
   if _remote(folder):
-    found = _systems().match([f"{folder}/*"])[0].metadata_list
-    return sorted(each.path.rsplit("/", 1)[-1] for each in found)
+    return [path.rsplit("/", 1)[-1] for path in matching(f"{folder}/*")]
   return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
@@ -100,6 +118,7 @@ def remove(path: str) -> None:
 def remove_folder(folder: str) -> None:
   """Removes a folder and all that is in it."""
   if _remote(folder):
-    _systems().delete([folder])
+    if matching(f"{folder}/**"):
+      _systems().delete([f"{folder}/"])
   else:
     shutil.rmtree(folder, ignore_errors=True)

@@ -107,6 +107,8 @@ def _root(scheme: str, rest: str) -> str:
   if listed:
     _, base = listed
     return f"{base}/" if is_remote(base) else os.path.join(base, "")
+  if is_remote(rest):
+    return re.split(r"[*?[]", rest)[0].rpartition("/")[0] + "/"
   parts = os.path.expanduser(rest).split(os.sep)
   fixed = 0
   while fixed < len(parts) - 1 and not re.search(r"[*?[]", parts[fixed]):

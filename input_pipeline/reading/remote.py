@@ -1,4 +1,7 @@
-"""A file behind http(s), read in order and taken up again where it broke."""
+"""A file that is elsewhere, read in order: by http(s), or as Beam reaches it.
+
+What http(s) gives is taken up again where it broke.
+"""
 
 import http.client
 import time
@@ -6,23 +9,30 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from input_pipeline.preparation import files
+
 _TIMEOUT = 60.0  # seconds without a byte
 _TRIES = 5
 _WAIT = 1.0  # seconds before the second try, doubled for each after it
 
 
 def is_remote(path: str) -> bool:
-  """Whether a path is an address."""
+  """Whether a path is an address: http(s), or as in gs://BUCKET/FILE."""
+  return "://" in path
+
+
+def is_web(path: str) -> bool:
+  """Whether a path is an address of http(s), where nothing can be listed."""
   return path.startswith(("http://", "https://"))
 
 
-def opened(url: str) -> "_Remote":
+def opened(url: str) -> Any:
   """The content of an address, to be read in order.
 
   Raises:
     ValueError: from `read`; it cannot be had, several times in a row.
   """
-  return _Remote(url)
+  return _Remote(url) if is_web(url) else files.opened(url)
 
 
 class _Remote:

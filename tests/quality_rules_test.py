@@ -354,6 +354,8 @@ def test_c4_knows_bad_words_as_words():
     ("3.14 on 7/4/1776, 1,000", ["3.14", "on", "7/4/1776", ",", "1,000"]),
     ("See https://a.org/b?c=1.", ["See", "https://a.org/b?c=1", "."]),
     ("a.b@c-d.org!", ["a.b@c-d.org", "!"]),
+    ("I cannot", ["I", "can", "not"]),
+    ("1914–1918", ["1914–1918"]),
     ("well-known MPEG-4", ["well", "-", "known", "MPEG-4"]),
     ("so... -- “yes”", ["so", "...", "--", "“", "yes", "”"]),
     ("中文，词", ["中文", "，", "词"]),

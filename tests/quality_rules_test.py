@@ -13,7 +13,6 @@ from input_pipeline.cleaning.c4 import c4
 from input_pipeline.cleaning.fineweb import fineweb
 from input_pipeline.cleaning.gopher_quality import gopher_quality
 from input_pipeline.cleaning.gopher_repetition import gopher_repetition
-from input_pipeline.cleaning.words import sentence_count, words
 from input_pipeline.preparation.document import Counted, Document, Dropped
 
 STAGES = (c4, gopher_quality, gopher_repetition, fineweb)
@@ -343,39 +342,6 @@ def test_c4_knows_bad_words_as_words():
   assert rule(stage, FIVE + " He gave it a pass.") is None
   assert rule(stage, FIVE + " What an Ass he is.") == "bad_word"
   assert rule(stage, FIVE + " Very bad!") == "bad_word"
-
-
-@pytest.mark.parametrize(
-  ("text", "expected"),
-  [
-    ("I don't know.", ["I", "do", "n't", "know", "."]),
-    ("John's, they're", ["John", "'s", ",", "they", "'re"]),
-    ("the U.S. and Mr. Li", ["the", "U.S.", "and", "Mr.", "Li"]),
-    ("3.14 on 7/4/1776, 1,000", ["3.14", "on", "7/4/1776", ",", "1,000"]),
-    ("See https://a.org/b?c=1.", ["See", "https://a.org/b?c=1", "."]),
-    ("a.b@c-d.org!", ["a.b@c-d.org", "!"]),
-    ("well-known MPEG-4", ["well", "-", "known", "MPEG-4"]),
-    ("so... -- “yes”", ["so", "...", "--", "“", "yes", "”"]),
-    ("中文，词", ["中文", "，", "词"]),
-  ],
-)
-def test_words(text, expected):
-  assert list(words(text)) == expected
-
-
-@pytest.mark.parametrize(
-  ("text", "expected"),
-  [
-    ("", 0),
-    ("One", 1),
-    ("One. Two", 2),
-    ("Mr. Li and Dr. Wu met at 3.15 p.m. in the U.S. once.", 1),
-    ('"Really?!" he said. Yes...', 3),
-    ("好。不好！", 2),
-  ],
-)
-def test_sentences(text, expected):
-  assert sentence_count(text) == expected
 
 
 @pytest.mark.parametrize("unit", ["a+", "a.", "'", "http://!", "1/", "[1", "-"])

@@ -6,7 +6,8 @@ r"""Raw records to a clean training set: `python -m input_pipeline.prepare`.
 Leaves records that `prepared:DIR` reads (and jsonl:), tokens where the config
 has a tokenizer, index.json, report.html and report.json. The same input and
 config give the same bytes, for any number of workers. A run that was killed
-goes on with the same command. Exit codes: 0 done, 2 bad arguments or data.
+goes on with the same command. Exit codes: 0 done, 2 bad arguments or data, 75 a
+worker was lost.
 """
 
 import sys
@@ -14,6 +15,7 @@ import sys
 from absl import flags
 
 from train import cli, config_keys
+from train.errors import HostError
 
 FLAGS = flags.FLAGS
 cli.define_config()
@@ -57,6 +59,8 @@ def main(argv) -> None:
     )
   except ValueError as error:
     raise cli.UserError(str(error)) from None
+  except workers.LostWorkersError as error:
+    raise HostError(str(error)) from None
   for line in report_page.lines(found):
     print(line)
   print(f"report: {FLAGS.output.rstrip('/')}/report.html")

@@ -91,6 +91,7 @@ ARROWS = [
         "ml_collections",
         "train.cli",
         "train.config_keys",
+        "train.errors",
         "input_pipeline",
       },
     )

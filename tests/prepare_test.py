@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -474,3 +475,38 @@ def test_the_command_says_what_was_done(tmp_path):
   done = subprocess.run(missing, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 2
   assert done.stderr == "error: jsonl:none matches no file\n"
+
+
+def test_a_worker_that_dies_is_one_line_and_loses_nothing(tmp_path):
+  write_records(tmp_path / "in", 2, 15)
+  recipe = tmp_path / "recipe.py"
+  recipe.write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config():\n"
+    f"  return ConfigDict({config_of(tmp_path / 'in')!r})\n"
+  )
+  # A worker dies when it writes what is left of a shard.
+  (tmp_path / "sitecustomize.py").write_text(
+    "import os, sys\n"
+    "def hook(event, arguments):\n"
+    "  if event == 'open' and '/pass-0/' in str(arguments[0]):\n"
+    "    os._exit(9)\n"
+    "if 'sdk_worker' in ' '.join(sys.orig_argv):\n"
+    "  sys.addaudithook(hook)\n"
+  )
+  command = [
+    sys.executable,
+    "-m",
+    "input_pipeline.prepare",
+    f"--config={recipe}",
+    f"--output={tmp_path}/out",
+    "--workers=2",
+  ]
+  environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+  done = subprocess.run(
+    command, cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == 75
+  (line,) = (x for x in done.stderr.splitlines() if x.startswith("error: "))
+  assert "the same command goes on from what is done" in line
+  assert "Traceback" not in done.stderr

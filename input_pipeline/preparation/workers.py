@@ -40,11 +40,16 @@ class Workers(NamedTuple):
   options: Sequence[str] = ()
 
 
+class LostWorkersError(RuntimeError):
+  """Workers that died, or that Beam has lost: no fault of the data."""
+
+
 def run(plan_path: str, workers: Workers) -> None:
   """Does what is not done yet of all steps, in order.
 
   Raises:
-    ValueError: by the user's fault, or that of a worker; one line.
+    ValueError: the user's to mend; one line.
+    LostWorkersError: a worker died.
   """
   local = workers.runner == _LOCAL
   with contextlib.ExitStack() as stack:
@@ -61,7 +66,7 @@ def run(plan_path: str, workers: Workers) -> None:
     try:
       _by_beam(plan_path, workers, local)
     except Exception as error:
-      raise _told(plan_path, log, error) from error
+      raise _told(plan_path, log, error) from None
 
 
 def _by_beam(plan_path: str, workers: Workers, local: bool) -> None:
@@ -150,7 +155,10 @@ def _told(plan_path: str, log: str, error: Exception) -> Exception:
     return error
   first = (str(error).strip().splitlines() or [""])[0]
   kind = type(error).__name__
-  return RuntimeError(f"the workers failed ({kind}: {first}); see {log}")
+  return LostWorkersError(
+    f"the workers failed ({kind}: {first}), see {log}; the same command goes "
+    "on from what is done"
+  )
 
 
 @contextlib.contextmanager

@@ -24,12 +24,17 @@ import numpy as np
 import prepare_cifar10
 
 from input_pipeline import source_subset
-from input_pipeline.quality import label_errors, label_models, patches
+from input_pipeline.quality import (
+  label_errors,
+  label_models,
+  label_noise,
+  patches,
+)
 from input_pipeline.quality.out_of_fold import out_of_fold
 from input_pipeline.source import open_source
 
-EPOCHS = 30
 BATCH = 64
+STEPS = {"patches": 3125, "conv": 1250}
 FILTERS = 384
 
 
@@ -40,6 +45,7 @@ def main() -> None:
   parser.add_argument("--output", required=True, help="Where all is kept.")
   parser.add_argument("--labels", default="aggre_label,worse_label")
   parser.add_argument("--repeats", type=int, default=1, help="averaged")
+  parser.add_argument("--model", default="patches", choices=STEPS)
   parser.add_argument("--seeds", type=int, default=2, help="of the accuracies")
   args = parser.parse_args()
   images = os.path.join(args.output, "images")
@@ -58,15 +64,27 @@ def main() -> None:
     errors, probabilities = errors_of(name, given, uri, args)
     compare(name, given, clean, errors, probabilities)
     every, right = np.arange(len(given)), given == clean
+    test = source_subset.Part("test")
+    if args.model == "patches":
+      test = source_subset.Part("all", np.arange(10_000, 12_000), tests)
     for seed in range(args.seeds):
       for which, kept, labels in (
-        ("given", every, given),
-        ("cleaned", np.flatnonzero(~errors.wrong), given),
-        ("only_right", np.flatnonzero(right), given),
-        ("clean_label", every, clean),
+        ("given labels", every, given),
+        ("cleaned split", np.flatnonzero(~errors.wrong), given),
+        ("those that are right", np.flatnonzero(right), given),
+        ("clean labels", every, clean),
       ):
-        folder = os.path.join(args.output, name)
-        accuracy(name, which, seed, kept, labels, uri, tests, folder)
+        train = source_subset.Part("train", kept, labels[kept])
+        if args.model == "patches":
+          train = train._replace(split="all")
+        accuracy(
+          f"{name}: {which} ({len(kept)})",
+          args.model,
+          seed,
+          {"train": train, "test": test},
+          uri if args.model == "patches" else f"folder:{images}",
+          os.path.join(args.output, name, "trained.json"),
+        )
 
 
 def read_labels(data: str, images: str) -> dict[str, np.ndarray]:
@@ -79,9 +97,7 @@ def read_labels(data: str, images: str) -> dict[str, np.ndarray]:
     os.path.relpath(source.name(i), images).replace(os.sep, "/")
     for i in range(source.length)
   ]
-  columns = [
-    k for k in next(iter(rows.values())) if k.endswith(("label", "label1"))
-  ]
+  columns = [k for k in next(iter(rows.values())) if "label" in k]
   return {c: np.array([int(rows[n][c]) for n in names]) for c in columns}
 
 
@@ -114,7 +130,7 @@ def errors_of(name: str, given: np.ndarray, uri: str, args):
     if not os.path.exists(path):
       start = time.perf_counter()
       config = label_models.vector_config("patches")
-      config |= dict(batch_size=BATCH, total_steps=steps_of(len(given)))
+      config |= dict(batch_size=BATCH, total_steps=STEPS["patches"])
       table = out_of_fold(
         source=uri,
         split="all",
@@ -129,24 +145,25 @@ def errors_of(name: str, given: np.ndarray, uri: str, args):
       print(f"{name}: cross-validated in {seconds:.0f} s", flush=True)
     tables.append(np.load(path, allow_pickle=False).astype(np.float64))
   probabilities = np.mean(tables, axis=0)
-  return label_errors.find_errors(given, probabilities), probabilities
-
-
-def steps_of(examples: int) -> int:
-  """The steps of a training: as many for all labels as for the cleaned."""
-  return EPOCHS * examples // BATCH
+  return label_noise.find_errors(given, probabilities), probabilities
 
 
 def compare(name, given, clean, errors, probabilities) -> None:
   """Prints what was found, ours and cleanlab's."""
   from cleanlab.classification import CleanLearning
+  from cleanlab.count import (
+    compute_confident_joint,
+    estimate_joint,
+    estimate_latent,
+  )
 
   wrong = given != clean
-  pipeline = CleanLearning(verbose=False)
+  pipeline = CleanLearning(
+    verbose=False, find_label_issues_kwargs={"n_jobs": 1}
+  )
   theirs = pipeline.find_label_issues(labels=given, pred_probs=probabilities)
   print(
-    f"{name}: {wrong.mean():.2%} wrong; estimated"
-    f" {1 - np.trace(errors.joint):.2%}; out of fold"
+    f"{name}: {wrong.mean():.2%} wrong; out of fold"
     f" {(probabilities.argmax(1) == clean).mean():.2%} of clean labels told"
   )
   ours = label_errors.ranking(errors)
@@ -167,33 +184,43 @@ def compare(name, given, clean, errors, probabilities) -> None:
   true = np.zeros_like(errors.noise)
   np.add.at(true, (clean, given), 1)
   true /= true.sum(1, keepdims=True)
-  off = np.abs(true - errors.noise).mean()
-  print(f"{name}: noise matrix off by {off:.4f} on average", flush=True)
+  counts = compute_confident_joint(given, probabilities)
+  _, matrix, _ = estimate_latent(counts, given)
+  for who, noise, joint in (
+    ("ours", errors.noise, errors.joint),
+    (
+      "cleanlab",
+      matrix.T,
+      estimate_joint(given, probabilities, confident_joint=counts),
+    ),
+  ):
+    print(
+      f"{name}: {who}: estimates {1 - np.trace(joint):.2%} wrong; noise matrix"
+      f" off by {np.abs(true - noise).mean():.4f} on average",
+      flush=True,
+    )
 
 
-def accuracy(name, which, seed, kept, labels, uri, tests, output) -> None:
-  """Prints the accuracy on the test images after a training on some labels."""
+def accuracy(title, model, seed, parts, uri, path) -> None:
+  """Prints the accuracy on the test images after a training on `parts`."""
   from train import build, cli, loop
 
   cli.start_jax()
-  path = os.path.join(output, f"{which}_{seed}.json")
-  test = np.arange(len(labels), len(labels) + len(tests))
-  parts = {
-    "train": source_subset.Part("all", kept, labels[kept]),
-    "test": source_subset.Part("all", test, tests),
-  }
   source_subset.write(path, uri, parts)
-  config = label_models.vector_config("patches")
-  config |= dict(batch_size=BATCH, total_steps=steps_of(len(labels)))
-  config |= dict(seed=seed)
-  config["data"] = dict(source=f"subset:{path}")
-  config["evals"] = {"test": dict(name="classification", split="test")}
+  if model == "conv":
+    config = label_models.image_config("conv", 32, 3)
+    test = config["evals"]["held_out"]
+  else:
+    config, test = label_models.vector_config("patches"), {}
+  config |= dict(seed=seed, batch_size=BATCH, total_steps=STEPS[model])
+  config["data"]["source"] = f"subset:{path}"
+  config["evals"] = {"test": {**test, "name": "classification"}}
+  config["evals"]["test"]["split"] = "test"
   last = {}
   for report in loop.fit(build.run(config, None, say=lambda line: None)):
     last |= report.scalars
   print(
-    f"{name}: seed {seed}, {which} ({len(kept)}): test accuracy"
-    f" {last['test/accuracy']:.2%}",
+    f"{title}, {model}, seed {seed}: test accuracy {last['test/accuracy']:.2%}",
     flush=True,
   )
 

@@ -4,12 +4,18 @@ import csv
 import json
 import zlib
 
+import cleanlab.count
+import cleanlab.filter
 import numpy as np
 import pytest
-from cleanlab.filter import find_label_issues
 
 from input_pipeline import source_subset
-from input_pipeline.quality import label_errors, label_models, patches
+from input_pipeline.quality import (
+  label_errors,
+  label_models,
+  label_noise,
+  patches,
+)
 from input_pipeline.quality.out_of_fold import assign_folds, out_of_fold
 from input_pipeline.source import open_source
 from train import build, loop
@@ -21,7 +27,7 @@ def silent(line):
   del line
 
 
-def blobs(folder, n=240, classes=C, seed=0):
+def blobs(folder, n=480, classes=C, seed=0):
   """Points around corners ten deviations apart; their classes, a tenth wrong.
 
   Returns (uri, given [n], true [n]).
@@ -96,18 +102,19 @@ def test_planted_errors_are_found_and_the_rest_can_be_trained_on(tmp_path):
     assert row["given"] == str(given[i])
     if wrong[i]:
       assert row["suggested"] == str(true[i])
-  # Ten deviations apart nothing is ambiguous: what is flipped is what is found.
-  assert (found == wrong).mean() >= 0.99
-  assert {int(row["index"]) for row in rows[: wrong.sum() - 1]} <= set(
-    np.flatnonzero(wrong)
-  )
+  # Ten deviations apart nothing is ambiguous: all that is flipped is ranked
+  # before all that is not, and how many are flipped is estimated from 50 of
+  # each class: give or take 2.4 standard deviations of that share.
+  ranked = [int(row["index"]) for row in rows]
+  assert set(ranked[: wrong.sum()]) == set(np.flatnonzero(wrong))
+  assert abs(found.sum() - wrong.sum()) <= 0.06 * len(given)
+  assert found.sum() == finding.figures["suspects"]
+  assert found[ranked[: found.sum()]].all()
   assert finding.verdict == "warn"
-  assert finding.figures["suspects"] == found.sum()
-  assert abs(finding.figures["estimated_share"] - wrong.mean()) < 0.02
   noise = np.zeros((C, C))
   np.add.at(noise, (true, given), 1)
   noise /= noise.sum(1, keepdims=True)
-  np.testing.assert_allclose(finding.figures["noise_matrix"], noise, atol=0.04)
+  np.testing.assert_allclose(finding.figures["noise_matrix"], noise, atol=0.1)
   # Again, the same bytes.
   kept = {path.name: path.read_bytes() for path in out.iterdir()}
   label_errors.label_errors(**settings)
@@ -309,16 +316,49 @@ def test_an_image_and_its_mirror_image_have_the_same_features(tmp_path):
   np.testing.assert_allclose(x.std(0), 1, atol=2e-2)
 
 
-def test_confident_learning_is_cleanlabs_and_knows_absent_classes():
+def test_noise_is_told_from_the_mistakes_of_a_weak_model():
+  # Seven of ten opinions of a classifier are right, and it knows how sure it
+  # is; then a tenth of the labels of class 0 become 1, and a fifth of 1 are 2.
+  rng = np.random.default_rng(0)
+  n, classes = 20_000, 4
+  clean = rng.dirichlet(np.full(classes, 0.35), n)
+  true = (rng.random((n, 1)) > clean.cumsum(1)).sum(1)
+  noise = np.eye(classes)
+  noise[0, :2], noise[1, 1:3] = (0.9, 0.1), (0.8, 0.2)
+  given = (rng.random((n, 1)) > noise[true].cumsum(1)).sum(1)
+  p = clean @ noise  # what a model learns of the given labels, at its best
+  assert 0.6 < (p.argmax(1) == true).mean() < 0.8
+  found = label_noise.find_errors(given, p)
+  wrong = given != true
+  # An anchor is of its class with probability 0.96.
+  np.testing.assert_allclose(found.noise, noise, atol=0.06)
+  assert abs(found.share() - wrong.mean()) < 0.04
+  counts = cleanlab.count.compute_confident_joint(given, p)
+  joint = cleanlab.count.estimate_joint(given, p, confident_joint=counts)
+  assert 1 - np.trace(joint) > 3 * wrong.mean()
+  # Bayes' own posterior, from what nobody knows, is the best there is to rank
+  # by; the model's probability of the label, cleanlab's default, is worse.
+  rows = np.arange(n)
+  best = (noise[:, given].T * clean)[rows, given] / p[rows, given]
+  most, ours, theirs = (
+    wrong[np.argsort(quality)[: wrong.sum()]].mean()
+    for quality in (best, found.quality, p[rows, given])
+  )
+  assert theirs + 0.05 < ours <= most
+  assert found.wrong.sum() <= round(found.share() * n)
+
+
+def test_find_errors_knows_cleanlabs_suspects_and_absent_classes():
   rng = np.random.default_rng(0)
   given = rng.choice([0, 2, 3], 300)
   p = rng.dirichlet([1] * 5, 300) + 0.4 * np.eye(5)[given]
   p /= p.sum(1, keepdims=True)
-  found = label_errors.find_errors(given, p)
+  found = label_noise.find_errors(given, p)
   inside = p[:, [0, 2, 3]] / p[:, [0, 2, 3]].sum(1, keepdims=True)
   dense = np.searchsorted([0, 2, 3], given)
   np.testing.assert_array_equal(
-    found.wrong, find_label_issues(dense, inside, n_jobs=1)
+    found.confident,
+    cleanlab.filter.find_label_issues(dense, inside, n_jobs=1),
   )
   assert found.joint.sum() == pytest.approx(1)
   assert found.joint[[1, 4]].sum() == 0
@@ -326,10 +366,8 @@ def test_confident_learning_is_cleanlabs_and_knows_absent_classes():
   shares = np.bincount(given, minlength=5) / 300
   np.testing.assert_allclose(found.joint.sum(1), shares, atol=1e-9)
   np.testing.assert_allclose(found.noise.sum(1), 1, atol=1e-9)
-  # P(given | true) by Bayes, from the joint.
-  for true in (0, 2, 3):
-    column = found.joint[:, true] / found.joint[:, true].sum()
-    np.testing.assert_allclose(found.noise[true], column, atol=0.02)
+  assert set(found.suggested) <= {0, 2, 3}
+  assert (found.suggested != given).all()
 
 
 def test_a_subset_reads_the_chosen_examples_under_their_new_labels(tmp_path):

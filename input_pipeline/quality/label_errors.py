@@ -1,8 +1,7 @@
-"""Labels that are probably wrong: confident learning.
+"""Labels that are probably wrong, and a split of the data without them.
 
-Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in
-Dataset Labels", 2021 (arXiv:1911.00068), by cleanlab, over predictions of one
-of our own models for examples that it has not seen.
+Confident learning over predictions of one of our own models for examples that
+it has not seen; see label_noise.py.
 """
 
 import csv
@@ -15,8 +14,9 @@ import numpy as np
 
 from input_pipeline import source_subset
 from input_pipeline.bad_records import Policy, first_readable, surviving
-from input_pipeline.quality import label_models
+from input_pipeline.quality import label_models, label_noise
 from input_pipeline.quality.finding import Finding
+from input_pipeline.quality.label_noise import Errors
 from input_pipeline.reporting import page
 from input_pipeline.source import Source, open_source
 
@@ -37,26 +37,6 @@ class Labels(NamedTuple):
   indices: np.ndarray
   given: np.ndarray
   names: tuple[str, ...]
-
-
-class Errors(NamedTuple):
-  """What confident learning says of labels.
-
-  wrong: bool [N], the labels that are probably wrong.
-  suggested: int [N], the most probable class other than the given one.
-  quality: float [N] in 0..1, how far the given label is believed; the smaller,
-    the more suspect. See `label_quality`.
-  joint: [C, C], share of the examples with the row's given label and the
-    column's true one, estimated.
-  noise: [C, C], probability of the column's given label where the row's is
-    true, estimated.
-  """
-
-  wrong: np.ndarray
-  suggested: np.ndarray
-  quality: np.ndarray
-  joint: np.ndarray
-  noise: np.ndarray
 
 
 def label_errors(
@@ -104,7 +84,7 @@ def label_errors(
   Raises:
     ValueError: the source or a setting is wrong; one line that names it.
   """
-  _cleanlab()
+  label_noise.import_cleanlab()
   from input_pipeline.quality.out_of_fold import out_of_fold
 
   if repeats < 1:
@@ -148,30 +128,17 @@ def label_errors(
   )
   path = os.path.join(output, "probabilities.npy")
   np.save(path, probabilities.astype(np.float32))
-  errors = find_errors(labels.given, probabilities)
+  errors = label_noise.find_errors(labels.given, probabilities)
   write_errors(os.path.join(output, "label_errors.csv"), source, labels, errors)
   believed = labels.indices[~errors.wrong]
   write_clean(os.path.join(output, "clean.json"), uri, split, believed)
-  share = 1 - float(np.trace(errors.joint))
+  share = errors.share()
   verdict = "ok" if share <= warn_share else "warn"
   verdict = "fail" if share > fail_share else verdict
   line, figures = _told(labels, errors, probabilities, read.config, source)
   parts = [page.Text(f"{line}."), *_noise_parts(labels, errors)]
   parts += _suspects(source, labels, errors, read.kind, shown)
   return [Finding(_CHECK, verdict, line, figures, parts)]
-
-
-def _cleanlab():
-  try:
-    import cleanlab.count
-    import cleanlab.filter
-    import cleanlab.rank
-  except ImportError:
-    raise ValueError(
-      "label_errors needs cleanlab, which is not installed: "
-      "pip install 'tessera[judge]'"
-    ) from None
-  return cleanlab
 
 
 def read_labels(source: Source, label: str, uri: str) -> Labels:
@@ -221,55 +188,15 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
   return Labels(indices, given.astype(np.int32), tuple(names))
 
 
-def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
-  """Confident learning on out-of-fold probabilities.
-
-  Args:
-    given: int [N].
-    probabilities: [N, C], out of fold.
-  """
-  cleanlab = _cleanlab()
-  present = np.unique(given)
-  # Confident learning knows no class of which it has no example.
-  inside = probabilities[:, present]
-  inside = inside / np.maximum(inside.sum(1, keepdims=True), 1e-12)
-  dense = np.searchsorted(present, given)
-  counts = cleanlab.count.compute_confident_joint(dense, inside)
-  joint = cleanlab.count.estimate_joint(dense, inside, confident_joint=counts)
-  wrong = cleanlab.filter.find_label_issues(
-    dense, inside, confident_joint=counts, n_jobs=1
-  )
-  _, noise, _ = cleanlab.count.estimate_latent(counts, dense)
-  others = probabilities.copy()
-  others[np.arange(len(given)), given] = -1
-  classes = probabilities.shape[1]
-  whole = np.ix_(present, present)
-  joint_CC, noise_CC = np.zeros((classes, classes)), np.eye(classes)
-  joint_CC[whole], noise_CC[whole] = joint, noise.T
-  return Errors(
-    np.asarray(wrong, bool),
-    others.argmax(1),
-    label_quality(dense, inside, joint),
-    joint_CC,
-    noise_CC,
-  )
-
-
-def label_quality(
-  given: np.ndarray, probabilities: np.ndarray, joint: np.ndarray
-) -> np.ndarray:
-  """How far each given label is believed, float [N] in 0..1."""
-  del joint
-  return _cleanlab().rank.get_label_quality_scores(given, probabilities)
-
-
 def write_errors(
   path: str, source: Source, labels: Labels, errors: Errors
 ) -> None:
   """label_errors.csv: all examples, the most suspect first."""
   with open(path, "w", encoding="utf-8", newline="") as file:
     writer = csv.writer(file)
-    writer.writerow(["index", "name", "given", "suggested", "quality", "wrong"])
+    writer.writerow(
+      ["index", "name", "given", "suggested", "quality", "wrong", "cleanlab"]
+    )
     for i in ranking(errors):
       writer.writerow(
         [
@@ -279,13 +206,14 @@ def write_errors(
           labels.names[errors.suggested[i]],
           f"{errors.quality[i]:.6f}",
           int(errors.wrong[i]),
+          int(errors.confident[i]),
         ]
       )
 
 
 def ranking(errors: Errors) -> np.ndarray:
-  """Indices, the most suspect first; those that are found wrong lead."""
-  return np.lexsort((errors.quality, ~errors.wrong))
+  """Places among the labels, the most suspect first."""
+  return np.argsort(errors.quality, kind="stable")
 
 
 def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
@@ -308,7 +236,7 @@ def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
 def _told(labels, errors, probabilities, config, source):
   """(line, figures) of what was found."""
   rows, wrong = len(labels.given), int(errors.wrong.sum())
-  share = 1 - float(np.trace(errors.joint))
+  share = errors.share()
   agreement = float((probabilities.argmax(1) == labels.given).mean())
   line = (
     f"{wrong:,} of {rows:,} labels are probably wrong"
@@ -319,6 +247,7 @@ def _told(labels, errors, probabilities, config, source):
     "examples": rows,
     "left_out": source.length - rows,
     "suspects": wrong,
+    "suspects_of_cleanlab": int(errors.confident.sum()),
     "estimated_share": share,
     "agreement": agreement,
     "classes": list(labels.names),

@@ -28,8 +28,8 @@ _MODELS = {
   "table": ("mlp", "linear"),
 }
 # Before there is anything to judge by, a model must have been trained a while.
-_LEAST_STEPS = 200
-_EPOCHS = {"patches": 30, "conv": 10, "resnet": 10, "linear": 30, "mlp": 30}
+_LEAST_STEPS = 400
+_EPOCHS = {"patches": 20, "conv": 10, "resnet": 10, "linear": 20, "mlp": 10}
 
 
 class Reading(NamedTuple):
@@ -76,7 +76,8 @@ def reading(
     model: "patches" (linear), "conv" or "resnet" for images, "linear" or "mlp"
       for texts and tables; by default "patches", "linear" for texts and "mlp"
       for tables.
-    epochs: of a training, by default 30, or 10 of a convolutional network.
+    epochs: of a training; by default 20, or 10 of "mlp", "conv" and "resnet".
+      Small sets have more, for at least 400 steps.
     text_key: the field that is a text.
     image_size: to which images are resized.
 
@@ -109,6 +110,8 @@ def reading(
       columns = sorted(set(source.read(indices[:1])) - {label})
       _write_table(source, indices, columns, folder)
     config = vector_config(model)
+    if kind == "table" and model == "linear":
+      config["optimizer"]["lr"] = 2e-2  # Few features, each of which weighs.
     found = Reading(kind, f"npy:{folder}", "all", every, every, config)
   rows = len(every)
   epochs = epochs or _EPOCHS[model]

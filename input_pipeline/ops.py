@@ -16,6 +16,7 @@ Ops are plain functions under a decorator:
   ops_randaugment.py  randaugment, trivialaugment
   ops_mix.py          mixup, cutmix, mixup_or_cutmix
   ops_text.py         span_corruption, mask_tokens, drop_tokens, swap_tokens
+  ops_tabular.py      standardize
 
 Those of ops_mix.py blend an example with another one, its partner, to which
 the ops before them have been applied with the partner's own seed. Those of

@@ -15,7 +15,7 @@ def is_smoke(arg: str) -> bool:
 
 
 def language_model() -> ConfigDict:
-  """Pre-training of a decoder of about 110 million parameters, but for data.
+  """Pre-training of a decoder of 85M parameters and embeddings, but for data.
 
   GPT-2 small's width and depth with Llama's parts (rotary positions, RMSNorm,
   SwiGLU), rows of 1,024 tokens, 0.5M tokens a step, 10 billion in all; the

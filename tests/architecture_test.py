@@ -17,6 +17,15 @@ SOURCES = sorted(
 STDLIB = set(sys.stdlib_module_names)
 HEAVY = {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "scipy"}
 
+DATA_VERBS = (
+  "prepare",
+  "judge",
+  "preview",
+  "train_tokenizer",
+  "train_ngram",
+  "data_service",
+)
+
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
   ("configs", {"ml_collections", "configs.common", "configs.data"}),
@@ -70,38 +79,21 @@ ARROWS = [
     "input_pipeline.quality",
     {"numpy", "scipy", "sklearn", "cleanlab", "datasketch", "input_pipeline"},
   ),
-  # Tells a config's mistakes as the trainer does.
-  (
-    "input_pipeline.preview",
-    {
-      "absl",
-      "train.cli",
-      "train.config_keys",
-      "train.names",
-      "input_pipeline",
-    },
-  ),
-  # The verbs.
+  # The verbs: flags, and a config's mistakes told as the trainer does.
   *(
     (
       f"input_pipeline.{verb}",
       {
         "absl",
         "numpy",
-        "ml_collections",
         "train.cli",
         "train.config_keys",
         "train.errors",
+        "train.names",
         "input_pipeline",
       },
     )
-    for verb in (
-      "prepare",
-      "judge",
-      "train_tokenizer",
-      "train_ngram",
-      "data_service",
-    )
+    for verb in DATA_VERBS
   ),
   (
     "input_pipeline",
@@ -388,14 +380,21 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-  "verb", ["main", "evaluate", "generate", "plan", "doctor", "inspect"]
+  "verb",
+  [
+    *(
+      f"train.{verb}"
+      for verb in ("main", "evaluate", "generate", "plan", "doctor", "inspect")
+    ),
+    *(f"input_pipeline.{verb}" for verb in DATA_VERBS),
+  ],
 )
 def test_help_needs_nothing_heavy(verb):
   code = f"""
 import sys
 sys.argv = ["x", "--helpshort"]
-import train.{verb}
-print(sorted(set(sys.modules) & {HEAVY | {"tensorflow"}!r}))
+import {verb}
+print(sorted(set(sys.modules) & {HEAVY | {"tensorflow", "apache_beam"}!r}))
 """
   assert python(code).strip() == "[]"
 

@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from train import cli
@@ -134,7 +133,7 @@ def _register(tf: Any) -> None:
     )
 
 
-def _rows(settings: bytes, step: np.int64) -> list[np.ndarray]:
+def _rows(settings: bytes, step: Any) -> list[Any]:
   """The fields of a step's rows, for the run that the settings describe."""
   return _opened(settings)(int(step))
 
@@ -142,13 +141,13 @@ def _rows(settings: bytes, step: np.int64) -> list[np.ndarray]:
 _OPENING = threading.Lock()
 
 
-def _opened(settings: bytes) -> Callable[[int], list[np.ndarray]]:
+def _opened(settings: bytes) -> Callable[[int], list[Any]]:
   with _OPENING:  # Two steps at once must not open the data twice.
     return _open(settings)
 
 
 @functools.lru_cache(_RUNS)
-def _open(settings: bytes) -> Callable[[int], list[np.ndarray]]:
+def _open(settings: bytes) -> Callable[[int], list[Any]]:
   from input_pipeline import pipeline, pipeline_tf
   from input_pipeline.pipeline_service import FAULT
 
@@ -169,7 +168,7 @@ def _open(settings: bytes) -> Callable[[int], list[np.ndarray]]:
     name = f"{socket.gethostname()}, process {os.getpid()}"
     raise ValueError(f"{FAULT} ({name}): {error}") from None
 
-  def leaves(step: int) -> list[np.ndarray]:
+  def leaves(step: int) -> list[Any]:
     rows = steps.read(step)
     return [rows[name] for name in steps.signature]
 

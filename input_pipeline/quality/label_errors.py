@@ -52,8 +52,8 @@ def label_errors(
   epochs: int | None = None,
   text_key: str = "text",
   image_size: int = 32,
-  warn_share: float = 0.02,
-  fail_share: float = 0.1,
+  warn_share: float = 0.05,
+  fail_share: float = 0.25,
   shown: int = 32,
   say: Callable[[str], None] = print,
 ) -> list[Finding]:

@@ -36,6 +36,7 @@ class Reading(NamedTuple):
   """What a model is trained with.
 
   kind: "image", "text" or "table".
+  model: its name.
   source: URI.
   split: of it.
   indices: int64 [n], the examples of the split.
@@ -44,6 +45,7 @@ class Reading(NamedTuple):
   """
 
   kind: str
+  model: str
   source: str
   split: str
   indices: np.ndarray
@@ -92,7 +94,7 @@ def reading(
     if kind == "raw":  # Ready for a model as it is.
       config["data"]["ops"] = config["evals"]["held_out"]["ops"] = ""
       del config["evals"]["mirrored"]
-    found = Reading("image", uri, split, indices, every, config)
+    found = Reading("image", model, uri, split, indices, every, config)
   else:
     if kind == "image":
       known = patches.write_patches(
@@ -112,7 +114,7 @@ def reading(
     config = vector_config(model)
     if kind == "table" and model == "linear":
       config["optimizer"]["lr"] = 2e-2  # Few features, each of which weighs.
-    found = Reading(kind, f"npy:{folder}", "all", every, every, config)
+    found = Reading(kind, model, f"npy:{folder}", "all", every, every, config)
   rows = len(every)
   epochs = epochs or _EPOCHS[model]
   batch_size = _batch_size(rows)
@@ -217,8 +219,8 @@ def _write_text(
 ) -> None:
   """x.npy: counts of hashed n-grams, weighted and normalized; float16.
 
-  N-grams of words, one or two, and of the characters within a word, two to
-  four: the latter are what tells Chinese texts apart, which have no spaces.
+  N-grams of words, one or two, and of the characters within a word, one
+  to four: the latter are what tells Chinese texts apart, which have no spaces.
   """
   from scipy.sparse import hstack, vstack
   from sklearn.feature_extraction.text import (

@@ -29,6 +29,7 @@ _MODELS = {
 }
 # Before there is anything to judge by, a model must have been trained a while.
 _LEAST_STEPS = 400
+_TEXT_EPOCHS = 5  # Later, rare n-grams are learned by heart.
 _EPOCHS = {"patches": 20, "conv": 10, "resnet": 10, "linear": 20, "mlp": 10}
 
 
@@ -78,8 +79,8 @@ def reading(
     model: "patches" (linear), "conv" or "resnet" for images, "linear" or "mlp"
       for texts and tables; by default "patches", "linear" for texts and "mlp"
       for tables.
-    epochs: of a training; by default 20, or 10 of "mlp", "conv" and "resnet".
-      Small sets have more, for at least 400 steps.
+    epochs: of a training; by default 20, or 10 of "mlp", "conv" and "resnet",
+      or 5 of texts. Small sets have more, for at least 400 steps.
     text_key: the field that is a text.
     image_size: to which images are resized.
 
@@ -116,7 +117,7 @@ def reading(
       config["optimizer"]["lr"] = 2e-2  # Few features, each of which weighs.
     found = Reading(kind, model, f"npy:{folder}", "all", every, every, config)
   rows = len(every)
-  epochs = epochs or _EPOCHS[model]
+  epochs = epochs or (_TEXT_EPOCHS if kind == "text" else _EPOCHS[model])
   batch_size = _batch_size(rows)
   found.config["batch_size"] = batch_size
   steps = max(_LEAST_STEPS, epochs * rows // batch_size)

@@ -9,9 +9,11 @@ the labels as they are, and on the cleaned split, for as many steps. The model
 is the one that `judge` takes for images: a linear classifier on responses to
 patches, which are computed once for all.
 
-  python benchmarks/label_errors.py --data=DIR --output=DIR
+  PYTHONPATH=. python benchmarks/label_errors.py --data=DIR --output=DIR
 
-What --output holds already is not computed again.
+Features and probabilities that --output holds are not computed again.
+--model=conv trains a small convolutional network on the same labels instead,
+in a few minutes each.
 """
 
 import argparse

@@ -330,9 +330,12 @@ def test_noise_is_told_from_the_mistakes_of_a_weak_model():
   assert 0.6 < (p.argmax(1) == true).mean() < 0.8
   found = label_noise.find_errors(given, p)
   wrong = given != true
-  # An anchor is of its class with probability 0.96.
-  np.testing.assert_allclose(found.noise, noise, atol=0.06)
-  assert abs(found.share() - wrong.mean()) < 0.04
+  # It is read off where the model is most sure of a class, in some 750 places:
+  # as many of them are of another class as are taken for noise.
+  impure = 1 - np.sort(clean, axis=0)[-800:].mean(0).min()
+  assert impure < 0.1
+  np.testing.assert_allclose(found.noise, noise, atol=impure + 0.03)
+  assert 0 < found.share() - wrong.mean() < impure
   counts = cleanlab.count.compute_confident_joint(given, p)
   joint = cleanlab.count.estimate_joint(given, p, confident_joint=counts)
   assert 1 - np.trace(joint) > 3 * wrong.mean()

@@ -52,8 +52,8 @@ def label_errors(
   epochs: int | None = None,
   text_key: str = "text",
   image_size: int = 32,
-  warn_share: float = 0.02,
-  fail_share: float = 0.1,
+  warn_share: float = 0.05,
+  fail_share: float = 0.25,
   shown: int = 32,
   say: Callable[[str], None] = print,
 ) -> list[Finding]:
@@ -77,6 +77,7 @@ def label_errors(
     text_key: the field that is a text.
     image_size: to which images are resized.
     warn_share: estimated share of wrong labels above which the verdict warns.
+      The estimate is too large where the model errs though it is most sure.
     fail_share: above which it fails.
     shown: how many of the most suspect are shown.
     say: (line) -> None; tells how far it is.
@@ -135,8 +136,8 @@ def label_errors(
   share = errors.share()
   verdict = "ok" if share <= warn_share else "warn"
   verdict = "fail" if share > fail_share else verdict
-  line, figures = _told(labels, errors, probabilities, read.config, source)
-  parts = [page.Text(f"{line}."), *_noise_parts(labels, errors)]
+  line, figures = _told(labels, errors, probabilities, read.model, source)
+  parts = _noise_parts(labels, errors)
   parts += _suspects(source, labels, errors, read.kind, shown)
   return [Finding(_CHECK, verdict, line, figures, parts)]
 
@@ -180,7 +181,7 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
     found, given = np.unique(values, return_inverse=True)
     names = [str(name) for name in found]
   present = len(np.unique(given))
-  if not present >= 2 or len(names) > min(_MOST_CLASSES, len(given)):
+  if present < 2 or len(names) > min(_MOST_CLASSES, len(given)):
     raise ValueError(
       f"{uri}: {label!r} has {present} values in {len(given)} examples, and"
       f" labels are of 2 to {_MOST_CLASSES} classes"
@@ -192,7 +193,9 @@ def write_errors(
   path: str, source: Source, labels: Labels, errors: Errors
 ) -> None:
   """label_errors.csv: all examples, the most suspect first."""
-  with open(path, "w", encoding="utf-8", newline="") as file:
+  # Names of files may be no UTF-8.
+  kind = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+  with open(path, "w", **kind) as file:
     writer = csv.writer(file)
     writer.writerow(
       ["index", "name", "given", "suggested", "quality", "wrong", "cleanlab"]
@@ -233,14 +236,14 @@ def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
   source_subset.write(path, uri, parts)
 
 
-def _told(labels, errors, probabilities, config, source):
+def _told(labels, errors, probabilities, model: str, source):
   """(line, figures) of what was found."""
   rows, wrong = len(labels.given), int(errors.wrong.sum())
   share = errors.share()
   agreement = float((probabilities.argmax(1) == labels.given).mean())
   line = (
     f"{wrong:,} of {rows:,} labels are probably wrong"
-    f" (estimated share {share:.1%}; {config['model']['name']} agrees with"
+    f" (estimated share {share:.1%}; the model {model!r} agrees with"
     f" {agreement:.1%} of the labels that it has not seen)"
   )
   figures = {
@@ -249,6 +252,7 @@ def _told(labels, errors, probabilities, config, source):
     "suspects": wrong,
     "suspects_of_cleanlab": int(errors.confident.sum()),
     "estimated_share": share,
+    "model": model,
     "agreement": agreement,
     "classes": list(labels.names),
     "noise_matrix": errors.noise.round(6).tolist(),

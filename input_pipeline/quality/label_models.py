@@ -29,6 +29,7 @@ _MODELS = {
 }
 # Before there is anything to judge by, a model must have been trained a while.
 _LEAST_STEPS = 400
+_TEXT_EPOCHS = 5  # Later, rare n-grams are learned by heart.
 _EPOCHS = {"patches": 20, "conv": 10, "resnet": 10, "linear": 20, "mlp": 10}
 
 
@@ -36,6 +37,7 @@ class Reading(NamedTuple):
   """What a model is trained with.
 
   kind: "image", "text" or "table".
+  model: its name.
   source: URI.
   split: of it.
   indices: int64 [n], the examples of the split.
@@ -44,6 +46,7 @@ class Reading(NamedTuple):
   """
 
   kind: str
+  model: str
   source: str
   split: str
   indices: np.ndarray
@@ -76,8 +79,8 @@ def reading(
     model: "patches" (linear), "conv" or "resnet" for images, "linear" or "mlp"
       for texts and tables; by default "patches", "linear" for texts and "mlp"
       for tables.
-    epochs: of a training; by default 20, or 10 of "mlp", "conv" and "resnet".
-      Small sets have more, for at least 400 steps.
+    epochs: of a training; by default 20, or 10 of "mlp", "conv" and "resnet",
+      or 5 of texts. Small sets have more, for at least 400 steps.
     text_key: the field that is a text.
     image_size: to which images are resized.
 
@@ -92,7 +95,7 @@ def reading(
     if kind == "raw":  # Ready for a model as it is.
       config["data"]["ops"] = config["evals"]["held_out"]["ops"] = ""
       del config["evals"]["mirrored"]
-    found = Reading("image", uri, split, indices, every, config)
+    found = Reading("image", model, uri, split, indices, every, config)
   else:
     if kind == "image":
       known = patches.write_patches(
@@ -112,9 +115,9 @@ def reading(
     config = vector_config(model)
     if kind == "table" and model == "linear":
       config["optimizer"]["lr"] = 2e-2  # Few features, each of which weighs.
-    found = Reading(kind, f"npy:{folder}", "all", every, every, config)
+    found = Reading(kind, model, f"npy:{folder}", "all", every, every, config)
   rows = len(every)
-  epochs = epochs or _EPOCHS[model]
+  epochs = epochs or (_TEXT_EPOCHS if kind == "text" else _EPOCHS[model])
   batch_size = _batch_size(rows)
   found.config["batch_size"] = batch_size
   steps = max(_LEAST_STEPS, epochs * rows // batch_size)
@@ -217,8 +220,8 @@ def _write_text(
 ) -> None:
   """x.npy: counts of hashed n-grams, weighted and normalized; float16.
 
-  N-grams of words, one or two, and of the characters within a word, two to
-  four: the latter are what tells Chinese texts apart, which have no spaces.
+  N-grams of words, one or two, and of the characters within a word, one
+  to four: the latter are what tells Chinese texts apart, which have no spaces.
   """
   from scipy.sparse import hstack, vstack
   from sklearn.feature_extraction.text import (

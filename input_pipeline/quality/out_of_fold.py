@@ -128,6 +128,7 @@ def _trained(config: dict[str, Any], workdir: str) -> np.ndarray:
   cli.start_jax()
   try:
     run = build.run(config, workdir, say=lambda line: None)
+    run.checkpoints.close()  # What is trained is not kept.
     for _ in loop.fit(run._replace(checkpoints=None)):
       pass
   except UserError as error:

@@ -46,71 +46,79 @@ _NOT_WELL = 3
 _LIBRARIES = ("scipy", "sklearn", "cleanlab", "PIL", "pyarrow")
 _FAIL_ON = {"none": (), "fail": ("fail",), "warn": ("warn", "fail")}
 
-flags.DEFINE_string(
-  "data", None, "A source, e.g. jsonl:FILES or folder:DIR.", required=True
-)
-flags.DEFINE_string(
-  "split", None, "Which part; all of it, or train where --against is given."
-)
-flags.DEFINE_string(
-  "against", None, "Another split, or another source, to compare it with."
-)
-flags.DEFINE_string("label", "", "The field of the label.")
-flags.DEFINE_string("date", "", "A field of dates, to tell drift in time.")
-flags.DEFINE_list(
-  "ignore",
-  [],
-  "Fields that are not looked at, such as a number that tells records apart "
-  "which are otherwise the same.",
-)
-flags.DEFINE_list(
-  "checks",
-  None,
-  f"Which of: {', '.join(CHECKS)}. By default all that the other flags allow, "
-  f"but {', '.join(_COSTLY)}, which trains models.",
-)
-flags.DEFINE_list(
-  "fail_on",
-  ["none"],
-  f"Exit with {_NOT_WELL} where one of these checks is not ok; or `warn`: "
-  "where any is not, `fail`: where any fails, or `none`.",
-)
-flags.DEFINE_string("output", None, "A folder; judged/NAME by default.")
-flags.DEFINE_list(
-  "ranges", [], "Possible values, as field:least:most, e.g. age:0:120."
-)
-flags.DEFINE_float(
-  "level",
-  0.01,
-  "The chance of a false alarm of drift, over all features together.",
-  0,
-  1,
-)
-flags.DEFINE_float(
-  "imbalance",
-  3,
-  "From how many times the rarest class on the commonest is told of.",
-  1,
-)
-flags.DEFINE_integer(
-  "max_records",
-  None,
-  "Of more records a sample is read, the same one each time; by default a "
-  "million, or 100,000 of images or audio.",
-  1,
-)
-flags.DEFINE_string(
-  "label_model", None, "For label_errors: the model to predict labels with."
-)
-flags.DEFINE_list(
-  "label_settings",
-  [],
-  "For label_errors: its other settings, as key=value; see "
-  "input_pipeline/quality/label_errors.py.",
-)
-flags.DEFINE_integer(
-  "folds", None, "For label_errors: how many parts of cross-validation.", 2
-)
+
+def define_flags() -> None:
+  """The verb's own: not those of who imports this."""
+  flags.DEFINE_string(
+    "data", None, "A source, e.g. jsonl:FILES or folder:DIR.", required=True
+  )
+  flags.DEFINE_string(
+    "split", None, "Which part; all of it, or train where --against is given."
+  )
+  flags.DEFINE_string(
+    "against", None, "Another split, or another source, to compare it with."
+  )
+  flags.DEFINE_string("label", "", "The field of the label.")
+  flags.DEFINE_string("date", "", "A field of dates, to tell drift in time.")
+  flags.DEFINE_list(
+    "ignore",
+    [],
+    "Fields that are not looked at, such as a number that tells records apart "
+    "which are otherwise the same.",
+  )
+  flags.DEFINE_list(
+    "checks",
+    None,
+    f"Which of: {', '.join(CHECKS)}. By default all that the other flags "
+    f"allow, but {', '.join(_COSTLY)}, which trains models.",
+  )
+  flags.DEFINE_list(
+    "fail_on",
+    ["none"],
+    f"Exit with {_NOT_WELL} where one of these checks is not ok; or `warn`: "
+    "where any is not, `fail`: where any fails, or `none`.",
+  )
+  flags.DEFINE_string("output", None, "A folder; judged/NAME by default.")
+  _define_settings()
+
+
+def _define_settings() -> None:
+  """What single checks are told."""
+  flags.DEFINE_list(
+    "ranges", [], "Possible values, as field:least:most, e.g. age:0:120."
+  )
+  flags.DEFINE_float(
+    "level",
+    0.01,
+    "The chance of a false alarm of drift, over all features together.",
+    0,
+    1,
+  )
+  flags.DEFINE_float(
+    "imbalance",
+    3,
+    "From how many times the rarest class on the commonest is told of.",
+    1,
+  )
+  flags.DEFINE_integer(
+    "max_records",
+    None,
+    "Of more records a sample is read, the same one each time; by default a "
+    "million, or 100,000 of images or audio.",
+    1,
+  )
+  flags.DEFINE_string(
+    "label_model", None, "For label_errors: the model to predict labels with."
+  )
+  flags.DEFINE_list(
+    "label_settings",
+    [],
+    "For label_errors: its other settings, as key=value; see "
+    "input_pipeline/quality/label_errors.py.",
+  )
+  flags.DEFINE_integer(
+    "folds", None, "For label_errors: how many parts of cross-validation.", 2
+  )
 
 
 class Asked(NamedTuple):
@@ -340,4 +348,5 @@ def _plain(value):
 
 
 if __name__ == "__main__":
+  define_flags()
   sys.exit(cli.run(main))

@@ -18,27 +18,31 @@ from train import cli, config_keys
 from train.errors import HostError
 
 FLAGS = flags.FLAGS
-cli.define_config()
-flags.declare_key_flag("config")
-flags.DEFINE_string("output", None, "The folder to fill; a new or empty one.")
-flags.DEFINE_bool(
-  "documents",
-  False,
-  "Also writes documents.jsonl: every document that went out, with its id, "
-  "text, language and what was counted in it.",
-)
-flags.DEFINE_integer(
-  "workers", 1, "Processes on this machine; 0 as many as it has cores.", 0
-)
-flags.DEFINE_string(
-  "runner",
-  "DirectRunner",
-  "Apache Beam's runner: DataflowRunner, FlinkRunner, SparkRunner … Input and "
-  "output must be where all its workers reach them.",
-)
-flags.DEFINE_multi_string(
-  "beam", [], "A flag for Beam, as in --beam=--project=NAME; may come again."
-)
+
+
+def define_flags() -> None:
+  """The verb's own: not those of who imports this."""
+  cli.define_config()
+  flags.declare_key_flag("config")
+  flags.DEFINE_string("output", None, "The folder to fill; a new or empty one.")
+  flags.DEFINE_bool(
+    "documents",
+    False,
+    "Also writes documents.jsonl: every document that went out, with its id, "
+    "text, language and what was counted in it.",
+  )
+  flags.DEFINE_integer(
+    "workers", 1, "Processes on this machine; 0 as many as it has cores.", 0
+  )
+  flags.DEFINE_string(
+    "runner",
+    "DirectRunner",
+    "Apache Beam's runner: DataflowRunner, FlinkRunner, SparkRunner … Input "
+    "and output must be where all its workers reach them.",
+  )
+  flags.DEFINE_multi_string(
+    "beam", [], "A flag for Beam, as in --beam=--project=NAME; may come again."
+  )
 
 
 def main(argv) -> None:
@@ -67,4 +71,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+  define_flags()
   sys.exit(cli.run(main))

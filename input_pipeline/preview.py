@@ -17,11 +17,15 @@ from absl import flags
 from train import cli
 
 FLAGS = flags.FLAGS
-cli.define_config()
-flags.declare_key_flag("config")
-flags.DEFINE_integer("step", 0, "Which batch of the run.", 0)
-flags.DEFINE_integer("count", 16, "How many rows of it.", 1)
-flags.DEFINE_string("output", "preview", "The folder of the contact sheet.")
+
+
+def define_flags() -> None:
+  """The verb's own: not those of who imports this."""
+  cli.define_config()
+  flags.declare_key_flag("config")
+  flags.DEFINE_integer("step", 0, "Which batch of the run.", 0)
+  flags.DEFINE_integer("count", 16, "How many rows of it.", 1)
+  flags.DEFINE_string("output", "preview", "The folder of the contact sheet.")
 
 
 def main(argv) -> None:
@@ -121,4 +125,5 @@ def _draw(settings, step: int, batch, count: int, output: str) -> str:
 
 
 if __name__ == "__main__":
+  define_flags()
   sys.exit(cli.run(main))

@@ -10,7 +10,13 @@ import sys
 
 import pytest
 
-from input_pipeline import bounded_file, source, tokenizer
+from input_pipeline import (
+  bounded_file,
+  source,
+  tokenizer,
+  tokenizer_char,
+  tokenizer_sentencepiece,
+)
 from train import (
   build,
   goodput,
@@ -377,7 +383,8 @@ def test_a_sentencepiece_that_is_no_model(tmp_path):
 def test_a_tokenizer_is_read_from_the_workdir_alone(tmp_path, monkeypatch):
   """Not learned, not read from the path that its name tells."""
   (tmp_path / "x").write_bytes(b"")
-  monkeypatch.setattr(tokenizer, "open_source", None)
+  for module in (tokenizer_char, tokenizer_sentencepiece):
+    monkeypatch.setattr(module, "open_source", None)
   for spec in (f"sentencepiece:{tmp_path / 'x'}", "sentencepiece?", "char"):
     with pytest.raises(ValueError, match="/tokenizer.*No such file"):
       tokenizer.kept(spec, str(tmp_path))

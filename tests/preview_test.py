@@ -19,6 +19,7 @@ from input_pipeline import (  # noqa: E402
   preview_images,
   preview_text,
 )
+from input_pipeline.preview import preview  # noqa: E402
 from input_pipeline.reporting.contact_sheet import contact_sheet  # noqa: E402
 from input_pipeline.special_tokens import extended  # noqa: E402
 from input_pipeline.tokenizer import get_tokenizer  # noqa: E402
@@ -32,14 +33,6 @@ CONFIGS = sorted(
 )
 
 
-@pytest.fixture(scope="module")
-def preview():
-  # Its flags are absl's own, of the whole process.
-  from input_pipeline import preview as module
-
-  return module.preview
-
-
 def config_of(name, **data):
   config = importlib.import_module(f"configs.{name}").get_config("smoke")
   config.data.update(data)
@@ -51,7 +44,7 @@ def byte(string=""):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_is_shown(name, preview, tmp_path):
+def test_every_config_is_shown(name, tmp_path):
   config = config_of(name)
   lines = list(preview(config, 1, 3, str(tmp_path)))
   data = pipeline.train(
@@ -79,7 +72,7 @@ def test_every_config_is_shown(name, preview, tmp_path):
     assert f'targets  "{text}' in rest or "segment" in rest
 
 
-def test_the_rows_of_a_large_batch_are_those_of_the_whole(preview, tmp_path):
+def test_the_rows_of_a_large_batch_are_those_of_the_whole(tmp_path):
   config = config_of("lm_stdlib")
   config["batch_size"] = 24
   few = list(preview(config, 5, 2, str(tmp_path)))

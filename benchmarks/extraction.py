@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from input_pipeline.cleaning.extract import extract
-from input_pipeline.cleaning.extract_page import Settings, main_text
+from input_pipeline.cleaning.parts.extract_page import Settings, main_text
 from input_pipeline.preparation.document import Document
 
 # What the F1 may fall short of trafilatura's own.

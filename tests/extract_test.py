@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("trafilatura")
 
 from input_pipeline.cleaning import extract as stage  # noqa: E402
-from input_pipeline.cleaning import extract_page  # noqa: E402
 from input_pipeline.cleaning.extract import extract  # noqa: E402
+from input_pipeline.cleaning.parts import extract_page  # noqa: E402
 from input_pipeline.preparation.document import (  # noqa: E402
   Document,
   Dropped,

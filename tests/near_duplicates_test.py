@@ -9,9 +9,9 @@ import pytest
 from run_global import cut, run_global
 from scipy.sparse import coo_array, csgraph
 
-from input_pipeline.cleaning import clusters, odd_sketch
 from input_pipeline.cleaning.near_duplicates import near_duplicates, signatures
-from input_pipeline.cleaning.shingles import shingles, token_spans, tokens
+from input_pipeline.cleaning.parts import clusters, odd_sketch
+from input_pipeline.cleaning.parts.shingles import shingles, token_spans, tokens
 from input_pipeline.preparation.document import Document, Dropped
 
 GONE = Dropped("near_duplicate")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from input_pipeline.cleaning import check_digits
+from input_pipeline.cleaning.parts import check_digits
 from input_pipeline.cleaning.redact import KINDS, redact
 from input_pipeline.preparation.document import Counted, Document
 

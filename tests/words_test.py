@@ -2,7 +2,7 @@
 
 import pytest
 
-from input_pipeline.cleaning.words import sentence_count, words
+from input_pipeline.cleaning.parts.words import sentence_count, words
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from input_pipeline.cleaning.words import (
+from input_pipeline.cleaning.parts.words import (
   check_languages,
   passes_over,
   sentence_count,

@@ -10,7 +10,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from input_pipeline.cleaning.words import (
+from input_pipeline.cleaning.parts.words import (
   above,
   below,
   check_languages,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.cleaning.shingles import (
+from input_pipeline.cleaning.parts.shingles import (
   has_unspaced,
   is_unspaced,
   ngram_hashes,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline.cleaning import places
-from input_pipeline.cleaning.text_hashes import (
+from input_pipeline.cleaning.parts import places
+from input_pipeline.cleaning.parts.text_hashes import (
   NORMAL_FORMS,
   normal_form,
   text_hash,

@@ -8,8 +8,13 @@ import os
 import subprocess
 import sys
 
-from input_pipeline.cleaning import extract_page
-from input_pipeline.cleaning.extract_page import ANSWER, FAVORS, PAGE, Settings
+from input_pipeline.cleaning.parts import extract_page
+from input_pipeline.cleaning.parts.extract_page import (
+  ANSWER,
+  FAVORS,
+  PAGE,
+  Settings,
+)
 from input_pipeline.preparation.document import (
   Document,
   Dropped,

@@ -3,7 +3,7 @@
 import functools
 from typing import NamedTuple
 
-from input_pipeline.cleaning.words import (
+from input_pipeline.cleaning.parts.words import (
   TERMINAL_MARKS,
   above,
   below,

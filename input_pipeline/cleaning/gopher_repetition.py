@@ -4,7 +4,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from input_pipeline.cleaning.words import (
+from input_pipeline.cleaning.parts.words import (
   above,
   check_languages,
   duplicate_characters,

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline.cleaning import clusters, odd_sketch, places
-from input_pipeline.cleaning.shingles import UNITS, shingles
-from input_pipeline.cleaning.text_hashes import library
+from input_pipeline.cleaning.parts import clusters, odd_sketch, places
+from input_pipeline.cleaning.parts.shingles import UNITS, shingles
+from input_pipeline.cleaning.parts.text_hashes import library
 from input_pipeline.preparation.document import Conclusion, Document, Global
 
 # The permutations' seed: part of the meaning of a verdict.

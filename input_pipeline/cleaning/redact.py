@@ -7,14 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from input_pipeline.cleaning.check_digits import (
+from input_pipeline.cleaning.parts.check_digits import (
   bank_card,
   iban,
   iban_length,
   resident_id,
 )
-from input_pipeline.cleaning.phone_numbers import RUN, phone_numbers
-from input_pipeline.cleaning.secrets_in_text import secrets_in_text
+from input_pipeline.cleaning.parts.phone_numbers import RUN, phone_numbers
+from input_pipeline.cleaning.parts.secrets_in_text import secrets_in_text
 from input_pipeline.preparation.document import (
   Counted,
   Document,

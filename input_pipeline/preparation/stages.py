@@ -65,7 +65,8 @@ def _passes(settings: str) -> list[Pass]:
 
 
 def _build(item: Mapping[str, Any]) -> Stage | Global:
-  names = [module.name for module in pkgutil.iter_modules(cleaning.__path__)]
+  found = pkgutil.iter_modules(cleaning.__path__)
+  names = [module.name for module in found if not module.ispkg]
   name = item.get("name")
   function = None
   if name in names:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.cleaning.text_hashes import library
+from input_pipeline.cleaning.parts.text_hashes import library
 
 UNITS = ("words", "characters", "auto")
 # Written without spaces between words.

@@ -1,0 +1,1 @@
+"""What several stages share, or what a long one is made of."""

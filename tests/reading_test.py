@@ -251,14 +251,16 @@ def test_csv_is_what_the_csv_module_reads(tmp_path, kind, delimiter):
 
 def test_a_table_without_a_text_has_none(tmp_path):
   (tmp_path / "a.csv").write_text("\ufeffa,b,\n1,x,\n", encoding="utf-8")
-  (found,) = all_of(f"csv:{tmp_path}/a.csv")
+  (found,) = all_of(f"csv:{tmp_path}/a.csv", text_key="")
   assert found == Document("a.csv:2", "", {"a": 1, "b": "x", "column_3": None})
+  (wrong,) = all_of(f"csv:{tmp_path}/a.csv", text_key="c")
+  assert wrong.reason == "a.csv:2: no field 'c'; there are: a, b, column_3"
 
 
 def test_the_spaces_of_a_table_that_is_spaced_are_no_part_of_it(tmp_path):
   (tmp_path / "a.csv").write_text("a, b\n1, x\n2,  ?\n3,y\n")
   (tmp_path / "b.csv").write_text("a,b\n1, x\n")
-  found = all_of(f"csv:{tmp_path}/*")
+  found = all_of(f"csv:{tmp_path}/*", text_key="")
   assert [x.fields["b"] for x in found] == ["x", "?", "y", " x"]
 
 

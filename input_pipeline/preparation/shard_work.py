@@ -172,7 +172,9 @@ def record(plan: Plan, document: Document) -> dict[str, Any]:
   found = {"id": document.id}
   if text_key:
     found[text_key] = document.text
-  return found | {k: v for k, v in document.fields.items() if k not in found}
+  # The name of the file tells the split.
+  known = {*found, "split"}
+  return found | {k: v for k, v in document.fields.items() if k not in known}
 
 
 def record_line(plan: Plan, document: Document) -> bytes:

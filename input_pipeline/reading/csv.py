@@ -177,8 +177,8 @@ def read(
 ) -> Iterator[Document | Bad]:
   """A document of each row, "FILE:line number" its id.
 
-  A cell that is a number as a whole becomes one, an empty cell None. Without a
-  column `text_key` the text is "".
+  A cell that is a number as a whole becomes one, an empty cell None. An empty
+  `text_key` leaves the text "".
 
   name: what the file is called; "" for its path.
   """

@@ -85,7 +85,7 @@ def read(
 ) -> Iterator[Document | Bad]:
   """A document of each row, "FILE:row" its id, counted from 0.
 
-  Without a column `text_key` the text is "". Times become ISO 8601, decimals
+  An empty `text_key` leaves the text "". Times become ISO 8601, decimals
   strings, bytes that are no text base64, numbers that are not finite None.
 
   name: what the file is called; "" for its path.

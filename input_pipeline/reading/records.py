@@ -8,23 +8,27 @@ from input_pipeline.reading.streams import bad
 
 # Deeper values could not be written again where the stack is deep already.
 _DEEPEST = 64
+# Columns that are named where another is missing.
+_NAMED = 20
 
 
 def document(
   name: str, record: dict[str, Any], text_key: str, table: bool = False
 ) -> Document | Bad:
-  """A record with its text apart; "" of a table that has no such field.
+  """A record with its text apart.
 
-  An empty `text_key` names no field: the text is "" then.
+  An empty `text_key` names no field: the text is "" then, as it is where a
+  table has nothing in it.
   """
   for key, value in record.items():
     flaw = _flaw(key) or _flaw(value)
     if flaw:
       return bad(name, f"the field {key!a} {flaw}")
-  if not text_key or (table and text_key not in record):
+  if not text_key:
     return Document(name, "", record)
   if text_key not in record:
-    return bad(name, f"no field {text_key!r}")
+    there = f"; there are: {', '.join(list(record)[:_NAMED])}" if table else ""
+    return bad(name, f"no field {text_key!r}{there}")
   text = record.pop(text_key)
   if text is None and table:
     text = ""

@@ -19,6 +19,7 @@ a network of one's own.
 import functools
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -184,6 +185,8 @@ def _serve(server: Any, port: int) -> None:
       f"port {port} cannot be closed to the network here; use a firewall",
       file=sys.stderr,
     )
+  # A shell's background jobs are started with it ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   print(f"{_ROLE.value} on {_HOST.value}:{port}", flush=True)
   try:
     while True:

@@ -21,7 +21,8 @@ from input_pipeline.preparation import files
 from input_pipeline.preparation import plan as plans
 from input_pipeline.preparation.steps import Step, steps
 
-_POLL = 0.5  # seconds between two looks at how far the workers are
+_POLL = 0.5  # seconds between two looks at how far the workers are, or
+_RESTS = 20  # as many times as long as a look takes: buckets are slow to list
 _LOCAL = "DirectRunner"
 # Named in full: Beam's direct runner may hand over to one that it downloads.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -200,22 +201,29 @@ def _progress(every: list[Step]) -> Iterator[None]:
     out.close()
 
 
-def _left(step: Step, left: set[int] | None) -> set[int] | None:
-  """The tasks that are not done; None as long as it is not known which."""
+def _left(step: Step, left: set[int] | None) -> tuple[set[int] | None, float]:
+  """The tasks that are not done, and how long to wait for the next look.
+
+  None as long as it is not known which tasks there are.
+  """
+  start = time.monotonic()
   if left is None:
     count = step.tasks()
     left = set(range(count)) if count else None
-  return left and {task for task in left if not step.done(task)}
+  left = left and {task for task in left if not step.done(task)}
+  return left, max(_POLL, _RESTS * (time.monotonic() - start))
 
 
 def _lines(every: list[Step], out, ended: threading.Event) -> None:
   for step in every:
     start, left = time.monotonic(), None
-    while (left := _left(step, left)) != set():
-      if ended.wait(_POLL):
-        if (left := _left(step, left)) is None or left:
-          return
-        break
+    while left != set():
+      over = ended.is_set()
+      left, rest = _left(step, left)
+      if over and left != set():
+        return
+      if left != set():
+        ended.wait(rest)
     seconds = time.monotonic() - start
     print(f"{step.title}: {step.tasks():,} in {seconds:.1f} s", file=out)
     out.flush()
@@ -229,14 +237,13 @@ def _bars(every: list[Step], out, ended: threading.Event) -> None:
     for step in every:
       bar = progress.add_task(step.title, total=None)
       left = None
-      while (left := _left(step, left)) != set():
+      while left != set():
+        over = ended.is_set()
+        left, rest = _left(step, left)
         if left is not None:
           total = step.tasks()
           progress.update(bar, total=total, completed=total - len(left))
-        if ended.wait(_POLL):
-          left = _left(step, left)
-          break
-      total = step.tasks()
-      progress.update(bar, total=total, completed=total - len(left or ()))
-      if left is None or left:
-        return
+        if over and left != set():
+          return
+        if left != set():
+          ended.wait(rest)

@@ -13,7 +13,7 @@ in order, and its slices count characters.
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -84,6 +84,19 @@ class Source(NamedTuple):
   tokens: Tokens | None = None
 
 
+def scheme_of(uri: str, schemes: Collection[str]) -> tuple[str, str]:
+  """(scheme, the rest) of a URI; ValueError where it is none of these."""
+  scheme, colon, rest = uri.partition(":")
+  if not colon or scheme not in schemes:
+    near = difflib.get_close_matches(scheme, schemes, 1)
+    hint = f"did you mean {near[0]}:? " if near else ""
+    raise ValueError(
+      f"source {uri!r}: unknown scheme {scheme!r}; {hint}"
+      f"valid: {', '.join(s + ':' for s in schemes)}"
+    )
+  return scheme, rest
+
+
 def open_source(
   uri: str, split: str = "train", policy: Policy = Policy()
 ) -> Source:
@@ -96,14 +109,7 @@ def open_source(
     ValueError: the URI matches nothing, or the split is malformed, unknown or
       empty; one line that names it.
   """
-  scheme, colon, rest = uri.partition(":")
-  if not colon or scheme not in _SCHEMES:
-    near = difflib.get_close_matches(scheme, _SCHEMES, 1)
-    hint = f"did you mean {near[0]}:? " if near else ""
-    raise ValueError(
-      f"source {uri!r}: unknown scheme {scheme!r}; {hint}"
-      f"valid: {', '.join(s + ':' for s in _SCHEMES)}"
-    )
+  scheme, rest = scheme_of(uri, _SCHEMES)
   module, function = _SCHEMES[scheme]
   module = importlib.import_module(f"input_pipeline.{module}")
   natives = getattr(module, function)(rest, policy)

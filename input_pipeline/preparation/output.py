@@ -121,7 +121,8 @@ def write_records(plan: Plan, file: File) -> None:
   """Writes one file of records."""
   with files.writing(records_path(plan, file)) as out:
     for stored in documents(plan, file):
-      out.write(shard_work.record_line(plan, stored.document))
+      record = shard_work.record(plan, stored.document)
+      out.write(shard_work.line(record))
 
 
 def written(plan: Plan, file: File) -> bool:

@@ -29,12 +29,13 @@ def collect(plan: Plan, cut: list[output.File]) -> dict[str, Any]:
   """All that the run tells of itself; neither time nor place is in it."""
   passes = plan.passes()
   stages: dict[str, Any] = {}
-  before, after = tally.profile(), tally.profile()
+  bad, before, after = tally.bad(), tally.profile(), tally.profile()
   for number, current in enumerate(passes):
     merged: dict[str, Any] = {}
     for shard in range(len(plan.shards)):
       found = _tally(plan, number, shard)
       merged = tally.merge(merged, found["stages"])
+      bad = tally.merge(bad, found["records"])
       before = tally.merge(before, found["in"])
       after = tally.merge(after, found["out"])
     if current.judge:
@@ -44,7 +45,7 @@ def collect(plan: Plan, cut: list[output.File]) -> dict[str, Any]:
   _redact(plan, stages)
   return {
     "config": plan.config,
-    "records": records(plan, len(passes) - 1),
+    "records": bad,
     "in": _shortened(before),
     "stages": [{"name": name, **each} for name, each in stages.items()],
     "out": _shortened(after),

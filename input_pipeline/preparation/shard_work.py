@@ -46,9 +46,8 @@ def work(plan: Plan, number: int, shard: int) -> None:
   must know of them, and the tally.
   """
   current = plan.passes()[number]
-  named = [current.judge, *current.stages] if current.judge else current.stages
   counted = {
-    "stages": {each.name: tally.stage() for each in named},
+    "stages": {name: tally.stage() for name in current.names},
     "records": tally.bad(),
     "in": tally.profile(),
     "out": tally.profile(),
@@ -150,10 +149,10 @@ def _counted(
       if not full:
         continue
       tally.add_profile(counted["out"], stored.document)
-      _count_kinds(counted["fields"], record(plan, stored.document))
-      split = split_of(stored.document)
-      size = len(record_line(plan, stored.document))
-      counted["sizes"].setdefault(split, []).append(size)
+      written = record(plan, stored.document)
+      _count_kinds(counted["fields"], written)
+      sizes = counted["sizes"].setdefault(split_of(stored.document), [])
+      sizes.append(len(line(written)))
     counted["documents"] += 1
     yield stored
 
@@ -177,9 +176,9 @@ def record(plan: Plan, document: Document) -> dict[str, Any]:
   return found | {k: v for k, v in document.fields.items() if k not in known}
 
 
-def record_line(plan: Plan, document: Document) -> bytes:
-  """The same as a line of JSON."""
-  return store.to_json(record(plan, document)) + b"\n"
+def line(record: dict[str, Any]) -> bytes:
+  """A record as a line of JSON."""
+  return store.to_json(record) + b"\n"
 
 
 def _written(

@@ -32,6 +32,12 @@ class Pass(NamedTuple):
   stages: list[Named]
   summarize: Named | None
 
+  @property
+  def names(self) -> list[str]:
+    """Of what is done to a document, in order."""
+    first = [self.judge] if self.judge else []
+    return [each.name for each in [*first, *self.stages]]
+
 
 def passes(settings: Sequence[Mapping[str, Any]]) -> list[Pass]:
   """The passes of config.stages, each an item dict(name=..., **settings).

@@ -54,10 +54,7 @@ def steps(plan: Plan) -> list[Step]:
 
 def _pass(plan: Plan, number: int) -> Step:
   current = plan.passes()[number]
-  named = [current.judge, *current.stages] if current.judge else current.stages
-  names = [each.name for each in named]
-  if number == 0:
-    names.insert(0, "read")
+  names = current.names if number else ["read", *current.names]
 
   def begin() -> None:
     if number and not shard_work.concluded(plan, number - 1):

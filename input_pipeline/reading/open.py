@@ -5,7 +5,6 @@ in which ** spans folders, and stdlib:. A file named *.paths or *.paths.gz is a
 list of files; see path_list.
 """
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -18,6 +17,7 @@ from input_pipeline.bad_records import Policy
 from input_pipeline.preparation.document import Bad, Document
 from input_pipeline.reading import path_list
 from input_pipeline.reading.remote import is_remote
+from input_pipeline.source import scheme_of
 from input_pipeline.source_text import find_files, stdlib_files
 
 _SCHEMES = {
@@ -41,7 +41,7 @@ def files(uri: str) -> list[str]:
     ValueError: the scheme is unknown, no file matches, a list is malformed, or
       a library is not installed; one line that names it.
   """
-  scheme, rest = _parts(uri)
+  scheme, rest = scheme_of(uri, _SCHEMES)
   if scheme == "stdlib":
     return stdlib_files()
   found = find_files(rest, uri, remote=True)
@@ -71,7 +71,7 @@ def reader(
     text_key: the field that is the text, where records have fields.
     policy: its `max_record_bytes` bounds what is held in memory.
   """
-  scheme, rest = _parts(uri)
+  scheme, rest = scheme_of(uri, _SCHEMES)
   return functools.partial(
     _read, _SCHEMES[scheme], _root(scheme, rest), text_key, policy
   )
@@ -85,18 +85,6 @@ def _read(
   if root and path.startswith(root):
     name = path[len(root) :].replace(os.sep, "/")
   return read(path, text_key=text_key, policy=policy, name=name)
-
-
-def _parts(uri: str) -> tuple[str, str]:
-  scheme, colon, rest = uri.partition(":")
-  if not colon or scheme not in _SCHEMES:
-    near = difflib.get_close_matches(scheme, _SCHEMES, 1)
-    hint = f"did you mean {near[0]}:? " if near else ""
-    raise ValueError(
-      f"source {uri!r}: unknown scheme {scheme!r}; {hint}"
-      f"valid: {', '.join(s + ':' for s in _SCHEMES)}"
-    )
-  return scheme, rest
 
 
 def _root(scheme: str, rest: str) -> str:

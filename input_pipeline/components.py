@@ -154,9 +154,22 @@ def joined(components: Sequence, titles: Sequence[str]):
     _, i, within = next(locate(np.array([index], np.int64)))
     return components[i].name(int(within[0]))
 
+  def texts(indices: np.ndarray) -> dict[str, list]:
+    found: dict[str, list] = {}
+    for rows, i, within in locate(np.asarray(indices, np.int64)):
+      for field, values in components[i].texts(within).items():
+        column = found.setdefault(field, [None] * len(indices))
+        for row, value in zip(rows, values, strict=True):
+          column[row] = value
+    return found
+
   notes = dict.fromkeys(each.note for each in components if each.note)
   return first._replace(
-    length=int(ends[-1]), read=read, name=name, note="; ".join(notes)
+    length=int(ends[-1]),
+    read=read,
+    name=name,
+    note="; ".join(notes),
+    texts=texts if all(each.texts for each in components) else None,
   )
 
 

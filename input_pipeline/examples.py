@@ -1,10 +1,12 @@
 """What batches are gathered from: a source's examples, or rows of tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline import rows as rows_lib
+from input_pipeline import special_tokens
 from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.components import Part
 from input_pipeline.packing import packed
@@ -19,6 +21,8 @@ class Examples(NamedTuple):
 
   read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
   tally: counts bad records, and holds the policy.
+  texts: what evaluators need beside the numbers, see rows.Rows.
+  class_names: in the order of the labels, where they have names.
   """
 
   length: int
@@ -28,6 +32,8 @@ class Examples(NamedTuple):
   tokenizer: Tokenizer | None = None
   note: str = ""
   tally: Tally = Tally()
+  texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
+  class_names: tuple[str, ...] = ()
 
 
 def of_parts(
@@ -35,6 +41,7 @@ def of_parts(
   tokenizer: str | None,
   seq_len: int | None,
   packing: bool,
+  rows: Mapping | None,
   cache_dir: str | None,
   workdir: str | None,
   partial: bool,
@@ -47,6 +54,7 @@ def of_parts(
     tokenizer: its string, or None for the sources' own examples.
     seq_len: T, where there is a tokenizer.
     packing: rows of whole documents in place of windows.
+    rows: a kind of rows/ and its settings in place of both, or None.
     cache_dir: of tokens.
     workdir: where a tokenizer learned from the data is kept.
     partial: whether the last window of a part may be short.
@@ -59,6 +67,9 @@ def of_parts(
     raise ValueError(f"packing={packing!r} is neither True nor False")
   if packing and tokenizer is None:
     raise ValueError("packing=True packs tokens; set a tokenizer")
+  if rows and (packing or tokenizer is None):
+    wrong = "packing has its own" if packing else "set a tokenizer"
+    raise ValueError(f"rows={dict(rows)!r} are rows of tokens: {wrong}")
   sources = [open_source(part.source, part.split, policy) for part in parts]
   tally = Tally(policy)
   if tokenizer is None:
@@ -74,6 +85,36 @@ def of_parts(
   learned = get_tokenizer(
     tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
   )
+
+  if rows:
+    learned = special_tokens.of_rows(learned, rows)
+
+  def of_rows(part: Part, source: Source) -> Examples:
+    given = rows_lib.Given(
+      source=source,
+      tokenizer=learned,
+      seq_len=seq_len,
+      text_key=part.text_key,
+      training=not partial,
+      title=str(part),
+      uri=part.source,
+      split=part.split,
+      cache_dir=cache_dir,
+      tally=tally,
+    )
+    made = rows_lib.make(rows, given)
+    one_each = made.length == source.length
+    return Examples(
+      made.length,
+      made.read,
+      source.name if one_each else lambda index: f"{part} row {index}",
+      made.num_classes,
+      learned,
+      source.note,
+      tally,
+      made.texts,
+      made.class_names,
+    )
 
   def of_tokens(part: Part, source: Source) -> Examples:
     file = token_file(
@@ -100,4 +141,5 @@ def of_parts(
       tally=tally,
     )
 
-  return [of_tokens(*each) for each in zip(parts, sources, strict=True)]
+  of_part = of_rows if rows else of_tokens
+  return [of_part(*each) for each in zip(parts, sources, strict=True)]

@@ -16,6 +16,9 @@ token on and `bytes` counts the UTF-8 bytes of the window's targets. With
 tokens to the vocabulary; `Data.tokenizer` has them. Where an op mixes examples,
 each has a partner of its own; see partners.py.
 
+Of other texts (with a label, in pairs, in turns of a conversation) `rows`
+names the kind of rows they become, a file in rows/.
+
 A mixture of several data sets is one of their examples, in an order of its
 own; see mixture.py. "index" then counts through them, one after another.
 """
@@ -54,6 +57,9 @@ class Data(NamedTuple):
   note: a line worth telling, or "".
   skipped: () -> the records that this process has skipped so far.
   news: () -> a line on the first of them, told once, or "".
+  texts: (indices, as in a batch) -> {field: [values]} of examples, what
+    evaluators need beside the numbers; None where there is nothing.
+  class_names: in the order of the labels, where they have names.
   """
 
   spec: Spec
@@ -65,6 +71,8 @@ class Data(NamedTuple):
   note: str = ""
   skipped: Callable[[], bad_records.Skipped] = bad_records.Tally().skipped
   news: Callable[[], str] = bad_records.Tally().news
+  texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
+  class_names: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):
@@ -94,6 +102,7 @@ def train(
   tokenizer: str | None = None,
   seq_len: int | None = None,
   packing: bool = False,
+  rows: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int | str,
@@ -121,6 +130,7 @@ def train(
     tokenizer: see tokenizer.py; with it the examples are windows of tokens.
     seq_len: T, the tokens of a window.
     packing: rows of whole documents in place of windows.
+    rows: in place of both, dict(name=KIND, …); see rows/.
     text_key: the field that is tokenized.
     cache_dir: of tokens; by default $TESSERA_CACHE or ~/.cache/tessera.
     batch_size: of the global batch, or "all": each batch is the whole split,
@@ -160,6 +170,7 @@ def training(
   tokenizer: str | None,
   seq_len: int | None,
   packing: bool,
+  rows: Mapping | None,
   text_key: str,
   cache_dir: str | None,
   batch_size: int | str,
@@ -180,7 +191,7 @@ def training(
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   parts = components_lib.parts(source, mixture, split, text_key)
   components = of_parts(
-    parts, tokenizer, seq_len, packing, cache_dir, workdir, False, policy
+    parts, tokenizer, seq_len, packing, rows, cache_dir, workdir, False, policy
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
   given = [part.weight for part in parts]
@@ -229,6 +240,7 @@ def evaluation(
   tokenizer: str | None = None,
   seq_len: int | None = None,
   packing: bool = False,
+  rows: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
@@ -250,7 +262,7 @@ def evaluation(
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   parts = components_lib.parts(source, mixture, split, text_key)
   components = of_parts(
-    parts, tokenizer, seq_len, packing, cache_dir, workdir, True, policy
+    parts, tokenizer, seq_len, packing, rows, cache_dir, workdir, True, policy
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
   local = order.host_rows(batch_size, host_index, host_count)
@@ -343,6 +355,8 @@ def _data(
     examples.note,
     examples.tally.skipped,
     examples.tally.news,
+    examples.texts,
+    examples.class_names,
   )
 
 

@@ -25,7 +25,7 @@ def examples(settings: Mapping[str, Any]) -> Examples:
     settings.get("split", "train"),
     settings.get("text_key", "text"),
   )
-  opened = of_parts(parts, None, None, False, None, None, False, Policy())
+  opened = of_parts(parts, None, None, False, None, None, None, False, Policy())
   return components.joined(opened, [str(part) for part in parts])
 
 

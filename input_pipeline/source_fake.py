@@ -13,9 +13,14 @@ _SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
 
 
 def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """fake:text, fake:image or fake:linear, with that function's options."""
+  """fake:text, fake:labeled_text, fake:image, …: that function's options."""
   del policy  # no record of it is bad
-  kinds = {"text": fake_text, "image": fake_image, "linear": fake_linear}
+  kinds = {
+    "text": fake_text,
+    "labeled_text": fake_labeled_text,
+    "image": fake_image,
+    "linear": fake_linear,
+  }
   kind, _, query = rest.partition("?")
   if kind not in kinds:
     raise ValueError(
@@ -69,6 +74,23 @@ def fake_text(documents: int = 20, length: int = 2000, seed: int = 0):
   return Source(
     documents, read, _no_name, fingerprint=f"{documents} {length} {seed}"
   )
+
+
+def fake_labeled_text(
+  documents: int = 40, length: int = 60, classes: int = 2, seed: int = 0
+):
+  """Texts of `fake_text`, each begun by a word that tells its label."""
+  texts = fake_text(documents, length, seed)
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    label = np.asarray(indices, np.int64) % classes
+    found = texts.read(indices)["text"]
+    marked = [
+      f"{_SYLLABLES[n]} {text}" for n, text in zip(label, found, strict=True)
+    ]
+    return {"text": np.array(marked, object), "label": label}
+
+  return Source(documents, read, _no_name, num_classes=classes)
 
 
 def fake_image(

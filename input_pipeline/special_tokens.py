@@ -1,19 +1,26 @@
-"""Tokens that ops on text add to a vocabulary: a mask, T5's sentinels.
+"""Tokens that ops and rows add to a vocabulary: a mask, sentinels, marks.
 
 They stand above the tokenizer's own, in the order of the ops: "<mask>" is one;
 the sentinels count down, as T5's do, so that the first, "<extra_id_0>", has
-the highest id. A tokenizer that has a token of such a name, or BERT's
+the highest id. What the rows need stands before what the ops do. A tokenizer
+that has a token of such a name, or BERT's
 "[MASK]", needs no other, and none is added.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from input_pipeline import ops as ops_lib
 from input_pipeline.tokenizer import Tokenizer
 
+# Families of spellings; the first is what is added.
 MASK = ("<mask>", "[MASK]")
+CLS = ("<cls>", "[CLS]")
+SEP = ("<sep>", "[SEP]")
+BOS = ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>")
+EOS = ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
 # T5's vocabulary has as many.
 SENTINELS = 100
 
@@ -31,7 +38,13 @@ def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
   Raises:
     ValueError: the ops are malformed.
   """
-  added = names(ops, lambda name: piece(tokenizer, name) is not None)
+  return _with(
+    tokenizer, names(ops, lambda name: piece(tokenizer, name) is not None)
+  )
+
+
+def _with(tokenizer: Tokenizer, added: list[str]) -> Tokenizer:
+  """The tokenizer with these tokens above its own."""
   if not added:
     return tokenizer
   first = tokenizer.vocab_size
@@ -54,6 +67,34 @@ def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
     vocab_size=first + len(added),
     byte_lengths=np.concatenate([tokenizer.byte_lengths, none]),
   )
+
+
+def of_rows(tokenizer: Tokenizer, rows: Mapping[str, Any] | None) -> Tokenizer:
+  """The tokenizer with the tokens that a kind of rows needs and it lacks.
+
+  Raises:
+    ValueError: there is no such kind.
+  """
+  from input_pipeline import rows as rows_lib  # which imports this file
+
+  needed = rows_lib.special_tokens(rows)
+  return _with(
+    tokenizer,
+    [f[0] for f in needed if all(piece(tokenizer, n) is None for n in f)],
+  )
+
+
+def find(tokenizer: Tokenizer, family: Iterable[str]) -> int:
+  """The id of the first token of a family that the tokenizer has.
+
+  Raises:
+    ValueError: it has none.
+  """
+  for name in family:
+    found = piece(tokenizer, name)
+    if found is not None:
+      return found
+  raise ValueError(f"the tokenizer has none of {', '.join(family)}")
 
 
 def names(

@@ -78,6 +78,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     model,
     where="config.task",
     settings=settings,
+    offered=run_data.sizes(data),
   )
   task = _task_within(mesh, task)
   try:
@@ -289,5 +290,7 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     load=load,
     say=say,
     fetch=distributed.fetch,
+    texts=data.texts,
+    class_names=parts.data.class_names or data.class_names,
   )
   return names.call(function, context, where=where, settings=settings)

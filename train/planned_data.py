@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import components, ops, pipeline, spans, special_tokens
+from input_pipeline import (
+  components,
+  ops,
+  pipeline,
+  rows,
+  spans,
+  special_tokens,
+)
 from train.errors import UserError
 
 # Ops whose first argument is the size of the images they give.
@@ -58,6 +65,7 @@ def vocabulary(config: dict[str, Any]) -> int | None:
   """The tokens of the tokenizer that the config spells, if that tells."""
   spelled = str(config["data"].get("tokenizer"))
   added = len(special_tokens.names(config["data"].get("ops", "")))
+  added += len(rows.special_tokens(config["data"].get("rows")))
   if spelled == "byte":
     return 256 + added
   name, _, query = spelled.partition("?")
@@ -85,10 +93,12 @@ def _fake(settings, batch_size, multiple_of) -> pipeline.Data:
     raise UserError(f"config.data: {error}") from error
 
 
-def _text(config) -> tuple[dict, None]:
+def _text(config) -> tuple[dict, int | None]:
   length = config["data"].get("seq_len")
   if not isinstance(length, int) or length < 1:
     raise UserError(f"config.data.seq_len={length!r} is not a positive integer")
+  if config["data"].get("rows"):
+    return _rows(config["data"]["rows"], length)
   names = ["inputs", "targets"]
   if config["data"].get("packing"):
     names += ["segments", "positions"]
@@ -103,6 +113,14 @@ def _text(config) -> tuple[dict, None]:
     if call.name == "span_corruption":
       spec |= _spans(call, length, config["data"]["tokenizer"])
   return spec, None
+
+
+def _rows(settings, length) -> tuple[dict, int | None]:
+  """The leaves that a kind of rows tells of, and its classes."""
+  try:
+    return rows.planned(settings, length)
+  except ValueError as error:
+    raise UserError(f"config.data.{error}") from error
 
 
 def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:

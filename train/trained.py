@@ -91,6 +91,7 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
   try:
     learned = tokenizer.kept(spelled, workdir) if spelled else None
     if learned is not None:
+      learned = special_tokens.of_rows(learned, settings.get("rows"))
       learned = special_tokens.extended(learned, settings.get("ops", ""))
   except ValueError as error:
     raise UserError(str(error)) from error

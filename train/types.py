@@ -166,6 +166,9 @@ class EvalContext(NamedTuple):
   key: the evaluator's key in config.evals.
   rng: a key of its own.
   load: (workdir) -> (Task, Variables) of another finished run.
+  texts: (indices of a batch) -> {field: [values]} of the evaluated examples,
+    see input_pipeline.rows.Rows; or None.
+  class_names: in the order of the labels, or ().
   say: (line) -> None; prints above the progress bar.
   fetch: pytree of global arrays -> NumPy arrays, whole, on every host; all of
     them must call it.
@@ -182,3 +185,5 @@ class EvalContext(NamedTuple):
   load: Callable[[str], tuple[Task, Variables]]
   say: Callable[[str], None]
   fetch: Callable[[PyTree], PyTree] = jax.device_get
+  texts: Callable[[Any], dict[str, Any]] | None = None
+  class_names: tuple[str, ...] = ()

@@ -1,0 +1,113 @@
+"""Texts, or pairs of texts, with a label each: for classification."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from input_pipeline import special_tokens
+from input_pipeline.rows import Given, Rows
+
+SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
+
+
+def labeled(
+  given: Given,
+  *,
+  pair_key: str | None = None,
+  label_key: str = "label",
+  labels: Sequence[str] | None = None,
+) -> Rows:
+  """Rows of "[CLS] text [SEP]" or "[CLS] text [SEP] other [SEP]".
+
+  A row is {"tokens", "segments", "types": int32 [T], "label": int32 []}: types
+  is 1 on the second text, segments 1 on all that is not padding. What does not
+  fit is cut from the end of the longer text (BERT, arXiv:1810.04805).
+
+  Args:
+    given: of the data.
+    pair_key: the field of the second text, or None.
+    label_key: of the label.
+    labels: the names of the classes in order; None where labels are numbers.
+
+  Raises:
+    ValueError: a field is missing, or a label is none of the classes.
+  """
+  source = given.source
+  cls, sep = (
+    special_tokens.find(given.tokenizer, family) for family in SPECIAL_TOKENS
+  )
+  keys = [given.text_key, *([pair_key] if pair_key else [])]
+  names = tuple(map(str, labels)) if labels else source.class_names or ()
+  marks = 2 + (pair_key is not None)
+  if given.seq_len <= marks:
+    raise ValueError(f"seq_len {given.seq_len} leaves no room for the text")
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    records = source.read(indices)
+    for key in (*keys, label_key):
+      if key not in records:
+        raise ValueError(
+          f"{given.title} has no field {key!r}; valid: {', '.join(records)}"
+        )
+    leaves = ("tokens", "segments", "types")
+    rows = {
+      k: np.zeros((len(indices), given.seq_len), np.int32) for k in leaves
+    }
+    for i, texts in enumerate(
+      zip(*(records[key] for key in keys), strict=True)
+    ):
+      ids = fitted(
+        [given.tokenizer.encode(t) for t in texts], given.seq_len - marks
+      )
+      tokens = np.concatenate(
+        [[cls], *(p for each in ids for p in (each, [sep]))]
+      )
+      rows["tokens"][i, : len(tokens)] = tokens
+      rows["segments"][i, : len(tokens)] = 1
+      rows["types"][i, 2 + len(ids[0]) : len(tokens)] = 1
+    rows["label"] = np.array(
+      [
+        _label(v, names, source.name(int(n)), label_key)
+        for v, n in zip(records[label_key], indices, strict=True)
+      ],
+      np.int32,
+    )
+    return rows
+
+  return Rows(
+    source.length,
+    read,
+    texts=source.read,
+    num_classes=len(names) or source.num_classes,
+    class_names=names,
+  )
+
+
+def leaves(seq_len: int, labels: Sequence[str] | None = None, **other):
+  """({leaf: (shape, dtype)}, classes or None) of such rows."""
+  del other
+  found = dict.fromkeys(("tokens", "segments", "types"), ((seq_len,), np.int32))
+  return {**found, "label": ((), np.int32)}, len(labels) if labels else None
+
+
+def fitted(ids: list[np.ndarray], most: int) -> list[np.ndarray]:
+  """The sequences, cut at their ends until they have `most` ids together."""
+  sizes = [len(each) for each in ids]
+  while sum(sizes) > most:
+    longest = int(np.argmax(sizes))
+    others = max((s for i, s in enumerate(sizes) if i != longest), default=0)
+    over = sum(sizes) - most
+    sizes[longest] -= max(1, min(over, sizes[longest] - others))
+  return [each[:size] for each, size in zip(ids, sizes, strict=True)]
+
+
+def _label(value, names: tuple[str, ...], record: str, key: str) -> int:
+  if not names:
+    if isinstance(value, (int, np.integer)) and value >= 0:
+      return int(value)
+    raise ValueError(f"{record}: {key}={value!r} is no class; set rows.labels")
+  if str(value) in names:
+    return names.index(str(value))
+  if isinstance(value, (int, np.integer)) and 0 <= value < len(names):
+    return int(value)
+  raise ValueError(f"{record}: {key}={value!r} is none of {', '.join(names)}")

@@ -8,7 +8,7 @@ is refused.
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from train.conversions.layout import Row, Shapes
@@ -73,12 +73,16 @@ class Family(NamedTuple):
   table: (our section) -> the rows of every tensor.
   architectures: (our section) -> the class that reads what is written.
   prefix: of the names in the table, that a file may lack.
-  tidy: (config.json) -> the same with one spelling for each thing.
+  tops: how names begin that never have the prefix.
+  spelling: (name of a tensor) -> its name today.
+  tidy: (config.json, names of its tensors) -> the same with one spelling for
+    each thing; keys that begin with "_" are for `sizes` alone.
   filled: (our section, shapes of our arrays) -> it, None replaced by what it
     stands for.
   written: (our section) -> more keys for config.json.
   copies: (our section) -> {name that may be there: the one it must equal}.
   dropped: regex of names that no forward pass reads.
+  optional: regex of names whose tensors may be missing; ours are 0 then.
   counters: (our section) -> names of int64 scalars that count training steps;
     ours keeps none, and writes 0.
   """
@@ -92,21 +96,26 @@ class Family(NamedTuple):
   table: Callable[[Mapping], list[Row]]
   architecture: Callable[[Mapping], str]
   prefix: str = ""
-  tidy: Callable[[dict], dict] = lambda config: config
+  tops: tuple[str, ...] = ("lm_head.", "classifier.", "cls.", "qa_outputs.")
+  spelling: Callable[[str], str] = lambda name: name
+  tidy: Callable[[dict, Collection[str]], dict] = lambda config, names: config
   filled: Callable[[dict, Shapes], dict] = lambda section, shapes: section
   written: Callable[[Mapping], dict] = lambda section: {}
   copies: Callable[[Mapping], dict] = lambda section: {}
   dropped: str = r"(?!)"
+  optional: str = r"(?!)"
   counters: Callable[[Mapping], list[str]] = lambda section: []
 
 
-def section_of(family: Family, config: dict[str, Any]) -> dict[str, Any]:
-  """Our config.model of a config.json.
+def section_of(
+  family: Family, config: dict[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+  """Our config.model of a config.json beside tensors of such names.
 
   Raises:
     UserError: it says what our model cannot do; names the key.
   """
-  config = family.tidy(dict(config))
+  config = family.tidy(dict(config), names)
   section = {"name": family.model, **family.ours}
   for size in family.sizes:
     value = _ours(size, config)
@@ -216,8 +225,12 @@ def config_of(
     )
   for key, value in family.fixed.items():
     config[key] = value(full) if callable(value) else value
-  config = {k: _plain(v) for k, v in {**config, **family.written(full)}.items()}
-  return config, full
+  config |= family.written(full)
+  return {
+    k: _plain(v)
+    for k, v in config.items()
+    if v is not None and not k.startswith("_")
+  }, full
 
 
 def _plain(value: Any) -> Any:
@@ -239,8 +252,11 @@ def labels(section: Mapping) -> dict[str, Any]:
   }
 
 
-def counted_labels(config: dict[str, Any]) -> dict[str, Any]:
+def counted_labels(
+  config: dict[str, Any], names: Collection[str] = ()
+) -> dict[str, Any]:
   """The config.json with num_labels, which it may tell by id2label alone."""
-  names = config.get("id2label")
-  count = len(names) if isinstance(names, dict) else config.get("num_labels", 2)
+  del names
+  told = config.get("id2label")
+  count = len(told) if isinstance(told, dict) else config.get("num_labels", 2)
   return {**config, "num_labels": count}

@@ -45,8 +45,9 @@ def _copies(section) -> dict[str, str]:
   return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
 
 
-def _tidy(config):
+def _tidy(config, names):
   """One spelling of the rotary settings: rope_theta and rope_scaling."""
+  del names
   scaling = config.pop("rope_parameters", None) or config.get("rope_scaling")
   config.pop("rope_scaling", None)
   if scaling is None:

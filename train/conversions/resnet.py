@@ -54,8 +54,8 @@ def _widths(section) -> list[int]:
   return [section["width"] * times * 2**stage for stage in range(4)]
 
 
-def _tidy(config):
-  config = counted_labels(config)
+def _tidy(config, names):
+  config = counted_labels(config, names)
   config.setdefault("hidden_sizes", [256, 512, 1024, 2048])
   return config
 

@@ -1,5 +1,6 @@
 """Arrays of ours from a folder's tensors, and tensors from our arrays."""
 
+import inspect
 import math
 import pathlib
 import re
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from train import names
+from train import names, parameter_rules
 from train.conversions import family as family_lib
 from train.conversions import folder as folder_lib
 from train.conversions.family import Family, short
@@ -56,32 +57,31 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
     where = folder.path / folder_lib.CONFIG
     try:
       family = _family(folder.config)
-      section = family_lib.section_of(
-        family, {**folder.config, **_heads(folder)}
-      )
+      found = _named(folder, family)
+      section = family_lib.section_of(family, folder.config, found)
       # No size may be paid for before it is known that the files have it.
       if section.get("layers", 0) > len(folder.tensors):
         raise UserError(f"{section['layers']} layers, and not as many tensors")
-      full = {**_defaults(section), **section}
+      full = {**arguments(section["name"]), **section}
       shapes = _shapes(section)
       rows = family.table(full)
-    except UserError as error:
-      raise UserError(f"{where}: {error}") from error
     except ValueError as error:
       raise UserError(f"{where}: {error}") from error
     notes = [folder.note] if folder.note else []
-    found = _named(folder, family)
     _check(folder, family, full, rows, shapes, found)
     dtype, note = _dtype(folder, rows, found)
     notes += note
     section["param_dtype"] = dtype
     arrays = {
-      path: np.empty(shape, np.float32 if _is_state(path) else _numpy(dtype))
+      path: np.zeros(shape, np.float32 if _is_state(path) else _numpy(dtype))
       for path, shape in shapes.items()
     }
-    strange = []
+    strange, absent = [], []
     for row in rows:
       for number, name in enumerate(row.names()):
+        if name not in found:
+          absent.append(name)
+          continue
         tensor = folder.read(found[name])
         if not np.isfinite(tensor).all():
           strange.append(name)
@@ -91,8 +91,10 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
         f"{len(strange)} tensors hold NaN or infinity, the first is"
         f" {strange[0]}"
       )
+    if absent:
+      notes.append(f"it has no {', '.join(absent)}: 0 in their place")
     notes += _rest(folder, family, full, found)
-  tree = _nested(arrays)
+  tree = parameter_rules.nested(arrays)
   return Pretrained(
     section,
     tree.get("params", {}),
@@ -101,11 +103,6 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
     folder.config,
     notes,
   )
-
-
-def _heads(folder) -> dict[str, Any]:
-  """What only the names of tensors tell of a model."""
-  return {}
 
 
 def _family(config: Mapping[str, Any]) -> Family:
@@ -126,41 +123,19 @@ def _model(section: Mapping[str, Any]):
   )
 
 
-def _defaults(section) -> dict[str, Any]:
-  import inspect
-
-  parameters = inspect.signature(_function(section["name"])).parameters
-  return {
-    name: p.default
-    for name, p in parameters.items()
-    if p.default is not p.empty
-  }
+def arguments(model: str) -> dict[str, Any]:
+  """{argument of a model: its default}; in order."""
+  parameters = inspect.signature(_function(model)).parameters
+  return {name: p.default for name, p in parameters.items()}
 
 
 def _shapes(section) -> dict[str, tuple[int, ...]]:
   """{path: shape} of a model's arrays, of which none is made."""
   model = _model(section)
-  params, state = jax.eval_shape(model.init, jax.random.key(0))
-  return flat({"params": params, "model_state": state}, lambda x: x.shape)
-
-
-def flat(tree, leaf=lambda x: x) -> dict[str, Any]:
-  """{path: leaf(array)} of nested dicts."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): leaf(x)
-    for path, x in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  tree: dict[str, Any] = {}
-  for path, array in arrays.items():
-    *parents, last = path.split("/")
-    inner = tree
-    for parent in parents:
-      inner = inner.setdefault(parent, {})
-    inner[last] = array
-  return tree
+  rng = jax.eval_shape(lambda: jax.random.key(0))
+  params, state = jax.eval_shape(model.init, rng)
+  found = parameter_rules.flat({"params": params, "model_state": state})
+  return {path: x.shape for path, x in found.items()}
 
 
 def _is_state(path: str) -> bool:
@@ -173,13 +148,16 @@ def _numpy(dtype: str) -> np.dtype:
 
 def _named(folder, family: Family) -> dict[str, str]:
   """{name in the table: name in the files}; a prefix may be left out."""
+  spelled = {family.spelling(name): name for name in folder.tensors}
+  if len(spelled) != len(folder.tensors):
+    raise UserError("two of its tensors are the same under other names")
   prefix = family.prefix
-  bare = prefix and not any(name.startswith(prefix) for name in folder.tensors)
-  found = {}
-  for name in folder.tensors:
-    top = name.startswith(("lm_head.", "classifier.", "cls."))
-    found[prefix + name if bare and not top else name] = name
-  return found
+  if not prefix or any(name.startswith(prefix) for name in spelled):
+    return spelled
+  return {
+    name if name.startswith(family.tops) else prefix + name: theirs
+    for name, theirs in spelled.items()
+  }
 
 
 def _check(folder, family, section, rows, shapes, found) -> None:
@@ -202,6 +180,8 @@ def _check(folder, family, section, rows, shapes, found) -> None:
       raise UserError(f"{folder.path}: {name} is not tied to {free[name]}")
   for name, shape in wanted.items():
     if name not in found:
+      if re.fullmatch(family.optional, name):
+        continue
       raise UserError(f"{folder.path}: tensor {name} is missing")
     there = folder.tensors[found[name]]
     if there.shape != shape:
@@ -224,6 +204,8 @@ def _dtype(folder, rows: list[Row], found) -> tuple[str, list[str]]:
   seen: dict[str, int] = {}
   for row in rows:
     for name in row.names():
+      if name not in found:
+        continue
       tensor = folder.tensors[found[name]]
       if tensor.dtype not in DTYPES:
         raise UserError(
@@ -258,9 +240,18 @@ def _rest(folder, family, section, found) -> list[str]:
     and folder.tensors[found[name]].shape == ()
     and folder.read(found[name]) != 0
   ]
+  notes = []
   if counted:
-    return [f"{len(counted)} counters such as {counted[0]} are not kept"]
-  return []
+    notes.append(f"{len(counted)} counters such as {counted[0]} are not kept")
+  left = [name for name in found if re.fullmatch(family.dropped, name)]
+  left = [name for name in left if name not in _named_in(family, section)]
+  if left:
+    notes.append(f"{len(left)} tensors such as {left[0]} are not read")
+  return notes
+
+
+def _named_in(family: Family, section) -> set[str]:
+  return {name for row in family.table(section) for name in row.names()}
 
 
 def tensors(

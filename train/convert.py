@@ -16,7 +16,9 @@ from train import cli
 
 
 def _define() -> None:
-  flags.DEFINE_string("from", None, "The folder, or .safetensors file, to read.")
+  flags.DEFINE_string(
+    "from", None, "The folder to read, or a .safetensors file."
+  )
   flags.DEFINE_string("to", None, "The folder to write.")
   flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
   flags.DEFINE_string(

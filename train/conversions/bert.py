@@ -41,6 +41,14 @@ _CLASSES = {
 }
 
 
+_TASKS = {
+  "mlm": "masked_language_modeling",
+  "classes": "text_classification",
+  "tokens": "token_classification",
+  "span": "question_answering",
+}
+
+
 def _dense(theirs: str, ours: str, layers: int = 0) -> list[Row]:
   return [
     Row(f"{theirs}.weight", f"{ours}/kernel", "OI->IO", layers),
@@ -147,7 +155,7 @@ def _architecture(section) -> str:
 
 bert = Family(
   model="bert",
-  task="",
+  task=lambda section: _TASKS[section["head"]],
   sizes=(
     Size("vocab_size", "vocab_size", 30522),
     Size("hidden_size", "dim", 768),

@@ -64,7 +64,7 @@ class Family(NamedTuple):
   """What a file of train/conversions states.
 
   model: the name of our model.
-  task: that its runs learn.
+  task: (our section) -> what its runs learn.
   sizes: what both configs say.
   ours: the arguments of our model that make it this family's.
   fixed: {key of theirs: the value that ours computes by, or (our section) ->
@@ -88,7 +88,7 @@ class Family(NamedTuple):
   """
 
   model: str
-  task: str
+  task: Callable[[Mapping], str]
   sizes: tuple[Size, ...]
   ours: Mapping[str, Any]
   fixed: Mapping[str, Any]
@@ -220,9 +220,7 @@ def config_of(
         )
       value = found[0]
     several = not isinstance(size.theirs, str)
-    config |= zip(
-      _keys(size), value if several else (value,), strict=True
-    )
+    config |= zip(_keys(size), value if several else (value,), strict=True)
   for key, value in family.fixed.items():
     config[key] = value(full) if callable(value) else value
   config |= family.written(full)

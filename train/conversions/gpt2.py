@@ -69,7 +69,7 @@ def _filled(section, shapes):
 
 gpt2 = Family(
   model="decoder",
-  task="language_modeling",
+  task=lambda section: "language_modeling",
   sizes=(
     Size("vocab_size", "vocab_size", 50257),
     Size("n_positions", "max_len", 1024),
@@ -78,9 +78,7 @@ gpt2 = Family(
     Size("n_head", "heads", 12),
     Size("n_inner", "hidden", None),
     Size("layer_norm_epsilon", "norm_eps", 1e-5, float),
-    Size(
-      "activation_function", "activation", "gelu_new", str, _ACTIVATIONS
-    ),
+    Size("activation_function", "activation", "gelu_new", str, _ACTIVATIONS),
     Size("tie_word_embeddings", "tie_embeddings", True, bool),
   ),
   ours={"positions": "learned", "norm": "layernorm", "bias": True},

@@ -127,5 +127,5 @@ def _sizes(side: str, shape: Shape, known: Mapping[str, int]) -> dict[str, int]:
     rest = math.prod(sizes[letter] for letter in axis if letter in sizes)
     if len(new) > 1 or size % rest or (not new and size != rest):
       raise ValueError(f"{list(shape)} is not of the layout {side} {sizes}")
-    sizes |= {letter: size // rest for letter in new}
+    sizes |= dict.fromkeys(new, size // rest)
   return sizes

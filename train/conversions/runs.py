@@ -17,6 +17,7 @@ from train import (
   config_keys,
   health,
   parameter_rules,
+  run_data,
   sharding,
   trained,
   workdirs,
@@ -180,7 +181,7 @@ def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
     {
       "total_steps": 0,
       "batch_size": _BATCH,
-      "task": {"name": found.family.task},
+      "task": {"name": found.family.task(model)},
       "model": model,
       "learner": {"name": "supervised"},
       "optimizer": {"name": "sgd", "lr": 1e-3},
@@ -274,23 +275,16 @@ def write(
   target = pathlib.Path(path)
   _check_free(target)
   found = trained.load(workdir, step, say)
-  variables, plain = found.variables, found.parts.model.plain
-  arrays = parameter_rules.flat(
-    {
-      "params": plain(variables.params) if plain else variables.params,
-      "model_state": variables.model_state,
-    }
-  )
-  arrays = {key: np.asarray(jax.device_get(x)) for key, x in arrays.items()}
-  section = _section(found)
+  arrays = _arrays(found)
   shapes = {key: x.shape for key, x in arrays.items()}
   try:
-    _, family, config, full = weights.writable(section, shapes)
+    family, config, full = weights.writable(_section(found), shapes)
     tensors = list(weights.tensors(family, full, arrays))
   except UserError as error:
     raise UserError(f"{workdir}: {error}") from error
   kept = pathlib.Path(workdir) / KEPT
-  config = _as_it_was(family, config, full, kept, [name for name, *_ in tensors])
+  names = [name for name, *_ in tensors]
+  config = _as_it_was(family, config, full, kept, names)
   target.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     prefix=f".{target.name}.", dir=target.parent
@@ -301,7 +295,7 @@ def write(
     folder_lib.write_json(folder / folder_lib.CONFIG, config)
     for name in folder_lib.COMPANIONS:
       _copy(kept / name, folder / name, folder_lib.MOST_CONFIG)
-    _words_out(found, pathlib.Path(workdir), folder, say)
+    _words_out(found, folder, say)
     os.replace(folder, target)
   say(
     f"{path}: {config['architectures'][0]} of step {found.step},"
@@ -309,10 +303,21 @@ def write(
   )
 
 
+def _arrays(found) -> dict[str, np.ndarray]:
+  """{path: array} of what its learner would evaluate, without an adapter."""
+  variables, plain = found.variables, found.parts.model.plain
+  tree = {
+    "params": plain(variables.params) if plain else variables.params,
+    "model_state": variables.model_state,
+  }
+  return {
+    key: np.asarray(jax.device_get(x))
+    for key, x in parameter_rules.flat(tree).items()
+  }
+
+
 def _section(found) -> dict[str, Any]:
   """config.model with the sizes that the data gave."""
-  from train import run_data
-
   model = dict(found.parts.config["model"])
   takes = weights.arguments(model["name"])
   sizes = run_data.sizes(found.parts.data)
@@ -322,22 +327,25 @@ def _section(found) -> dict[str, Any]:
 def _as_it_was(family, config, full, kept, names) -> dict[str, Any]:
   """The config.json that the run was made of, if it says the same model."""
   config["dtype"] = config["torch_dtype"] = full["param_dtype"]
-  if not (kept / folder_lib.CONFIG).is_file():
+  file = kept / folder_lib.CONFIG
+  if not file.is_file():
     return config
-  before = folder_lib.read_json(kept / folder_lib.CONFIG, folder_lib.MOST_CONFIG)
+  before = folder_lib.read_json(file, folder_lib.MOST_CONFIG)
   try:
     same = before.get("model_type") == config["model_type"]
-    sections = [family_lib.section_of(family, c, names) for c in (before, config)]
+    sections = [
+      family_lib.section_of(family, each, names) for each in (before, config)
+    ]
   except UserError:
     return config
   if not same or sections[0] != sections[1]:
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {**{k: before[k] for k in ids if k in before}, **config}
-  dtypes = {k: full["param_dtype"] for k in ("dtype", "torch_dtype")}
+  dtypes = dict.fromkeys(("dtype", "torch_dtype"), full["param_dtype"])
   return {**before, **{k: v for k, v in dtypes.items() if k in before}}
 
 
-def _words_out(found, workdir, folder, say) -> None:
+def _words_out(found, folder, say) -> None:
   """The tokenizer's file, where Hugging Face's libraries know its format."""
   words = found.parts.data.tokenizer
   if words is None:

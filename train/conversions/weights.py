@@ -3,6 +3,7 @@
 import inspect
 import math
 import pathlib
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,14 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from train import names, parameter_rules
+from train import conversions, names, parameter_rules
 from train.conversions import family as family_lib
 from train.conversions import folder as folder_lib
 from train.conversions.family import Family, short
 from train.conversions.layout import Row
 from train.errors import UserError
 
-_PACKAGE = "train.conversions"
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -60,8 +60,9 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       found = _named(folder, family)
       section = family_lib.section_of(family, folder.config, found)
       # No size may be paid for before it is known that the files have it.
-      if section.get("layers", 0) > len(folder.tensors):
-        raise UserError(f"{section['layers']} layers, and not as many tensors")
+      for key in ("layers", "decoder_layers"):
+        if section.get(key, 0) > len(folder.tensors):
+          raise UserError(f"{section[key]} layers, and not as many tensors")
       full = {**arguments(section["name"]), **section}
       shapes = _shapes(section)
       rows = family.table(full)
@@ -105,11 +106,22 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
   )
 
 
+def are_at(path: str) -> bool:
+  """Whether it is a file or folder for `read`, and no workdir of ours."""
+  folder = pathlib.Path(path)
+  if folder.suffix == ".safetensors" and not folder.is_dir():
+    return True
+  ours = [folder / name for name in ("data.json", "checkpoints")]
+  return (folder / folder_lib.CONFIG).exists() and not any(
+    path.exists() for path in ours
+  )
+
+
 def _family(config: Mapping[str, Any]) -> Family:
   name = config.get("model_type")
   if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
     raise UserError(f"model_type = {short(name)}: is no family")
-  return names.find(_PACKAGE, name, "model_type")
+  return names.find(conversions.__name__, name, "model_type")
 
 
 def _function(model: str):
@@ -287,37 +299,32 @@ def tensors(
 
 
 def writable(
-  section: Mapping[str, Any], shapes: Mapping, families=None
-) -> tuple[str, Family, dict[str, Any], dict[str, Any]]:
-  """(name, family, config.json, complete section) of the first that fits.
+  section: Mapping[str, Any], shapes: Mapping
+) -> tuple[Family, dict[str, Any], dict[str, Any]]:
+  """(family, config.json, complete section) of the first that fits.
 
   Args:
     section: config.model, and what the data gave.
     shapes: of its arrays.
-    families: names of those to try; all by default.
 
   Raises:
     UserError: none can say what this model is; tells why.
   """
-  import pkgutil
-
-  import train.conversions as package
-
   reasons = []
   function = _function(section["name"])
-  every = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
-  for name in families or [n for n in every if n not in package.SHARED]:
-    family = names.find(_PACKAGE, name, "model_type")
+  every = sorted(m.name for m in pkgutil.iter_modules(conversions.__path__))
+  for name in [n for n in every if n not in conversions.SHARED]:
+    family = names.find(conversions.__name__, name, "model_type")
     if family.model != section["name"]:
       continue
     try:
       config, full = family_lib.config_of(family, function, section, shapes)
-      return name, family, {"model_type": name, **config}, full
+      return family, {"model_type": name, **config}, full
     except UserError as error:
       reasons.append(f"as {name}: {error}")
   if not reasons:
-    raise UserError(f"models/{section['name']}.py has no family to be written")
-  raise UserError("; ".join(reasons))
+    raise UserError(f"models/{section['name']}.py is of no family there is")
+  raise UserError(f"cannot be written {'; '.join(reasons)}")
 
 
 def folder_of(path: str) -> pathlib.Path:

@@ -134,7 +134,7 @@ def section_of(
   for key, value in config.items():
     if key not in known and value not in (None, False, {}, []):
       raise UserError(
-        f"{short(key)} = {short(value)}: no such key is known of"
+        f"{short(key)[1:-1]} = {short(value)}: no such key is known of"
         f" {family.model}, so it cannot be told what it changes"
       )
   return section
@@ -194,12 +194,8 @@ def config_of(
   Raises:
     UserError: the family has no such model; names the argument.
   """
-  defaults = {
-    name: parameter.default
-    for name, parameter in inspect.signature(function).parameters.items()
-  }
-  full = {**defaults, **{k: v for k, v in section.items() if k != "name"}}
-  full = family.filled(full, shapes)
+  defaults = defaults_of(function)
+  full = complete(family, function, section, shapes)
   for key, value in family.ours.items():
     if full[key] != value:
       raise UserError(f"config.model.{key} is {full[key]!r}, not {value!r}")
@@ -229,6 +225,25 @@ def config_of(
     for k, v in config.items()
     if v is not None and not k.startswith("_")
   }, full
+
+
+def defaults_of(function: Callable) -> dict[str, Any]:
+  """{argument: its default}."""
+  parameters = inspect.signature(function).parameters
+  return {name: p.default for name, p in parameters.items()}
+
+
+def complete(
+  family: Family, function: Callable, section: Mapping, shapes: Shapes
+) -> dict[str, Any]:
+  """Every argument of a model, with what a None of its config stands for."""
+  given = {k: v for k, v in section.items() if k != "name"}
+  return family.filled({**defaults_of(function), **given}, shapes)
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  """Whether two complete sections compute the same."""
+  return all(one[key] == other[key] for key in one if key not in _COMPUTATION)
 
 
 def _plain(value: Any) -> Any:

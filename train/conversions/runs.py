@@ -284,7 +284,7 @@ def write(
     raise UserError(f"{workdir}: {error}") from error
   kept = pathlib.Path(workdir) / KEPT
   names = [name for name, *_ in tensors]
-  config = _as_it_was(family, config, full, kept, names)
+  config = _as_it_was(family, config, full, kept, names, shapes)
   target.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     prefix=f".{target.name}.", dir=target.parent
@@ -298,7 +298,7 @@ def write(
     _words_out(found, folder, say)
     os.replace(folder, target)
   say(
-    f"{path}: {config['architectures'][0]} of step {found.step},"
+    f"{path}: {family.architecture(full)} of step {found.step},"
     f" {len(tensors)} tensors in {', '.join(files)}"
   )
 
@@ -319,26 +319,26 @@ def _arrays(found) -> dict[str, np.ndarray]:
 def _section(found) -> dict[str, Any]:
   """config.model with the sizes that the data gave."""
   model = dict(found.parts.config["model"])
-  takes = weights.arguments(model["name"])
+  takes = family_lib.defaults_of(weights.function(model["name"]))
   sizes = run_data.sizes(found.parts.data)
   return {**{k: v for k, v in sizes.items() if k in takes}, **model}
 
 
-def _as_it_was(family, config, full, kept, names) -> dict[str, Any]:
+def _as_it_was(family, config, full, kept, names, shapes) -> dict[str, Any]:
   """The config.json that the run was made of, if it says the same model."""
   config["dtype"] = config["torch_dtype"] = full["param_dtype"]
   file = kept / folder_lib.CONFIG
   if not file.is_file():
     return config
   before = folder_lib.read_json(file, folder_lib.MOST_CONFIG)
+  function = weights.function(family.model)
   try:
-    same = before.get("model_type") == config["model_type"]
-    sections = [
-      family_lib.section_of(family, each, names) for each in (before, config)
-    ]
+    section = family_lib.section_of(family, before, names)
+    then = family_lib.complete(family, function, section, shapes)
   except UserError:
     return config
-  if not same or sections[0] != sections[1]:
+  alike = before.get("model_type") == config["model_type"]
+  if not alike or not family_lib.same(full, then):
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {**{k: before[k] for k in ids if k in before}, **config}
   dtypes = dict.fromkeys(("dtype", "torch_dtype"), full["param_dtype"])

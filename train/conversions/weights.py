@@ -1,11 +1,10 @@
 """Arrays of ours from a folder's tensors, and tensors from our arrays."""
 
-import inspect
 import math
 import pathlib
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -63,7 +62,10 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       for key in ("layers", "decoder_layers"):
         if section.get(key, 0) > len(folder.tensors):
           raise UserError(f"{section[key]} layers, and not as many tensors")
-      full = {**arguments(section["name"]), **section}
+      full = {
+        **family_lib.defaults_of(function(section["name"])),
+        **section,
+      }
       shapes = _shapes(section)
       rows = family.table(full)
     except ValueError as error:
@@ -124,21 +126,16 @@ def _family(config: Mapping[str, Any]) -> Family:
   return names.find(conversions.__name__, name, "model_type")
 
 
-def _function(model: str):
+def function(model: str) -> Callable[..., Any]:
+  """What makes models of that name."""
   return names.find("models", model, "config.model.name")
 
 
 def _model(section: Mapping[str, Any]):
   settings = {k: v for k, v in section.items() if k != "name"}
   return names.call(
-    _function(section["name"]), where="config.model", settings=settings
+    function(section["name"]), where="config.model", settings=settings
   )
-
-
-def arguments(model: str) -> dict[str, Any]:
-  """{argument of a model: its default}; in order."""
-  parameters = inspect.signature(_function(model)).parameters
-  return {name: p.default for name, p in parameters.items()}
 
 
 def _shapes(section) -> dict[str, tuple[int, ...]]:
@@ -311,14 +308,14 @@ def writable(
     UserError: none can say what this model is; tells why.
   """
   reasons = []
-  function = _function(section["name"])
+  make = function(section["name"])
   every = sorted(m.name for m in pkgutil.iter_modules(conversions.__path__))
   for name in [n for n in every if n not in conversions.SHARED]:
     family = names.find(conversions.__name__, name, "model_type")
     if family.model != section["name"]:
       continue
     try:
-      config, full = family_lib.config_of(family, function, section, shapes)
+      config, full = family_lib.config_of(family, make, section, shapes)
       return family, {"model_type": name, **config}, full
     except UserError as error:
       reasons.append(f"as {name}: {error}")

@@ -9,7 +9,7 @@ import pytest
 import safetensors_by_hand as by_hand
 
 from models import attention
-from train import build, checkpoint, trained
+from train import build, checkpoint, loop, trained
 from train.conversions import layout, runs, weights
 from train.errors import UserError
 from train.names import find
@@ -163,6 +163,7 @@ def lm_config(**changes):
     "learner": {"name": "supervised"},
     "optimizer": {"name": "adamw", "lr": 1e-3},
     "data": {"source": "fake:text", "tokenizer": "byte", "seq_len": 12},
+    "mesh": {"data": 1},
   }
   return {**config, **changes}
 
@@ -185,8 +186,6 @@ def test_a_trained_run_is_written_as_the_family_that_can_say_it(tmp_path):
   config = lm_config()
   config["model"] |= {"activation": "swiglu", "norm": "rmsnorm"}
   config["model"] |= {"positions": "rotary", "bias": False, "kv_heads": 1}
-  from train import loop
-
   run = str(tmp_path / "run")
   list(loop.fit(build.run(config, run, say=quiet)))
   runs.write(run, str(tmp_path / "out"), say=quiet)
@@ -197,16 +196,23 @@ def test_a_trained_run_is_written_as_the_family_that_can_say_it(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
 
-def test_what_no_family_has_is_not_written(tmp_path):
-  config = lm_config()
-  config["model"]["window"] = 4
-  from train import loop
-
-  run = str(tmp_path / "run")
-  list(loop.fit(build.run(config, run, say=quiet)))
-  with pytest.raises(UserError, match=r"as gpt2: config.model.window is 4"):
-    runs.write(run, str(tmp_path / "out"), say=quiet)
-  assert not (tmp_path / "out").exists()
+def test_what_no_family_has_is_not_written():
+  model = {"name": "decoder", "vocab_size": 17, "layers": 2, "dim": 8}
+  shapes = {"params/blocks/feed_forward/up/kernel": (2, 8, 32)}
+  family, config, _ = weights.writable(model, shapes)
+  assert config["model_type"] == "gpt2" and config["n_positions"] == 1024
+  for change, told in (
+    ({"window": 4}, "as gpt2: config.model.window is 4, not None"),
+    ({"experts": 2}, "config.model.experts is 2"),
+    ({"kv_heads": 2}, "as gpt2: config.model.kv_heads is 2"),
+    ({"bias": False}, "as gpt2: config.model.bias is False, not True"),
+    ({"positions": "rotary"}, "as llama: config.model.norm is 'layernorm'"),
+  ):
+    with pytest.raises(UserError) as error:
+      weights.writable({**model, **change}, shapes)
+    assert told in str(error.value)
+  with pytest.raises(UserError, match="models/mlp.py is of no family"):
+    weights.writable({"name": "mlp"}, {})
 
 
 @pytest.mark.parametrize("bare", [True, False])

@@ -155,7 +155,7 @@ def _architecture(section) -> str:
 
 bert = Family(
   model="bert",
-  task=lambda section: _TASKS[section["head"]],
+  task=lambda section, config: {"name": _TASKS[section["head"]]},
   sizes=(
     Size("vocab_size", "vocab_size", 30522),
     Size("hidden_size", "dim", 768),

@@ -64,7 +64,7 @@ class Family(NamedTuple):
   """What a file of train/conversions states.
 
   model: the name of our model.
-  task: (our section) -> what its runs learn.
+  task: (our section, config.json) -> config.task of its runs.
   sizes: what both configs say.
   ours: the arguments of our model that make it this family's.
   fixed: {key of theirs: the value that ours computes by, or (our section) ->
@@ -88,7 +88,7 @@ class Family(NamedTuple):
   """
 
   model: str
-  task: Callable[[Mapping], str]
+  task: Callable[[Mapping, Mapping], dict]
   sizes: tuple[Size, ...]
   ours: Mapping[str, Any]
   fixed: Mapping[str, Any]

@@ -69,7 +69,7 @@ def _filled(section, shapes):
 
 gpt2 = Family(
   model="decoder",
-  task=lambda section: "language_modeling",
+  task=lambda section, config: {"name": "language_modeling"},
   sizes=(
     Size("vocab_size", "vocab_size", 50257),
     Size("n_positions", "max_len", 1024),

@@ -80,7 +80,7 @@ def _filled(section, shapes):
 
 llama = Family(
   model="decoder",
-  task=lambda section: "language_modeling",
+  task=lambda section, config: {"name": "language_modeling"},
   sizes=(
     Size("vocab_size", "vocab_size", 32000),
     Size("hidden_size", "dim", 4096),

@@ -62,7 +62,7 @@ def _tidy(config, names):
 
 resnet = Family(
   model="resnet",
-  task=lambda section: "image_classification",
+  task=lambda section, config: {"name": "image_classification"},
   sizes=(
     Size("num_labels", "num_classes", 2),
     Size("num_channels", "channels", 3),

@@ -155,40 +155,28 @@ def _state(parts, abstract, found):
 def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
   """(config, Data) of a run that has learned what was found."""
   model = found.model
-  T = min(model.get("max_len", _LONGEST), _LONGEST)
-  of_text = {"source": source or "fake:text", "seq_len": T}
+  spec, data = (_images if "channels" in model else _texts)(model)
   if words is not None:
-    of_text["tokenizer"] = words.spec
-  number, whole = np.dtype(np.float32), np.dtype(np.int32)
-  spec: dict[str, Any] = {"mask": ((), number), "index": ((), whole)}
-  if "image_size" in model or model["name"] == "resnet":
-    size, channels = model.get("image_size", 224), model["channels"]
-    fake = (
-      f"fake:image?size={size}&channels={channels}"
-      f"&classes={model['num_classes']}"
-    )
-    data = {"source": source or fake}
-    spec |= {"image": ((size, size, channels), number), "label": ((), whole)}
-  else:
-    data = of_text
-    spec |= {
-      "inputs": ((T,), whole),
-      "targets": ((T,), whole),
-      "mask": ((T,), number),
-      "bytes": ((), number),
-    }
+    data["tokenizer"] = words.spec
+  if source is not None:
+    data["source"] = source
+  task = found.family.task(model, found.config)
+  known = words is not None or "image" in spec
+  if task["name"] in ("language_modeling", "image_classification"):
+    measured = known
+  else:  # fake data has no such rows
+    measured = known and "rows" in data and source is not None
+  evals = {"val": {"name": "mean", "split": "validation"}}
   config = config_keys.complete(
     {
       "total_steps": 0,
       "batch_size": _BATCH,
-      "task": {"name": found.family.task(model)},
+      "task": task,
       "model": model,
       "learner": {"name": "supervised"},
       "optimizer": {"name": "sgd", "lr": 1e-3},
       "data": data,
-      "evals": {"val": {"name": "mean", "split": "validation"}}
-      if words is not None or "image" in spec
-      else {},
+      "evals": evals if measured else {},
     }
   )
   return config, pipeline.Data(
@@ -199,6 +187,34 @@ def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
     batches=lambda first_step: iter(()),
     batch_size=_BATCH,
   )
+
+
+_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
+_ALWAYS = {"mask": ((), _FLOAT), "index": ((), _INT)}
+
+
+def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
+  """(leaves of a batch, config.data) of images with a label."""
+  size, channels = model.get("image_size", 224), model["channels"]
+  fake = (
+    f"fake:image?size={size}&channels={channels}&classes={model['num_classes']}"
+  )
+  image = ((size, size, channels), _FLOAT)
+  return {**_ALWAYS, "image": image, "label": ((), _INT)}, {"source": fake}
+
+
+def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
+  """(leaves of a batch, config.data) of texts."""
+  T = min(model.get("max_len", _LONGEST), _LONGEST)
+  data = {"source": "fake:text", "seq_len": T}
+  leaves = dict.fromkeys(("inputs", "targets"), ((T,), _INT))
+  leaves |= {"mask": ((T,), _FLOAT), "bytes": ((), _FLOAT)}
+  if "head" in model:
+    leaves = dict.fromkeys(("tokens", "types", "segments"), ((T,), _INT))
+    if model["head"] == "classes":
+      data["rows"] = {"name": "labeled"}
+      leaves["label"] = ((), _INT)
+  return {**_ALWAYS, **leaves}, data
 
 
 def _tokenizer(folder, found, run):

@@ -89,6 +89,17 @@ def _tidy(config, names):
   return config
 
 
+def _task(section, config) -> dict:
+  """What ends a text, and what stands before it."""
+  del section
+  start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
+  end = config.get("eos_token_id", 1)
+  for key, value in (("decoder_start_token_id", start), ("eos_token_id", end)):
+    if type(value) is not int or not 0 <= value < 2**31:
+      raise UserError(f"{key} = {value!r}: is no token")
+  return {"name": "sequence_to_sequence", "eos": end, "start": start}
+
+
 def _filled(section, shapes):
   if section["scale_logits"] and not section["tie_embeddings"]:
     raise UserError(
@@ -106,7 +117,7 @@ def _filled(section, shapes):
 
 t5 = Family(
   model="encoder_decoder",
-  task=lambda section: "sequence_to_sequence",
+  task=_task,
   sizes=(
     Size("vocab_size", "vocab_size", 32128),
     Size("d_model", "dim", 512),

@@ -70,7 +70,7 @@ def _filled(section, shapes):
 
 vit = Family(
   model="vit",
-  task=lambda section: "image_classification",
+  task=lambda section, config: {"name": "image_classification"},
   sizes=(
     Size("num_labels", "num_classes", 2),
     Size("num_channels", "channels", 3),

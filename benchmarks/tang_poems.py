@@ -62,9 +62,7 @@ def main() -> None:
   cut = [found.parts.data.tokenizer.decode(each) for each in ids]
   print(f"\n{'':12}half-lines  lines  poems")
   shuffled = by_chance(texts)
-  for name, some in (
-    ("written", written), ("real", cut), ("chance", shuffled)
-  ):
+  for name, some in (("written", written), ("real", cut), ("chance", shuffled)):
     print(f"{name:12}{'  '.join(f'{100 * s:6.1f} %' for s in shares(some))}")
 
 

@@ -149,9 +149,10 @@ def score(x_VD, y_VD, testing, counts_V, window, cbow) -> tuple[float, float]:
       near = [(part, *_shifted(part, d)) for d in shifts]
       if cbow:
         real = np.stack([inside for _, _, inside in near]).astype(np.float32)
-        x = sum(
-          x_VD[other] * inside[:, None] for _, other, inside in near
-        ) / np.maximum(real.sum(0), 1)[:, None]
+        x = (
+          sum(x_VD[other] * inside[:, None] for _, other, inside in near)
+          / np.maximum(real.sum(0), 1)[:, None]
+        )
         sides = [(x, y, real.sum(0) > 0)]
       else:
         sides = [(x_VD[part], y_VD[other], inside) for _, other, inside in near]

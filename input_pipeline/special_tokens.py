@@ -61,11 +61,15 @@ def _with(tokenizer: Tokenizer, added: list[str]) -> Tokenizer:
         run.append(i)
     return "".join([*parts, tokenizer.decode(run) if run else ""])
 
-  none = np.zeros(len(added), tokenizer.byte_lengths.dtype)
+  def with_zeros(per_id: np.ndarray) -> np.ndarray:
+    return np.pad(per_id, (0, len(added)))
+
+  counts = tokenizer.counts
   return tokenizer._replace(
     decode=decode,
     vocab_size=first + len(added),
-    byte_lengths=np.concatenate([tokenizer.byte_lengths, none]),
+    byte_lengths=with_zeros(tokenizer.byte_lengths),
+    counts=None if counts is None else with_zeros(counts),
   )
 
 
@@ -132,7 +136,9 @@ def piece(tokenizer: Tokenizer, name: str) -> int | None:
     ids = tokenizer.encode(name)
   except ValueError:  # a character that the vocabulary lacks
     return None
-  return int(ids[0]) if len(ids) == 1 else None
+  # One that leaves things out finds some token in any text.
+  named = len(ids) == 1 and tokenizer.decode(ids).strip() == name
+  return int(ids[0]) if named else None
 
 
 def mask_id(tokenizer: Tokenizer) -> int:

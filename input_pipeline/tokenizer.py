@@ -1,6 +1,7 @@
-"""Text -> token ids and back: byte, char, sentencepiece, wordpiece.
+"""Text -> token ids and back: byte, char, word, sentencepiece, wordpiece.
 
-A tokenizer is written as a string: "byte"; "char"; "sentencepiece:PATH.model",
+A tokenizer is written as a string: "byte"; "char"; "word?vocab_size=30000", the
+most frequent words of the source's train split; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
 trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
 tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library,
@@ -27,9 +28,11 @@ _MOST_BYTES = 2**26
 # of several data sets as many of each.
 _MAX_LINES = 2_000_000
 _VALID = (
-  "byte, char, sentencepiece:PATH.model, sentencepiece?vocab_size=N, "
+  "byte, char, word?vocab_size=N&min_count=N&lower=1, "
+  "sentencepiece:PATH.model, sentencepiece?vocab_size=N, "
   "wordpiece:PATH, tokenizers:PATH.json, prepared:DIR"
 )
+_WORDS = re.compile(r"word(\?|$)")
 # Those of a file, and what the file is called in a working directory.
 _OF_A_FILE = {
   "sentencepiece": "tokenizer.model",
@@ -49,6 +52,8 @@ class Tokenizer(NamedTuple):
   byte_lengths: uint32 [vocab_size], the UTF-8 bytes that an id stands for.
   file_name: what `content` is called in a working directory, or None.
   content: bytes that rebuild the tokenizer, and name it in caches.
+  counts: int64 [vocab_size], how often each id was in what it was learned from,
+    0 for one that stands for no text of its own; None where that is not kept.
   """
 
   spec: str
@@ -59,6 +64,7 @@ class Tokenizer(NamedTuple):
   byte_lengths: np.ndarray
   file_name: str | None
   content: bytes
+  counts: np.ndarray | None = None
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
@@ -97,7 +103,7 @@ def get_tokenizer(
 ) -> Tokenizer:
   """The tokenizer that a string names.
 
-  What is learned from the data (char, a trained sentencepiece) is kept in
+  What is learned from the data (char, word, a sentencepiece) is kept in
   `cache_dir` and in `workdir`; where `workdir` already holds one, that is
   loaded, so that a finished run needs neither the data nor the cache. Records
   that the policy skips are not learned from.
@@ -132,6 +138,10 @@ def get_tokenizer(
     from input_pipeline import tokenizer_char
 
     content = tokenizer_char.learn(corpus, policy)
+  elif _WORDS.match(spec):
+    from input_pipeline import tokenizer_word
+
+    content = tokenizer_word.learn(spec, corpus, cache_dir, policy)
   elif colon and kind in _OF_A_FILE:
     content = read(re.sub(r"\?eos=\d+$", "", file))
   else:
@@ -173,6 +183,10 @@ def _format(spec: str) -> tuple[str | None, Callable[[bytes], Tokenizer]]:
     from input_pipeline import tokenizer_char
 
     return "tokenizer.json", tokenizer_char.load
+  if isinstance(spec, str) and _WORDS.match(spec):
+    from input_pipeline import tokenizer_word
+
+    return "tokenizer.json", functools.partial(tokenizer_word.load, spec)
   kind = re.match("[a-z]*", spec)[0] if isinstance(spec, str) else ""
   if kind == "sentencepiece" and re.match(r"sentencepiece([:?]|$)", spec):
     from input_pipeline import tokenizer_sentencepiece

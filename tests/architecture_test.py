@@ -154,8 +154,10 @@ ARROWS = [
       "train.linear_cross_entropy",
       "train.metrics",
       "train.decode",
+      "train.skip_grams",
     },
   ),
+  ("train.skip_grams", {"jax", "numpy"}),
   (
     "train.learners",
     {

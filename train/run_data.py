@@ -62,11 +62,13 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
   )
 
 
-def sizes(data: pipeline.Data) -> dict[str, int]:
-  """Sizes of a model that the data knows."""
+def sizes(data: pipeline.Data) -> dict[str, Any]:
+  """What the data knows for a model or a task: sizes, and counts of words."""
   found: dict[str, Any] = {}
   if data.tokenizer is not None:
     found["vocab_size"] = data.tokenizer.vocab_size
+    if data.tokenizer.counts is not None:
+      found["counts"] = data.tokenizer.counts
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():

@@ -1,0 +1,68 @@
+"""GloVe: vectors whose products are the logarithms of co-occurrences."""
+
+import jax
+import jax.numpy as jnp
+
+from models import Model
+from train import types
+
+
+def glove(
+  model: Model,
+  *,
+  counts: jax.Array | None = None,
+  x_max: float = 100.0,
+  alpha: float = 0.75,
+) -> types.Task:
+  """Weighted least squares (Pennington et al., EMNLP 2014, equation 8).
+
+    f(X_ij) (w_i w~_j + b_i + b~_j - log X_ij)^2,  f(x) = min(1, (x / x_max)^a)
+
+  averaged over the entries X_ij of the batch. The vectors of words are w + w~.
+
+  Batch: of rows "cooccurrence": word, context [B, T] int32, count [B, T] float,
+  mask [B, T].
+
+  Args:
+    model: of models.word_vectors, with bias=True.
+    counts: int [V], 0 for a word that takes no part; those of the tokenizer.
+    x_max: the count from which all weigh the same. The paper's 100 is for
+      billions of words.
+    alpha: a.
+
+  Raises:
+    ValueError: x_max or alpha is not above 0.
+  """
+  if not (x_max > 0 and alpha > 0):
+    raise ValueError(f"x_max={x_max} or alpha={alpha} is not above 0")
+
+  def init(rng, batch):
+    del batch
+    return types.Variables(*model.init(rng))
+
+  def loss(variables, batch, rng, train):
+    del rng, train
+    score_BT, model_state = model.apply(
+      variables.params,
+      variables.model_state,
+      batch["word"],
+      batch["context"],
+    )
+    # Padding has the count 0, of which there is no logarithm.
+    count_BT = jnp.where(batch["mask"] > 0, batch["count"], 1)
+    weight_BT = jnp.minimum(count_BT / x_max, 1) ** alpha
+    error_BT = weight_BT * (score_BT - jnp.log(count_BT)) ** 2
+    mean = types.mean_of(error_BT, batch["mask"])
+    return mean, types.Aux(model_state, {})
+
+  def vectors(variables, batch, rng):
+    """w + w~ of all words, and which of them took part."""
+    del batch, rng
+    params, state = variables.params, variables.model_state
+    w_VD, other_VD = model.apply(params, state, method="tables")[0]
+    known_V = jnp.ones(len(w_VD), bool)
+    if counts is not None:
+      known_V = jnp.asarray(counts > 0)
+    return {"vectors": w_VD + other_VD, "known": known_V}
+
+  return types.Task(init, {"loss": loss}, {"vectors": vectors})

@@ -19,11 +19,13 @@ SHARED = (
   "attention_cudnn",
   "attention_ring",
   "attention_splash",
+  "encoder_decoder_blocks",
   "grouped",
   "layers",
   "moe",
   "partition",
   "pipeline",
+  "positions",
   "quantization",
   "transformer",
 )

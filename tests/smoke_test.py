@@ -90,6 +90,9 @@ def test_full_size_by_shapes_alone(name):
   if "tokenizer" in config.data:
     config.data.source = "fake:text?documents=20&length=20000"
     config.data.tokenizer = "byte"
+    if "labels" in config.data.get("rows", {}):
+      classes = len(config.data.rows.labels)
+      config.data.source = f"fake:labeled_text?classes={classes}"
   if config.batch_size != "all":
     config.batch_size = 8
   config.learner.update(

@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.batch_size = 64
   config.task = dict(name="text_classification")
   config.model.update(head="classes", dropout=0.3)
-  config.optimizer.update(lr=5e-4, warmup_steps=50, weight_decay=0.1)
+  config.optimizer.update(lr=1e-3, warmup_steps=50, weight_decay=0.1)
   config.data.rows = dict(name="labeled", labels=("negative", "positive"))
   config.data.ops = ""
   config.evals = {

@@ -16,23 +16,23 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 1500
+  config.total_steps = 1200
   config.batch_size = 64
-  config.task = dict(name="masked_language_modeling", places=16)
+  config.task = dict(name="masked_language_modeling", places=12)
   config.model = dict(
     name="bert",
     head="mlm",
     layers=2,
-    dim=128,
+    dim=64,
     heads=4,
-    hidden=256,
+    hidden=128,
     dropout=0.1,
     scan=False,  # two layers compile soon, and run faster on a CPU
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(
     name="adamw",
-    lr=2e-3,
+    lr=3e-3,
     schedule="cosine",
     warmup_steps=100,
     weight_decay=0.01,
@@ -41,8 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config.data = dict(
     source="jsonl:data/sst2/train.jsonl",
     split="all",
-    tokenizer="sentencepiece?vocab_size=8000",
-    seq_len=56,
+    tokenizer="sentencepiece?vocab_size=4000",
+    seq_len=48,
     rows=dict(name="sentence_pairs", next_sentence=False),
     ops="mask_tokens(0.2, whole_words=True)",
   )
@@ -51,10 +51,10 @@ def get_config(arg: str = "") -> ConfigDict:
       name="mean",
       source="jsonl:data/sst2/validation.jsonl",
       split="all",
-      every_steps=500,
+      every_steps=400,
     )
   )
-  config.checkpoint = dict(every_steps=500, keep=1)
+  config.checkpoint = dict(every_steps=400, keep=1)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

@@ -101,3 +101,23 @@ def shrink_mixture(config: ConfigDict, **model) -> None:
     for i, part in enumerate(config.data.mixture)
   )
   config.learner.microbatches = 1
+
+
+def shrink_labeled(config: ConfigDict, **model) -> None:
+  """`shrink` for a classifier of texts: 16 bytes of fake labelled texts.
+
+  `model` replaces what is particular to it.
+  """
+  shrink(
+    config,
+    batch_size=8,
+    model=model,
+    data=dict(
+      source=f"fake:labeled_text?classes={len(config.data.rows.labels)}",
+      tokenizer="byte",
+      seq_len=16,
+    ),
+  )
+  for key in config.evals:
+    if "source" in config.evals[key]:
+      del config.evals[key].source

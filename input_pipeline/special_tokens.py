@@ -19,6 +19,9 @@ from input_pipeline.tokenizer import Tokenizer
 MASK = ("<mask>", "[MASK]")
 CLS = ("<cls>", "[CLS]")
 SEP = ("<sep>", "[SEP]")
+# Of every kind of rows that a BERT reads, masked or not: it keeps its
+# vocabulary from pre-training to fine-tuning.
+BERT = (CLS, SEP, MASK)
 BOS = ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>")
 EOS = ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
 # T5's vocabulary has as many.

@@ -304,6 +304,20 @@ def test_windows_after_ops_are_planned_as_they_are(ops):
   assert planned_data.vocabulary(config) == real.tokenizer.vocab_size
 
 
+@pytest.mark.parametrize("name", ["bert_base", "bert_small", "cls_trec"])
+def test_rows_are_planned_as_they_are(name):
+  pytest.importorskip("tensorflow")
+  from input_pipeline import pipeline
+
+  config = config_of(name, "smoke")
+  real = pipeline.train(**config["data"], batch_size=8)
+  config["data"]["source"] = "text:/nowhere/*.txt"
+  planned = planned_data.of_config(config)
+  assert planned.spec == real.spec
+  assert planned.num_classes == real.num_classes
+  assert planned_data.vocabulary(config) == real.tokenizer.vocab_size
+
+
 def test_mixed_labels_are_planned_as_shares():
   pytest.importorskip("tensorflow")
   from input_pipeline import pipeline

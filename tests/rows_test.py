@@ -38,7 +38,7 @@ def test_a_labeled_row_is_cls_text_sep_and_padding(tmp_path):
   assert batch["mask"].tolist() == [1, 1, 0]
   assert data.num_classes == 2
   assert data.class_names == ("yes", "no")
-  assert data.tokenizer.vocab_size == 258
+  assert data.tokenizer.vocab_size == 259
   assert data.tokenizer.decode([cls, 97, sep]) == "<cls>a<sep>"
   assert data.texts(np.array([0]))["more"][0] == "de"
 

@@ -64,8 +64,12 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
 def vocabulary(config: dict[str, Any]) -> int | None:
   """The tokens of the tokenizer that the config spells, if that tells."""
   spelled = str(config["data"].get("tokenizer"))
-  added = len(special_tokens.names(config["data"].get("ops", "")))
-  added += len(rows.special_tokens(config["data"].get("rows")))
+  families = rows.special_tokens(config["data"].get("rows"))
+  known = {name for family in families for name in family}
+  of_ops = special_tokens.names(
+    config["data"].get("ops", ""), known.__contains__
+  )
+  added = len(families) + len(of_ops)
   if spelled == "byte":
     return 256 + added
   name, _, query = spelled.partition("?")
@@ -98,21 +102,23 @@ def _text(config) -> tuple[dict, int | None]:
   if not isinstance(length, int) or length < 1:
     raise UserError(f"config.data.seq_len={length!r} is not a positive integer")
   if config["data"].get("rows"):
-    return _rows(config["data"]["rows"], length)
-  names = ["inputs", "targets"]
-  if config["data"].get("packing"):
-    names += ["segments", "positions"]
-  spec = {
-    **dict.fromkeys(names, ((length,), np.int32)),
-    "mask": ((length,), np.float32),
-    "bytes": ((), np.float32),
-  }
+    spec, classes = _rows(config["data"]["rows"], length)
+  else:
+    names = ["inputs", "targets"]
+    if config["data"].get("packing"):
+      names += ["segments", "positions"]
+    classes = None
+    spec = {
+      **dict.fromkeys(names, ((length,), np.int32)),
+      "mask": ((length,), np.float32),
+      "bytes": ((), np.float32),
+    }
   for call in _calls(config["data"].get("ops", "")):
     if call.name in ("mask_tokens", "span_corruption"):
       spec.pop("bytes", None)
     if call.name == "span_corruption":
       spec |= _spans(call, length, config["data"]["tokenizer"])
-  return spec, None
+  return spec, classes
 
 
 def _rows(settings, length) -> tuple[dict, int | None]:

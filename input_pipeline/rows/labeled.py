@@ -7,7 +7,7 @@ import numpy as np
 from input_pipeline import special_tokens
 from input_pipeline.rows import Given, Rows
 
-SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
+SPECIAL_TOKENS = special_tokens.BERT
 
 
 def labeled(
@@ -34,7 +34,8 @@ def labeled(
   """
   source = given.source
   cls, sep = (
-    special_tokens.find(given.tokenizer, family) for family in SPECIAL_TOKENS
+    special_tokens.find(given.tokenizer, family)
+    for family in (special_tokens.CLS, special_tokens.SEP)
   )
   keys = [given.text_key, *([pair_key] if pair_key else [])]
   names = tuple(map(str, labels)) if labels else source.class_names or ()

@@ -1,0 +1,57 @@
+"""Text classification: one label out of C for a text or a pair of texts."""
+
+from models import Model
+from train import losses, metrics, types
+
+
+def text_classification(
+  model: Model, *, label_smoothing: float = 0.0
+) -> types.Task:
+  """Cross-entropy of the label.
+
+  Batch: tokens, types, segments [B, T] int32, label [B] int32, mask [B]; see
+  input_pipeline/rows/labeled.py.
+
+  Args:
+    model: (tokens_BT, types_BT, segments_BT) -> logits_BC; its method
+      "features" gives the prediction of that name.
+    label_smoothing: share of the target spread over the classes, in training
+      only (Szegedy et al. 2016).
+  """
+
+  def init(rng, batch):
+    del batch
+    return types.Variables(*model.init(rng))
+
+  def apply(variables, batch, **how):
+    return model.apply(
+      variables.params,
+      variables.model_state,
+      batch["tokens"],
+      types_BT=batch["types"],
+      segments_BT=batch["segments"],
+      **how,
+    )
+
+  def loss(variables, batch, rng, train):
+    logits_BC, state = apply(variables, batch, rng=rng, train=train)
+    nats_B = losses.cross_entropy(
+      logits_BC,
+      batch["label"],
+      label_smoothing=label_smoothing if train else 0.0,
+    )
+    correct_B = metrics.accuracy(logits_BC, batch["label"])
+    accuracy = types.mean_of(correct_B, batch["mask"])
+    mean = types.mean_of(nats_B, batch["mask"])
+    return mean, types.Aux(state, {"accuracy": accuracy})
+
+  def logits(variables, batch, rng):
+    del rng
+    return apply(variables, batch)[0]
+
+  def features(variables, batch, rng):
+    del rng
+    return apply(variables, batch, method="features")[0]
+
+  predict = {"logits": logits, "features": features}
+  return types.Task(init, {"loss": loss}, predict)

@@ -57,6 +57,8 @@ def language_modeling(
     extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     extra = extra if train else {}
     tokens = (variables.params, variables.model_state, batch["inputs"])
+    if train and model.counts:
+      where |= {"targets_BT": batch["targets"], "mask_BT": batch["mask"]}
     if not model.represents:
       logits_BTV, state = model.apply(*tokens, **where, **noise)
       return (

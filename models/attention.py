@@ -23,6 +23,7 @@ def attention(
   window: int | None = None,
   soft_cap: float | None = None,
   segments_BT: jax.Array | None = None,
+  prefix_B: jax.Array | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention, out_BTNH in q's dtype (arXiv:1706.03762).
 
@@ -64,6 +65,8 @@ def attention(
     "soft_cap": soft_cap,
     "segments_BT": segments_BT,
   }
+  if prefix_B is not None:
+    return _xla(*qkv, **options, mask_BNTS=mask_BNTS, prefix_B=prefix_B)
   devices, platform = partition.axis_size("context"), partition.platform()
   if mask_BNTS is None and devices > 1 and T == S and T % (2 * devices) == 0:
     return ring(*qkv, **options)
@@ -86,7 +89,16 @@ def _heads_to_cut(q_BTNH, k_BSKH, v_BSKH):
 
 
 def _xla(
-  q_BTNH, k_BSKH, v_BSKH, *, causal, mask_BNTS, window, soft_cap, segments_BT
+  q_BTNH,
+  k_BSKH,
+  v_BSKH,
+  *,
+  causal,
+  mask_BNTS,
+  window,
+  soft_cap,
+  segments_BT,
+  prefix_B=None,
 ):
   """`attention` as the formula says it, all scores at once."""
   B, T, N, H = q_BTNH.shape
@@ -103,7 +115,8 @@ def _xla(
     seen_TS = t_T1 >= s_1S
     if window is not None:
       seen_TS &= t_T1 - s_1S < window
-    scores_BKGTS = _hide(scores_BKGTS, seen_TS[None, None, None])
+    seen_BTS = _with_prefix(seen_TS, s_1S, prefix_B)
+    scores_BKGTS = _hide(scores_BKGTS, seen_BTS[:, None, None])
   if segments_BT is not None:
     seen_BTS = attention_cudnn.same_segment(segments_BT)
     scores_BKGTS = _hide(scores_BKGTS, seen_BTS[:, None, None])
@@ -191,6 +204,7 @@ class SelfAttention(nnx.Module):
     *,
     segments_BT: jax.Array | None = None,
     positions_BT: jax.Array | None = None,
+    prefix_B: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
     """(out_BTD, the cache with T positions more).
 
@@ -200,6 +214,8 @@ class SelfAttention(nnx.Module):
       length: int32 scalar, the position of x's first token.
       segments_BT: of packed sequences, see `attention`; not with a cache.
       positions_BT: int32, what rotary angles are by; if None those of the row.
+      prefix_B: see `attention`; with a cache, x holds the whole prefix or comes
+        after it.
 
     Raises:
       ValueError: segments and a cache.
@@ -224,7 +240,11 @@ class SelfAttention(nnx.Module):
       k_BSKH = rotary(k_BSKH, positions, self.rope_theta)
     options = {"soft_cap": self.soft_cap}
     if cache is None:
-      options |= {"window": self.window, "segments_BT": segments_BT}
+      options |= {
+        "window": self.window,
+        "segments_BT": segments_BT,
+        "prefix_B": prefix_B,
+      }
       out_BTNH = attention(
         q_BTNH, k_BSKH, v_BSKH, causal=self.causal, **options
       )
@@ -244,11 +264,18 @@ class SelfAttention(nnx.Module):
         q_BTNH,
         cache["key"].astype(q_BTNH.dtype),
         cache["value"].astype(q_BTNH.dtype),
-        mask_BNTS=seen_TS[None, None],
+        mask_BNTS=_with_prefix(seen_TS, s_1S, prefix_B)[:, None],
         **options,
       )
     out_BTNH = partition.place(out_BTNH, "BTNH")
     return self.out(out_BTNH.reshape(B, T, -1)), cache
+
+
+def _with_prefix(seen_TS, s_1S, prefix_B) -> jax.Array:
+  """What is seen, [B, T, S] or [1, T, S]: the prefix, too, by every position."""
+  if prefix_B is None:
+    return seen_TS[None]
+  return seen_TS[None] | (s_1S[None] < prefix_B[:, None, None])
 
 
 def _laid_out(length: int) -> jax.Array:

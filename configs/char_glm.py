@@ -1,4 +1,4 @@
-"""Autoregressive blank infilling (GLM, arXiv:2103.10360) on Shakespeare's characters.
+"""Filling in blanks (GLM, arXiv:2103.10360) on Shakespeare's characters.
 
   python -m train.main --config=configs/char_glm.py \
     --config.data.source=text:PATH/input.txt

@@ -1,4 +1,4 @@
-"""A mixture of experts (Mixtral style, arXiv:2401.04088) on Shakespeare's characters.
+"""A mixture of experts (arXiv:2401.04088) on Shakespeare's characters.
 
   python -m train.main --config=configs/char_moe.py \
     --config.data.source=text:PATH/input.txt

@@ -81,9 +81,7 @@ def blank_infilling(
 
 
 @on_example
-def trailing_blank(
-  example: Example, *, context: Context
-) -> Example:
+def trailing_blank(example: Example, *, context: Context) -> Example:
   """The window as one blank after its first token, left to right; R = T + 2.
 
   What is predicted are the window's own targets, each once, so that "bytes" and
@@ -124,9 +122,7 @@ def _trailing(example: Example, prefix, special, width: int) -> Example:
   return {
     "inputs": filled(tf.concat(kept, 0), width),
     "targets": filled(aim, width),
-    "mask": filled(
-      tf.concat([tf.cast(nothing, tf.float32), weight], 0), width
-    ),
+    "mask": filled(tf.concat([tf.cast(nothing, tf.float32), weight], 0), width),
     "positions": filled(tf.concat([tf.range(prefix + 1), here], 0), width),
     "block_positions": filled(tf.concat([nothing, after], 0), width),
     "prefix": prefix + 1,

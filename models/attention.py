@@ -47,6 +47,9 @@ def attention(
     segments_BT: int32, for T = S: a position sees those of its own number
       alone, so that sequences packed in one row do not meet. Padding, 0, sees
       padding.
+    prefix_B: int32; every position sees the positions s < prefix_B, too,
+      whatever `causal` and `window` say. Not of the fused kernels, nor of the
+      ring.
 
   Raises:
     ValueError: window < 1, soft_cap <= 0, or segments where T is not S.
@@ -272,7 +275,7 @@ class SelfAttention(nnx.Module):
 
 
 def _with_prefix(seen_TS, s_1S, prefix_B) -> jax.Array:
-  """What is seen, [B, T, S] or [1, T, S]: the prefix, too, by every position."""
+  """What is seen, [B, T, S] or [1, T, S]: the prefix by every position."""
   if prefix_B is None:
     return seen_TS[None]
   return seen_TS[None] | (s_1S[None] < prefix_B[:, None, None])

@@ -155,7 +155,7 @@ def _each_order(discount, order: int) -> list[float | None]:
   each = [discount] * order if isinstance(discount, int | float) else discount
   if len(each) != order or not all(0 <= d <= 1 for d in each):
     raise ValueError(
-      f"discount = {discount!r} is neither a number in 0 … 1 nor {order} of them"
+      f"discount = {discount!r} is not one number in 0 … 1, nor {order} of them"
     )
   return list(each)
 
@@ -326,9 +326,11 @@ def _log_probs(state, keys: _Keys, context_IBT, shape, discounts):
     total_Q1 = jnp.sum(count_QV, 1, keepdims=True).astype(jnp.float32)
     spread_Q1 = discount * jnp.sum(seen_QV, 1, keepdims=True)
     direct_QV = jnp.where(seen_QV, jnp.maximum(count_QV - discount, 0), 0)
-    whole_QV = (spread_Q1 * p_QV).at[
-      jnp.arange(zero_Q.size)[:, None], token_QV
-    ].add(direct_QV, mode="drop")
+    whole_QV = (
+      (spread_Q1 * p_QV)
+      .at[jnp.arange(zero_Q.size)[:, None], token_QV]
+      .add(direct_QV, mode="drop")
+    )
     mixed_QV = whole_QV / jnp.maximum(total_Q1, 1)
     p_QV = jnp.where(total_Q1 > 0, mixed_QV, p_QV)
   return jnp.log(p_QV).reshape(*shape, vocab_size)

@@ -236,9 +236,7 @@ class RNN(nnx.Module):
     """What the last layer says, x_BTH."""
     return self._read(tokens_BT, **where)[0]
 
-  def _read(
-    self, tokens_BT, cache=None, segments_BT=None, positions_BT=None
-  ):
+  def _read(self, tokens_BT, cache=None, segments_BT=None, positions_BT=None):
     del positions_BT  # of packed rows; time is all that a state knows
     B, T = tokens_BT.shape
     keep_TB = jnp.ones((T, B), jnp.float32)
@@ -321,7 +319,7 @@ def rnn(
     del length, dtype
     zeros = jnp.zeros((layers, batch_size, hidden), jnp.float32)
     names = ("h", "c")[: CELLS[cell].states]
-    return {name: zeros for name in names}
+    return dict.fromkeys(names, zeros)
 
   def flops(T):
     """2 a multiplication and its addition."""

@@ -194,6 +194,6 @@ def run_blocks(
 
   if cache is None and partition.axis_size("stage") > 1:
     if where.pop("prefix_B", None) is not None:
-      raise ValueError("a prefix does not pass through the stages of a pipeline")
+      raise ValueError("a prefix does not pass through a pipeline's stages")
     return pipeline.run(through, state_L, x_BTD, where, stage_microbatches)
   return through(state_L, x_BTD, cache, where)

@@ -35,7 +35,7 @@ def learned(model, docs_BT, batch=4):
 
 
 def probabilities(model, state, docs_BT):
-  return np.exp(model.apply({}, state, jnp.asarray(docs_BT))[0])
+  return np.exp(jax.jit(model.apply)({}, state, jnp.asarray(docs_BT))[0])
 
 
 def same(a, b):
@@ -175,10 +175,11 @@ def test_a_cache_is_the_full_forward_and_generation_follows_the_counts():
   model = ngram(vocab_size=V, order=3, capacity=100)
   state = learned(model, docs_BT, 3)
   x = jnp.asarray(documents(2))
-  want, _ = model.apply({}, state, x)
+  apply = jax.jit(model.apply)
+  want, _ = apply({}, state, x)
   cache, got = model.init_cache(2, 20), []
   for start, stop in ((0, 3), (3, 4), (4, 20)):
-    (logits, cache), _ = model.apply({}, state, x[:, start:stop], cache=cache)
+    (logits, cache), _ = apply({}, state, x[:, start:stop], cache=cache)
     got.append(logits)
   np.testing.assert_allclose(np.concatenate(got, 1), want, atol=1e-6)
   assert cache["context"].shape == (2, 2)  # [n - 1, B]

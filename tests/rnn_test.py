@@ -24,6 +24,10 @@ def tokens(shape=(3, 7), seed=0):
   return jnp.asarray(np.random.default_rng(seed).integers(0, V, shape))
 
 
+def jitted(model):
+  return jax.jit(model.apply, static_argnames="method")
+
+
 def started(model):
   """Parameters none of which is zero."""
   params, _ = jax.jit(model.init)(jax.random.key(0))
@@ -41,10 +45,11 @@ def started(model):
 def test_decoding_with_a_cache_is_the_full_forward(name):
   model = MAKE[name]()
   params, x = started(model), tokens()
-  want, _ = model.apply(params, {}, x)
+  apply = jitted(model)
+  want, _ = apply(params, {}, x)
   cache, got = model.init_cache(3, 7), []
   for start, stop in ((0, 4), (4, 5), (5, 7)):
-    (logits, cache), _ = model.apply(params, {}, x[:, start:stop], cache=cache)
+    (logits, cache), _ = apply(params, {}, x[:, start:stop], cache=cache)
     got.append(logits)
   np.testing.assert_allclose(np.concatenate(got, 1), want, atol=1e-5)
   # The batch is the second axis of a cache.
@@ -56,9 +61,10 @@ def test_a_packed_row_is_its_documents(name):
   model = MAKE[name]()
   params, x = started(model), tokens((1, 9))
   segments = jnp.asarray([[1] * 4 + [2] * 3 + [3] * 2])
-  got, _ = model.apply(params, {}, x, segments_BT=segments)
+  apply = jitted(model)
+  got, _ = apply(params, {}, x, segments_BT=segments)
   for part in (slice(0, 4), slice(4, 7), slice(7, 9)):
-    want, _ = model.apply(params, {}, x[:, part])
+    want, _ = apply(params, {}, x[:, part])
     np.testing.assert_allclose(got[:, part], want, atol=1e-5)
 
 
@@ -66,8 +72,9 @@ def test_a_packed_row_is_its_documents(name):
 def test_causality(name):
   model = MAKE[name]()
   params, x = started(model), tokens()
-  before, _ = model.apply(params, {}, x)
-  after, _ = model.apply(params, {}, x.at[:, 3].set((x[:, 3] + 1) % V))
+  apply = jitted(model)
+  before, _ = apply(params, {}, x)
+  after, _ = apply(params, {}, x.at[:, 3].set((x[:, 3] + 1) % V))
   np.testing.assert_array_equal(before[:, :3], after[:, :3])
   assert (jnp.abs(before - after)[:, 3].max(-1) > 1e-3).all()
 
@@ -75,8 +82,9 @@ def test_causality(name):
 def test_bengio_forgets_what_is_older_than_its_order():
   model = MAKE["bengio"]()
   params, x = started(model), tokens()
-  before, _ = model.apply(params, {}, x)
-  after, _ = model.apply(params, {}, x.at[:, 0].set((x[:, 0] + 1) % V))
+  apply = jitted(model)
+  before, _ = apply(params, {}, x)
+  after, _ = apply(params, {}, x.at[:, 0].set((x[:, 0] + 1) % V))
   assert (jnp.abs(before - after)[:, 2].max(-1) > 1e-3).all()
   np.testing.assert_array_equal(before[:, 3:], after[:, 3:])
 
@@ -134,12 +142,14 @@ def test_the_gradient_of_a_recurrence_is_that_of_its_steps(cell):
   def ours(kernel, bias, x_TBG, carry):
     return recurrence(update, kernel, bias, x_TBG, keep_TB, carry)
 
-  found = jax.value_and_grad(lambda *a: total(ours(*a)), (0, 1, 2, 3))(*inputs)
-  want = jax.value_and_grad(lambda *a: total(steps(*a)), (0, 1, 2, 3))(*inputs)
+  def gradient(run):
+    graded = jax.value_and_grad(lambda *a: total(run(*a)), (0, 1, 2, 3))
+    return jax.jit(graded)(*inputs)
+
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    found,
-    want,
+    gradient(ours),
+    gradient(steps),
   )
 
 

@@ -253,6 +253,22 @@ ARROWS = [
   ("train.metrics", {"jax", "optax", "numpy", "train.types"}),
   ("train.decode", {"jax", "numpy", "train.types"}),
   (
+    "train.adapters",
+    {"jax", "models", "train.types", "train.parameter_rules"},
+  ),
+  (
+    "train.initialization",
+    {
+      "jax",
+      "models",
+      "train.types",
+      "train.errors",
+      "train.names",
+      "train.parameter_rules",
+    },
+  ),
+  ("train.layer_decay", {"jax", "train.types", "train.parameter_rules"}),
+  (
     "train.optim",
     {
       "jax",
@@ -262,6 +278,7 @@ ARROWS = [
       "train.schedules",
       "train.parameter_rules",
       "train.optax_names",
+      "train.layer_decay",
       "train.names",
     },
   ),
@@ -274,6 +291,10 @@ ARROWS = [
   (
     "train.run_data",
     {"input_pipeline", "train.names", "train.sharding", "train.errors"},
+  ),
+  (
+    "train.conversions",
+    {"jax", "numpy", "safetensors", "models", "input_pipeline", "train"},
   ),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
@@ -384,7 +405,15 @@ def python(code: str) -> str:
   [
     *(
       f"train.{verb}"
-      for verb in ("main", "evaluate", "generate", "plan", "doctor", "inspect")
+      for verb in (
+        "main",
+        "evaluate",
+        "generate",
+        "convert",
+        "plan",
+        "doctor",
+        "inspect",
+      )
     ),
     *(f"input_pipeline.{verb}" for verb in DATA_VERBS),
   ],

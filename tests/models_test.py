@@ -78,6 +78,22 @@ TABLE = [
     )
     for cell in ("elman", "lstm", "gru")
   ),
+  *(
+    (
+      "bert",
+      {"vocab_size": 17, "layers": 2, "dim": 16, "heads": 2} | more,
+      (2, 9),
+      outputs,
+    )
+    for more, outputs in (
+      ({"head": "mlm"}, (2, 9, 17)),
+      ({"head": "tokens", "num_classes": 3, "norm_first": True}, (2, 9, 3)),
+      (
+        {"head": "classes", "num_classes": 3, "positions": "rotary"},
+        (2, 3),
+      ),
+    )
+  ),
   ("mlp", {"in_features": 5, "out_features": 3}, (2, 5), (2, 3)),
   (
     "mlp",
@@ -143,8 +159,8 @@ TABLE = [
 def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
   make = get(name) if isinstance(name, str) else name
   model = make(dtype=dtype, **kwargs)
-  reads_tokens = name in ("decoder", "bengio", "rnn")
-  kind = jnp.int32 if reads_tokens else jnp.float32
+  reads_text = name in ("decoder", "bert", "bengio", "rnn")
+  kind = jnp.int32 if reads_text else jnp.float32
   x = jax.ShapeDtypeStruct(inputs, kind)
   params, state = jax.eval_shape(model.init, jax.random.key(0))
   for train in (False, True):

@@ -59,6 +59,56 @@ def language_model() -> ConfigDict:
   return config
 
 
+def characters(
+  *, batch_size: int, seq_len: int, total_steps: int, lr: float
+) -> ConfigDict:
+  """A model of tiny shakespeare's characters, but for the model itself.
+
+  The first 90 % of the text train, the rest validates, as nanoGPT splits it.
+  What is the same for all models of benchmarks/language_models.md.
+  """
+  config = ConfigDict()
+  config.seed = 0
+  config.total_steps = total_steps
+  config.batch_size = batch_size
+  config.task = dict(name="language_modeling")
+  config.learner = dict(name="supervised")
+  config.optimizer = dict(
+    name="adamw",
+    lr=lr,
+    b2=0.99,
+    schedule="cosine",
+    warmup_steps=100,
+    end_lr=lr / 30,
+    weight_decay=0.1,
+    clip_norm=1.0,
+  )
+  config.data = dict(
+    source="text:data/tinyshakespeare/input.txt",
+    tokenizer="char",
+    seq_len=seq_len,
+  )
+  config.evals = dict(
+    val=dict(name="mean", split="validation", every_steps=500),
+    text=dict(name="samples", count=1, prompt="\n", length=300, every_steps=0),
+  )
+  config.checkpoint = dict(every_steps=500, keep=2)
+  config.mesh = dict(data=-1)
+  return config
+
+
+def shrink_characters(config: ConfigDict, **model) -> None:
+  """`shrink` for what `characters` made."""
+  shrink(
+    config,
+    batch_size=8,
+    model=model,
+    data=dict(source="fake:text", seq_len=16),
+  )
+  if "text" in config.evals:
+    config.evals.text.update(length=8, prompt="a")
+
+
 def shrink(config: ConfigDict, **sections) -> None:
   """Makes `config` tiny: a few steps, and what `sections` replaces.
 

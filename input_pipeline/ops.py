@@ -16,12 +16,13 @@ Ops are plain functions under a decorator:
   ops_randaugment.py  randaugment, trivialaugment
   ops_mix.py          mixup, cutmix, mixup_or_cutmix
   ops_text.py         span_corruption, mask_tokens, drop_tokens, swap_tokens
+  ops_infilling.py    blank_infilling, trailing_blank
   ops_tabular.py      standardize
 
 Those of ops_mix.py blend an example with another one, its partner, to which
 the ops before them have been applied with the partner's own seed. Those of
-ops_text.py work on windows of tokens, and may add tokens to the vocabulary;
-see special_tokens.py.
+ops_text.py and ops_infilling.py work on windows of tokens, and may add tokens
+to the vocabulary; see special_tokens.py.
 """
 
 import ast
@@ -102,6 +103,7 @@ def _registry() -> dict[str, _Op]:
     ops_color,
     ops_geometry,
     ops_image,
+    ops_infilling,
     ops_mix,
     ops_noise,
     ops_randaugment,

@@ -14,7 +14,7 @@ from input_pipeline import spans, special_tokens, word_starts
 from input_pipeline.ops import Context, Example, on_example
 
 
-def _tokens(example: Example, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
+def text_of(example: Example, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
   """(the text int32 [T], which of it may be changed bool [T])."""
   for name in ("inputs", "targets", "mask"):
     if name not in example or example[name].shape.rank != 1:
@@ -64,7 +64,7 @@ def drop_tokens(
   words.)
   """
   _rate("p", p)
-  tokens, free = _tokens(example, context)
+  tokens, free = text_of(example, context)
   size = tokens.shape[0]
   draw = tf.random.stateless_uniform([size], seed)
   real = example["mask"] > 0
@@ -76,15 +76,15 @@ def drop_tokens(
   real_count = tf.reduce_sum(tf.cast(real, tf.int32))
   follower = tf.concat([place[1:], [real_count]], 0) - 1
   changed = {
-    "inputs": _filled(tf.gather(tokens, place), size),
-    "targets": _filled(
+    "inputs": filled(tf.gather(tokens, place), size),
+    "targets": filled(
       tf.gather(example["targets"], tf.maximum(follower[: tf.size(place)], 0)),
       size,
     ),
-    "mask": _filled(tf.ones_like(place, tf.float32), size),
+    "mask": filled(tf.ones_like(place, tf.float32), size),
   }
   if "segments" in example:
-    segments = _filled(tf.gather(example["segments"], place), size)
+    segments = filled(tf.gather(example["segments"], place), size)
     begins = tf.where(segments != tf.roll(segments, 1, 0), tf.range(size), 0)
     within = tf.range(size) - tf.scan(tf.maximum, begins)
     changed["segments"] = segments
@@ -92,7 +92,7 @@ def drop_tokens(
   return _next_token(example, changed, context)
 
 
-def _filled(values: tf.Tensor, size: int) -> tf.Tensor:
+def filled(values: tf.Tensor, size: int) -> tf.Tensor:
   """Zeros behind, up to `size`."""
   filled = tf.pad(values, [[0, size - tf.size(values)]])
   filled.set_shape([size])
@@ -110,7 +110,7 @@ def swap_tokens(
   a window stays.
   """
   _rate("p", p)
-  tokens, free = _tokens(example, context)
+  tokens, free = text_of(example, context)
   size = tokens.shape[0]
   seeds = tf.random.split(seed, 2)
   place = tf.range(size)
@@ -167,7 +167,7 @@ def mask_tokens(
     _rate(name, value)
   if masked + random > 1 + 1e-9:
     raise ValueError(f"masked={masked} and random={random} are more than 1")
-  tokens, free = _tokens(example, context)
+  tokens, free = text_of(example, context)
   tokenizer = context.tokenizer
   mask_id = special_tokens.mask_id(tokenizer) if mask_id is None else mask_id
   _in_vocabulary("mask_id", mask_id, tokenizer)
@@ -236,7 +236,7 @@ def span_corruption(
     context: with the tokenizer.
   """
   spans.check(density, mean_span)
-  tokens, _ = _tokens(example, context)
+  tokens, _ = text_of(example, context)
   if "segments" in example:
     raise ValueError("takes windows, not packed rows; leave packing out")
   size, tokenizer = tokens.shape[0], context.tokenizer
@@ -254,8 +254,8 @@ def span_corruption(
   seeds = tf.random.split(seed, 2)
   lengths = tf.stack(
     [
-      _parts(n - noise, count, size, full.count, seeds[0]),
-      _parts(noise, count, size, full.count, seeds[1]),
+      random_parts(n - noise, count, size, full.count, seeds[0]),
+      random_parts(noise, count, size, full.count, seeds[1]),
     ],
     axis=1,
   )
@@ -304,7 +304,7 @@ def _sentinels(first: int | None, count: int, tokenizer) -> int:
   return first
 
 
-def _parts(total, count, size: int, most: int, seed) -> tf.Tensor:
+def random_parts(total, count, size: int, most: int, seed) -> tf.Tensor:
   """`total` cut at random into `count` parts of one or more; int32 [most].
 
   Every way to cut it is as likely: of the places between two tokens, count - 1
@@ -325,4 +325,4 @@ def _ended(values, kept, eos: int | None, size: int):
   found = tf.boolean_mask(values, kept)
   if eos is not None:
     found = tf.concat([found, [eos]], 0)
-  return _filled(found, size), _filled(tf.ones_like(found, tf.float32), size)
+  return filled(found, size), filled(tf.ones_like(found, tf.float32), size)

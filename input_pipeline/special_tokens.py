@@ -24,6 +24,9 @@ SEP = ("<sep>", "[SEP]")
 BERT = (CLS, SEP, MASK)
 BOS = ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>")
 EOS = ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
+# A blank to be filled in begins and ends so; the second spelling is GLM's.
+START = ("<sop>", "<|startofpiece|>")
+END = ("<eop>", "<|endofpiece|>")
 # T5's vocabulary has as many.
 SENTINELS = 100
 
@@ -121,6 +124,9 @@ def names(
   for call in ops_lib.calls(ops) if ops else ():
     if call.name == "mask_tokens" and call.kwargs.get("mask_id") is None:
       need(MASK[0], family=MASK)
+    if call.name in ("blank_infilling", "trailing_blank"):
+      for family in (MASK, START, END):
+        need(family[0], family=family)
     chosen = call.kwargs.get("sentinel_id")
     if call.name == "span_corruption" and chosen is None:
       need(sentinel(0), *map(sentinel, range(SENTINELS - 1, 0, -1)))

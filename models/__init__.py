@@ -46,6 +46,8 @@ class Model(NamedTuple):
   represents: whether it has the method "represent" of a language model, which
     gives a models.decoder.Representation: for losses that never hold all
     logits.
+  counts: whether `apply` in training takes targets_BT and mask_BT, and counts
+    what it sees in model_state; such a model needs no gradients.
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
     attention counted as half; None where only a trace can tell.
   plain: of an adapted model, (params) -> params of the model underneath.
@@ -56,6 +58,7 @@ class Model(NamedTuple):
   init_cache: Callable[..., PyTree] | None = None
   max_len: int | None = None
   represents: bool = False
+  counts: bool = False
   flops: Callable[[int], float] | None = None
   plain: Callable[[PyTree], PyTree] | None = None
 

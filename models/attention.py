@@ -25,6 +25,7 @@ def attention(
   window: int | None = None,
   soft_cap: float | None = None,
   segments_BT: jax.Array | None = None,
+  prefix_B: jax.Array | None = None,
   bias_BNTS: jax.Array | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention, out_BTNH in q's dtype (arXiv:1706.03762).
@@ -49,6 +50,9 @@ def attention(
     segments_BT: int32, for T = S: a position sees those of its own number
       alone, so that sequences packed in one row do not meet. Padding, 0, sees
       padding.
+    prefix_B: int32; every position sees the positions s < prefix_B, too,
+      whatever `causal` and `window` say. Not of the fused kernels, nor of the
+      ring.
     bias_BNTS: float, added to the scores before any mask; B may be 1. No fused
       kernel takes it.
 
@@ -69,8 +73,9 @@ def attention(
     "soft_cap": soft_cap,
     "segments_BT": segments_BT,
   }
-  if bias_BNTS is not None:
-    return _xla(*qkv, **options, mask_BNTS=mask_BNTS, bias_BNTS=bias_BNTS)
+  if bias_BNTS is not None or prefix_B is not None:
+    also = {"bias_BNTS": bias_BNTS, "prefix_B": prefix_B}
+    return _xla(*qkv, **options, mask_BNTS=mask_BNTS, **also)
   devices, platform = partition.axis_size("context"), partition.platform()
   if mask_BNTS is None and devices > 1 and T == S and T % (2 * devices) == 0:
     return ring(*qkv, **options)
@@ -102,6 +107,7 @@ def _xla(
   window,
   soft_cap,
   segments_BT,
+  prefix_B=None,
   bias_BNTS=None,
 ):
   """`attention` as the formula says it, all scores at once."""
@@ -122,7 +128,8 @@ def _xla(
     seen_TS = t_T1 >= s_1S
     if window is not None:
       seen_TS &= t_T1 - s_1S < window
-    scores_BKGTS = _hide(scores_BKGTS, seen_TS[None, None, None])
+    seen_BTS = _with_prefix(seen_TS[None], s_1S[None], prefix_B)
+    scores_BKGTS = _hide(scores_BKGTS, seen_BTS[:, None, None])
   if segments_BT is not None:
     seen_BTS = attention_cudnn.same_segment(segments_BT)
     scores_BKGTS = _hide(scores_BKGTS, seen_BTS[:, None, None])
@@ -283,6 +290,7 @@ class SelfAttention(nnx.Module):
     *,
     segments_BT: jax.Array | None = None,
     positions_BT: jax.Array | None = None,
+    prefix_B: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
     """(out_BTD, the cache with T positions more).
 
@@ -293,6 +301,8 @@ class SelfAttention(nnx.Module):
         rows differ.
       segments_BT: of packed sequences, see `attention`; not with a cache.
       positions_BT: int32, what rotary angles are by; if None those of the row.
+      prefix_B: see `attention`; with a cache, x holds the whole prefix or comes
+        after it.
 
     Raises:
       ValueError: segments and a cache.
@@ -317,7 +327,11 @@ class SelfAttention(nnx.Module):
       q_BTNH, k_BSKH = rotary(q_BTNH, *rope), rotary(k_BSKH, *rope)
     options = {"soft_cap": self.soft_cap}
     if cache is None:
-      options |= {"window": self.window, "segments_BT": segments_BT}
+      options |= {
+        "window": self.window,
+        "segments_BT": segments_BT,
+        "prefix_B": prefix_B,
+      }
       out_BTNH = attention(
         q_BTNH, k_BSKH, v_BSKH, causal=self.causal, **options
       )
@@ -335,11 +349,18 @@ class SelfAttention(nnx.Module):
         q_BTNH,
         cache["key"].astype(q_BTNH.dtype),
         cache["value"].astype(q_BTNH.dtype),
-        mask_BNTS=seen_BTS[:, None],
+        mask_BNTS=_with_prefix(seen_BTS, s_11S, prefix_B)[:, None],
         **options,
       )
     out_BTNH = partition.place(out_BTNH, "BTNH")
     return self.out(out_BTNH.reshape(B, T, -1)), cache
+
+
+def _with_prefix(seen_BTS, s_11S, prefix_B) -> jax.Array:
+  """What is seen, B or 1 rows of it, and the prefix by every position."""
+  if prefix_B is None:
+    return seen_BTS
+  return seen_BTS | (s_11S < prefix_B[:, None, None])
 
 
 def positions_after(length: jax.Array | int, T: int) -> jax.Array:

@@ -51,6 +51,7 @@ class Decoder(nnx.Module):
     count,
     dim,
     positions,
+    block_positions,
     norm,
     tie_embeddings,
     dropout,
@@ -68,6 +69,9 @@ class Decoder(nnx.Module):
       Embedding(max_len, dim, rngs=rngs, **common)
       if positions == "learned"
       else None
+    )
+    self.block_position_embedding = nnx.data(
+      Embedding(max_len, dim, rngs=rngs, **common) if block_positions else None
     )
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.blocks = transformer.stacked_blocks(
@@ -91,7 +95,13 @@ class Decoder(nnx.Module):
     return self.represent(tokens_BT, **where).x_BTD
 
   def represent(
-    self, tokens_BT, cache=None, positions_BT=None, segments_BT=None
+    self,
+    tokens_BT,
+    cache=None,
+    positions_BT=None,
+    segments_BT=None,
+    block_positions_BT=None,
+    prefix_B=None,
   ):
     """The Representation of the tokens.
 
@@ -101,6 +111,9 @@ class Decoder(nnx.Module):
       positions_BT: int32; counted from what came before if None.
       segments_BT: int32, the number of the document in a packed row, 0 on
         padding; None where a row is one document.
+      block_positions_BT: int32, places within a blank, from 1, and 0 outside;
+        all 0 if None. For a model with block_positions.
+      prefix_B: int32, tokens of each row that every position sees.
     """
     T = tokens_BT.shape[1]
     length = 0 if cache is None else cache["length"]
@@ -115,6 +128,10 @@ class Decoder(nnx.Module):
     x_BTD = self.token_embedding(tokens_BT)
     if self.position_embedding is not None:
       x_BTD += self.position_embedding(positions_BT)
+    if self.block_position_embedding is not None:
+      if block_positions_BT is None:
+        block_positions_BT = jnp.zeros((1, T), jnp.int32)
+      x_BTD += self.block_position_embedding(block_positions_BT)
     x_BTD = partition.place(x_BTD, "BRD")
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
@@ -126,6 +143,7 @@ class Decoder(nnx.Module):
       length,
       positions_BT=positions_BT,
       segments_BT=segments_BT,
+      prefix_B=prefix_B,
       **self.run,
     )
     x_BTD = partition.place(self.final_norm(x_BTD), "BTD")
@@ -147,6 +165,7 @@ def decoder(
   head_dim: int | None = None,
   hidden: int | None = None,
   positions: str = "learned",
+  block_positions: bool = False,
   rope_theta: float = 10000.0,
   rope_scaling: dict | None = None,
   norm: str = "layernorm",
@@ -188,6 +207,8 @@ def decoder(
     hidden: F; if None 4 D, or where gated, which has a third matrix, 8/3 D
       rounded up to a multiple of 8.
     positions: "learned" or "rotary".
+    block_positions: a learned embedding, too, of places within a blank to be
+      filled in (GLM, arXiv:2103.10360).
     rope_theta: base of the rotary frequencies.
     rope_scaling: dict(rope_type="linear", factor=…), or "llama3" with more; see
       attention.RopeScaling. None for none.
@@ -235,6 +256,7 @@ def decoder(
     "count": layers,
     "dim": dim,
     "positions": positions,
+    "block_positions": block_positions,
     "norm": {
       "kind": choose("norm", norm, NORMS),
       "eps": norm_eps,

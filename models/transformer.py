@@ -182,11 +182,12 @@ def run_blocks(
     scan: compile one layer and loop over it; else compile each on its own.
     remat: name of a policy in REMAT.
     stage_microbatches: see pipeline.run.
-    **where: positions_BT and segments_BT of the tokens; see SelfAttention. Or
-      what else a kind of blocks takes.
+    **where: positions_BT, segments_BT and prefix_B of the tokens; see
+      SelfAttention. Or what else a kind of blocks takes.
 
   Raises:
-    ValueError: the layers or the batch cannot be cut into stages.
+    ValueError: the layers or the batch cannot be cut into stages, or a prefix
+      is to pass through stages.
   """
   graphdef, state_L = nnx.split(blocks)
 
@@ -206,5 +207,7 @@ def run_blocks(
     return x_BTD, cache, jax.tree.map(jnp.mean, losses)
 
   if cache is None and partition.axis_size("stage") > 1:
+    if where.pop("prefix_B", None) is not None:
+      raise ValueError("a prefix does not pass through a pipeline's stages")
     return pipeline.run(through, state_L, x_BTD, where, stage_microbatches)
   return through(state_L, x_BTD, cache, where)

@@ -13,8 +13,10 @@ import train.learners
 from models import Model
 from models.gan import Gan
 from models.mlp import mlp
+from models.ngram import ngram
 from train import optim, types
 from train.learners.adversarial import adversarial
+from train.learners.counting import counting
 from train.learners.diloco import diloco
 from train.learners.supervised import supervised
 from train.tasks.generative_adversarial import generative_adversarial
@@ -90,6 +92,12 @@ def texts(**settings):
   return language_modeling(model, **settings), batch
 
 
+def counts():
+  """(task, batch) of n-grams, on the texts."""
+  _, batch = texts()
+  return language_modeling(ngram(vocab_size=11, order=3, capacity=99)), batch
+
+
 def players(**settings):
   """(task, batch) of a tiny GAN, whose masks are ragged too."""
   rng = np.random.default_rng(3)
@@ -134,6 +142,7 @@ EVERY = {
     (players, {}),
     (players, {"ema": 0.9, "discriminator_steps": 2}),
   ],
+  "counting": [(counts, {})],
   "diloco": [
     (linear, {"workers": 2, "local_steps": 2, "microbatches": 2}),
     (linear, {"workers": 4, "local_steps": 1, "loss_scale": "dynamic"}),
@@ -142,6 +151,7 @@ EVERY = {
 MAKE = {
   "supervised": supervised,
   "adversarial": adversarial,
+  "counting": counting,
   "diloco": diloco,
 }
 

@@ -62,6 +62,22 @@ def gan_player(name):
 TABLE = [
   ("decoder", {"vocab_size": 17, "dim": 16}, (2, 9), (2, 9, 17)),
   ("decoder", {"vocab_size": 17, "dim": 16} | LLAMA, (2, 9), (2, 9, 17)),
+  (
+    "decoder",
+    {"vocab_size": 17, "dim": 16, "block_positions": True},
+    (2, 9),
+    (2, 9, 17),
+  ),
+  ("bengio", {"vocab_size": 17, "dim": 4, "hidden": 8}, (2, 9), (2, 9, 17)),
+  *(
+    (
+      "rnn",
+      {"vocab_size": 17, "cell": cell, "layers": 2, "dim": 8, "dropout": 0.1},
+      (2, 9),
+      (2, 9, 17),
+    )
+    for cell in ("elman", "lstm", "gru")
+  ),
   *(
     (
       "bert",
@@ -143,7 +159,7 @@ TABLE = [
 def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
   make = get(name) if isinstance(name, str) else name
   model = make(dtype=dtype, **kwargs)
-  reads_text = name in ("decoder", "bert")
+  reads_text = name in ("decoder", "bert", "bengio", "rnn")
   kind = jnp.int32 if reads_text else jnp.float32
   x = jax.ShapeDtypeStruct(inputs, kind)
   params, state = jax.eval_shape(model.init, jax.random.key(0))
@@ -294,6 +310,54 @@ def test_causality():
   after, _ = jitted(model)(params, state, x.at[0, 5].add(1) % 17)
   np.testing.assert_array_equal(before[:, :5], after[:, :5])
   assert (jnp.abs(before - after)[:, 5:].max(axis=-1) > 0).all()
+
+
+@pytest.mark.parametrize("kwargs", [{}, LLAMA])
+def test_a_prefix_is_seen_by_all_and_the_rest_is_causal(kwargs):
+  model = tiny_decoder(**kwargs)
+  params, state = init(model)
+  x, prefix_B = tokens(17), jnp.asarray([4, 1])
+
+  def logits(x, prefix_B=prefix_B):
+    return model.apply(params, state, x, prefix_B=prefix_B)[0]
+
+  want = logits(x)
+  # What is changed at 3 changes row 0 everywhere, and row 1 from there on.
+  moved = jnp.abs(logits(x.at[:, 3].set((x[:, 3] + 1) % 17)) - want).max(-1)
+  assert (moved[0] > 0).all()
+  assert (moved[1, :3] == 0).all()
+  assert (moved[1, 3:] > 0).all()
+  # What comes after the prefix changes nothing before it.
+  moved = jnp.abs(logits(x.at[:, 6].set((x[:, 6] + 1) % 17)) - want).max(-1)
+  assert (moved[:, :6] == 0).all()
+  # No prefix, or one of the first token alone, is causal.
+  plain, _ = model.apply(params, state, x)
+  for size in (0, 1):
+    got = logits(x, jnp.full(2, size))
+    np.testing.assert_allclose(got, plain, atol=1e-6)
+  # A cache that took the prefix at once goes on from it.
+  cache, parts = model.init_cache(2, 9), []
+  for start, stop in ((0, 5), (5, 6), (6, 9)):
+    part, cache = model.apply(
+      params, state, x[:, start:stop], cache=cache, prefix_B=prefix_B
+    )[0]
+    parts.append(part)
+  np.testing.assert_allclose(np.concatenate(parts, 1), want, atol=1e-5)
+
+
+def test_places_within_a_blank_have_an_embedding():
+  model = tiny_decoder(block_positions=True)
+  params, state = init(model)
+  table = params["block_position_embedding"]["embedding"]
+  x, places = tokens(17), jnp.asarray([[0, 0, 1, 2, 3, 1, 2, 3, 4]])
+  got, _ = model.apply(params, state, x, block_positions_BT=places)
+  # The embedding of positions may as well hold them.
+  plain = {k: v for k, v in params.items() if k != "block_position_embedding"}
+  position = params["position_embedding"]["embedding"]
+  sums = position.at[:9].add(table[places[0]])
+  plain["position_embedding"] = {"embedding": sums}
+  want, _ = tiny_decoder().apply(plain, state, x)
+  np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_scan_and_remat_change_no_loss_and_no_gradient():

@@ -290,6 +290,9 @@ def test_the_batches_of_text_and_images_by_their_config():
     "mask_tokens",
     "span_corruption",
     "span_corruption(0.5, mean_span=2.0)",
+    "blank_infilling",
+    "blank_infilling(0.5, mean_span=2.0, long=0.1)",
+    "trailing_blank",
   ],
 )
 def test_windows_after_ops_are_planned_as_they_are(ops):

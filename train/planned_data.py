@@ -114,10 +114,12 @@ def _text(config) -> tuple[dict, int | None]:
       "bytes": ((), np.float32),
     }
   for call in _calls(config["data"].get("ops", "")):
-    if call.name in ("mask_tokens", "span_corruption"):
+    if call.name in ("mask_tokens", "span_corruption", "blank_infilling"):
       spec.pop("bytes", None)
     if call.name == "span_corruption":
       spec |= _spans(call, length, config["data"]["tokenizer"])
+    if call.name in ("blank_infilling", "trailing_blank"):
+      spec |= _blanks(call, length)
   return spec, classes
 
 
@@ -129,16 +131,28 @@ def _rows(settings, length) -> tuple[dict, int | None]:
     raise UserError(f"config.data.{error}") from error
 
 
-def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:
-  """The leaves of ops_text.span_corruption."""
+def _found_spans(call: ops.Call, length: int, has_eos: bool) -> spans.Spans:
   given = dict(zip(("density", "mean_span"), call.args, strict=False))
   given |= call.kwargs
-  found = spans.spans(
-    length,
-    given.get("density", 0.15),
-    given.get("mean_span", 3.0),
-    tokenizer != "char",  # which has no end-of-document token
-  )
+  density, mean = given.get("density", 0.15), given.get("mean_span", 3.0)
+  return spans.spans(length, density, mean, has_eos)
+
+
+def _blanks(call: ops.Call, length: int) -> dict:
+  """The leaves of ops_infilling.py."""
+  blanks = 1
+  if call.name == "blank_infilling":
+    blanks = _found_spans(call, length, False).count
+  row = (length + 2 * blanks,)
+  names = "inputs", "targets", "positions", "block_positions"
+  whole = {"mask": (row, np.float32), "prefix": ((), np.int32)}
+  return {**dict.fromkeys(names, (row, np.int32)), **whole}
+
+
+def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:
+  """The leaves of ops_text.span_corruption."""
+  # The tokenizer of characters has no end-of-document token.
+  found = _found_spans(call, length, tokenizer != "char")
   return {
     "inputs": ((found.inputs,), np.int32),
     "inputs_mask": ((found.inputs,), np.float32),

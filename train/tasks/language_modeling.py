@@ -23,7 +23,8 @@ def language_modeling(
   Batch: inputs, targets [B, T] int32, mask [B, T]; bytes [B], the UTF-8 bytes
   that the real targets stand for, gives bits per byte. In packed rows, segments
   [B, T] numbers the documents from 1 (0: padding) and positions [B, T] counts
-  from the start of each.
+  from the start of each. Blanks to be filled in have block_positions [B, T] and
+  prefix [B]; see input_pipeline/ops_infilling.py.
 
   Args:
     model: tokens_BT -> logits_BTV; with a KV cache if it is to generate.
@@ -47,9 +48,10 @@ def language_modeling(
     return types.Variables(*model.init(rng))
 
   def within_rows(batch):
-    """What the model is told of packed rows."""
-    found = [name for name in ("positions", "segments") if name in batch]
-    return {f"{name}_BT": batch[name] for name in found}
+    """What the model is told of packed rows, and of blanks to be filled in."""
+    names = ("positions", "segments", "block_positions")
+    where = {f"{name}_BT": batch[name] for name in names if name in batch}
+    return where | ({"prefix_B": batch["prefix"]} if "prefix" in batch else {})
 
   def nats(variables, batch, rng, train):
     """(nats_BT, auxiliary losses, model_state)."""
@@ -57,6 +59,8 @@ def language_modeling(
     extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     extra = extra if train else {}
     tokens = (variables.params, variables.model_state, batch["inputs"])
+    if train and model.counts:
+      where |= {"targets_BT": batch["targets"], "mask_BT": batch["mask"]}
     if not model.represents:
       logits_BTV, state = model.apply(*tokens, **where, **noise)
       return (

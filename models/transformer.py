@@ -1,4 +1,4 @@
-"""The pre-norm transformer block and a stack of them, scanned over layers.
+"""The transformer block and a stack of them, scanned over layers.
 
 The shape legend stands in models/layers.py.
 """
@@ -92,9 +92,10 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
   """x += attention(norm(x)); x += feed_forward(norm(x)).
 
-  With `experts` in feed_forward it is a mixture of experts. Between the two,
-  the residual stream is cut along time over the axis tensor as well, so that
-  norms are not computed twice (arXiv:2205.05198).
+  With `post_norm`, the order of arXiv:1706.03762: x = norm(x + attention(x)),
+  x = norm(x + feed_forward(x)). With `experts` in feed_forward it is a mixture
+  of experts. Between the two, the residual stream is cut along time over the
+  axis tensor as well, so that norms are not computed twice (arXiv:2205.05198).
   """
 
   def __init__(
@@ -105,9 +106,11 @@ class Block(nnx.Module):
     feed_forward: dict,
     norm: dict,
     dropout: float,
+    post_norm: bool = False,
     **common,
   ):
     param_dtype = common["param_dtype"]
+    self.post_norm = post_norm
     self.attention_norm = layers.Norm(dim, param_dtype=param_dtype, **norm)
     self.attention = SelfAttention(dim, **attention, **common)
     self.feed_forward_norm = layers.Norm(dim, param_dtype=param_dtype, **norm)
@@ -118,18 +121,26 @@ class Block(nnx.Module):
 
   def __call__(self, x_BTD, cache=None, length=0, **where):
     """(x_BTD, cache, auxiliary losses); see SelfAttention, MixtureOfExperts."""
-    drop = self.dropout or (lambda x: x)
     x_BTD = place(checkpoint_name(x_BTD, "residual"), "BRD")
     y_BTD, cache = self.attention(
-      self.attention_norm(x_BTD), cache, length, **where
+      self._before(self.attention_norm, x_BTD), cache, length, **where
     )
-    x_BTD += place(drop(y_BTD), "BRD")
-    y_BTD, losses = self.feed_forward_norm(x_BTD), {}
+    x_BTD = self._added(self.attention_norm, x_BTD, y_BTD)
+    y_BTD, losses = self._before(self.feed_forward_norm, x_BTD), {}
     if self.mixture:
       y_BTD, losses = self.feed_forward(y_BTD)
     else:
       y_BTD = self.feed_forward(y_BTD)
-    return x_BTD + place(drop(y_BTD), "BRD"), cache, losses
+    x_BTD = self._added(self.feed_forward_norm, x_BTD, y_BTD)
+    return x_BTD, cache, losses
+
+  def _before(self, norm, x_BTD):
+    return x_BTD if self.post_norm else norm(x_BTD)
+
+  def _added(self, norm, x_BTD, y_BTD):
+    """What a part of the block gave, y_BTD, added to the residual stream."""
+    x_BTD += place(self.dropout(y_BTD) if self.dropout else y_BTD, "BRD")
+    return norm(x_BTD) if self.post_norm else x_BTD
 
 
 def stacked_blocks(count: int, rngs: nnx.Rngs, *args, **kwargs) -> Block:

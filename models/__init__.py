@@ -25,6 +25,7 @@ SHARED = (
   "partition",
   "pipeline",
   "quantization",
+  "separable",
   "transformer",
 )
 

@@ -11,8 +11,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, partition, pure, quantization, transformer
+from models.attention import positions_after
 from models.layers import (
   ACTIVATIONS,
+  GATED,
   NORMS,
   Embedding,
   Norm,
@@ -105,8 +107,11 @@ class Decoder(nnx.Module):
     if self.position_embedding is not None and self.max_len < T:
       raise ValueError(f"{T} tokens, but the model's max_len = {self.max_len}")
     if positions_BT is None:
-      parts = partition.axis_size("context") if cache is None else 1
-      positions_BT = length + jnp.asarray(partition.zigzag(T, parts))[None]
+      if cache is None:
+        parts = partition.axis_size("context")
+        positions_BT = jnp.asarray(partition.zigzag(T, parts))[None]
+      else:
+        positions_BT = positions_after(length, T)
     x_BTD = self.token_embedding(tokens_BT)
     if self.position_embedding is not None:
       x_BTD += self.position_embedding(positions_BT)
@@ -168,7 +173,8 @@ def decoder(
   normal(0.02 / sqrt(2 layers)). Llama's (arXiv:2302.13971) is positions
   "rotary", norm "rmsnorm", activation "swiglu", no bias, untied embeddings.
   `apply` takes a cache from `init_cache` as `cache=`, appends its tokens
-  (one or many) at cache["length"], and returns (logits, new cache). Its method
+  (one or many) at cache["length"], and returns (logits, new cache). The length
+  is a scalar, or [B] where rows have lengths of their own. The method
   "represent" gives a Representation in place of logits.
 
   Args:
@@ -178,13 +184,14 @@ def decoder(
     heads: N query heads.
     kv_heads: K key-value heads, a divisor of N; N if None.
     head_dim: H; D / N if None.
-    hidden: F; if None 4 D, or for swiglu, which has a third matrix, 8/3 D
+    hidden: F; if None 4 D, or where gated, which has a third matrix, 8/3 D
       rounded up to a multiple of 8.
     positions: "learned" or "rotary".
     rope_theta: base of the rotary frequencies.
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
-    activation: "gelu" (tanh approximation), "gelu_exact" or "swiglu".
+    activation: a name in layers.ACTIVATIONS: "gelu" (tanh approximation),
+      "gelu_exact", "relu", or gated "swiglu" or "geglu".
     bias: of all projections and layer norms.
     tie_embeddings: unembed with the token embedding.
     dropout: rate, of embeddings and of what enters the residual stream.
@@ -217,7 +224,7 @@ def decoder(
       f"head_dim = {head_dim} is odd: rotary positions need even"
     )
   if hidden is None:
-    hidden = -(-dim // 3) * 8 if activation == "swiglu" else 4 * dim
+    hidden = -(-dim // 3) * 8 if activation in GATED else 4 * dim
   out_init = nnx.initializers.normal(0.02 / (2 * layers) ** 0.5)
   compute = float_dtype("dtype", dtype)
   config = {
@@ -274,7 +281,7 @@ def decoder(
     """2 a multiplication and its addition; a token sees half the window."""
     seen = min(window or T, T)
     pairs = T * seen - seen * (seen - 1) / 2
-    matrices = 3 if activation == "swiglu" else 2
+    matrices = 3 if activation in GATED else 2
     width = matrices * hidden * (experts_per_token if experts else 1)
     attention = dim * head_dim * (2 * heads + 2 * kv_heads)
     weights = attention + dim * (width + (experts or 0))

@@ -57,9 +57,9 @@ SHARDING = [
 
 
 class FeedForward(nnx.Module):
-  """down(activation(up(x))); gated, down(silu(gate(x)) * up(x)), for "swiglu".
+  """down(activation(up(x))); down(activation(gate(x)) * up(x)), where gated.
 
-  SwiGLU is of arXiv:2002.05202.
+  SwiGLU and GEGLU are of arXiv:2002.05202.
   """
 
   def __init__(
@@ -71,7 +71,7 @@ class FeedForward(nnx.Module):
     self.up = layers.Dense(dim, hidden, axes="DF", **common)
     self.gate = nnx.data(
       layers.Dense(dim, hidden, axes="DF", **common)
-      if activation == "swiglu"
+      if activation in layers.GATED
       else None
     )
     self.down = layers.Dense(
@@ -143,19 +143,21 @@ class Block(nnx.Module):
     return norm(x_BTD) if self.post_norm else x_BTD
 
 
-def stacked_blocks(count: int, rngs: nnx.Rngs, *args, **kwargs) -> Block:
-  """`count` blocks as one, each array with a leading axis L."""
+def stacked_blocks(
+  count: int, rngs: nnx.Rngs, *args, kind: type[nnx.Module] = Block, **kwargs
+) -> nnx.Module:
+  """`count` blocks of a kind as one, each array with a leading axis L."""
 
   @nnx.split_rngs(splits=count)
   @nnx.vmap(in_axes=0, out_axes=0)
   def make(rngs):
-    return Block(*args, rngs=rngs, **kwargs)
+    return kind(*args, rngs=rngs, **kwargs)
 
   return make(rngs)
 
 
 def run_blocks(
-  blocks: Block,
+  blocks: nnx.Module,
   x_BTD: jax.Array,
   cache: dict[str, jax.Array] | None = None,
   length: jax.Array | int = 0,
@@ -174,12 +176,14 @@ def run_blocks(
   Args:
     blocks: from `stacked_blocks`.
     x_BTD: inputs.
-    cache: "key" and "value", both [L, B, S, K, H], filled up to `length`.
-    length: int32 scalar, the position of x's first token.
+    cache: "key" and "value", both [L, B, S, K, H], filled up to `length`; or
+      what else a kind of blocks keeps, of leading axis L.
+    length: int32, the position of x's first token: a scalar or [B].
     scan: compile one layer and loop over it; else compile each on its own.
     remat: name of a policy in REMAT.
     stage_microbatches: see pipeline.run.
-    **where: positions_BT and segments_BT of the tokens; see SelfAttention.
+    **where: positions_BT and segments_BT of the tokens; see SelfAttention. Or
+      what else a kind of blocks takes.
 
   Raises:
     ValueError: the layers or the batch cannot be cut into stages.

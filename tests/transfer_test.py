@@ -1,5 +1,9 @@
 """Runs that begin with the parameters of others: init_from, adapters."""
 
+import json
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -237,3 +241,21 @@ def test_a_linear_probe_trains_the_head_alone(finished):
   after = params_of(state)
   changed = {path for path in before if np.any(before[path] != after[path])}
   assert changed == {"final_norm/scale"}
+
+
+def test_the_flag_names_it_for_any_config(finished, tmp_path):
+  workdir = str(tmp_path / "b")
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "train.main", f"--init_from={finished[0]}"),
+      "--config=configs/lm_shakespeare.py:smoke",
+      "--config.data.tokenizer=byte",
+      f"--workdir={workdir}",
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert f"parameters from {finished[0]}" in done.stdout
+  kept = json.loads((tmp_path / "b" / "config.json").read_text())
+  assert kept["init_from"] == finished[0]

@@ -7,7 +7,8 @@ in its workdir; both are scored by train/metrics_spans.py, which agrees with
 seqeval (tests/spans_parity_test.py).
 
   python -m train.main --config=configs/ner_wnut17.py --workdir=runs/ner
-  PYTHONPATH=. python benchmarks/entities.py --data=data/wnut17 --workdir=runs/ner
+  PYTHONPATH=. python benchmarks/entities.py --data=data/wnut17 \
+    --workdir=runs/ner
 """
 
 import argparse

@@ -8,9 +8,10 @@ SQuAD (arXiv:1606.05250, section 5.1) the candidates are of the sentence that
 shares most with the question; here all its spans of at most --longest words.
 Chinese characters count as words.
 
-  python benchmarks/sliding_window_qa.py --source=jsonl:data/newwiki/validation.jsonl
-  python benchmarks/sliding_window_qa.py --source=jsonl:data/xquad_zh/test.jsonl \
-    --language=zh --longest=6
+  PYTHONPATH=. python benchmarks/sliding_window_qa.py \
+    --source=jsonl:data/newwiki/validation.jsonl
+  PYTHONPATH=. python benchmarks/sliding_window_qa.py \
+    --source=jsonl:data/xquad_zh/test.jsonl --language=zh
 """
 
 import argparse
@@ -37,7 +38,7 @@ def main() -> None:
   parser.add_argument("--source", required=True)
   parser.add_argument("--split", default="all")
   parser.add_argument("--language", default="en", choices=("en", "zh"))
-  parser.add_argument("--longest", type=int, default=4)
+  parser.add_argument("--longest", type=int, default=8)
   given = parser.parse_args()
   source = open_source(given.source, given.split)
   records = source.read(np.arange(source.length))
@@ -60,9 +61,7 @@ def answer(question: str, context: str, longest: int) -> str:
     for a, b in offsets.words(context)
   ]
   words = [context[a:b].strip().casefold() for a, b in spans]
-  asked = {
-    question[a:b].strip().casefold() for a, b in offsets.words(question)
-  }
+  asked = {question[a:b].strip().casefold() for a, b in offsets.words(question)}
   asked = {word for word in asked if word.isalnum()}
   numbers = {word: i for i, word in enumerate(dict.fromkeys(words))}
   ids = np.array([numbers[word] for word in words])
@@ -103,7 +102,9 @@ def _sentence(words, worth) -> tuple[int, int]:
   """(start, end) of the sentence that shares most with the question."""
   ends = [i + 1 for i, word in enumerate(words) if word in _STOPS]
   bounds = [0, *ends, len(words)]
-  pairs = [(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if a < b]
+  pairs = [
+    (a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if a < b
+  ]
   return max(pairs, key=lambda pair: worth[pair[0] : pair[1]].sum())
 
 

@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
     common.shrink(
       config,
       batch_size=8,
-      model=dict(dim=16, encode=(1, 2), decode=(1, 2)),
+      model=dict(dim=16, encode=(1,), decode=(1,)),
       data=dict(
         source="fake:questions",
         split="train",

@@ -56,7 +56,9 @@ def words(text: str) -> list[tuple[int, int]]:
   kinds = [_kind(c) for c in text]
   found, begin, previous = [], 0, " "
   for i, kind in enumerate(kinds):
-    joins = previous == " " or kind == "m" or (kind == previous and kind in "ld")
+    joins = (
+      previous == " " or kind == "m" or (kind == previous and kind in "ld")
+    )
     if kind == " ":
       joins = previous == " "
     if i and not joins:

@@ -35,9 +35,7 @@ class Reader(nnx.Module):
     dense = {"kernel_init": nnx.initializers.lecun_normal(), **common}
     self.token_embedding = Embedding(vocab_size, dim, **common)
     self.type_embedding = Embedding(2, dim, **common)
-    self.told = nnx.data(
-      Dense(features, dim, **dense) if features else None
-    )
+    self.told = nnx.data(Dense(features, dim, **dense) if features else None)
     self.encoder = separable.SeparableStack(dim, encode, **stack)
     self.weigh = Dense(dim, 1, **dense)
     self.query = Dense(dim, dim, **dense)

@@ -17,11 +17,25 @@ class Tagger(nnx.Module):
   """Tokens to logits; `tagger` documents the arguments."""
 
   def __init__(
-    self, *, vocab_size, num_classes, dim, dilations, width, dropout, **common
+    self,
+    *,
+    vocab_size,
+    num_classes,
+    dim,
+    dilations,
+    width,
+    dropout,
+    feature_dropout,
+    **common,
   ):
     rngs = common["rngs"]
     self.token_embedding = Embedding(vocab_size, dim, **common)
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
+    self.forget = nnx.data(
+      nnx.Dropout(feature_dropout, broadcast_dims=(3,), rngs=rngs)
+      if feature_dropout
+      else None
+    )
     self.stack = separable.SeparableStack(
       dim, dilations, width=width, dropout=dropout, **common
     )
@@ -37,8 +51,10 @@ class Tagger(nnx.Module):
     if tokens.ndim == 3:
       B, T, F = tokens.shape
       x = x.reshape(B, T, F, -1) * (tokens > 0)[..., None]
-      # Normal in sum: F vectors of normal(0.02) are too short for a residual.
+      if self.forget is not None:
+        x = self.forget(x)
       x = jnp.sum(x, axis=2)
+    # Vectors of normal(0.02) are short beside what the blocks add.
     x_BTD = x * 10.0
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
@@ -56,6 +72,7 @@ def tagger(
   dilations: Sequence[int] = (1, 2, 4),
   width: int = 3,
   dropout: float = 0.5,
+  feature_dropout: float = 0.0,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -72,12 +89,17 @@ def tagger(
     dilations: of each block.
     width: positions that a convolution weighs; odd.
     dropout: rate, of what a word is and of what a block adds.
+    feature_dropout: rate at which a feature of a hashed word is forgotten: a
+      rare word is then known by its shape and its parts.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an even width, no dilation, or an unknown dtype.
+    ValueError: for an even width, no dilation, a rate outside [0, 1), or an
+      unknown dtype.
   """
+  if not 0.0 <= feature_dropout < 1.0:
+    raise ValueError(f"feature_dropout = {feature_dropout} is not in [0, 1)")
   separable.check(width, dilations)
   config = {
     "vocab_size": vocab_size,
@@ -86,6 +108,7 @@ def tagger(
     "dilations": tuple(dilations),
     "width": width,
     "dropout": dropout,
+    "feature_dropout": feature_dropout,
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }

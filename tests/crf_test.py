@@ -17,9 +17,7 @@ MASKS = np.array(
 
 def example(seed):
   rng = np.random.default_rng(seed)
-  chain = crf.Chain(
-    *(rng.normal(size=shape) for shape in ((C,), (C, C), (C,)))
-  )
+  chain = crf.Chain(*(rng.normal(size=shape) for shape in ((C,), (C, C), (C,))))
   logits = rng.normal(size=(B, T, C))
   return chain, logits, rng.integers(C, size=(B, T))
 
@@ -54,9 +52,9 @@ def test_likelihood_and_viterbi_are_those_of_all_sequences(seed):
 def test_the_gradient_is_marginals_less_counts():
   chain, logits, tags = example(7)
   arrays = jax.tree.map(jnp.asarray, chain)
-  slope = jax.grad(
-    lambda x: crf.log_likelihood(arrays, x, tags, MASKS)[0]
-  )(jnp.array(logits))[0]
+  slope = jax.grad(lambda x: crf.log_likelihood(arrays, x, tags, MASKS)[0])(
+    jnp.array(logits)
+  )[0]
   every = np.array(list(itertools.product(range(C), repeat=T)))
   scores = np.array([score(chain, logits[0], each) for each in every])
   p = np.exp(scores - np.logaddexp.reduce(scores))

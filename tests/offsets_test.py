@@ -79,8 +79,7 @@ def test_wordpiece_stands_where_the_word_is_or_the_piece():
   found = made("wordpiece")
   encoded = offsets.encoder(found)("The CAFÉ, née")
   spans = {
-    (int(a), int(b))
-    for a, b in zip(encoded.starts, encoded.ends, strict=True)
+    (int(a), int(b)) for a, b in zip(encoded.starts, encoded.ends, strict=True)
   }
   # Accents change the bytes: all pieces stand for the word. The rest is exact.
   assert (4, 8) in spans and (8, 9) in spans and (10, 13) in spans

@@ -82,9 +82,7 @@ def test_a_row_is_cls_question_sep_text_sep(tmp_path):
 
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "sentencepiece"])
 @pytest.mark.parametrize("text", TEXTS, ids=[a for _, _, a in TEXTS])
-def test_windows_hold_every_token_and_one_the_answer(
-  tmp_path, text, tokenizer
-):
+def test_windows_hold_every_token_and_one_the_answer(tmp_path, text, tokenizer):
   question, context, answer = text
   if tokenizer == "sentencepiece":
     tokenizer = "sentencepiece?vocab_size=300&model_type=bpe"
@@ -105,9 +103,7 @@ def test_windows_hold_every_token_and_one_the_answer(
     if start:
       answers.add(context[starts[start] : ends[end]])
   assert answers == {answer}
-  assert all(
-    c.isspace() for c, s in zip(context, seen, strict=True) if not s
-  )
+  assert all(c.isspace() for c, s in zip(context, seen, strict=True) if not s)
 
 
 def test_windows_go_on_by_the_stride_and_none_is_without_text(tmp_path):
@@ -153,7 +149,7 @@ def test_features_tell_what_of_the_question_is_where(tmp_path):
   assert stem.tolist() == exact.tolist()  # "cups" is as long as its stem
   runs = 4 * text[:, names.index("run")]
   assert runs.tolist() == [0, 0, 1, 0, 0, 0, 4, 4, 4, 4]
-  # Of who, won, the, cup the first sentence has half a "the": it is there twice.
+  # Of who, won, the, cup the first sentence has a "the", which is there twice.
   half = np.log(1.5) / np.log(2)
   sentence = text[:, names.index("sentence")]
   np.testing.assert_allclose(sentence[:5], half / 4, rtol=1e-6)
@@ -196,7 +192,11 @@ GOOD = record("a", "one two", "two")
     ({"answers": {"text": [" "], "answer_start": [3]}}, {}, "no answer"),
     ({"answers": "two"}, {}, "its answers are not"),
     ({"context": 3}, {}, "its text is not a string"),
-    ({"context": "", "answers": {"text": [], "answer_start": []}}, {}, "no tok"),
+    (
+      {"context": "", "answers": {"text": [], "answer_start": []}},
+      {},
+      "no tok",
+    ),
     ({}, {"max_question": 37}, "it is at least 41"),
     ({}, {"stride": 0}, "stride 0 is below 1"),
     ({}, {"id_key": "name"}, "no field 'name'"),

@@ -56,7 +56,9 @@ def test_words_longer_than_a_window_lose_their_end_alone(tmp_path):
   tokens = np.concatenate([b["tokens"] for b in batches])
   mask = np.concatenate([b["mask"] for b in batches])
   assert mask.sum() == 3  # each word once
-  assert [bytes(r[r < 256].astype(np.uint8)).rstrip(b"\0") for r in tokens[:3]] == [
+  assert [
+    bytes(r[r < 256].astype(np.uint8)).rstrip(b"\0") for r in tokens[:3]
+  ] == [
     b"abcd",
     b" i",
     b" jkl",
@@ -156,7 +158,9 @@ def test_bad_records_are_skipped_where_they_may(tmp_path):
   assert next(found.batches(0))["tokens"][1, 1] == ord("c")
 
 
-CONLL = "-DOCSTART-\t-X-\tO\n\nAb\tNN\tB-x\n#\tO\n\n\t\nc d O\n-\tO\n\n\n\ne O\n"
+CONLL = (
+  "-DOCSTART-\t-X-\tO\n\nAb\tNN\tB-x\n#\tO\n\n\t\nc d O\n-\tO\n\n\n\ne O\n"
+)
 
 
 def test_conll_files_are_read_by_sentences(tmp_path):
@@ -225,9 +229,7 @@ def test_the_loss_is_the_mean_over_the_words(crf):
   right = logits.argmax(-1) == batch["targets"]
   assert float(aux.metrics["accuracy"].value()) == right[real].mean()
   told = task.predict["labels"](variables, batch, jax.random.key(0))
-  np.testing.assert_array_equal(
-    np.asarray(told)[real], logits.argmax(-1)[real]
-  )
+  np.testing.assert_array_equal(np.asarray(told)[real], logits.argmax(-1)[real])
 
 
 def test_wrong_settings_are_told():

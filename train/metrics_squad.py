@@ -9,9 +9,9 @@ Version 2 (arXiv:1806.03822) knows questions without an answer: their reference
 is the empty string, and where either side is empty F1 is whether both are.
 References that normalize to nothing do not count there.
 
-`mixed` is MLQA's rule for Chinese (arXiv:1910.07475): every Chinese character is
-a word by itself, other text is parted by white space, punctuation of any script
-is dropped, and there are no articles.
+`mixed` is MLQA's rule for Chinese (arXiv:1910.07475): every Chinese character
+is a word by itself, other text is parted by white space, punctuation of any
+script is dropped, and there are no articles.
 """
 
 import re

@@ -62,4 +62,3 @@ def question_answering(model: Model) -> types.Task:
     return apply(variables, batch)[0]
 
   return types.Task(init, {"loss": loss}, {"span": span})
-

@@ -31,7 +31,7 @@ def cut(
   keys: Sequence[str],
   windows: Callable[[str, dict[str, Any]], list[tuple[int, ...]]],
 ) -> np.ndarray:
-  """The record of each window, and what `windows` tells of it: int64 [n, 1 + w].
+  """[record, *what `windows` tells] of each window, int64 [n, 1 + w].
 
   Args:
     given: of the data; every record is read once.

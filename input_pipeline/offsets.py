@@ -27,8 +27,10 @@ _SINGLE = (
   (0xF900, 0xFAFF),
   (0x20000, 0x3FFFF),
 )
-_WORDS = 2**16  # that are encoded once
-_TEXTS = 2**12
+# How many words and texts are encoded once, of those that are not long: what
+# is held is bounded.
+_WORDS, _LONG_WORD = 2**16, 2**8
+_TEXTS, _LONG_TEXT = 2**12, 2**14
 
 
 class Encoded(NamedTuple):
@@ -53,9 +55,8 @@ def words(text: str) -> list[tuple[int, int]]:
 
   Together they are the text; white space at its end is a word of its own.
   """
-  kinds = [_kind(c) for c in text]
   found, begin, previous = [], 0, " "
-  for i, kind in enumerate(kinds):
+  for i, kind in enumerate(map(_kind, text)):
     joins = (
       previous == " " or kind == "m" or (kind == previous and kind in "ld")
     )
@@ -74,16 +75,16 @@ def words(text: str) -> list[tuple[int, int]]:
 def encoder(tokenizer: Tokenizer) -> Callable[[str], Encoded]:
   """(text) -> Encoded; texts met again are not encoded again."""
 
-  @functools.lru_cache(maxsize=_WORDS)
   def of_word(word: str):
     ids = np.asarray(tokenizer.encode(word), np.int32)
     starts, ends = _places(word, tokenizer.byte_lengths[ids].astype(np.int64))
     return ids, starts, ends
 
-  @functools.lru_cache(maxsize=_TEXTS)
+  held_word = remembered(of_word, _WORDS, _LONG_WORD)
+
   def encode(text: str) -> Encoded:
     spans = words(text)
-    parts = [of_word(text[a:b]) for a, b in spans]
+    parts = [held_word(text[a:b]) for a, b in spans]
     if not parts:
       none = np.zeros(0, np.int32)
       return Encoded(none, none, none, none, ())
@@ -101,7 +102,21 @@ def encoder(tokenizer: Tokenizer) -> Callable[[str], Encoded]:
       tuple(text[a:b].strip() for a, b in spans),
     )
 
-  return encode
+  return remembered(encode, _TEXTS, _LONG_TEXT)
+
+
+def remembered(function: Callable, most: int, longest: int = _LONG_TEXT):
+  """The function of strings, whose last `most` results are kept.
+
+  Where the strings have more than `longest` characters they are not.
+  """
+  held = functools.lru_cache(maxsize=most)(function)
+
+  def call(*texts: str):
+    short = sum(map(len, texts)) <= longest
+    return held(*texts) if short else function(*texts)
+
+  return call
 
 
 def _places(word: str, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 _TRIGRAMS = 12
+_LONGEST = 100  # characters of a word that are looked at
 # Spelling, lower case, two shapes, kind, four beginnings and four ends.
 _FIXED = 13
 COUNT = _FIXED + _TRIGRAMS
@@ -29,7 +30,7 @@ def hasher(buckets: int) -> Callable[[str], np.ndarray]:
     raise ValueError(f"buckets {buckets!r} is not a count above 1")
 
   @functools.lru_cache(maxsize=2**16)
-  def hashed(word: str) -> np.ndarray:
+  def of_beginning(word: str) -> np.ndarray:
     numbers = np.zeros(COUNT, np.int32)
     for i, feature in enumerate(features(word)):
       if feature:
@@ -37,7 +38,7 @@ def hasher(buckets: int) -> Callable[[str], np.ndarray]:
         numbers[i] = 1 + zlib.crc32(content) % (buckets - 1)
     return numbers
 
-  return hashed
+  return lambda word: of_beginning(word[:_LONGEST])
 
 
 def features(word: str) -> list[str]:

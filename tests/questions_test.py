@@ -192,6 +192,7 @@ GOOD = record("a", "one two", "two")
     ({"answers": {"text": [" "], "answer_start": [3]}}, {}, "no answer"),
     ({"answers": "two"}, {}, "its answers are not"),
     ({"context": 3}, {}, "its text is not a string"),
+    ({"context": "x" * 2**21}, {}, "2,097,152 characters, more than 1,048,576"),
     (
       {"context": "", "answers": {"text": [], "answer_start": []}},
       {},
@@ -308,6 +309,37 @@ def test_the_loss_is_of_what_can_be_an_answer():
     right += fits
   np.testing.assert_allclose(mean.value(), total / 4, rtol=1e-5)
   assert float(aux.metrics["accuracy"].value()) == right / 2
+
+
+@pytest.mark.parametrize("head", ["tokens", "span"])
+def test_bert_fits_both_tasks(tmp_path, head):
+  from models.bert import bert
+  from train.tasks.token_classification import token_classification
+
+  sizes = dict(layers=1, dim=8, heads=2, max_len=40)
+  model = bert(vocab_size=258, head=head, num_classes=3, **sizes)
+  if head == "span":
+    uri = write(tmp_path / "a", [record("ab?", "cd ef", "ef")])
+    batch, task = all_rows(data(uri))[0], question_answering(model)
+  else:
+    found = pipeline.evaluation(
+      source="fake:tagged",
+      split="all",
+      tokenizer="byte",
+      seq_len=40,
+      rows=dict(name="tagged", labels=["B-person", "I-person", "O"]),
+      batch_size=2,
+    )
+    batch = next(found.batches(0))
+    task = token_classification(model, num_classes=3, crf=True)
+  variables = jax.eval_shape(task.init, jax.random.key(0), batch)
+  mean, _ = jax.eval_shape(
+    lambda *each: task.losses["loss"](*each, True),
+    variables,
+    batch,
+    jax.random.key(0),
+  )
+  assert mean.total.shape == ()
 
 
 def test_the_best_span_by_trying_all():

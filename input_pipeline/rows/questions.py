@@ -1,6 +1,5 @@
 """Questions on texts that hold their answers, as SQuAD has them."""
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,8 @@ from input_pipeline.record_windows import cut, records, spans
 from input_pipeline.rows import Given, Rows
 
 SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
+# Longer texts are books: what is made of one at a time would not be small.
+_MOST_CHARACTERS = 2**20
 
 
 def questions(
@@ -82,7 +83,6 @@ def questions(
       )
     return found
 
-  @functools.lru_cache(maxsize=2**13)  # A reader would wait for them
   def matches(question: str, context: str) -> tuple[np.ndarray, np.ndarray]:
     asked, text = encode(question), encode(context)
     found = match_features.match(asked.words, text.words)
@@ -91,6 +91,7 @@ def questions(
       for each, of in zip(found, (asked, text), strict=True)
     )
 
+  held_matches = offsets.remembered(matches, 2**13)  # They take their time.
   if stride is not None and stride < 1:
     raise ValueError(f"rows.stride {stride} is below 1")
   index = cut(given, keys, windows)
@@ -117,7 +118,7 @@ def questions(
       out["segments"][i, : len(row)] = 1
       out["types"][i, 2 + len(ids) : len(row)] = 1
       if features:
-        of_asked, of_text = matches(*both)
+        of_asked, of_text = held_matches(*both)
         place = out["features"][i]
         place[1 : 1 + len(ids)] = of_asked[: len(ids)]
         place[2 + len(ids) : len(row) - 1] = of_text[first:last]
@@ -162,6 +163,11 @@ def checked(name: str, identity, question, context, answers):
   for what, value in (("question", question), ("text", context)):
     if not isinstance(value, str):
       raise ValueError(f"{name}: its {what} is not a string")
+    if len(value) > _MOST_CHARACTERS:
+      raise ValueError(
+        f"{name}: its {what} has {len(value):,} characters, more than"
+        f" {_MOST_CHARACTERS:,}"
+      )
   texts = answers.get("text") if isinstance(answers, dict) else None
   starts = answers.get("answer_start") if isinstance(answers, dict) else None
   alike = isinstance(texts, list) and isinstance(starts, list)

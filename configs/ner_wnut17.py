@@ -52,10 +52,14 @@ def get_config(arg: str = "") -> ConfigDict:
     val=dict(
       name="entities",
       source="jsonl:data/wnut17/validation.jsonl",
+      split="all",
       every_steps=200,
     ),
     test=dict(
-      name="entities", source="jsonl:data/wnut17/test.jsonl", every_steps=0
+      name="entities",
+      source="jsonl:data/wnut17/test.jsonl",
+      split="all",
+      every_steps=0,
     ),
   )
   config.checkpoint = dict(every_steps=800, keep=2)

@@ -40,11 +40,13 @@ def get_config(arg: str = "") -> ConfigDict:
     val=dict(
       name="question_answering",
       source="jsonl:data/newwiki/validation.jsonl",
+      split="all",
       every_steps=400,
     ),
     xquad=dict(
       name="question_answering",
       source="jsonl:data/xquad_en/test.jsonl",
+      split="all",
       every_steps=0,
     ),
   )

@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     test=dict(
       name="question_answering",
       source="jsonl:data/xquad_zh/test.jsonl",
+      split="all",
       language="zh",
       every_steps=0,
     ),

@@ -1,8 +1,9 @@
 """A data set as random access: open_source(uri, split) -> Source.
 
 Schemes: stdlib:, text:GLOB, jsonl:GLOB, csv:GLOB, parquet:GLOB, html:GLOB,
-warc:GLOB, wet:GLOB, prepared:DIR, folder:DIR, audio:DIR, idx:DIR, npy:DIR,
-tar:GLOB, tfds:NAME?data_dir=DIR, subset:FILE.json and fake:KIND?key=value&....
+warc:GLOB, wet:GLOB, conll:GLOB, squad:GLOB, prepared:DIR, folder:DIR,
+audio:DIR, idx:DIR, npy:DIR, tar:GLOB, tfds:NAME?data_dir=DIR, subset:FILE.json
+and fake:KIND?key=value&....
 
 A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is everything. Where the data has no splits of
@@ -35,6 +36,8 @@ _SCHEMES = {
   "html": ("source_web", "html"),
   "warc": ("source_web", "warc"),
   "wet": ("source_web", "wet"),
+  "conll": ("source_conll", "conll"),
+  "squad": ("source_squad", "squad"),
   "folder": ("source_image", "folder"),
   "audio": ("source_audio", "audio"),
   "idx": ("source_image", "idx"),

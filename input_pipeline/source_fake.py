@@ -20,6 +20,8 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "labeled_text": fake_labeled_text,
     "image": fake_image,
     "linear": fake_linear,
+    "tagged": fake_tagged,
+    "questions": fake_questions,
   }
   kind, _, query = rest.partition("?")
   if kind not in kinds:
@@ -153,3 +155,64 @@ def fake_linear(
     return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
 
   return Source(n, read, _no_name)
+
+
+def fake_tagged(documents: int = 40, length: int = 9, seed: int = 0):
+  """Sentences of at most `length` words; names are known by their capital.
+
+  {"words": [str, …], "tags": [str, …]}: a capital word is a person, and with
+  the next word where its second letter is a.
+  """
+
+  @functools.lru_cache(maxsize=1024)
+  def sentence(index: int) -> tuple[list[str], list[str]]:
+    rng = np.random.default_rng([seed, index])
+    words = list(rng.choice(_SYLLABLES, size=rng.integers(3, length + 1)))
+    tags = ["O"] * len(words)
+    place = int(rng.integers(len(words)))
+    words[place], tags[place] = words[place].title(), "B-person"
+    if words[place][1] == "a" and place + 1 < len(words):
+      tags[place + 1] = "I-person"
+    return list(map(str, words)), tags
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    out = {k: np.empty(len(indices), object) for k in ("words", "tags")}
+    for i, index in enumerate(indices):
+      out["words"][i], out["tags"][i] = sentence(int(index))
+    return out
+
+  return Source(documents, read, _no_name)
+
+
+def fake_questions(documents: int = 40, length: int = 60, seed: int = 0):
+  """Texts of `fake_text`, and the question which word follows one of theirs.
+
+  {"id", "context", "question": str, "answers": {"text", "answer_start"}}; of
+  every fourth text the question has no answer.
+  """
+  texts = fake_text(documents, length, seed)
+
+  def record(index: int, text: str) -> tuple[str, str, dict]:
+    words = text.split(" ")
+    place = int(np.random.default_rng([seed, index]).integers(len(words) - 1))
+    start = len(" ".join(words[: place + 1])) + 1
+    known = index % 4 > 0 and bool(words[place + 1])
+    return (
+      text,
+      f"{words[place] if known else 'zzz'} and then?",
+      {
+        "text": [words[place + 1]] if known else [],
+        "answer_start": [start] if known else [],
+      },
+    )
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    names = ("context", "question", "answers", "id")
+    out = {k: np.empty(len(indices), object) for k in names}
+    for i, text in enumerate(texts.read(indices)["text"]):
+      found = (*record(int(indices[i]), text), f"q{int(indices[i])}")
+      for name, value in zip(names, found, strict=True):
+        out[name][i] = value
+    return out
+
+  return Source(documents, read, _no_name)

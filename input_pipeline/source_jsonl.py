@@ -15,15 +15,20 @@ _NEWLINE = ord("\n")
 _SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\x0b\x0c", np.uint8))
 
 
-def _lines(path: str, policy: Policy) -> Spans:
-  """The lines of a file; ValueError, or a broken one, where it has none."""
+def lines(path: str, policy: Policy) -> Spans:
+  """The lines of a file that are not blank, each a record.
+
+  Raises:
+    ValueError: the file has none or cannot be read; under "skip" it is one
+      record, a broken one.
+  """
   try:
-    lines = Spans(path, *_find(path))
-    if not len(lines.starts):
+    found = Spans(path, *_find(path))
+    if not len(found.starts):
       raise ValueError(f"{path}: holds no record")
     if not is_compressed(path):
-      return lines
-    return source_lines.hold(lines, lines.sizes > policy.max_record_bytes)
+      return found
+    return source_lines.hold(found, found.sizes > policy.max_record_bytes)
   except ValueError as error:
     if not policy.skip:
       raise
@@ -110,7 +115,7 @@ def of_files(
     needed: what each record must have, where that is not all of the first
       one's fields; what else one lacks is None.
   """
-  files = [_lines(path, policy) for path in paths]
+  files = [lines(path, policy) for path in paths]
   records = source_lines.joined(files, policy, parse)
   fields = list(source_lines.first(records, policy))
 

@@ -27,6 +27,7 @@ SHARED = (
   "pipeline",
   "positions",
   "quantization",
+  "separable",
   "transformer",
 )
 

@@ -94,6 +94,13 @@ TABLE = [
       ),
     )
   ),
+  ("tagger", {"vocab_size": 17, "num_classes": 3, "dim": 8}, (2, 9), (2, 9, 3)),
+  (
+    "tagger",
+    {"vocab_size": 17, "num_classes": 3, "feature_dropout": 0.5},
+    (2, 9, 4),
+    (2, 9, 3),
+  ),
   ("mlp", {"in_features": 5, "out_features": 3}, (2, 5), (2, 3)),
   (
     "mlp",
@@ -159,7 +166,7 @@ TABLE = [
 def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
   make = get(name) if isinstance(name, str) else name
   model = make(dtype=dtype, **kwargs)
-  reads_text = name in ("decoder", "bert", "bengio", "rnn")
+  reads_text = name in ("decoder", "bert", "bengio", "rnn", "tagger")
   kind = jnp.int32 if reads_text else jnp.float32
   x = jax.ShapeDtypeStruct(inputs, kind)
   params, state = jax.eval_shape(model.init, jax.random.key(0))

@@ -1,0 +1,95 @@
+"""Records cut into windows: what rows of questions and of tags share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.bad_records import told
+from input_pipeline.rows import Given
+
+_AT_ONCE = 256
+
+
+def records(given: Given, indices: np.ndarray, keys: Sequence[str]):
+  """{key: values} of some records.
+
+  Raises:
+    ValueError: a record has no such field.
+  """
+  found = given.source.read(indices)
+  for key in keys:
+    if key not in found:
+      raise ValueError(
+        f"{given.title} has no field {key!r}; valid: {', '.join(found)}"
+      )
+  return {key: found[key] for key in keys}
+
+
+def cut(
+  given: Given,
+  keys: Sequence[str],
+  windows: Callable[[str, dict[str, Any]], list[tuple[int, ...]]],
+) -> np.ndarray:
+  """[record, *what `windows` tells] of each window, int64 [n, 1 + w].
+
+  Args:
+    given: of the data; every record is read once.
+    keys: the fields that matter.
+    windows: (name, the record's fields) -> w numbers for each of its windows;
+      ValueError for a bad record. Under "skip" it then has none.
+
+  Raises:
+    ValueError: a record is bad, or under "skip" too many are.
+  """
+  skip, rows = given.tally.policy.skip, []
+
+  def of_one(index: int, fields: dict[str, Any]) -> None:
+    name = given.source.name(index)
+    try:
+      made = windows(name, fields)
+    except ValueError as error:
+      raise ValueError(told(name, str(error))) from None
+    rows.extend((index, *window) for window in made)
+
+  start = 0
+  while start < given.source.length:
+    indices = np.arange(start, min(start + _AT_ONCE, given.source.length))
+    start += len(indices)
+    bad: list[tuple[str, str]] = []
+    try:
+      found = records(given, indices, keys)
+    except ValueError:
+      if not skip:
+        raise
+      found = None  # One of them; which one shows when each is read alone.
+    for i, index in enumerate(indices):
+      try:
+        one = found and {key: found[key][i] for key in keys}
+        if one is None:
+          alone = records(given, indices[i : i + 1], keys)
+          one = {key: alone[key][0] for key in keys}
+        of_one(int(index), one)
+      except ValueError as error:
+        if not skip:
+          raise
+        bad.append((given.source.name(int(index)), str(error)))
+    given.tally.add(len(indices) if skip else 0, bad)
+  if not rows:
+    raise ValueError(f"{given.title}: holds no record that makes a row")
+  return np.array(rows, np.int64)
+
+
+def spans(size: int, room: int, stride: int) -> list[tuple[int, int]]:
+  """(start, end) of overlapping windows over `size` tokens.
+
+  Each holds at most `room`, each begins `stride` after the one before, and the
+  last ends with the text: no token is left out.
+  """
+  found, start = [], 0
+  while True:
+    end = min(start + room, size)
+    found.append((start, end))
+    if end == size:
+      return found
+    start += min(stride, room)

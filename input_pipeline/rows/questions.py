@@ -1,0 +1,208 @@
+"""Questions on texts that hold their answers, as SQuAD has them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import match_features, offsets, special_tokens
+from input_pipeline.record_windows import cut, records, spans
+from input_pipeline.rows import Given, Rows
+
+SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
+# Longer texts are books: what is made of one at a time would not be small.
+_MOST_CHARACTERS = 2**20
+
+
+def questions(
+  given: Given,
+  *,
+  question_key: str = "question",
+  answers_key: str = "answers",
+  id_key: str = "id",
+  stride: int | None = None,
+  max_question: int = 64,
+  features: bool = False,
+) -> Rows:
+  """Rows of "[CLS] question [SEP] window of the text [SEP]".
+
+  A row is {"tokens", "segments", "types": int32 [T], "start", "end": int32 []}:
+  types is 1 behind the first [SEP], segments 1 on all that is not padding; the
+  answer is tokens[start … end], and both are 0, at [CLS], where the window does
+  not hold it (BERT, arXiv:1810.04805, section 4.3). Of several answers, that
+  counts which most have given, and of those the first. With `features` there is
+  "features", float32 [T, F], see match_features.py.
+
+  The text is the field `text_key`. The field of answers is {"text": [str, …],
+  "answer_start": [int, …]}, in characters; empty lists where there is none.
+
+  texts gives "id", "question", "context" and "answers", "record", the number of
+  the question, and "starts" and "ends", int32 [T]: the characters of the text
+  that a token stands for, -1 for what is not of the text.
+
+  Args:
+    given: of the data.
+    question_key: the field of the question.
+    answers_key: of the answers.
+    id_key: of the name that a question has in a file of predictions.
+    stride: tokens from the start of a window to that of the next; None for
+      half a window.
+    max_question: tokens that are kept of a question.
+    features: whether a row tells what of the question is where.
+
+  Raises:
+    ValueError: a field is missing, or an answer does not stand where it says.
+  """
+  keys = (id_key, question_key, given.text_key, answers_key)
+  encode = offsets.encoder(given.tokenizer)
+  cls, sep = (special_tokens.find(given.tokenizer, f) for f in SPECIAL_TOKENS)
+  least = max_question + 4
+  if given.seq_len < least or max_question < 1:
+    raise ValueError(
+      f"seq_len {given.seq_len} leaves no room for a text; with"
+      f" max_question={max_question} it is at least {least}"
+    )
+
+  def windows(name: str, record: dict[str, Any]):
+    _, asked, context, answers = checked(name, *(record[k] for k in keys))
+    size = min(len(encode(asked).ids), max_question)
+    room = given.seq_len - 3 - size
+    text = encode(context)
+    if not len(text.ids):
+      raise ValueError(f"{name}: its text holds no token")
+    first, last = _answer(name, text, answers)
+    found = []
+    for start, stop in spans(len(text.ids), room, stride or (room + 1) // 2):
+      inside = start <= first and last < stop
+      shift = 2 + size - start
+      found.append(
+        (start, stop, first + shift, last + shift)
+        if inside
+        else (start, stop, 0, 0)
+      )
+    return found
+
+  def matches(question: str, context: str) -> tuple[np.ndarray, np.ndarray]:
+    asked, text = encode(question), encode(context)
+    found = match_features.match(asked.words, text.words)
+    return tuple(
+      _of_tokens(each, of).astype(np.float16)
+      for each, of in zip(found, (asked, text), strict=True)
+    )
+
+  held_matches = offsets.remembered(matches, 2**13)  # They take their time.
+  if stride is not None and stride < 1:
+    raise ValueError(f"rows.stride {stride} is below 1")
+  index = cut(given, keys, windows)
+
+  def pairs(rows: np.ndarray):
+    """(question and text, their Encoded, the text's first and last token)."""
+    found = records(given, index[rows, 0], keys)
+    both = zip(found[question_key], found[given.text_key], strict=True)
+    for i, each in enumerate(both):
+      yield each, *map(encode, each), *(int(n) for n in index[rows[i], 1:3])
+
+  def read(rows: np.ndarray) -> dict[str, np.ndarray]:
+    out = {
+      k: np.zeros((len(rows), given.seq_len), np.int32)
+      for k in ("tokens", "segments", "types")
+    }
+    if features:
+      shape = (len(rows), given.seq_len, match_features.COUNT)
+      out["features"] = np.zeros(shape, np.float32)
+    for i, (both, asked, text, first, last) in enumerate(pairs(rows)):
+      ids = asked.ids[:max_question]
+      row = np.concatenate([[cls], ids, [sep], text.ids[first:last], [sep]])
+      out["tokens"][i, : len(row)] = row
+      out["segments"][i, : len(row)] = 1
+      out["types"][i, 2 + len(ids) : len(row)] = 1
+      if features:
+        of_asked, of_text = held_matches(*both)
+        place = out["features"][i]
+        place[1 : 1 + len(ids)] = of_asked[: len(ids)]
+        place[2 + len(ids) : len(row) - 1] = of_text[first:last]
+    out["start"] = index[rows, 3].astype(np.int32)
+    out["end"] = index[rows, 4].astype(np.int32)
+    return out
+
+  def texts(rows: np.ndarray) -> dict[str, Sequence]:
+    found = records(given, index[rows, 0], keys)
+    places = np.full((2, len(rows), given.seq_len), -1, np.int32)
+    for i, (_, asked, text, first, last) in enumerate(pairs(rows)):
+      begin = 2 + min(len(asked.ids), max_question)
+      places[0, i, begin : begin + last - first] = text.starts[first:last]
+      places[1, i, begin : begin + last - first] = text.ends[first:last]
+    names = ("id", "question", "context", "answers")
+    return {
+      **{name: found[k] for name, k in zip(names, keys, strict=True)},
+      "record": index[rows, 0],
+      "starts": places[0],
+      "ends": places[1],
+    }
+
+  return Rows(len(index), read, texts)
+
+
+def leaves(seq_len: int, features: bool = False, **other):
+  """({leaf: (shape, dtype)}, None) of such rows."""
+  del other
+  found = dict.fromkeys(("tokens", "segments", "types"), ((seq_len,), np.int32))
+  found |= dict.fromkeys(("start", "end"), ((), np.int32))
+  if features:
+    found["features"] = ((seq_len, match_features.COUNT), np.float32)
+  return found, None
+
+
+def checked(name: str, identity, question, context, answers):
+  """(id, question, text, [(start, answer), …]) of a record.
+
+  Raises:
+    ValueError: it is not such a record; one line that names it.
+  """
+  for what, value in (("question", question), ("text", context)):
+    if not isinstance(value, str):
+      raise ValueError(f"{name}: its {what} is not a string")
+    if len(value) > _MOST_CHARACTERS:
+      raise ValueError(
+        f"{name}: its {what} has {len(value):,} characters, more than"
+        f" {_MOST_CHARACTERS:,}"
+      )
+  texts = answers.get("text") if isinstance(answers, dict) else None
+  starts = answers.get("answer_start") if isinstance(answers, dict) else None
+  alike = isinstance(texts, list) and isinstance(starts, list)
+  if not alike or len(texts) != len(starts):
+    raise ValueError(
+      f'{name}: its answers are not {{"text": […], "answer_start": […]}}, as'
+      " many of the one as of the other"
+    )
+  found = list(zip(starts, texts, strict=True))
+  for start, text in found:
+    whole = isinstance(start, int) and isinstance(text, str)
+    if not whole or start < 0 or not text.strip():
+      raise ValueError(f"{name}: {text!r:.60} at {start!r:.20} is no answer")
+    if context[start : start + len(text)] != text:
+      raise ValueError(
+        f"{name}: the answer {text!r:.60} does not stand at {start} of the text"
+      )
+  return str(identity), question, context, found
+
+
+def _answer(
+  name: str, text: offsets.Encoded, answers: list[tuple[int, str]]
+) -> tuple[int, int]:
+  """The first and the last token of the answer; (-1, -1) without one."""
+  if not answers:
+    return -1, -1
+  start, answer = Counter(answers).most_common(1)[0][0]
+  end = start + len(answer)
+  touched = np.flatnonzero((text.starts < end) & (text.ends > start))
+  if not len(touched):
+    raise ValueError(f"{name}: no token stands for the answer {answer!r:.60}")
+  return int(touched[0]), int(touched[-1])
+
+
+def _of_tokens(of_words: np.ndarray, text: offsets.Encoded) -> np.ndarray:
+  """Features of words and whether a token begins one, of each token."""
+  first = np.diff(text.word, prepend=-1) > 0
+  return np.column_stack([of_words[text.word], first])

@@ -1,0 +1,185 @@
+"""Answers to questions on texts: exact match and F1."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from train import metrics_squad, types
+
+
+class Answered(NamedTuple):
+  """A question and what the windows of its text say.
+
+  best: [(score, answer)] of the best spans, the best first.
+  null: the lowest score of "no answer" in any window.
+  """
+
+  identity: str
+  references: list[str]
+  best: list[tuple[float, str]]
+  null: float
+
+
+def question_answering(
+  context: types.EvalContext,
+  *,
+  max_answer: int = 30,
+  n_best: int = 1,
+  null_threshold: float | None = None,
+  language: str = "en",
+) -> types.Evaluator:
+  """exact_match and f1 in per cent, as SQuAD's script has them, and loss.
+
+  The answer is the span with the highest sum of start and end logits in any
+  window of the text (Devlin et al., arXiv:1810.04805, section 4.3). Where the
+  data has questions without an answer, version 2's rules count, and best_f1 is
+  what f1 would be at the best threshold, best_threshold.
+
+  WORKDIR/<key>_predictions.json is {id: answer}, as SQuAD's script reads it;
+  with n_best > 1 <key>_nbest.json has the best answers with their scores.
+
+  Args:
+    context: of the run.
+    max_answer: tokens of an answer at most.
+    n_best: how many answers are written.
+    null_threshold: the answer is "" where the score of none, at [CLS] of the
+      window that doubts least, passes the best span's by more; None: never.
+    language: "zh" compares characters, see train/metrics_squad.py.
+
+  Raises:
+    ValueError: a setting is wrong, the task predicts no span, or the rows are
+      no questions.
+  """
+  if "span" not in context.task.predict or not context.texts:
+    raise ValueError(
+      "question_answering needs data.rows=dict(name='questions') and a task"
+      " that predicts a span"
+    )
+  if max_answer < 1 or n_best < 1 or language not in ("en", "zh"):
+    raise ValueError(
+      f"max_answer={max_answer} and n_best={n_best} are at least 1, and"
+      f" language={language!r} is en or zh"
+    )
+
+  @jax.jit
+  def predict(variables, batch, rng):
+    loss, _ = context.task.losses["loss"](variables, batch, rng, False)
+    return loss, context.task.predict["span"](variables, batch, rng)
+
+  def evaluate(variables, step):
+    del step
+    total, answered = np.zeros(2), {}
+    for batch in context.batches():
+      loss, (start_BT, end_BT) = context.fetch(
+        predict(variables, batch, context.rng)
+      )
+      total += [float(loss.total), float(loss.weight)]
+      index_B = context.fetch(batch["index"])
+      real = np.flatnonzero(index_B >= 0)
+      texts = context.texts(index_B[real])
+      for i, row in enumerate(real):
+        one = {name: values[i] for name, values in texts.items()}
+        logits = (start_BT[row], end_BT[row])
+        found = of_window(*logits, one, max_answer, n_best)
+        record = int(one["record"])
+        before = answered.get(record)
+        answered[record] = _merged(before, found, n_best) if before else found
+    ordered = [answered[record] for record in sorted(answered)]
+    told = [_told(each, null_threshold) for each in ordered]
+    if context.workdir and jax.process_index() == 0:
+      _write(context, ordered, told, n_best)
+    references = [each.references for each in ordered]
+    mixed = language == "zh"
+    found = metrics_squad.score(told, references, mixed)
+    if metrics_squad.version_of(references) == 2:
+      found |= best_threshold(ordered, mixed)
+    return {"loss": float(total[0] / max(total[1], 1)), **found}
+
+  return evaluate
+
+
+def of_window(
+  start_T: np.ndarray,
+  end_T: np.ndarray,
+  texts: dict,
+  max_answer: int,
+  n_best: int,
+) -> Answered:
+  """What one window says: its best spans that lie in the text."""
+  places = np.flatnonzero(texts["ends"] >= 0)
+  first, last = places[0], places[-1] + 1
+  null = float(start_T[0]) + float(end_T[0])
+  start_T, end_T = (x[first:last].astype(np.float64) for x in (start_T, end_T))
+  T = len(start_T)
+  longest = min(max_answer, T)
+  scores_KT = np.full((longest, T), -np.inf)
+  for k in range(longest):
+    scores_KT[k, : T - k] = start_T[: T - k] + end_T[k:]
+  flat = scores_KT.ravel()
+  # Of equal scores the shorter and then the earlier span.
+  some = np.argsort(-flat, kind="stable")[:n_best]
+  best = []
+  for place in some[np.isfinite(flat[some])]:
+    k, i = divmod(int(place), T)
+    begin, end = texts["starts"][first + i], texts["ends"][first + i + k]
+    best.append((float(flat[place]), texts["context"][begin:end]))
+  references = list(texts["answers"].get("text", []))
+  return Answered(str(texts["id"]), references, best, null)
+
+
+def _merged(a: Answered, b: Answered, n_best: int) -> Answered:
+  """What two windows of one text say together."""
+  best = sorted(a.best + b.best, key=lambda each: -each[0])[:n_best]
+  return a._replace(best=best, null=min(a.null, b.null))
+
+
+def _told(answered: Answered, threshold: float | None) -> str:
+  """The answer, or "" where none is likelier."""
+  score, text = answered.best[0]
+  if threshold is not None and answered.null - score > threshold:
+    return ""
+  return text
+
+
+def best_threshold(answered: list[Answered], mixed: bool) -> dict[str, float]:
+  """{"best_f1", "best_threshold"}: F1 in per cent where the most is right.
+
+  The thresholds tried are those at which one more question is answered.
+  """
+  doubts = np.array([each.null - each.best[0][0] for each in answered])
+  order = np.argsort(doubts, kind="stable")
+  empty = [metrics_squad.best("", a.references, mixed, 2)[1] for a in answered]
+  told = [
+    metrics_squad.best(a.best[0][1], a.references, mixed, 2)[1]
+    for a in answered
+  ]
+  gains = np.array([told[i] - empty[i] for i in order])
+  sums = sum(empty) + np.concatenate([[0.0], np.cumsum(gains)])
+  # Between two questions of the same doubt no threshold decides.
+  ends = np.append(np.diff(doubts[order]) > 0, True)
+  allowed = np.concatenate([[True], ends])
+  count = int(np.argmax(np.where(allowed, sums, -np.inf)))
+  threshold = doubts[order[count - 1]] if count else doubts.min() - 1.0
+  return {
+    "best_f1": float(100 * sums[count] / len(answered)),
+    "best_threshold": float(threshold),
+  }
+
+
+def _write(context, ordered: list[Answered], told: list[str], n_best: int):
+  folder = pathlib.Path(context.workdir)
+  answers = {a.identity: text for a, text in zip(ordered, told, strict=True)}
+  files = {"predictions": answers}
+  if n_best > 1:
+    files["nbest"] = {
+      a.identity: [{"text": text, "score": s} for s, text in a.best]
+      for a in ordered
+    }
+  for name, content in files.items():
+    path = folder / f"{context.key}_{name}.json"
+    path.write_text(
+      json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8"
+    )

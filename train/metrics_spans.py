@@ -1,0 +1,113 @@
+"""Span F1 of tagged sequences, by the rules of conlleval and seqeval.
+
+A span is a longest run of tags of one type in which every tag but the first is
+I or E, and every one but the last is B or I; what is malformed (an I that
+follows nothing of its type, say) begins a span of its own. A predicted span is
+right where one of the same type, start and end is in the reference (Tjong Kim
+Sang and De Meulder, CoNLL 2003).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+Span = tuple[str, int, int]  # type, first word, last word
+
+
+class Score(NamedTuple):
+  """precision, recall and f1 in 0 … 1, and the spans of the reference.
+
+  What divides by zero is 0.
+  """
+
+  precision: float
+  recall: float
+  f1: float
+  support: int
+
+
+def spans(tags: Sequence[str]) -> list[Span]:
+  """The spans of a sequence of tags "O", "B-type", "I-", "E-" or "S-type".
+
+  A tag without a type, such as "B", is of the type "_".
+
+  Raises:
+    ValueError: a tag is none of these.
+  """
+  found: list[Span] = []
+  open_type, goes_on = None, False  # of the span that ends at the word before
+  for i, tag in enumerate(tags):
+    prefix, kind = _parts(tag)
+    if prefix == "O":
+      open_type = None
+      continue
+    if goes_on and kind == open_type and prefix in "IE":
+      found[-1] = (kind, found[-1][1], i)
+    else:
+      found.append((kind, i, i))
+    open_type, goes_on = kind, prefix in "BI"
+  return found
+
+
+def _parts(tag: str) -> tuple[str, str]:
+  prefix, dash, kind = tag.partition("-")
+  if prefix not in ("O", "B", "I", "E", "S") or (prefix == "O" and dash):
+    raise ValueError(f"tag {tag!r} is not O, or B-, I-, E- or S- and a type")
+  return prefix, kind or "_"
+
+
+def score(
+  references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
+) -> dict[str, Score]:
+  """{type: Score} in sorted order, then "micro", "macro" and "weighted".
+
+  The micro average pools all spans; the macro average is the mean over the
+  types that are in either, weighted by the support in the last.
+
+  Raises:
+    ValueError: a sequence and its reference are not equally long.
+  """
+  right: Counter = Counter()
+  wanted: Counter = Counter()
+  given: Counter = Counter()
+  for i, (true, told) in enumerate(zip(references, predictions, strict=True)):
+    if len(true) != len(told):
+      raise ValueError(
+        f"sequence {i} has {len(told)} tags, its reference {len(true)}"
+      )
+    true_spans, told_spans = set(spans(true)), set(spans(told))
+    wanted.update(kind for kind, _, _ in true_spans)
+    given.update(kind for kind, _, _ in told_spans)
+    right.update(kind for kind, _, _ in true_spans & told_spans)
+  by_type = {
+    kind: _score(right[kind], given[kind], wanted[kind])
+    for kind in sorted(wanted.keys() | given.keys())
+  }
+  each = list(by_type.values())
+  total = wanted.total()
+  return {
+    **by_type,
+    "micro": _score(right.total(), given.total(), total),
+    "macro": _average(each, [1] * len(each), total),
+    "weighted": _average(each, [s.support for s in each], total),
+  }
+
+
+def _score(right: int, given: int, wanted: int) -> Score:
+  precision = right / given if given else 0.0
+  recall = right / wanted if wanted else 0.0
+  both = precision + recall
+  return Score(
+    precision, recall, 2 * precision * recall / both if both else 0.0, wanted
+  )
+
+
+def _average(each: list[Score], weights: list[int], support: int) -> Score:
+  total = sum(weights)
+  if not total:
+    return Score(0.0, 0.0, 0.0, support)
+  means = (
+    sum(w * s[i] for w, s in zip(weights, each, strict=True)) / total
+    for i in range(3)
+  )
+  return Score(*means, support)

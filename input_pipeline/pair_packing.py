@@ -170,7 +170,10 @@ def reader(
     return (
       side(pairs.places[pair], pairs.sources[pair], whole, rooms[0]),
       side(
-        pairs.gaps[pair] + 1, pairs.targets[pair], pairs.cut[pair] == 0, rooms[1]
+        pairs.gaps[pair] + 1,
+        pairs.targets[pair],
+        pairs.cut[pair] == 0,
+        rooms[1],
       ),
     )
 

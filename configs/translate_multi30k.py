@@ -16,8 +16,8 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 1600
-  config.batch_size = 64
+  config.total_steps = 2400
+  config.batch_size = 32
   config.task = dict(name="sequence_to_sequence", label_smoothing=0.1)
   config.model = dict(
     name="encoder_decoder",
@@ -26,16 +26,16 @@ def get_config(arg: str = "") -> ConfigDict:
     heads=4,
     hidden=512,
     norm_first=True,
-    dropout=0.2,
+    dropout=0.15,
     scan=False,  # so few layers compile soon, and run faster on a CPU
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(
     name="adamw",
-    lr=1.5e-3,
+    lr=1e-3,
     b2=0.98,
     schedule="cosine",
-    warmup_steps=200,
+    warmup_steps=300,
     end_lr=1e-5,
     weight_decay=0.01,
     clip_norm=1.0,
@@ -52,10 +52,10 @@ def get_config(arg: str = "") -> ConfigDict:
       name="mean",
       source="jsonl:data/multi30k/validation.jsonl",
       split="all",
-      every_steps=200,
+      every_steps=400,
     ),
   )
-  config.checkpoint = dict(every_steps=200, keep=2)
+  config.checkpoint = dict(every_steps=400, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

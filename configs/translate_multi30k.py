@@ -54,14 +54,18 @@ def get_config(arg: str = "") -> ConfigDict:
       split="all",
       every_steps=400,
     ),
+    test=dict(
+      name="text_generation",
+      source="jsonl:data/multi30k/test.jsonl",
+      split="all",
+      reference="en",
+      beams=5,
+      attention=3,
+      every_steps=0,
+    ),
   )
   config.checkpoint = dict(every_steps=400, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
-    common.shrink(
-      config,
-      batch_size=8,
-      model=dict(layers=2, dim=16, heads=2, hidden=32),
-      data=dict(source="fake:pairs", tokenizer="byte", seq_len=16),
-    )
+    common.shrink_pairs(config)
   return config

@@ -154,6 +154,7 @@ ARROWS = [
       "train.linear_cross_entropy",
       "train.metrics",
       "train.decode",
+      "train.beam_search",
     },
   ),
   (
@@ -174,6 +175,8 @@ ARROWS = [
       "jax",
       "numpy",
       "matplotlib",
+      "rouge_score",
+      "sacrebleu",
       "train.types",
       "train.metrics",
       "input_pipeline",
@@ -252,6 +255,7 @@ ARROWS = [
   ),
   ("train.metrics", {"jax", "optax", "numpy", "train.types"}),
   ("train.decode", {"jax", "numpy", "train.types"}),
+  ("train.beam_search", {"jax", "train.types", "train.decode"}),
   (
     "train.adapters",
     {"jax", "models", "train.types", "train.parameter_rules"},

@@ -19,8 +19,9 @@ CONFIGS = sorted(
 # Published counts: Radford et al. 2019 with nanoGPT's padded vocabulary and no
 # biases; He et al. 2016; Steiner et al. 2022 (S/16, global average pooling:
 # 22,050,664 less the class token and its position; L/16); the model cards of
-# Llama 3.1 and 3.2; Mixtral's weights. GPT-2 XL has 1,557,611,200, of which 48
-# layers x 17,600 + 1,600 are biases, and 50,257 tokens.
+# Llama 3.1 and 3.2; Mixtral's and T5 small's weights. GPT-2 XL has
+# 1,557,611,200, of which 48 layers x 17,600 + 1,600 are biases, and 50,257
+# tokens.
 PARAMETERS = {
   "gpt2_124m": 124_373_760,
   "gpt2_1558m": 1_557_611_200 - 48 * 17_600 - 1_600 + 47 * 1600,
@@ -28,6 +29,7 @@ PARAMETERS = {
   "llama_8b": 8_030_261_248,
   "llama_70b": 70_553_706_496,
   "moe_8x7b": 46_702_792_704,
+  "t5_small": 60_506_624,
   "vit_l16_imagenet": 304_326_632,
   "resnet50_imagenet": 25_557_032,
   "vit_imagenet": 22_050_664 - 2 * 384,
@@ -40,6 +42,10 @@ IMAGES = {
   "resnet50_imagenet": (224, 3, 1000),
   "vit_imagenet": (224, 3, 1000),
   "vit_l16_imagenet": (224, 3, 1000),
+}
+# Of kinds of rows.
+FAKES = {
+  "translation": "fake:pairs?documents=200&length=600",
 }
 
 
@@ -88,7 +94,10 @@ def test_full_size_by_shapes_alone(name):
   for key in {"mixture", "temperature"} & set(config.data):
     del config.data[key]
   if "tokenizer" in config.data:
-    config.data.source = "fake:text?documents=20&length=20000"
+    kind = config.data.get("rows", {}).get("name")
+    config.data.source = FAKES.get(kind, "fake:text?documents=20&length=20000")
+    if kind == "translation":
+      config.data.rows.update(source_key="source", target_key="target")
     config.data.tokenizer = "byte"
   if config.batch_size != "all":
     config.batch_size = 8

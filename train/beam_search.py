@@ -19,9 +19,10 @@ from train.decode import Step, sample_logits
 class Written(NamedTuple):
   """What was written, of each row the best first.
 
-  tokens_BKL: int32, the end token included, `pad` after it.
-  lengths_BK: int32, tokens; 0 where fewer than K were found.
-  scores_BK: float32, log-probability over the length penalty; -inf likewise.
+  tokens_BKL: int32, the text, its end token if it ended, and then `pad`.
+  lengths_BK: int32, tokens of the text without its end.
+  scores_BK: float32, log-probability over the length penalty, of the text and
+    its end; -inf where fewer than K were found.
   """
 
   tokens_BKL: jax.Array
@@ -270,17 +271,15 @@ def _limits(limit_B, start_B, length: int) -> jax.Array:
 
 def _written(tokens_BKL, scores_BK, eos, limit_B, pad) -> Written:
   ended_BKL = tokens_BKL == eos
-  lengths_BK = jnp.where(
-    ended_BKL.any(-1), ended_BKL.argmax(-1) + 1, limit_B[:, None]
-  )
+  # The padding may be the end token as well.
+  end_BK = jnp.where(ended_BKL.any(-1), ended_BKL.argmax(-1), limit_B[:, None])
+  lengths_BK = jnp.minimum(end_BK, limit_B[:, None])
   lengths_BK = jnp.where(scores_BK > -jnp.inf, lengths_BK, 0)
   place_L = jnp.arange(tokens_BKL.shape[-1])
-  real_BKL = place_L[None, None] < lengths_BK[..., None]
-  return Written(
-    jnp.where(real_BKL, tokens_BKL, pad),
-    lengths_BK.astype(jnp.int32),
-    scores_BK,
-  )
+  real_BKL = place_L[None, None] <= lengths_BK[..., None]
+  real_BKL &= (scores_BK > -jnp.inf)[..., None]
+  tokens_BKL = jnp.where(real_BKL, tokens_BKL, pad)
+  return Written(tokens_BKL, lengths_BK.astype(jnp.int32), scores_BK)
 
 
 def _rows(texts_BKL: jax.Array, at_BC: jax.Array) -> jax.Array:

@@ -65,7 +65,9 @@ def vocabulary(config: dict[str, Any]) -> int | None:
   """The tokens of the tokenizer that the config spells, if that tells."""
   spelled = str(config["data"].get("tokenizer"))
   added = len(special_tokens.names(config["data"].get("ops", "")))
-  added += len(rows.special_tokens(config["data"].get("rows")))
+  needed = rows.special_tokens(config["data"].get("rows"))
+  # Those whose size is known have an end of their own.
+  added += sum(family != special_tokens.EOS for family in needed)
   if spelled == "byte":
     return 256 + added
   name, _, query = spelled.partition("?")

@@ -32,9 +32,8 @@ def sequence_to_sequence(
     model: an encoder-decoder, see models/encoder_decoder.py.
     eos: what ends a text; without it nothing can be written.
     start: what the decoder reads before the first target.
-    label_smoothing: share of the target spread over the vocabulary, in
-      training only (Szegedy et al. 2016).
-    z_loss: weight of log(Z)^2, in training only (PaLM, Chowdhery et al. 2022).
+    label_smoothing: see losses.cross_entropy; in training only.
+    z_loss: likewise.
     loss_chunk: positions whose logits exist at a time, on each device; 0: all.
     length_ratio: texts are at most so many times as long as their source,
     length_extra: and so many tokens.
@@ -59,17 +58,14 @@ def sequence_to_sequence(
         where[name] = batch[name[:-3]]
     return (batch["inputs"], jnp.where(first_BT, start, late_BT)), where
 
+  def applied(variables, batch, method, **noise):
+    (inputs, tokens), where = read(batch)
+    given = (variables.params, variables.model_state, inputs, tokens)
+    return model.apply(*given, method=method, **where, **noise)
+
   def loss(variables, batch, rng, train):
-    inputs, where = read(batch)
-    found, state = model.apply(
-      variables.params,
-      variables.model_state,
-      *inputs,
-      method="represent",
-      rng=rng,
-      train=train,
-      **where,
-    )
+    noise = {"rng": rng, "train": train}
+    found, state = applied(variables, batch, "represent", **noise)
     smoothed = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     nats_BT = linear_cross_entropy(
       found.x_BTD,
@@ -85,20 +81,13 @@ def sequence_to_sequence(
     return mean, types.Aux(state, metrics)
 
   def predicted(method):
-    def predict(variables, batch, rng):
-      del rng
-      inputs, where = read(batch)
-      params, state = variables.params, variables.model_state
-      return model.apply(params, state, *inputs, method=method, **where)[0]
-
-    return predict
+    return lambda variables, batch, rng: applied(variables, batch, method)[0]
 
   def samples(variables, batch, rng):
-    """Tokens [B, L] of a text for each row's inputs, 0 after its end token.
+    """Texts for the inputs: tokens [B, L], length [B] without their ends.
 
-    Of the batch, all but arrays are Python numbers: length, L, by default that
-    of the targets; beams and alpha of a search, or the temperature, by default
-    0, that texts are drawn at.
+    The batch may hold Python numbers: length, L, by default that of the
+    targets; beams and alpha of a search, or else the temperature, 0 by default.
     """
     found = beam_search.write(
       model,
@@ -113,12 +102,11 @@ def sequence_to_sequence(
       start=start,
       **{k: batch[k] for k in ("beams", "alpha", "temperature") if k in batch},
     )
-    return found.tokens_BKL[:, 0]
+    tokens_BL, length_B = found.tokens_BKL[:, 0], found.lengths_BK[:, 0]
+    return {"tokens": tokens_BL, "length": length_B}
 
-  predict = {
-    "logits": predicted(None),
-    "attention": predicted("attention_maps"),
-  }
+  maps = predicted("attention_maps")
+  predict = {"logits": predicted(None), "attention": maps}
   if eos is not None:
     predict["samples"] = samples
   return types.Task(init, {"loss": loss}, predict)

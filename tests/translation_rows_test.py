@@ -37,7 +37,7 @@ def settings(uri, **kind):
 
 
 def texts_of(batch):
-  """The pairs of packed rows, by their segments, and what is checked of both."""
+  """The pairs of packed rows by their segments, both sides checked."""
   found = []
   for row in range(len(batch["inputs"])):
     sides = [
@@ -169,8 +169,8 @@ def test_bad_records_take_both_texts_with_them(tmp_path):
     ({"source_key": "de"}, {}, "no field 'de'; valid: source, target"),
     ({"target_len": -1}, {}, "rows.target_len=-1"),
     ({"sorce_key": "de"}, {}, "did you mean"),
-    ({}, {"target": 5}, "line 1.*target is not text: 5"),
-    ({}, {"source": "a\0b"}, "line 1: a text of a pair holds .* NUL"),
+    ({}, {"target": 5}, r"a.jsonl:1: the field 'target' is not text"),
+    ({}, {"source": "a\0b"}, r"a.jsonl:1: a text of a pair holds .* NUL"),
   ],
 )
 def test_what_is_wrong_is_told_in_one_line(tmp_path, kind, record, told):

@@ -102,7 +102,8 @@ def sides(
     texts = [x.decode() if isinstance(x, bytes) else x for x in records[key]]
     for i, text in zip(indices, texts, strict=True):
       if not isinstance(text, str):
-        raise ValueError(f"{source.name(int(i))}: {key} is not text: {text!r}")
+        name = source.name(int(i))
+        raise ValueError(f"{name}: the field {key!r} is not text")
     found.append(texts)
   return found
 

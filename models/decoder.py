@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from models import Model, partition, pure, quantization, transformer
+from models import Model, attention, partition, pure, quantization, transformer
+from models.attention import positions_after
 from models.layers import (
   ACTIVATIONS,
   GATED,
@@ -106,8 +107,11 @@ class Decoder(nnx.Module):
     if self.position_embedding is not None and self.max_len < T:
       raise ValueError(f"{T} tokens, but the model's max_len = {self.max_len}")
     if positions_BT is None:
-      parts = partition.axis_size("context") if cache is None else 1
-      positions_BT = length + jnp.asarray(partition.zigzag(T, parts))[None]
+      if cache is None:
+        parts = partition.axis_size("context")
+        positions_BT = jnp.asarray(partition.zigzag(T, parts))[None]
+      else:
+        positions_BT = positions_after(length, T)
     x_BTD = self.token_embedding(tokens_BT)
     if self.position_embedding is not None:
       x_BTD += self.position_embedding(positions_BT)
@@ -144,6 +148,7 @@ def decoder(
   hidden: int | None = None,
   positions: str = "learned",
   rope_theta: float = 10000.0,
+  rope_scaling: dict | None = None,
   norm: str = "layernorm",
   norm_eps: float = 1e-5,
   activation: str = "gelu",
@@ -169,7 +174,8 @@ def decoder(
   normal(0.02 / sqrt(2 layers)). Llama's (arXiv:2302.13971) is positions
   "rotary", norm "rmsnorm", activation "swiglu", no bias, untied embeddings.
   `apply` takes a cache from `init_cache` as `cache=`, appends its tokens
-  (one or many) at cache["length"], and returns (logits, new cache). Its method
+  (one or many) at cache["length"], and returns (logits, new cache). The length
+  is a scalar, or [B] where rows have lengths of their own. The method
   "represent" gives a Representation in place of logits.
 
   Args:
@@ -183,6 +189,8 @@ def decoder(
       rounded up to a multiple of 8.
     positions: "learned" or "rotary".
     rope_theta: base of the rotary frequencies.
+    rope_scaling: dict(rope_type="linear", factor=…), or "llama3" with more; see
+      attention.RopeScaling. None for none.
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
     activation: a name in layers.ACTIVATIONS: "gelu" (tanh approximation),
@@ -246,6 +254,7 @@ def decoder(
       "head_dim": head_dim,
       "causal": True,
       "rope_theta": rope_theta if positions == "rotary" else None,
+      "rope_scaling": attention.rope_scaling(rope_scaling),
       "window": window,
       "soft_cap": soft_cap,
       "out_init": out_init,

@@ -417,6 +417,7 @@ def python(code: str) -> str:
         "plan",
         "doctor",
         "inspect",
+        "translate",
       )
     ),
     *(f"input_pipeline.{verb}" for verb in DATA_VERBS),

@@ -62,9 +62,9 @@ def translator(found, *, beams: int, alpha: float, max_tokens=None):
     )
   if "samples" not in predict:
     raise cli.UserError("--workdir: this run knows no token that ends a text")
-  from input_pipeline import special_tokens
+  from train import run_data
 
-  tokenizer, eos = data.tokenizer, special_tokens.end(data.tokenizer)
+  tokenizer, eos = data.tokenizer, run_data.sizes(data)["eos"]
   prefix = (config["data"].get("rows") or {}).get("prefix", "")
   S, T = (data.spec[name][0][0] for name in ("inputs", "targets"))
   how = {"length": max_tokens or T, "temperature": 0.0}

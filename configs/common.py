@@ -142,6 +142,23 @@ def shrink_text(config: ConfigDict, **model) -> None:
   config.mesh = {"fsdp": -1}
 
 
+def shrink_pairs(config: ConfigDict) -> None:
+  """`shrink` for an encoder-decoder: fake pairs through two small layers."""
+  keys = {k: config.data.rows[f"{k}_key"] for k in ("source", "target")}
+  fake = "fake:pairs?" + "&".join(f"{k}_key={v}" for k, v in keys.items())
+  shrink(
+    config,
+    batch_size=8,
+    model=dict(layers=2, dim=16, heads=2, hidden=32),
+    data=dict(source=fake, split="train", tokenizer="byte", seq_len=32),
+  )
+  for evaluation in config.evals.values():
+    evaluation.update(source=fake, split="validation")
+  if "target_len" in config.data.rows:
+    config.data.rows.target_len = 24
+  config.mesh = {"fsdp": -1}
+
+
 def shrink_mixture(config: ConfigDict, **model) -> None:
   """`shrink_text`, with a fake text in the place of each component."""
   shrink_text(config, **model)

@@ -81,7 +81,11 @@ def of_parts(
     ]
   if not isinstance(seq_len, int) or seq_len < 1:
     raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
-  corpus = [(part.source, part.text_key) for part in parts]
+  corpus = [
+    (part.source, key)
+    for part in parts
+    for key in rows_lib.text_keys(rows, part.text_key)
+  ]
   learned = get_tokenizer(
     tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
   )

@@ -18,6 +18,7 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   kinds = {
     "text": fake_text,
     "labeled_text": fake_labeled_text,
+    "pairs": fake_pairs,
     "image": fake_image,
     "linear": fake_linear,
     "tagged": fake_tagged,
@@ -93,6 +94,24 @@ def fake_labeled_text(
     return {"text": np.array(marked, object), "label": label}
 
   return Source(documents, read, _no_name, num_classes=classes)
+
+
+def fake_pairs(
+  documents: int = 40,
+  length: int = 30,
+  seed: int = 0,
+  source_key: str = "source",
+  target_key: str = "target",
+):
+  """Texts of `fake_text`, and their words from the last to the first."""
+  texts = fake_text(documents, length, seed)
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = texts.read(indices)["text"]
+    turned = [" ".join(reversed(text.split(" "))) for text in found]
+    return {source_key: found, target_key: np.array(turned, object)}
+
+  return Source(documents, read, _no_name, fingerprint=texts.fingerprint)
 
 
 def fake_image(

@@ -89,8 +89,7 @@ def of_rows(tokenizer: Tokenizer, rows: Mapping[str, Any] | None) -> Tokenizer:
 
   needed = rows_lib.special_tokens(rows)
   return _with(
-    tokenizer,
-    [f[0] for f in needed if all(piece(tokenizer, n) is None for n in f)],
+    tokenizer, [f[0] for f in needed if _found(tokenizer, f) is None]
   )
 
 
@@ -100,11 +99,23 @@ def find(tokenizer: Tokenizer, family: Iterable[str]) -> int:
   Raises:
     ValueError: it has none.
   """
-  for name in family:
-    found = piece(tokenizer, name)
-    if found is not None:
-      return found
-  raise ValueError(f"the tokenizer has none of {', '.join(family)}")
+  found = _found(tokenizer, family)
+  if found is None:
+    raise ValueError(f"the tokenizer has none of {', '.join(family)}")
+  return found
+
+
+def _found(tokenizer: Tokenizer, family: Iterable[str]) -> int | None:
+  """The id of the first of a family; what ends a document is of EOS."""
+  if family == EOS and tokenizer.eos is not None:
+    return tokenizer.eos
+  ids = (piece(tokenizer, name) for name in family)
+  return next((i for i in ids if i is not None), None)
+
+
+def end(tokenizer: Tokenizer) -> int | None:
+  """What ends a text: of the family EOS, or None."""
+  return _found(tokenizer, EOS)
 
 
 def names(

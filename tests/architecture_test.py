@@ -156,6 +156,7 @@ ARROWS = [
       "train.crf",
       "train.decode",
       "train.skip_grams",
+      "train.beam_search",
     },
   ),
   ("train.skip_grams", {"jax", "numpy"}),
@@ -177,6 +178,8 @@ ARROWS = [
       "jax",
       "numpy",
       "matplotlib",
+      "rouge_score",
+      "sacrebleu",
       "train.types",
       "train.metrics",
       "train.metrics_spans",
@@ -257,6 +260,7 @@ ARROWS = [
   ),
   ("train.metrics", {"jax", "optax", "numpy", "train.types"}),
   ("train.decode", {"jax", "numpy", "train.types"}),
+  ("train.beam_search", {"jax", "train.types", "train.decode"}),
   (
     "train.adapters",
     {"jax", "models", "train.types", "train.parameter_rules"},
@@ -418,6 +422,7 @@ def python(code: str) -> str:
         "plan",
         "doctor",
         "inspect",
+        "translate",
       )
     ),
     *(f"input_pipeline.{verb}" for verb in DATA_VERBS),

@@ -7,6 +7,7 @@ import pytest
 
 from models.encoder_decoder import encoder_decoder
 from models.positions import bucket
+from train import beam_search, types
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -164,6 +165,76 @@ def test_logits_are_those_of_transformers_t5(version):
   )
   np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
   assert expected.std() > 0.1  # there is something to compare
+
+
+def test_attention_maps_are_those_of_transformers_t5():
+  module, model, params = t5("1.0")
+  module.set_attn_implementation("eager")  # the others give no weights
+  inputs, real, tokens = pairs(S=9, T=5)
+  with torch.no_grad():
+    expected = module(
+      input_ids=torch.tensor(inputs),
+      attention_mask=torch.tensor(real.astype(int)),
+      decoder_input_ids=torch.tensor(tokens),
+      output_attentions=True,
+    ).cross_attentions
+  found, _ = jax.jit(model.apply, static_argnames="method")(
+    params,
+    {},
+    inputs,
+    tokens,
+    input_segments_BS=real.astype(np.int32),
+    method="attention_maps",
+  )
+  expected = np.stack([layer.numpy() for layer in expected], axis=1)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("beams", [1, 4])
+def test_beam_search_finds_what_transformers_generate_does(version, beams):
+  module, model, params = t5(version)
+  inputs, real, _ = pairs(S=9)
+  with torch.no_grad():
+    theirs = module.generate(
+      torch.tensor(inputs),
+      attention_mask=torch.tensor(real.astype(int)),
+      num_beams=beams,
+      num_return_sequences=beams,
+      length_penalty=0.0,
+      max_new_tokens=12,
+      do_sample=False,
+      early_stopping=False,
+      return_dict_in_generate=True,
+      output_scores=True,
+    )
+
+  @jax.jit
+  def write(params):
+    return beam_search.write(
+      model,
+      types.Variables(params, {}),
+      jnp.asarray(inputs),
+      jnp.asarray(real.astype(np.int32)),
+      jax.random.key(0),
+      length=12,
+      ratio=0.0,
+      extra=12,
+      eos=EOS,
+      beams=beams,
+      alpha=0.0,
+    )
+
+  found = write(params)
+  expected = theirs.sequences.numpy()[:, 1:].reshape(3, beams, -1)
+  ours = np.asarray(found.tokens_BKL)[..., : expected.shape[-1]]
+  np.testing.assert_array_equal(ours, expected)
+  if beams > 1:  # of one beam they tell no score
+    scores = theirs.sequences_scores.numpy().reshape(3, beams)
+    np.testing.assert_allclose(found.scores_BK, scores, atol=1e-3)
+  # Some texts end, and others go on to the last token.
+  ended = (expected == EOS).any(-1)
+  assert beams == 1 or (ended.any() and not ended.all())
 
 
 @pytest.mark.parametrize("both_ways", [True, False])

@@ -64,7 +64,12 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
 def vocabulary(config: dict[str, Any]) -> int | None:
   """The tokens of the tokenizer that the config spells, if that tells."""
   spelled = str(config["data"].get("tokenizer"))
-  families = rows.special_tokens(config["data"].get("rows"))
+  # Those whose size is known have an end of their own.
+  families = [
+    family
+    for family in rows.special_tokens(config["data"].get("rows"))
+    if family != special_tokens.EOS
+  ]
   known = {name for family in families for name in family}
   of_ops = special_tokens.names(
     config["data"].get("ops", ""), known.__contains__

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from input_pipeline import device, pipeline
+from input_pipeline import device, pipeline, special_tokens
 from train import names, sharding
 from train.errors import UserError
 
@@ -67,13 +67,14 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
   found: dict[str, Any] = {}
   if data.tokenizer is not None:
     found["vocab_size"] = data.tokenizer.vocab_size
+    found["eos"] = special_tokens.end(data.tokenizer)
     if data.tokenizer.counts is not None:
       found["counts"] = data.tokenizer.counts
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():
-    if key in ("inputs", "tokens"):
-      found["max_len"] = shape[0]
+    if key in ("inputs", "tokens") or (key == "targets" and shape):
+      found["max_len"] = max(shape[0], found.get("max_len", 0))
     if key == "image":
       found["image_size"], found["channels"] = shape[0], shape[-1]
     if key == "x":

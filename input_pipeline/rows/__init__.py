@@ -84,6 +84,22 @@ def special_tokens(
   return getattr(_module(settings), "SPECIAL_TOKENS", ()) if settings else ()
 
 
+def text_keys(
+  settings: Mapping[str, Any] | None, text_key: str
+) -> tuple[str, ...]:
+  """The fields that a tokenizer is learned from, where it is.
+
+  A kind with others than text_key tells by `text_keys(text_key, **settings)`.
+
+  Raises:
+    ValueError: there is no such kind.
+  """
+  tells = getattr(_module(settings), "text_keys", None) if settings else None
+  if tells is None:
+    return (text_key,)
+  return tells(text_key, **{k: v for k, v in settings.items() if k != "name"})
+
+
 def planned(
   settings: Mapping[str, Any], seq_len: int
 ) -> tuple[dict[str, tuple[tuple[int, ...], Any]], int | None]:

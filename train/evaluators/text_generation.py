@@ -1,0 +1,200 @@
+"""How well texts are written: BLEU, chrF and ROUGE beside their references."""
+
+import json
+import pathlib
+import warnings
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from train import types
+
+METRICS = ("bleu", "chrf", "rouge")
+
+
+def text_generation(
+  context: types.EvalContext,
+  *,
+  reference: str = "target",
+  metrics: Sequence[str] = ("bleu", "chrf"),
+  beams: int = 4,
+  alpha: float = 0.6,
+  max_tokens: int | None = None,
+  tokenize: str = "13a",
+  lowercase: bool = False,
+  attention: int = 0,
+) -> types.Evaluator:
+  """Writes a text for each example; figures of 0 to 100.
+
+  In WORKDIR/<key>/ it leaves hypotheses.txt and references.txt, a line each,
+  and figures.json, with sacrebleu's signatures; and of the first examples
+  attention_<i>.png. BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are
+  sacrebleu's; ROUGE-1, -2 and -L (Lin, 2004) are rouge_score's mean F1, of
+  stems of English words.
+
+  Args:
+    context: the task predicts "samples" of inputs, and the data has texts.
+    reference: the field of the text that should be written.
+    metrics: some of "bleu", "chrf" and "rouge".
+    beams: of the search; 0 takes the best token at each place.
+    alpha: of its length penalty, (Wu et al., 2016).
+    max_tokens: of a text; by default as many as a row has targets.
+    tokenize: how BLEU splits words; a name of sacrebleu's, such as "zh".
+    lowercase: whether BLEU and chrF see no case.
+    attention: of how many examples to draw where the decoder looks.
+
+  Raises:
+    ValueError: the task, the data or an argument does not suit, or a library
+      is not installed.
+  """
+  if "samples" not in context.task.predict or context.texts is None:
+    raise ValueError(
+      "text_generation needs rows of texts, and a task's samples"
+    )
+  for name in metrics:
+    if name not in METRICS:
+      raise ValueError(f"metrics: {name!r} is none of {', '.join(METRICS)}")
+  if beams < 0:
+    raise ValueError(f"beams={beams} is negative")
+  judge = scorer(metrics, tokenize=tokenize, lowercase=lowercase)
+  how = {"beams": beams, "alpha": alpha} if beams else {"temperature": 0.0}
+  if max_tokens:
+    how["length"] = max_tokens
+
+  @jax.jit
+  def write(variables, batch, rng):
+    return context.task.predict["samples"](variables, {**batch, **how}, rng)
+
+  @jax.jit
+  def look(variables, batch, tokens_BT, rng):
+    rows = {k: v for k, v in batch.items() if k.startswith("input")}
+    rows["targets"] = tokens_BT
+    return context.task.predict["attention"](variables, rows, rng).mean(2)
+
+  def evaluate(variables, step):
+    del step
+    written: list[str] = []
+    wanted: list[str] = []
+    maps = []
+    for batch in context.batches():
+      found = write(variables, batch, context.rng)
+      rows = {k: batch[k] for k in ("index", "inputs", "input_segments")}
+      if len(maps) < attention:
+        rows["maps"] = look(variables, batch, found["tokens"], context.rng)
+      rows = context.fetch({**rows, **found})
+      real = np.flatnonzero(rows["index"] >= 0)
+      if not len(real):
+        continue
+      texts = context.texts(rows["index"][real])
+      if reference not in texts:
+        raise ValueError(
+          f"reference: no field {reference!r}; valid: {', '.join(texts)}"
+        )
+      wanted += [_line(text) for text in texts[reference]]
+      for i in real:
+        ids = rows["tokens"][i, : rows["length"][i]]
+        written.append(_line(context.decode(ids)))
+      if "maps" in rows:
+        maps += [_drawing(context, rows, i) for i in real]
+    figures, signatures = judge(written, wanted)
+    if context.workdir and jax.process_index() == 0:
+      folder = pathlib.Path(context.workdir) / context.key
+      folder.mkdir(exist_ok=True)
+      for name, lines in (("hypotheses", written), ("references", wanted)):
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / f"{name}.txt").write_text(text, "utf-8")
+      told = json.dumps({**figures, "signatures": signatures}, indent=2)
+      (folder / "figures.json").write_text(told + "\n")
+      for i, drawing in enumerate(maps[:attention]):
+        draw(folder / f"attention_{i}.png", *drawing)
+    return figures
+
+  return evaluate
+
+
+def scorer(metrics: Sequence[str], tokenize: str = "13a", lowercase=False):
+  """(texts, references) -> ({name: figure}, {name: signature}).
+
+  Raises:
+    ValueError: a library is not installed.
+  """
+  judges = {}
+  try:
+    if "bleu" in metrics or "chrf" in metrics:
+      from sacrebleu.metrics import BLEU, CHRF
+
+      made = {
+        "bleu": BLEU(tokenize=tokenize, lowercase=lowercase),
+        "chrf": CHRF(lowercase=lowercase),
+      }
+      judges = {name: made[name] for name in metrics if name in made}
+    if "rouge" in metrics:
+      from rouge_score.rouge_scorer import RougeScorer
+
+      rouge = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+  except ImportError as error:
+    raise ValueError(
+      f"metrics={list(metrics)} need {error.name}, which is not installed:"
+      " pip install 'tessera[text]'"
+    ) from None
+
+  def judge(written, wanted):
+    figures, signatures = {}, {}
+    for name, metric in judges.items():
+      figures[name] = metric.corpus_score(written, [wanted]).score
+      signatures[name] = str(metric.get_signature())
+    if "rouge" in metrics:
+      scores = [
+        rouge.score(target, text)
+        for text, target in zip(written, wanted, strict=True)
+      ]
+      for name in scores[0] if scores else ():
+        found = [score[name].fmeasure for score in scores]
+        figures[name] = 100 * float(np.mean(found))
+    return figures, signatures
+
+  return judge
+
+
+def draw(path, maps_LTS, sources: Sequence[str], targets: Sequence[str]):
+  """A PNG of where each layer looks, the sources across, the targets down."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  L = len(maps_LTS)
+  width, height = 1.2 + 0.24 * len(sources), 1.4 + 0.24 * len(targets)
+  figure = Figure(figsize=(L * width, height), layout="constrained")
+  FigureCanvasAgg(figure)
+  for layer, map_TS in enumerate(maps_LTS):
+    axes = figure.add_subplot(1, L, layer + 1)
+    axes.imshow(map_TS, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_title(f"layer {layer + 1}")
+    axes.set_xticks(range(len(sources)), sources, rotation=90)
+    axes.set_yticks(range(len(targets)), targets)
+  with warnings.catch_warnings():
+    # A script that the font lacks is drawn as boxes.
+    warnings.filterwarnings("ignore", message="Glyph")
+    figure.savefig(path, dpi=110)
+
+
+def _drawing(context, rows, i: int):
+  """(maps_LTS, source's tokens, target's tokens) of one row."""
+  S = int((rows["input_segments"][i] > 0).sum())
+  T = min(int(rows["length"][i]) + 1, rows["tokens"].shape[1])
+  names = [
+    [context.decode([int(token)]).strip().replace("$", r"\$") for token in ids]
+    for ids in (rows["inputs"][i, :S], rows["tokens"][i, :T])
+  ]
+  # Some tokens stand for nothing that is seen: an end, half of a character.
+  sources, targets = (
+    [n if n.isprintable() and n else "·" for n in side] for side in names
+  )
+  return rows["maps"][i][:, :T, :S], sources, targets
+
+
+def _line(text: str | bytes) -> str:
+  """The text on one line."""
+  if isinstance(text, bytes):
+    text = text.decode()
+  return " ".join(text.split())

@@ -1,0 +1,120 @@
+"""One sequence written given another: translation, summaries, T5's spans."""
+
+import math
+
+import jax.numpy as jnp
+
+from models import Model
+from train import beam_search, types
+from train.linear_cross_entropy import linear_cross_entropy
+
+
+def sequence_to_sequence(
+  model: Model,
+  *,
+  eos: int | None = None,
+  start: int = 0,
+  label_smoothing: float = 0.0,
+  z_loss: float = 0.0,
+  loss_chunk: int = 0,
+  length_ratio: float = 1.5,
+  length_extra: int = 10,
+) -> types.Task:
+  """Cross-entropy of each target token given those before it and the inputs.
+
+  Batch: inputs [B, S], targets [B, T] int32, mask [B, T]; bytes [B], the UTF-8
+  bytes that the real targets stand for, gives bits per byte. input_segments
+  [B, S] is 0 on padding (or inputs_mask is); in packed rows it numbers the
+  pairs from 1, as segments [B, T] does, and input_positions [B, S] and
+  positions [B, T] count from the start of each.
+
+  Args:
+    model: an encoder-decoder, see models/encoder_decoder.py.
+    eos: what ends a text; without it nothing can be written.
+    start: what the decoder reads before the first target.
+    label_smoothing: see losses.cross_entropy; in training only.
+    z_loss: likewise.
+    loss_chunk: positions whose logits exist at a time, on each device; 0: all.
+    length_ratio: texts are at most so many times as long as their source,
+    length_extra: and so many tokens.
+  """
+
+  def init(rng, batch):
+    del batch
+    return types.Variables(*model.init(rng))
+
+  def read(batch):
+    """(what the model is given, and is told of rows)."""
+    targets_BT = batch["targets"]
+    late_BT = jnp.pad(targets_BT[:, :-1], ((0, 0), (1, 0)))
+    first_BT = jnp.expand_dims(jnp.arange(targets_BT.shape[1]) == 0, 0)
+    where = {"input_segments_BS": _segments(batch)}
+    if "segments" in batch:
+      segments_BT = where["segments_BT"] = batch["segments"]
+      before_BT = jnp.pad(segments_BT[:, :-1], ((0, 0), (1, 0)))
+      first_BT |= segments_BT != before_BT
+    for name in ("input_positions_BS", "positions_BT"):
+      if name[:-3] in batch:
+        where[name] = batch[name[:-3]]
+    return (batch["inputs"], jnp.where(first_BT, start, late_BT)), where
+
+  def applied(variables, batch, method, **noise):
+    (inputs, tokens), where = read(batch)
+    given = (variables.params, variables.model_state, inputs, tokens)
+    return model.apply(*given, method=method, **where, **noise)
+
+  def loss(variables, batch, rng, train):
+    noise = {"rng": rng, "train": train}
+    found, state = applied(variables, batch, "represent", **noise)
+    smoothed = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    nats_BT = linear_cross_entropy(
+      found.x_BTD,
+      found.unembedding_VD,
+      batch["targets"],
+      chunk=loss_chunk,
+      **(smoothed if train else {}),
+    )
+    mean, metrics = types.mean_of(nats_BT, batch["mask"]), {}
+    if not train and "bytes" in batch:
+      bits = mean.total / math.log(2)
+      metrics["bits_per_byte"] = types.Mean(bits, jnp.sum(batch["bytes"]))
+    return mean, types.Aux(state, metrics)
+
+  def predicted(method):
+    return lambda variables, batch, rng: applied(variables, batch, method)[0]
+
+  def samples(variables, batch, rng):
+    """Texts for the inputs: tokens [B, L], length [B] without their ends.
+
+    The batch may hold Python numbers: length, L, by default that of the
+    targets; beams and alpha of a search, or else the temperature, 0 by default.
+    """
+    found = beam_search.write(
+      model,
+      variables,
+      batch["inputs"],
+      _segments(batch),
+      rng,
+      length=batch.get("length") or batch["targets"].shape[1],
+      ratio=length_ratio,
+      extra=length_extra,
+      eos=eos,
+      start=start,
+      **{k: batch[k] for k in ("beams", "alpha", "temperature") if k in batch},
+    )
+    tokens_BL, length_B = found.tokens_BKL[:, 0], found.lengths_BK[:, 0]
+    return {"tokens": tokens_BL, "length": length_B}
+
+  maps = predicted("attention_maps")
+  predict = {"logits": predicted(None), "attention": maps}
+  if eos is not None:
+    predict["samples"] = samples
+  return types.Task(init, {"loss": loss}, predict)
+
+
+def _segments(batch):
+  """input_segments of the batch; a mask of real inputs serves as well."""
+  if "input_segments" in batch:
+    return batch["input_segments"]
+  mask = batch.get("inputs_mask")
+  return mask if mask is None else mask.astype(jnp.int32)

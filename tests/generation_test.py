@@ -159,6 +159,7 @@ class Script:
 
   def __init__(self, script, prompt_len, vocab_size=256):
     self.max_len, self.represents = None, False
+    self.plain = self.unstacked = None
     self.init_cache = lambda batch, length: {"fed": jnp.zeros(batch, jnp.int32)}
     table = np.zeros((len(script) + prompt_len, vocab_size), np.float32)
     for i, token in enumerate(script):

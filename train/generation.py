@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train import decoding, readable, trained
+from train import decoding, readable, trained, types
 from train.errors import UserError
 
 
@@ -108,6 +109,7 @@ def writer(found: trained.Trained, chunk: int = 8) -> Write:
   model, tokenizer = found.parts.model, found.parts.data.tokenizer
   if tokenizer is None or getattr(model, "init_cache", None) is None:
     raise UserError("this run's model does not write text")
+  model, variables = _for_inference(found)
   programs = decoding.programs(model, tokenizer.eos, chunk)
 
   def write(prompts, options):
@@ -127,9 +129,19 @@ def writer(found: trained.Trained, chunk: int = 8) -> Write:
       _Text(ids, check(each), readable.begin(tokenizer.decode, ids))
       for ids, each in zip(prompts, options, strict=True)
     ]
-    return _written(programs, found.variables, tokenizer, texts, chunk)
+    return _written(programs, variables, tokenizer, texts, chunk)
 
   return write
+
+
+def _for_inference(found: trained.Trained):
+  """(model, variables): without an adapter, each layer on its own."""
+  model, params = found.parts.model, found.variables.params
+  if model.plain is not None:
+    model, params = found.parts.network, jax.jit(model.plain)(params)
+  if model.unstacked is not None:
+    model, params = model.unstacked(params)
+  return model, types.Variables(params, found.variables.model_state)
 
 
 class _Text(NamedTuple):

@@ -165,10 +165,11 @@ def list_blocks(
 
 def apart(tree_L, count: int) -> dict:
   """{"0": …, "1": …}: the layers of arrays with a leading axis L."""
-  return {
-    str(layer): jax.tree.map(lambda leaf: leaf[layer], tree_L)
-    for layer in range(count)
-  }
+
+  def cut(layer):
+    return jax.tree.map(lambda leaf: leaf[layer], tree_L)
+
+  return {str(layer): cut(layer) for layer in range(count)}
 
 
 def run_blocks(

@@ -30,10 +30,12 @@ def test_what_is_accepted_has_the_large_models_distribution(spread):
   p_TV[1, 2] = 0  # what the large model never says
   p_TV[1] /= p_TV[1].sum()
 
+  p, q = jnp.asarray(p_TV), jnp.asarray(q_GV)
+
   def one(key):
     drafting, accepting = jax.random.split(key)
-    drafted_G = jax.random.categorical(drafting, jnp.log(q_GV))
-    kept, after = speculative.accept(p_TV, q_GV, drafted_G, accepting)
+    drafted_G = jax.random.categorical(drafting, jnp.log(q))
+    kept, after = speculative.accept(p, q, drafted_G, accepting)
     places = jnp.arange(G + 1)
     return kept, jnp.where(places < kept, jnp.pad(drafted_G, (0, 1)), after)
 
@@ -135,7 +137,7 @@ def exact_pairs(found, prompt, way, V):
   penalty = way.pop("repetition_penalty", 1.0)
   apply = jax.jit(found.parts.model.apply)
 
-  def next_V(ids):
+  def after(ids):
     logits_1TV = apply(found.variables.params, {}, jnp.asarray([ids]))[0]
     seen_1V = jnp.zeros((1, V), bool).at[0, jnp.asarray(ids)].set(True)
     logits_1V = decode.penalize(logits_1TV[:, -1], seen_1V, penalty)
@@ -148,9 +150,9 @@ def exact_pairs(found, prompt, way, V):
     return softmax(np.asarray(kept_V, np.float64))
 
   wanted = np.zeros((V, V))
-  first_V = next_V(prompt)
+  first_V = after(prompt)
   for a, b in itertools.product(range(V), range(V)):
-    wanted[a, b] = first_V[a] * next_V([*prompt, a])[b]
+    wanted[a, b] = first_V[a] * after([*prompt, a])[b]
   return wanted
 
 

@@ -76,7 +76,7 @@ def test_texts_of_several_prompts_have_titles(workdir, tmp_path):
 
 
 def test_a_draft_leaves_the_greedy_text_as_it_is(workdir):
-  flags = ("--prompt=ab", "--max_tokens=20", "--temperature=0")
+  flags = ("--prompt=ab", "--max_tokens=9", "--temperature=0")
   drafted = generate(workdir, *flags, f"--draft_workdir={workdir}")
   assert drafted.returncode == 0, drafted.stderr
   assert drafted.stdout == generate(workdir, *flags).stdout
@@ -87,8 +87,11 @@ def test_a_draft_leaves_the_greedy_text_as_it_is(workdir):
   [
     (("--prompt=",), "--prompt: is empty"),
     (("--prompt=猫",), "--prompt: character '猫' is not in the vocabulary"),
-    (("--stop=",), "stop = ('',) is not strings that are not empty"),
-    (("--top_p=0",), "top_p = 0.0 is not above 0 and at most 1"),
+    (
+      ("--prompt=a", "--stop="),
+      "stop = ('',) is not strings that are not empty",
+    ),
+    (("--prompt=a", "--top_p=0"), "top_p = 0.0 is not above 0 and at most 1"),
     (("--prompts_file=none.txt",), "--prompts_file=none.txt: No such file"),
     (("--prompts_file=tests",), "--prompts_file=tests: Is a directory"),
     (("--draft_workdir=none",), "none: no config.json"),

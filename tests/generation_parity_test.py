@@ -1,5 +1,7 @@
 """Generation with GPT-2's weights, beside transformers' generate."""
 
+from types import SimpleNamespace as Named
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +32,9 @@ def theirs():
   )
   model = randomize(transformers.GPT2LMHeadModel(config))
   with torch.no_grad():  # so that its texts do not repeat one token
-    model.transformer.wte.weight.mul_(8)
-    model.transformer.wpe.weight.mul_(8)
+    for name, parameter in model.transformer.h.named_parameters():
+      if name.endswith("weight") and "ln_" not in name:
+        parameter.mul_(4)
   return model
 
 
@@ -58,8 +61,6 @@ def found(theirs):
       },
     },
   }
-  from types import SimpleNamespace as Named
-
   model = decoder(vocab_size=V, layers=3, dim=32, heads=4, max_len=MAX_LEN)
   tokenizer = tokenizers.rebuild("byte", b"")._replace(eos=None)
   data = Named(tokenizer=tokenizer)
@@ -84,7 +85,6 @@ def test_logits_are_theirs_with_a_cache_and_without(theirs, found):
   wanted = theirs(torch.tensor(tokens)).logits.detach().numpy()
   model, params = found.parts.model, found.variables.params
   whole, _ = model.apply(params, {}, jnp.asarray(tokens))
-  # As the logits' own size is about 50, 1e-4 is a few units in the last place.
   np.testing.assert_allclose(whole, wanted, atol=1e-4)
   apart, own = model.unstacked(params)
   for network, weights in ((model, params), (apart, own)):
@@ -113,7 +113,7 @@ def test_greedy_texts_are_theirs_token_for_token(theirs, found, penalty):
       repetition_penalty=penalty,
     )
     assert ids == wanted[0, len(prompt) :].tolist()
-    assert len(set(ids)) > 3
+    assert len(set(ids)) > 5
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])

@@ -89,6 +89,18 @@ def test_a_draft_that_is_the_model_itself_is_kept_whole():
   assert sum(sizes) == 20 and sizes[:-1] == [5] * (len(sizes) - 1)
 
 
+@pytest.fixture(scope="module")
+def five():
+  """(a model of a vocabulary of five, what writes with another's draft)."""
+  model = common.decoder(vocab_size=5, layers=1, dim=8, heads=2, max_len=16)
+  words = common.BYTES._replace(
+    vocab_size=5, eos=None, decode=lambda ids: "".join(map(str, ids))
+  )
+  large = common.found_of(model, words, seed=1, scale=12.0)
+  small = common.found_of(model, words, seed=2, scale=12.0)
+  return large, generation.writer(large, 3, small)
+
+
 @pytest.mark.parametrize(
   "way",
   [
@@ -100,18 +112,11 @@ def test_a_draft_that_is_the_model_itself_is_kept_whole():
   ],
   ids=str,
 )
-def test_sampled_texts_have_the_exact_distribution(way):
+def test_sampled_texts_have_the_exact_distribution(five, way):
   """Of all pairs of tokens after a prompt, on a vocabulary of five."""
-  V, rows, calls = 5, 512, 8
-  model = common.decoder(vocab_size=V, layers=1, dim=8, heads=2, max_len=16)
-  five = common.BYTES._replace(
-    vocab_size=V, eos=None, decode=lambda ids: "".join(map(str, ids))
-  )
-  large = common.found_of(model, five, seed=1, scale=12.0)
-  small = common.found_of(model, five, seed=2, scale=12.0)
-  prompt = [3, 1]
+  V, rows, calls, prompt = 5, 512, 8, [3, 1]
+  large, write = five
   wanted = exact_pairs(large, prompt, way, V)
-  write = generation.writer(large, 3, small)
   counts = np.zeros((V, V))
   for call in range(calls):
     options = [
@@ -158,9 +163,11 @@ def exact_pairs(found, prompt, way, V):
 
 def test_a_draft_that_does_not_fit_is_told():
   large, small = models()
-  options = [generation.Options(max_tokens=78)]
-  with pytest.raises(ValueError, match="prompt 0 with max_tokens = 78 passes"):
-    generation.writer(large, 4, small)([[65]], options)
+  write = generation.writer(large, 4, small)
+  options = generation.Options(max_tokens=77, temperature=0.0)
+  assert sum(len(p.tokens) for p in write([[65]], [options])) == 77
+  with pytest.raises(ValueError, match="make 79 tokens: with .* may have 78"):
+    write([[65]], [options._replace(max_tokens=78)])
   with pytest.raises(UserError, match="whose cache is one state"):
     generation.writer(large, 4, common.found_of(common.Script([65], 1)))
   other = common.BYTES._replace(vocab_size=300)

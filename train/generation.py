@@ -115,6 +115,7 @@ def writer(
   """
   tokenizer = found.parts.data.tokenizer
   model, variables = _for_inference(found)
+  most = float("inf")
   if draft is None:
     programs = decoding.programs(model, tokenizer.eos, chunk)
   else:
@@ -128,6 +129,9 @@ def writer(
     ):
       raise UserError("the draft's tokenizer is not that of the run")
     programs = speculative.programs(model, drafter, chunk - 1)
+    # The last round may begin with one token left, and reads a chunk.
+    lengths = [m.max_len for m in (model, drafter) if m.max_len is not None]
+    most = min(lengths, default=most) - chunk + 2
     variables = (variables, drafters)
 
   def write(prompts, options):
@@ -142,11 +146,11 @@ def writer(
     if len(prompts) != len(options):
       raise ValueError(f"{len(prompts)} prompts, but {len(options)} options")
     for row, (ids, each) in enumerate(zip(prompts, options, strict=True)):
-      last = len(ids) - 2 + check(each).max_tokens
-      if draft is not None and programs.room(last + chunk) is None:
+      total = len(ids) + check(each).max_tokens
+      if total > most:
         raise ValueError(
-          f"prompt {row} with max_tokens = {each.max_tokens} passes the"
-          f" max_len of a model; at most {chunk} tokens less can be drafted for"
+          f"prompt {row} and max_tokens = {each.max_tokens} make {total}"
+          f" tokens: with this draft a text may have {most}"
         )
     if not prompts:
       return iter(())

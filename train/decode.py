@@ -132,19 +132,49 @@ def sample_logits(
   Raises:
     ValueError: from `filter_logits`.
   """
-  logits_BV = logits_BV.astype(jnp.float32)
-  temperature = jnp.broadcast_to(
-    jnp.asarray(temperature, jnp.float32), logits_BV.shape[:1]
-  )
-  greedy = temperature <= 0
-  divisor_B1 = jnp.expand_dims(jnp.where(greedy, 1, temperature), 1)
-  kept_BV = filter_logits(logits_BV / divisor_B1, top_k, top_p, min_p)
+  kept_BV, greedy_B1 = _tempered(logits_BV, temperature, top_k, top_p, min_p)
   draw = jax.random.categorical
   if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 1:
     draw = jax.vmap(draw)
   drawn = draw(rng, kept_BV)
-  best = jnp.argmax(logits_BV, axis=-1)
-  return jnp.where(greedy, best, drawn).astype(jnp.int32)
+  best = jnp.argmax(logits_BV.astype(jnp.float32), axis=-1)
+  return jnp.where(greedy_B1[:, 0], best, drawn).astype(jnp.int32)
+
+
+def distribution(
+  logits_BV: jax.Array,
+  temperature: PerRow = 1.0,
+  top_k: PerRow | int | None = None,
+  top_p: PerRow | None = None,
+  min_p: PerRow | None = None,
+) -> jax.Array:
+  """float32 probabilities [B, V] with which `sample_logits` draws.
+
+  Args:
+    logits_BV: any float dtype.
+    temperature: see `sample_logits`; so the others.
+    top_k: see `filter_logits`.
+    top_p: likewise.
+    min_p: likewise.
+
+  Raises:
+    ValueError: from `filter_logits`.
+  """
+  kept_BV, greedy_B1 = _tempered(logits_BV, temperature, top_k, top_p, min_p)
+  best = jnp.argmax(logits_BV.astype(jnp.float32), axis=-1)
+  sure_BV = jax.nn.one_hot(best, logits_BV.shape[-1])
+  return jnp.where(greedy_B1, sure_BV, jax.nn.softmax(kept_BV, axis=-1))
+
+
+def _tempered(logits_BV, temperature, top_k, top_p, min_p):
+  """(what is kept of the logits / temperature, where that is 0 [B, 1])."""
+  temperature = jnp.broadcast_to(
+    jnp.asarray(temperature, jnp.float32), logits_BV.shape[:1]
+  )
+  greedy_B1 = _column(temperature <= 0)
+  divisor_B1 = jnp.where(greedy_B1, 1, _column(temperature))
+  logits_BV = logits_BV.astype(jnp.float32) / divisor_B1
+  return filter_logits(logits_BV, top_k, top_p, min_p), greedy_B1
 
 
 def generate(

@@ -28,6 +28,8 @@ DATA_VERBS = (
 
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
+  # Preference tuning goes on from fine-tuning.
+  ("configs.dpo_chat", {"ml_collections", "configs"}),
   ("configs", {"ml_collections", "configs.common", "configs.data"}),
   ("models.quantization", {"jax", "qwix"}),
   ("models", {"jax", "flax", "numpy", "models"}),

@@ -41,6 +41,11 @@ IMAGES = {
   "vit_imagenet": (224, 3, 1000),
   "vit_l16_imagenet": (224, 3, 1000),
 }
+# Of kinds of rows.
+FAKES = {
+  "conversations": "fake:conversations",
+  "preferences": "fake:preferences",
+}
 
 
 def config_of(name: str, arg: str = ""):
@@ -88,7 +93,8 @@ def test_full_size_by_shapes_alone(name):
   for key in {"mixture", "temperature"} & set(config.data):
     del config.data[key]
   if "tokenizer" in config.data:
-    config.data.source = "fake:text?documents=20&length=20000"
+    kind = config.data.get("rows", {}).get("name")
+    config.data.source = FAKES.get(kind, "fake:text?documents=20&length=20000")
     config.data.tokenizer = "byte"
   if config.batch_size != "all":
     config.batch_size = 8

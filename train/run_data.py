@@ -70,7 +70,7 @@ def sizes(data: pipeline.Data) -> dict[str, int]:
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():
-    if key in ("inputs", "tokens"):
+    if key in ("inputs", "tokens", "chosen_inputs"):
       found["max_len"] = shape[0]
     if key == "image":
       found["image_size"], found["channels"] = shape[0], shape[-1]

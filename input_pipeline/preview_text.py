@@ -19,7 +19,7 @@ def leaves(
 
 
 def rows(batch: Batch, tokenizer: Tokenizer | None, count: int) -> list[str]:
-  """The first rows of a batch: windows decoded, anything else as it is.
+  """The first rows of a batch: tokens decoded, anything else as it is.
 
   Args:
     batch: of a pipeline.Data; [B, ...].
@@ -35,6 +35,8 @@ def rows(batch: Batch, tokenizer: Tokenizer | None, count: int) -> list[str]:
       found[-1] += ": padding"
     elif tokenizer is not None and "inputs" in row:
       found += [f"  {line}" for line in _window(row, tokenizer)]
+    elif tokenizer is not None and "tokens" in row and "segments" in row:
+      found += [f"  {line}" for line in _encoded(row, tokenizer)]
     else:
       found += [f"  {name}: {_plain(row[name])}" for name in sorted(row)]
   return found
@@ -90,6 +92,16 @@ def _window(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
     *("segments", "positions"),
   }
   for name in sorted(rest):
+    yield f"{name}: {_plain(row[name])}"
+
+
+def _encoded(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
+  """A text that is read as a whole, its padding counted, and the rest."""
+  real = row["segments"] > 0
+  yield f"tokens   {visible(row['tokens'][real], tokenizer)}"
+  if not real.all():
+    yield f"         and {np.sum(~real)} of padding"
+  for name in sorted(set(row) - {"tokens", "segments"}):
     yield f"{name}: {_plain(row[name])}"
 
 

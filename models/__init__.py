@@ -19,11 +19,13 @@ SHARED = (
   "attention_cudnn",
   "attention_ring",
   "attention_splash",
+  "encoder_decoder_blocks",
   "grouped",
   "layers",
   "moe",
   "partition",
   "pipeline",
+  "positions",
   "quantization",
   "transformer",
 )
@@ -46,6 +48,7 @@ class Model(NamedTuple):
     logits.
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
     attention counted as half; None where only a trace can tell.
+  plain: of an adapted model, (params) -> params of the model underneath.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -54,6 +57,7 @@ class Model(NamedTuple):
   max_len: int | None = None
   represents: bool = False
   flops: Callable[[int], float] | None = None
+  plain: Callable[[PyTree], PyTree] | None = None
 
 
 def pure(

@@ -23,6 +23,7 @@ def attention(
   window: int | None = None,
   soft_cap: float | None = None,
   segments_BT: jax.Array | None = None,
+  bias_BNTS: jax.Array | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention, out_BTNH in q's dtype (arXiv:1706.03762).
 
@@ -46,6 +47,8 @@ def attention(
     segments_BT: int32, for T = S: a position sees those of its own number
       alone, so that sequences packed in one row do not meet. Padding, 0, sees
       padding.
+    bias_BNTS: float, added to the scores before any mask; B may be 1. No fused
+      kernel takes it.
 
   Raises:
     ValueError: window < 1, soft_cap <= 0, or segments where T is not S.
@@ -64,6 +67,8 @@ def attention(
     "soft_cap": soft_cap,
     "segments_BT": segments_BT,
   }
+  if bias_BNTS is not None:
+    return _xla(*qkv, **options, mask_BNTS=mask_BNTS, bias_BNTS=bias_BNTS)
   devices, platform = partition.axis_size("context"), partition.platform()
   if mask_BNTS is None and devices > 1 and T == S and T % (2 * devices) == 0:
     return ring(*qkv, **options)
@@ -86,7 +91,16 @@ def _heads_to_cut(q_BTNH, k_BSKH, v_BSKH):
 
 
 def _xla(
-  q_BTNH, k_BSKH, v_BSKH, *, causal, mask_BNTS, window, soft_cap, segments_BT
+  q_BTNH,
+  k_BSKH,
+  v_BSKH,
+  *,
+  causal,
+  mask_BNTS,
+  window,
+  soft_cap,
+  segments_BT,
+  bias_BNTS=None,
 ):
   """`attention` as the formula says it, all scores at once."""
   B, T, N, H = q_BTNH.shape
@@ -97,6 +111,9 @@ def _xla(
   )
   if soft_cap is not None:
     scores_BKGTS = soft_cap * jnp.tanh(scores_BKGTS / soft_cap)
+  if bias_BNTS is not None:
+    bias_BKGTS = bias_BNTS.reshape(-1, K, N // K, *bias_BNTS.shape[2:])
+    scores_BKGTS += bias_BKGTS.astype(scores_BKGTS.dtype)
   if causal:
     places = _laid_out if T == S else jnp.arange
     t_T1, s_1S = places(T)[:, None], places(S)[None]

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from models import Model, partition, pure, quantization, transformer
 from models.layers import (
   ACTIVATIONS,
+  GATED,
   NORMS,
   Embedding,
   Norm,
@@ -178,13 +179,14 @@ def decoder(
     heads: N query heads.
     kv_heads: K key-value heads, a divisor of N; N if None.
     head_dim: H; D / N if None.
-    hidden: F; if None 4 D, or for swiglu, which has a third matrix, 8/3 D
+    hidden: F; if None 4 D, or where gated, which has a third matrix, 8/3 D
       rounded up to a multiple of 8.
     positions: "learned" or "rotary".
     rope_theta: base of the rotary frequencies.
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
-    activation: "gelu" (tanh approximation), "gelu_exact" or "swiglu".
+    activation: a name in layers.ACTIVATIONS: "gelu" (tanh approximation),
+      "gelu_exact", "relu", or gated "swiglu" or "geglu".
     bias: of all projections and layer norms.
     tie_embeddings: unembed with the token embedding.
     dropout: rate, of embeddings and of what enters the residual stream.
@@ -217,7 +219,7 @@ def decoder(
       f"head_dim = {head_dim} is odd: rotary positions need even"
     )
   if hidden is None:
-    hidden = -(-dim // 3) * 8 if activation == "swiglu" else 4 * dim
+    hidden = -(-dim // 3) * 8 if activation in GATED else 4 * dim
   out_init = nnx.initializers.normal(0.02 / (2 * layers) ** 0.5)
   compute = float_dtype("dtype", dtype)
   config = {
@@ -274,7 +276,7 @@ def decoder(
     """2 a multiplication and its addition; a token sees half the window."""
     seen = min(window or T, T)
     pairs = T * seen - seen * (seen - 1) / 2
-    matrices = 3 if activation == "swiglu" else 2
+    matrices = 3 if activation in GATED else 2
     width = matrices * hidden * (experts_per_token if experts else 1)
     attention = dim * head_dim * (2 * heads + 2 * kv_heads)
     weights = attention + dim * (width + (experts or 0))

@@ -27,7 +27,11 @@ ACTIVATIONS = {
   "gelu": functools.partial(jax.nn.gelu, approximate=True),
   "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
   "swiglu": jax.nn.silu,
+  "geglu": functools.partial(jax.nn.gelu, approximate=True),
+  "relu": jax.nn.relu,
 }
+# Those that multiply a second projection (arXiv:2002.05202).
+GATED = ("swiglu", "geglu")
 
 
 def choose(what: str, value, choices: Sequence):
@@ -210,20 +214,21 @@ class Norm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-  """A table of vectors, [V, D], drawn from normal(0.02)."""
+  """A table of vectors, [V, D], drawn from normal(std)."""
 
   def __init__(
     self,
     entries: int,
     features: int,
     *,
+    std: float = 0.02,
     dtype: jnp.dtype = jnp.float32,
     param_dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
     self.dtype = dtype
     self.embedding = nnx.Param(
-      nnx.initializers.normal(0.02)(
+      nnx.initializers.normal(std)(
         rngs.params(), (entries, features), param_dtype
       )
     )

@@ -107,7 +107,7 @@ class MixtureOfExperts(nnx.Module):
       experts,
       dim,
       hidden,
-      gated=activation == "swiglu",
+      gated=activation in layers.GATED,
       inits=(kernel_init, out_init),
       param_dtype=param_dtype,
       rngs=rngs,

@@ -1,4 +1,4 @@
-"""The pre-norm transformer block and a stack of them, scanned over layers.
+"""The transformer block and a stack of them, scanned over layers.
 
 The shape legend stands in models/layers.py.
 """
@@ -57,9 +57,9 @@ SHARDING = [
 
 
 class FeedForward(nnx.Module):
-  """down(activation(up(x))); gated, down(silu(gate(x)) * up(x)), for "swiglu".
+  """down(activation(up(x))); down(activation(gate(x)) * up(x)), where gated.
 
-  SwiGLU is of arXiv:2002.05202.
+  SwiGLU and GEGLU are of arXiv:2002.05202.
   """
 
   def __init__(
@@ -71,7 +71,7 @@ class FeedForward(nnx.Module):
     self.up = layers.Dense(dim, hidden, axes="DF", **common)
     self.gate = nnx.data(
       layers.Dense(dim, hidden, axes="DF", **common)
-      if activation == "swiglu"
+      if activation in layers.GATED
       else None
     )
     self.down = layers.Dense(
@@ -92,9 +92,10 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
   """x += attention(norm(x)); x += feed_forward(norm(x)).
 
-  With `experts` in feed_forward it is a mixture of experts. Between the two,
-  the residual stream is cut along time over the axis tensor as well, so that
-  norms are not computed twice (arXiv:2205.05198).
+  With `post_norm`, the order of arXiv:1706.03762: x = norm(x + attention(x)),
+  x = norm(x + feed_forward(x)). With `experts` in feed_forward it is a mixture
+  of experts. Between the two, the residual stream is cut along time over the
+  axis tensor as well, so that norms are not computed twice (arXiv:2205.05198).
   """
 
   def __init__(
@@ -105,9 +106,11 @@ class Block(nnx.Module):
     feed_forward: dict,
     norm: dict,
     dropout: float,
+    post_norm: bool = False,
     **common,
   ):
     param_dtype = common["param_dtype"]
+    self.post_norm = post_norm
     self.attention_norm = layers.Norm(dim, param_dtype=param_dtype, **norm)
     self.attention = SelfAttention(dim, **attention, **common)
     self.feed_forward_norm = layers.Norm(dim, param_dtype=param_dtype, **norm)
@@ -118,33 +121,43 @@ class Block(nnx.Module):
 
   def __call__(self, x_BTD, cache=None, length=0, **where):
     """(x_BTD, cache, auxiliary losses); see SelfAttention, MixtureOfExperts."""
-    drop = self.dropout or (lambda x: x)
     x_BTD = place(checkpoint_name(x_BTD, "residual"), "BRD")
     y_BTD, cache = self.attention(
-      self.attention_norm(x_BTD), cache, length, **where
+      self._before(self.attention_norm, x_BTD), cache, length, **where
     )
-    x_BTD += place(drop(y_BTD), "BRD")
-    y_BTD, losses = self.feed_forward_norm(x_BTD), {}
+    x_BTD = self._added(self.attention_norm, x_BTD, y_BTD)
+    y_BTD, losses = self._before(self.feed_forward_norm, x_BTD), {}
     if self.mixture:
       y_BTD, losses = self.feed_forward(y_BTD)
     else:
       y_BTD = self.feed_forward(y_BTD)
-    return x_BTD + place(drop(y_BTD), "BRD"), cache, losses
+    x_BTD = self._added(self.feed_forward_norm, x_BTD, y_BTD)
+    return x_BTD, cache, losses
+
+  def _before(self, norm, x_BTD):
+    return x_BTD if self.post_norm else norm(x_BTD)
+
+  def _added(self, norm, x_BTD, y_BTD):
+    """What a part of the block gave, y_BTD, added to the residual stream."""
+    x_BTD += place(self.dropout(y_BTD) if self.dropout else y_BTD, "BRD")
+    return norm(x_BTD) if self.post_norm else x_BTD
 
 
-def stacked_blocks(count: int, rngs: nnx.Rngs, *args, **kwargs) -> Block:
-  """`count` blocks as one, each array with a leading axis L."""
+def stacked_blocks(
+  count: int, rngs: nnx.Rngs, *args, kind: type[nnx.Module] = Block, **kwargs
+) -> nnx.Module:
+  """`count` blocks of a kind as one, each array with a leading axis L."""
 
   @nnx.split_rngs(splits=count)
   @nnx.vmap(in_axes=0, out_axes=0)
   def make(rngs):
-    return Block(*args, rngs=rngs, **kwargs)
+    return kind(*args, rngs=rngs, **kwargs)
 
   return make(rngs)
 
 
 def run_blocks(
-  blocks: Block,
+  blocks: nnx.Module,
   x_BTD: jax.Array,
   cache: dict[str, jax.Array] | None = None,
   length: jax.Array | int = 0,
@@ -163,12 +176,14 @@ def run_blocks(
   Args:
     blocks: from `stacked_blocks`.
     x_BTD: inputs.
-    cache: "key" and "value", both [L, B, S, K, H], filled up to `length`.
+    cache: "key" and "value", both [L, B, S, K, H], filled up to `length`; or
+      what else a kind of blocks keeps, of leading axis L.
     length: int32 scalar, the position of x's first token.
     scan: compile one layer and loop over it; else compile each on its own.
     remat: name of a policy in REMAT.
     stage_microbatches: see pipeline.run.
-    **where: positions_BT and segments_BT of the tokens; see SelfAttention.
+    **where: positions_BT and segments_BT of the tokens; see SelfAttention. Or
+      what else a kind of blocks takes.
 
   Raises:
     ValueError: the layers or the batch cannot be cut into stages.

@@ -255,6 +255,22 @@ ARROWS = [
   ("train.metrics", {"jax", "optax", "numpy", "train.types"}),
   ("train.decode", {"jax", "numpy", "train.types"}),
   (
+    "train.adapters",
+    {"jax", "models", "train.types", "train.parameter_rules"},
+  ),
+  (
+    "train.initialization",
+    {
+      "jax",
+      "models",
+      "train.types",
+      "train.errors",
+      "train.names",
+      "train.parameter_rules",
+    },
+  ),
+  ("train.layer_decay", {"jax", "train.types", "train.parameter_rules"}),
+  (
     "train.optim",
     {
       "jax",
@@ -264,6 +280,7 @@ ARROWS = [
       "train.schedules",
       "train.parameter_rules",
       "train.optax_names",
+      "train.layer_decay",
       "train.names",
     },
   ),

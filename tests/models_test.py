@@ -62,6 +62,22 @@ def gan_player(name):
 TABLE = [
   ("decoder", {"vocab_size": 17, "dim": 16}, (2, 9), (2, 9, 17)),
   ("decoder", {"vocab_size": 17, "dim": 16} | LLAMA, (2, 9), (2, 9, 17)),
+  *(
+    (
+      "bert",
+      {"vocab_size": 17, "layers": 2, "dim": 16, "heads": 2} | more,
+      (2, 9),
+      outputs,
+    )
+    for more, outputs in (
+      ({"head": "mlm"}, (2, 9, 17)),
+      ({"head": "tokens", "num_classes": 3, "norm_first": True}, (2, 9, 3)),
+      (
+        {"head": "classes", "num_classes": 3, "positions": "rotary"},
+        (2, 3),
+      ),
+    )
+  ),
   ("mlp", {"in_features": 5, "out_features": 3}, (2, 5), (2, 3)),
   (
     "mlp",
@@ -127,7 +143,8 @@ TABLE = [
 def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
   make = get(name) if isinstance(name, str) else name
   model = make(dtype=dtype, **kwargs)
-  kind = jnp.int32 if name == "decoder" else jnp.float32
+  reads_text = name in ("decoder", "bert")
+  kind = jnp.int32 if reads_text else jnp.float32
   x = jax.ShapeDtypeStruct(inputs, kind)
   params, state = jax.eval_shape(model.init, jax.random.key(0))
   for train in (False, True):

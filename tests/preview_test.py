@@ -313,3 +313,20 @@ print(sorted(set(sys.modules) & heavy))
     check=True,
   )
   assert done.stdout.strip() == "[]"
+
+
+def test_a_labeled_text_is_shown_as_text():
+  data = pipeline.evaluation(
+    source="fake:labeled_text?documents=4&length=5",
+    split="all",
+    tokenizer="byte",
+    seq_len=12,
+    rows=dict(name="labeled"),
+    batch_size=4,
+  )
+  batch = next(data.batches(0))
+  text = data.texts(np.array([0]))["text"][0]
+  lines = preview_text.rows(batch, data.tokenizer, 1)
+  assert lines[1] == f'  tokens   "<cls>{text}<sep>"'
+  assert lines[2] == f"           and {10 - len(text)} of padding"
+  assert lines[3] == "  label: 0"

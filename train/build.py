@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline import bad_records, components, pipeline
+from models import Model
 from train import (
   checkpoint,
   config_keys,
   costs,
   distributed,
   health,
+  initialization,
   loop,
   names,
   optim,
@@ -34,6 +36,7 @@ class Experiment(NamedTuple):
   """The pure parts of a run, before anything is computed.
 
   config: plain dicts, complete.
+  network: the model without its adapter.
   params_rules: SHARDING of the model's file.
   """
 
@@ -44,6 +47,7 @@ class Experiment(NamedTuple):
   model: Any
   learner: types.Learner
   model_rules: tuple
+  network: Any = None
 
 
 def experiment(
@@ -72,6 +76,8 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     settings=settings,
     offered={**run_data.sizes(data), "dtype": _compute_dtype(mesh)},
   )
+  network = _startable(config, model)
+  model = _adapted(config, network)
   section, settings = _section(config, "task")
   task = names.call(
     names.find("train.tasks", section, "config.task.name"),
@@ -82,7 +88,10 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   )
   task = _task_within(mesh, task)
   try:
-    optimizer = optim.make(config["optimizer"], config["total_steps"])
+    settings = dict(config["optimizer"])
+    if config["adapt"]:
+      settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
+    optimizer = optim.make(settings, config["total_steps"])
   except ValueError as error:
     raise UserError(f"config.optimizer: {error}") from error
   section, settings = _section(config, "learner")
@@ -101,7 +110,27 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     step=sharding.within(mesh, learner.step),
   )
   rules = tuple(inspect.getmodule(model_fn).SHARDING)
-  return Experiment(config, mesh, data, task, model, learner, rules)
+  return Experiment(config, mesh, data, task, model, learner, rules, network)
+
+
+def _startable(config, model):
+  """The model, which config.init_from may give its first parameters."""
+  if isinstance(model, Model):
+    return initialization.startable(model)
+  for key in ("init_from", "adapt"):
+    if config[key]:
+      name = config["model"]["name"]
+      raise UserError(f"config.{key}: {name} is not one network, but several")
+  return model
+
+
+def _adapted(config, model):
+  """The model under the adapter that the config names, if it names one."""
+  if not config["adapt"]:
+    return model
+  section, settings = _section(config, "adapt")
+  adapter = names.find("train.adapters", section, "config.adapt.name")
+  return names.call(adapter, model, where="config.adapt", settings=settings)
 
 
 def _compute_dtype(mesh) -> str:
@@ -134,12 +163,13 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
+  initialization.settings(config["init_from"])
   parts = experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:
       say(note)
   batch_size = parts.data.batch_size
-  init, abstract_state = state_of(parts)
+  init, abstract_state = state_of(parts, say)
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
@@ -213,18 +243,26 @@ def _section(config, section: str) -> tuple[str, dict[str, Any]]:
   return settings.pop("name"), settings
 
 
-def state_of(parts: Experiment):
-  """(init, abstract state): no device ever holds more than its shard."""
+def state_of(parts: Experiment, say=print):
+  """(init, abstract state): no device ever holds more than its shard.
 
-  def init_fn(rng):
+  `init` begins with what config.init_from names, and tells `say` of it.
+  """
+
+  def init_fn(rng, start=None):
     batch = {
       key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
       for key, (shape, dtype) in parts.data.spec.items()
     }
-    return parts.learner.init(rng, batch)
+    with initialization.beginning(start):
+      return parts.learner.init(rng, batch)
 
   rng = jax.random.fold_in(jax.random.key(parts.config["seed"]), 0)
-  shapes = jax.eval_shape(init_fn, rng)
+  try:
+    shapes = jax.eval_shape(init_fn, rng)
+  except ValueError as error:
+    reason = str(error).splitlines()[0]
+    raise UserError(f"config: no state can be made: {reason}") from error
   try:
     optim.check_patterns(parts.config["optimizer"], shapes.variables.params)
   except ValueError as error:
@@ -236,7 +274,20 @@ def state_of(parts: Experiment):
     hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)
     shardings = shardings._replace(opt_state=hosted)
   init = jax.jit(init_fn, out_shardings=shardings)
-  return lambda: init(rng), sharding.abstract(shapes, shardings)
+  given = parts.config["init_from"]
+
+  def begin():
+    return init(rng, _start(parts, given, say) if given else None)
+
+  return begin, sharding.abstract(shapes, shardings)
+
+
+def _start(parts: Experiment, given, say) -> initialization.Start:
+  """What the run begins with, read from another run or from files."""
+  from train import trained  # it is made of this file's parts
+
+  wanted = initialization.settings(given)
+  return initialization.read(wanted, parts.network, trained.weights, say)
 
 
 def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:

@@ -22,13 +22,15 @@ DEFAULTS: dict[str, Any] = {
   "log_every_steps": 10,
   "log_examples": False,
   "evals": {},
+  "init_from": None,
+  "adapt": {},
   "checkpoint": {},
   "recovery": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
-_TABLES = (*_SECTIONS, "evals", "checkpoint", "recovery", "mesh")
+_TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "recovery", "mesh")
 # key -> the least that makes sense
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
 # A key of config.evals becomes the names of files.

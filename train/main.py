@@ -28,6 +28,12 @@ flags.DEFINE_string(
   "Default: runs/<config>-<date>.",
 )
 flags.DEFINE_string(
+  "init_from",
+  None,
+  "Begins with the parameters of this WORKDIR, or of this file or folder of "
+  "weights: config.init_from, for a config that does not name it.",
+)
+flags.DEFINE_string(
   "profile",
   None,
   "START:STEPS: traces so many steps from START on into WORKDIR/profile, which "
@@ -90,6 +96,8 @@ def _workdir() -> str:
 def _train(config, workdir, stop) -> None:
   from train import build, distributed, loop, writer
 
+  if FLAGS.init_from:
+    config = {**config, "init_from": FLAGS.init_from}
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = writer.Terminal(total_steps, quiet=not distributed.first())

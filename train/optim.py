@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from train import layer_decay as layer_decays
 from train import optax_names, parameter_rules, schedules
 from train.names import nearest
 from train.parameter_rules import Rules
@@ -63,6 +64,7 @@ class _Settings(NamedTuple):
   clip_norm: float | None
   clip_value: float | None
   freeze: list
+  layer_decay: float
   state_dtype: str | None
 
 
@@ -119,6 +121,7 @@ def build(
   clip_norm: float | None = None,
   clip_value: float | None = None,
   freeze: Sequence[str] = (),
+  layer_decay: float = 1.0,
   state_dtype: str | None = None,
   state_memory: str = "device",
   **hyperparameters: Any,
@@ -149,6 +152,9 @@ def build(
     clip_norm: greatest global norm of the gradient, over all that is trained.
     clip_value: greatest absolute value of an element of it.
     freeze: regexes of parameters that never change and keep no moments.
+    layer_decay: of L stacked layers the updates of layer l are multiplied by
+      layer_decay^(L - l), those of embeddings by layer_decay^(L + 1), l from 0
+      (ELECTRA, arXiv:2003.10555); see train/layer_decay.py.
     state_dtype: what the moments are kept in, such as "bfloat16"; every float
       array of optax's state, and computed with in float32. They are rounded to
       the nearest, so that a second moment whose decay is above 1 - 2^-8 = 0.996
@@ -180,6 +186,7 @@ def _settings(
   clip_norm,
   clip_value,
   freeze,
+  layer_decay,
   state_dtype,
   state_memory,
   **rules,
@@ -195,6 +202,7 @@ def _settings(
       raise ValueError(f"{key}={limit} is not above 0")
   if isinstance(freeze, str):
     raise ValueError(f"freeze={freeze!r} is no list of regexes")
+  layer_decays.check(layer_decay)
   if state_dtype not in (None, *STATE_DTYPES):
     raise ValueError(f"state_dtype={state_dtype!r} is none of {STATE_DTYPES}")
   if state_memory not in STATE_MEMORIES:
@@ -216,6 +224,7 @@ def _settings(
     clip_norm=clip_norm,
     clip_value=clip_value,
     freeze=[(parameter_rules.compiled("freeze", p), True) for p in freeze],
+    layer_decay=layer_decay,
     state_dtype=state_dtype,
     **{k: parameter_rules.parse(k, v, UNDECAYED) for k, v in rules.items()},
   )
@@ -300,6 +309,8 @@ def _update(settings: _Settings, grads, opt_state, params, value=None):
     # As it was kept. (The rate is float32, and widens a bfloat16 state too.)
     states[group] = jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
     updates = parameter_rules.merged(updates, change)
+  if settings.layer_decay != 1:
+    updates = layer_decays.scaled(updates, settings.layer_decay)
   plateau = opt_state.plateau
   if settings.listener:
     if value is None:

@@ -24,6 +24,25 @@ def paths(tree: PyTree) -> PyTree:
   )
 
 
+def flat(tree: PyTree) -> dict[str, Any]:
+  """{path: leaf} of nested dicts."""
+  return dict(
+    zip(jax.tree.leaves(paths(tree)), jax.tree.leaves(tree), strict=True)
+  )
+
+
+def nested(leaves: dict[str, Any]) -> dict[str, Any]:
+  """The nested dicts of {path: leaf}."""
+  tree: dict[str, Any] = {}
+  for path, leaf in leaves.items():
+    *parents, name = path.split("/")
+    branch = tree
+    for parent in parents:
+      branch = branch.setdefault(parent, {})
+    branch[name] = leaf
+  return tree
+
+
 def parse(
   key: str, value: float | Rules, spared: str | None = None
 ) -> list[tuple[re.Pattern, float]]:

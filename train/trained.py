@@ -60,6 +60,17 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
   return Trained(parts, found.state, variables, found.step)
 
 
+def weights(path: str, step: int | None = None) -> tuple:
+  """(params, model_state) of the model of a run, without its adapter.
+
+  Raises:
+    UserError: there is no such run.
+  """
+  found = load(path, step)
+  params, plain = found.variables.params, found.parts.model.plain
+  return plain(params) if plain else params, found.variables.model_state
+
+
 @contextlib.contextmanager
 def _told(workdir: str) -> Iterator[None]:
   """Whatever fails inside is the fault of what the workdir says."""

@@ -1,0 +1,175 @@
+"""Transfer learning: parameters that begin as another run's, not at random.
+
+`config.init_from` is the WORKDIR of a run or a file or folder of weights, or a
+section that says more:
+
+  config.init_from = dict(path="runs/bert", map=[("^head/.*", "")])
+
+Parameters are matched by path: "blocks/attention/query/kernel". What another
+run does not have stays as it was drawn, and is told.
+"""
+
+import contextlib
+import contextvars
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from models import Model
+from train import parameter_rules
+from train.errors import UserError
+from train.types import PyTree
+
+# {path: array} of params and of model_state; set while `init` is traced.
+_START: contextvars.ContextVar = contextvars.ContextVar("start", default=None)
+
+
+class Start(NamedTuple):
+  """Arrays by path, to begin with."""
+
+  params: dict[str, jax.Array]
+  model_state: dict[str, jax.Array]
+
+
+class Settings(NamedTuple):
+  """What `config.init_from` says.
+
+  path: a WORKDIR, or a file or folder of weights.
+  step: which checkpoint of the WORKDIR; the last if None.
+  map: (regex, replacement) pairs, applied one after another to the paths of
+    the other run, as re.sub does; one that becomes "" is left out.
+  skip: regexes of parameters of this run that stay as they were drawn.
+  """
+
+  path: str
+  step: int | None = None
+  map: Sequence[tuple[str, str]] = ()
+  skip: Sequence[str] = ()
+
+
+def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
+  """The Settings of a config's `init_from`; None where there is none.
+
+  Raises:
+    UserError: a key is unknown or a regex is none.
+  """
+  if not given:
+    return None
+  if isinstance(given, str):
+    given = {"path": given}
+  from train import names  # a config's keys, as for every section
+
+  found = names.call(Settings, where="config.init_from", settings=given)
+  try:
+    for regex, replacement in found.map:
+      parameter_rules.compiled("map", regex).sub(replacement, "")
+    for regex in found.skip:
+      parameter_rules.compiled("skip", regex)
+  except (TypeError, ValueError, re.error) as error:
+    raise UserError(f"config.init_from: {error}") from error
+  if not os.path.exists(found.path):
+    raise UserError(f"config.init_from: {found.path}: there is no such file")
+  return found
+
+
+def startable(model: Model) -> Model:
+  """The model, whose `init` begins with what `beginning` gives it.
+
+  A context of tracing and not an argument, for a task calls model.init(rng),
+  and what it derives from the parameters (a frozen copy, an average) must
+  derive from those.
+  """
+
+  def init(rng):
+    params, model_state = model.init(rng)
+    start = _START.get()
+    if start is None:
+      return params, model_state
+    return _replaced(params, start.params), _replaced(
+      model_state, start.model_state
+    )
+
+  return model._replace(init=init)
+
+
+@contextlib.contextmanager
+def beginning(start: Start | None) -> Iterator[None]:
+  """Inside, startable models begin with these arrays, which may be tracers."""
+  token = _START.set(start)
+  try:
+    yield
+  finally:
+    _START.reset(token)
+
+
+def _replaced(tree: PyTree, arrays: Mapping[str, jax.Array]) -> PyTree:
+  def one(path, leaf):
+    found = arrays.get(path)
+    return leaf if found is None else found.astype(leaf.dtype)
+
+  return jax.tree.map(one, parameter_rules.paths(tree), tree)
+
+
+def read(
+  wanted: Settings,
+  model: Model,
+  load: Callable[[str, int | None], tuple[PyTree, PyTree]],
+  say: Callable[[str], None],
+) -> Start:
+  """What the parameters of `model` begin with.
+
+  Args:
+    wanted: the Settings.
+    model: whose parameters are to be found.
+    load: (path, step) -> (params, model_state) of the other run.
+    say: is told what was found, and what was not.
+
+  Raises:
+    UserError: nothing is found, or a shape differs: one line that names it.
+  """
+  params, model_state = load(wanted.path, wanted.step)
+  rng = jax.eval_shape(lambda: jax.random.key(0))
+  own_params, own_state = jax.eval_shape(model.init, rng)
+  found = _matched(wanted, params, own_params)
+  state = _matched(wanted, model_state, own_state)
+  names = list(parameter_rules.flat(own_params))
+  if not found:
+    other = ", ".join(list(parameter_rules.flat(params))[:3])
+    raise UserError(
+      f"config.init_from: {wanted.path} has none of this run's parameters"
+      f" ({', '.join(names[:3])}, …); it has {other}, …: say how they map"
+    )
+  drawn = [name for name in names if name not in found]
+  told = f"{len(found)} of {len(names)} parameters from {wanted.path}"
+  if drawn:
+    more = ", …" if len(drawn) > 4 else ""
+    told += f"; at random: {', '.join(drawn[:4])}{more}"
+  say(f"init_from: {told}")
+  return Start(found, state)
+
+
+def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):
+  """{our path: their array}."""
+  renamed: dict[str, jax.Array] = {}
+  for path, leaf in parameter_rules.flat(theirs).items():
+    for regex, replacement in wanted.map:
+      path = re.sub(regex, replacement, path)
+    if path in renamed:
+      raise UserError(f"config.init_from.map makes {path!r} of two parameters")
+    if path:
+      renamed[path] = leaf
+  found = {}
+  for path, leaf in parameter_rules.flat(ours).items():
+    if path not in renamed or any(re.search(s, path) for s in wanted.skip):
+      continue
+    if renamed[path].shape != leaf.shape:
+      raise UserError(
+        f"config.init_from: {path} is {list(leaf.shape)} here and"
+        f" {list(renamed[path].shape)} in {wanted.path}; skip it, or make the"
+        " sizes (the tokenizer's too) agree"
+      )
+    found[path] = renamed[path]
+  return found

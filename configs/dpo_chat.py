@@ -5,8 +5,9 @@ configs/sft_chat.py goes on with pairs of answers; benchmarks/dialogue.py makes
 the pairs and measures.
 
   python -m train.main --config=configs/dpo_chat.py \
-    --config.init_from=WORKDIR_OF_SFT_CHAT \
-    --config.data.source=jsonl:PATH/preferences.jsonl
+    --init_from=WORKDIR_OF_SFT_CHAT \
+    --config.data.source=jsonl:PATH/preferences/train.jsonl \
+    --config.evals.val.source=jsonl:PATH/preferences/validation.jsonl
 """
 
 from ml_collections import ConfigDict
@@ -21,10 +22,12 @@ def get_config(arg: str = "") -> ConfigDict:
   config.task = dict(name="preference_optimization", beta=0.1)
   config.optimizer.update(lr=2e-4, warmup_steps=20, weight_decay=0.0)
   config.data.update(
-    source="jsonl:data/dialogue/preferences.jsonl",
+    source="jsonl:data/dialogue/preferences/train.jsonl",
     rows=dict(name="preferences", template="chatml"),
   )
-  config.evals.val.every_steps = 100
+  config.evals.val.update(
+    source="jsonl:data/dialogue/preferences/validation.jsonl", every_steps=100
+  )
   if common.is_smoke(arg):
     common.shrink(
       config,
@@ -32,4 +35,5 @@ def get_config(arg: str = "") -> ConfigDict:
       model=dict(layers=2, dim=16, heads=2),
       data=dict(source="fake:preferences", seq_len=96),
     )
+    config.evals.val.source = "fake:preferences?seed=1"
   return config

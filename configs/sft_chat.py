@@ -6,8 +6,9 @@ in ChatML; the loss is of the answers alone. benchmarks/dialogue.py makes the
 conversations, trains the model they begin with, and measures.
 
   python -m train.main --config=configs/sft_chat.py \
-    --config.init_from=WORKDIR_OF_THE_LANGUAGE_MODEL \
-    --config.data.source=jsonl:PATH/conversations.jsonl
+    --init_from=WORKDIR_OF_THE_LANGUAGE_MODEL \
+    --config.data.source=jsonl:PATH/conversations/train.jsonl \
+    --config.evals.val.source=jsonl:PATH/conversations/validation.jsonl
 """
 
 from ml_collections import ConfigDict
@@ -41,13 +42,18 @@ def get_config(arg: str = "") -> ConfigDict:
     clip_norm=1.0,
   )
   config.data = dict(
-    source="jsonl:data/dialogue/conversations.jsonl",
+    source="jsonl:data/dialogue/conversations/train.jsonl",
+    split="all",
     tokenizer="byte",
     seq_len=256,
     rows=dict(name="conversations", template="chatml"),
   )
   config.evals = dict(
-    val=dict(name="mean", split="validation", every_steps=200)
+    val=dict(
+      name="mean",
+      source="jsonl:data/dialogue/conversations/validation.jsonl",
+      every_steps=200,
+    )
   )
   config.checkpoint = dict(every_steps=200, keep=2)
   config.mesh = dict(data=-1)
@@ -58,4 +64,5 @@ def get_config(arg: str = "") -> ConfigDict:
       model=dict(layers=2, dim=16, heads=2),
       data=dict(source="fake:conversations", seq_len=96),
     )
+    config.evals.val.source = "fake:conversations?seed=1"
   return config

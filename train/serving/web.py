@@ -153,13 +153,12 @@ class Handler(BaseHTTPRequestHandler):
       super().handle_one_request()
     except TooMuch:
       self.requestline = "(a long head)"
-      self.request_version = self.protocol_version
       self.send_error(431, "the head of the request is too long")
 
   def send_error(self, code, message=None, explain=None) -> None:
     """What is no request at all is told as the rest is."""
     del explain
-    self.command = None
+    self.command, self.request_version = None, self.protocol_version
     self._error(ApiError(int(code), str(message or "no request")[:200]))
 
   def do_GET(self) -> None:  # noqa: N802

@@ -214,7 +214,8 @@ class SelfAttention(nnx.Module):
     Args:
       x_BTD: inputs.
       cache: "key" and "value", both [B, S, K, H], filled up to `length`.
-      length: int32 scalar, the position of x's first token.
+      length: int32, the position of x's first token: a scalar, or [B] where
+        rows differ.
       segments_BT: of packed sequences, see `attention`; not with a cache.
       positions_BT: int32, what rotary angles are by; if None those of the row.
 
@@ -247,25 +248,42 @@ class SelfAttention(nnx.Module):
       )
     else:
       cache = {
-        name: jax.lax.dynamic_update_slice_in_dim(
-          cache[name], new.astype(cache[name].dtype), length, axis=1
-        )
+        name: _appended(cache[name], new, length)
         for name, new in (("key", k_BSKH), ("value", v_BSKH))
       }
-      t_T1 = length + jnp.arange(T)[:, None]
-      s_1S = jnp.arange(cache["key"].shape[1])[None]
-      seen_TS = s_1S <= t_T1
+      t_BT1 = positions_after(length, T)[:, :, None]
+      s_11S = jnp.arange(cache["key"].shape[1])[None, None]
+      seen_BTS = s_11S <= t_BT1
       if self.window is not None:
-        seen_TS &= t_T1 - s_1S < self.window
+        seen_BTS &= t_BT1 - s_11S < self.window
       out_BTNH = attention(
         q_BTNH,
         cache["key"].astype(q_BTNH.dtype),
         cache["value"].astype(q_BTNH.dtype),
-        mask_BNTS=seen_TS[None, None],
+        mask_BNTS=seen_BTS[:, None],
         **options,
       )
     out_BTNH = partition.place(out_BTNH, "BTNH")
     return self.out(out_BTNH.reshape(B, T, -1)), cache
+
+
+def positions_after(length: jax.Array | int, T: int) -> jax.Array:
+  """Positions of T tokens after `length`, a scalar or [B]: [1 or B, T]."""
+  return jnp.reshape(length, (-1, 1)) + jnp.arange(T)[None]
+
+
+def _appended(
+  cache_BSKH: jax.Array, new_BTKH: jax.Array, length: jax.Array | int
+) -> jax.Array:
+  """The cache with `new` from `length` on, in each row from its own."""
+  new_BTKH = new_BTKH.astype(cache_BSKH.dtype)
+  if jnp.ndim(length) == 0:
+    return jax.lax.dynamic_update_slice_in_dim(
+      cache_BSKH, new_BTKH, length, axis=1
+    )
+  B, T = new_BTKH.shape[:2]
+  places_BT = positions_after(length, T)
+  return cache_BSKH.at[jnp.arange(B)[:, None], places_BT].set(new_BTKH)
 
 
 def _laid_out(length: int) -> jax.Array:

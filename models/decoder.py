@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, partition, pure, quantization, transformer
+from models.attention import positions_after
 from models.layers import (
   ACTIVATIONS,
   GATED,
@@ -106,8 +107,11 @@ class Decoder(nnx.Module):
     if self.position_embedding is not None and self.max_len < T:
       raise ValueError(f"{T} tokens, but the model's max_len = {self.max_len}")
     if positions_BT is None:
-      parts = partition.axis_size("context") if cache is None else 1
-      positions_BT = length + jnp.asarray(partition.zigzag(T, parts))[None]
+      if cache is None:
+        parts = partition.axis_size("context")
+        positions_BT = jnp.asarray(partition.zigzag(T, parts))[None]
+      else:
+        positions_BT = positions_after(length, T)
     x_BTD = self.token_embedding(tokens_BT)
     if self.position_embedding is not None:
       x_BTD += self.position_embedding(positions_BT)
@@ -169,7 +173,8 @@ def decoder(
   normal(0.02 / sqrt(2 layers)). Llama's (arXiv:2302.13971) is positions
   "rotary", norm "rmsnorm", activation "swiglu", no bias, untied embeddings.
   `apply` takes a cache from `init_cache` as `cache=`, appends its tokens
-  (one or many) at cache["length"], and returns (logits, new cache). Its method
+  (one or many) at cache["length"], and returns (logits, new cache). The length
+  is a scalar, or [B] where rows have lengths of their own. The method
   "represent" gives a Representation in place of logits.
 
   Args:

@@ -178,7 +178,7 @@ def run_blocks(
     x_BTD: inputs.
     cache: "key" and "value", both [L, B, S, K, H], filled up to `length`; or
       what else a kind of blocks keeps, of leading axis L.
-    length: int32 scalar, the position of x's first token.
+    length: int32, the position of x's first token: a scalar or [B].
     scan: compile one layer and loop over it; else compile each on its own.
     remat: name of a policy in REMAT.
     stage_microbatches: see pipeline.run.

@@ -3,6 +3,7 @@
 Shapes: B batch, L length, V vocabulary.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,69 +14,120 @@ from train import types
 
 # (cache, token_B1) -> (logits_BV, cache)
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
+# One for all rows, or [B].
+PerRow = jax.Array | float
 
 
 def filter_logits(
-  logits_BV: jax.Array, top_k: int | None = None, top_p: float | None = None
+  logits_BV: jax.Array,
+  top_k: PerRow | int | None = None,
+  top_p: PerRow | None = None,
+  min_p: PerRow | None = None,
 ) -> jax.Array:
-  """Logits with -inf on what top-k, then the nucleus, leaves out.
+  """Logits with -inf on what top-k, then the nucleus, then min-p leaves out.
 
   Tokens are ranked by logit, ties by lower id first. The nucleus is the
   smallest set of best tokens whose probability, among those that top-k keeps,
-  is >= top_p (Holtzman et al., arXiv:1904.09751, equation 2).
+  is >= top_p (Holtzman et al., arXiv:1904.09751, equation 2). Min-p keeps what
+  is at least min_p times as probable as the best token (Nguyen et al.,
+  arXiv:2407.01082).
 
   Args:
     logits_BV: any float dtype.
-    top_k: how many tokens to keep; static.
-    top_p: above 0; 1 keeps all; static.
+    top_k: how many tokens to keep; static, or int32 [B], where V or more keeps
+      all.
+    top_p: above 0; 1 keeps all; static, or [B].
+    min_p: 0 keeps all, 1 the best and its equals; static, or [B].
 
   Returns:
     float32 logits_BV.
 
   Raises:
-    ValueError: top_k < 1, or top_p outside (0, 1].
+    ValueError: static, top_k < 1, top_p outside (0, 1], min_p outside [0, 1].
   """
-  if top_k is not None and top_k < 1:
+  if _static(top_k) and top_k < 1:
     raise ValueError(f"top_k={top_k} is below 1")
-  if top_p is not None and not 0 < top_p <= 1:
+  if _static(top_p) and not 0 < top_p <= 1:
     raise ValueError(f"top_p={top_p} is outside (0, 1]")
+  if _static(min_p) and not 0 <= min_p <= 1:
+    raise ValueError(f"min_p={min_p} is outside [0, 1]")
   logits_BV = logits_BV.astype(jnp.float32)
-  if top_p == 1:
-    top_p = None  # rounding in the sums would cut the tail
-  if top_k is None and top_p is None:
-    return logits_BV
+  kept_BV = logits_BV
+  if top_k is not None or top_p is not None:
+    keep_BV = _best(logits_BV, top_k, top_p)
+    kept_BV = jnp.where(keep_BV, logits_BV, -jnp.inf)
+  if min_p is not None:
+    best_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
+    floor_B1 = best_B1 + jnp.log(_column(min_p))
+    kept_BV = jnp.where(logits_BV >= floor_B1, kept_BV, -jnp.inf)
+  return kept_BV
+
+
+def _static(value) -> bool:
+  return isinstance(value, int | float)
+
+
+def _column(value: PerRow) -> jax.Array:
+  """[B, 1] of what is [B], and [1, 1] of a scalar."""
+  return jnp.reshape(jnp.asarray(value), (-1, 1))
+
+
+def _best(logits_BV, top_k, top_p) -> jax.Array:
+  """Bool [B, V]: what top-k and the nucleus keep."""
   order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
   sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
   keep_BV = jnp.ones(logits_BV.shape, bool)
   if top_k is not None:
-    rank_V = jnp.arange(logits_BV.shape[-1])
-    keep_BV &= jnp.expand_dims(rank_V < top_k, 0)
+    rank_1V = jnp.arange(logits_BV.shape[-1])[None]
+    keep_BV &= rank_1V < _column(top_k)
     sorted_BV = jnp.where(keep_BV, sorted_BV, -jnp.inf)
   if top_p is not None:
     sums_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, axis=-1), axis=-1)
-    # A token stays if those before it fall short of top_p.
-    keep_BV &= jnp.pad(sums_BV[:, :-1], ((0, 0), (1, 0))) < top_p
+    before_BV = jnp.pad(sums_BV[:, :-1], ((0, 0), (1, 0)))
+    # A token stays if those before it fall short of top_p. Where that is 1,
+    # rounding in the sums would cut the tail.
+    keep_BV &= (before_BV < _column(top_p)) | (_column(top_p) >= 1)
   rank_BV = jnp.argsort(order_BV, axis=-1)
-  keep_BV = jnp.take_along_axis(keep_BV, rank_BV, axis=-1)
-  return jnp.where(keep_BV, logits_BV, -jnp.inf)
+  return jnp.take_along_axis(keep_BV, rank_BV, axis=-1)
+
+
+def penalize(
+  logits_BV: jax.Array, seen_BV: jax.Array, penalty: PerRow
+) -> jax.Array:
+  """Logits, float32, of the tokens seen pushed down by a factor.
+
+  A positive logit is divided by the penalty and a negative one multiplied
+  (CTRL, arXiv:1909.05858, as it is commonly extended to negative logits).
+
+  Args:
+    logits_BV: before the temperature.
+    seen_BV: bool, what stands in the row's text so far.
+    penalty: 1 changes nothing; scalar or [B].
+  """
+  logits_BV = logits_BV.astype(jnp.float32)
+  penalty = _column(penalty)
+  pushed_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+  return jnp.where(seen_BV, pushed_BV, logits_BV)
 
 
 def sample_logits(
   logits_BV: jax.Array,
   rng: jax.Array,
-  temperature: jax.Array | float = 1.0,
-  top_k: int | None = None,
-  top_p: float | None = None,
+  temperature: PerRow = 1.0,
+  top_k: PerRow | int | None = None,
+  top_p: PerRow | None = None,
+  min_p: PerRow | None = None,
 ) -> jax.Array:
   """One token id a row, int32 [B], from softmax(logits / temperature).
 
   Args:
     logits_BV: any float dtype.
-    rng: a key.
+    rng: a key, or keys [B], one a row: then what a row draws is its own.
     temperature: scalar or [B]; where it is 0, the best token (of equals the
       lowest id).
     top_k: see `filter_logits`, which sees the logits after the temperature.
     top_p: likewise.
+    min_p: likewise.
 
   Raises:
     ValueError: from `filter_logits`.
@@ -86,8 +138,11 @@ def sample_logits(
   )
   greedy = temperature <= 0
   divisor_B1 = jnp.expand_dims(jnp.where(greedy, 1, temperature), 1)
-  kept_BV = filter_logits(logits_BV / divisor_B1, top_k, top_p)
-  drawn = jax.random.categorical(rng, kept_BV, axis=-1)
+  kept_BV = filter_logits(logits_BV / divisor_B1, top_k, top_p, min_p)
+  draw = jax.random.categorical
+  if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 1:
+    draw = jax.vmap(draw)
+  drawn = draw(rng, kept_BV)
   best = jnp.argmax(logits_BV, axis=-1)
   return jnp.where(greedy, best, drawn).astype(jnp.int32)
 
@@ -142,31 +197,53 @@ def generate(
 
 
 def window_step(
-  logits_of: Callable[[jax.Array], jax.Array], batch_size: int, window: int
+  logits_of: Callable[[jax.Array, jax.Array], jax.Array],
+  batch_size: int,
+  window: int,
 ) -> tuple[Step, Any]:
   """(step, cache) that reads the last `window` tokens anew at each position.
 
-  For texts longer than what a model was made for: slow, and without limit.
+  For texts longer than what a model was made for: slow, and without limit. The
+  cache is (tokens_BW, count [B]): what was fed last, and how much was fed.
 
   Args:
-    logits_of: tokens_BW -> logits_BWV, causal.
+    logits_of: (tokens_BW, place [B]) -> logits_BV after the token at a row's
+      place; causal.
     batch_size: B.
     window: W.
   """
 
   def step(cache, token_B1):
-    tokens_BW, count = cache
-    slid_BW = jnp.where(count < window, tokens_BW, jnp.roll(tokens_BW, -1, 1))
-    place = jnp.minimum(count, window - 1)
-    tokens_BW = jax.lax.dynamic_update_slice(slid_BW, token_B1, (0, place))
-    logits_BWV = logits_of(tokens_BW)
-    logits_BV = jax.lax.dynamic_index_in_dim(
-      logits_BWV, place, axis=1, keepdims=False
-    )
-    return logits_BV, (tokens_BW, count + 1)
+    tokens_BW, count_B = cache
+    full_B1 = jnp.expand_dims(count_B >= window, 1)
+    tokens_BW = jnp.where(full_B1, jnp.roll(tokens_BW, -1, 1), tokens_BW)
+    place_B = jnp.minimum(count_B, window - 1)
+    rows_B = jnp.arange(batch_size)
+    tokens_BW = tokens_BW.at[rows_B, place_B].set(token_B1[:, 0])
+    return logits_of(tokens_BW, place_B), (tokens_BW, count_B + 1)
 
   tokens_BW = jnp.zeros((batch_size, window), jnp.int32)
-  return step, (tokens_BW, jnp.zeros((), jnp.int32))
+  return step, (tokens_BW, jnp.zeros((batch_size,), jnp.int32))
+
+
+def logits_at(
+  model, variables: types.Variables, tokens_BT: jax.Array, place_B: jax.Array
+) -> jax.Array:
+  """float32 logits_BV after the token at each row's place, and no others."""
+
+  def of_row(x_BTY):
+    return jnp.take_along_axis(x_BTY, place_B[:, None, None], axis=1)[:, 0]
+
+  args = (variables.params, variables.model_state, tokens_BT)
+  if not model.represents:
+    return of_row(model.apply(*args)[0])
+  found = model.apply(*args, method="represent")[0]
+  return jnp.einsum(
+    "BD,VD->BV",
+    of_row(found.x_BTD),
+    found.unembedding_VD,
+    preferred_element_type=jnp.float32,
+  )
 
 
 def stepper(
@@ -184,7 +261,8 @@ def stepper(
     )[0]
 
   if model.max_len is not None and length > model.max_len:
-    return window_step(apply, batch_size, model.max_len)
+    at = functools.partial(logits_at, model, variables)
+    return window_step(at, batch_size, model.max_len)
 
   def step(cache, token_B1):
     logits_B1V, cache = apply(token_B1, cache=cache)

@@ -71,9 +71,7 @@ def test_the_command_answers_in_turn_and_remembers(speaker, chat_run, tmp_path):
     timeout=120,
   )
   assert done.returncode == 0, done.stderr
-  first, second = answers(
-    speaker, ["ba", "ce"], temperature=0.0, max_tokens=12
-  )
+  first, second = answers(speaker, ["ba", "ce"], temperature=0.0, max_tokens=12)
   assert done.stdout == f"{first}\n{second}\n(4 messages in {path})\n"
   assert json.loads(path.read_text()) == {
     "messages": [

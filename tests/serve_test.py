@@ -14,10 +14,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+from local_server import serving
 
 from input_pipeline.chat_template import Message
 from train import generation, replies, trained
-from train.serving import answering, batching, limits, protocol, web
+from train.serving import batching, limits, protocol
 
 ASK = {"messages": [{"role": "user", "content": "ba"}], "temperature": 0}
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
@@ -26,29 +27,6 @@ CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 @pytest.fixture(scope="module")
 def speaker(chat_run):
   return replies.speaker(trained.load(chat_run, say=lambda line: None))
-
-
-@contextlib.contextmanager
-def serving(speaker, key=None, origin=None, **given):
-  """A server of the speaker; yields it, with `said` of what it logged."""
-  allowed = limits.Limits(**given)
-  said = []
-  engine = batching.Engine(
-    speaker, allowed.batch, allowed.waiting, say=said.append
-  )
-  answers = answering.Answering(speaker, engine, allowed, "tiny")
-  service = web.Service(
-    answers.answer, answers.models, allowed, key, origin, said.append
-  )
-  server = web.Server("127.0.0.1", 0, service)
-  server.said, server.engine = said, engine
-  threading.Thread(target=server.serve_forever, daemon=True).start()
-  try:
-    yield server
-  finally:
-    server.shutdown()
-    server.server_close()
-    assert engine.close(60)
 
 
 @pytest.fixture(scope="module")
@@ -397,13 +375,15 @@ def test_a_slow_client_is_left(speaker):
   with serving(speaker, seconds_to_send=0.5) as server:
     start = time.monotonic()
     address = ("127.0.0.1", server.server_address[1])
-    with socket.create_connection(address, timeout=30) as client:
-      with contextlib.suppress(ConnectionError):
-        for _ in range(40):  # a byte now and then
-          client.sendall(b"G")
-          time.sleep(0.1)
-        client.settimeout(5)
-        assert client.recv(100) == b""
+    with (
+      socket.create_connection(address, timeout=30) as client,
+      contextlib.suppress(ConnectionError),
+    ):
+      for _ in range(40):  # a byte now and then
+        client.sendall(b"G")
+        time.sleep(0.1)
+      client.settimeout(5)
+      assert client.recv(100) == b""
     assert time.monotonic() - start < 10
     head = (
       b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"

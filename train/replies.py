@@ -149,9 +149,7 @@ def answer(
       return
 
 
-def asked(
-  speaker: Speaker, options: generation.Options
-) -> generation.Options:
+def asked(speaker: Speaker, options: generation.Options) -> generation.Options:
   """The options, with the text that ends the template's answers."""
   if speaker.chat.stop_id is not None:
     return options

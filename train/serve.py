@@ -30,7 +30,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("name", None, "Of the model; by default the workdir's.")
 flags.DEFINE_string("host", "127.0.0.1", "The address to listen at.")
-flags.DEFINE_integer("port", 8000, "The port; 0 for any that is free.", 0, 65535)
+flags.DEFINE_integer(
+  "port", 8000, "The port; 0 for any that is free.", 0, 65535
+)
 flags.DEFINE_string(
   "api_key_file",
   None,
@@ -44,9 +46,7 @@ flags.DEFINE_integer("max_waiting", 64, "Texts that wait, then 503.", 0)
 flags.DEFINE_integer("max_tokens", 1024, "That a request may ask for.", 1)
 flags.DEFINE_integer("max_prompt_tokens", 8192, "Of a prompt.", 1)
 flags.DEFINE_integer("max_body_bytes", 2**20, "Of a request, then 413.", 1)
-flags.DEFINE_integer(
-  "requests_per_minute", 120, "Of one address, then 429.", 1
-)
+flags.DEFINE_integer("requests_per_minute", 120, "Of one address, then 429.", 1)
 flags.DEFINE_float(
   "grace", 60.0, "Seconds for what runs at the end of the server.", 0.0
 )

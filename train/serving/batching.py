@@ -98,7 +98,9 @@ class Engine:
     rows = [_Row(job, index) for index in range(len(job.texts))]
     with self._changed:
       if self._closing:
-        raise ApiError(503, "the server is ending", headers={"Retry-After": "5"})
+        raise ApiError(
+          503, "the server is ending", headers={"Retry-After": "5"}
+        )
       self._forget_gone()
       if len(self._waiting) + len(rows) > self.most_waiting:
         raise ApiError(

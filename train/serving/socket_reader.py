@@ -4,12 +4,12 @@ import socket
 import time
 
 
-class TooMuch(Exception):
+class TooMuchError(Exception):
   """More bytes have come than were allowed."""
 
 
 class BoundedReader(socket.SocketIO):
-  """What a client sends: a slow one times out, a wordy one is TooMuch.
+  """What a client sends: a slow one times out, a wordy one is TooMuchError.
 
   `allow` begins anew; a timeout of the socket alone would begin anew with each
   byte.
@@ -29,7 +29,7 @@ class BoundedReader(socket.SocketIO):
   def readinto(self, buffer) -> int | None:
     """Reads what is there into the buffer."""
     if self._left <= 0:
-      raise TooMuch
+      raise TooMuchError
     seconds = self._until - time.monotonic()
     if seconds <= 0:
       raise TimeoutError("the client is too slow")

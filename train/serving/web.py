@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from train.serving.limits import Limits, Rate
 from train.serving.protocol import ApiError
-from train.serving.socket_reader import BoundedReader, TooMuch
+from train.serving.socket_reader import BoundedReader, TooMuchError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _JSON = "application/json"
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
     self._bounded.allow(limits.header_bytes, limits.seconds_to_send)
     try:
       super().handle_one_request()
-    except TooMuch:
+    except TooMuchError:
       self.requestline = "(a long head)"
       self.send_error(431, "the head of the request is too long")
 
@@ -180,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
       handle(urllib.parse.urlsplit(self.path).path)
     except ApiError as error:
       self._error(error)
-    except (TooMuch, OSError) as error:
+    except (TooMuchError, OSError) as error:
       self.close_connection = True
       if not self._begun and isinstance(error, TimeoutError):
         self._error(ApiError(408, "the request did not come in time"))

@@ -17,8 +17,9 @@ from input_pipeline import special_tokens
 from input_pipeline.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
-# The spellings of ShareGPT's "from".
+# ShareGPT's spellings, and what OpenAI now calls the system.
 _SPEAKERS = {
+  "developer": "system",
   "human": "user",
   "gpt": "assistant",
   "chatgpt": "assistant",

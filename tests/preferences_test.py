@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import dpo_chat
 from input_pipeline import pipeline, rows
 from models.decoder import decoder
-from train import types
+from train import build, trained, types
 from train.tasks.preference_optimization import preference_optimization
 
 START, END = 256, 257
@@ -241,6 +242,28 @@ def test_a_run_begins_at_its_reference_which_is_never_moved(pairs):
 
   for leaf in jax.tree.leaves(jax.grad(loss)(variables.frozen)):
     assert not np.any(leaf)
+
+
+def test_a_run_from_another_has_that_one_as_its_reference(chat_run):
+  config = dpo_chat.get_config("smoke")
+  config.model.layers = 1
+  config.data.seq_len = 128
+  config.evals = {}
+  config.init_from = chat_run
+  run = build.run(config, None, say=lambda line: None)
+  variables = run.init().variables
+  theirs = trained.load(chat_run).variables.params
+  for ours in (variables.params, variables.frozen["reference"]):
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+  batch = next(run.batches(0))
+  # The step is given the memory of both: they are not one.
+  state, metrics = jax.jit(run.learner.step, donate_argnums=0)(
+    run.init(), batch, run.rng
+  )
+  assert float(metrics["loss"].value()) == pytest.approx(np.log(2), rel=1e-5)
+  jax.tree.map(
+    np.testing.assert_array_equal, state.variables.frozen["reference"], theirs
+  )
 
 
 @pytest.mark.parametrize(

@@ -524,6 +524,15 @@ def test_a_connection_serves_several_requests(server):
   client.close()
 
 
+def test_a_body_that_is_not_read_is_no_request(server):
+  inner = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+  head = (
+    b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+  )
+  answer = raw(server, head % len(inner) + inner)
+  assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_may_hold_what_changes_nothing():
   allowed = limits.Limits()
   body = {**ASK, "user": "me", "presence_penalty": 0, "logprobs": False}

@@ -175,6 +175,10 @@ class Handler(BaseHTTPRequestHandler):
 
   def _serve(self, handle: Callable[[str], None]) -> None:
     self.server.answering(1)
+    if (
+      self.command != "POST" and self.headers.get("Content-Length", "0") != "0"
+    ):
+      self.close_connection = True  # its body would be read as a request
     try:
       self._check_site()
       handle(urllib.parse.urlsplit(self.path).path)

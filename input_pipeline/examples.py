@@ -114,7 +114,7 @@ def of_parts(
       source.name if one_each else lambda index: f"{part} row {index}",
       made.num_classes,
       learned,
-      source.note,
+      "; ".join(note for note in (source.note, made.note) if note),
       tally,
       made.texts,
       made.class_names,

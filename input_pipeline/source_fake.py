@@ -19,6 +19,8 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "text": fake_text,
     "labeled_text": fake_labeled_text,
     "pairs": fake_pairs,
+    "conversations": fake_conversations,
+    "preferences": fake_preferences,
     "image": fake_image,
     "linear": fake_linear,
     "tagged": fake_tagged,
@@ -112,6 +114,47 @@ def fake_pairs(
     return {source_key: found, target_key: np.array(turned, object)}
 
   return Source(documents, read, _no_name, fingerprint=texts.fingerprint)
+
+
+def fake_conversations(documents: int = 40, turns: int = 4, seed: int = 0):
+  """Conversations of so many turns: each answer says the question again.
+
+  {"messages": [{"role", "content"}, …]}.
+  """
+
+  def messages(index: int) -> list[dict[str, str]]:
+    rng = np.random.default_rng([seed, index])
+    said = [str(rng.choice(_SYLLABLES)) for _ in range(-(-turns // 2))]
+    roles = ("user", "assistant")
+    return [
+      {"role": roles[i % 2], "content": said[i // 2]} for i in range(turns)
+    ]
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = np.empty(len(indices), object)
+    found[:] = [messages(int(i)) for i in indices]
+    return {"messages": found}
+
+  return Source(
+    documents, read, _no_name, fingerprint=f"{documents} {turns} {seed}"
+  )
+
+
+def fake_preferences(documents: int = 40, seed: int = 0):
+  """Pairs of answers: the question said again, and another word.
+
+  {"prompt", "chosen", "rejected"}, texts.
+  """
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    pairs = [
+      np.random.default_rng([seed, int(i)]).choice(_SYLLABLES, 2, replace=False)
+      for i in indices
+    ]
+    prompt, other = np.array(pairs, object).reshape(-1, 2).T
+    return {"prompt": prompt, "chosen": prompt, "rejected": other}
+
+  return Source(documents, read, _no_name)
 
 
 def fake_image(

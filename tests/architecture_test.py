@@ -28,6 +28,8 @@ DATA_VERBS = (
 
 # Prefix of a module -> what it may import. The first that matches counts.
 ARROWS = [
+  # Preference tuning goes on from fine-tuning.
+  ("configs.dpo_chat", {"ml_collections", "configs"}),
   ("configs", {"ml_collections", "configs.common", "configs.data"}),
   ("models.quantization", {"jax", "qwix"}),
   ("models", {"jax", "flax", "numpy", "models"}),
@@ -307,6 +309,10 @@ ARROWS = [
   ),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
+  # Who speaks with a run knows its chat template.
+  ("train.replies", {"input_pipeline.chat_template", "train"}),
+  ("train.chat", {"absl", "input_pipeline.chat_template", "train"}),
+  ("train.serving", {"input_pipeline.chat_template", "train"}),
   ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),
   ("train.plan_report", {"rich"}),
   ("train.doctor_checks", {"packaging"}),
@@ -418,6 +424,8 @@ def python(code: str) -> str:
         "main",
         "evaluate",
         "generate",
+        "chat",
+        "serve",
         "convert",
         "plan",
         "doctor",

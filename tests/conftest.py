@@ -26,6 +26,25 @@ def own_cache(tmp_path_factory):
   os.environ["TESSERA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session")
+def chat_run(tmp_path_factory) -> str:
+  """The workdir of a tiny model that has learned to answer, and to end."""
+  from configs import sft_chat
+  from train import build, loop
+
+  config = sft_chat.get_config("smoke")
+  config.total_steps = 50
+  config.model.layers = 1
+  config.data.update(source="fake:conversations?turns=2", seq_len=128)
+  config.optimizer.update(lr=1e-2, warmup_steps=5)
+  config.checkpoint = dict(every_steps=50, keep=1)
+  config.evals = {}
+  workdir = str(tmp_path_factory.mktemp("chat") / "run")
+  run = build.run(config, workdir, say=lambda line: None)
+  assert list(loop.fit(run))[-1].scalars["train/loss"] < 2.5
+  return workdir
+
+
 def pytest_collection_modifyitems(items):
   """Skips the tests of real data where there is none."""
   skip = pytest.mark.skip(reason="no real data beside the project")

@@ -73,7 +73,9 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():
-    if key in ("inputs", "tokens") or (key == "targets" and shape):
+    if key in ("inputs", "tokens", "chosen_inputs") or (
+      key == "targets" and shape
+    ):
       found["max_len"] = max(shape[0], found.get("max_len", 0))
     if key == "image":
       found["image_size"], found["channels"] = shape[0], shape[-1]

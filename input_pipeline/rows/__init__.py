@@ -10,8 +10,10 @@ source's text, such as a token between two sentences, it names in
   SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
 
 and finds with `special_tokens.find`: those that the tokenizer lacks are added
-to it. By convention a row is padded with 0, "segments" [T] is 0 on padding and
-counts from 1 elsewhere, and a leaf that is predicted is "targets" with "mask".
+to it. Where they hang on the settings, a function needed_tokens(**settings)
+tells them. By convention a row is padded with 0, "segments" [T] is 0 on padding
+and counts from 1 elsewhere, and a leaf that is predicted is "targets" with
+"mask".
 """
 
 import difflib
@@ -37,6 +39,7 @@ class Rows(NamedTuple):
     numbers: references, questions, identifiers; None where there is nothing.
   num_classes: of what is classified, or None.
   class_names: in the order of the labels, where they have names.
+  note: a line worth telling, or "".
   """
 
   length: int
@@ -44,6 +47,7 @@ class Rows(NamedTuple):
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   num_classes: int | None = None
   class_names: tuple[str, ...] = ()
+  note: str = ""
 
 
 class Given(NamedTuple):
@@ -81,7 +85,14 @@ def special_tokens(
   Raises:
     ValueError: there is no such kind.
   """
-  return getattr(_module(settings), "SPECIAL_TOKENS", ()) if settings else ()
+  if not settings:
+    return ()
+  module = _module(settings)
+  if hasattr(module, "needed_tokens"):
+    return module.needed_tokens(
+      **{k: v for k, v in settings.items() if k != "name"}
+    )
+  return getattr(module, "SPECIAL_TOKENS", ())
 
 
 def text_keys(

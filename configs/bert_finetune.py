@@ -1,7 +1,9 @@
 """Sentiment of film reviews by a BERT that was pre-trained on their sentences.
 
 The body is that of configs/bert_small.py's run: its parameters have the same
-paths, the head's are drawn. Measured on 2 CPU cores: FIGURE.
+paths, the head's are drawn. Measured on 2 CPU cores, shared with many others:
+test/accuracy 75.62 % (validation 76.49 %) in 6.2 min; fastText, from scratch,
+reaches 80.83 % (configs/cls_sst2.py).
 
   python -m train.main --config=configs/bert_small.py --workdir=runs/bert_small
   python -m train.main --config=configs/bert_finetune.py \

@@ -6,7 +6,6 @@ ten of them on rows of 128 tokens, and reads books as well. The source is
 TFDS's, which must be prepared with file_format="array_record"; or any file of
 records with a field "text". Expected: an average of 79.6 on GLUE's test after
 fine-tuning, as the paper's base model has. Not trained here.
-PLAN
 
   python -m train.main --config=configs/bert_base.py --workdir=runs/bert_base
 """

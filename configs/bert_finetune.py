@@ -1,7 +1,9 @@
 """Sentiment of film reviews by a BERT that was pre-trained on their sentences.
 
 The body is that of configs/bert_small.py's run: its parameters have the same
-paths, the head's are drawn. Measured on 2 CPU cores: FIGURE.
+paths, the head's are drawn. Measured on 2 CPU cores, shared with many others:
+test/accuracy 75.62 % (validation 76.49 %) in 6.2 min; fastText, from scratch,
+reaches 80.83 % (configs/cls_sst2.py).
 
   python -m train.main --config=configs/bert_small.py --workdir=runs/bert_small
   python -m train.main --config=configs/bert_finetune.py \
@@ -26,30 +28,59 @@ Other ways to transfer are lines of a config:
 
 from ml_collections import ConfigDict
 
-from configs import bert_small, common
+from configs import common
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = bert_small.get_config()
+  config = ConfigDict()
+  config.seed = 0
   config.total_steps = 330
   config.batch_size = 64
   config.task = dict(name="text_classification")
-  config.model.update(head="classes", dropout=0.3)
-  config.optimizer.update(lr=1e-3, warmup_steps=50, weight_decay=0.1)
-  config.data.rows = dict(name="labeled", labels=("negative", "positive"))
-  config.data.ops = ""
-  config.evals = {
-    key: dict(
+  config.model = dict(
+    name="bert",
+    head="classes",
+    layers=2,
+    dim=64,
+    heads=4,
+    hidden=128,
+    dropout=0.3,
+    scan=False,
+  )
+  config.learner = dict(name="supervised")
+  config.optimizer = dict(
+    name="adamw",
+    lr=1e-3,
+    schedule="cosine",
+    warmup_steps=50,
+    weight_decay=0.1,
+    clip_norm=1.0,
+  )
+  # What learns a tokenizer, and how, as it was in pre-training.
+  config.data = dict(
+    source="jsonl:data/sst2/train.jsonl",
+    split="all",
+    tokenizer="sentencepiece?vocab_size=4000",
+    seq_len=48,
+    rows=dict(name="labeled", labels=("negative", "positive")),
+  )
+  config.evals = dict(
+    val=dict(
       name="classification",
-      source=f"jsonl:data/sst2/{split}.jsonl",
+      source="jsonl:data/sst2/validation.jsonl",
       split="all",
       every_steps=110,
-    )
-    for key, split in (("val", "validation"), ("test", "test"))
-  }
-  config.evals.test.every_steps = 0
+    ),
+    test=dict(
+      name="classification",
+      source="jsonl:data/sst2/test.jsonl",
+      split="all",
+      every_steps=0,
+    ),
+  )
   config.checkpoint = dict(every_steps=110, keep=1)
+  config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink_labeled(config, dim=16, heads=2, hidden=32)
   return config

@@ -15,7 +15,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 1600
+  config.total_steps = 900
   config.batch_size = 32
   config.task = dict(name="question_answering")
   config.model = dict(name="qa_reader", dim=128)
@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
       name="question_answering",
       source="jsonl:data/newwiki/validation.jsonl",
       split="all",
-      every_steps=400,
+      every_steps=300,
     ),
     xquad=dict(
       name="question_answering",
@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
       every_steps=0,
     ),
   )
-  config.checkpoint = dict(every_steps=800, keep=2)
+  config.checkpoint = dict(every_steps=300, keep=2)
   if common.is_smoke(arg):
     common.shrink(
       config,

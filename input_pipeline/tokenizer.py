@@ -3,7 +3,8 @@
 A tokenizer is written as a string: "byte"; "char"; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
 trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
-tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library;
+tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library,
+where "?eos=ID" after the path says what ends a document if it does not;
 "prepared:DIR", that of a prepared folder.
 """
 
@@ -132,7 +133,7 @@ def get_tokenizer(
 
     content = tokenizer_char.learn(corpus, policy)
   elif colon and kind in _OF_A_FILE:
-    content = read(file)
+    content = read(re.sub(r"\?eos=\d+$", "", file))
   else:
     from input_pipeline import tokenizer_sentencepiece
 

@@ -7,6 +7,7 @@ word that no pieces spell is one [UNK].
 
 import collections
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -63,12 +64,15 @@ def load(spec: str, content: bytes) -> Tokenizer:
   """The tokenizer of a tokenizer.json's bytes, or of a vocab.txt's.
 
   Special tokens are never read out of the text: "[SEP]" in it is spelled like
-  any other text. Nothing is added, cut or padded.
+  any other text. Nothing is added, cut or padded. A spec that ends in "?eos=7"
+  says what ends a document; else it is the first of _ENDS that there is.
 
   Raises:
-    ValueError: it is neither, or for "wordpiece:" no WordPiece.
+    ValueError: it is neither, or for "wordpiece:" no WordPiece; or it has no
+      such id.
   """
   tokenizers = _import_tokenizers()
+  told = re.search(r"\?eos=(\d{1,9})$", spec)
   try:
     found = _tokenizer(tokenizers, spec, content)
     pieces = found.get_vocab(with_added_tokens=True)
@@ -79,6 +83,8 @@ def load(spec: str, content: bytes) -> Tokenizer:
       raise ValueError(
         f"it has the id {size - 1}; at most {_MOST_IDS} are held"
       )
+    if told and int(told[1]) not in pieces.values():
+      raise ValueError(f"it has no id {told[1]} to end a document")
     # A model whose own parts do not fit together fails when it is used.
     for sample in ("a", "猫 \U0001f408", "\x00"):
       _guarded(found.encode, sample)
@@ -99,7 +105,9 @@ def load(spec: str, content: bytes) -> Tokenizer:
     encode,
     decode,
     size,
-    next((pieces[end] for end in _ENDS if end in pieces), None),
+    int(told[1])
+    if told
+    else next((pieces[end] for end in _ENDS if end in pieces), None),
     _byte_lengths(found, pieces, size),
     "tokenizer.json",
     content,

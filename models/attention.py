@@ -4,6 +4,8 @@ The shape legend stands in models/layers.py.
 """
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,15 +137,86 @@ def _xla(
   return out_BTKGH.reshape(B, T, N, H)
 
 
-def rotary(x_BTNH: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+class RopeScaling(NamedTuple):
+  """How rotary frequencies are changed for texts longer than trained on.
+
+  "linear" divides every frequency by `factor` (arXiv:2306.15595). "llama3"
+  (Llama 3.1) divides those whose wave is longer than `original` /
+  `low_freq_factor` positions, leaves those below `original` /
+  `high_freq_factor`, and goes smoothly from the one to the other between;
+  `original` is original_max_position_embeddings. The names are those of
+  config.json on Hugging Face.
+  """
+
+  rope_type: str
+  factor: float
+  low_freq_factor: float | None = None
+  high_freq_factor: float | None = None
+  original_max_position_embeddings: int | None = None
+
+
+def rope_scaling(settings: Mapping | None) -> RopeScaling | None:
+  """The RopeScaling of a dict; None for None and for "default".
+
+  Raises:
+    ValueError: the type is unknown; a key is missing, unknown or no number
+      that makes sense.
+  """
+  if settings is None:
+    return None
+  if not isinstance(settings, Mapping):
+    raise ValueError(f"rope_scaling = {settings!r} is no dict")
+  types = ("default", "linear", "llama3")
+  kind = layers.choose("rope_type", settings.get("rope_type"), types)
+  if kind == "default":
+    return None
+  fields = RopeScaling._fields[: 2 if kind == "linear" else None]
+  for name in sorted({*settings, *fields}):
+    if name not in fields or name not in settings:
+      what = "unknown" if name in settings else "missing"
+      raise ValueError(f"rope_scaling.{name}: {what}")
+  found = RopeScaling(**settings)
+  for name in fields[1:]:
+    value = getattr(found, name)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+      raise ValueError(f"rope_scaling.{name} = {value!r} is not above 0")
+  if found.low_freq_factor and found.low_freq_factor >= found.high_freq_factor:
+    raise ValueError("rope_scaling: low_freq_factor is not below the high one")
+  return found
+
+
+def rotary_frequencies(
+  half: int, theta: float, scaling: RopeScaling | None = None
+) -> jax.Array:
+  """Radians a position of each of `half` pairs, float32 [H / 2]."""
+  frequencies_H = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if scaling is None:
+    return frequencies_H
+  slow_H = frequencies_H / scaling.factor
+  if scaling.rope_type == "linear":
+    return slow_H
+  # How many whole waves fit into what the model was trained on.
+  low, high = scaling.low_freq_factor, scaling.high_freq_factor
+  waves_H = scaling.original_max_position_embeddings * frequencies_H
+  kept_H = jnp.clip((waves_H / (2 * math.pi) - low) / (high - low), 0, 1)
+  return (1 - kept_H) * slow_H + kept_H * frequencies_H
+
+
+def rotary(
+  x_BTNH: jax.Array,
+  positions: jax.Array,
+  theta: float,
+  scaling: RopeScaling | None = None,
+) -> jax.Array:
   """Rotates pairs of coordinates by angles linear in the position.
 
   The pairs are (h, h + H/2), with frequencies theta^(-2h/H), as Llama pairs
-  them (arXiv:2104.09864 pairs neighbours: a permutation of the weights).
-  Positions are [T] or [B, T].
+  them (arXiv:2104.09864 pairs neighbours: a permutation of the weights), then
+  scaled. Positions are [T] or [B, T].
   """
   half = x_BTNH.shape[-1] // 2
-  frequencies_H = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  frequencies_H = rotary_frequencies(half, theta, scaling)
   positions_BT = positions if positions.ndim == 2 else positions[None]
   angles_BTH = (
     positions_BT.astype(jnp.float32)[:, :, None] * frequencies_H[None, None]
@@ -169,6 +242,7 @@ class SelfAttention(nnx.Module):
     window: see `attention`.
     soft_cap: see `attention`.
     rope_theta: the base of the rotary frequencies; None for no rotation.
+    rope_scaling: what changes them, or None.
     out_init: initializer of the projection into the residual stream.
     rngs: random streams.
     **dense: of every projection; see layers.Dense.
@@ -185,13 +259,14 @@ class SelfAttention(nnx.Module):
     rope_theta: float | None,
     out_init,
     rngs: nnx.Rngs,
+    rope_scaling: RopeScaling | None = None,
     window: int | None = None,
     soft_cap: float | None = None,
     **dense,
   ):
     self.head_dim = head_dim
     self.causal, self.window, self.soft_cap = causal, window, soft_cap
-    self.rope_theta = rope_theta
+    self.rope_theta, self.rope_scaling = rope_theta, rope_scaling
     N, K, dense = heads * head_dim, kv_heads * head_dim, {"rngs": rngs} | dense
     self.query = layers.Dense(dim, N, axes="DN", **dense)
     self.key = layers.Dense(dim, K, axes="DK", **dense)
@@ -238,8 +313,8 @@ class SelfAttention(nnx.Module):
     if self.rope_theta is not None:
       if positions is None:
         positions = length + (_laid_out if cache is None else jnp.arange)(T)
-      q_BTNH = rotary(q_BTNH, positions, self.rope_theta)
-      k_BSKH = rotary(k_BSKH, positions, self.rope_theta)
+      rope = (positions, self.rope_theta, self.rope_scaling)
+      q_BTNH, k_BSKH = rotary(q_BTNH, *rope), rotary(k_BSKH, *rope)
     options = {"soft_cap": self.soft_cap}
     if cache is None:
       options |= {"window": self.window, "segments_BT": segments_BT}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from models import Model, partition, pure, quantization, transformer
+from models import Model, attention, partition, pure, quantization, transformer
 from models.attention import positions_after
 from models.layers import (
   ACTIVATIONS,
@@ -148,6 +148,7 @@ def decoder(
   hidden: int | None = None,
   positions: str = "learned",
   rope_theta: float = 10000.0,
+  rope_scaling: dict | None = None,
   norm: str = "layernorm",
   norm_eps: float = 1e-5,
   activation: str = "gelu",
@@ -188,6 +189,8 @@ def decoder(
       rounded up to a multiple of 8.
     positions: "learned" or "rotary".
     rope_theta: base of the rotary frequencies.
+    rope_scaling: dict(rope_type="linear", factor=…), or "llama3" with more; see
+      attention.RopeScaling. None for none.
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
     activation: a name in layers.ACTIVATIONS: "gelu" (tanh approximation),
@@ -251,6 +254,7 @@ def decoder(
       "head_dim": head_dim,
       "causal": True,
       "rope_theta": rope_theta if positions == "rotary" else None,
+      "rope_scaling": attention.rope_scaling(rope_scaling),
       "window": window,
       "soft_cap": soft_cap,
       "out_init": out_init,

@@ -157,10 +157,10 @@ def vit(
   Raises:
     ValueError: for an unknown choice, or sizes that do not divide.
   """
-  sizes = _sizes(variant)
+  found = sizes(variant)
   layers, dim, heads, patch = (
     given or size
-    for given, size in zip((layers, dim, heads, patch), sizes, strict=True)
+    for given, size in zip((layers, dim, heads, patch), found, strict=True)
   )
   for what, whole, part in (
     ("image_size", image_size, patch),
@@ -203,7 +203,7 @@ def vit(
   return pure(lambda rngs: ViT(rngs=rngs, **config))
 
 
-def _sizes(variant: str) -> tuple:
+def sizes(variant: str) -> tuple:
   """(layers, dim, heads, patch) of a variant such as "B/16"."""
   match = re.fullmatch(r"(\w+)/(\d+)", variant)
   if not match or match[1] not in VARIANTS:

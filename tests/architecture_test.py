@@ -295,6 +295,10 @@ ARROWS = [
     "train.run_data",
     {"input_pipeline", "train.names", "train.sharding", "train.errors"},
   ),
+  (
+    "train.conversions",
+    {"jax", "numpy", "safetensors", "models", "input_pipeline", "train"},
+  ),
   ("train.build", {"jax", "numpy", "models", "input_pipeline", "train"}),
   ("train.trained", {"jax", "numpy", "input_pipeline", "train"}),
   ("train.planned_data", {"numpy", "input_pipeline", "train.errors"}),
@@ -404,7 +408,15 @@ def python(code: str) -> str:
   [
     *(
       f"train.{verb}"
-      for verb in ("main", "evaluate", "generate", "plan", "doctor", "inspect")
+      for verb in (
+        "main",
+        "evaluate",
+        "generate",
+        "convert",
+        "plan",
+        "doctor",
+        "inspect",
+      )
     ),
     *(f"input_pipeline.{verb}" for verb in DATA_VERBS),
   ],

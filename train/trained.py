@@ -63,9 +63,18 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
 def weights(path: str, step: int | None = None) -> tuple:
   """(params, model_state) of the model of a run, without its adapter.
 
+  Args:
+    path: the run's workdir, or a folder or file of Hugging Face's.
+    step: which checkpoint of a workdir; the last by default.
+
   Raises:
-    UserError: there is no such run.
+    UserError: there is no such run or model.
   """
+  from train.conversions import weights as pretrained  # of files alone
+
+  if pretrained.are_at(path):
+    found = pretrained.read(path)
+    return found.params, found.model_state
   found = load(path, step)
   params, plain = found.variables.params, found.parts.model.plain
   return plain(params) if plain else params, found.variables.model_state

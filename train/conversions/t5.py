@@ -1,0 +1,152 @@
+"""T5 (arXiv:1910.10683): T5ForConditionalGeneration, models/encoder_decoder.
+
+Version 1.0 has relu, one table of embeddings and scaled logits; 1.1 has gated
+units, a table of its own before the logits, and no scale.
+"""
+
+from train.conversions.family import Family, Size
+from train.conversions.layout import Row
+from train.errors import UserError
+
+_ACTIVATIONS = {
+  "relu": "relu",
+  "gated-gelu": "geglu",
+  "gated-silu": "swiglu",
+  "gelu": "gelu_exact",
+  "gelu_new": "gelu",
+}
+_ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
+_HEAD = "lm_head.weight"
+
+
+def _dense(theirs: str, ours: str, layers: int) -> Row:
+  return Row(f"{theirs}.weight", f"{ours}/kernel", "OI->IO", layers)
+
+
+def _stack(name: str, section, parts: dict[str, str]) -> list[Row]:
+  """The rows of the encoder or decoder, whose layers have these parts."""
+  L = section["layers"]
+  if name == "decoder":
+    L = section["decoder_layers"] or L
+  block = f"{name}.block.{{}}.layer."
+  bias = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+  rows = [
+    Row(f"{name}.final_layer_norm.weight", f"{name}_norm/scale"),
+    Row(bias, f"{name}_bias/embedding"),
+  ]
+  for number, (theirs, ours) in enumerate(parts.items()):
+    path = f"{block}{number}"
+    norm = f"{name}/{ours}_norm/scale"
+    rows.append(Row(f"{path}.layer_norm.weight", norm, layers=L))
+    inner = _ATTENTION
+    if ours == "feed_forward":
+      gated = section["activation"] in ("geglu", "swiglu")
+      ups = {"wi_0": "gate", "wi_1": "up"} if gated else {"wi": "up"}
+      inner = {**ups, "wo": "down"}
+    rows += [
+      _dense(f"{path}.{theirs}.{a}", f"{name}/{ours}/{b}", L)
+      for a, b in inner.items()
+    ]
+  return rows
+
+
+def _table(section) -> list[Row]:
+  attention, last = (
+    {"SelfAttention": "attention"},
+    {"DenseReluDense": "feed_forward"},
+  )
+  rows = [
+    Row("shared.weight", "token_embedding/embedding"),
+    *_stack("encoder", section, {**attention, **last}),
+    *_stack(
+      "decoder", section, {**attention, "EncDecAttention": "cross", **last}
+    ),
+  ]
+  if not section["tie_embeddings"]:
+    rows.append(Row(_HEAD, "unembedding/embedding"))
+  return rows
+
+
+def _copies(section) -> dict[str, str]:
+  names = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+  names += [_HEAD] if section["tie_embeddings"] else []
+  return dict.fromkeys(names, "shared.weight")
+
+
+def _tidy(config, names):
+  """Whether logits are scaled, and by which table they are made.
+
+  tie_word_embeddings of False says that they are not scaled; of late it says
+  no more, and scale_decoder_outputs is written beside.
+  """
+  tied = config.pop("tie_word_embeddings", True)
+  scaled = config.pop("scale_decoder_outputs", tied)
+  for value in (tied, scaled):
+    if not isinstance(value, bool):
+      raise UserError(f"tie_word_embeddings = {value!r}: is not true or false")
+  config["_scaled"] = scaled and tied
+  config["_tied"] = config["_scaled"] or _HEAD not in names
+  return config
+
+
+def _filled(section, shapes):
+  if section["scale_logits"] and not section["tie_embeddings"]:
+    raise UserError(
+      "config.model.scale_logits is True, and there only with tied embeddings"
+    )
+  heads, dim = section["heads"], section["dim"]
+  return {
+    **section,
+    "head_dim": section["head_dim"] or dim // heads,
+    "hidden": shapes["params/encoder/feed_forward/up/kernel"][-1],
+    "decoder_layers": section["decoder_layers"] or section["layers"],
+    "max_len": 512,  # of learned positions alone
+  }
+
+
+t5 = Family(
+  model="encoder_decoder",
+  task=lambda section: "sequence_to_sequence",
+  sizes=(
+    Size("vocab_size", "vocab_size", 32128),
+    Size("d_model", "dim", 512),
+    Size("d_kv", "head_dim", 64),
+    Size("d_ff", "hidden", 2048),
+    Size("num_layers", "layers", 6),
+    Size("num_decoder_layers", "decoder_layers", None),
+    Size("num_heads", "heads", 8),
+    Size("relative_attention_num_buckets", "buckets", 32),
+    Size("relative_attention_max_distance", "farthest", 128),
+    Size("layer_norm_epsilon", "norm_eps", 1e-6, float),
+    Size("feed_forward_proj", "activation", "relu", str, _ACTIVATIONS),
+    Size("_scaled", "scale_logits", True, bool),
+    Size("_tied", "tie_embeddings", True, bool),
+  ),
+  ours={
+    "positions": "relative",
+    "norm": "rmsnorm",
+    "norm_first": True,
+    "bias": False,
+    "scale_embeddings": False,
+    "scale_scores": False,
+  },
+  fixed={"is_encoder_decoder": True, "is_decoder": False},
+  ignored=frozenset(
+    {
+      *("classifier_dropout", "dense_act_fn", "dropout_rate", "is_gated_act"),
+      *("n_positions", "tokenizer_class"),
+    }
+  ),
+  table=_table,
+  architecture=lambda section: "T5ForConditionalGeneration",
+  tidy=_tidy,
+  filled=_filled,
+  written=lambda section: {
+    "tie_word_embeddings": section["scale_logits"],
+    "scale_decoder_outputs": section["scale_logits"],
+  },
+  copies=_copies,
+  # Of files of before 2021; never read by transformers either.
+  dropped=r"decoder\.block\.0\.layer\.1\.EncDecAttention"
+  r"\.relative_attention_bias\.weight",
+)

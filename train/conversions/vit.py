@@ -1,0 +1,99 @@
+"""The vision transformer: ViTForImageClassification and models/vit.py.
+
+arXiv:2010.11929. A patch is embedded by a convolution there, by a dense layer
+here.
+"""
+
+from models.vit import sizes
+from train.conversions.family import Family, Size, counted_labels, labels
+from train.conversions.layout import Row
+
+_ACTIVATIONS = {
+  "gelu": "gelu_exact",
+  "gelu_new": "gelu",
+  "gelu_pytorch_tanh": "gelu",
+}
+_NORMS = {
+  "layernorm_before": "attention_norm",
+  "layernorm_after": "feed_forward_norm",
+}
+_DENSE = {
+  "attention.attention.query": "attention/query",
+  "attention.attention.key": "attention/key",
+  "attention.attention.value": "attention/value",
+  "attention.output.dense": "attention/out",
+  "intermediate.dense": "feed_forward/up",
+  "output.dense": "feed_forward/down",
+}
+
+
+def _table(section) -> list[Row]:
+  L, patch = section["layers"], section["patch"]
+  start, block = "vit.embeddings.", "vit.encoder.layer.{}."
+  convolution = f"{start}patch_embeddings.projection"
+  rows = [
+    Row(f"{start}cls_token", "cls"),
+    Row(f"{start}position_embeddings", "position_embedding"),
+    Row(
+      f"{convolution}.weight",
+      "patch_embedding/kernel",
+      "OIHW->(HWI)O",
+      known=(("H", patch), ("W", patch)),
+    ),
+    Row(f"{convolution}.bias", "patch_embedding/bias"),
+    Row("vit.layernorm.weight", "final_norm/scale"),
+    Row("vit.layernorm.bias", "final_norm/bias"),
+    Row("classifier.weight", "head/kernel", "OI->IO"),
+    Row("classifier.bias", "head/bias"),
+  ]
+  for theirs, ours in _NORMS.items():
+    rows += [
+      Row(f"{block}{theirs}.weight", f"blocks/{ours}/scale", layers=L),
+      Row(f"{block}{theirs}.bias", f"blocks/{ours}/bias", layers=L),
+    ]
+  for theirs, ours in _DENSE.items():
+    path = f"blocks/{ours}"
+    rows += [
+      Row(f"{block}{theirs}.weight", f"{path}/kernel", "OI->IO", L),
+      Row(f"{block}{theirs}.bias", f"{path}/bias", layers=L),
+    ]
+  return rows
+
+
+def _filled(section, shapes):
+  names = ("layers", "dim", "heads", "patch")
+  variant = dict(zip(names, sizes(section["variant"]), strict=True))
+  given = {name: section[name] or variant[name] for name in names}
+  hidden = shapes["params/blocks/feed_forward/up/kernel"][-1]
+  return {**section, **given, "hidden": hidden, "variant": "S/16"}
+
+
+vit = Family(
+  model="vit",
+  task=lambda section: "image_classification",
+  sizes=(
+    Size("num_labels", "num_classes", 2),
+    Size("num_channels", "channels", 3),
+    Size("image_size", "image_size", 224),
+    Size("patch_size", "patch", 16),
+    Size("num_hidden_layers", "layers", 12),
+    Size("hidden_size", "dim", 768),
+    Size("num_attention_heads", "heads", 12),
+    Size("intermediate_size", "hidden", 3072),
+    Size("layer_norm_eps", "norm_eps", 1e-12, float),
+    Size("hidden_act", "activation", "gelu", str, _ACTIVATIONS),
+  ),
+  ours={"pool": "cls"},
+  fixed={"qkv_bias": True},
+  ignored=frozenset(
+    {
+      *("attention_probs_dropout_prob", "hidden_dropout_prob"),
+      *("encoder_stride", "pooler_act", "pooler_output_size"),
+    }
+  ),
+  table=_table,
+  architecture=lambda section: "ViTForImageClassification",
+  tidy=counted_labels,
+  filled=_filled,
+  written=labels,
+)

@@ -1,7 +1,10 @@
 """Questions on Wikipedia (SQuADShifts, Miller et al. 2020) from scratch.
 
-7,126 questions train a convolutional reader, 812 on other paragraphs validate;
-see benchmarks/prepare_language.py.
+7,126 questions train a convolutional reader of 1.5M parameters, 812 on other
+paragraphs validate; see benchmarks/prepare_language.py. Measured after 328 of
+the 900 steps, which took 264 s of one CPU core: val/exact_match 22.3, val/f1
+38.5, and on XQuAD's English 18.9 and 31.6; a sliding window without training
+(benchmarks/sliding_window_qa.py) has F1 25.0 and 19.2.
 
   python -m train.main --config=configs/qa_newwiki.py --workdir=runs/qa
 """
@@ -15,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 1600
+  config.total_steps = 900
   config.batch_size = 32
   config.task = dict(name="question_answering")
   config.model = dict(name="qa_reader", dim=128)
@@ -41,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
       name="question_answering",
       source="jsonl:data/newwiki/validation.jsonl",
       split="all",
-      every_steps=400,
+      every_steps=300,
     ),
     xquad=dict(
       name="question_answering",
@@ -50,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
       every_steps=0,
     ),
   )
-  config.checkpoint = dict(every_steps=800, keep=2)
+  config.checkpoint = dict(every_steps=300, keep=2)
   if common.is_smoke(arg):
     common.shrink(
       config,

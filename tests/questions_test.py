@@ -394,7 +394,9 @@ def test_the_best_threshold_by_trying_all():
 
 
 def test_padding_and_what_is_beside_the_question_do_not_matter():
-  model = qa_reader(vocab_size=9, features=2, dim=8, dropout=0.0)
+  model = qa_reader(
+    vocab_size=9, features=2, dim=8, dropout=0.0, encode=(1, 2), decode=(2,)
+  )
   params, state = jax.jit(model.init)(jax.random.key(0))
   tokens = jnp.array([[1, 2, 3, 4, 5, 6]])
   types = jnp.array([[0, 0, 0, 1, 1, 1]])
@@ -404,7 +406,7 @@ def test_padding_and_what_is_beside_the_question_do_not_matter():
     def pad(x):
       return jnp.pad(x, ((0, 0), (0, width)) + ((0, 0),) * (x.ndim - 2))
 
-    (start, end), _ = model.apply(
+    (start, end), _ = jax.jit(model.apply)(
       params,
       state,
       jnp.pad(tokens, ((0, 0), (0, width)), constant_values=7),

@@ -296,15 +296,23 @@ def decoder(
 
   def unstacked(params):
     def cache_apart(batch_size, length, dtype=compute):
-      cache = init_cache(batch_size, length, dtype)
-      count = cache.pop("length")
-      return transformer.apart(cache, layers) | {"length": count}
+      shapes = jax.eval_shape(lambda: init_cache(batch_size, length, dtype))
+      count = shapes.pop("length")
+
+      def layer():
+        return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
+
+      cache = {str(i): layer() for i in range(layers)}
+      return cache | {"length": jnp.zeros(count.shape, count.dtype)}
 
     apart = pure(
       lambda rngs: Decoder(rngs=rngs, stacked=False, **config), cache_apart
     )
     facts = {"max_len": max_len, "flops": flops, "represents": True}
-    blocks = transformer.apart(params["blocks"], layers)
+    # Compiled as one: each slice alone would be a program.
+    blocks = jax.jit(transformer.apart, static_argnums=1)(
+      params["blocks"], layers
+    )
     return apart._replace(**facts), params | {"blocks": blocks}
 
   model = pure(lambda rngs: Decoder(rngs=rngs, **config), init_cache)

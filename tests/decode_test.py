@@ -62,7 +62,11 @@ def test_a_vocabulary_that_is_not_sorted_whole(top_k, top_p):
   for row in range(4):
     k, p = top_k and top_k[row], top_p and top_p[row]
     kept = set(np.flatnonzero(np.isfinite(found[row])))
-    assert kept == brute_force(logits[row], k, None if p == 1.0 else p)
+    if p is None or p == 1.0:
+      assert kept == brute_force(logits[row], k, None)
+    else:  # sums of 3,000 terms in float32 are right to 1e-5
+      assert kept >= brute_force(logits[row], k, p - 1e-5)
+      assert kept <= brute_force(logits[row], k, p + 1e-5)
 
 
 @pytest.mark.parametrize("min_p", [0.0, 0.05, 0.4, 1.0])

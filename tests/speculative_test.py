@@ -107,7 +107,7 @@ def five():
     {"temperature": 1.0},
     {"temperature": 0.6},
     {"temperature": 1.5, "top_k": 3},
-    {"temperature": 1.5, "top_p": 0.8},
+    {"temperature": 2.5, "top_p": 0.9},
     {"temperature": 1.2, "min_p": 0.2, "repetition_penalty": 1.5},
   ],
   ids=str,

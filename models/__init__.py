@@ -53,8 +53,9 @@ class Model(NamedTuple):
     attention counted as half; None where only a trace can tell.
   plain: of an adapted model, (params) -> params of the model underneath.
   unstacked: (params) -> (a model that computes the same, its params): every
-    layer has arrays and a cache of its own, so that writing token by token
-    copies neither; None where layers are not stacked.
+    layer has arrays and a cache of its own (of which the batch is the first
+    axis), so that writing token by token copies neither; None where layers are
+    not stacked.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]

@@ -40,6 +40,35 @@ def test_filter_keeps_the_set_of_brute_force(top_k, top_p):
     np.testing.assert_array_equal(row[list(kept)], wanted[list(kept)])
 
 
+@pytest.mark.parametrize(
+  ("top_k", "top_p"),
+  [
+    ([900] * 4, None),
+    ([5, 3000, 70, 2000], None),  # one row's filter lies beyond the head
+    (None, [0.5, 0.9, 1.0, 0.2]),
+    (None, [0.999] * 4),
+    ([40, 3000, 3000, 1500], [0.9, 0.8, 1.0, 0.99]),
+  ],
+)
+def test_a_vocabulary_that_is_not_sorted_whole(top_k, top_p):
+  rng = np.random.default_rng(3)
+  logits = np.round(np.float32([[1], [3], [2], [9]]) * rng.normal(size=3000), 1)
+  logits = logits.astype(np.float32)  # with ties, and an own spread a row
+  found = decode.filter_logits(
+    jnp.asarray(logits),
+    top_k and jnp.asarray(top_k),
+    top_p and jnp.asarray(top_p),
+  )
+  for row in range(4):
+    k, p = top_k and top_k[row], top_p and top_p[row]
+    kept = set(np.flatnonzero(np.isfinite(found[row])))
+    if p is None or p == 1.0:
+      assert kept == brute_force(logits[row], k, None)
+    else:  # sums of 3,000 terms in float32 are right to 1e-5
+      assert kept >= brute_force(logits[row], k, p - 1e-5)
+      assert kept <= brute_force(logits[row], k, p + 1e-5)
+
+
 @pytest.mark.parametrize("min_p", [0.0, 0.05, 0.4, 1.0])
 def test_min_p_keeps_what_is_so_many_times_as_likely(min_p):
   logits = logits_of()

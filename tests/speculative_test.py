@@ -96,8 +96,8 @@ def five():
   words = common.BYTES._replace(
     vocab_size=5, eos=None, decode=lambda ids: "".join(map(str, ids))
   )
-  large = common.found_of(model, words, seed=1, scale=12.0)
-  small = common.found_of(model, words, seed=2, scale=12.0)
+  large = common.found_of(model, words, seed=1, scale=6.0)
+  small = common.found_of(model, words, seed=2, scale=6.0)
   return large, generation.writer(large, 3, small)
 
 
@@ -107,7 +107,7 @@ def five():
     {"temperature": 1.0},
     {"temperature": 0.6},
     {"temperature": 1.5, "top_k": 3},
-    {"temperature": 1.0, "top_p": 0.7},
+    {"temperature": 2.5, "top_p": 0.9},
     {"temperature": 1.2, "min_p": 0.2, "repetition_penalty": 1.5},
   ],
   ids=str,
@@ -131,6 +131,7 @@ def test_sampled_texts_have_the_exact_distribution(five, way):
   expected = [wanted[real], [wanted[~real].sum()]]
   counts, expected = np.concatenate(pooled), np.concatenate(expected)
   counts, expected = counts[expected > 0], expected[expected > 0]
+  assert len(expected) > 3  # else there would be nothing to compare
   expected = expected / expected.sum() * counts.sum()
   # The seeds are fixed: this passes always or never. 1e-3 would be bad luck.
   assert stats.chisquare(counts, expected).pvalue > 1e-3

@@ -126,7 +126,6 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
     model: models.Model.
     eos: the id that ends a text, or None.
     chunk: C.
-    feeds: (tokens that a row may yet draw) -> how many `advance` may feed it.
   """
   grows = grows_with_text(model)
   most = model.max_len if grows else None

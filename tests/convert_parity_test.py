@@ -110,10 +110,12 @@ def made(name, dtype=None):
         value.copy_(0.3 * torch.randn_like(value))
       if buffer.endswith("running_var"):
         value.copy_(0.5 + torch.rand_like(value))
+    basic = getattr(model.config, "layer_type", None) == "basic"
+    last = 1 if basic else 2
     for block, module in model.named_modules():
-      # 50 random layers would blow the logits up.
-      if block.endswith(".layer.2.normalization"):
-        module.weight.mul_(0.3)
+      # So many random layers would blow the logits up.
+      if block.endswith(f".layer.{last}.normalization"):
+        module.weight.mul_(0.2)
   return model.eval().to(dtype or torch.float32)
 
 
@@ -189,7 +191,7 @@ def test_logits_are_theirs_and_every_byte_comes_back(name, tmp_path):
   wanted, got = theirs(model), ours(model, found)
   assert len(wanted) == len(got)
   for want, mine in zip(wanted, got, strict=True):
-    assert want.std() > 0.05
+    assert want.std() > 0.02
     np.testing.assert_allclose(mine, want, atol=1e-4)
   back = written(found, tmp_path / "back")
   first, second = (
@@ -212,7 +214,8 @@ def test_half_precision_comes_back_as_it_was(name, dtype, tmp_path):
   assert found.model["param_dtype"] == dtype
   assert {str(x.dtype) for x in jax.tree.leaves(found.params)} == {dtype}
   # Compared in float32, of the same rounded weights.
-  for want, mine in zip(theirs(model.float()), ours(model, found), strict=True):
+  exact = type(model).from_pretrained(tmp_path / "hf", dtype=torch.float32)
+  for want, mine in zip(theirs(exact), ours(model, found), strict=True):
     np.testing.assert_allclose(mine, want, atol=1e-4)
   back = written(found, tmp_path / "back")
   first, second = (
@@ -251,7 +254,7 @@ def test_a_separate_table_before_t5s_logits(tmp_path):
   found = weights.read(str(tmp_path / "hf"))
   assert not found.model["tie_embeddings"]
   np.testing.assert_allclose(ours(model, found)[0], want, atol=1e-4)
-  back = written(found, tmp_path / "back")
+  written(found, tmp_path / "back")
   first, second = (
     (tmp_path / where / "model.safetensors").read_bytes()
     for where in ("hf", "back")

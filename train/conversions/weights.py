@@ -68,8 +68,11 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       }
       shapes = _shapes(section)
       rows = family.table(full)
-    except ValueError as error:
-      raise UserError(f"{where}: {error}") from error
+    except RecursionError as error:
+      raise UserError(f"{where}: nested too deep") from error
+    except (ArithmeticError, TypeError, ValueError) as error:
+      line = (str(error).splitlines() or [type(error).__name__])[0]
+      raise UserError(f"{where}: {line[:400]}") from error
     notes = [folder.note] if folder.note else []
     _check(folder, family, full, rows, shapes, found)
     dtype, note = _dtype(folder, rows, found)

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import pathlib
@@ -93,14 +94,12 @@ CASES = {
 }
 
 
-def made(name, dtype=None):
+def made(name, dtype=None, **changes):
   """A model of transformers' with random weights, no two alike."""
   kind, settings = CASES[name]
   kind = getattr(transformers, kind)
   torch.manual_seed(0)
-  settings = {
-    k: dict(v) if isinstance(v, dict) else v for k, v in settings.items()
-  }
+  settings = copy.deepcopy({**settings, **changes})  # it writes into them
   model = kind(kind.config_class(**settings))
   with torch.no_grad():
     for parameter in model.parameters():
@@ -276,6 +275,12 @@ def test_a_bare_bert_is_a_body_under_an_empty_head(tmp_path):
   out = model(torch.tensor(TOKENS), token_type_ids=torch.tensor(TYPES))
   want = out.last_hidden_state.detach().numpy()
   np.testing.assert_allclose(got, want, atol=1e-4)
+  config = json.loads((tmp_path / "hf" / "config.json").read_text())
+  (tmp_path / "hf" / "config.json").write_text(
+    json.dumps({**config, "num_labels": 2**30})
+  )
+  with pytest.raises(ValueError, match="classifier.weight is missing"):
+    weights.read(str(tmp_path / "hf"))
   back = written(found, tmp_path / "back")
   again = transformers.BertModel.from_pretrained(back).state_dict()
   for key, tensor in model.state_dict().items():
@@ -399,13 +404,10 @@ def test_what_ends_a_text_is_found_in_the_config(tmp_path):
 def test_a_converted_run_writes_what_transformers_writes(kind, tmp_path):
   words = bpe(kind)
   size = words.get_vocab_size()
-  CASES["run"] = (
-    CASES[kind][0],
-    {**CASES[kind][1], "vocab_size": size, "initializer_range": 0.5},
-  )
+  changes = {"vocab_size": size, "initializer_range": 0.5}
   if kind == "gpt2":
-    CASES["run"][1]["n_positions"] = 64
-  model = made("run")
+    changes["n_positions"] = 64
+  model = made(kind, **changes)
   model.generation_config.eos_token_id = None
   hf, run = tmp_path / "hf", tmp_path / "run"
   model.save_pretrained(hf)

@@ -17,6 +17,7 @@ from train.conversions.family import Family, short
 from train.conversions.layout import Row
 from train.errors import UserError
 
+_MOST_ABSENT = 2**24
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -192,7 +193,9 @@ def _check(folder, family, section, rows, shapes, found) -> None:
       raise UserError(f"{folder.path}: {name} is not tied to {free[name]}")
   for name, shape in wanted.items():
     if name not in found:
-      if re.fullmatch(family.optional, name):
+      # Made here, so no larger than what a file would have to hold.
+      small = math.prod(shape) <= _MOST_ABSENT
+      if re.fullmatch(family.optional, name) and small:
         continue
       raise UserError(f"{folder.path}: tensor {name} is missing")
     there = folder.tensors[found[name]]

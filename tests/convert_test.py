@@ -306,6 +306,11 @@ def test_what_is_not_finite_is_told(tmp_path):
     ({"model_type": None}, "is no family"),
     ({"tie_word_embeddings": True}, "lm_head.weight differs"),
     ({"intermediate_size": 25}, "by config.json [25, 8]"),
+    ({"head_dim": 2**31 - 1, "num_attention_heads": 2**31 - 4}, "config.json"),
+    (
+      {"num_hidden_layers": json.loads("[" * 900 + "]" * 900)},
+      "makes no sense",
+    ),
   ],
 )
 def test_what_a_config_says_is_never_passed_over(keys, told, llama):
@@ -313,6 +318,16 @@ def test_what_a_config_says_is_never_passed_over(keys, told, llama):
   assert told in refused(changed(llama, **keys))
   assert tracemalloc.get_traced_memory()[1] < 2**26
   tracemalloc.stop()
+
+
+@pytest.mark.parametrize("key", ["odd", "num_hidden_layers", "rope_scaling"])
+def test_a_config_nested_deep(key, llama):
+  config = {k: v for k, v in by_hand.LLAMA.items() if k != key}
+  text = json.dumps(config).removesuffix("}")
+  for depth in (100, 800, 900, 950, 980, 10**5):
+    deep = "[" * depth + "]" * depth
+    (llama / "config.json").write_text(f'{text}, "{key}": {deep}}}')
+    assert "config.json: " in refused(llama)
 
 
 def test_a_tensor_too_many_or_too_few(tmp_path):
@@ -502,6 +517,17 @@ def test_a_place_in_use(gpt2, tmp_path):
   empty.mkdir()
   runs.make(str(gpt2), str(empty), say=quiet)
   assert (empty / "config.json").exists()
+
+
+def test_a_kept_file_leads_nowhere_else(gpt2, tmp_path):
+  secret = tmp_path / "secret"
+  secret.write_text("{}")
+  run = tmp_path / "run"
+  runs.make(str(gpt2), str(run), say=quiet)
+  (run / "hugging_face" / "tokenizer_config.json").symlink_to(secret)
+  with pytest.raises(UserError, match="is a symbolic link"):
+    runs.write(str(run), str(tmp_path / "out"), say=quiet)
+  assert not (tmp_path / "out").exists()
 
 
 def test_rotary_scaling_by_its_formula():

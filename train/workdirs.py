@@ -31,7 +31,7 @@ _RESUMABLE = (
 )
 # No config is larger, or nested deeper.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
-_FOLDERS = ("checkpoints", "damaged", "profile", "samples")
+_FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
 _FILES = ("config.json", "curves.png", "data.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("tokenizer.json", "tokenizer.model")
@@ -99,7 +99,7 @@ def check_links(workdir: str) -> None:
     UserError: a name is a symbolic link, or no file or folder as it should be.
   """
   path = pathlib.Path(workdir)
-  for folder in (path, path / "samples"):
+  for folder in (path, path / "samples", path / "hugging_face"):
     try:
       entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):

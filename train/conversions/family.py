@@ -29,6 +29,8 @@ _ANY = {
   *("architectures", "model_type", "transformers_version", "_name_or_path"),
   *("torch_dtype", "dtype", "initializer_range", "initializer_factor"),
   *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
+  *("sep_token_id", "cls_token_id", "mask_token_id", "tokenizer_class"),
+  *("_num_labels", "bad_words_ids", "prefix", "forced_eos_token_id"),
   *("use_cache", "return_dict", "output_attentions", "output_hidden_states"),
   *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
   *("task_specific_params", "gradient_checkpointing", "output_past"),
@@ -252,7 +254,10 @@ def _plain(value: Any) -> Any:
 
 def short(value: Any) -> str:
   """The value in at most 80 characters."""
-  text = repr(value)
+  try:
+    text = repr(value)
+  except RecursionError:
+    return "…"
   return text if len(text) <= 80 else f"{text[:79]}…"
 
 

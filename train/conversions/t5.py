@@ -145,7 +145,7 @@ t5 = Family(
   ignored=frozenset(
     {
       *("classifier_dropout", "dense_act_fn", "dropout_rate", "is_gated_act"),
-      *("n_positions", "tokenizer_class"),
+      "n_positions",
     }
   ),
   table=_table,

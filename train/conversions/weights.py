@@ -17,6 +17,7 @@ from train.conversions.family import Family, short
 from train.conversions.layout import Row
 from train.errors import UserError
 
+_MOST_ABSENT = 2**24
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -68,8 +69,11 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       }
       shapes = _shapes(section)
       rows = family.table(full)
-    except ValueError as error:
-      raise UserError(f"{where}: {error}") from error
+    except RecursionError as error:
+      raise UserError(f"{where}: nested too deep") from error
+    except (ArithmeticError, TypeError, ValueError) as error:
+      line = (str(error).splitlines() or [type(error).__name__])[0]
+      raise UserError(f"{where}: {line[:400]}") from error
     notes = [folder.note] if folder.note else []
     _check(folder, family, full, rows, shapes, found)
     dtype, note = _dtype(folder, rows, found)
@@ -189,7 +193,9 @@ def _check(folder, family, section, rows, shapes, found) -> None:
       raise UserError(f"{folder.path}: {name} is not tied to {free[name]}")
   for name, shape in wanted.items():
     if name not in found:
-      if re.fullmatch(family.optional, name):
+      # Made here, so no larger than what a file would have to hold.
+      small = math.prod(shape) <= _MOST_ABSENT
+      if re.fullmatch(family.optional, name) and small:
         continue
       raise UserError(f"{folder.path}: tensor {name} is missing")
     there = folder.tensors[found[name]]

@@ -6,8 +6,8 @@ configs/sft_chat.py goes on from its weights with conversations made of that
 text: speeches that follow one another are the turns of a user and an
 assistant. configs/dpo_chat.py goes on from there with pairs: the answer that
 was given is preferred to the same words in a random order, but for the first
-and the last. All figures are of
-conversations from the last 10 % of the text, that nothing was trained on:
+and the last. All figures are of conversations from the last 10 % of the text,
+that nothing was trained on:
 
 - nats a byte of the answers, before and after fine-tuning;
 - of answers drawn at temperature 0.8, how many end by themselves within 150
@@ -18,8 +18,8 @@ conversations from the last 10 % of the text, that nothing was trained on:
   python benchmarks/dialogue.py --text=DATA/lm_tinyshakespeare/input.txt \
     --out=FOLDER
 
-On 2 CPU cores it takes about 12 minutes. What is made is kept in FOLDER: the
-data, and the runs lm, sft and dpo, which another call goes on from.
+What is made is kept in FOLDER: the data, and the runs lm, sft and dpo, which
+another call goes on from.
 """
 
 import argparse

@@ -22,11 +22,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-@pytest.fixture(scope="module")
-def speaker(chat_run):
-  return replies.speaker(trained.load(chat_run, say=lambda line: None))
-
-
 def command(workdir, *flags):
   return [sys.executable, "-m", "train.chat", f"--workdir={workdir}", *flags]
 

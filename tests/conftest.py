@@ -45,6 +45,14 @@ def chat_run(tmp_path_factory) -> str:
   return workdir
 
 
+@pytest.fixture(scope="session")
+def speaker(chat_run):
+  """That model, to speak with."""
+  from train import replies, trained
+
+  return replies.speaker(trained.load(chat_run, say=lambda line: None))
+
+
 def pytest_collection_modifyitems(items):
   """Skips the tests of real data where there is none."""
   skip = pytest.mark.skip(reason="no real data beside the project")

@@ -7,18 +7,13 @@ import pytest
 from local_server import serving
 
 from input_pipeline.chat_template import Message
-from train import generation, replies, trained
+from train import generation, replies
 
 pytestmark = pytest.mark.skipif(
   devtools.CHROMIUM is None, reason="there is no Chromium"
 )
 HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script>'
 LAST = "[...document.querySelectorAll('.turn')].at(-1).textContent"
-
-
-@pytest.fixture(scope="module")
-def speaker(chat_run):
-  return replies.speaker(trained.load(chat_run, say=lambda line: None))
 
 
 @pytest.fixture(scope="module")

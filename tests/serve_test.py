@@ -17,16 +17,11 @@ import pytest
 from local_server import serving
 
 from input_pipeline.chat_template import Message
-from train import generation, replies, trained
+from train import generation, replies
 from train.serving import batching, limits, protocol
 
 ASK = {"messages": [{"role": "user", "content": "ba"}], "temperature": 0}
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
-
-
-@pytest.fixture(scope="module")
-def speaker(chat_run):
-  return replies.speaker(trained.load(chat_run, say=lambda line: None))
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 Vectors of 100 dimensions from how often words stand within ten of each other;
 the counts are made once and kept in the cache, and the test text is held out.
-The vectors are in WORKDIR/words.txt, in word2vec's text format. Measured on 2
-CPU cores: GLOVE_MEASURED.
+The vectors are in WORKDIR/words.txt, in word2vec's text format. Not measured
+yet.
 
   python -m train.main --config=configs/glove.py \
     --config.data.source=text:PATH/valid.txt \

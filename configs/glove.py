@@ -25,7 +25,12 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model = dict(name="word_vectors", dim=100, bias=True)
   config.learner = dict(name="supervised")
   config.optimizer = dict(
-    name="adagrad", lr=0.05, initial_accumulator_value=0.0
+    name="adagrad",
+    lr=0.05,
+    # GloVe's own sums of squares begin at 1, of the gradients of lone entries;
+    # here they are of the mean over a batch.
+    initial_accumulator_value=(64 * 1024) ** -2.0,
+    eps=1e-20,
   )
   config.data = dict(
     source="text:data/wikitext2/valid.txt",

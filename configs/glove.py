@@ -2,8 +2,8 @@
 
 Vectors of 100 dimensions from how often words stand within ten of each other;
 the counts are made once and kept in the cache, and the test text is held out.
-The vectors are in WORKDIR/words.txt, in word2vec's text format. Measured on 2
-CPU cores: GLOVE_MEASURED.
+The vectors are in WORKDIR/words.txt, in word2vec's text format. Not measured
+yet.
 
   python -m train.main --config=configs/glove.py \
     --config.data.source=text:PATH/valid.txt \
@@ -25,7 +25,12 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model = dict(name="word_vectors", dim=100, bias=True)
   config.learner = dict(name="supervised")
   config.optimizer = dict(
-    name="adagrad", lr=0.05, initial_accumulator_value=0.0
+    name="adagrad",
+    lr=0.05,
+    # GloVe's own sums of squares begin at 1, of the gradients of lone entries;
+    # here they are of the mean over a batch.
+    initial_accumulator_value=(64 * 1024) ** -2.0,
+    eps=1e-20,
   )
   config.data = dict(
     source="text:data/wikitext2/valid.txt",

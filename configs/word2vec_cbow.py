@@ -1,7 +1,7 @@
 """word2vec by CBOW (arXiv:1301.3781) on the validation text of WikiText-2.
 
 As configs/word2vec_skipgram.py, but a word is told from the mean of its
-contexts, against the same noise. Measured on 2 CPU cores: CBOW_MEASURED.
+contexts, against the same noise. Not measured yet.
 
   python -m train.main --config=configs/word2vec_cbow.py \
     --config.data.source=text:PATH/valid.txt \

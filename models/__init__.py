@@ -49,6 +49,10 @@ class Model(NamedTuple):
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
     attention counted as half; None where only a trace can tell.
   plain: of an adapted model, (params) -> params of the model underneath.
+  unstacked: (params) -> (a model that computes the same, its params): every
+    layer has arrays and a cache of its own (of which the batch is the first
+    axis), so that writing token by token copies neither; None where layers are
+    not stacked.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -58,6 +62,7 @@ class Model(NamedTuple):
   represents: bool = False
   flops: Callable[[int], float] | None = None
   plain: Callable[[PyTree], PyTree] | None = None
+  unstacked: Callable[[PyTree], tuple["Model", PyTree]] | None = None
 
 
 def pure(

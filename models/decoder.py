@@ -59,6 +59,7 @@ class Decoder(nnx.Module):
     dtype,
     param_dtype,
     rngs,
+    stacked=True,
     **block,
   ):
     self.max_len, self.run = max_len, run
@@ -70,7 +71,8 @@ class Decoder(nnx.Module):
       else None
     )
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
-    self.blocks = transformer.stacked_blocks(
+    blocks = transformer.stacked_blocks if stacked else transformer.list_blocks
+    self.blocks = blocks(
       count, rngs, dim, norm=norm, dropout=dropout, **block, **common
     )
     self.final_norm = Norm(dim, param_dtype=param_dtype, **norm)
@@ -118,7 +120,7 @@ class Decoder(nnx.Module):
     x_BTD = partition.place(x_BTD, "BRD")
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
-    layer_cache = cache and {name: cache[name] for name in ("key", "value")}
+    layer_cache = cache and {k: v for k, v in cache.items() if k != "length"}
     x_BTD, layer_cache, losses = transformer.run_blocks(
       self.blocks,
       x_BTD,
@@ -292,8 +294,31 @@ def decoder(
     scores = 2 * heads * head_dim * pairs
     return 2 * (layers * (T * weights + scores) + T * dim * vocab_size)
 
+  def unstacked(params):
+    def cache_apart(batch_size, length, dtype=compute):
+      shapes = jax.eval_shape(lambda: init_cache(batch_size, length, dtype))
+      count = shapes.pop("length")
+
+      def layer():
+        return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
+
+      cache = {str(i): layer() for i in range(layers)}
+      return cache | {"length": jnp.zeros(count.shape, count.dtype)}
+
+    apart = pure(
+      lambda rngs: Decoder(rngs=rngs, stacked=False, **config), cache_apart
+    )
+    facts = {"max_len": max_len, "flops": flops, "represents": True}
+    # Compiled as one: each slice alone would be a program.
+    blocks = jax.jit(transformer.apart, static_argnums=1)(
+      params["blocks"], layers
+    )
+    return apart._replace(**facts), params | {"blocks": blocks}
+
   model = pure(lambda rngs: Decoder(rngs=rngs, **config), init_cache)
-  return model._replace(max_len=max_len, flops=flops, represents=True)
+  return model._replace(
+    max_len=max_len, flops=flops, represents=True, unstacked=unstacked
+  )
 
 
 def _mixture(experts, experts_per_token) -> dict[str, int]:

@@ -156,6 +156,22 @@ def stacked_blocks(
   return make(rngs)
 
 
+def list_blocks(
+  count: int, rngs: nnx.Rngs, *args, kind: type[nnx.Module] = Block, **kwargs
+) -> nnx.List:
+  """`count` blocks of a kind, each with arrays of its own."""
+  return nnx.List([kind(*args, rngs=rngs, **kwargs) for _ in range(count)])
+
+
+def apart(tree_L, count: int) -> dict:
+  """{"0": …, "1": …}: the layers of arrays with a leading axis L."""
+
+  def cut(layer):
+    return jax.tree.map(lambda leaf: leaf[layer], tree_L)
+
+  return {str(layer): cut(layer) for layer in range(count)}
+
+
 def run_blocks(
   blocks: nnx.Module,
   x_BTD: jax.Array,
@@ -174,7 +190,8 @@ def run_blocks(
   the layers, and the batch passes through them as a pipeline.
 
   Args:
-    blocks: from `stacked_blocks`.
+    blocks: from `stacked_blocks`; or from `list_blocks`, for inference on one
+      device, with a cache {"0": that of layer 0, …}, as `apart` makes it.
     x_BTD: inputs.
     cache: "key" and "value", both [L, B, S, K, H], filled up to `length`; or
       what else a kind of blocks keeps, of leading axis L.
@@ -188,6 +205,8 @@ def run_blocks(
   Raises:
     ValueError: the layers or the batch cannot be cut into stages.
   """
+  if isinstance(blocks, nnx.List):
+    return _run_each(blocks, x_BTD, cache, length, **where)
   graphdef, state_L = nnx.split(blocks)
 
   def through(state_L, x_BTD, cache, where):
@@ -208,3 +227,15 @@ def run_blocks(
   if cache is None and partition.axis_size("stage") > 1:
     return pipeline.run(through, state_L, x_BTD, where, stage_microbatches)
   return through(state_L, x_BTD, cache, where)
+
+
+def _run_each(blocks, x_BTD, cache, length, **where):
+  """`run_blocks` of blocks that are apart, with caches that are."""
+  caches, losses = {}, []
+  for layer, block in enumerate(blocks):
+    own = cache and cache[str(layer)]
+    x_BTD, own, found = block(x_BTD, own, length, **where)
+    caches[str(layer)] = own
+    losses.append(found)
+  mean = jax.tree.map(lambda *each: sum(each) / len(each), *losses)
+  return x_BTD, cache and caches, mean

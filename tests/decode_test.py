@@ -40,6 +40,75 @@ def test_filter_keeps_the_set_of_brute_force(top_k, top_p):
     np.testing.assert_array_equal(row[list(kept)], wanted[list(kept)])
 
 
+@pytest.mark.parametrize(
+  ("top_k", "top_p"),
+  [
+    ([900] * 4, None),
+    ([5, 3000, 70, 2000], None),  # one row's filter lies beyond the head
+    (None, [0.5, 0.9, 1.0, 0.2]),
+    (None, [0.999] * 4),
+    ([40, 3000, 3000, 1500], [0.9, 0.8, 1.0, 0.99]),
+  ],
+)
+def test_a_vocabulary_that_is_not_sorted_whole(top_k, top_p):
+  rng = np.random.default_rng(3)
+  logits = np.round(np.float32([[1], [3], [2], [9]]) * rng.normal(size=3000), 1)
+  logits = logits.astype(np.float32)  # with ties, and an own spread a row
+  found = decode.filter_logits(
+    jnp.asarray(logits),
+    top_k and jnp.asarray(top_k),
+    top_p and jnp.asarray(top_p),
+  )
+  for row in range(4):
+    k, p = top_k and top_k[row], top_p and top_p[row]
+    kept = set(np.flatnonzero(np.isfinite(found[row])))
+    if p is None or p == 1.0:
+      assert kept == brute_force(logits[row], k, None)
+    else:  # sums of 3,000 terms in float32 are right to 1e-5
+      assert kept >= brute_force(logits[row], k, p - 1e-5)
+      assert kept <= brute_force(logits[row], k, p + 1e-5)
+
+
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 0.4, 1.0])
+def test_min_p_keeps_what_is_so_many_times_as_likely(min_p):
+  logits = logits_of()
+  found = np.asarray(decode.filter_logits(jnp.asarray(logits), min_p=min_p))
+  p = softmax(logits.astype(float))
+  wanted = p >= min_p * p.max(-1, keepdims=True)
+  np.testing.assert_array_equal(np.isfinite(found), wanted)
+  assert min_p in (0.0, 1.0) or 1 < wanted.sum() / len(wanted) < 12
+
+
+def test_each_row_has_filters_of_its_own():
+  logits = jnp.asarray(logits_of(6))
+  rows = [
+    {"top_k": 3},
+    {"top_p": 0.5},
+    {"min_p": 0.3},
+    {},
+    {"top_k": 5, "top_p": 0.9},
+    {"top_k": 1},
+  ]
+  off = {"top_k": 2**31 - 1, "top_p": 1.0, "min_p": 0.0}
+  arrays = {
+    name: jnp.asarray([row.get(name, neutral) for row in rows])
+    for name, neutral in off.items()
+  }
+  found = decode.filter_logits(logits, **arrays)
+  for row, settings in enumerate(rows):
+    alone = decode.filter_logits(logits[row : row + 1], **settings)
+    np.testing.assert_array_equal(found[row], alone[0])
+
+
+def test_the_penalty_divides_above_zero_and_multiplies_below():
+  logits = jnp.asarray([[2.0, -2.0, 4.0, -4.0], [2.0, -2.0, 4.0, -4.0]])
+  seen = jnp.asarray([[True, True, False, False], [True, False, False, True]])
+  found = decode.penalize(logits, seen, jnp.asarray([2.0, 4.0]))
+  np.testing.assert_array_equal(
+    found, [[1.0, -4.0, 4.0, -4.0], [0.5, -2.0, 4.0, -16.0]]
+  )
+
+
 def test_ties_are_kept_by_lower_id():
   logits = jnp.asarray([[0.0, 1.0, 1.0, 1.0]])
   for found in (

@@ -21,7 +21,7 @@ def found_of(model, tokenizer=BYTES, seed=0, scale=20.0):
 
   The weights are scaled, so that the model is sure of some tokens.
   """
-  params, state = model.init(jax.random.key(seed))
+  params, state = jax.jit(model.init)(jax.random.key(seed))
   params = jax.tree.map(lambda leaf: leaf * scale, params)
   return python.SimpleNamespace(
     parts=python.SimpleNamespace(
@@ -159,6 +159,7 @@ class Script:
 
   def __init__(self, script, prompt_len, vocab_size=256):
     self.max_len, self.represents = None, False
+    self.plain = self.unstacked = None
     self.init_cache = lambda batch, length: {"fed": jnp.zeros(batch, jnp.int32)}
     table = np.zeros((len(script) + prompt_len, vocab_size), np.float32)
     for i, token in enumerate(script):
@@ -193,6 +194,14 @@ def test_no_piece_ends_within_a_character(chunk):
   assert [len(b) for b in map(bytes, (p.tokens for p in pieces))] == [
     len(p.tokens) for p in pieces
   ]
+
+
+def test_a_state_that_does_not_grow_is_fed_each_rows_own_prompt():
+  found = found_of(Script(list(b"abcdefgh"), 1))
+  options = [generation.Options(max_tokens=3, temperature=0.0)] * 3
+  prompts = [[65], [65] * 4, [65] * 2]
+  texts, _, _ = gathered(generation.stream(found, prompts, options), 3)
+  assert texts == ["abc", "def", "bcd"]
 
 
 def test_a_character_that_the_limit_cuts_is_left_out():

@@ -16,6 +16,7 @@ from train import types
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 # One for all rows, or [B].
 PerRow = jax.Array | float
+_HEAD = 1024
 
 
 def filter_logits(
@@ -73,22 +74,49 @@ def _column(value: PerRow) -> jax.Array:
 
 
 def _best(logits_BV, top_k, top_p) -> jax.Array:
-  """Bool [B, V]: what top-k and the nucleus keep."""
-  order_BV = jnp.argsort(-logits_BV, axis=-1, stable=True)
-  sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
-  keep_BV = jnp.ones(logits_BV.shape, bool)
-  if top_k is not None:
-    rank_1V = jnp.arange(logits_BV.shape[-1])[None]
-    keep_BV &= rank_1V < _column(top_k)
-    sorted_BV = jnp.where(keep_BV, sorted_BV, -jnp.inf)
-  if top_p is not None:
-    sums_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, axis=-1), axis=-1)
-    before_BV = jnp.pad(sums_BV[:, :-1], ((0, 0), (1, 0)))
+  """Bool [B, V]: what top-k and the nucleus keep.
+
+  Where the best _HEAD tokens of every row hold all that it keeps, no others
+  are sorted: to sort a vocabulary can take longer than the model's step.
+  """
+  B, V = logits_BV.shape
+  ones_B1 = jnp.ones((B, 1), jnp.int32)
+  k_B1 = ones_B1 * V if top_k is None else ones_B1 * _column(top_k)
+  p_B1 = ones_B1 * (1.0 if top_p is None else _column(top_p))
+  all_B1 = (k_B1 >= V) & (p_B1 >= 1)
+  whole_B1 = jax.nn.logsumexp(logits_BV, axis=-1, keepdims=True)
+
+  def of_sorted(sorted_BM):
+    """(how many tokens are kept, whether the M best hold them), [B, 1]."""
+    M = sorted_BM.shape[1]
+    keep_BM = jnp.arange(M)[None] < k_B1
+    sorted_BM = jnp.where(keep_BM, sorted_BM, -jnp.inf)
+    own_B1 = jax.nn.logsumexp(sorted_BM, axis=-1, keepdims=True)
+    log_sum_B1 = jnp.where(k_B1 < V, own_B1, whole_B1)
+    sums_BM = jnp.cumsum(jnp.exp(sorted_BM - log_sum_B1), axis=-1)
+    before_BM = jnp.pad(sums_BM[:, :-1], ((0, 0), (1, 0)))
     # A token stays if those before it fall short of top_p. Where that is 1,
     # rounding in the sums would cut the tail.
-    keep_BV &= (before_BV < _column(top_p)) | (_column(top_p) >= 1)
-  rank_BV = jnp.argsort(order_BV, axis=-1)
-  return jnp.take_along_axis(keep_BV, rank_BV, axis=-1)
+    keep_BM &= (before_BM < p_B1) | (p_B1 >= 1)
+    held_B1 = (k_B1 <= M) | ((k_B1 >= V) & (sums_BM[:, -1:] >= p_B1))
+    return jnp.sum(keep_BM, axis=-1, keepdims=True), held_B1
+
+  def cut(sorted_BM):
+    count_B1, _ = of_sorted(sorted_BM)
+    last_B1 = jnp.take_along_axis(sorted_BM, count_B1 - 1, axis=-1)
+    above_BV, equal_BV = logits_BV > last_B1, logits_BV == last_B1
+    # Of those equal to the last that is kept, the lower ids.
+    room_B1 = count_B1 - jnp.sum(above_BV, axis=-1, keepdims=True)
+    return above_BV | (equal_BV & (jnp.cumsum(equal_BV, axis=-1) <= room_B1))
+
+  def of_all(_):
+    return cut(-jnp.sort(-logits_BV, axis=-1))
+
+  if V <= _HEAD:
+    return all_B1 | of_all(None)
+  head_BM = jax.lax.top_k(logits_BV, _HEAD)[0]
+  held_B1 = all_B1 | of_sorted(head_BM)[1]
+  return all_B1 | jax.lax.cond(jnp.all(held_B1), cut, of_all, head_BM)
 
 
 def penalize(
@@ -132,19 +160,49 @@ def sample_logits(
   Raises:
     ValueError: from `filter_logits`.
   """
-  logits_BV = logits_BV.astype(jnp.float32)
-  temperature = jnp.broadcast_to(
-    jnp.asarray(temperature, jnp.float32), logits_BV.shape[:1]
-  )
-  greedy = temperature <= 0
-  divisor_B1 = jnp.expand_dims(jnp.where(greedy, 1, temperature), 1)
-  kept_BV = filter_logits(logits_BV / divisor_B1, top_k, top_p, min_p)
+  kept_BV, greedy_B1 = _tempered(logits_BV, temperature, top_k, top_p, min_p)
   draw = jax.random.categorical
   if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 1:
     draw = jax.vmap(draw)
   drawn = draw(rng, kept_BV)
-  best = jnp.argmax(logits_BV, axis=-1)
-  return jnp.where(greedy, best, drawn).astype(jnp.int32)
+  best = jnp.argmax(logits_BV.astype(jnp.float32), axis=-1)
+  return jnp.where(greedy_B1[:, 0], best, drawn).astype(jnp.int32)
+
+
+def distribution(
+  logits_BV: jax.Array,
+  temperature: PerRow = 1.0,
+  top_k: PerRow | int | None = None,
+  top_p: PerRow | None = None,
+  min_p: PerRow | None = None,
+) -> jax.Array:
+  """float32 probabilities [B, V] with which `sample_logits` draws.
+
+  Args:
+    logits_BV: any float dtype.
+    temperature: see `sample_logits`; so the others.
+    top_k: see `filter_logits`.
+    top_p: likewise.
+    min_p: likewise.
+
+  Raises:
+    ValueError: from `filter_logits`.
+  """
+  kept_BV, greedy_B1 = _tempered(logits_BV, temperature, top_k, top_p, min_p)
+  best = jnp.argmax(logits_BV.astype(jnp.float32), axis=-1)
+  sure_BV = jax.nn.one_hot(best, logits_BV.shape[-1])
+  return jnp.where(greedy_B1, sure_BV, jax.nn.softmax(kept_BV, axis=-1))
+
+
+def _tempered(logits_BV, temperature, top_k, top_p, min_p):
+  """(what is kept of the logits / temperature, where that is 0 [B, 1])."""
+  temperature = jnp.broadcast_to(
+    jnp.asarray(temperature, jnp.float32), logits_BV.shape[:1]
+  )
+  greedy_B1 = _column(temperature <= 0)
+  divisor_B1 = jnp.where(greedy_B1, 1, _column(temperature))
+  logits_BV = logits_BV.astype(jnp.float32) / divisor_B1
+  return filter_logits(logits_BV, top_k, top_p, min_p), greedy_B1
 
 
 def generate(

@@ -68,14 +68,16 @@ class Programs(NamedTuple):
   begin: (variables, fed, room) -> a cache that has been fed each row's ids;
     with room None where there is none for so many: the window.
   grow: (cache, rows, room) -> the cache, with room for more.
-  advance: (variables, Rows, How) -> (Rows, tokens_CB): draws up to C tokens a
-    row; those after a row's end mean nothing.
+  advance: (variables, Rows, How) -> (Rows, tokens_CB, count_B): draws up to C
+    tokens a row, of which the first `count` are of the text, up to its end.
+  feeds: (tokens that a row may yet draw) -> how many `advance` may feed it.
   """
 
   room: Callable[[int], int | None]
   begin: Callable[..., Any]
   grow: Callable[..., Any]
-  advance: Callable[..., tuple[Rows, jax.Array]]
+  advance: Callable[..., tuple[Rows, jax.Array, jax.Array]]
+  feeds: Callable[[int], int]
 
 
 def rounded(count: int, least: int = 1) -> int:
@@ -91,18 +93,30 @@ def draw(
     logits_BV = decode.penalize(logits_BV, seen_BV, how.penalty)
   if how.temperature is None:
     return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+  keys_B = keys(how, place_B)
+  return decode.sample_logits(logits_BV, keys_B, *_filters(how))
+
+
+def distribution(logits_BV: jax.Array, how: How, seen_BV=None) -> jax.Array:
+  """The probabilities [B, V] with which `draw` draws."""
+  if how.penalty is not None:
+    logits_BV = decode.penalize(logits_BV, seen_BV, how.penalty)
+  if how.temperature is None:
+    how = how._replace(temperature=0.0)
+  return decode.distribution(logits_BV, *_filters(how))
+
+
+def keys(how: How, place_B: jax.Array) -> jax.Array:
+  """The key [B] of what each row draws after the token at its place."""
 
   def key(seed, place):
     return jax.random.fold_in(jax.random.key(seed), place)
 
-  return decode.sample_logits(
-    logits_BV,
-    jax.vmap(key)(how.seed, place_B),
-    how.temperature,
-    how.top_k,
-    how.top_p,
-    how.min_p,
-  )
+  return jax.vmap(key)(how.seed, place_B)
+
+
+def _filters(how: How):
+  return how.temperature, how.top_k, how.top_p, how.min_p
 
 
 def programs(model, eos: int | None, chunk: int) -> Programs:
@@ -113,7 +127,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
     eos: the id that ends a text, or None.
     chunk: C.
   """
-  grows = _grows(model)
+  grows = grows_with_text(model)
   most = model.max_len if grows else None
 
   def apply(variables, tokens_BT, cache):
@@ -172,7 +186,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
     windowed = grows and not isinstance(rows.cache, dict)
     return advance["window" if windowed else "step"](variables, rows, how)
 
-  return Programs(room, begin, grow, either)
+  return Programs(room, begin, grow, either, lambda left: min(left, chunk))
 
 
 def _advance(step, eos: int | None, chunk: int):
@@ -195,7 +209,7 @@ def _advance(step, eos: int | None, chunk: int):
       seen_BV = rows.seen_BV
       if seen_BV is not None:
         seen_BV = seen_BV.at[jnp.arange(len(token_B)), token_B].set(True)
-      if _has_length(cache):  # one that has ended stays within its cache
+      if has_length(cache):  # one that has ended stays within its cache
         length_B = jnp.where(alive_B, cache["length"], rows.cache["length"])
         cache = cache | {"length": length_B}
       place_B = rows.place_B + alive_B
@@ -203,10 +217,11 @@ def _advance(step, eos: int | None, chunk: int):
       return count + 1, rows, tokens_CB.at[count].set(token_B)
 
     tokens_CB = jnp.zeros((chunk, len(rows.token_B)), jnp.int32)
+    first_B = rows.place_B
     _, rows, tokens_CB = jax.lax.while_loop(
       going, body, (jnp.int32(0), rows, tokens_CB)
     )
-    return rows, tokens_CB
+    return rows, tokens_CB, rows.place_B - first_B
 
   return advance
 
@@ -235,9 +250,9 @@ def _feed_each(step):
   return feed
 
 
-def _grows(model) -> bool:
+def grows_with_text(model) -> bool:
   """Whether the model's cache keeps every token in a place of its own."""
-  if not _has_length(jax.eval_shape(lambda: model.init_cache(1, 1))):
+  if not has_length(jax.eval_shape(lambda: model.init_cache(1, 1))):
     return False
 
   def shapes(length):
@@ -247,13 +262,14 @@ def _grows(model) -> bool:
   return shapes(1) != shapes(2)
 
 
-def _has_length(cache) -> bool:
+def has_length(cache) -> bool:
+  """Whether the cache is a dict that counts what has been fed."""
   return isinstance(cache, dict) and "length" in cache
 
 
 def _of_rows(cache, B: int):
   """The cache with a length for every row, where it has one."""
-  if not _has_length(cache):
+  if not has_length(cache):
     return cache
   return cache | {"length": jnp.zeros((B,), jnp.int32)}
 

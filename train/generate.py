@@ -1,6 +1,11 @@
-"""Continues a prompt: `python -m train.generate --workdir=… --prompt=…`."""
+"""Continues prompts: `python -m train.generate --workdir=… --prompt=…`.
 
+One text appears as it is written; of several, each when it is done.
+"""
+
+import itertools
 import sys
+import time
 
 from absl import flags
 
@@ -8,79 +13,139 @@ from train import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-flags.DEFINE_string("prompt", "\n", "What the text goes on from.")
+flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+flags.DEFINE_multi_string("prompt", [], "What a text goes on from; repeatable.")
+flags.DEFINE_string("prompts_file", None, "Prompts, one a line.")
+flags.DEFINE_integer("num_samples", 1, "Texts for each prompt.", 1)
+flags.DEFINE_integer("batch_size", 16, "Texts written at a time.", 1)
+flags.DEFINE_integer("max_tokens", 200, "Tokens to write.", 1)
 flags.DEFINE_float("temperature", 0.8, "0 takes the likeliest token.", 0.0)
 flags.DEFINE_integer("top_k", None, "Only the k likeliest tokens.", 1)
 flags.DEFINE_float("top_p", None, "Only a nucleus of that mass.", 0.0, 1.0)
-flags.DEFINE_integer("seed", 0, "Of the draws: equal seeds, equal text.")
-flags.DEFINE_integer("max_tokens", 200, "Tokens to write.", 1)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+flags.DEFINE_float(
+  "min_p", None, "Only what is so many times as likely as the likeliest.", 0, 1
+)
+flags.DEFINE_float(
+  "repetition_penalty", 1.0, "Divides the scores of tokens in the text.", 0.0
+)
+flags.DEFINE_multi_string("stop", [], "Ends a text before it; repeatable.")
+flags.DEFINE_integer(
+  "seed", 0, "Of the first text; each next one has the next."
+)
+flags.DEFINE_string(
+  "draft_workdir",
+  None,
+  "The run of a smaller model with the same tokenizer, which drafts tokens for"
+  " the model to check: faster, and distributed alike.",
+)
+flags.DEFINE_integer("draft_tokens", 4, "Drafted at a time.", 1)
 
 
 def main(argv) -> None:
-  """Prints the prompt and what the model writes after it."""
+  """Prints each prompt and what the model writes after it."""
   del argv
+  prompts = _prompts()
   cli.start_jax()
-  from train import trained
+  from train import generation, trained
 
   found = trained.load(FLAGS.workdir, FLAGS.step)
+  draft = FLAGS.draft_workdir and trained.load(FLAGS.draft_workdir)
+  alone = len(prompts) * FLAGS.num_samples == 1
+  chunk = FLAGS.draft_tokens + 1 if draft else 1 if alone else 8
+  write = generation.writer(found, chunk, draft or None)
+  encode = found.parts.data.tokenizer.encode
+  ids = [_encoded(encode, prompt) for prompt in prompts]
+  rows = list(itertools.product(range(len(prompts)), range(FLAGS.num_samples)))
+  texts = enumerate(rows)
+  count, start = 0, time.perf_counter()
+  while batch := list(itertools.islice(texts, FLAGS.batch_size)):
+    told = [prompts[prompt] for _, (prompt, _) in batch]
+    try:
+      pieces = write(
+        [ids[prompt] for _, (prompt, _) in batch],
+        [_options(generation, FLAGS.seed + number) for number, _ in batch],
+      )
+    except ValueError as error:
+      raise cli.UserError(str(error)) from error
+    if alone:
+      count += _show(told[0], pieces)
+    else:
+      titles = [f"prompt {p + 1}, text {s + 1}" for _, (p, s) in batch]
+      count += _show_each(titles, told, pieces)
+  seconds = time.perf_counter() - start
   print(
-    continuation(
-      found,
-      FLAGS.prompt,
-      max_tokens=FLAGS.max_tokens,
-      seed=FLAGS.seed,
-      temperature=FLAGS.temperature,
-      top_k=FLAGS.top_k,
-      top_p=FLAGS.top_p,
-    )
+    f"{count} tokens in {seconds:.1f} s, {count / seconds:.1f} tokens/s,"
+    " compilation included",
+    file=sys.stderr,
   )
 
 
-def continuation(found, prompt: str, *, max_tokens: int, seed: int, **how):
-  """The prompt and `max_tokens` more, as text.
+def _prompts() -> list[str]:
+  """The prompts of the flags; a newline where there is none."""
+  prompts = list(FLAGS.prompt)
+  if FLAGS.prompts_file is not None:
+    try:
+      with open(FLAGS.prompts_file, encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      reason = getattr(error, "strerror", None) or "it is not UTF-8"
+      path = FLAGS.prompts_file
+      raise cli.UserError(f"--prompts_file={path}: {reason}") from error
+    prompts += [line for line in lines if line]
+    if not prompts:
+      raise cli.UserError(f"--prompts_file={FLAGS.prompts_file}: no prompts")
+  return prompts or ["\n"]
 
-  Args:
-    found: trained.Trained of a language model.
-    prompt: not empty.
-    max_tokens: to write.
-    seed: of the draws.
-    **how: temperature, top_k, top_p of decode.generate.
+
+def _encoded(encode, prompt: str) -> list[int]:
+  """The ids of a prompt.
 
   Raises:
-    UserError: the run is no language model, or the prompt cannot be encoded.
+    UserError: it is empty, or the vocabulary lacks a character of it.
   """
-  import jax
-  import jax.numpy as jnp
-  import numpy as np
-
-  from train import decode
-
-  model, tokenizer = found.parts.model, found.parts.data.tokenizer
-  if tokenizer is None or getattr(model, "init_cache", None) is None:
-    raise cli.UserError("this run's model does not write text")
   try:
-    ids = np.asarray(tokenizer.encode(prompt), np.int32)
-    if not len(ids):
+    ids = [int(i) for i in encode(prompt)]
+    if not ids:
       raise ValueError("is empty")
   except ValueError as error:
     raise cli.UserError(f"--prompt: {error}") from error
-  tokens_BL = np.zeros((1, len(ids) + max_tokens), np.int32)
-  tokens_BL[0, : len(ids)] = ids
-  mask_BL = (np.arange(tokens_BL.shape[1]) < len(ids))[None]
+  return ids
 
-  @jax.jit
-  def write(variables, tokens_BL, mask_BL, rng):
-    step, cache = decode.stepper(model, variables, *tokens_BL.shape)
-    return decode.generate(step, cache, tokens_BL, mask_BL, rng, **how)
 
-  written_BL = write(
-    found.variables,
-    jnp.asarray(tokens_BL),
-    jnp.asarray(mask_BL),
-    jax.random.key(seed),
+def _options(generation, seed: int):
+  """The generation.Options that the flags ask for."""
+  return generation.Options(
+    max_tokens=FLAGS.max_tokens,
+    temperature=FLAGS.temperature,
+    top_k=FLAGS.top_k,
+    top_p=FLAGS.top_p,
+    min_p=FLAGS.min_p,
+    repetition_penalty=FLAGS.repetition_penalty,
+    stop=tuple(FLAGS.stop),
+    seed=seed,
   )
-  return tokenizer.decode(np.asarray(written_BL)[0])
+
+
+def _show(prompt: str, pieces) -> int:
+  """Prints one text piece by piece; how many tokens it took."""
+  count = 0
+  print(prompt, end="", flush=True)
+  for piece in pieces:
+    print(piece.text, end="", flush=True)
+    count += len(piece.tokens)
+  print()
+  return count
+
+
+def _show_each(titles: list[str], prompts: list[str], pieces) -> int:
+  """Prints each text when it is done; how many tokens they took."""
+  count, texts = 0, list(prompts)
+  for piece in pieces:
+    texts[piece.row] += piece.text
+    count += len(piece.tokens)
+    if piece.finish:
+      print(f"--- {titles[piece.row]}\n{texts[piece.row]}", flush=True)
+  return count
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train import decoding, readable, trained
+from train import decoding, readable, speculative, trained, types
 from train.errors import UserError
 
 
@@ -93,22 +94,45 @@ def check(options: Options) -> Options:
   return options
 
 
-def writer(found: trained.Trained, chunk: int = 8) -> Write:
+def writer(
+  found: trained.Trained,
+  chunk: int = 8,
+  draft: trained.Trained | None = None,
+) -> Write:
   """A function that writes; what it compiles serves all of its calls.
 
   Args:
     found: the run of a model that writes text.
     chunk: how many tokens are drawn between two looks at the text.
+    draft: the run of a smaller model with the same tokenizer, which drafts
+      chunk - 1 tokens at a time for the larger to check: the distribution of
+      the text is the same (train/speculative.py), its draws are others.
 
   Raises:
-    UserError: the run's model does not write text.
+    UserError: a run's model does not write text, or not with that draft.
     ValueError: from the function: a prompt is empty or holds an unknown id, or
       options have no meaning.
   """
-  model, tokenizer = found.parts.model, found.parts.data.tokenizer
-  if tokenizer is None or getattr(model, "init_cache", None) is None:
-    raise UserError("this run's model does not write text")
-  programs = decoding.programs(model, tokenizer.eos, chunk)
+  tokenizer = found.parts.data.tokenizer
+  model, variables = _for_inference(found)
+  most = float("inf")
+  if draft is None:
+    programs = decoding.programs(model, tokenizer.eos, chunk)
+  else:
+    if chunk < 2:
+      raise ValueError(f"chunk = {chunk} is below 2: nothing would be drafted")
+    drafter, drafters = _for_inference(draft)
+    other = draft.parts.data.tokenizer
+    if (other.vocab_size, other.content) != (
+      tokenizer.vocab_size,
+      tokenizer.content,
+    ):
+      raise UserError("the draft's tokenizer is not that of the run")
+    programs = speculative.programs(model, drafter, chunk - 1)
+    # The last round may begin with one token left, and reads a chunk.
+    lengths = [m.max_len for m in (model, drafter) if m.max_len is not None]
+    most = min(lengths, default=most) - chunk + 2
+    variables = (variables, drafters)
 
   def write(prompts, options):
     prompts = [[int(i) for i in prompt] for prompt in prompts]
@@ -121,15 +145,39 @@ def writer(found: trained.Trained, chunk: int = 8) -> Write:
         )
     if len(prompts) != len(options):
       raise ValueError(f"{len(prompts)} prompts, but {len(options)} options")
+    for row, (ids, each) in enumerate(zip(prompts, options, strict=True)):
+      total = len(ids) + check(each).max_tokens
+      if total > most:
+        raise ValueError(
+          f"prompt {row} and max_tokens = {each.max_tokens} make {total}"
+          f" tokens: with this draft a text may have {most}"
+        )
     if not prompts:
       return iter(())
     texts = [
-      _Text(ids, check(each), readable.begin(tokenizer.decode, ids))
+      _Text(ids, each, readable.begin(tokenizer.decode, ids))
       for ids, each in zip(prompts, options, strict=True)
     ]
-    return _written(programs, found.variables, tokenizer, texts, chunk)
+    return _written(programs, variables, tokenizer, texts)
 
   return write
+
+
+def _for_inference(found: trained.Trained):
+  """(model, variables): without an adapter, each layer on its own.
+
+  Raises:
+    UserError: it does not write text.
+  """
+  model, params = found.parts.model, found.variables.params
+  writes = getattr(model, "init_cache", None) is not None
+  if found.parts.data.tokenizer is None or not writes:
+    raise UserError("this run's model does not write text")
+  if model.plain is not None:
+    model, params = found.parts.network, jax.jit(model.plain)(params)
+  if model.unstacked is not None:
+    model, params = model.unstacked(params)
+  return model, types.Variables(params, found.variables.model_state)
 
 
 class _Text(NamedTuple):
@@ -149,7 +197,7 @@ class _Text(NamedTuple):
   finish: str | None = None
 
 
-def _written(programs, variables, tokenizer, texts, chunk) -> Iterator[Piece]:
+def _written(programs, variables, tokenizer, texts) -> Iterator[Piece]:
   """The pieces of all rows; `texts` is brought up to date."""
   B = decoding.rounded(len(texts))
   how = _how([text.options for text in texts], B)
@@ -161,7 +209,9 @@ def _written(programs, variables, tokenizer, texts, chunk) -> Iterator[Piece]:
   def needed():
     going = (text for text in texts if text.finish is None)
     left = ((t, t.options.max_tokens - t.drawn) for t in going)
-    return programs.room(max(len(t.ids) - 1 + min(n, chunk) for t, n in left))
+    return programs.room(
+      max(len(t.ids) - 1 + programs.feeds(n) for t, n in left)
+    )
 
   room = needed()
   rows = _rows(texts, B, tokenizer.vocab_size, how)._replace(cache=begun(room))
@@ -172,11 +222,12 @@ def _written(programs, variables, tokenizer, texts, chunk) -> Iterator[Piece]:
     elif room is not None and wanted > room:
       cache = programs.grow(rows.cache, B, wanted)
       rows, room = rows._replace(cache=cache), wanted
-    rows, tokens_CB = programs.advance(variables, rows, how)
-    tokens_CB = np.asarray(tokens_CB)
+    rows, tokens_CB, count_B = programs.advance(variables, rows, how)
+    tokens_CB, count_B = np.asarray(tokens_CB), np.asarray(count_B)
     for row, text in enumerate(texts):
       if text.finish is None:
-        texts[row], piece = _read(tokenizer, text, row, tokens_CB[:, row])
+        drawn = tokens_CB[: count_B[row], row]
+        texts[row], piece = _read(tokenizer, text, row, drawn)
         if piece is not None:
           yield piece
     going_B = np.array(

@@ -266,3 +266,15 @@ def test_prompts_that_cannot_be_read_are_named():
   assert list(write([], [])) == []
   with pytest.raises(UserError, match="does not write text"):
     generation.writer(found_of(Script([65], 1), tokenizer=None))
+
+
+@pytest.mark.parametrize("max_tokens", [12, 40])
+def test_ids_that_fill_up_the_table_are_never_drawn(max_tokens):
+  found = found_of(tiny(vocab_size=320, max_len=24), scale=1.0)
+  prompts = [list(b"ab"), list(b"xyz")]
+  options = [generation.Options(max_tokens=max_tokens, seed=s) for s in (1, 2)]
+  _, ids, _ = gathered(generation.stream(found, prompts, options), 2)
+  assert all(len(each) == max_tokens for each in ids)
+  assert max(map(max, ids)) < 256
+  # A draw is even: about a fifth would be above otherwise.
+  assert len({i for each in ids for i in each}) > max_tokens // 2

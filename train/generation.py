@@ -177,7 +177,26 @@ def _for_inference(found: trained.Trained):
     model, params = found.parts.network, jax.jit(model.plain)(params)
   if model.unstacked is not None:
     model, params = model.unstacked(params)
+  vocabulary = found.parts.data.tokenizer.vocab_size
+  token_11 = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  state = found.variables.model_state
+  logits_11V, _ = jax.eval_shape(model.apply, params, state, token_11)
+  if logits_11V.shape[-1] > vocabulary:
+    model = _of_the_tokenizer(model, vocabulary)
   return model, types.Variables(params, found.variables.model_state)
+
+
+def _of_the_tokenizer(model, vocabulary: int):
+  """The model, which knows nothing of ids that only fill up its tables."""
+
+  def apply(*args, **kwargs):
+    outputs, model_state = model.apply(*args, **kwargs)
+    if kwargs.get("cache") is None:
+      return outputs[..., :vocabulary], model_state
+    logits_BTV, cache = outputs
+    return (logits_BTV[..., :vocabulary], cache), model_state
+
+  return model._replace(apply=apply, represents=False)
 
 
 class _Text(NamedTuple):

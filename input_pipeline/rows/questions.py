@@ -10,7 +10,7 @@ from input_pipeline import match_features, offsets, special_tokens
 from input_pipeline.record_windows import cut, records, spans
 from input_pipeline.rows import Given, Rows
 
-SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
+SPECIAL_TOKENS = special_tokens.BERT
 # Longer texts are books: what is made of one at a time would not be small.
 _MOST_CHARACTERS = 2**20
 
@@ -56,7 +56,10 @@ def questions(
   """
   keys = (id_key, question_key, given.text_key, answers_key)
   encode = offsets.encoder(given.tokenizer)
-  cls, sep = (special_tokens.find(given.tokenizer, f) for f in SPECIAL_TOKENS)
+  cls, sep = (
+    special_tokens.find(given.tokenizer, family)
+    for family in (special_tokens.CLS, special_tokens.SEP)
+  )
   least = max_question + 4
   if given.seq_len < least or max_question < 1:
     raise ValueError(

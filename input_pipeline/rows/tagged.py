@@ -9,7 +9,7 @@ from input_pipeline import special_tokens, word_features
 from input_pipeline.record_windows import cut, records
 from input_pipeline.rows import Given, Rows
 
-SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
+SPECIAL_TOKENS = special_tokens.BERT
 
 
 def tagged(
@@ -75,7 +75,10 @@ def tagged(
     return owned(sizes, room, overlap)
 
   index = cut(given, keys, windows)
-  cls, sep = (special_tokens.find(given.tokenizer, f) for f in SPECIAL_TOKENS)
+  cls, sep = (
+    special_tokens.find(given.tokenizer, family)
+    for family in (special_tokens.CLS, special_tokens.SEP)
+  )
 
   def read(rows: np.ndarray) -> dict[str, np.ndarray]:
     found = records(given, index[rows, 0], keys)

@@ -294,31 +294,39 @@ def decoder(
     scores = 2 * heads * head_dim * pairs
     return 2 * (layers * (T * weights + scores) + T * dim * vocab_size)
 
-  def unstacked(params):
-    def cache_apart(batch_size, length, dtype=compute):
-      shapes = jax.eval_shape(lambda: init_cache(batch_size, length, dtype))
-      count = shapes.pop("length")
-
-      def layer():
-        return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
-
-      cache = {str(i): layer() for i in range(layers)}
-      return cache | {"length": jnp.zeros(count.shape, count.dtype)}
-
-    apart = pure(
-      lambda rngs: Decoder(rngs=rngs, stacked=False, **config), cache_apart
-    )
-    facts = {"max_len": max_len, "flops": flops, "represents": True}
-    # Compiled as one: each slice alone would be a program.
-    blocks = jax.jit(transformer.apart, static_argnums=1)(
-      params["blocks"], layers
-    )
-    return apart._replace(**facts), params | {"blocks": blocks}
-
   model = pure(lambda rngs: Decoder(rngs=rngs, **config), init_cache)
-  return model._replace(
-    max_len=max_len, flops=flops, represents=True, unstacked=unstacked
+  model = model._replace(max_len=max_len, flops=flops, represents=True)
+  return model._replace(unstacked=_unstacked(model, config))
+
+
+def _unstacked(model: Model, config: dict):
+  """Model.unstacked of a decoder, and of the arguments of its module."""
+  layers = config["count"]
+
+  def init_cache(batch_size, length, dtype=config["dtype"]):
+    shapes = jax.eval_shape(lambda: model.init_cache(batch_size, length, dtype))
+    count = shapes.pop("length")
+
+    def layer():
+      return jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), shapes)
+
+    cache = {str(i): layer() for i in range(layers)}
+    return cache | {"length": jnp.zeros(count.shape, count.dtype)}
+
+  apart = pure(
+    lambda rngs: Decoder(rngs=rngs, stacked=False, **config), init_cache
   )
+
+  def unstacked(params):
+    # Compiled as one: each slice alone would be a program.
+    cut = jax.jit(transformer.apart, static_argnums=1)
+    blocks = cut(params["blocks"], layers)
+    network = model._replace(
+      init=apart.init, apply=apart.apply, init_cache=init_cache, unstacked=None
+    )
+    return network, params | {"blocks": blocks}
+
+  return unstacked
 
 
 def _mixture(experts, experts_per_token) -> dict[str, int]:

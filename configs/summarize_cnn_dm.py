@@ -40,12 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(
-    name="adamw",
-    lr=3e-4,
-    b2=0.98,
-    schedule="rsqrt",
-    warmup_steps=8000,
-    clip_norm=1.0,
+    name="adamw", lr=3e-4, b2=0.98, schedule="rsqrt", warmup_steps=8000
   )
   config.data = dict(
     source="jsonl:data/cnn_dm/train.jsonl",
@@ -72,7 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
       every_steps=20_000,
     ),
   )
-  config.checkpoint = dict(every_steps=2000, keep=3)
+  config.checkpoint = dict(every_steps=2000)
   config.mesh = dict(data=-1)
   config.sharding = [(".*", "fsdp")]
   if common.is_smoke(arg):

@@ -2,7 +2,10 @@
 
 The Transformer of arXiv:1706.03762, its norms before the layers, 3 + 3 layers
 of width 256, one vocabulary of 6,000 byte pairs for both languages, several
-pairs packed in a row.
+pairs packed in a row, about 10 epochs. Measured on 2 CPU cores shared with
+other jobs, 47.7 minutes: on the 1,000 sentences of test 2016 BLEU 39.40 and
+chrF 58.48 with 5 beams, 37.99 and 57.32 greedily (benchmarks/translation.py).
+Published small Transformers with byte pairs: BLEU 35 to 39.
 
   python -m train.main --config=configs/translate_multi30k.py
 """

@@ -175,7 +175,7 @@ def test_a_mesh_that_cuts_heads_and_rows_gives_the_same_logits():
   mesh = sharding.make_mesh({"data": 2, "tensor": 2}, jax.devices()[:4])
   from models.encoder_decoder import SHARDING
 
-  shardings = sharding.tree_shardings(given, mesh, [], SHARDING)
+  shardings = sharding.tree_shardings(given, mesh, [(".*", "model")], SHARDING)
   cut = jax.device_put(given, shardings)
   apply = jax.jit(sharding.within(mesh, model.apply))
   found, _ = apply(*cut, inputs, targets)

@@ -188,7 +188,7 @@ def _drawing(context, rows, i: int):
   ]
   # Some tokens stand for nothing that is seen: an end, half of a character.
   sources, targets = (
-    [n if n.isprintable() and n else "·" for n in side] for side in names
+    [n if n.isprintable() and n else "∅" for n in side] for side in names
   )
   return rows["maps"][i][:, :T, :S], sources, targets
 

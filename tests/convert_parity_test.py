@@ -443,7 +443,8 @@ def test_a_converted_run_writes_what_transformers_writes(kind, tmp_path):
     "--temperature=0",
     "--max_tokens=24",
   )
-  assert got.removesuffix("\n") == want
+  # Ours leaves out a character that the last token has begun.
+  assert got.rstrip("\n\ufffd") == want.rstrip("\ufffd")
   assert "verified" in verb("inspect", str(run))
   figures = json.loads(verb("evaluate", f"--workdir={run}").splitlines()[-1])
   assert np.isfinite(figures["val/loss"])

@@ -178,12 +178,20 @@ def _for_inference(found: trained.Trained):
   if model.unstacked is not None:
     model, params = model.unstacked(params)
   vocabulary = found.parts.data.tokenizer.vocab_size
-  token_11 = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  state = found.variables.model_state
-  logits_11V, _ = jax.eval_shape(model.apply, params, state, token_11)
-  if logits_11V.shape[-1] > vocabulary:
+  if _logits(model, params, found.variables.model_state) > vocabulary:
     model = _of_the_tokenizer(model, vocabulary)
   return model, types.Variables(params, found.variables.model_state)
+
+
+def _logits(model, params, model_state) -> int:
+  """How many logits the model gives for each token."""
+
+  def first():
+    token_11 = jnp.zeros((1, 1), jnp.int32)
+    cache = model.init_cache(1, 1)
+    return model.apply(params, model_state, token_11, cache=cache)[0][0]
+
+  return jax.eval_shape(first).shape[-1]
 
 
 def _of_the_tokenizer(model, vocabulary: int):

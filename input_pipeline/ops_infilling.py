@@ -95,6 +95,8 @@ def trailing_blank(example: Example, *, context: Context) -> Example:
 def _window(example: Example, context: Context):
   """(its tokens, (mask, start, end))."""
   tokens, _ = text_of(example, context)
+  if "block_positions" in example:
+    raise ValueError("the window has its blanks already; leave one of the two")
   if "segments" in example:
     raise ValueError("takes windows, not packed rows; leave packing out")
   families = special_tokens.MASK, special_tokens.START, special_tokens.END

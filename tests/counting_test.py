@@ -12,7 +12,7 @@ from input_pipeline import ngram as numpy_ngram
 from input_pipeline import pipeline
 from models import Model
 from models.ngram import ngram
-from train import build, generate, loop, optim, trained
+from train import build, generation, loop, optim, trained
 from train.errors import UserError
 from train.learners.counting import counting
 from train.tasks.language_modeling import language_modeling
@@ -47,10 +47,10 @@ def test_a_run_counts_one_epoch_as_numpy_does(tmp_path):
 
   # What it learned writes text, the ordinary way.
   found = trained.load(workdir)
-  text = generate.continuation(
-    found, "a", max_tokens=5, seed=0, temperature=0.8
-  )
-  assert len(text) == 6
+  prompt = found.parts.data.tokenizer.encode("a")
+  options = generation.Options(max_tokens=5, temperature=0.8)
+  pieces = generation.stream(found, [prompt], [options])
+  assert len("".join(piece.text for piece in pieces)) == 5
 
 
 def test_a_run_killed_and_resumed_is_the_same_to_the_bit(tmp_path):

@@ -164,6 +164,8 @@ def exact_pairs(found, prompt, way, V):
 
 def test_a_draft_that_does_not_fit_is_told():
   large, small = models()
+  endless = common.BYTES._replace(eos=None)
+  large.parts.data.tokenizer = small.parts.data.tokenizer = endless
   write = generation.writer(large, 4, small)
   options = generation.Options(max_tokens=77, temperature=0.0)
   assert sum(len(p.tokens) for p in write([[65]], [options])) == 77

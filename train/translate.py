@@ -13,15 +13,19 @@ from absl import flags
 from train import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-flags.DEFINE_string("input", "-", "The file of lines, UTF-8; - for stdin.")
-flags.DEFINE_integer("beams", 4, "Of the search; 0 takes the best tokens.", 0)
-flags.DEFINE_float("alpha", 0.6, "Of the search's length penalty.", 0.0)
-flags.DEFINE_integer(
-  "max_tokens", None, "Of a text; by default as many as it was trained on.", 1
-)
-flags.DEFINE_integer("batch", 16, "Lines that are written at a time.", 1)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+
+
+def define_flags() -> None:
+  """The flags of the command."""
+  flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+  flags.DEFINE_string("input", "-", "The file of lines, UTF-8; - for stdin.")
+  flags.DEFINE_integer("beams", 4, "Of the search; 0 takes the best tokens.", 0)
+  flags.DEFINE_float("alpha", 0.6, "Of the search's length penalty.", 0.0)
+  flags.DEFINE_integer(
+    "max_tokens", None, "Of a text; by default as many as it was trained on.", 1
+  )
+  flags.DEFINE_integer("batch", 16, "Lines that are written at a time.", 1)
+  flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
 
 
 def main(argv) -> None:
@@ -136,4 +140,5 @@ def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":
+  define_flags()
   sys.exit(cli.run(main))

@@ -109,6 +109,69 @@ def shrink_characters(config: ConfigDict, **model) -> None:
     config.evals.text.update(length=8, prompt="a")
 
 
+def word_vectors(*, total_steps: int) -> ConfigDict:
+  """Vectors of WikiText-2's words, but for how they are learned and from what.
+
+  The validation text trains, and the test text is held out.
+  """
+  config = ConfigDict()
+  config.seed = 0
+  config.total_steps = total_steps
+  config.model = dict(name="word_vectors", dim=100)
+  config.learner = dict(name="supervised")
+  config.data = dict(
+    source="text:data/wikitext2/valid.txt",
+    split="all",
+    tokenizer="word?vocab_size=20000&min_count=5&lower=1",
+  )
+  every = total_steps // 2
+  config.evals = dict(
+    val=dict(
+      name="mean",
+      source="text:data/wikitext2/test.txt",
+      split="all",
+      every_steps=every,
+    ),
+    words=dict(
+      name="word_vectors",
+      words=("war", "film", "she", "city"),
+      every_steps=0,
+    ),
+  )
+  config.checkpoint = dict(every_steps=every, keep=2)
+  config.mesh = dict(data=-1)
+  return config
+
+
+def word2vec(architecture: str, lr: float) -> ConfigDict:
+  """`word_vectors` by negative sampling, 12 passes over 167,000 words.
+
+  Gradients are of the mean over a batch: `lr` is word2vec's 0.025 a pair times
+  the pairs of a batch, some 3,000.
+  """
+  config = word_vectors(total_steps=2000)
+  config.batch_size = 16
+  config.task = dict(
+    name="word2vec", architecture=architecture, window=5, negatives=5
+  )
+  config.optimizer = dict(name="sgd", lr=lr, schedule="linear")
+  config.data.seq_len = 64
+  return config
+
+
+def shrink_word_vectors(config: ConfigDict, **sections) -> None:
+  """`shrink` for what `word_vectors` made."""
+  shrink(
+    config,
+    batch_size=8,
+    model=dict(dim=8),
+    data=dict(source="fake:text", tokenizer="word", seq_len=16),
+    **sections,
+  )
+  config.evals.val.update(source="fake:text?seed=1", split="validation")
+  config.evals["words"].update(words=("ba", "ce"), analogies=("ba ce di fo",))
+
+
 def shrink(config: ConfigDict, **sections) -> None:
   """Makes `config` tiny: a few steps, and what `sections` replaces.
 

@@ -54,10 +54,11 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   held_out = "jsonl:data/tang/validation.jsonl"
   config.evals = dict(
-    val=dict(name="mean", source=held_out, every_steps=400),
+    val=dict(name="mean", source=held_out, split="all", every_steps=400),
     poem=dict(
       name="samples",
       source=held_out,
+      split="all",
       count=4,
       prompt="春",
       length=48,
@@ -74,6 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
       data=dict(source="fake:text", tokenizer="byte", seq_len=16),
     )
     for key in config.evals:
-      config.evals[key].source = "fake:text?documents=2&length=100&seed=1"
+      config.evals[key].update(
+        source="fake:text?documents=2&length=100&seed=1", split="validation"
+      )
     config.evals.poem.update(length=8, prompt="a")
   return config

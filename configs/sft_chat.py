@@ -52,6 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     val=dict(
       name="mean",
       source="jsonl:data/dialogue/conversations/validation.jsonl",
+      split="all",
       every_steps=200,
     )
   )

@@ -52,17 +52,16 @@ def get_config(arg: str = "") -> ConfigDict:
     seq_len=128,
     packing=True,
   )
-  held_out = "jsonl:data/tang/validation.jsonl"
+  held_out = dict(source="jsonl:data/tang/validation.jsonl", split="all")
   config.evals = dict(
-    val=dict(name="mean", source=held_out, split="all", every_steps=400),
+    val=dict(name="mean", every_steps=400, **held_out),
     poem=dict(
       name="samples",
-      source=held_out,
-      split="all",
       count=4,
       prompt="春",
       length=48,
       every_steps=0,
+      **held_out,
     ),
   )
   config.checkpoint = dict(every_steps=400, keep=2)

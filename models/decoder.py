@@ -259,11 +259,7 @@ def decoder(
     "dim": dim,
     "positions": positions,
     "block_positions": block_positions,
-    "norm": {
-      "kind": choose("norm", norm, NORMS),
-      "eps": norm_eps,
-      "bias": bias,
-    },
+    "norm": dict(kind=choose("norm", norm, NORMS), eps=norm_eps, bias=bias),
     "tie_embeddings": tie_embeddings,
     "dropout": dropout,
     "max_len": max_len,

@@ -55,14 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
   held_out = dict(source="jsonl:data/tang/validation.jsonl", split="all")
   config.evals = dict(
     val=dict(name="mean", every_steps=400, **held_out),
-    poem=dict(
-      name="samples",
-      count=4,
-      prompt="春",
-      length=48,
-      every_steps=0,
-      **held_out,
-    ),
+    poem=dict(name="samples", count=4, prompt="春", length=48, **held_out),
   )
   config.checkpoint = dict(every_steps=400, keep=2)
   config.mesh = dict(data=-1)

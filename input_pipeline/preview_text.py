@@ -35,7 +35,7 @@ def rows(batch: Batch, tokenizer: Tokenizer | None, count: int) -> list[str]:
       found[-1] += ": padding"
     elif tokenizer is not None and "inputs" in row:
       found += [f"  {line}" for line in _window(row, tokenizer)]
-    elif tokenizer is not None and "tokens" in row and "segments" in row:
+    elif tokenizer is not None and "segments" in row and _is_text(row):
       found += [f"  {line}" for line in _encoded(row, tokenizer)]
     else:
       found += [f"  {name}: {_plain(row[name])}" for name in sorted(row)]
@@ -105,6 +105,11 @@ def _encoded(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
     yield f"{name}: {_plain(row[name])}"
 
 
+def _is_text(row: Batch) -> bool:
+  """Whether a row has tokens, and not features of words in their place."""
+  return "tokens" in row and row["tokens"].ndim == 1
+
+
 def _real(row: Batch, mask: np.ndarray) -> np.ndarray:
   """Which places hold tokens; padding is zeros at the end."""
   there = mask | (row["inputs"] != 0) | (row["targets"] != 0)
@@ -118,11 +123,11 @@ def _pieces(
     at = np.flatnonzero(row["segments"] == number)
     if not len(at):
       continue
-    first, last = row["positions"][at[0]], row["positions"][at[-1]]
-    yield (
-      f"segment {number}: places {at[0]} to {at[-1]}, "
-      f"positions {first} to {last}"
-    )
+    told = f"segment {number}: places {at[0]} to {at[-1]}"
+    if "positions" in row:
+      first, last = row["positions"][at[0]], row["positions"][at[-1]]
+      told += f", positions {first} to {last}"
+    yield told
     yield f"  inputs   {visible(row['inputs'][at], tokenizer)}"
     for line in _targets(row["targets"][at], mask[at], tokenizer):
       yield f"  {line}"

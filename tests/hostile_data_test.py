@@ -191,7 +191,7 @@ def test_lines_are_found_whatever_the_chunks(tmp_path, monkeypatch, chunk):
 def open_lines(path) -> dict[int, str]:
   from input_pipeline import source_jsonl
 
-  lines = source_jsonl._lines(str(path), Policy())
+  lines = source_jsonl.lines(str(path), Policy())
   texts = lines._read(np.arange(len(lines.starts)))
   return {
     int(number): text.decode()

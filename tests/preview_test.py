@@ -68,7 +68,8 @@ def test_every_config_is_shown(name, tmp_path):
     assert "row 3" not in rest
   if "inputs" in batch:
     real = batch["mask"][0] > 0
-    text = data.tokenizer.decode(batch["targets"][0][real])
+    ids = batch["targets"][0][real]
+    text = data.tokenizer.decode(ids[ids != data.tokenizer.eos])
     assert f'targets  "{text}' in rest or "segment" in rest
 
 

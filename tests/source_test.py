@@ -353,7 +353,7 @@ def test_fake_image_shows_its_class():
     ("idx:/nowhere", "no train-images"),
     ("test:x", "did you mean text:"),
     ("stdlib", "unknown scheme"),
-    ("fake:cube", "no kind 'cube'; valid: text, image, linear"),
+    ("fake:cube", "no kind 'cube'; valid: text, labeled_text, "),
     ("fake:image?sice=3", "no option 'sice'"),
     ("fake:image?size=big", "size=big is not of type int"),
   ],

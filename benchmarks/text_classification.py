@@ -1,6 +1,6 @@
 """How well texts are classified here, each run as its config says.
 
-  python benchmarks/prepare_language.py --out=data
+  python benchmarks/prepare_language.py --shared=DATA --output=data
   python benchmarks/text_classification.py --data=data --runs=runs
 
 trains and tests, in this order: cls_sst2 (SST-2's sentences, from scratch),

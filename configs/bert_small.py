@@ -5,7 +5,7 @@ configs/bert_finetune.py begins with. Measured on 2 CPU cores, shared with many
 others, and stopped after 1,167 steps: train/accuracy 19.7 % of masked tokens in
 10 min.
 
-  python benchmarks/prepare_language.py --out=data
+  python benchmarks/prepare_language.py --shared=DATA --output=data
   python -m train.main --config=configs/bert_small.py --workdir=runs/bert_small
 """
 

@@ -5,7 +5,7 @@ traditional character, other characters spelled in bytes. The tenth thousand of
 the collection validates. Measured on 2 CPU cores, beside other work: val/loss
 4.745 nats a piece, 6.90 bits a character, in 15 min of CPU time.
 
-  python benchmarks/prepare_language.py --shared=../shared/data --output=data
+  python benchmarks/prepare_language.py --shared=DATA --output=data
   python -m train.main --config=configs/lm_zh_tang_poems.py --workdir=runs/tang
   python benchmarks/tang_poems.py --workdir=runs/tang
 """

@@ -69,14 +69,14 @@ def packed(
     starts = np.where(indices > 0, plan.ends[np.maximum(indices - 1, 0)], 0)
     count = stops - starts
     row = np.repeat(np.arange(len(indices)), count)
-    number = _within(count)
+    number = ranges(count)
     piece = starts[row] + number
     place, length = plan.places[piece], plan.lengths[piece]
     # Where a piece begins in its row: after those before it.
     before = np.cumsum(length) - length
     column = before - before[(np.cumsum(count) - count)[row]]
 
-    within = _within(length)
+    within = ranges(length)
     from_place = np.repeat(place, length) + within
     to_place = np.repeat(row * seq_len + column, length) + within
     # No end is in the file after its last document.
@@ -104,10 +104,23 @@ def packed(
   return len(plan.ends), read
 
 
-def _within(counts: np.ndarray) -> np.ndarray:
+def ranges(counts: np.ndarray) -> np.ndarray:
   """0 .. n - 1 for each n of `counts`, one after another."""
   starts = np.cumsum(counts) - counts
   return np.arange(counts.sum()) - np.repeat(starts, counts)
+
+
+def by_first(row: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
+  """Rows numbered anew from 0, in the order of the first that is in each.
+
+  Args:
+    row: int64 [n], which row each is in; none of the rows is left out.
+    order: int64 [n], the order to look in; that of `row` if None.
+  """
+  looked = row if order is None else row[order]
+  _, first = np.unique(looked, return_index=True)
+  rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
+  return rank[row]
 
 
 def rows_of(file: TokenFile, eos: int | None, seq_len: int) -> Rows:
@@ -159,7 +172,7 @@ def _pack(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   """(pieces of each row, places, lengths): rows in the order of the file."""
   whole, rest = np.divmod(targets, seq_len)
-  full_place = np.repeat(starts, whole) + _within(whole) * seq_len
+  full_place = np.repeat(starts, whole) + ranges(whole) * seq_len
   short = np.flatnonzero(rest)
   place = np.concatenate([full_place, (starts + whole * seq_len)[short]])
   if not len(place):
@@ -168,11 +181,7 @@ def _pack(
   length = np.concatenate([full_length, rest[short]])
   bins = best_fit(rest[short], seq_len) + len(full_place)
   row = np.concatenate([np.arange(len(full_place)), bins])
-  # Rows are numbered by their first piece.
-  by_place = np.argsort(place, kind="stable")
-  _, first = np.unique(row[by_place], return_index=True)
-  rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
-  row = rank[row]
+  row = by_first(row, np.argsort(place, kind="stable"))
   in_order = np.lexsort((place, row))
   yield np.bincount(row), place[in_order], length[in_order]
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from input_pipeline.packing import by_first, ranges
 from input_pipeline.token_file import TokenFile, token_file
 from input_pipeline.tokenizer import Tokenizer, utf8, write_atomically
 
@@ -95,11 +96,8 @@ def plan(file: TokenFile, mark: int, rooms: tuple[int, int]) -> Pairs:
   for begin in range(0, len(places), _TOGETHER):
     some = slice(begin, begin + _TOGETHER)
     bins = best_fit(np.stack([sources[some], targets[some]], 1), rooms)
-    # Rows are numbered by their first pair.
-    _, first = np.unique(bins, return_index=True)
-    rank = np.argsort(np.argsort(first))
-    row[some] = rows + rank[bins]
-    rows += len(first)
+    row[some] = rows + by_first(bins)
+    rows += int(bins.max(initial=-1)) + 1
   order = np.argsort(row, kind="stable")
   ends = np.cumsum(np.bincount(row, minlength=rows))
   kept = [x[order] for x in (places, gaps, sources, targets, whole > targets)]
@@ -144,14 +142,14 @@ def reader(
     starts = np.where(indices > 0, pairs.ends[np.maximum(indices - 1, 0)], 0)
     count = stops - starts
     row = np.repeat(np.arange(len(indices)), count)
-    number = _within(count)
+    number = ranges(count)
     pair = starts[row] + number
     first = (np.cumsum(count) - count)[row]
 
     def side(begins, length, ended, room) -> Leaves:
       before = np.cumsum(length) - length
       to = np.repeat(row * room + before - before[first], length)
-      within = _within(length)
+      within = ranges(length)
       last = np.repeat(length - 1, length) == within
       at = np.minimum(np.repeat(begins, length) + within, len(pairs.tokens) - 1)
       tokens = pairs.tokens[at].astype(np.int32)
@@ -178,9 +176,3 @@ def reader(
     )
 
   return read
-
-
-def _within(counts: np.ndarray) -> np.ndarray:
-  """0 .. n - 1 for each n of `counts`, one after another."""
-  starts = np.cumsum(counts) - counts
-  return np.arange(counts.sum()) - np.repeat(starts, counts)

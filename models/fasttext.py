@@ -9,7 +9,13 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
-from models.layers import Dense, Embedding, dropout_layer, float_dtype
+from models.layers import (
+  Dense,
+  Embedding,
+  check_rate,
+  dropout_layer,
+  float_dtype,
+)
 
 # Of the hash: an odd number with bits all over, and fastText's own factor.
 _SCATTER, _FACTOR = 2654435761, 116049371
@@ -136,8 +142,7 @@ def fasttext(
     if value < 1:
       raise ValueError(f"{name} = {value} is below 1")
   for rate in (word_dropout, dropout):
-    if not 0 <= rate < 1:
-      raise ValueError(f"dropout = {rate} is not in [0, 1)")
+    check_rate(rate)
   config = {
     "vocab_size": vocab_size,
     "num_classes": num_classes,

@@ -289,10 +289,15 @@ class Embedding(nnx.Module):
     return partition.place(logits_BTV, "BTV")
 
 
-def dropout_layer(rate: float, rngs: nnx.Rngs) -> nnx.Dropout | None:
-  """Dropout at that rate; None at 0, so that no random stream is carried."""
+def check_rate(rate: float) -> None:
+  """Raises ValueError unless what is dropped is a share in [0, 1)."""
   if not 0.0 <= rate < 1.0:
     raise ValueError(f"dropout = {rate} is not in [0, 1)")
+
+
+def dropout_layer(rate: float, rngs: nnx.Rngs) -> nnx.Dropout | None:
+  """Dropout at that rate; None at 0, so that no random stream is carried."""
+  check_rate(rate)
   return nnx.Dropout(rate, rngs=rngs) if rate else None
 
 

@@ -10,7 +10,13 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
-from models.layers import Dense, Embedding, dropout_layer, float_dtype
+from models.layers import (
+  Dense,
+  Embedding,
+  check_rate,
+  dropout_layer,
+  float_dtype,
+)
 
 
 class TextCNN(nnx.Module):
@@ -126,8 +132,7 @@ def text_cnn(
   if not widths or min(widths) < 1 or len(set(widths)) < len(widths):
     raise ValueError(f"widths = {widths} are not distinct positive numbers")
   for rate in (word_dropout, dropout):
-    if not 0 <= rate < 1:
-      raise ValueError(f"dropout = {rate} is not in [0, 1)")
+    check_rate(rate)
   config = {
     "vocab_size": vocab_size,
     "num_classes": num_classes,

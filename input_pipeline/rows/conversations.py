@@ -10,7 +10,7 @@ import numpy as np
 from input_pipeline import chat_template
 from input_pipeline.bad_records import surviving
 from input_pipeline.chat_template import Chat, Message
-from input_pipeline.packing import best_fit
+from input_pipeline.packing import best_fit, by_first
 from input_pipeline.rows import Given, Rows
 from input_pipeline.tokenizer import cache_folder, write_atomically
 
@@ -129,11 +129,7 @@ def plan(lengths: np.ndarray, seq_len: int) -> Packed:
     some = start + np.flatnonzero(lengths[start : start + _TOGETHER] > 0)
     if not len(some):
       continue
-    row = best_fit(lengths[some], seq_len)
-    # Rows are numbered by their first conversation.
-    _, first = np.unique(row, return_index=True)
-    rank = np.argsort(np.argsort(first, kind="stable"), kind="stable")
-    row = rank[row]
+    row = by_first(best_fit(lengths[some], seq_len))
     members.append(some[np.lexsort((some, row))])
     ends.append(before + np.cumsum(np.bincount(row)))
     before += len(some)

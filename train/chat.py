@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from absl import flags
 
-from train import cli
+from train import cli, drawing_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -23,16 +23,7 @@ flags.DEFINE_string(
   "plain.",
 )
 flags.DEFINE_string("system", None, "What the conversation stands under.")
-flags.DEFINE_float("temperature", 0.8, "0 takes the likeliest token.", 0.0)
-flags.DEFINE_integer("top_k", None, "Only the k likeliest tokens.", 1)
-flags.DEFINE_float("top_p", None, "Only a nucleus of that mass.", 0.0, 1.0)
-flags.DEFINE_float(
-  "min_p", None, "Only tokens with that share of the best's.", 0.0, 1.0
-)
-flags.DEFINE_float(
-  "repetition_penalty", 1.0, "Above 1, what was said is said less.", 0.0
-)
-flags.DEFINE_multi_string("stop", [], "Text before which an answer ends.")
+drawing_flags.define()
 flags.DEFINE_integer("seed", 0, "Of the draws: equal seeds, equal text.")
 flags.DEFINE_integer("max_tokens", 500, "Tokens of an answer.", 1)
 flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
@@ -46,16 +37,7 @@ def main(argv) -> None:
   cli.start_jax()
   from train import generation, replies, trained
 
-  options = generation.Options(
-    max_tokens=FLAGS.max_tokens,
-    temperature=FLAGS.temperature,
-    top_k=FLAGS.top_k,
-    top_p=FLAGS.top_p,
-    min_p=FLAGS.min_p,
-    repetition_penalty=FLAGS.repetition_penalty,
-    stop=tuple(FLAGS.stop),
-    seed=FLAGS.seed,
-  )
+  options = drawing_flags.options(FLAGS.seed)
   try:
     generation.check(options)
   except ValueError as error:

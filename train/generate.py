@@ -9,7 +9,7 @@ import time
 
 from absl import flags
 
-from train import cli
+from train import cli, drawing_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -19,16 +19,7 @@ flags.DEFINE_string("prompts_file", None, "Prompts, one a line.")
 flags.DEFINE_integer("num_samples", 1, "Texts for each prompt.", 1)
 flags.DEFINE_integer("batch_size", 16, "Texts written at a time.", 1)
 flags.DEFINE_integer("max_tokens", 200, "Tokens to write.", 1)
-flags.DEFINE_float("temperature", 0.8, "0 takes the likeliest token.", 0.0)
-flags.DEFINE_integer("top_k", None, "Only the k likeliest tokens.", 1)
-flags.DEFINE_float("top_p", None, "Only a nucleus of that mass.", 0.0, 1.0)
-flags.DEFINE_float(
-  "min_p", None, "Only what is so many times as likely as the likeliest.", 0, 1
-)
-flags.DEFINE_float(
-  "repetition_penalty", 1.0, "Divides the scores of tokens in the text.", 0.0
-)
-flags.DEFINE_multi_string("stop", [], "Ends a text before it; repeatable.")
+drawing_flags.define()
 flags.DEFINE_integer(
   "seed", 0, "Of the first text; each next one has the next."
 )
@@ -63,7 +54,7 @@ def main(argv) -> None:
     try:
       pieces = write(
         [ids[prompt] for _, (prompt, _) in batch],
-        [_options(generation, FLAGS.seed + number) for number, _ in batch],
+        [drawing_flags.options(FLAGS.seed + number) for number, _ in batch],
       )
     except ValueError as error:
       raise cli.UserError(str(error)) from error
@@ -110,20 +101,6 @@ def _encoded(encode, prompt: str) -> list[int]:
   except ValueError as error:
     raise cli.UserError(f"--prompt: {error}") from error
   return ids
-
-
-def _options(generation, seed: int):
-  """The generation.Options that the flags ask for."""
-  return generation.Options(
-    max_tokens=FLAGS.max_tokens,
-    temperature=FLAGS.temperature,
-    top_k=FLAGS.top_k,
-    top_p=FLAGS.top_p,
-    min_p=FLAGS.min_p,
-    repetition_penalty=FLAGS.repetition_penalty,
-    stop=tuple(FLAGS.stop),
-    seed=seed,
-  )
 
 
 def _show(prompt: str, pieces) -> int:

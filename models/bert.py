@@ -23,24 +23,31 @@ from models.layers import (
 
 HEADS = ("mlm", "classes", "tokens", "span")
 POSITIONS = ("learned", "rotary")
+POOLING = ("first", "mean")
 
 
 class Pooled(nnx.Module):
-  """Logits of a whole row: output(dropout(tanh(pooler(x of its first token)))).
+  """Logits of a whole row: output(dropout(tanh(pooler(x)))).
 
   Attributes:
+    pooling: whether x is the row's first token or the mean of its tokens.
     pooler: D to D.
     output: D to C.
   """
 
-  def __init__(self, dim, outputs, dropout, **common):
+  def __init__(self, dim, outputs, dropout, pooling="first", **common):
+    self.pooling = pooling
     self.pooler = Dense(dim, dim, **common)
     self.output = Dense(dim, outputs, **common)
     self.dropout = nnx.data(dropout_layer(dropout, common["rngs"]))
 
-  def __call__(self, x_BTD):
-    """logits_BC, float32."""
-    pooled_BD = jnp.tanh(self.pooler(x_BTD[:, 0]))
+  def __call__(self, x_BTD, segments_BT=None):
+    """logits_BC, float32; segments_BT is 0 where there is no token."""
+    if self.pooling == "mean":
+      x_BD = _mean(x_BTD, segments_BT)
+    else:
+      x_BD = x_BTD[:, 0]
+    pooled_BD = jnp.tanh(self.pooler(x_BD))
     if self.dropout is not None:
       pooled_BD = self.dropout(pooled_BD)
     return self.output(pooled_BD).astype(jnp.float32)
@@ -96,7 +103,9 @@ class Bert(nnx.Module):
     head,
     num_classes,
     next_sentence,
+    pooling,
     norm,
+    word_dropout,
     dropout,
     run,
     rngs,
@@ -111,6 +120,9 @@ class Bert(nnx.Module):
     )
     self.type_embedding = Embedding(types, dim, **common)
     self.embedding_norm = Norm(dim, **normed)
+    self.forget = nnx.data(
+      dropout_layer(word_dropout, rngs, broadcast_dims=(2,))
+    )
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.blocks = transformer.stacked_blocks(
       count, rngs, dim, norm=norm, dropout=dropout, **block
@@ -121,7 +133,7 @@ class Bert(nnx.Module):
     if head == "mlm":
       self.head = MaskedTokens(dim, vocab_size, norm, next_sentence, **common)
     elif head == "classes":
-      self.head = Pooled(dim, num_classes, dropout, **common)
+      self.head = Pooled(dim, num_classes, dropout, pooling, **common)
     else:
       outputs = 2 if head == "span" else num_classes
       self.head = EachToken(dim, outputs, dropout, **common)
@@ -136,6 +148,8 @@ class Bert(nnx.Module):
     x_BTD = self.features(tokens_BT, **where)
     if self.kind == "mlm":
       return self.head(_at(x_BTD, places_BP), self.token_embedding)
+    if self.kind == "classes":
+      return self.head(x_BTD, where.get("segments_BT"))
     logits = self.head(x_BTD)
     return (logits[..., 0], logits[..., 1]) if self.kind == "span" else logits
 
@@ -167,7 +181,10 @@ class Bert(nnx.Module):
       positions_BT = jnp.asarray(partition.zigzag(T, parts))[None]
     if types_BT is None:
       types_BT = jnp.zeros_like(tokens_BT)
-    x_BTD = self.token_embedding(tokens_BT) + self.type_embedding(types_BT)
+    x_BTD = self.token_embedding(tokens_BT)
+    if self.forget is not None:
+      x_BTD = self.forget(x_BTD)
+    x_BTD += self.type_embedding(types_BT)
     if self.position_embedding is not None:
       x_BTD += self.position_embedding(positions_BT)
     x_BTD = partition.place(self.embedding_norm(x_BTD), "BRD")
@@ -183,6 +200,15 @@ class Bert(nnx.Module):
     if self.final_norm is not None:
       x_BTD = self.final_norm(x_BTD)
     return partition.place(x_BTD, "BTD")
+
+
+def _mean(x_BTD: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
+  """The mean of a row's tokens, x_BD; zeros where it has none."""
+  if segments_BT is None:
+    return x_BTD.mean(axis=1)
+  real_BT = (segments_BT > 0).astype(x_BTD.dtype)
+  share_BT = real_BT / jnp.maximum(real_BT.sum(axis=1, keepdims=True), 1)
+  return jnp.einsum("BT,BTD->BD", share_BT, x_BTD)
 
 
 def _at(x_BTD: jax.Array, places_BP: jax.Array | None) -> jax.Array:
@@ -203,6 +229,7 @@ def bert(
   types: int = 2,
   head: str = "mlm",
   num_classes: int | None = None,
+  pooling: str = "first",
   next_sentence: bool = False,
   positions: str = "learned",
   rope_theta: float = 10000.0,
@@ -210,6 +237,7 @@ def bert(
   norm: str = "layernorm",
   norm_eps: float = 1e-12,
   activation: str = "gelu_exact",
+  word_dropout: float = 0.0,
   dropout: float = 0.1,
   scan: bool = True,
   remat: str = "none",
@@ -236,6 +264,7 @@ def bert(
     types: of segments that a row may hold, such as question and text.
     head: "mlm", "classes", "tokens" or "span".
     num_classes: C, of "classes" and "tokens".
+    pooling: what "classes" reads: the "first" token or the "mean" of all.
     next_sentence: of "mlm": whether it has the method "pretrain".
     positions: "learned" or "rotary".
     rope_theta: base of the rotary frequencies.
@@ -244,6 +273,8 @@ def bert(
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
     activation: "gelu_exact", "gelu" (tanh approximation) or "swiglu".
+    word_dropout: rate at which a token's whole vector is left out
+      (Iyyer et al. 2015).
     dropout: rate, of embeddings, of what enters the residual stream, and of
       what the last layer reads.
     scan: compile one layer and loop over it; else compile each on its own,
@@ -281,8 +312,10 @@ def bert(
     "head": head,
     "num_classes": num_classes,
     "next_sentence": next_sentence,
+    "pooling": choose("pooling", pooling, POOLING),
     "post_norm": not norm_first,
     "norm": {"kind": choose("norm", norm, NORMS), "eps": norm_eps},
+    "word_dropout": word_dropout,
     "dropout": dropout,
     "run": {
       "scan": scan,

@@ -295,10 +295,17 @@ def check_rate(rate: float) -> None:
     raise ValueError(f"dropout = {rate} is not in [0, 1)")
 
 
-def dropout_layer(rate: float, rngs: nnx.Rngs) -> nnx.Dropout | None:
-  """Dropout at that rate; None at 0, so that no random stream is carried."""
+def dropout_layer(
+  rate: float, rngs: nnx.Rngs, broadcast_dims: Sequence[int] = ()
+) -> nnx.Dropout | None:
+  """Dropout at that rate; None at 0, so that no random stream is carried.
+
+  Along the axes `broadcast_dims` one draw holds for all.
+  """
   check_rate(rate)
-  return nnx.Dropout(rate, rngs=rngs) if rate else None
+  if not rate:
+    return None
+  return nnx.Dropout(rate, broadcast_dims=broadcast_dims, rngs=rngs)
 
 
 def along_last(vector: jax.Array, ndim: int) -> jax.Array:

@@ -32,9 +32,7 @@ class Tagger(nnx.Module):
     self.token_embedding = Embedding(vocab_size, dim, **common)
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.forget = nnx.data(
-      nnx.Dropout(feature_dropout, broadcast_dims=(3,), rngs=rngs)
-      if feature_dropout
-      else None
+      dropout_layer(feature_dropout, rngs, broadcast_dims=(3,))
     )
     self.stack = separable.SeparableStack(
       dim, dilations, width=width, dropout=dropout, **common

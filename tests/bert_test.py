@@ -150,11 +150,49 @@ def test_dropout_is_of_training_alone():
   assert not jnp.array_equal(drawn[0], base)
 
 
+def test_the_mean_is_of_a_rows_own_tokens():
+  model = bert(head="classes", num_classes=3, pooling="mean")
+  params = started(model)
+  x_BT = tokens(6)
+  segments = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
+  got, _ = model.apply(params, {}, x_BT, segments_BT=segments)
+  x_BTD, _ = model.apply(
+    params, {}, x_BT, segments_BT=segments, method="features"
+  )
+
+  def dense(name, x):
+    return x @ params["head"][name]["kernel"] + params["head"][name]["bias"]
+
+  mean = np.asarray(x_BTD[0, :4]).mean(axis=0)
+  want = dense("output", np.tanh(dense("pooler", mean)))
+  np.testing.assert_allclose(got[0], want, atol=1e-5)
+  # A row of padding alone, such as fills up a batch, is no NaN.
+  want = dense("output", np.tanh(dense("pooler", np.zeros(16))))
+  np.testing.assert_allclose(got[1], want, atol=1e-5)
+  every, _ = model.apply(params, {}, x_BT)
+  ones, _ = model.apply(params, {}, x_BT, segments_BT=np.ones_like(x_BT))
+  np.testing.assert_allclose(every, ones, atol=1e-5)
+
+
+def test_words_that_are_left_out_are_not_seen():
+  """At a rate of nearly 1 a text is its positions and types alone."""
+  model = bert(head="classes", num_classes=3, word_dropout=0.9999, dropout=0.0)
+  params = started(model)
+  got, _ = model.apply(
+    params, {}, tokens(6), rng=jax.random.key(0), train=True
+  )
+  zeros = jnp.zeros_like(params["token_embedding"]["embedding"])
+  wordless = params | {"token_embedding": {"embedding": zeros}}
+  want, _ = model.apply(wordless, {}, tokens(6))
+  np.testing.assert_allclose(got, want, atol=1e-5)
+
+
 @pytest.mark.parametrize(
   ("changes", "told"),
   [
     (dict(head="nsp"), "head = 'nsp' is none of: mlm, classes, tokens, span"),
     (dict(head="classes"), "needs num_classes"),
+    (dict(pooling="max"), "pooling = 'max' is none of: first, mean"),
     (dict(head="span", next_sentence=True), 'next_sentence is of head = "mlm"'),
     (dict(heads=3), "dim = 16 is no multiple of heads = 3"),
     (dict(heads=16, positions="rotary"), "rotary needs even"),

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 
@@ -90,16 +91,24 @@ def test_a_terminal_ctrl_c_and_ctrl_d(chat_run):
   os.close(theirs)
   seen = b""
 
-  def until(text):
+  def until(text, again=b""):
     nonlocal seen
-    while text not in seen:
-      seen += os.read(ours, 4096)
-    seen = seen.split(text, 1)[1]
+    for _ in range(120):
+      if text in seen:
+        seen = seen.split(text, 1)[1]
+        return
+      if select.select([ours], [], [], 1.0)[0]:
+        seen += os.read(ours, 4096)
+      else:
+        os.write(ours, again)
+    raise AssertionError(f"{text} did not come; {seen} did")
 
   try:
     until(b"> ")
-    os.write(ours, b"half a li\x03")
-    until(b"(/quit or Ctrl-D leaves)")
+    os.write(ours, b"half a li")
+    until(b"half a li")
+    # input() is deaf to a signal between its prompt and its wait for a key.
+    until(b"(/quit or Ctrl-D leaves)", again=b"\x03")
     until(b"> ")
     os.write(ours, b"ba\n")
     until(b"> ")

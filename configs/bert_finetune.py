@@ -1,9 +1,9 @@
 """Sentiment of film reviews by a BERT that was pre-trained on their sentences.
 
 The body is that of configs/bert_small.py's run: its parameters have the same
-paths, the head's are drawn. Measured on 2 CPU cores, shared with many others:
-test/accuracy 75.62 % (validation 76.49 %) in 6.2 min; fastText, from scratch,
-reaches 80.83 % (configs/cls_sst2.py).
+paths, the head's are drawn. Measured on one CPU core: test/accuracy 77.76 %
+(validation 78.56) in 23 s. Without --init_from 78.03 % (79.13): 6,920 sentences
+are too few to pre-train on; fastText, from scratch, has 80.83 % (cls_sst2).
 
   python -m train.main --config=configs/bert_small.py --workdir=runs/bert_small
   python -m train.main --config=configs/bert_finetune.py \
@@ -45,13 +45,15 @@ def get_config(arg: str = "") -> ConfigDict:
     dim=64,
     heads=4,
     hidden=128,
+    pooling="mean",
+    word_dropout=0.3,
     dropout=0.3,
     scan=False,
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(
     name="adamw",
-    lr=1e-3,
+    lr=2e-3,
     schedule="cosine",
     warmup_steps=50,
     weight_decay=0.1,

@@ -16,7 +16,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = common.characters(
-    batch_size=32, seq_len=64, total_steps=4000, lr=2e-3
+    batch_size=32, seq_len=64, total_steps=4000, lr=8e-3
   )
   config.model = dict(name="bengio", order=16, dim=32, hidden=512)
   if common.is_smoke(arg):

@@ -15,7 +15,7 @@ from configs import common
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = common.characters(
-    batch_size=32, seq_len=64, total_steps=2000, lr=4e-3
+    batch_size=32, seq_len=64, total_steps=2000, lr=2e-2
   )
   config.model = dict(name="rnn", cell="lstm", layers=1, dim=128, hidden=256)
   if common.is_smoke(arg):

@@ -2,8 +2,9 @@
 
 Vectors of 100 dimensions from how often words stand within ten of each other;
 the counts are made once and kept in the cache, and the test text is held out.
-The vectors are in WORKDIR/words.txt, in word2vec's text format. Not measured
-yet.
+The vectors are in WORKDIR/words.txt, in word2vec's text format. Measured on one
+CPU core: val/loss 0.118 in 13 s; 0.112 after half as many steps, whose
+neighbours make less sense.
 
   python -m train.main --config=configs/glove.py \
     --config.data.source=text:PATH/valid.txt \

@@ -2,6 +2,8 @@
 
 899 questions on 36 articles train, 291 on the 12 others test; see
 benchmarks/prepare_language.py. Scored by characters, as MLQA's script does.
+Measured on one CPU core: test/exact_match 38.1, test/f1 47.7 in 3.1 min; a
+sliding window (benchmarks/sliding_window_qa.py) has 1.0 and 20.1.
 
   python -m train.main --config=configs/qa_xquad_zh.py --workdir=runs/qa_zh
 """

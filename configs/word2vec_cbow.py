@@ -1,7 +1,8 @@
 """word2vec by CBOW (arXiv:1301.3781) on the validation text of WikiText-2.
 
 As configs/word2vec_skipgram.py, but a word is told from the mean of its
-contexts, against the same noise. Not measured yet.
+contexts, against the same noise. Measured on one CPU core: 2.476 nats of the
+held-out text in 13 s; gensim 2.567 (benchmarks/word_vectors.py).
 
   python -m train.main --config=configs/word2vec_cbow.py \
     --config.data.source=text:PATH/valid.txt \

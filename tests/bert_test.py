@@ -178,9 +178,7 @@ def test_words_that_are_left_out_are_not_seen():
   """At a rate of nearly 1 a text is its positions and types alone."""
   model = bert(head="classes", num_classes=3, word_dropout=0.9999, dropout=0.0)
   params = started(model)
-  got, _ = model.apply(
-    params, {}, tokens(6), rng=jax.random.key(0), train=True
-  )
+  got, _ = model.apply(params, {}, tokens(6), rng=jax.random.key(0), train=True)
   zeros = jnp.zeros_like(params["token_embedding"]["embedding"])
   wordless = params | {"token_embedding": {"embedding": zeros}}
   want, _ = model.apply(wordless, {}, tokens(6))

@@ -2,7 +2,8 @@
 
 Setting: 15 characters in, 32 wide each, 512 tanh units, direct connections;
 windows of 64, batch 32.
-On 2 CPU cores; measured in benchmarks/language_models.md.
+Measured on 2 CPU cores: 2.550 bits a character after 120 s
+(benchmarks/language_models.md).
 
   python -m train.main --config=configs/char_bengio.py \
     --config.data.source=text:PATH/input.txt

@@ -2,7 +2,8 @@
 
 Setting: that of configs/lm_shakespeare.py, with rotary positions, RMSNorm and
 SwiGLU; 4 layers, 4 heads, 128 wide, windows of 64, batch 12.
-On 2 CPU cores; measured in benchmarks/language_models.md.
+Measured on 2 CPU cores: 2.360 bits a character after 120 s
+(benchmarks/language_models.md).
 
   python -m train.main --config=configs/char_llama.py \
     --config.data.source=text:PATH/input.txt

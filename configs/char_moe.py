@@ -2,7 +2,8 @@
 
 Setting: that of configs/char_llama.py, each feed-forward network cut into 4
 experts of 256 units, of which 2 read a character.
-On 2 CPU cores; measured in benchmarks/language_models.md.
+Measured on 2 CPU cores: 2.710 bits a character after 120 s
+(benchmarks/language_models.md).
 
   python -m train.main --config=configs/char_moe.py \
     --config.data.source=text:PATH/input.txt

@@ -3,7 +3,9 @@
 Setting: the byte-level GPT of configs/lm_shakespeare.py, 4 layers of 128, goes
 on from its own weights with the speeches of the plays as two speakers' turns,
 in ChatML; the loss is of the answers alone. benchmarks/dialogue.py makes the
-conversations, trains the model they begin with, and measures.
+conversations, trains the model they begin with, and measures: on one CPU core,
+300 steps in 2.6 min, val/loss 2.398 before and 1.951 after; 90 % of the answers
+end by themselves.
 
   python -m train.main --config=configs/sft_chat.py \
     --init_from=WORKDIR_OF_THE_LANGUAGE_MODEL \

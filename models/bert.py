@@ -120,7 +120,7 @@ class Bert(nnx.Module):
     )
     self.type_embedding = Embedding(types, dim, **common)
     self.embedding_norm = Norm(dim, **normed)
-    self.forget = nnx.data(
+    self.word_dropout = nnx.data(
       dropout_layer(word_dropout, rngs, broadcast_dims=(2,))
     )
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
@@ -182,8 +182,8 @@ class Bert(nnx.Module):
     if types_BT is None:
       types_BT = jnp.zeros_like(tokens_BT)
     x_BTD = self.token_embedding(tokens_BT)
-    if self.forget is not None:
-      x_BTD = self.forget(x_BTD)
+    if self.word_dropout is not None:
+      x_BTD = self.word_dropout(x_BTD)
     x_BTD += self.type_embedding(types_BT)
     if self.position_embedding is not None:
       x_BTD += self.position_embedding(positions_BT)

@@ -45,9 +45,7 @@ class TextCNN(nnx.Module):
       }
     )
     self.word_dropout = nnx.data(
-      nnx.Dropout(word_dropout, broadcast_dims=(2,), rngs=rngs)
-      if word_dropout
-      else None
+      dropout_layer(word_dropout, rngs, broadcast_dims=(2,))
     )
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.output = Dense(filters * len(widths), num_classes, rngs=rngs, **common)

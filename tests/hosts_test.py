@@ -279,7 +279,7 @@ def test_silence_is_noticed(silent):
     watch.Watch(met[i][0], 2.0, leave=functools.partial(note, ends, i))
   wait_until(lambda: len(ends) == 2)
   part(met[silent][0])
-  assert 2 <= time.monotonic() - began < 6
+  assert 2 <= time.monotonic() - began < 10
   for line, code in ends.values():
     assert f"process {silent} of 3 (" in line
     assert "has not been heard of for 2 s" in line

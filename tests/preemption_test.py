@@ -376,7 +376,7 @@ def test_a_server_that_is_silent_delays_nothing(monkeypatch):
     began = time.monotonic()
     with heeded() as run:
       assert run.stop(0) is None
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # the server would be waited for longer
 
 
 def test_what_is_told_and_the_exit_code():

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import statistics
 import threading
 import time
 import types as std_types
@@ -164,11 +165,9 @@ def test_waiting_counts_only_while_the_device_is_idle(data_seconds, idle):
   program = slow_program(0.1)
   program(0).block_until_ready()
   clock = timing.Clock({"examples": 1})
-  update, before, taken = None, None, time.perf_counter()
-  steps = 8
-  for step in range(steps + 2):
-    if step == 2:  # the first waits tell whether data is slow
-      before = clock.seconds()
+  update, taken, waited = None, time.perf_counter(), []
+  for step in range(11):
+    before = clock.seconds()["data"]
     with clock.waiting(update):
       # A prefetching thread has made it since it gave the one before.
       time.sleep(max(0.0, taken + data_seconds - time.perf_counter()))
@@ -176,8 +175,10 @@ def test_waiting_counts_only_while_the_device_is_idle(data_seconds, idle):
     with clock.step(step):
       previous, update = update, program(step)
     jax.block_until_ready(previous)
-  spent = clock.seconds()["data"] - before["data"]
-  assert spent / steps == pytest.approx(idle, abs=0.02)
+    waited.append(clock.seconds()["data"] - before)
+  # The first waits tell whether data is slow; the median leaves out those
+  # during which the machine was at something else.
+  assert statistics.median(waited[2:]) == pytest.approx(idle, abs=0.02)
 
 
 def test_compiling_is_told_apart_wherever_it_happens(tmp_path):
@@ -195,7 +196,9 @@ def test_compiling_is_told_apart_wherever_it_happens(tmp_path):
       x = jnp.sin(x @ x)
     return x
 
-  def compile_it(clock):
+  def compile_it():
+    before = time.perf_counter()
+    clock = timing.Clock({"examples": 1})
     start = time.perf_counter()
     with clock.phase("evaluation"):
       jax.jit(program)(jnp.ones((8, 8)))
@@ -204,26 +207,26 @@ def test_compiling_is_told_apart_wherever_it_happens(tmp_path):
     with clock.step(1):
       time.sleep(0.001)
     found = clock.read()
-    clock_sum = sum(clock.seconds().values())
-    assert clock_sum == pytest.approx(time.perf_counter() - start, abs=0.02)
-    return found, clock.seconds()
+    end = time.perf_counter()
+    spent = clock.seconds()
+    assert end - start <= sum(spent.values()) <= time.perf_counter() - before
+    return found, spent
 
   jax.config.update("jax_compilation_cache_dir", str(tmp_path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   try:
     jax.clear_caches()
-    clock = timing.Clock({"examples": 1})
-    cold, spent = compile_it(clock)
+    cold, spent = compile_it()
     assert cold["cache_misses"] >= 1
     assert cold["cache_hits"] == 0
     assert cold["compile_seconds"] == pytest.approx(spent["compile"], abs=1e-3)
     assert spent["compile"] > 0.1
     jax.clear_caches()
-    warm, _ = compile_it(timing.Clock({"examples": 1}))
+    warm, _ = compile_it()
     assert warm["cache_hits"] == cold["cache_misses"]
     assert warm["cache_misses"] == 0
     assert warm["compile_seconds"] < cold["compile_seconds"]
-    again, _ = compile_it(timing.Clock({"examples": 1}))
+    again, _ = compile_it()
     assert again.get("cache_hits", 0) == 0  # in memory still
   finally:
     for name, value in saved.items():

@@ -103,6 +103,10 @@ def main(argv) -> None:
   server.server_close()
   if not (written and sent):
     _warn(f"some answers were not finished in --grace={FLAGS.grace:g} seconds")
+  sys.stdout.flush()
+  # Threads of connections hold arrays, or wait for them: Python aborts where it
+  # ends while one of them lets go.
+  os._exit(0)
 
 
 def _ender(ended: threading.Event):

@@ -40,7 +40,7 @@ class Template(NamedTuple):
   opening: of a turn, up to its content.
   closing: of a turn, after its content; its first part ends an answer, and is
     learned with it.
-  begin: of a conversation.
+  begin: of a conversation; if nothing, the tokenizer's bos where it has one.
   trimmed: whether white space around a content is dropped.
   """
 
@@ -148,6 +148,8 @@ def bind(name: str, tokenizer: Tokenizer) -> Chat:
     ]
 
   begin, closing = written(template.begin), written(template.closing)
+  if not begin and tokenizer.bos is not None:
+    begin = [np.array([tokenizer.bos], np.int32)]
   opening = {role: written(template.opening, role) for role in ROLES}
 
   def encode(messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,8 @@ def token_file(
 ) -> TokenFile:
   """The tokens of a split, memory-mapped; tokenized at the first call.
 
-  Documents follow one another with `tokenizer.eos` between them. Where the
+  Each document begins with `tokenizer.bos`, and `tokenizer.eos` stands between
+  two; where there are such. Where the
   policy of `tally` skips, one that cannot be read or encoded is left out; what
   was left out is kept beside the file, and counted again at each later call.
   """
@@ -102,7 +103,9 @@ def _chunks(
   tally: Tally,
   path: str,
 ) -> Iterator[bytes]:
-  eos = b""
+  eos = bos = b""
+  if tokenizer.bos is not None:
+    bos = np.array([tokenizer.bos], dtype).tobytes()
   # Of this file alone, where others are counted by the same tally.
   own = Tally(tally.policy._replace(max_bad_share=1.0))
   kept = source.tokens
@@ -117,7 +120,7 @@ def _chunks(
     tally.add(1, bad)
     if bad:
       continue
-    yield eos + ids.astype(dtype).tobytes()
+    yield eos + bos + ids.astype(dtype).tobytes()
     if tokenizer.eos is not None:
       eos = np.array([tokenizer.eos], dtype).tobytes()
   if tally.policy.skip:

@@ -5,8 +5,9 @@ most frequent words of the source's train split; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
 trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
 tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library,
-where "?eos=ID" after the path says what ends a document if it does not;
-"prepared:DIR", that of a prepared folder.
+where "?eos=ID" after the path says what ends a document if it does not, and
+"?bos=ID" or "?eos=ID&bos=ID" what begins one; "prepared:DIR", that of a
+prepared folder.
 """
 
 import functools
@@ -33,6 +34,8 @@ _VALID = (
   "wordpiece:PATH, tokenizers:PATH.json, prepared:DIR"
 )
 _WORDS = re.compile(r"word(\?|$)")
+# What may follow the path of a tokenizers:PATH.
+MARKS = re.compile(r"\?([be]os=\d{1,9}(?:&[be]os=\d{1,9})?)$")
 # Those of a file, and what the file is called in a working directory.
 _OF_A_FILE = {
   "sentencepiece": "tokenizer.model",
@@ -54,6 +57,7 @@ class Tokenizer(NamedTuple):
   content: bytes that rebuild the tokenizer, and name it in caches.
   counts: int64 [vocab_size], how often each id was in what it was learned from,
     0 for one that stands for no text of its own; None where that is not kept.
+  bos: the id that begins each document, and each prompt; or None.
   """
 
   spec: str
@@ -65,6 +69,14 @@ class Tokenizer(NamedTuple):
   file_name: str | None
   content: bytes
   counts: np.ndarray | None = None
+  bos: int | None = None
+
+  def begun(self, text: str | bytes) -> np.ndarray:
+    """The ids of a text, after what begins one; ValueError as of `encode`."""
+    ids = self.encode(text)
+    if self.bos is None:
+      return ids
+    return np.concatenate([np.array([self.bos], np.int32), ids])
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
@@ -143,7 +155,7 @@ def get_tokenizer(
 
     content = tokenizer_word.learn(spec, corpus, cache_dir, policy)
   elif colon and kind in _OF_A_FILE:
-    content = read(re.sub(r"\?eos=\d+$", "", file))
+    content = read(MARKS.sub("", file))
   else:
     from input_pipeline import tokenizer_sentencepiece
 

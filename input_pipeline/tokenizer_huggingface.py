@@ -7,13 +7,12 @@ word that no pieces spell is one [UNK].
 
 import collections
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from input_pipeline.tokenizer import Tokenizer, utf8
+from input_pipeline.tokenizer import MARKS, Tokenizer, utf8
 
 _UNKNOWN = "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -64,15 +63,16 @@ def load(spec: str, content: bytes) -> Tokenizer:
   """The tokenizer of a tokenizer.json's bytes, or of a vocab.txt's.
 
   Special tokens are never read out of the text: "[SEP]" in it is spelled like
-  any other text. Nothing is added, cut or padded. A spec that ends in "?eos=7"
-  says what ends a document; else it is the first of _ENDS that there is.
+  any other text. Nothing is added, cut or padded. A spec that ends in
+  "?eos=7&bos=1" says what ends a document and what begins one; else the first
+  of _ENDS that there is ends it, and nothing begins it.
 
   Raises:
     ValueError: it is neither, or for "wordpiece:" no WordPiece; or it has no
       such id.
   """
   tokenizers = _import_tokenizers()
-  told = re.search(r"\?eos=(\d{1,9})$", spec)
+  told = _marks(spec)
   try:
     found = _tokenizer(tokenizers, spec, content)
     pieces = found.get_vocab(with_added_tokens=True)
@@ -83,8 +83,9 @@ def load(spec: str, content: bytes) -> Tokenizer:
       raise ValueError(
         f"it has the id {size - 1}; at most {_MOST_IDS} are held"
       )
-    if told and int(told[1]) not in pieces.values():
-      raise ValueError(f"it has no id {told[1]} to end a document")
+    for name, verb in (("eos", "end"), ("bos", "begin")):
+      if name in told and told[name] not in pieces.values():
+        raise ValueError(f"it has no id {told[name]} to {verb} a document")
     # A model whose own parts do not fit together fails when it is used.
     for sample in ("a", "猫 \U0001f408", "\x00"):
       _guarded(found.encode, sample)
@@ -100,18 +101,38 @@ def load(spec: str, content: bytes) -> Tokenizer:
     ids = [int(i) for i in ids]
     return found.decode(ids, skip_special_tokens=False)
 
+  ends = (pieces[end] for end in _ENDS if end in pieces)
   return Tokenizer(
     spec,
     encode,
     decode,
     size,
-    int(told[1])
-    if told
-    else next((pieces[end] for end in _ENDS if end in pieces), None),
+    told.get("eos", next(ends, None)),
     _byte_lengths(found, pieces, size),
     "tokenizer.json",
     content,
+    bos=told.get("bos"),
   )
+
+
+def _marks(spec: str) -> dict[str, int]:
+  """The "eos" and "bos" that a spec says."""
+  told = MARKS.search(spec)
+  pairs = [pair.split("=") for pair in told[1].split("&")] if told else []
+  return {name: int(value) for name, value in pairs}
+
+
+def added_before(content: bytes) -> int | None:
+  """The id that a tokenizer.json's own rules put before a text, or None.
+
+  Raises:
+    ValueError: it is no tokenizer.json.
+  """
+  found = _tokenizer(_import_tokenizers(), "tokenizers:", content)
+  plain = _guarded(lambda: found.encode("a", add_special_tokens=False).ids)
+  ruled = _guarded(lambda: found.encode("a").ids)
+  before = len(ruled) > len(plain) and ruled[1 : 1 + len(plain)] == plain
+  return ruled[0] if before else None
 
 
 def _tokenizer(tokenizers, spec: str, content: bytes):

@@ -5,7 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from input_pipeline import tokenizer_huggingface
+from input_pipeline import chat_template, tokenizer_huggingface
+from input_pipeline.source import open_source
+from input_pipeline.token_file import token_file
 from input_pipeline.tokenizer import get_tokenizer, kept, rebuild
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -184,6 +186,48 @@ def test_byte_level_bpe_gives_the_text_back(tmp_path):
   assert tokenizer.vocab_size == 300
   assert tokenizer.eos == 0
   assert 0 not in ids
+
+
+def test_what_begins_a_text_begins_documents_prompts_and_turns(tmp_path):
+  model = byte_level_bpe()
+  model.add_special_tokens(["<s>"])
+  path = write(tmp_path / "tokenizer.json", model.to_str())
+  plain = get_tokenizer(f"tokenizers:{path}", "unused:")
+  begun = get_tokenizer(f"tokenizers:{path}?eos=0&bos=300", "unused:")
+  assert (plain.bos, begun.bos, begun.eos) == (None, 300, 0)
+  assert begun.encode("low").tolist() == plain.encode("low").tolist()
+  low, lower = (plain.encode(text).tolist() for text in ("low", "lower"))
+  assert begun.begun("low").tolist() == [300, *low]
+  assert plain.begun("low").tolist() == low
+  turns = [chat_template.Message("user", "low")]
+  said = chat_template.bind("plain", begun).prompt(turns).tolist()
+  assert said == [300, *chat_template.bind("plain", plain).prompt(turns)]
+
+  (tmp_path / "train.jsonl").write_text('{"text":"low"}\n{"text":"lower"}\n')
+  uri = f"jsonl:{tmp_path}/train.jsonl"
+  source = open_source(uri, "all")
+  file = token_file(
+    source, begun, uri=uri, split="all", cache_dir=str(tmp_path / "cache")
+  )
+  assert file.tokens.tolist() == [300, *low, 0, 300, *lower]
+  assert file.ends.tolist() == [1 + len(low), len(file.tokens)]
+  with pytest.raises(ValueError, match="no id 301 to begin a document"):
+    get_tokenizer(f"tokenizers:{path}?bos=301", "unused:")
+
+
+@pytest.mark.parametrize(
+  ("single", "begins"),
+  [("<s> $A", True), ("<s> $A <|endoftext|>", True), ("$A <s>", False)],
+)
+def test_what_a_file_adds_before_a_text(single, begins):
+  model = byte_level_bpe()
+  assert tokenizer_huggingface.added_before(model.to_str().encode()) is None
+  model.add_special_tokens(["<s>"])
+  model.post_processor = tokenizers.processors.TemplateProcessing(
+    single=single, special_tokens=[("<s>", 300), ("<|endoftext|>", 0)]
+  )
+  found = tokenizer_huggingface.added_before(model.to_str().encode())
+  assert found == (300 if begins else None)
 
 
 def test_byte_fallback_counts_bytes(tmp_path):

@@ -333,7 +333,7 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
       bad_records.telling(data, 0, say, f"{key}: "), where, parts.mesh
     ),
     decode=words.decode if words else None,
-    encode=words.encode if words else None,
+    encode=words.begun if words else None,
     num_classes=parts.data.num_classes,
     workdir=workdir,
     key=key,

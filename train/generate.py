@@ -44,8 +44,8 @@ def main(argv) -> None:
   alone = len(prompts) * FLAGS.num_samples == 1
   chunk = FLAGS.draft_tokens + 1 if draft else 1 if alone else 8
   write = generation.writer(found, chunk, draft or None)
-  encode = found.parts.data.tokenizer.encode
-  ids = [_encoded(encode, prompt) for prompt in prompts]
+  words = found.parts.data.tokenizer
+  ids = [_encoded(words, prompt) for prompt in prompts]
   rows = list(itertools.product(range(len(prompts)), range(FLAGS.num_samples)))
   texts = enumerate(rows)
   count, start = 0, time.perf_counter()
@@ -88,14 +88,14 @@ def _prompts() -> list[str]:
   return prompts or ["\n"]
 
 
-def _encoded(encode, prompt: str) -> list[int]:
-  """The ids of a prompt.
+def _encoded(words, prompt: str) -> list[int]:
+  """The ids of a prompt, after what begins a text.
 
   Raises:
     UserError: it is empty, or the vocabulary lacks a character of it.
   """
   try:
-    ids = [int(i) for i in encode(prompt)]
+    ids = [int(i) for i in words.begun(prompt)]
     if not ids:
       raise ValueError("is empty")
   except ValueError as error:

@@ -160,7 +160,7 @@ class EvalContext(NamedTuple):
   task: the run's Task.
   batches: () -> iterator over one full pass of sharded, padded batches.
   decode: token ids -> text, or None where the data is not text.
-  encode: text -> list of token ids, or None.
+  encode: text -> token ids, after what begins a text; or None.
   num_classes: of the evaluated data, or None.
   workdir: where files are written, or None.
   key: the evaluator's key in config.evals.

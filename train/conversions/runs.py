@@ -10,7 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from input_pipeline import bounded_file, pipeline, tokenizer
+from input_pipeline import (
+  bounded_file,
+  pipeline,
+  tokenizer,
+  tokenizer_huggingface,
+)
 from train import (
   build,
   checkpoint,
@@ -226,9 +231,9 @@ def _tokenizer(folder, found, run):
     try:
       content = bounded_file.read(path, _MOST_TOKENIZER)
       words = tokenizer.rebuild(spec, content)
-      end = _end(folder, found.config)
-      if end is not None and words.eos is None and spec.endswith(".json"):
-        words = tokenizer.rebuild(f"{spec}?eos={end}", content)
+      marks = _marks(folder, found, spec, words)
+      if marks:
+        words = tokenizer.rebuild(f"{spec}?{'&'.join(marks)}", content)
     except ValueError as error:
       at = "" if str(error).startswith(str(path)) else f"{path}: "
       raise UserError(f"{at}{error}") from error
@@ -245,6 +250,21 @@ def _tokenizer(folder, found, run):
     f"{folder} has no tokenizer.json, so the run has no tokenizer and writes"
     " no text"
   ]
+
+
+def _marks(folder, found, spec: str, words) -> list[str]:
+  """What the tokenizer's own file does not say: what ends a text, or begins."""
+  if not spec.startswith("tokenizers:"):
+    return []
+  marks = []
+  end = _end(folder, found.config)
+  if end is not None and words.eos is None:
+    marks.append(f"eos={end}")
+  task = found.family.task(found.model, found.config)
+  if task["name"] == "language_modeling":
+    begin = tokenizer_huggingface.added_before(words.content)
+    marks += [] if begin is None else [f"bos={begin}"]
+  return marks
 
 
 def _end(folder, config) -> int | None:

@@ -76,7 +76,7 @@ class Answering:
         if ask.messages is not None:
           ids = self.speaker.chat.prompt(each)
         else:
-          ids = tokenizer.encode(each) if isinstance(each, str) else each
+          ids = tokenizer.begun(each) if isinstance(each, str) else each
         found.append([int(i) for i in ids])
       except (ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200]

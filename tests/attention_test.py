@@ -17,6 +17,8 @@ from jax.sharding import PartitionSpec as P
 from models import attention_splash, partition, transformer
 from models.attention import SelfAttention, attention, rotary
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 OPTIONS = {
   "full": {},
   "causal": {"causal": True},

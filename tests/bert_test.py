@@ -5,6 +5,8 @@ import pytest
 
 from train.names import find
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 SIZES = dict(vocab_size=19, layers=2, dim=16, heads=4, hidden=24, max_len=12)
 
 

@@ -8,6 +8,8 @@ import pytest
 from configs import bert_finetune, bert_small
 from train import build, loop, parameter_rules, trained
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 HEADS = [
   f"head/{layer}/{part}"
   for layer in ("output", "pooler")

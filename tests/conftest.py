@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -24,6 +25,24 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 def own_cache(tmp_path_factory):
   """Token files and tokenizers of the tests go nowhere else."""
   os.environ["TESSERA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+  """A suite in a shell's background ignores Ctrl-C; what it runs must not."""
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def compiled_soon():
+  """For formulas at tiny sizes: without most of XLA's optimizations.
+
+  Compiling is what such tests take their time for. Those that compare to the
+  bit, or with recorded figures, are compiled as users compile.
+  """
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import pytest
 
 from train import decode
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def logits_of(batch=8, vocabulary=12):
   rng = np.random.default_rng(0)

@@ -7,6 +7,8 @@ from models.encoder_decoder import encoder_decoder
 from models.positions import sinusoids
 from train import beam_search, types
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 V, EOS = 19, 1
 KINDS = {
   "vaswani": {},

@@ -13,6 +13,8 @@ from models.decoder import decoder
 from train import decode, generation, types
 from train.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 BYTES = tokenizers.rebuild("byte", b"")
 
 

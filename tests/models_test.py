@@ -6,6 +6,8 @@ import pytest
 from models.attention import attention
 from train.names import find
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def get(name):
   return find("models", name, "config.model.name")

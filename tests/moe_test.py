@@ -15,6 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 from models import grouped, moe, partition
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 B, T, D, F, E, J = 8, 8, 16, 32, 8, 2
 
 

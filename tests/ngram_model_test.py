@@ -11,6 +11,8 @@ from input_pipeline import ngram as numpy_ngram
 from models.ngram import contexts, ngram
 from train import decode, types
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 V = 5
 
 

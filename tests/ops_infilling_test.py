@@ -5,6 +5,8 @@ import pytest
 
 from input_pipeline import ops, pipeline, special_tokens
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 T = 24
 SOURCE = dict(source="fake:text", tokenizer="char", seq_len=T)
 

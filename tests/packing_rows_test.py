@@ -9,6 +9,8 @@ from input_pipeline.tokenizer import get_tokenizer
 from models.decoder import decoder
 from train.tasks.language_modeling import language_modeling
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def documents(lengths, seed=0):
   rng = np.random.default_rng(seed)

@@ -8,6 +8,8 @@ import pytest
 from models.bengio import bengio
 from models.rnn import CELLS, recurrence, rnn
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 V = 11
 MAKE = {
   **{

@@ -10,6 +10,8 @@ import pytest
 
 from train import build, loop, sharding, trained
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(
   path.stem
@@ -57,15 +59,6 @@ def config_of(name: str, arg: str = ""):
   return importlib.import_module(f"configs.{name}").get_config(arg)
 
 
-@pytest.fixture
-def compiled_soon():
-  """Nothing here runs for long: a third of the time, XLA's, is saved."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("compiled_soon")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_smoke(name, tmp_path):
   config = config_of(name, "smoke")

@@ -13,6 +13,8 @@ from train.errors import UserError
 
 stats = pytest.importorskip("scipy.stats")
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def softmax(x):
   e = np.exp(x - x.max(-1, keepdims=True))

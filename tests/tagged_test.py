@@ -14,6 +14,8 @@ from models import Model
 from train import build, loop, losses
 from train.tasks.token_classification import token_classification
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 LABELS = ["B-x", "I-x", "O"]
 
 

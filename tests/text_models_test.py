@@ -8,6 +8,8 @@ import pytest
 
 from train.names import find
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def make(name, **changes):
   return find("models", name, "")(vocab_size=13, num_classes=3, **changes)

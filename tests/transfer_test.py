@@ -12,6 +12,8 @@ from configs import lm_shakespeare
 from train import build, loop, parameter_rules, trained
 from train.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def config_of(**sections):
   config = lm_shakespeare.get_config("smoke")

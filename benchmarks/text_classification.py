@@ -4,11 +4,12 @@
   python benchmarks/text_classification.py --data=data --runs=runs
 
 trains and tests, in this order: cls_sst2 (SST-2's sentences, from scratch),
-bert_small and then bert_finetune (pre-trained on the same sentences), cls_trec,
-and cls_hotel on each of five folds, with their mean. Of each it prints the
-accuracy on the test set, the seconds of the whole command, and the command.
---only=trec runs one of sst2, bert, trec and hotel; --only=hotel3 one fold. A
-run that is there already is not run again.
+bert_small and then bert_finetune (pre-trained on the same sentences), a wider
+bert_small and then cls_sst2_vectors (from its vectors), cls_trec, and cls_hotel
+on each of five folds, with their mean. Of each it prints the accuracy on the
+test set and the seconds of the last command. --only=trec runs one of sst2,
+bert, vectors, trec and hotel; --only=hotel3 one fold. A run that is there
+already is not run again.
 """
 
 import argparse
@@ -53,12 +54,12 @@ def source(key: str, data: str, path: str) -> str:
   return f"--config.{key}.source=jsonl:{data}/{path}.jsonl"
 
 
-def sst2(config, runs, data, *settings):
-  """Trains a config of SST-2; the run's workdir."""
+def sst2(config, runs, data, *settings, name=None):
+  """Trains a config of SST-2 in runs/NAME, or its own; the run's workdir."""
   return train(
     config,
     runs,
-    config,
+    name or config,
     source("data", data, "sst2/train"),
     source("evals.val", data, "sst2/validation"),
     *settings,
@@ -91,6 +92,14 @@ def main() -> None:
     test = source("evals.test", data, "sst2/test")
     tuned = sst2("bert_finetune", runs, data, test, f"--init_from={body}")
     add("SST-2, pre-trained on its sentences", tuned)
+  if wanted("vectors"):
+    wide = ("--config.model.dim=128", "--config.model.hidden=256")
+    wide += ("--config.data.tokenizer=sentencepiece?vocab_size=8000",)
+    wide += ("--config.total_steps=2400",)
+    body = sst2("bert_small", runs, data, *wide, name="bert_wide")
+    test = source("evals.test", data, "sst2/test")
+    tuned = sst2("cls_sst2_vectors", runs, data, test, f"--init_from={body}")
+    add("SST-2, from vectors pre-trained on its sentences", tuned)
   if wanted("trec"):
     place = source("data", data, "trec/train")
     test = source("evals.test", data, "trec/test")

@@ -60,26 +60,8 @@ def get_config(arg: str = "") -> ConfigDict:
     clip_norm=1.0,
   )
   # What learns a tokenizer, and how, as it was in pre-training.
-  config.data = dict(
-    source="jsonl:data/sst2/train.jsonl",
-    split="all",
-    tokenizer="sentencepiece?vocab_size=4000",
-    seq_len=48,
-    rows=dict(name="labeled", labels=("negative", "positive")),
-  )
-  config.evals = dict(
-    val=dict(
-      name="classification",
-      source="jsonl:data/sst2/validation.jsonl",
-      split="all",
-      every_steps=110,
-    ),
-    test=dict(
-      name="classification",
-      source="jsonl:data/sst2/test.jsonl",
-      split="all",
-      every_steps=0,
-    ),
+  config.data, config.evals = common.sst2(
+    every_steps=110, pieces=4000, seq_len=48
   )
   config.checkpoint = dict(every_steps=110, keep=1)
   config.mesh = dict(data=-1)

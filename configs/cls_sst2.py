@@ -27,26 +27,8 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(name="adam", lr=3e-3, schedule="cosine")
-  config.data = dict(
-    source="jsonl:data/sst2/train.jsonl",
-    split="all",
-    tokenizer="sentencepiece?vocab_size=8000",
-    seq_len=64,
-    rows=dict(name="labeled", labels=("negative", "positive")),
-  )
-  config.evals = dict(
-    val=dict(
-      name="classification",
-      source="jsonl:data/sst2/validation.jsonl",
-      split="all",
-      every_steps=200,
-    ),
-    test=dict(
-      name="classification",
-      source="jsonl:data/sst2/test.jsonl",
-      split="all",
-      every_steps=0,
-    ),
+  config.data, config.evals = common.sst2(
+    every_steps=200, pieces=8000, seq_len=64
   )
   config.checkpoint = dict(every_steps=400, keep=1)
   config.mesh = dict(data=-1)

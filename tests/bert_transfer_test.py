@@ -1,6 +1,9 @@
 """From masked sentences to their labels, as configs/bert_finetune.py says."""
 
+import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +68,28 @@ def test_the_body_begins_as_it_was_pretrained(pretrained, tmp_path):
   assert told.endswith("at random: " + ", ".join(HEADS))
   changed = [p for p in after if not np.array_equal(after[p], before[p])]
   assert {"token_embedding/embedding", "head/output/kernel"} <= set(changed)
+
+
+def test_the_vectors_alone_begin_another_model(pretrained, tmp_path):
+  """The flag says from what, the config which parameters."""
+  workdir, theirs = pretrained
+  run = tmp_path / "run"
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "train.main", f"--workdir={run}"),
+      "--config=configs/cls_sst2_vectors.py:smoke",
+      *("--config.model.dim=16", f"--init_from={workdir}"),
+    ],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert f"init_from: 1 of 3 parameters from {workdir}" in done.stdout
+  config = json.loads((run / "config.json").read_text())
+  mine = params_of(build.run(config, None, say=lambda line: None).init())
+  np.testing.assert_array_equal(
+    mine["embedding/embedding"], theirs["token_embedding/embedding"]
+  )
 
 
 def test_a_linear_probe_leaves_the_body_as_it_is(pretrained, tmp_path):

@@ -245,6 +245,16 @@ def test_a_linear_probe_trains_the_head_alone(finished):
   assert changed == {"final_norm/scale"}
 
 
+def test_what_says_how_alone_takes_nothing():
+  how = {"path": None, "map": [("^final_norm/.*", "")]}
+  mine, said = first_state(config_of(init_from=how))
+  assert not said
+  drawn = params_of(first_state(config_of())[0])
+  assert params_of(mine).keys() == drawn.keys()
+  for path, leaf in params_of(mine).items():
+    np.testing.assert_array_equal(leaf, drawn[path], err_msg=path)
+
+
 def test_the_flag_names_it_for_any_config(finished, tmp_path):
   workdir = str(tmp_path / "b")
   done = subprocess.run(

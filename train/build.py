@@ -274,19 +274,20 @@ def state_of(parts: Experiment, say=print):
     hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)
     shardings = shardings._replace(opt_state=hosted)
   init = jax.jit(init_fn, out_shardings=shardings)
-  given = parts.config["init_from"]
 
   def begin():
-    return init(rng, _start(parts, given, say) if given else None)
+    return init(rng, _start(parts, say))
 
   return begin, sharding.abstract(shapes, shardings)
 
 
-def _start(parts: Experiment, given, say) -> initialization.Start:
+def _start(parts: Experiment, say) -> initialization.Start | None:
   """What the run begins with, read from another run or from files."""
   from train import trained  # it is made of this file's parts
 
-  wanted = initialization.settings(given)
+  wanted = initialization.settings(parts.config["init_from"])
+  if wanted is None:
+    return None
   return initialization.read(wanted, parts.network, trained.weights, say)
 
 

@@ -37,21 +37,21 @@ class Start(NamedTuple):
 class Settings(NamedTuple):
   """What `config.init_from` says.
 
-  path: a WORKDIR, or a file or folder of weights.
+  path: a WORKDIR, or a file or folder of weights; if None, nothing is taken.
   step: which checkpoint of the WORKDIR; the last if None.
   map: (regex, replacement) pairs, applied one after another to the paths of
     the other run, as re.sub does; one that becomes "" is left out.
   skip: regexes of parameters of this run that stay as they were drawn.
   """
 
-  path: str
+  path: str | None = None
   step: int | None = None
   map: Sequence[tuple[str, str]] = ()
   skip: Sequence[str] = ()
 
 
 def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
-  """The Settings of a config's `init_from`; None where there is none.
+  """The Settings of a config's `init_from`; None where it names no path.
 
   Raises:
     UserError: a key is unknown or a regex is none.
@@ -70,6 +70,8 @@ def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
       parameter_rules.compiled("skip", regex)
   except (TypeError, ValueError, re.error) as error:
     raise UserError(f"config.init_from: {error}") from error
+  if found.path is None:
+    return None
   if not os.path.exists(found.path):
     raise UserError(f"config.init_from: {found.path}: there is no such file")
   return found

@@ -31,7 +31,7 @@ flags.DEFINE_string(
   "init_from",
   None,
   "Begins with the parameters of this WORKDIR, or of this file or folder of "
-  "weights: config.init_from, for a config that does not name it.",
+  "weights: config.init_from, or its path where the config says the rest.",
 )
 flags.DEFINE_string(
   "profile",
@@ -97,7 +97,10 @@ def _train(config, workdir, stop) -> None:
   from train import build, distributed, loop, writer
 
   if FLAGS.init_from:
-    config = {**config, "init_from": FLAGS.init_from}
+    begin = config.get("init_from")
+    whole = not begin or isinstance(begin, str)
+    begin = FLAGS.init_from if whole else {**begin, "path": FLAGS.init_from}
+    config = {**config, "init_from": begin}
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = writer.Terminal(total_steps, quiet=not distributed.first())

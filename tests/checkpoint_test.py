@@ -454,7 +454,8 @@ def test_a_checkpoint_that_one_of_two_processes_cannot_read(tmp_path):
   began = time.monotonic()
   found = many_processes.end(many_processes.start(2, workdir, flag))
   assert [code for code, _ in found] == [0, 0], found
-  assert time.monotonic() - began < 2 * whole + 10
+  # Not for as long as one waits for a process that is gone.
+  assert time.monotonic() - began < 2 * whole + 60
   assert "another process cannot read it" in found[0][1]
   assert "going on from step 4: 2 steps are lost" in found[0][1]
   assert many_processes.rows(workdir) == straight

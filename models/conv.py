@@ -6,6 +6,7 @@ The shape legend stands in models/layers.py; images are B, height, width, C.
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
@@ -84,12 +85,20 @@ class ConvNet(nnx.Module):
 def max_pool(x_BHWC: jax.Array) -> jax.Array:
   """The largest of each 2 x 2 pixels; an odd last row or column is dropped.
 
-  By reshaping: on CPU the gradient of a windowed maximum is slow. Among equal
-  pixels the gradient is shared.
+  By choosing: on CPU the gradient of a windowed maximum is slow, and that of
+  `max` asks which pixels equal it, as none may where a compiler computes them
+  anew, rounded otherwise. The first of equal pixels takes the gradient.
   """
   B, H, W, C = x_BHWC.shape
   x_BHWC = x_BHWC[:, : H // 2 * 2, : W // 2 * 2]
-  return x_BHWC.reshape(B, H // 2, 2, W // 2, 2, C).max(axis=(2, 4))
+  rows_BH2WC = x_BHWC.reshape(B, H // 2, 2, -1, C)
+  x_BHWC = _greater(rows_BH2WC[:, :, 0], rows_BH2WC[:, :, 1])
+  columns_BHW2C = x_BHWC.reshape(B, H // 2, -1, 2, C)
+  return _greater(columns_BHW2C[:, :, :, 0], columns_BHW2C[:, :, :, 1])
+
+
+def _greater(a: jax.Array, b: jax.Array) -> jax.Array:
+  return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def conv(

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models import conv, layers
 from models.attention import attention
 from train.names import find
 
@@ -490,3 +491,30 @@ def test_batch_statistics_change_in_training_alone(name):
   ):
     np.testing.assert_array_equal(before, after)
     assert jnp.abs(before - later).max() > 1e-4
+
+
+def test_a_pooled_gradient_is_that_of_each_operation_alone():
+  """However it is compiled: a pixel may be computed anew, rounded otherwise."""
+  x_BHWC = np.random.default_rng(0).normal(size=(8, 8, 8, 1))
+  by_BHWC = np.random.default_rng(1).normal(size=(8, 4, 4, 1))
+
+  def pooled(x):
+    y = conv.max_pool(jax.nn.relu(layers.BatchNorm(1)(x)))
+    return (y * jnp.float32(by_BHWC)).sum()
+
+  x_BHWC = jnp.float32(x_BHWC)
+  with jax.disable_jit():
+    alone = jax.grad(pooled)(x_BHWC)
+  found = jax.jit(jax.grad(pooled))(x_BHWC)
+  np.testing.assert_allclose(found, alone, atol=1e-6)
+
+
+def test_the_first_of_equal_pixels_takes_the_gradient_and_nan_stays():
+  x_BHWC = jnp.float32([[3, 3, 9], [1, 3, 9], [9, 9, 9]]).reshape(1, 3, 3, 1)
+  value, back = jax.vjp(conv.max_pool, x_BHWC)
+  assert value.ravel().tolist() == [3]
+  (found,) = back(jnp.ones_like(value))
+  assert found.ravel().tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
+  for place in range(4):
+    x_B22C = jnp.zeros(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert jnp.isnan(conv.max_pool(x_B22C)).all()

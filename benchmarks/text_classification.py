@@ -84,12 +84,11 @@ def main() -> None:
     rows.append(f"| {name} | {accuracy:.2f} % | {seconds} s |")
     return accuracy
 
+  test = source("evals.test", data, "sst2/test")
   if wanted("sst2"):
-    test = source("evals.test", data, "sst2/test")
     add("SST-2, from scratch", sst2("cls_sst2", runs, data, test))
   if wanted("bert"):
     body = sst2("bert_small", runs, data)
-    test = source("evals.test", data, "sst2/test")
     tuned = sst2("bert_finetune", runs, data, test, f"--init_from={body}")
     add("SST-2, pre-trained on its sentences", tuned)
   if wanted("vectors"):
@@ -97,7 +96,6 @@ def main() -> None:
     wide += ("--config.data.tokenizer=sentencepiece?vocab_size=8000",)
     wide += ("--config.total_steps=2400",)
     body = sst2("bert_small", runs, data, *wide, name="bert_wide")
-    test = source("evals.test", data, "sst2/test")
     tuned = sst2("cls_sst2_vectors", runs, data, test, f"--init_from={body}")
     add("SST-2, from vectors pre-trained on its sentences", tuned)
   if wanted("trec"):

@@ -172,6 +172,29 @@ def shrink_word_vectors(config: ConfigDict, **sections) -> None:
   config.evals["words"].update(words=("ba", "ce"), analogies=("ba ce di fo",))
 
 
+def sst2(every_steps: int, pieces: int, seq_len: int) -> tuple[dict, dict]:
+  """(data, evals) of SST-2's whole sentences, cut into so many pieces."""
+
+  def evaluation(split: str, steps: int) -> dict:
+    return dict(
+      name="classification",
+      source=f"jsonl:data/sst2/{split}.jsonl",
+      split="all",
+      every_steps=steps,
+    )
+
+  data = dict(
+    source="jsonl:data/sst2/train.jsonl",
+    split="all",
+    tokenizer=f"sentencepiece?vocab_size={pieces}",
+    seq_len=seq_len,
+    rows=dict(name="labeled", labels=("negative", "positive")),
+  )
+  return data, dict(
+    val=evaluation("validation", every_steps), test=evaluation("test", 0)
+  )
+
+
 def shrink(config: ConfigDict, **sections) -> None:
   """Makes `config` tiny: a few steps, and what `sections` replaces.
 
@@ -231,29 +254,6 @@ def shrink_mixture(config: ConfigDict, **model) -> None:
     for i, part in enumerate(config.data.mixture)
   )
   config.learner.microbatches = 1
-
-
-def sst2(every_steps: int, pieces: int, seq_len: int) -> tuple[dict, dict]:
-  """(data, evals) of SST-2's whole sentences, cut into so many pieces."""
-
-  def evaluation(split: str, steps: int) -> dict:
-    return dict(
-      name="classification",
-      source=f"jsonl:data/sst2/{split}.jsonl",
-      split="all",
-      every_steps=steps,
-    )
-
-  data = dict(
-    source="jsonl:data/sst2/train.jsonl",
-    split="all",
-    tokenizer=f"sentencepiece?vocab_size={pieces}",
-    seq_len=seq_len,
-    rows=dict(name="labeled", labels=("negative", "positive")),
-  )
-  return data, dict(
-    val=evaluation("validation", every_steps), test=evaluation("test", 0)
-  )
 
 
 def shrink_labeled(config: ConfigDict, **model) -> None:

@@ -47,9 +47,9 @@ def token_file(
   """The tokens of a split, memory-mapped; tokenized at the first call.
 
   Each document begins with `tokenizer.bos`, and `tokenizer.eos` stands between
-  two; where there are such. Where the
-  policy of `tally` skips, one that cannot be read or encoded is left out; what
-  was left out is kept beside the file, and counted again at each later call.
+  two, where there are such. Where the policy of `tally` skips, one that cannot
+  be read or encoded is left out; what was left out is kept beside the file, and
+  counted again at each later call.
   """
   tally = tally or Tally()
   dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))

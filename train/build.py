@@ -283,11 +283,11 @@ def state_of(parts: Experiment, say=print):
 
 def _start(parts: Experiment, say) -> initialization.Start | None:
   """What the run begins with, read from another run or from files."""
-  from train import trained  # it is made of this file's parts
-
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
+  from train import trained  # it is made of this file's parts
+
   return initialization.read(wanted, parts.network, trained.weights, say)
 
 

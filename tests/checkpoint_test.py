@@ -20,6 +20,21 @@ from train.errors import UserError
 
 SAVED, STEPS = 6, 10
 
+# train.main whose process 1 takes a second to list the checkpoints anew.
+SLOW_TO_LIST = """
+import os, runpy, sys, time
+import orbax.checkpoint as ocp
+reload = ocp.CheckpointManager.reload
+def slowly(manager):
+  found = os.listdir(manager.directory)
+  time.sleep(1)
+  assert os.listdir(manager.directory) == found, "moved meanwhile"
+  reload(manager)
+if "--process_id=1" in sys.argv:
+  ocp.CheckpointManager.reload = slowly
+runpy.run_module("train.main", run_name="__main__", alter_sys=True)
+"""
+
 
 def config_of(steps: int = STEPS, hidden=(8, 2000), **checkpoints):
   """Layers that lie in TensorStore's index, which has sums, and one beside."""
@@ -452,7 +467,9 @@ def test_a_checkpoint_that_one_of_two_processes_cannot_read(tmp_path):
   for path in folder.glob("d/*"):
     os.truncate(path, path.stat().st_size // 3)
   began = time.monotonic()
-  found = many_processes.end(many_processes.start(2, workdir, flag))
+  found = many_processes.end(
+    many_processes.start(2, workdir, flag, main=("-c", SLOW_TO_LIST))
+  )
   assert [code for code, _ in found] == [0, 0], found
   # Not for as long as one waits for a process that is gone.
   assert time.monotonic() - began < 2 * whole + 60

@@ -33,45 +33,42 @@ def restored(
   whole = [s for s in manager.all_steps() if s not in damaged]
   # What the run has gone back from, and what a kill kept from being removed.
   kept = [s for s in whole if found and s <= step][-manager.keep :]
-  _remove(manager, [s for s in whole if s not in kept])
+  aside = pathlib.Path(manager.directory).parent / "damaged"
+  if distributed.first():
+    _remove(manager, [s for s in whole if s not in kept])
+    _set_aside(manager, damaged, aside)
+  # All at once: a process must not list what another still moves.
+  distributed.wait_for_all("checkpoints are out of the way")
+  manager.reload()
   if damaged:
-    folder = _set_aside(manager, damaged)
     for _, reason in passed:
       run.say(f"damaged: {reason}")
     run.say(
       f"going on from step {step}: {max(damaged) - step} steps are lost; the"
-      f" damaged checkpoints are in {folder}"
+      f" damaged checkpoints are in {aside}"
     )
   return found
 
 
-def _set_aside(manager, steps: Sequence[int]) -> str:
-  """Moves checkpoints to WORKDIR/damaged, out of the way; returns its path."""
-  folder = pathlib.Path(manager.directory).parent / "damaged"
-  if distributed.first():
+def _set_aside(manager, steps: Sequence[int], folder: pathlib.Path) -> None:
+  """Moves checkpoints to `folder`, beside what lies there."""
+  for step in steps:
     folder.mkdir(exist_ok=True)
-    for step in steps:
-      target, n = folder / str(step), 1
-      while target.exists():
-        target, n = folder / f"{step}.{n}", n + 1
-      # Checkpoints may lie on another disk than the rest of the workdir.
-      shutil.move(manager.directory / str(step), target)
-  distributed.wait_for_all("damaged checkpoints are set aside")
-  manager.reload()
-  return str(folder)
+    target, n = folder / str(step), 1
+    while target.exists():
+      target, n = folder / f"{step}.{n}", n + 1
+    # Checkpoints may lie on another disk than the rest of the workdir.
+    shutil.move(manager.directory / str(step), target)
 
 
 def _remove(manager, steps: Sequence[int]) -> None:
   """Removes checkpoints; a kill in between leaves each whole, or to sweep."""
-  if distributed.first():
-    for step in steps:
-      path = pathlib.Path(manager.directory) / str(step)
-      unfinished = path.with_name(f"{step}{checkpoint.UNFINISHED}")
-      shutil.rmtree(unfinished, ignore_errors=True)
-      os.replace(path, unfinished)
-      shutil.rmtree(unfinished, ignore_errors=True)
-  distributed.wait_for_all("checkpoints are removed")
-  manager.reload()
+  for step in steps:
+    path = pathlib.Path(manager.directory) / str(step)
+    unfinished = path.with_name(f"{step}{checkpoint.UNFINISHED}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    os.replace(path, unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def save(run: Any, step: int, state: Any, record: dict, leaving: bool) -> None:

@@ -203,6 +203,12 @@ def _format(spec: str) -> tuple[str | None, Callable[[bytes], Tokenizer]]:
   if kind == "sentencepiece" and re.match(r"sentencepiece([:?]|$)", spec):
     from input_pipeline import tokenizer_sentencepiece
 
+    marks = MARKS.search(spec)
+    if marks and ":" in spec:
+      raise ValueError(
+        f"tokenizer {spec!r}: a SentencePiece model says by itself what ends a"
+        f" document: leave out {marks[0]!r}"
+      )
     return _OF_A_FILE[kind], functools.partial(
       tokenizer_sentencepiece.load, spec
     )

@@ -89,6 +89,7 @@ def test_sentencepiece_is_trained_once_and_kept(texts, tmp_path, model_type):
   [
     ("bytes", "tokenizer 'bytes' is unknown; valid: byte"),
     ("sentencepiece:/nowhere.model", "/nowhere.model: No such file"),
+    ("sentencepiece:/nowhere.model?eos=1", r"leave out '[?]eos=1'"),
     ("sentencepiece?vocab=3", "no option 'vocab'"),
     ("sentencepiece?vocab_size=many", "vocab_size is not a count"),
     ("sentencepiece?vocab_size=99999", "(?i)vocabulary size"),

@@ -65,7 +65,7 @@ def characters(
   """A model of tiny shakespeare's characters, but for the model itself.
 
   The first 90 % of the text train, the rest validates, as nanoGPT splits it.
-  What is the same for all models of benchmarks/language_models.md.
+  What is the same for all models of benchmarks/language/language_models.md.
   """
   config = ConfigDict()
   config.seed = 0

@@ -30,7 +30,7 @@ from typing import Any
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 _ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "Which one.")
 _PORT = flags.DEFINE_integer(
@@ -113,14 +113,14 @@ def _worker() -> None:
 
 
 def _tensorflow():
-  from input_pipeline.ops import import_tensorflow
+  from input_pipeline.tensorflow_cpu import import_tensorflow
 
   return import_tensorflow()
 
 
 def _register(tf: Any) -> None:
   """Names `_rows` so that a client's graph can call it by the name."""
-  from input_pipeline.pipeline_service import TOKEN
+  from input_pipeline.batching.service_stream import TOKEN
 
   with tf.Graph().as_default():
     found = tf.numpy_function(
@@ -149,8 +149,8 @@ def _opened(settings: bytes) -> Callable[[int], list[Any]]:
 
 @functools.lru_cache(_RUNS)
 def _open(settings: bytes) -> Callable[[int], list[Any]]:
-  from input_pipeline import pipeline, pipeline_tf
-  from input_pipeline.pipeline_service import FAULT
+  from input_pipeline.batching import pipeline, tf_stream
+  from input_pipeline.batching.service_stream import FAULT
 
   try:
     given = json.loads(settings)
@@ -162,9 +162,9 @@ def _open(settings: bytes) -> Callable[[int], list[Any]]:
         f"{examples.length:,} examples here, {count:,} where the run is"
       )
     examples = pipeline.with_special_tokens(examples, ops)
-    if pipeline_tf.content_of(examples) != tokens:
+    if tf_stream.content_of(examples) != tokens:
       raise ValueError("the tokenizer here is another than where the run is")
-    steps = pipeline_tf.steps(examples, plan, ops)
+    steps = tf_stream.steps(examples, plan, ops)
   except (ValueError, TypeError, KeyError) as error:
     name = f"{socket.gethostname()}, process {os.getpid()}"
     raise ValueError(f"{FAULT} ({name}): {error}") from None

@@ -1,9 +1,9 @@
 """Judges a data set: `python -m input_pipeline.judge --data=URI`.
 
-Reads any source of input_pipeline/source.py once, says a verdict for each
-check, and leaves report.html and report.json in --output. With --label classes
-are checked, with --against another split or source is compared, with --date
-the later half with the earlier one.
+Reads any source of input_pipeline/sources/__init__.py once, says a verdict for
+each check, and leaves report.html and report.json in --output. With --label
+classes are checked, with --against another split or source is compared, with
+--date the later half with the earlier one.
 
 Exit codes: 0 the data was judged, whatever the verdicts; 2 it cannot be; 3
 what --fail_on names is not well.
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 FLAGS = flags.FLAGS
 

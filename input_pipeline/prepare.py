@@ -14,8 +14,8 @@ import sys
 
 from absl import flags
 
-from train import cli, config_keys
-from train.errors import HostError
+from common import cli, config_keys
+from common.errors import HostError
 
 FLAGS = flags.FLAGS
 

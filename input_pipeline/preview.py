@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 FLAGS = flags.FLAGS
 
@@ -33,7 +33,7 @@ def main(argv) -> None:
   del argv
   if FLAGS.config is None:
     raise cli.UserError("--config=configs/NAME.py is missing")
-  from train import config_keys
+  from common import config_keys
 
   config = config_keys.complete(FLAGS.config)
   try:
@@ -59,8 +59,9 @@ def preview(config: dict, step: int, count: int, output: str):
   Raises:
     ValueError: the data is wrong; one line.
   """
-  from input_pipeline import pipeline, preview_text
-  from train import names
+  from common import names
+  from input_pipeline.batching import pipeline
+  from input_pipeline.reporting import preview_text
 
   batch_size, settings = config["batch_size"], config["data"]
   data = names.call(
@@ -96,7 +97,7 @@ def _shares(batch_size, count: int) -> int:
 
 def _draw(settings, step: int, batch, count: int, output: str) -> str:
   """Writes the contact sheet; returns a line that says so."""
-  from input_pipeline import preview_images
+  from input_pipeline.reporting import preview_images
   from input_pipeline.reporting.contact_sheet import contact_sheet
 
   ops = settings.get("ops", "")

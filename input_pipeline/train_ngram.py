@@ -4,8 +4,9 @@ r"""Trains an n-gram model: `python -m input_pipeline.train_ngram`.
     --tokenizer=byte --output=wiki.npz
 
 The file holds the tokenizer, too, and is what the stage `perplexity` takes.
-Kneser-Ney smoothing; see input_pipeline/ngram.py. Prints how many n-grams there
-are, and bits and perplexity a byte on a split that is held out.
+Kneser-Ney smoothing; see input_pipeline/cleaning/parts/ngram.py. Prints how
+many n-grams there are, and bits and perplexity a byte on a split that is held
+out.
 """
 
 import math
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 
 def define_flags() -> None:
@@ -25,7 +26,9 @@ def define_flags() -> None:
     "held_out", "validation", "What the model is measured on; '' on nothing."
   )
   flags.DEFINE_string("text_key", "text", "The field that holds the text.")
-  flags.DEFINE_string("tokenizer", "byte", "See input_pipeline/tokenizer.py.")
+  flags.DEFINE_string(
+    "tokenizer", "byte", "See input_pipeline/tokenizers/__init__.py."
+  )
   flags.DEFINE_integer("order", 5, "The n of the n-grams.")
   flags.DEFINE_string("output", None, "The .npz to write.")
 
@@ -59,10 +62,10 @@ def train(
   Raises:
     ValueError: what is wrong with one of them, in one line.
   """
-  from input_pipeline import ngram, ngram_file
-  from input_pipeline.documents import texts
-  from input_pipeline.source import open_source
-  from input_pipeline.tokenizer import get_tokenizer
+  from input_pipeline.cleaning.parts import ngram, ngram_file
+  from input_pipeline.sources import open_source
+  from input_pipeline.sources.parts.documents import texts
+  from input_pipeline.tokenizers import get_tokenizer
 
   if not output.endswith(".npz"):
     raise ValueError(f"--output={output} does not end in .npz")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 KINDS = ("bpe", "unigram", "wordpiece")
 
@@ -77,9 +77,10 @@ def train(
   Raises:
     ValueError: what is wrong with one of them, in one line.
   """
-  from input_pipeline.documents import texts
-  from input_pipeline.source import open_source
-  from input_pipeline.tokenizer import lines_to_learn, write_atomically
+  from common.files import write_atomically
+  from input_pipeline.sources import open_source
+  from input_pipeline.sources.parts.documents import texts
+  from input_pipeline.tokenizers import lines_to_learn
 
   if kind not in KINDS:
     raise ValueError(f"--kind={kind}; valid: {', '.join(KINDS)}")
@@ -121,19 +122,17 @@ def train(
 
 def _learn(kind, title, lines, vocab_size: int, lowercase: bool) -> bytes:
   if kind == "wordpiece":
-    from input_pipeline import tokenizer_huggingface
+    from input_pipeline.tokenizers.parts import huggingface
 
-    return tokenizer_huggingface.fit_wordpiece(
-      title, lines, vocab_size, lowercase
-    )
-  from input_pipeline import tokenizer_sentencepiece
+    return huggingface.fit_wordpiece(title, lines, vocab_size, lowercase)
+  from input_pipeline.tokenizers import sentencepiece
 
-  return tokenizer_sentencepiece.fit(title, lines, vocab_size, kind)
+  return sentencepiece.fit(title, lines, vocab_size, kind)
 
 
 def _measured(kind: str, output: str, texts) -> dict:
-  from input_pipeline import fertility
-  from input_pipeline.tokenizer import get_tokenizer
+  from input_pipeline.tokenizers import get_tokenizer
+  from input_pipeline.tokenizers.parts import fertility
 
   scheme = "wordpiece" if kind == "wordpiece" else "sentencepiece"
   learned = get_tokenizer(f"{scheme}:{output}", "")

@@ -1,6 +1,6 @@
 """Networks as pure functions: keyword arguments in, a Model out.
 
-A model's name is its file: "decoder" is `models.decoder.decoder`.
+A model's name is its file: "decoder" is `models.language.decoder.decoder`.
 Flax NNX is known to `pure` alone; nothing outside this package meets it.
 """
 
@@ -13,23 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 PyTree = Any
-# Files that are parts, not architectures.
-SHARED = (
-  "attention",
-  "attention_cudnn",
-  "attention_ring",
-  "attention_splash",
-  "encoder_decoder_blocks",
-  "grouped",
-  "layers",
-  "moe",
-  "partition",
-  "pipeline",
-  "positions",
-  "quantization",
-  "separable",
-  "transformer",
-)
+# Rooms of parts: no architecture that a config can name.
+SHARED = ("layers",)
 
 
 class Model(NamedTuple):
@@ -45,8 +30,8 @@ class Model(NamedTuple):
     step carries between steps; None for any other model.
   max_len: the longest sequence it reads, or None.
   represents: whether it has the method "represent" of a language model, which
-    gives a models.decoder.Representation: for losses that never hold all
-    logits.
+    gives a models.language.decoder.Representation: for losses that never hold
+    all logits.
   counts: whether `apply` in training takes targets_BT and mask_BT, and counts
     what it sees in model_state; such a model needs no gradients.
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-LM = "--config=configs/lm_stdlib.py:smoke"
-CONV = "--config=configs/conv_fashion_mnist.py:smoke"
+LM = "--config=configs/language/lm_stdlib.py:smoke"
+CONV = "--config=configs/vision/conv_fashion_mnist.py:smoke"
 # arguments -> what the line says
 CASES = {
   "section": ([LM, "--config.modle.dim=3"], ["modle", '"model"']),
@@ -23,7 +23,10 @@ CASES = {
   "type": ([LM, "--config.model.dim=wide"], ["config.model.dim", "wide"]),
   "no config": ([], ["--config=configs/NAME.py is missing"]),
   "file": (["--config=configs/nope.py"], ["configs/nope.py", "no such file"]),
-  "argument": (["--config=configs/lm_stdlib.py:smoek"], ["smoek", "'smoke'"]),
+  "argument": (
+    ["--config=configs/language/lm_stdlib.py:smoek"],
+    ["smoek", "'smoke'"],
+  ),
   "model": ([LM, "--config.model.name=decodr"], ["decodr", '"decoder"']),
   "task": (
     [LM, "--config.task.name=language_modelling"],
@@ -35,7 +38,7 @@ CASES = {
     [LM, "--config.optimizer.freeze=('nothing_like_it',)"],
     ["config.optimizer", "nothing_like_it"],
   ),
-  "op": ([CONV, "--config.data.ops=flipp|scale(-1,1)"], ["flipp", "'flip'"]),
+  "op": ([CONV, "--config.data.ops=flipp|scale(-1,1)"], ["flipp", '"flip"']),
   "op's argument": ([CONV, "--config.data.ops=scale(lo=1)"], ["scale", "lo"]),
   "no file": (
     [LM, "--config.data.source=text:/nowhere/*.txt"],

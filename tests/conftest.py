@@ -48,7 +48,7 @@ def compiled_soon():
 @pytest.fixture(scope="session")
 def chat_run(tmp_path_factory) -> str:
   """The workdir of a tiny model that has learned to answer, and to end."""
-  from configs import sft_chat
+  from configs.text import sft_chat
   from train import build, loop
 
   config = sft_chat.get_config("smoke")
@@ -67,7 +67,8 @@ def chat_run(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def speaker(chat_run):
   """That model, to speak with."""
-  from train import replies, trained
+  from train import trained
+  from train.generation import replies
 
   return replies.speaker(trained.load(chat_run, say=lambda line: None))
 

@@ -1,152 +1,31 @@
-"""Names into objects: the only reader of a config."""
+"""A run out of its config and workdir: all that `loop.fit` needs."""
 
-import functools
 import inspect
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from input_pipeline import bad_records, components, pipeline
-from models import Model
+from common import config_keys, names
+from common.config_keys import complete
+from common.errors import UserError
+from input_pipeline import bad_records
+from input_pipeline.batching import components, pipeline
 from train import (
-  checkpoint,
-  config_keys,
-  costs,
-  distributed,
-  health,
+  assembly,
   initialization,
   loop,
-  names,
-  optim,
   run_data,
   sharding,
+  trained,
   types,
-  workdirs,
-  writer,
 )
-from train.config_keys import complete
-from train.errors import UserError
-
-
-class Experiment(NamedTuple):
-  """The pure parts of a run, before anything is computed.
-
-  config: plain dicts, complete.
-  network: the model without its adapter.
-  params_rules: SHARDING of the model's file.
-  """
-
-  config: dict[str, Any]
-  mesh: jax.sharding.Mesh
-  data: pipeline.Data
-  task: types.Task
-  model: Any
-  learner: types.Learner
-  model_rules: tuple
-  network: Any = None
-
-
-def experiment(
-  config: Mapping[str, Any], workdir: str | None = None
-) -> Experiment:
-  """Builds everything that `config` names; computes nothing.
-
-  Raises:
-    UserError: the config is wrong; one line that names the key.
-  """
-  config = complete(config)
-  mesh = sharding.make_mesh(config["mesh"])
-  data = run_data.read(
-    pipeline.train, config, "config.data", config["data"], mesh, workdir
-  )
-  return assemble(config, mesh, data)
-
-
-def assemble(config, mesh, data: pipeline.Data) -> Experiment:
-  """Model, task, optimizer and learner of a complete config, on `data`."""
-  section, settings = _section(config, "model")
-  model_fn = names.find("models", section, "config.model.name")
-  model = names.call(
-    model_fn,
-    where="config.model",
-    settings=settings,
-    offered={**run_data.sizes(data), "dtype": _compute_dtype(mesh)},
-  )
-  network = _startable(config, model)
-  model = _adapted(config, network)
-  section, settings = _section(config, "task")
-  task = names.call(
-    names.find("train.tasks", section, "config.task.name"),
-    model,
-    where="config.task",
-    settings=settings,
-    offered=run_data.sizes(data),
-  )
-  task = _task_within(mesh, task)
-  try:
-    settings = dict(config["optimizer"])
-    if config["adapt"]:
-      settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
-    optimizer = optim.make(settings, config["total_steps"])
-  except ValueError as error:
-    raise UserError(f"config.optimizer: {error}") from error
-  section, settings = _section(config, "learner")
-  learner = names.call(
-    names.find("train.learners", section, "config.learner.name"),
-    task,
-    optimizer,
-    where="config.learner",
-    settings=settings,
-    offered={"loss_scale": "dynamic"}
-    if config["model"].get("dtype") == "float16"
-    else {},
-  )
-  learner = learner._replace(
-    init=sharding.within(mesh, learner.init),
-    step=sharding.within(mesh, learner.step),
-  )
-  rules = tuple(inspect.getmodule(model_fn).SHARDING)
-  return Experiment(config, mesh, data, task, model, learner, rules, network)
-
-
-def _startable(config, model):
-  """The model, which config.init_from may give its first parameters."""
-  if isinstance(model, Model):
-    return initialization.startable(model)
-  for key in ("init_from", "adapt"):
-    if config[key]:
-      name = config["model"]["name"]
-      raise UserError(f"config.{key}: {name} is not one network, but several")
-  return model
-
-
-def _adapted(config, model):
-  """The model under the adapter that the config names, if it names one."""
-  if not config["adapt"]:
-    return model
-  section, settings = _section(config, "adapt")
-  adapter = names.find("train.adapters", section, "config.adapt.name")
-  return names.call(adapter, model, where="config.adapt", settings=settings)
-
-
-def _compute_dtype(mesh) -> str:
-  """What a model computes in where its config does not say."""
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
-  return "float32" if on_cpu else "bfloat16"
-
-
-def _task_within(mesh, task: types.Task) -> types.Task:
-  """The task, whose functions are traced with `mesh` around them."""
-  around = functools.partial(sharding.within, mesh)
-  return types.Task(
-    init=around(task.init),
-    losses={name: around(loss) for name, loss in task.losses.items()},
-    predict={name: around(f) for name, f in task.predict.items()},
-  )
+from train.checkpointing import checkpoint, health
+from train.conversions.parts import weights as pretrained
+from train.hosts import distributed
+from train.measuring import costs
+from train.workdir import run_record, writer
 
 
 def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
@@ -157,26 +36,26 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
       one that is going on.
   """
   config = complete(config)
-  return workdirs.claimed(
+  return run_record.claimed(
     workdir, config, config_keys.DEFAULTS, lambda: _run(config, workdir, say)
   )
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
   initialization.settings(config["init_from"])
-  parts = experiment(config, workdir)
+  parts = assembly.experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:
       say(note)
   batch_size = parts.data.batch_size
-  init, abstract_state = state_of(parts, say)
+  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
       evaluator(parts, key, workdir, say),
       config["evals"][key].get("every_steps", 0),
     )
-    for key in eval_keys(config)
+    for key in assembly.eval_keys(config)
   }
   saving = names.call(
     checkpoint.Settings,
@@ -203,7 +82,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     checkpoint_every=saving.every_steps,
     stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
-    costs=costs.of(parts, _compute_dtype(parts.mesh)),
+    costs=costs.of(parts, assembly.compute_dtype(parts.mesh)),
     limits=names.call(
       health.limits, where="config.recovery", settings=config["recovery"]
     ),
@@ -220,7 +99,7 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
   if distributed.first():
     checkpoint.sweep(directory)
     metrics = writer.MetricsWriter(workdir, config["log_examples"])
-  workdirs.begin(workdir, config, data)
+  run_record.begin(workdir, config, data)
   return {
     "checkpoints": checkpoint.open_manager(directory, saving.keep),
     "writer": metrics,
@@ -229,69 +108,17 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
   }
 
 
-def eval_keys(config) -> list[str]:
-  """Keys of config.evals: what measures first, what shows samples last."""
-  evals = config["evals"]
-  return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
-
-
-def _section(config, section: str) -> tuple[str, dict[str, Any]]:
-  """(name, the other keys) of a section that names a file."""
-  settings = dict(config[section])
-  if "name" not in settings:
-    raise UserError(f"config.{section}.name: missing")
-  return settings.pop("name"), settings
-
-
-def state_of(parts: Experiment, say=print):
-  """(init, abstract state): no device ever holds more than its shard.
-
-  `init` begins with what config.init_from names, and tells `say` of it.
-  """
-
-  def init_fn(rng, start=None):
-    batch = {
-      key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
-      for key, (shape, dtype) in parts.data.spec.items()
-    }
-    with initialization.beginning(start):
-      return parts.learner.init(rng, batch)
-
-  rng = jax.random.fold_in(jax.random.key(parts.config["seed"]), 0)
-  try:
-    shapes = jax.eval_shape(init_fn, rng)
-  except ValueError as error:
-    reason = str(error).splitlines()[0]
-    raise UserError(f"config: no state can be made: {reason}") from error
-  try:
-    optim.check_patterns(parts.config["optimizer"], shapes.variables.params)
-  except ValueError as error:
-    raise UserError(f"config.optimizer: {error}") from error
-  shardings = sharding.tree_shardings(
-    shapes, parts.mesh, parts.config["sharding"], parts.model_rules
-  )
-  if parts.config["optimizer"].get("state_memory") == "host":
-    hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)
-    shardings = shardings._replace(opt_state=hosted)
-  init = jax.jit(init_fn, out_shardings=shardings)
-
-  def begin():
-    return init(rng, _start(parts, say))
-
-  return begin, sharding.abstract(shapes, shardings)
-
-
-def _start(parts: Experiment, say) -> initialization.Start | None:
+def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
   """What the run begins with, read from another run or from files."""
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
-  from train import trained  # it is made of this file's parts
-
-  return initialization.read(wanted, parts.network, trained.weights, say)
+  return initialization.read(wanted, parts.network, weights, say)
 
 
-def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
+def evaluator(
+  parts: assembly.Experiment, key: str, workdir, say
+) -> types.Evaluator:
   """The evaluator of config.evals.KEY, on config.data with its own split."""
   where = f"config.evals.{key}"
   settings = dict(parts.config["evals"][key])
@@ -323,8 +150,6 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
   seed_rng = jax.random.key(parts.config["seed"])
 
   def load(other):
-    from train import trained  # it is made of this file's parts
-
     found = trained.load(other)
     return found.parts.task, found.variables
 
@@ -346,3 +171,32 @@ def evaluator(parts: Experiment, key: str, workdir, say) -> types.Evaluator:
     class_names=parts.data.class_names or data.class_names,
   )
   return names.call(function, context, where=where, settings=settings)
+
+
+def weights(path: str, step: int | None = None) -> tuple:
+  """(params, model_state) of the model of a run, without its adapter.
+
+  Args:
+    path: the run's workdir, or a folder or file of Hugging Face's.
+    step: which checkpoint of a workdir; the last by default.
+
+  Raises:
+    UserError: there is no such run or model.
+  """
+  if pretrained.are_at(path):
+    found = pretrained.read(path)
+    return found.params, found.model_state
+  found = trained.load(path, step)
+  params, plain = found.variables.params, found.parts.model.plain
+  return plain(params) if plain else params, found.variables.model_state
+
+
+def evaluators(
+  trained_run: trained.Trained, workdir: str, say=print
+) -> dict[str, types.Evaluator]:
+  """The evaluators of a finished run, by their keys in config.evals."""
+  keys = assembly.eval_keys(trained_run.parts.config)
+  with trained.told(workdir):
+    return {
+      key: evaluator(trained_run.parts, key, workdir, say) for key in keys
+    }

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from absl import flags
 
-from train import cli, drawing_flags
+from common import cli
+from train.generation import sampling_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -23,7 +24,7 @@ flags.DEFINE_string(
   "plain.",
 )
 flags.DEFINE_string("system", None, "What the conversation stands under.")
-drawing_flags.define()
+sampling_flags.define()
 flags.DEFINE_integer("seed", 0, "Of the draws: equal seeds, equal text.")
 flags.DEFINE_integer("max_tokens", 500, "Tokens of an answer.", 1)
 flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
@@ -35,11 +36,12 @@ def main(argv) -> None:
   """Reads messages, and prints the answers as they come."""
   del argv
   cli.start_jax()
-  from train import generation, replies, trained
+  from train import trained
+  from train.generation import replies, streaming
 
-  options = drawing_flags.options(FLAGS.seed)
+  options = sampling_flags.options(FLAGS.seed)
   try:
-    generation.check(options)
+    streaming.check(options)
   except ValueError as error:
     raise cli.UserError(f"--{error}") from error
   found = trained.load(FLAGS.workdir, FLAGS.step)
@@ -74,7 +76,7 @@ def converse(
     within: (messages) -> (those that fit, how many were dropped).
     system: what it stands under.
   """
-  from input_pipeline.chat_template import Message
+  from input_pipeline.tokenizers.parts.chat_template import Message
 
   def begun(system):
     return [Message("system", system)] if system else []

@@ -12,7 +12,7 @@ import sys
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 
 def _define() -> None:
@@ -51,7 +51,7 @@ def main(argv) -> None:
 
   # An accelerator here may be at work for a run.
   jax.config.update("jax_platforms", "cpu")
-  from train.conversions import runs
+  from train.conversions.parts import runs
 
   if FLAGS.to is None:
     runs.make(start, FLAGS.workdir, sha256=FLAGS.sha256, source=FLAGS.source)

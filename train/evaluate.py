@@ -10,10 +10,11 @@ import sys
 
 from absl import flags
 
-from train import cli
+from common import cli
+from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
-cli.define_hosts()
+host_flags.define()
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
 flags.DEFINE_list("evals", None, "Keys of config.evals; all by default.")
@@ -23,15 +24,16 @@ def main(argv) -> None:
   """Prints one JSON object of figures."""
   del argv
   cli.start_jax()
-  with cli.hosts():
+  with host_flags.joined():
     _evaluate()
 
 
 def _evaluate() -> None:
-  from train import distributed, trained
+  from train import build, trained
+  from train.hosts import distributed
 
   found = trained.load(FLAGS.workdir, FLAGS.step)
-  evaluators = trained.evaluators(found, FLAGS.workdir)
+  evaluators = build.evaluators(found, FLAGS.workdir)
   unknown = set(FLAGS.evals or ()) - set(evaluators)
   if unknown:
     raise cli.UserError(

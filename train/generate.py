@@ -9,7 +9,8 @@ import time
 
 from absl import flags
 
-from train import cli, drawing_flags
+from common import cli
+from train.generation import sampling_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -19,7 +20,7 @@ flags.DEFINE_string("prompts_file", None, "Prompts, one a line.")
 flags.DEFINE_integer("num_samples", 1, "Texts for each prompt.", 1)
 flags.DEFINE_integer("batch_size", 16, "Texts written at a time.", 1)
 flags.DEFINE_integer("max_tokens", 200, "Tokens to write.", 1)
-drawing_flags.define()
+sampling_flags.define()
 flags.DEFINE_integer(
   "seed", 0, "Of the first text; each next one has the next."
 )
@@ -37,13 +38,14 @@ def main(argv) -> None:
   del argv
   prompts = _prompts()
   cli.start_jax()
-  from train import generation, trained
+  from train import trained
+  from train.generation import streaming
 
   found = trained.load(FLAGS.workdir, FLAGS.step)
   draft = FLAGS.draft_workdir and trained.load(FLAGS.draft_workdir)
   alone = len(prompts) * FLAGS.num_samples == 1
   chunk = FLAGS.draft_tokens + 1 if draft else 1 if alone else 8
-  write = generation.writer(found, chunk, draft or None)
+  write = streaming.writer(found, chunk, draft or None)
   words = found.parts.data.tokenizer
   ids = [_encoded(words, prompt) for prompt in prompts]
   rows = list(itertools.product(range(len(prompts)), range(FLAGS.num_samples)))
@@ -54,7 +56,7 @@ def main(argv) -> None:
     try:
       pieces = write(
         [ids[prompt] for _, (prompt, _) in batch],
-        [drawing_flags.options(FLAGS.seed + number) for number, _ in batch],
+        [sampling_flags.options(FLAGS.seed + number) for number, _ in batch],
       )
     except ValueError as error:
       raise cli.UserError(str(error)) from error

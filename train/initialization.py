@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from common.errors import UserError
 from models import Model
-from train import parameter_rules
-from train.errors import UserError
+from train.optimization import parameter_rules
 from train.types import PyTree
 
 # {path: array} of params and of model_state; set while `init` is traced.
@@ -60,7 +60,7 @@ def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
     return None
   if isinstance(given, str):
     given = {"path": given}
-  from train import names  # a config's keys, as for every section
+  from common import names  # a config's keys, as for every section
 
   found = names.call(Settings, where="config.init_from", settings=given)
   try:

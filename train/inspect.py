@@ -13,7 +13,7 @@ import sys
 
 from absl import flags, logging
 
-from train import cli
+from common import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("json", False, "Print one JSON object in place of a table.")
@@ -34,7 +34,7 @@ def main(argv) -> int:
 
   # An accelerator here may be at work for the very run.
   jax.config.update("jax_platforms", "cpu")
-  from train import inspection
+  from train.workdir import inspection
 
   runs = [inspection.run(workdir) for workdir in workdirs]
   facts = {"runs": runs}

@@ -6,19 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from train import (
-  distributed,
-  goodput,
-  health,
-  profile,
-  recovery,
-  sharding,
-  skips,
-  timing,
-  twice,
-  types,
-)
-from train.errors import Preempted
+from common.errors import Preempted
+from train import sharding, types
+from train.checkpointing import bad_batches, determinism_check, health, recovery
+from train.hosts import distributed
+from train.measuring import goodput, profile, timing
 
 
 class Evaluation(NamedTuple):
@@ -101,7 +93,7 @@ class Start(NamedTuple):
   state: types.State
   health: health.Health
   evaluated: bool
-  skipped: Sequence[skips.Skip]
+  skipped: Sequence[bad_batches.Skip]
 
 
 def fit(run: Run) -> Iterator[Report]:
@@ -121,7 +113,7 @@ def fit(run: Run) -> Iterator[Report]:
   with goodput.Ledger(run.ledger, clock, run.costs) as ledger:
     try:
       step_fn = jit_step(run)
-      start = _start(run, clock, ledger, skips.read(run.skipped))
+      start = _start(run, clock, ledger, bad_batches.read(run.skipped))
       while True:
         try:
           yield from _updates(run, clock, ledger, step_fn, start)
@@ -174,14 +166,14 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
       expected = None
       if _every(run.twice_every, step):
         with clock.phase("report"):
-          expected = twice.twin(step_fn, state, batch, run.rng)
+          expected = determinism_check.twin(step_fn, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)
         if serial:
           jax.block_until_ready((state, metrics))
       with clock.phase("report"):
         run.trace.after(step, metrics)
-        twice.compare(expected, state, metrics, step)
+        determinism_check.compare(expected, state, metrics, step)
         _log_examples(run, step, batch)
         recovery.check_save(run)
       if pending is not None:
@@ -247,7 +239,7 @@ def _start(run, clock, ledger, skipped) -> Start:
 
 def _batches(run, start) -> Iterator[types.Batch]:
   """The batches of the updates from `start` on, without those passed over."""
-  for first, end in skips.spans(start.skipped, start.step):
+  for first, end in bad_batches.spans(start.skipped, start.step):
     stream = run.batches(first)
     try:
       while end is None or first < end:
@@ -270,7 +262,7 @@ def _evaluated(run, clock, state, due, step) -> Iterator[Report]:
 
 def _record(run, step, well, start, evaluated) -> dict[str, Any]:
   """What a checkpoint needs beside the state for the run to go on."""
-  batch = skips.batch_of(start.skipped, step)
+  batch = bad_batches.batch_of(start.skipped, step)
   return {
     # Examples: 2^31 of them are not the end of a large run.
     "position": batch * run.units_per_step["examples"],

@@ -15,11 +15,12 @@ import time
 
 from absl import flags
 
-from train import cli
+from common import cli
+from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
 cli.define_config()
-cli.define_hosts()
+host_flags.define()
 flags.declare_key_flag("config")
 flags.DEFINE_string(
   "workdir",
@@ -73,9 +74,9 @@ def main(argv) -> None:
   if config is None:
     raise cli.UserError("--config=configs/NAME.py is missing")
   cli.start_jax()
-  from train import preemption
+  from train.hosts import preemption
 
-  with contextlib.ExitStack() as outermost, cli.hosts() as watcher:
+  with contextlib.ExitStack() as outermost, host_flags.joined() as watcher:
     # Until the others have left too: a second SIGTERM must not end this one.
     outermost.enter_context(preemption.heeded(watcher.agreement))
     _train(config, _workdir(), watcher.agreement.stop)
@@ -94,7 +95,9 @@ def _workdir() -> str:
 
 
 def _train(config, workdir, stop) -> None:
-  from train import build, distributed, loop, writer
+  from train import build, loop
+  from train.hosts import distributed
+  from train.workdir import writer
 
   if FLAGS.init_from:
     begin = config.get("init_from")
@@ -118,7 +121,7 @@ def _train(config, workdir, stop) -> None:
 
 def _trace(text, total_steps, workdir):
   """The profile.Trace of --profile."""
-  from train import profile
+  from train.measuring import profile
 
   if text is None:
     return profile.Trace()
@@ -128,7 +131,7 @@ def _trace(text, total_steps, workdir):
 
 def _watched(run, trace):
   """The run, with what the command line says of how it is measured."""
-  from train import goodput
+  from train.measuring import goodput
 
   costs = run.costs._replace(
     peak_flops=FLAGS.peak_flops or run.costs.peak_flops,
@@ -160,7 +163,8 @@ def _describe(run, workdir) -> str:
 
 def _summarize(workdir, say) -> None:
   """The last figure of each evaluator, the time, where the curves are."""
-  from train import goodput, writer
+  from train.measuring import goodput
+  from train.workdir import writer
 
   last = {}
   for row in writer.read_metrics(workdir):

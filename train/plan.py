@@ -3,7 +3,8 @@
 Compiles the step that the loop would run for machines that need not be there,
 and says whether it fits, how fast it can be, and what the whole run costs:
 
-  python -m train.plan --config=configs/llama_8b.py --topology=v5e:16x16
+  python -m train.plan --config=configs/language/llama_8b.py \
+      --topology=v5e:16x16
 
 A topology is a TPU slice (v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:8x8; --slices=2
 for two of them), GPUs as HOSTSxGPUS (h100:8x8; by formula) or simulated CPU
@@ -16,7 +17,8 @@ import sys
 
 from absl import flags
 
-from train import cli, topology
+from common import cli
+from train.planning import topology
 
 FLAGS = flags.FLAGS
 cli.define_config()
@@ -43,24 +45,24 @@ def main(argv) -> int:
     raise cli.UserError("--topology is missing, e.g. --topology=v5e:16x16")
   topology.prepare(FLAGS.topology)
   cli.start_jax()
-  from train import plan_report, plan_search, planning
+  from train.planning import report, search, summary
 
   where = topology.find(FLAGS.topology, FLAGS.slices)
-  with plan_report.progress() as say:
+  with report.progress() as say:
     say(f"{cli.config_stem()} on {where.name}")
-    figures = {"config": cli.config_stem()} | planning.plan(
+    figures = {"config": cli.config_stem()} | summary.plan(
       config, where, watts=FLAGS.watts, price=FLAGS.price_per_chip_hour
     )
     if not figures["fits"] and FLAGS.knobs:
-      figures["knobs"] = plan_search.tried(config, where, say)
+      figures["knobs"] = search.tried(config, where, say)
     if FLAGS.search:
-      figures["search"] = plan_search.search(
+      figures["search"] = search.search(
         config, where, FLAGS.search_compiles, say
       )
   if FLAGS.json:
     print(json.dumps(figures))
   else:
-    plan_report.show(figures)
+    report.show(figures)
   return 0 if figures["fits"] else 1
 
 

@@ -3,9 +3,11 @@
 import functools
 from typing import Any
 
-from input_pipeline import device, pipeline, special_tokens
-from train import names, sharding
-from train.errors import UserError
+from common import names
+from common.errors import UserError
+from input_pipeline.batching import device, pipeline
+from input_pipeline.tokenizers.parts import special_tokens
+from train import sharding
 
 # Arguments of the pipeline that are the run's to give, not the config's.
 _GIVEN = [

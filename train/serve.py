@@ -17,7 +17,7 @@ import threading
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
@@ -57,7 +57,8 @@ def main(argv) -> None:
   del argv
   key = _key()
   cli.start_jax()
-  from train import replies, trained
+  from train import trained
+  from train.generation import replies
   from train.serving import answering, batching, limits, web
 
   ended = threading.Event()

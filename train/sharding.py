@@ -10,14 +10,14 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models import pipeline
-from models.partition import BATCH_AXES, zigzag
-from train.errors import UserError
-from train.names import nearest
+from common.errors import UserError
+from common.names import nearest
+from models.layers import pipeline_parallel
+from models.layers.partition import BATCH_AXES, zigzag
 from train.types import PyTree
 
 # Every axis that means something to a model or a learner, from the one that
-# sends least to the one that sends most; see models.partition.
+# sends least to the one that sends most; see models.layers.partition.
 AXES = ("slice", "stage", "data", "fsdp", "expert", "context", "tensor")
 # Leaves of a State that have a row for each worker of train.learners.diloco.
 WORKERS = re.compile("^(extra|opt_state)/workers/")
@@ -99,7 +99,7 @@ def bubble(config: Mapping, mesh: Mesh) -> float:
   """The share of a step that the stages of a config's pipeline wait."""
   stages = mesh.shape.get("stage", 1)
   microbatches = config["model"].get("stage_microbatches") or stages
-  return pipeline.bubble(stages, microbatches)
+  return pipeline_parallel.bubble(stages, microbatches)
 
 
 def pipeline_note(config: Mapping, mesh: Mesh) -> str:

@@ -9,15 +9,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from input_pipeline import pipeline, special_tokens, tokenizer
-from train import build, checkpoint, sharding, types, workdirs
-from train.errors import UserError
+from common.errors import UserError
+from input_pipeline import tokenizers
+from input_pipeline.batching import added_tokens, pipeline
+from train import assembly, sharding, types
+from train.checkpointing import checkpoint
+from train.workdir import run_record
 
 
 class Trained(NamedTuple):
   """A run, read back from its workdir."""
 
-  parts: build.Experiment
+  parts: assembly.Experiment
   state: types.State
   variables: types.Variables
   step: int
@@ -34,15 +37,17 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
     UserError: there is no run in `workdir`, or a damaged one, or no such
       checkpoint.
   """
-  config = workdirs.read_config(workdir)
-  facts = workdirs.read_facts(workdir)
-  workdirs.check_links(workdir)
-  with _told(workdir):
-    config = build.complete(config)
+  config = run_record.read_config(workdir)
+  facts = run_record.read_facts(workdir)
+  run_record.check_links(workdir)
+  with told(workdir):
+    config = assembly.complete(config)
     _forget_places(config)
     data = _remembered(facts, config["data"], workdir)
-    parts = build.assemble(config, _mesh_at_hand(config, data.batch_size), data)
-    _, abstract_state = build.state_of(parts)
+    parts = assembly.assemble(
+      config, _mesh_at_hand(config, data.batch_size), data
+    )
+    _, abstract_state = assembly.state_of(parts)
   directory = pathlib.Path(workdir) / "checkpoints"
   if not directory.is_dir():
     raise UserError(f"{workdir}: no checkpoint has been saved yet")
@@ -60,28 +65,8 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
   return Trained(parts, found.state, variables, found.step)
 
 
-def weights(path: str, step: int | None = None) -> tuple:
-  """(params, model_state) of the model of a run, without its adapter.
-
-  Args:
-    path: the run's workdir, or a folder or file of Hugging Face's.
-    step: which checkpoint of a workdir; the last by default.
-
-  Raises:
-    UserError: there is no such run or model.
-  """
-  from train.conversions import weights as pretrained  # of files alone
-
-  if pretrained.are_at(path):
-    found = pretrained.read(path)
-    return found.params, found.model_state
-  found = load(path, step)
-  params, plain = found.variables.params, found.parts.model.plain
-  return plain(params) if plain else params, found.variables.model_state
-
-
 @contextlib.contextmanager
-def _told(workdir: str) -> Iterator[None]:
+def told(workdir: str) -> Iterator[None]:
   """Whatever fails inside is the fault of what the workdir says."""
   try:
     yield
@@ -109,17 +94,17 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
   }
   spelled = settings.get("tokenizer")
   try:
-    learned = tokenizer.kept(spelled, workdir) if spelled else None
+    learned = tokenizers.kept(spelled, workdir) if spelled else None
     if learned is not None:
-      learned = special_tokens.of_rows(learned, settings.get("rows"))
-      learned = special_tokens.extended(learned, settings.get("ops", ""))
+      learned = added_tokens.of_rows(learned, settings.get("rows"))
+      learned = added_tokens.extended(learned, settings.get("ops", ""))
   except ValueError as error:
     raise UserError(str(error)) from error
   return pipeline.Data(
     spec=spec,
     num_examples=known["num_examples"],
     num_classes=known["num_classes"],
-    tokenizer=learned,
+    tokenizers=learned,
     batches=lambda first_step: iter(()),
     batch_size=known["batch_size"],
   )
@@ -138,14 +123,3 @@ def _mesh_at_hand(config, batch_size: int) -> jax.sharding.Mesh:
   return sharding.make_mesh(
     {"data": -1}, devices[: math.gcd(batch_size, len(devices))]
   )
-
-
-def evaluators(
-  trained_run: Trained, workdir: str, say=print
-) -> dict[str, types.Evaluator]:
-  """The evaluators of a finished run, by their keys in config.evals."""
-  keys = build.eval_keys(trained_run.parts.config)
-  with _told(workdir):
-    return {
-      key: build.evaluator(trained_run.parts, key, workdir, say) for key in keys
-    }

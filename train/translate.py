@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from absl import flags
 
-from train import cli
+from common import cli
 
 FLAGS = flags.FLAGS
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from train.errors import UserError
+from common.errors import UserError
 
 # Leaves [B, ...]. "mask", [B] or [B, T], is 1 on what is real and 0 on padding.
 Batch = Mapping[str, jax.Array]

@@ -6,7 +6,7 @@ r"""A crawl of Common Crawl by its list of paths, cleaned for language models.
 The source is `warc.paths.gz`, which comes with each crawl; a list of your own
 may hold a few of its lines. Text that Common Crawl has extracted itself comes
 by `wet:wet.paths.gz?base=…`. Cleaned like web_zh_en, and tokenized;
-configs/lm_common_crawl.py trains on it.
+configs/language/lm_common_crawl.py trains on it.
 """
 
 from ml_collections import ConfigDict

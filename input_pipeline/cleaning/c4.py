@@ -10,13 +10,7 @@ from input_pipeline.cleaning.parts.words import (
   passes_over,
   sentence_count,
 )
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Counted, Document, Dropped, Result, Stage
 
 _ENDS = (".", "?", "!", '"', "'")
 _CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")

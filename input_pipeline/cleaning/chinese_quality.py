@@ -20,13 +20,7 @@ from input_pipeline.cleaning.parts.words import (
   repeated,
   top_characters,
 )
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Counted, Document, Dropped, Result, Stage
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _MARK = re.compile(

@@ -13,15 +13,9 @@ from input_pipeline.cleaning.parts.shingles import (
   token_spans,
   tokens,
 )
-from input_pipeline.documents import documents
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
-from input_pipeline.source import open_source
+from input_pipeline.document import Counted, Document, Dropped, Result, Stage
+from input_pipeline.sources import open_source
+from input_pipeline.sources.parts.documents import documents
 
 
 class _Against(NamedTuple):

@@ -12,7 +12,7 @@ from input_pipeline.cleaning.parts.text_hashes import (
   normal_form,
   text_hash,
 )
-from input_pipeline.preparation.document import (
+from input_pipeline.document import (
   Conclusion,
   Counted,
   Document,

@@ -11,7 +11,7 @@ from input_pipeline.cleaning.parts.text_hashes import (
   record,
   text_hash,
 )
-from input_pipeline.preparation.document import Conclusion, Document, Global
+from input_pipeline.document import Conclusion, Document, Global
 
 _RECORD = np.dtype([("hash", "<u8", (2,)), ("place", "<u4"), ("rank", "<f8")])
 _LARGEST = 20

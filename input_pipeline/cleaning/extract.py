@@ -15,12 +15,7 @@ from input_pipeline.cleaning.parts.extract_page import (
   PAGE,
   Settings,
 )
-from input_pipeline.preparation.document import (
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Document, Dropped, Result, Stage
 
 
 def extract(
@@ -43,7 +38,7 @@ def extract(
   Args:
     favor: "balanced", "precision" (less text) or "recall" (more).
     fallback: also asks readability and justext, as trafilatura does by default:
-      slower, and here not better (benchmarks/extraction.py).
+      slower, and here not better (benchmarks/data/extraction.py).
     comments: keeps those of readers.
     tables: keeps the texts of tables.
     max_bytes: of a page.

@@ -10,12 +10,7 @@ from input_pipeline.cleaning.parts.words import (
   passes_over,
   words,
 )
-from input_pipeline.preparation.document import (
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Document, Dropped, Result, Stage
 
 
 class _Settings(NamedTuple):

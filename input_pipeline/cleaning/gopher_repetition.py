@@ -14,12 +14,7 @@ from input_pipeline.cleaning.parts.words import (
   top_characters,
   words,
 )
-from input_pipeline.preparation.document import (
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Document, Dropped, Result, Stage
 
 _PARAGRAPH_BREAK = re.compile(r"\n{2,}")
 _LINE_BREAK = re.compile(r"\n+")

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from input_pipeline.preparation.document import Document, Stage
+from input_pipeline.document import Document, Stage
 
 
 def keep_fields(fields: Sequence[str]) -> Stage:

@@ -4,13 +4,7 @@ import functools
 import re
 from typing import NamedTuple
 
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Dropped,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Counted, Document, Dropped, Result, Stage
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff9d]")

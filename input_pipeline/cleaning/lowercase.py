@@ -1,6 +1,6 @@
 """Text in lower case."""
 
-from input_pipeline.preparation.document import Document, Stage
+from input_pipeline.document import Document, Stage
 
 
 def lowercase() -> Stage:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from input_pipeline import fitted_scaling
-from input_pipeline.preparation.document import Global, Stage
+from input_pipeline.cleaning.parts import fitted_scaling
+from input_pipeline.document import Global, Stage
 
 
 def min_max(

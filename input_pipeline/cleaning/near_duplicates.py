@@ -9,7 +9,7 @@ import numpy as np
 from input_pipeline.cleaning.parts import clusters, odd_sketch, places
 from input_pipeline.cleaning.parts.shingles import UNITS, shingles
 from input_pipeline.cleaning.parts.text_hashes import library
-from input_pipeline.preparation.document import Conclusion, Document, Global
+from input_pipeline.document import Conclusion, Document, Global
 
 # The permutations' seed: part of the meaning of a verdict.
 _SEED = 1

@@ -5,12 +5,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Counted, Document, Result, Stage
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD", None)
 _WIDTHS = ("half", "keep")

@@ -4,8 +4,8 @@ import functools
 import os
 from collections.abc import Sequence
 
-from input_pipeline import ngram, ngram_file
-from input_pipeline.preparation.document import Document, Dropped, Result, Stage
+from input_pipeline.cleaning.parts import ngram, ngram_file
+from input_pipeline.document import Document, Dropped, Result, Stage
 
 
 def perplexity(

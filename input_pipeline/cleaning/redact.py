@@ -15,12 +15,7 @@ from input_pipeline.cleaning.parts.check_digits import (
 )
 from input_pipeline.cleaning.parts.phone_numbers import RUN, phone_numbers
 from input_pipeline.cleaning.parts.secrets_in_text import secrets_in_text
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Result,
-  Stage,
-)
+from input_pipeline.document import Counted, Document, Result, Stage
 
 # In the order in which they claim a stretch of the text.
 KINDS = ("secret", "email", "iban", "id_card", "bank_card", "ip", "phone")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from input_pipeline.cleaning.parts.text_hashes import record, text_hash
-from input_pipeline.preparation.document import Document, Stage
+from input_pipeline.document import Document, Stage
 
 _WHOLE = float(2**64)
 

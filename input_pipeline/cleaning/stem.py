@@ -3,7 +3,7 @@
 import functools
 import re
 
-from input_pipeline.preparation.document import Document, Stage
+from input_pipeline.document import Document, Stage
 
 # ISO 639 codes of Snowball's algorithms.
 _CODES = {

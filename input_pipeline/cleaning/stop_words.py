@@ -5,13 +5,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from input_pipeline import bounded_file
-from input_pipeline.preparation.document import (
-  Counted,
-  Document,
-  Result,
-  Stage,
-)
+from common import bounded_file
+from input_pipeline.document import Counted, Document, Result, Stage
 
 _MOST_BYTES = 2**22
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

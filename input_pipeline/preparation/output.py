@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline.preparation import files, shard_work, store
-from input_pipeline.preparation.document import Document, split_of
+from input_pipeline.document import Document, split_of
+from input_pipeline.preparation import shard_work, store
 from input_pipeline.preparation.plan import Plan
+from input_pipeline.reading import files
 
 FORMAT = 1
 # The files of records and tokens, and what a tokenizer leaves.
@@ -223,7 +224,7 @@ def learn_tokenizer(plan: Plan) -> None:
   """Reads or trains the tokenizer of config.output, and keeps it."""
   if has_tokenizer(plan):
     return
-  from input_pipeline.tokenizer import get_tokenizer
+  from input_pipeline.tokenizers import get_tokenizer
 
   text_key = plan.config["data"]["text_key"]
   found = get_tokenizer(
@@ -238,7 +239,7 @@ def learn_tokenizer(plan: Plan) -> None:
 
 def load_tokenizer(plan: Plan):
   """The tokenizer that `learn_tokenizer` has kept."""
-  from input_pipeline.tokenizer import get_tokenizer
+  from input_pipeline.tokenizers import get_tokenizer
 
   return get_tokenizer(
     plan.config["output"]["tokenizer"], [], workdir=plan.folder

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from input_pipeline.preparation import (
-  files,
   output,
   records_tfds,
   shard_work,
@@ -12,6 +11,7 @@ from input_pipeline.preparation import (
   tally,
 )
 from input_pipeline.preparation.plan import Plan
+from input_pipeline.reading import files
 
 _VERSION = "1.0.0"
 

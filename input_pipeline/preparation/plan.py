@@ -1,14 +1,15 @@
 """What a run is: its config, its input cut into shards, and where it stands."""
 
-import difflib
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from common.names import nearest
 from input_pipeline.bad_records import Policy, policy
-from input_pipeline.preparation import files, stages
+from input_pipeline.preparation import stages
+from input_pipeline.reading import files
 from input_pipeline.reading import open as reading
 
 # Changes whenever the same config gives other bytes.
@@ -105,9 +106,10 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known(where: str, key: str, keys: list[str]) -> None:
   if key not in keys:
-    near = difflib.get_close_matches(key, keys, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{where}.{key}: unknown; {hint}valid: {', '.join(keys)}")
+    raise ValueError(
+      f"{where}.{key}: unknown{nearest(key, keys)}"
+      f" (there are: {', '.join(keys)})"
+    )
 
 
 def plan(config: Mapping[str, Any], folder: str, documents: bool) -> Plan:

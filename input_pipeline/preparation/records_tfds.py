@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.ops import import_tensorflow
+from input_pipeline.tensorflow_cpu import import_tensorflow
 
 # One record a chunk, as TFDS writes: what is read at random is read alone.
 _OPTIONS = "group_size:1"

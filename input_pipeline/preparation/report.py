@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
-from input_pipeline.preparation import files, output, shard_work, store, tally
-from input_pipeline.preparation.document import Document
+from input_pipeline.document import Document
+from input_pipeline.preparation import output, shard_work, store, tally
 from input_pipeline.preparation.plan import Plan
+from input_pipeline.reading import files
 
 JSON = "report.json"
 HTML = "report.html"

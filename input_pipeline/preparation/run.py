@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from input_pipeline.preparation import (
-  files,
   output,
   output_tfds,
   report,
@@ -18,6 +17,7 @@ from input_pipeline.preparation import (
   workers,
 )
 from input_pipeline.preparation import plan as plans
+from input_pipeline.reading import files
 
 
 def prepare(

@@ -11,17 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from input_pipeline.bad_records import told
-from input_pipeline.preparation import files, records_tfds, store, tally
-from input_pipeline.preparation.document import (
-  Bad,
-  Counted,
-  Document,
-  Dropped,
-  split_of,
-)
+from input_pipeline.document import Bad, Counted, Document, Dropped, split_of
+from input_pipeline.preparation import records_tfds, store, tally
 from input_pipeline.preparation.plan import Plan
 from input_pipeline.preparation.stages import Pass
 from input_pipeline.preparation.store import Stored
+from input_pipeline.reading import files
 from input_pipeline.reading import open as reading
 
 # Rules that no stage has.

@@ -1,16 +1,15 @@
 """The stages that a config names, in order, and the passes they make up."""
 
-import difflib
 import functools
 import importlib
 import inspect
 import json
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from common import names
 from input_pipeline import cleaning
-from input_pipeline.preparation.document import Global, Stage
+from input_pipeline.document import Global, Stage
 
 
 class Named(NamedTuple):
@@ -71,29 +70,23 @@ def _passes(settings: str) -> list[Pass]:
 
 
 def _build(item: Mapping[str, Any]) -> Stage | Global:
-  found = pkgutil.iter_modules(cleaning.__path__)
-  names = [module.name for module in found if not module.ispkg]
+  stages = names.discover(cleaning.__name__)
   name = item.get("name")
   function = None
-  if name in names:
-    module = importlib.import_module(f"input_pipeline.cleaning.{name}")
-    function = getattr(module, name, None)
+  if name in stages:
+    function = getattr(importlib.import_module(stages[name]), name, None)
   if function is None:
-    near = difflib.get_close_matches(str(name), names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(
-      f"config.stages: there is no stage {name!r}{hint} "
-      "(a stage is a file in input_pipeline/cleaning/)"
+      f"config.stages: there is no stage {name!r}{names.nearest(name, stages)}"
+      " (a stage is a file in input_pipeline/cleaning/)"
     )
   arguments = {k: v for k, v in item.items() if k not in ("name", "skip")}
   known = list(inspect.signature(function).parameters)
   for key in arguments:
     if key not in known:
-      near = difflib.get_close_matches(key, known, 1)
-      hint = f"did you mean {near[0]!r}? " if near else ""
       raise ValueError(
-        f"config.stages: {name} has no setting {key!r}; {hint}"
-        f"valid: {', '.join(known)}"
+        f"config.stages: {name} has no setting {key!r}"
+        f"{names.nearest(key, known)} (there are: {', '.join(known)})"
       )
   try:
     return function(**arguments)

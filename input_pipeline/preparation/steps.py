@@ -7,12 +7,7 @@ been done already is not done again.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from input_pipeline.preparation import (
-  output,
-  output_tfds,
-  report,
-  shard_work,
-)
+from input_pipeline.preparation import output, output_tfds, report, shard_work
 from input_pipeline.preparation.plan import Plan
 
 # So few bad records are never too many.

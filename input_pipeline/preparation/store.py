@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from input_pipeline.preparation import files
-from input_pipeline.preparation.document import Document
+from input_pipeline.document import Document
+from input_pipeline.reading import files
 
 
 class Stored(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from input_pipeline.preparation.document import Document, split_of
+from input_pipeline.document import Document, split_of
 
 # Of each kind: a rule's drops, a stage's changes, bad records.
 _SAMPLES = 3

@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from input_pipeline.preparation import files
 from input_pipeline.preparation import plan as plans
 from input_pipeline.preparation.steps import Step, steps
+from input_pipeline.reading import files
 
 _POLL = 0.5  # seconds between two looks at how far the workers are, or
 _RESTS = 20  # as many times as long as a look takes: buckets are slow to list

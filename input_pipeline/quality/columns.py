@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import image_size
 from input_pipeline.quality import media, values
+from input_pipeline.reading import image_size
 
 KINDS = ("number", "category", "text", "image", "audio", "date", "other")
 # More words than these are one class, "(other)".

@@ -8,7 +8,7 @@ import numpy as np
 from input_pipeline import bad_records, order
 from input_pipeline.quality import columns, values
 from input_pipeline.quality.columns import Column
-from input_pipeline.source import Source, open_source
+from input_pipeline.sources import Source, open_source
 
 _CHUNK, _LARGE_CHUNK = 256, 32
 # Records that are read, of small and of large ones.
@@ -70,7 +70,7 @@ def open_dataset(
   A record that cannot be read is counted and left out.
 
   Args:
-    uri: of input_pipeline.source.
+    uri: of input_pipeline.sources.
     split: as TFDS writes it.
     label: the field of the label; "" for none.
     date: the field by which records can be put in order; "" for none.

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import source_subset
 from input_pipeline.bad_records import Policy, first_readable, surviving
 from input_pipeline.quality import label_models, label_noise
 from input_pipeline.quality.finding import Finding
 from input_pipeline.quality.label_noise import Errors
 from input_pipeline.reporting import page
-from input_pipeline.source import Source, open_source
+from input_pipeline.sources import Source, open_source, subset
 
 _CHECK = "label_errors"
 _MOST_CLASSES = 1000
@@ -224,7 +223,7 @@ def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
 
   A source's own validation and test splits go with its "train", unchanged.
   """
-  parts = {"train": source_subset.Part(split, believed)}
+  parts = {"train": subset.Part(split, believed)}
   if all(each.strip().startswith("train") for each in split.split("+")):
     for name in ("validation", "test"):
       try:
@@ -232,8 +231,8 @@ def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
       except ValueError:
         continue
       if "stands in" not in note:
-        parts[name] = source_subset.Part(name)
-  source_subset.write(path, uri, parts)
+        parts[name] = subset.Part(name)
+  subset.write(path, uri, parts)
 
 
 def _told(labels, errors, probabilities, model: str, source):

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.quality import patches
-from input_pipeline.source import Source
+from input_pipeline.sources import Source
+from input_pipeline.tensorflow_cpu import import_tensorflow
 
 _READ = 1024  # examples at once
 _TEXT_FEATURES = 2**13
@@ -198,10 +199,8 @@ def _batch_size(rows: int) -> int:
 def picture(image: np.ndarray | bytes) -> np.ndarray:
   """An image of a source as uint8 [h, w, c], to be shown."""
   if isinstance(image, bytes):
-    from input_pipeline import ops
-
     return (
-      ops.import_tensorflow()
+      import_tensorflow()
       .io.decode_image(image, 3, expand_animations=False)
       .numpy()
     )

@@ -9,8 +9,8 @@ import warnings
 
 import numpy as np
 
-from input_pipeline import image_size
 from input_pipeline.bad_records import Policy
+from input_pipeline.reading import image_size
 
 # Characters of a text that are looked at.
 _LONGEST = 100_000

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import order, source_subset
+from input_pipeline import order
+from input_pipeline.sources import subset
 
 # Part of the meaning of a seed: never change it.
 _FOLD_KEY = np.uint64(0xF01D5)
@@ -87,14 +88,12 @@ def out_of_fold(
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "examples.json")
     parts = {
-      "train": source_subset.Part(split, indices[seen], labels[seen]),
+      "train": subset.Part(split, indices[seen], labels[seen]),
       # The labels of those held out are of no use to anyone.
-      "test": source_subset.Part(
-        split, indices[held_out], np.zeros_like(held_out)
-      ),
+      "test": subset.Part(split, indices[held_out], np.zeros_like(held_out)),
     }
     names = tuple(str(c) for c in range(num_classes))
-    source_subset.write(path, source, parts, names)
+    subset.write(path, source, parts, names)
     run = _settings(config, f"subset:{path}", seed * folds + fold)
     table_NC[held_out] = _trained(run, os.path.join(folder, "run"))
     shutil.rmtree(folder)
@@ -122,8 +121,9 @@ def _settings(config: Mapping, source: str, seed: int) -> dict[str, Any]:
 
 def _trained(config: dict[str, Any], workdir: str) -> np.ndarray:
   """Trains a run and gives its mean predictions, [n, C]."""
-  from train import build, cli, loop
-  from train.errors import UserError
+  from common import cli
+  from common.errors import UserError
+  from train import build, loop
 
   cli.start_jax()
   try:

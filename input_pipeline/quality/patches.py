@@ -12,7 +12,7 @@ import os
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from input_pipeline import pipeline
+from input_pipeline.batching import pipeline
 
 _SIDE = 6  # of a patch, in pixels
 _THRESHOLD = 0.25

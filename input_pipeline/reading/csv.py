@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from input_pipeline.bad_records import Policy, check_size
-from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.document import Bad, Document
 from input_pipeline.reading import records
 from input_pipeline.reading.streams import Stream, bad, opened
 

@@ -4,7 +4,7 @@ import posixpath
 from collections.abc import Iterator
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.document import Bad, Document
 from input_pipeline.reading.streams import bad, whole
 
 

@@ -13,12 +13,12 @@ import re
 import sysconfig
 from collections.abc import Callable, Iterator
 
+from common.names import scheme_of
 from input_pipeline.bad_records import Policy
-from input_pipeline.preparation.document import Bad, Document
-from input_pipeline.reading import path_list
+from input_pipeline.document import Bad, Document
+from input_pipeline.reading import path_list, stdlib
+from input_pipeline.reading.paths import find_files
 from input_pipeline.reading.remote import is_remote
-from input_pipeline.source import scheme_of
-from input_pipeline.source_text import find_files, stdlib_files
 
 _SCHEMES = {
   "warc": "warc",
@@ -43,7 +43,7 @@ def files(uri: str) -> list[str]:
   """
   scheme, rest = scheme_of(uri, _SCHEMES)
   if scheme == "stdlib":
-    return stdlib_files()
+    return stdlib.files()
   found = find_files(rest, uri, remote=True)
   needs = [_NEEDS[scheme]] if scheme in _NEEDS else []
   if any(path.endswith(".zst") for path in found):

@@ -8,10 +8,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline import bounded
 from input_pipeline.bad_records import Policy, check_size, told
-from input_pipeline.preparation.document import Bad, Document
-from input_pipeline.reading import records, remote
+from input_pipeline.document import Bad, Document
+from input_pipeline.reading import bounded, records, remote
 from input_pipeline.reading.streams import bad
 
 # Of rows that are held at once, and their bytes before they are decoded.

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.document import Bad, Document
 from input_pipeline.reading.streams import bad
 
 # Deeper values could not be written again where the stack is deep already.

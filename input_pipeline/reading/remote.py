@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from input_pipeline.preparation import files
+from input_pipeline.reading import files
 
 _TIMEOUT = 60.0  # seconds without a byte
 _TRIES = 5

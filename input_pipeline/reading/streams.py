@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from input_pipeline import bounded, bounded_file, inflate
+from common import bounded_file
 from input_pipeline.bad_records import Policy, check_size, told
-from input_pipeline.preparation.document import Bad
-from input_pipeline.reading import remote
+from input_pipeline.document import Bad
+from input_pipeline.reading import bounded, inflate, remote
 
 
 class Stream:

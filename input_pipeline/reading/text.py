@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from input_pipeline import source_text
 from input_pipeline.bad_records import Policy
-from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.document import Bad, Document
 from input_pipeline.reading.streams import bad, whole
+from input_pipeline.reading.utf8 import decode
 
 
 def read(
@@ -18,6 +18,6 @@ def read(
   """
   name = name or path
   try:
-    yield Document(name, source_text.decode(path, whole(path, policy)))
+    yield Document(name, decode(path, whole(path, policy)))
   except ValueError as error:
     yield bad(name, error, path)

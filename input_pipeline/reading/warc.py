@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.document import Bad, Document
 from input_pipeline.reading import web_archive
 
 

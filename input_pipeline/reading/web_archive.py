@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from input_pipeline.bad_records import Policy, check_size
-from input_pipeline.preparation.document import Bad, Document
+from input_pipeline.document import Bad, Document
 from input_pipeline.reading.streams import Stream, bad, opened
 
 _LONGEST_LINE = 2**16

@@ -16,18 +16,17 @@ and counts from 1 elsewhere, and a leaf that is predicted is "targets" with
 "mask".
 """
 
-import difflib
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from common import names
 from input_pipeline.bad_records import Tally
-from input_pipeline.source import Source
-from input_pipeline.tokenizer import Tokenizer
+from input_pipeline.sources import Source
+from input_pipeline.tokenizers import Tokenizer
 
 
 class Rows(NamedTuple):
@@ -61,7 +60,7 @@ class Given(NamedTuple):
   title: what to call the data in an error.
   uri: of the source, and
   split: of it, to name in caches what is derived from it.
-  cache_dir: see tokenizer.cache_folder.
+  cache_dir: see common.files.cache_folder.
   tally: of bad records.
   """
 
@@ -143,7 +142,7 @@ def make(settings: Mapping[str, Any], given: Given) -> Rows:
     if key not in known:
       raise ValueError(
         f"rows.{key}: unknown to input_pipeline/rows/{name}.py"
-        f"{_near(key, known)}"
+        f"{names.nearest(key, known)}"
       )
   return function(given, **keywords)
 
@@ -152,17 +151,10 @@ def _module(settings: Mapping[str, Any]):
   if not isinstance(settings, Mapping) or "name" not in settings:
     raise ValueError(f"rows={settings!r} is not a dict with a name")
   name = settings["name"]
-  names = sorted(m.name for m in pkgutil.iter_modules(__path__))
-  if name in names:
-    module = importlib.import_module(f"{__name__}.{name}")
-    if hasattr(module, name):
-      return module
+  kinds = names.discover(__name__)
+  if name in kinds:
+    return importlib.import_module(kinds[name])
   raise ValueError(
-    f"rows.name: input_pipeline/rows has no {name!r}{_near(name, names)} "
-    f"(there are: {', '.join(names)})"
+    f"rows.name: input_pipeline/rows has no {name!r}"
+    f"{names.nearest(name, kinds)} (there are: {', '.join(sorted(kinds))})"
   )
-
-
-def _near(word: Any, words: Sequence[str]) -> str:
-  close = difflib.get_close_matches(str(word), words, 1, 0.5)
-  return f'; did you mean "{close[0]}"?' if close else ""

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline import chat_template
+from common.files import cache_folder, write_atomically
 from input_pipeline.bad_records import surviving
-from input_pipeline.chat_template import Chat, Message
-from input_pipeline.packing import best_fit, by_first
+from input_pipeline.packing.whole_documents import best_fit, by_first
 from input_pipeline.rows import Given, Rows
-from input_pipeline.tokenizer import cache_folder, write_atomically
+from input_pipeline.tokenizers.parts import chat_template
+from input_pipeline.tokenizers.parts.chat_template import Chat, Message
 
 _FORMAT = 1
 # Conversations that are read at once, and that are packed together.

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.files import write_atomically
 from input_pipeline import order
+from input_pipeline.packing.token_file import token_file
 from input_pipeline.rows import Given, Rows
-from input_pipeline.token_file import token_file
-from input_pipeline.tokenizer import write_atomically
 
 _FORMAT = 1
 # Words whose pairs are counted at once.

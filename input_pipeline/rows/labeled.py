@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from input_pipeline import special_tokens
 from input_pipeline.rows import Given, Rows
+from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import chat_template
-from input_pipeline.chat_template import Chat, Message
 from input_pipeline.rows import Given, Rows
+from input_pipeline.tokenizers.parts import chat_template
+from input_pipeline.tokenizers.parts.chat_template import Chat, Message
 
 _SIDES = ("chosen", "rejected")
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import match_features, offsets, special_tokens
-from input_pipeline.record_windows import cut, records, spans
 from input_pipeline.rows import Given, Rows
+from input_pipeline.rows.parts import match_features
+from input_pipeline.rows.parts.record_windows import cut, records, spans
+from input_pipeline.tokenizers.parts import offsets, special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
 # Longer texts are books: what is made of one at a time would not be small.

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from input_pipeline import special_tokens
+from input_pipeline.packing.token_file import token_file
 from input_pipeline.rows import Given, Rows
-from input_pipeline.token_file import token_file
-from input_pipeline.tokenizer import Tokenizer
+from input_pipeline.tokenizers import Tokenizer
+from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
 _ENDS = tuple(".!?。！？…")

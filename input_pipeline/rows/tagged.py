@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import special_tokens, word_features
-from input_pipeline.record_windows import cut, records
 from input_pipeline.rows import Given, Rows
+from input_pipeline.rows.parts import word_features
+from input_pipeline.rows.parts.record_windows import cut, records
+from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
 

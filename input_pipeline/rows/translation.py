@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from input_pipeline import pair_packing, special_tokens
+from input_pipeline.packing import paired_texts
 from input_pipeline.rows import Given, Rows
-from input_pipeline.source import Source
+from input_pipeline.sources import Source
+from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = (special_tokens.EOS,)
 
@@ -111,7 +112,7 @@ def sides(
 def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     pairs = [
-      f"{prefix}{source}{pair_packing.BETWEEN}{target}"
+      f"{prefix}{source}{paired_texts.BETWEEN}{target}"
       for source, target in zip(
         *sides(given.source, keys, given.title, indices), strict=True
       )
@@ -125,7 +126,7 @@ def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
   joined = given.source._replace(
     read=read, fingerprint=fingerprint, tokens=None
   )
-  file = pair_packing.tokenized(
+  file = paired_texts.tokenized(
     joined,
     given.tokenizer,
     uri=given.uri,
@@ -133,17 +134,17 @@ def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
     cache_dir=given.cache_dir,
     tally=given.tally,
   )
-  pairs = pair_packing.rows_of(file, given.tokenizer.vocab_size, rooms)
+  pairs = paired_texts.rows_of(file, given.tokenizer.vocab_size, rooms)
   if not len(pairs.ends):
     raise ValueError(f"{given.title} has no pair of texts")
   eos = special_tokens.find(given.tokenizer, special_tokens.EOS)
-  read_sides = pair_packing.reader(pairs, eos, rooms)
+  read_sides = paired_texts.reader(pairs, eos, rooms)
   return Rows(
     len(pairs.ends), lambda indices: _leaves(*read_sides(indices), given)
   )
 
 
-def _padded(ids: Sequence[Sequence[int]], room: int) -> pair_packing.Leaves:
+def _padded(ids: Sequence[Sequence[int]], room: int) -> paired_texts.Leaves:
   """The leaves of one side, a text a row."""
   names = ("tokens", "segments", "positions")
   found = {name: np.zeros((len(ids), room), np.int32) for name in names}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models import Model
-from train import parameter_rules
+from train.optimization import parameter_rules
 from train.types import PyTree
 
 

@@ -5,6 +5,3 @@ the two configs mean the same, and which tensor is which of our arrays, laid out
 how. What stands in a folder is hostile until it is checked: no pickle is read,
 and no memory is taken for what the files do not hold.
 """
-
-# Files that are parts, not families.
-SHARED = ("family", "folder", "layout", "runs", "sums", "weights")

@@ -1,4 +1,4 @@
-"""BERT (arXiv:1810.04805) and models/bert.py, under the heads that both have.
+"""BERT (arXiv:1810.04805) and models/language/bert.py, with their heads.
 
 Which head there is, the names of the tensors tell: cls.predictions of
 BertForMaskedLM, with cls.seq_relationship of BertForPreTraining; classifier of
@@ -7,9 +7,9 @@ BertForTokenClassification; qa_outputs of BertForQuestionAnswering. A lone
 BertModel is read as a classifier of rows, whose last layer is 0.
 """
 
-from train.conversions.family import Family, Size, counted_labels, labels
-from train.conversions.layout import Row
-from train.errors import UserError
+from common.errors import UserError
+from train.conversions.parts.family import Family, Size, counted_labels, labels
+from train.conversions.parts.layout import Row
 
 _NORMS = {
   "attention.output.LayerNorm": "attention_norm",

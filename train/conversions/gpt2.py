@@ -1,10 +1,10 @@
-"""GPT-2 (Radford et al., 2019): GPT2LMHeadModel and models/decoder.py.
+"""GPT-2 (Radford et al., 2019): GPT2LMHeadModel and models/language/decoder.py.
 
 Its dense layers are [in, out] as ours are; query, key and value are one.
 """
 
-from train.conversions.family import Family, Size
-from train.conversions.layout import Row
+from train.conversions.parts.family import Family, Size
+from train.conversions.parts.layout import Row
 
 _ACTIVATIONS = {
   "gelu_new": "gelu",

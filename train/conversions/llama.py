@@ -1,11 +1,11 @@
-"""Llama (arXiv:2302.13971, 2407.21783): LlamaForCausalLM, models/decoder.py.
+"""Llama (arXiv:2302.13971, 2407.21783): LlamaForCausalLM, our decoder.
 
 Both pair the coordinates that rotary positions turn alike, (h, h + H/2).
 """
 
-from train.conversions.family import Family, Size
-from train.conversions.layout import Row
-from train.errors import UserError
+from common.errors import UserError
+from train.conversions.parts.family import Family, Size
+from train.conversions.parts.layout import Row
 
 _NORMS = {
   "input_layernorm": "attention_norm",

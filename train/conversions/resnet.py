@@ -3,9 +3,9 @@
 arXiv:1512.03385. The averages of batch norm are model_state here.
 """
 
-from models.resnet import DEPTHS
-from train.conversions.family import Family, Size, counted_labels, labels
-from train.conversions.layout import Row
+from models.vision.resnet import DEPTHS
+from train.conversions.parts.family import Family, Size, counted_labels, labels
+from train.conversions.parts.layout import Row
 
 # (depths, layer_type) -> depth
 _DEPTHS = {

@@ -4,9 +4,9 @@ Version 1.0 has relu, one table of embeddings and scaled logits; 1.1 has gated
 units, a table of its own before the logits, and no scale.
 """
 
-from train.conversions.family import Family, Size
-from train.conversions.layout import Row
-from train.errors import UserError
+from common.errors import UserError
+from train.conversions.parts.family import Family, Size
+from train.conversions.parts.layout import Row
 
 _ACTIVATIONS = {
   "relu": "relu",

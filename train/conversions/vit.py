@@ -1,12 +1,12 @@
-"""The vision transformer: ViTForImageClassification and models/vit.py.
+"""The vision transformer: ViTForImageClassification and models/vision/vit.py.
 
 arXiv:2010.11929. A patch is embedded by a convolution there, by a dense layer
 here.
 """
 
-from models.vit import sizes
-from train.conversions.family import Family, Size, counted_labels, labels
-from train.conversions.layout import Row
+from models.vision.vit import sizes
+from train.conversions.parts.family import Family, Size, counted_labels, labels
+from train.conversions.parts.layout import Row
 
 _ACTIVATIONS = {
   "gelu": "gelu_exact",

@@ -5,7 +5,8 @@ import pathlib
 import jax
 import numpy as np
 
-from train import metrics, types
+from train import types
+from train.objectives import metrics
 
 
 def classification(context: types.EvalContext) -> types.Evaluator:

@@ -5,13 +5,15 @@ import pathlib
 import jax
 import numpy as np
 
-from train import metrics_spans, types
+from train import types
+from train.objectives import span_f1
 
 
 def entities(context: types.EvalContext) -> types.Evaluator:
   """f1, precision and recall of spans (micro), macro_f1, each type's, and loss.
 
-  By the rules of seqeval, see train/metrics_spans.py. Every word of the data
+  By the rules of seqeval, see train/objectives/span_f1.py. Every word of the
+  data
   counts: one that no row holds is taken for O. WORKDIR/<key>.conll has a word a
   line with its true and its predicted tag, parted by tabs.
 
@@ -24,7 +26,7 @@ def entities(context: types.EvalContext) -> types.Evaluator:
       "entities needs data.rows=dict(name='tagged', labels=[…]) and a task that"
       " predicts labels"
     )
-  metrics_spans.spans(names)  # Tells of labels that are no tags of spans.
+  span_f1.spans(names)  # Tells of labels that are no tags of spans.
 
   @jax.jit
   def predict(variables, batch, rng):
@@ -54,7 +56,7 @@ def entities(context: types.EvalContext) -> types.Evaluator:
     if context.workdir and jax.process_index() == 0:
       path = pathlib.Path(context.workdir) / f"{context.key}.conll"
       path.write_text("".join(map(_conll, ordered)), encoding="utf-8")
-    scores = metrics_spans.score(
+    scores = span_f1.score(
       [tags for _, tags, _ in ordered], [told for _, _, told in ordered]
     )
     micro, macro = scores.pop("micro"), scores.pop("macro")

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from train import metrics, types
+from train import types
+from train.objectives import metrics
 
 
 def frechet(

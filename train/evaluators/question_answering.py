@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from train import metrics_squad, types
+from train import types
+from train.objectives import squad_metrics
 
 
 class Answered(NamedTuple):
@@ -47,7 +48,7 @@ def question_answering(
     n_best: how many answers are written.
     null_threshold: the answer is "" where the score of none, at [CLS] of the
       window that doubts least, passes the best span's by more; None: never.
-    language: "zh" compares characters, see train/metrics_squad.py.
+    language: "zh" compares characters, see train/objectives/squad_metrics.py.
 
   Raises:
     ValueError: a setting is wrong, the task predicts no span, or the rows are
@@ -93,8 +94,8 @@ def question_answering(
       _write(context, ordered, told, n_best)
     references = [each.references for each in ordered]
     mixed = language == "zh"
-    found = metrics_squad.score(told, references, mixed)
-    if metrics_squad.version_of(references) == 2:
+    found = squad_metrics.score(told, references, mixed)
+    if squad_metrics.version_of(references) == 2:
       found |= best_threshold(ordered, mixed)
     return {"loss": float(total[0] / max(total[1], 1)), **found}
 
@@ -151,9 +152,9 @@ def best_threshold(answered: list[Answered], mixed: bool) -> dict[str, float]:
   """
   doubts = np.array([each.null - each.best[0][0] for each in answered])
   order = np.argsort(doubts, kind="stable")
-  empty = [metrics_squad.best("", a.references, mixed, 2)[1] for a in answered]
+  empty = [squad_metrics.best("", a.references, mixed, 2)[1] for a in answered]
   told = [
-    metrics_squad.best(a.best[0][1], a.references, mixed, 2)[1]
+    squad_metrics.best(a.best[0][1], a.references, mixed, 2)[1]
     for a in answered
   ]
   gains = np.array([told[i] - empty[i] for i in order])

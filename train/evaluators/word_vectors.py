@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from input_pipeline import bounded_file
-from input_pipeline.tokenizer import write_atomically
+from common import bounded_file
+from common.files import write_atomically
 from train import types
 
 _MOST_BYTES = 2**26

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train import types, updates
+from train import types
+from train.optimization import updates
 
 
 def adversarial(

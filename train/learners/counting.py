@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from common.errors import UserError
 from train import types
-from train.errors import UserError
 
 
 def counting(task: types.Task, optimizer: types.Optimizer) -> types.Learner:
@@ -12,8 +12,8 @@ def counting(task: types.Task, optimizer: types.Optimizer) -> types.Learner:
 
   A step takes the loss of the batch as it stood before, and keeps the
   model_state that the forward pass in training wrote: the counts of
-  models/ngram.py, say. Where those are sums, no order of the batches changes
-  what is learned, and one epoch is all there is to it.
+  models/language/ngram.py, say. Where those are sums, no order of the batches
+  changes what is learned, and one epoch is all there is to it.
 
   Args:
     task: has exactly one loss.

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
+from common.errors import UserError
 from train import types
-from train.errors import UserError
 from train.learners.supervised import supervised
 
 AXIS = "slice"  # of the mesh: one or more workers on each

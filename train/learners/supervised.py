@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train import types, updates
+from train import types
+from train.optimization import updates
 
 
 def supervised(
@@ -34,8 +35,8 @@ def supervised(
       and the gradients divided by after, for a model that computes in float16.
       "dynamic" starts at 2^16 and halves when a gradient is not finite, which
       skips that update: only `step` and the scale change. It doubles after
-      2,000 updates without (train.updates). At scale 1 an update that is not
-      finite counts as dropped, as in a run without a scale.
+      2,000 updates without (train.optimization.updates). At scale 1 an update
+      that is not finite counts as dropped, as in a run without a scale.
 
   Raises:
     ValueError: the task has several losses, or a value is out of range.

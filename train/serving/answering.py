@@ -6,8 +6,8 @@ import secrets
 import time
 from typing import Any
 
-from train import generation, replies
-from train.replies import Speaker
+from train.generation import replies, streaming
+from train.generation.replies import Speaker
 from train.serving import protocol
 from train.serving.batching import Engine, Event, Job
 from train.serving.limits import Limits
@@ -114,7 +114,7 @@ class Answering:
           most = min(most, self.speaker.window - len(ids))
       for _ in range(ask.n):
         seed = ask.seed + len(found)
-        options = generation.Options(max_tokens=most, seed=seed, **ask.options)
+        options = streaming.Options(max_tokens=most, seed=seed, **ask.options)
         stop_id = None
         if ask.messages is not None:
           options = replies.asked(self.speaker, options)

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train import generation, replies
-from train.replies import Speaker
+from train.generation import replies, streaming
+from train.generation.replies import Speaker
 from train.serving.protocol import ApiError
 
 # Tokens that a batch writes at least before another takes its place: a prompt
@@ -161,7 +161,7 @@ class Engine:
           row.job.texts[row.index] = row.text._replace(finish="error")
           row.tell(finish="error")
 
-  def _take(self, row: _Row, piece: generation.Piece) -> None:
+  def _take(self, row: _Row, piece: streaming.Piece) -> None:
     """Brings a text up to date, and tells of it."""
     text, part = replies.read(self.speaker, row.text, piece.tokens)
     if piece.finish is not None and text.finish is None:

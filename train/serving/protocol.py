@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from input_pipeline import chat_template
-from input_pipeline.chat_template import Message
+from input_pipeline.tokenizers.parts import chat_template
+from input_pipeline.tokenizers.parts.chat_template import Message
 from train.serving.limits import Limits
 
 _IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier")

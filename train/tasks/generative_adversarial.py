@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from models.gan import Gan
-from train import losses, types
+from models.vision.gan import Gan
+from train import types
+from train.objectives import losses
 
 
 def generative_adversarial(

@@ -24,7 +24,7 @@ def glove(
   mask [B, T].
 
   Args:
-    model: of models.word_vectors, with bias=True.
+    model: of models.language.word_vectors, with bias=True.
     counts: int [V], 0 for a word that takes no part; those of the tokenizer.
     x_max: the count from which all weigh the same. The paper's 100 is for
       billions of words.

@@ -5,8 +5,10 @@ import math
 import jax.numpy as jnp
 
 from models import Model
-from train import decode, losses, types
-from train.linear_cross_entropy import linear_cross_entropy
+from train import types
+from train.generation import sampling
+from train.objectives import losses
+from train.objectives.linear_cross_entropy import linear_cross_entropy
 
 
 def language_modeling(
@@ -24,7 +26,7 @@ def language_modeling(
   that the real targets stand for, gives bits per byte. In packed rows, segments
   [B, T] numbers the documents from 1 (0: padding) and positions [B, T] counts
   from the start of each. Blanks to be filled in have block_positions [B, T] and
-  prefix [B]; see input_pipeline/ops_infilling.py.
+  prefix [B]; see input_pipeline/ops/infilling.py.
 
   Args:
     model: tokens_BT -> logits_BTV; with a KV cache if it is to generate.
@@ -102,8 +104,8 @@ def language_modeling(
 
     temperature, a scalar leaf of the batch, is 1 where it is absent.
     """
-    step, cache = decode.stepper(model, variables, *batch["tokens"].shape)
-    return decode.generate(
+    step, cache = sampling.stepper(model, variables, *batch["tokens"].shape)
+    return sampling.generate(
       step,
       cache,
       batch["tokens"],

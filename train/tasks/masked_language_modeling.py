@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from models import Model
-from train import losses, metrics, types
+from train import types
+from train.objectives import losses, metrics
 
 
 def masked_language_modeling(

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from models import Model
-from train import losses, types
-from train.linear_cross_entropy import linear_cross_entropy
+from train import types
+from train.objectives import losses
+from train.objectives.linear_cross_entropy import linear_cross_entropy
 
 _SIDES = ("chosen", "rejected")
 

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from models import Model
-from train import losses, types
+from train import types
+from train.objectives import losses
 
 
 def question_answering(model: Model) -> types.Task:

@@ -1,7 +1,8 @@
 """Regression: real numbers from real numbers."""
 
 from models import Model
-from train import losses, types
+from train import types
+from train.objectives import losses
 
 
 def regression(model: Model) -> types.Task:

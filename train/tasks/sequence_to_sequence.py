@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 
 from models import Model
-from train import beam_search, types
-from train.linear_cross_entropy import linear_cross_entropy
+from train import types
+from train.generation import beam_search
+from train.objectives.linear_cross_entropy import linear_cross_entropy
 
 
 def sequence_to_sequence(
@@ -29,7 +30,7 @@ def sequence_to_sequence(
   positions [B, T] count from the start of each.
 
   Args:
-    model: an encoder-decoder, see models/encoder_decoder.py.
+    model: an encoder-decoder, see models/language/encoder_decoder.py.
     eos: what ends a text; without it nothing can be written.
     start: what the decoder reads before the first target.
     label_smoothing: see losses.cross_entropy; in training only.

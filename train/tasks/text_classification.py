@@ -1,7 +1,8 @@
 """Text classification: one label out of C for a text or a pair of texts."""
 
 from models import Model
-from train import losses, metrics, types
+from train import types
+from train.objectives import losses, metrics
 
 
 def text_classification(

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 
 from models import Model
-from train import crf as crf_lib
-from train import losses, types
+from train import types
+from train.objectives import crf as crf_lib
+from train.objectives import losses
 
 
 def token_classification(

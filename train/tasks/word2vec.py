@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from models import Model
-from train import skip_grams, types
+from train import types
+from train.objectives import skip_grams
 
 ARCHITECTURES = ("skip_gram", "cbow")
 
@@ -40,7 +41,7 @@ def word2vec(
   weight negatives / noise: the same loss in expectation, by a matrix product.
 
   Args:
-    model: of models.word_vectors.
+    model: of models.language.word_vectors.
     counts: int [V], occurrences of each word, 0 for one that takes no part;
       those of the tokenizer.
     architecture: "skip_gram" or "cbow".

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from input_pipeline.preparation.document import Document, Dropped, Result
+from input_pipeline.document import Document, Dropped, Result
 
 _PLACE_BITS = np.uint64(32)
 

@@ -4,7 +4,7 @@ import importlib
 import json
 from types import ModuleType
 
-from input_pipeline.preparation.document import Document
+from input_pipeline.document import Document
 
 NORMAL_FORMS = ("none", "whitespace", "case+whitespace")
 _HALF = (1 << 64) - 1

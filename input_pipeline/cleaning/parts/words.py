@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from input_pipeline.preparation.document import Document
+from input_pipeline.document import Document
 
 # Abbreviations of English whose full stop ends no sentence.
 _ABBREVIATIONS = (

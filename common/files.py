@@ -1,0 +1,27 @@
+"""Files written whole or not at all, and the folder for what is cached."""
+
+import os
+import uuid
+from collections.abc import Iterable
+
+
+def cache_folder(cache_dir: str | None = None) -> str:
+  """`cache_dir`, else $TESSERA_CACHE, else ~/.cache/tessera."""
+  cache_dir = cache_dir or os.environ.get("TESSERA_CACHE")
+  return os.path.expanduser(cache_dir or "~/.cache/tessera")
+
+
+def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
+  """Writes a file that is there whole or not at all."""
+  folder = os.path.dirname(path)
+  os.makedirs(folder, exist_ok=True)
+  # Hosts that share the folder may write the same file at once.
+  temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+  try:
+    with open(temporary, "xb") as file:
+      for chunk in chunks:
+        file.write(chunk)
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise

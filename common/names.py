@@ -1,0 +1,125 @@
+"""A name in a config is a file, and its keys are that function's arguments."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from common.errors import UserError
+
+
+def find(package: str, name: str, where: str) -> Callable:
+  """The function `name` of the file `name` in `package`, or in a room of it.
+
+  Raises:
+    UserError: there is no such file; names the nearest and all there are.
+  """
+  modules = discover(package)
+  if name in modules:
+    found = importlib.import_module(modules[name])
+    if hasattr(found, str(name)):
+      return getattr(found, name)
+  raise UserError(
+    f"{where}: {package.replace('.', '/')} has no {name!r}"
+    f"{nearest(name, modules)} (there are: {', '.join(sorted(modules))})"
+  )
+
+
+def discover(package: str) -> dict[str, str]:
+  """{file name: module} of a package and of the rooms in it; imports none.
+
+  Rooms named in the package's SHARED hold what its files share, and no file
+  that a config can name; so does a room called "parts".
+  """
+  module = importlib.import_module(package)
+  shared = {"parts", *getattr(module, "SHARED", ())}
+  found = {}
+  for each in pkgutil.iter_modules(module.__path__):
+    if each.name in shared:
+      continue
+    if each.ispkg:
+      found |= discover(f"{package}.{each.name}")
+    else:
+      found[each.name] = f"{package}.{each.name}"
+  return found
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+  """'; did you mean "X"?', or nothing."""
+  close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+  return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def scheme_of(uri: str, schemes: Collection[str]) -> tuple[str, str]:
+  """(scheme, the rest) of a URI; ValueError where it is none of these."""
+  scheme, colon, rest = uri.partition(":")
+  if not colon or scheme not in schemes:
+    valid = ", ".join(f"{each}:" for each in sorted(schemes))
+    raise ValueError(
+      f"source {uri!r}: unknown scheme {scheme!r}{nearest(scheme, schemes)}"
+      f" (there are: {valid})"
+    )
+  return scheme, rest
+
+
+def call(
+  function: Callable,
+  *args: Any,
+  where: str,
+  settings: Mapping[str, Any],
+  offered: Mapping[str, Any] | None = None,
+) -> Any:
+  """function(*args, **settings), its mistakes told as the config's.
+
+  Args:
+    function: what `find` found.
+    *args: what it is given by position.
+    where: the section of the config: "config.model".
+    settings: keyword arguments from the config.
+    offered: keyword arguments that are passed where the function takes them
+      and the config does not set them, such as sizes known from the data.
+
+  Raises:
+    UserError: a key is not an argument, one is missing, or the function raised
+      ValueError.
+  """
+  check_keys(function, where, settings, skip=len(args))
+  parameters = inspect.signature(function).parameters
+  known = {k: v for k, v in (offered or {}).items() if k in parameters}
+  keywords = {**known, **settings}
+  missing = [
+    name
+    for name, parameter in list(parameters.items())[len(args) :]
+    if parameter.default is parameter.empty
+    and parameter.kind is not parameter.VAR_KEYWORD
+    and name not in keywords
+  ]
+  if missing:
+    raise UserError(
+      f"{where}: {function.__name__} needs {', '.join(missing)}, which neither"
+      " the config nor the data gives"
+    )
+  try:
+    return function(*args, **keywords)
+  except UserError:
+    raise
+  except ValueError as error:
+    raise UserError(f"{where}: {error}") from error
+
+
+def check_keys(
+  function: Callable, where: str, settings: Mapping[str, Any], skip: int = 0
+) -> None:
+  """Raises UserError for the first key that `function` does not take."""
+  parameters = list(inspect.signature(function).parameters.values())[skip:]
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return  # the function itself knows, and says so
+  names = [p.name for p in parameters]
+  for key in settings:
+    if key not in names:
+      source = function.__module__.replace(".", "/") + ".py"
+      raise UserError(
+        f"{where}.{key}: unknown to {source}{nearest(key, names)}"
+      )

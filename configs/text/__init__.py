@@ -1,0 +1,1 @@
+"""Text classified, tagged, questioned, translated; word vectors; chat."""

@@ -1,0 +1,1 @@
+"""Images classified and generated."""

@@ -1,0 +1,71 @@
+"""The tokens that a run's ops and rows add to a tokenizer's vocabulary."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from input_pipeline import ops as ops_lib
+from input_pipeline import rows as rows_lib
+from input_pipeline.tokenizers import Tokenizer
+from input_pipeline.tokenizers.parts import special_tokens
+
+
+def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
+  """The tokenizer with the tokens that the ops need and it lacks.
+
+  Text never encodes to one of them; they decode to their names.
+
+  Raises:
+    ValueError: the ops are malformed.
+  """
+  return special_tokens.added(
+    tokenizer,
+    names(ops, lambda name: special_tokens.piece(tokenizer, name) is not None),
+  )
+
+
+def of_rows(tokenizer: Tokenizer, rows: Mapping[str, Any] | None) -> Tokenizer:
+  """The tokenizer with the tokens that a kind of rows needs and it lacks.
+
+  Raises:
+    ValueError: there is no such kind.
+  """
+  needed = rows_lib.special_tokens(rows)
+  return special_tokens.added(
+    tokenizer,
+    [f[0] for f in needed if special_tokens.lookup(tokenizer, f) is None],
+  )
+
+
+def names(
+  ops: str, known: Callable[[str], bool] = lambda name: False
+) -> list[str]:
+  """The tokens that the ops add to a vocabulary that knows some already.
+
+  Raises:
+    ValueError: the ops are malformed.
+  """
+  added: list[str] = []
+
+  def need(first: str, *others: str, family: tuple[str, ...] = ()) -> None:
+    if first not in added and not any(map(known, (first, *family))):
+      added.extend((*others, first))
+
+  for call in ops_lib.calls(ops) if ops else ():
+    if call.name == "mask_tokens" and call.kwargs.get("mask_id") is None:
+      need(special_tokens.MASK[0], family=special_tokens.MASK)
+    if call.name in ("blank_infilling", "trailing_blank"):
+      for family in (
+        special_tokens.MASK,
+        special_tokens.START,
+        special_tokens.END,
+      ):
+        need(family[0], family=family)
+    chosen = call.kwargs.get("sentinel_id")
+    if call.name == "span_corruption" and chosen is None:
+      need(
+        special_tokens.sentinel(0),
+        *map(
+          special_tokens.sentinel, range(special_tokens.SENTINELS - 1, 0, -1)
+        ),
+      )
+  return added

@@ -1,0 +1,149 @@
+"""What batches are gathered from: a source's examples, or rows of tokens."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline import rows as rows_lib
+from input_pipeline.bad_records import Policy, Tally
+from input_pipeline.batching import added_tokens
+from input_pipeline.batching.components import Part
+from input_pipeline.packing.token_file import token_file
+from input_pipeline.packing.whole_documents import packed
+from input_pipeline.packing.windows import windows
+from input_pipeline.sources import Source, open_source
+from input_pipeline.tokenizers import Tokenizer, get_tokenizer
+
+
+class Examples(NamedTuple):
+  """What batches are gathered from.
+
+  read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
+  tally: counts bad records, and holds the policy.
+  texts: what evaluators need beside the numbers, see rows.Rows.
+  class_names: in the order of the labels, where they have names.
+  """
+
+  length: int
+  read: Callable[[np.ndarray], dict[str, np.ndarray]]
+  name: Callable[[int], str]
+  num_classes: int | None = None
+  tokenizer: Tokenizer | None = None
+  note: str = ""
+  tally: Tally = Tally()
+  texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
+  class_names: tuple[str, ...] = ()
+
+
+def of_parts(
+  parts: Sequence[Part],
+  tokenizer: str | None,
+  seq_len: int | None,
+  packing: bool,
+  rows: Mapping | None,
+  cache_dir: str | None,
+  workdir: str | None,
+  partial: bool,
+  policy: Policy,
+) -> list[Examples]:
+  """The examples of each part, counted by one tally.
+
+  Args:
+    parts: of components.parts.
+    tokenizer: its string, or None for the sources' own examples.
+    seq_len: T, where there is a tokenizer.
+    packing: rows of whole documents in place of windows.
+    rows: a kind of rows/ and its settings in place of both, or None.
+    cache_dir: of tokens.
+    workdir: where a tokenizer learned from the data is kept.
+    partial: whether the last window of a part may be short.
+    policy: of bad records.
+
+  Raises:
+    ValueError: a setting or a part is wrong; one line that names it.
+  """
+  if not isinstance(packing, bool):
+    raise ValueError(f"packing={packing!r} is neither True nor False")
+  if packing and tokenizer is None:
+    raise ValueError("packing=True packs tokens; set a tokenizer")
+  if rows and (packing or tokenizer is None):
+    wrong = "packing has its own" if packing else "set a tokenizer"
+    raise ValueError(f"rows={dict(rows)!r} are rows of tokens: {wrong}")
+  sources = [open_source(part.source, part.split, policy) for part in parts]
+  tally = Tally(policy)
+  if tokenizer is None:
+    return [
+      Examples(
+        s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
+      )
+      for s in sources
+    ]
+  if not isinstance(seq_len, int) or seq_len < 1:
+    raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
+  corpus = [
+    (part.source, key)
+    for part in parts
+    for key in rows_lib.text_keys(rows, part.text_key)
+  ]
+  learned = get_tokenizer(
+    tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
+  )
+
+  if rows:
+    learned = added_tokens.of_rows(learned, rows)
+
+  def of_rows(part: Part, source: Source) -> Examples:
+    given = rows_lib.Given(
+      source=source,
+      tokenizer=learned,
+      seq_len=seq_len,
+      text_key=part.text_key,
+      training=not partial,
+      title=str(part),
+      uri=part.source,
+      split=part.split,
+      cache_dir=cache_dir,
+      tally=tally,
+    )
+    made = rows_lib.make(rows, given)
+    one_each = made.length == source.length
+    return Examples(
+      made.length,
+      made.read,
+      source.name if one_each else lambda index: f"{part} row {index}",
+      made.num_classes,
+      learned,
+      "; ".join(note for note in (source.note, made.note) if note),
+      tally,
+      made.texts,
+      made.class_names,
+    )
+
+  def of_tokens(part: Part, source: Source) -> Examples:
+    file = token_file(
+      source,
+      learned,
+      uri=part.source,
+      split=part.split,
+      text_key=part.text_key,
+      cache_dir=cache_dir,
+      tally=tally,
+    )
+    title = str(part)
+    if packing:
+      length, read = packed(file, learned, seq_len, title)
+    else:
+      length, read = windows(file.tokens, learned, seq_len, partial, title)
+    kind = "row" if packing else "window"
+    return Examples(
+      length,
+      read,
+      lambda index: f"{title} {kind} {index}",
+      tokenizer=learned,
+      note=source.note,
+      tally=tally,
+    )
+
+  of_part = of_rows if rows else of_tokens
+  return [of_part(*each) for each in zip(parts, sources, strict=True)]

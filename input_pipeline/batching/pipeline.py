@@ -1,0 +1,361 @@
+"""Source -> order -> ops -> batches; a batch is a function of its step.
+
+Every batch holds, beside the examples' own fields, "index", int32 [B], the
+example's place in its source (-1 on padding), and "mask", float32, 1 on what
+is real. Integers of 64 bits become int32 and float64 becomes float32; text is
+left out.
+
+Language modelling: a source with a tokenizer gives windows of tokens,
+{"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
+"bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` one
+token on and `bytes` counts the UTF-8 bytes of the window's targets. With
+`packing` they are rows of whole documents instead, with two leaves more,
+"segments" and "positions", int32 [B, T]; see packing.py.
+
+`ops` apply to those windows and rows as to any example. Some of them add
+tokens to the vocabulary; `Data.tokenizer` has them. Where an op mixes examples,
+each has a partner of its own; see partners.py.
+
+Of other texts (with a label, in pairs, in turns of a conversation) `rows`
+names the kind of rows they become, a file in rows/.
+
+A mixture of several data sets is one of their examples, in an order of its
+own; see mixture.py. "index" then counts through them, one after another.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline import bad_records, order
+from input_pipeline.batching import added_tokens, partners, tf_stream
+from input_pipeline.batching import components as components_lib
+from input_pipeline.batching import mixture as mixture_lib
+from input_pipeline.batching.examples import Examples, of_parts
+from input_pipeline.batching.plan import Plan, Spec
+from input_pipeline.tokenizers import Tokenizer
+
+_MASK_AND_INDEX: Spec = {
+  "mask": ((), np.dtype(np.float32)),
+  "index": ((), np.dtype(np.int32)),
+}
+# Positions that are ordered at once.
+_ORDERED = 1024
+
+
+class Data(NamedTuple):
+  """A stream of batches and what is known of it.
+
+  spec: {leaf: (shape without the batch axis, dtype)}.
+  num_examples: in one epoch, of all components; windows or packed rows, where
+    there is a tokenizer.
+  batches: (first_step) -> this host's rows of each global batch from that
+    step on; endless for training, one pass for evaluation.
+  batch_size: of the global batch.
+  note: a line worth telling, or "".
+  skipped: () -> the records that this process has skipped so far.
+  news: () -> a line on the first of them, told once, or "".
+  texts: (indices, as in a batch) -> {field: [values]} of examples, what
+    evaluators need beside the numbers; None where there is nothing.
+  class_names: in the order of the labels, where they have names.
+  """
+
+  spec: Spec
+  num_examples: int
+  num_classes: int | None
+  tokenizer: Tokenizer | None
+  batches: Callable[[int], Iterator[dict[str, np.ndarray]]]
+  batch_size: int
+  note: str = ""
+  skipped: Callable[[], bad_records.Skipped] = bad_records.Tally().skipped
+  news: Callable[[], str] = bad_records.Tally().news
+  texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
+  class_names: tuple[str, ...] = ()
+
+
+def train(
+  *,
+  source: str | None = None,
+  mixture: Sequence[Mapping] | None = None,
+  temperature: float | None = None,
+  split: str = "train",
+  ops: str = "",
+  tokenizer: str | None = None,
+  seq_len: int | None = None,
+  packing: bool = False,
+  rows: Mapping | None = None,
+  text_key: str = "text",
+  cache_dir: str | None = None,
+  batch_size: int | str,
+  seed: int = 0,
+  shuffle: bool = True,
+  host_index: int | Sequence[int] = 0,
+  host_count: int = 1,
+  workdir: str | None = None,
+  multiple_of: int = 1,
+  on_bad_record: str = "stop",
+  max_bad_share: float = 0.01,
+  max_record_bytes: int = 2**28,
+  service: str | None = None,
+) -> Data:
+  """Endless batches: batch = f(arguments, step).
+
+  Args:
+    source: URI; see source.py.
+    mixture: in its place, [dict(source=URI, weight=2.0), ...]; a component may
+      have a `split` and a `text_key` of its own. See mixture.whole_weights
+      for the shares without weights.
+    temperature: of the shares of a mixture without weights.
+    split: TFDS's language.
+    ops: see ops.py; "" for none.
+    tokenizer: see tokenizer.py; with it the examples are windows of tokens.
+    seq_len: T, the tokens of a window.
+    packing: rows of whole documents in place of windows.
+    rows: in place of both, dict(name=KIND, …); see rows/.
+    text_key: the field that is tokenized.
+    cache_dir: of tokens; by default $TESSERA_CACHE or ~/.cache/tessera.
+    batch_size: of the global batch, or "all": each batch is the whole split,
+      in the source's order.
+    seed: of the order and of the ops.
+    shuffle: without it every epoch is in the source's order.
+    host_index: which share of each batch is this host's; or several.
+    host_count: how many shares there are.
+    workdir: where a tokenizer learned from the data is kept.
+    multiple_of: "all" is padded to a multiple of it.
+    on_bad_record: "stop" at the first, or "skip"; see bad_records.py.
+    max_bad_share: of the records read so far; more are refused.
+    max_record_bytes: what is larger is a bad record.
+    service: "grpc://HOST:PORT" of a dispatcher, whose workers then read and
+      apply the ops; see data_service.py. The batches stay the same.
+
+  Raises:
+    ValueError: one line that names what is wrong.
+  """
+  settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
+  if service and not ops:
+    raise ValueError(
+      f"service {service!r} applies ops, and there are none: leave it out"
+    )
+  examples, plan, batch_size = training(**settings)
+  told = {"ops": ops, **settings}
+  remote = (service, told) if service else None
+  return _data(examples, plan, ops, batch_size, remote)
+
+
+def training(
+  *,
+  source: str | None,
+  mixture: Sequence[Mapping] | None,
+  temperature: float | None,
+  split: str,
+  tokenizer: str | None,
+  seq_len: int | None,
+  packing: bool,
+  rows: Mapping | None,
+  text_key: str,
+  cache_dir: str | None,
+  batch_size: int | str,
+  seed: int,
+  shuffle: bool,
+  host_index: int | Sequence[int],
+  host_count: int,
+  workdir: str | None,
+  multiple_of: int,
+  on_bad_record: str,
+  max_bad_share: float,
+  max_record_bytes: int,
+) -> tuple[Examples, Plan, int]:
+  """The examples of `train`, which of them each step has, and the batch's size.
+
+  The arguments are those of `train`.
+  """
+  policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
+  parts = components_lib.parts(source, mixture, split, text_key)
+  components = of_parts(
+    parts, tokenizer, seq_len, packing, rows, cache_dir, workdir, False, policy
+  )
+  examples = components_lib.joined(components, [str(part) for part in parts])
+  given = [part.weight for part in parts]
+  lengths = [each.length for each in components]
+  weights = mixture_lib.whole_weights(given, lengths, temperature)
+  n = examples.length
+  if batch_size == "all":
+    if temperature is not None or None not in given:
+      raise ValueError("batch_size 'all' has every example once: no weights")
+    batch_size = -(-n // multiple_of) * multiple_of
+    local = order.host_rows(batch_size, host_index, host_count)
+    whole = local[local < n]
+
+    def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
+      epoch = np.full(len(whole), step)
+      return whole, order.epoch_key(seed, epoch)
+
+  else:
+    _check_batch_size(batch_size)
+    local = order.host_rows(batch_size, host_index, host_count)
+    ordered = mixture_lib.orderer(lengths, weights, seed, shuffle)
+
+    # Many steps at once: NumPy's calls cost more than the work in them.
+    steps = max(1, _ORDERED // len(local))
+
+    @functools.lru_cache(maxsize=4)
+    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
+      step_S1 = number * steps + np.arange(steps)[:, None]
+      found = ordered((step_S1 * batch_size + local).reshape(-1))
+      return tuple(x.reshape(steps, -1) for x in found)
+
+    def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
+      indices, keys = block(step // steps)
+      return indices[step % steps], keys[step % steps]
+
+  plan = Plan(rows, None, len(local), partners.drawer(lengths, weights))
+  return examples, plan, batch_size
+
+
+def evaluation(
+  *,
+  source: str | None = None,
+  mixture: Sequence[Mapping] | None = None,
+  split: str = "validation",
+  ops: str = "",
+  tokenizer: str | None = None,
+  seq_len: int | None = None,
+  packing: bool = False,
+  rows: Mapping | None = None,
+  text_key: str = "text",
+  cache_dir: str | None = None,
+  batch_size: int,
+  host_index: int | Sequence[int] = 0,
+  host_count: int = 1,
+  workdir: str | None = None,
+  on_bad_record: str = "stop",
+  max_bad_share: float = 0.01,
+  max_record_bytes: int = 2**28,
+) -> Data:
+  """One pass in order, each example once, padded to whole batches.
+
+  Every host yields the same number of batches. The last window of a text is
+  padded, so that each token but the first is predicted exactly once. A
+  mixture's components follow one another; their weights do not matter. The
+  arguments are those of `train`.
+  """
+  _check_batch_size(batch_size)
+  policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
+  parts = components_lib.parts(source, mixture, split, text_key)
+  components = of_parts(
+    parts, tokenizer, seq_len, packing, rows, cache_dir, workdir, True, policy
+  )
+  examples = components_lib.joined(components, [str(part) for part in parts])
+  local = order.host_rows(batch_size, host_index, host_count)
+
+  def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
+    found = step * batch_size + local
+    found = found[found < examples.length]
+    return found, order.epoch_key(0, np.zeros(len(found), np.int64))
+
+  steps = -(-examples.length // batch_size)
+  plan = Plan(rows, steps, len(local))
+  return _data(examples, plan, ops, batch_size)
+
+
+def _check_batch_size(batch_size: int) -> None:
+  if not isinstance(batch_size, int) or batch_size < 1:
+    raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
+
+
+def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The fields that form a batch, in the types of a batch."""
+  narrow = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
+  with np.errstate(over="ignore"):  # Of a record that is refused for it.
+    return {
+      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
+      for name, leaf in rows.items()
+      if leaf.dtype.kind in "biuf"
+    }
+
+
+def with_special_tokens(examples: Examples, ops: str) -> Examples:
+  """The examples, whose tokenizer has the tokens that the ops add."""
+  if not examples.tokenizer:
+    return examples
+  learned = added_tokens.extended(examples.tokenizer, ops)
+  return examples._replace(tokenizer=learned)
+
+
+def _data(
+  examples: Examples,
+  plan: Plan,
+  ops: str,
+  batch_size: int,
+  service: tuple[str, dict] | None = None,
+) -> Data:
+  if ops:
+    examples = with_special_tokens(examples, ops)
+    fields, stream = tf_stream.stream(examples, plan, ops, service)
+  else:
+    sample = bad_records.first_readable(examples, examples.tally.policy)
+    fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
+    encoded = sample.get("image", np.zeros(0)).dtype == object
+    if not fields or encoded:
+      raise ValueError(
+        f"{examples.name(0)}: its images are not decoded; add the op 'decode'"
+        if encoded
+        else f"{examples.name(0)} has no number to make a batch of; "
+        "set a tokenizer or ops"
+      )
+
+    read = bad_records.reader(examples, sample, fields)
+
+    def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
+      step = first_step
+      while True:
+        yield numeric(read(plan.rows(step)[0]))
+        step += 1
+
+  spec = {**_MASK_AND_INDEX, **fields}
+
+  def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    reader = stream(first_step)
+    step = first_step
+    while plan.steps is None or step < plan.steps:
+      indices = plan.rows(step)[0]
+      # Past the end of a split there is padding alone, and nothing to read.
+      rows = next(reader) if len(indices) else {}
+      yield _padded(rows, indices, spec, plan.local_size)
+      step += 1
+
+  return Data(
+    spec,
+    examples.length,
+    examples.num_classes,
+    examples.tokenizer,
+    batches,
+    batch_size,
+    examples.note,
+    examples.tally.skipped,
+    examples.tally.news,
+    examples.texts,
+    examples.class_names,
+  )
+
+
+def _padded(
+  rows: dict[str, np.ndarray], indices: np.ndarray, spec: Spec, size: int
+) -> dict[str, np.ndarray]:
+  real = len(indices)
+  kept = rows.pop(bad_records.KEPT, True)
+  rows = {"mask": np.ones(real, np.float32), **rows}
+  rows["index"] = np.where(kept, indices, -1).astype(np.int32)
+  batch = {}
+  for name, (shape, dtype) in spec.items():
+    if real == size:
+      batch[name] = rows[name]
+      continue
+    batch[name] = np.zeros((size, *shape), dtype)
+    if name == "index":
+      batch[name][:] = -1
+    if real:
+      batch[name][:real] = rows[name]
+  return batch

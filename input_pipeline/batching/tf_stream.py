@@ -1,0 +1,286 @@
+"""The stream of real rows through ops, by tf.data."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import bad_records
+from input_pipeline import ops as ops_lib
+from input_pipeline.batching import bad_records_tf, service_stream
+from input_pipeline.batching.bad_records_tf import Steps
+from input_pipeline.batching.examples import Examples
+from input_pipeline.batching.plan import Plan, Spec
+from input_pipeline.tensorflow_cpu import import_tensorflow
+
+# Every training step lies below it.
+_ENDLESS = 2**62
+_SEED = "_seed"
+# Before the name of each field of the example that a row is mixed with.
+_PARTNER = "_partner/"
+
+Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
+  """The rows of each step, before and after the ops.
+
+  Args:
+    examples: to be read.
+    plan: of the rows.
+    ops: not empty.
+
+  Raises:
+    ValueError: the ops do not fit the examples.
+  """
+  tf = import_tensorflow()
+  context = ops_lib.Context(examples.num_classes, examples.tokenizer)
+  apply = ops_lib.compile(ops, context)
+  partner = plan.partner if ops_lib.mixes(ops) else None
+  if ops_lib.mixes(ops) and partner is None:
+    raise ValueError(
+      f"ops {ops!r} mix training examples; an evaluation needs ops of its own"
+    )
+  sample = bad_records.first_readable(examples, examples.tally.policy)
+  sample = _readable(sample)
+  examples = bad_records.alike(examples, sample)
+  signature = {
+    name: tf.TensorSpec(
+      leaf.shape[1:], tf.string if leaf.dtype == object else leaf.dtype
+    )
+    for name, leaf in sample.items()
+  }
+
+  @tf.autograph.experimental.do_not_convert
+  def transform(example):
+    both = _parted(example)
+    return _numbers(apply(*both), tf)
+
+  read = functools.partial(_read, examples, partner)
+  signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
+  if partner is not None:
+    signature |= {_PARTNER + name: spec for name, spec in signature.items()}
+  name = examples.name
+  alone = functools.partial(_alone, read, name, transform, signature, tf)
+  mapped = functools.partial(_mapped, plan, tf)
+
+  def of_step(step: int) -> dict[str, np.ndarray]:
+    return read(*plan.rows(step))
+
+  spec = _spec(mapped(of_step, transform, signature, 0).element_spec, ops)
+  parts = bad_records_tf.Parts(read, transform, signature, mapped, alone, spec)
+  if examples.tally.policy.skip:
+    return bad_records_tf.placed(examples, plan, parts, tf)
+  return Steps(of_step, transform, signature, parts)
+
+
+def stream(
+  examples: Examples,
+  plan: Plan,
+  ops: str,
+  service: tuple[str, dict] | None = None,
+) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
+  """The spec after ops, and (first_step) -> the real rows of each step.
+
+  Steps without a real row on this host are passed over.
+
+  Args:
+    examples: that are read.
+    plan: which of them each step has.
+    ops: see ops.py.
+    service: its address, and the arguments of pipeline.training and the ops,
+      where workers are to do it; see pipeline_service.py.
+
+  Raises:
+    ValueError: the ops do not fit the examples, or, from the iterator, an
+      example fails: one line that names it.
+  """
+  tf = import_tensorflow()
+  found = steps(examples, plan, ops)
+  skip = examples.tally.policy.skip
+  if skip:
+    local = bad_records_tf.stream(examples, plan, found)
+  else:
+    local = functools.partial(_strict, plan, found, ops, tf)
+  if service is None:
+    return found.parts.spec, local
+  completed = bad_records_tf.completer(examples, plan, found) if skip else None
+  address, settings = service
+  seen = {"examples": examples.length, "tokens": content_of(examples)}
+  settings = {**seen, **settings}
+  distributed = service_stream.stream(
+    address, settings, plan, found, completed, local
+  )
+  return found.parts.spec, distributed
+
+
+def content_of(examples: Examples) -> str | None:
+  """A hash of the examples' tokenizer, if they have one."""
+  if examples.tokenizer is None:
+    return None
+  return hashlib.sha256(examples.tokenizer.content).hexdigest()
+
+
+def _strict(
+  plan: Plan, found: Steps, ops: str, tf: Any, first_step: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """The real rows of each step; the first bad one ends it."""
+  size = len(plan.rows(first_step)[0])
+  mapped = found.parts.mapped(
+    found.read, found.transform, found.signature, first_step
+  )
+  iterator = mapped.batch(size).prefetch(2).as_numpy_iterator()
+  step = first_step
+  while True:
+    try:
+      batch = next(iterator, None)
+    except tf.errors.OpError as error:
+      for index, key in zip(*plan.rows(step), strict=True):
+        found.parts.alone(int(index), int(key))  # The one that fails is named.
+      raise ValueError(f"ops {ops!r}: {bad_records_tf.reason(error)}") from None
+    if batch is None:
+      return
+    yield batch
+    step += 1
+
+
+def _mapped(
+  plan: Plan,
+  tf,
+  read: Callable,
+  transform: Callable,
+  signature: dict,
+  step: int,
+):
+  """The dataset of transformed rows, one by one, from a step on.
+
+  Args:
+    plan: how many steps there are.
+    tf: TensorFlow.
+    read: (step) -> {field: array [n, ...]}, all those of the signature.
+    transform: tensors of one row -> tensors.
+    signature: {field: TensorSpec of one row}.
+    step: the first.
+  """
+  types = [spec.dtype for spec in signature.values()]
+
+  def leaves(step: np.ndarray) -> list[np.ndarray]:
+    rows = read(int(step))
+    return [rows[name] for name in signature]
+
+  @tf.autograph.experimental.do_not_convert
+  def tensors(step) -> dict:
+    found = tf.numpy_function(leaves, [step], types, stateful=False)
+    for leaf, spec in zip(found, signature.values(), strict=True):
+      leaf.set_shape([None, *spec.shape])
+    return dict(zip(signature, found, strict=True))
+
+  steps = tf.data.Dataset.range(
+    step, _ENDLESS if plan.steps is None else plan.steps
+  )
+  rows = steps.map(tensors, num_parallel_calls=2, deterministic=True)
+  mapped = rows.unbatch().map(
+    transform, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  )
+  return mapped.with_options(_options(tf))
+
+
+def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The fields that TensorFlow can hold: numbers and strings."""
+  return {
+    name: leaf
+    for name, leaf in rows.items()
+    if leaf.dtype.kind in "biuf"
+    or (leaf.dtype == object and isinstance(leaf[0], (str, bytes)))
+  }
+
+
+def _read(
+  examples: Examples,
+  partner: Partner | None,
+  indices: np.ndarray,
+  keys: np.ndarray,
+) -> dict[str, np.ndarray]:
+  """Rows with the seed of each: (seed, epoch) and the example's index.
+
+  With partners, theirs as well, each with the seed of an epoch of that key.
+  """
+  seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
+  rows = {_SEED: seeds, **examples.read(indices)}
+  if partner is None:
+    return rows
+  others = _read(examples, None, partner(indices, keys), keys)
+  return rows | {_PARTNER + name: leaf for name, leaf in others.items()}
+
+
+def _parted(row: dict) -> list:
+  """[example, its seed], and where there is a partner, the partner's too."""
+  own = {k: v for k, v in row.items() if not k.startswith(_PARTNER)}
+  seed = own.pop(_SEED)
+  if len(own) + 1 == len(row):
+    return [own, seed]
+  other = {
+    k.removeprefix(_PARTNER): v
+    for k, v in row.items()
+    if k.startswith(_PARTNER)
+  }
+  return [own, seed, *_parted(other)]
+
+
+def _numbers(example: dict, tf) -> dict:
+  """The fields that form a batch, in the types of a batch."""
+  narrow = {tf.int64: tf.int32, tf.uint64: tf.int32, tf.float64: tf.float32}
+  if "image" in example and example["image"].dtype == tf.string:
+    raise ValueError("the images are not decoded; add the op 'decode'")
+  return {
+    name: tf.cast(leaf, narrow.get(leaf.dtype, leaf.dtype))
+    for name, leaf in example.items()
+    if leaf.dtype != tf.string
+  }
+
+
+def _spec(element_spec: dict, ops: str) -> Spec:
+  if not element_spec:
+    raise ValueError(f"ops {ops!r} leave no number to make a batch of")
+  for name, leaf in element_spec.items():
+    if leaf.shape.rank is None or None in leaf.shape.as_list():
+      raise ValueError(
+        f"ops {ops!r} leave the size of {name!r} open, {leaf.shape}; "
+        "add the op resize(...)"
+      )
+  return {
+    name: (tuple(leaf.shape.as_list()), np.dtype(leaf.dtype.as_numpy_dtype))
+    for name, leaf in element_spec.items()
+  }
+
+
+def _options(tf):
+  options = tf.data.Options()
+  options.deterministic = True
+  # Half of the cores: XLA computes on the others.
+  cores = os.cpu_count() or 2
+  options.threading.private_threadpool_size = max(2, cores // 2)
+  return options
+
+
+def _alone(
+  read: Callable,
+  name: Callable[[int], str],
+  transform: Callable,
+  signature: dict,
+  tf,
+  index,
+  key,
+) -> dict[str, np.ndarray]:
+  """One example through the ops, eagerly; ValueError names it if it fails."""
+  try:
+    rows = read(np.array([index]), np.array([key], np.uint64))
+    row = {k: tf.constant(rows[k][0], s.dtype) for k, s in signature.items()}
+    return {name: leaf.numpy() for name, leaf in transform(row).items()}
+  except Exception as error:  # Whatever it is, it is this example's.
+    raise ValueError(
+      bad_records.told(name(index), bad_records_tf.reason(error))
+    ) from None

@@ -1,0 +1,255 @@
+"""Preprocessing as a string: "decode|random_crop(32, pad=4)|flip|scale".
+
+The arguments are Python literals. Each op maps one example, a dict, to
+another; by default it reads and writes "image", and `inkey` and `outkey` name
+other fields. An op draws its randomness only from the example's own seed, so
+that an example looks the same whichever host or step asks for it.
+
+Ops are plain functions under a decorator (`on_field`, `on_example`, `on_pair`)
+in any file of this folder. A pair op blends an example with another one, its
+partner, to which the ops before it have been applied with the partner's own
+seed. Ops on windows of tokens may add tokens to the vocabulary; see
+tokenizers/parts/special_tokens.py.
+"""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from common import names
+from input_pipeline.tensorflow_cpu import import_tensorflow
+
+Example = dict[str, Any]
+
+# Given by the pipeline, so not written in the string.
+_GIVEN = ("value", "example", "partner", "seed", "context")
+
+
+class Context(NamedTuple):
+  """What the pipeline knows beside the examples.
+
+  num_classes: of the source's labels, or None.
+  tokenizer: of the windows, with the tokens that the ops add; or None.
+  """
+
+  num_classes: int | None = None
+  tokenizer: Any = None
+
+
+class _Op(NamedTuple):
+  """An op and what it takes: a "field", an "example" or a "pair" of them."""
+
+  function: Callable[..., Any]
+  takes: str
+
+
+_OPS: dict[str, _Op] = {}
+
+
+def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Registers (value, ...) -> value as an op on one field of an example.
+
+  A parameter `seed` is given an int64 [2] that is the example's and op's own,
+  and a parameter `context` the Context.
+  """
+  _OPS[function.__name__] = _Op(function, "field")
+  return function
+
+
+def on_example(function: Callable[..., Example]) -> Callable[..., Example]:
+  """Registers (example, ...) -> example as an op."""
+  _OPS[function.__name__] = _Op(function, "example")
+  return function
+
+
+def on_pair(function: Callable[..., Example]) -> Callable[..., Example]:
+  """Registers (example, partner, ...) -> example as an op that mixes two."""
+  _OPS[function.__name__] = _Op(function, "pair")
+  return function
+
+
+def _registry() -> dict[str, _Op]:
+  """The ops of every file in this folder, by name."""
+  import_tensorflow()
+  for module in names.discover(__name__).values():
+    importlib.import_module(module)
+  return _OPS
+
+
+class Call(NamedTuple):
+  """An op as it is written; `where` tells its place in an error."""
+
+  name: str
+  args: tuple
+  kwargs: dict[str, Any]
+  where: str
+
+
+def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
+  """[(name, args, kwargs)] of each op, in order.
+
+  Raises:
+    ValueError: malformed, an unknown op, arguments that it does not take, or
+      two ops that mix; one line with the position in the string.
+  """
+  found = calls(string)
+  for call in found:
+    _check(call)
+  pairs = [c for c in found if _OPS[c.name].takes == "pair"]
+  if len(pairs) > 1:
+    raise ValueError(
+      f"{pairs[1].where}: {pairs[1].name}: {pairs[0].name} has mixed already; "
+      "mixup_or_cutmix(...) takes turns"
+    )
+  return [(call.name, call.args, call.kwargs) for call in found]
+
+
+def calls(string: str) -> list[Call]:
+  """What is written, without asking which ops there are, or TensorFlow.
+
+  Raises:
+    ValueError: malformed, or an argument is no literal; one line with the
+      position in the string.
+  """
+  text = string.replace("\n", " ")
+  start = len(text) - len(text.lstrip())
+  try:
+    node = ast.parse(text.strip(), mode="eval").body
+  except SyntaxError as error:
+    place = start + (error.offset or 1)
+    raise ValueError(
+      f"ops {string!r}: malformed at position {place}: {error.msg}"
+    ) from None
+  nodes: list[ast.expr] = []
+  while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+    nodes.insert(0, node.right)
+    node = node.left
+  nodes.insert(0, node)
+  return [_call(each, string, start) for each in nodes]
+
+
+def _call(node: ast.expr, string: str, start: int) -> Call:
+  where = f"ops {string!r}: position {start + node.col_offset + 1}"
+  call = node if isinstance(node, ast.Call) else None
+  function = call.func if call else node
+  if not isinstance(function, ast.Name):
+    raise ValueError(f"{where}: expected an op, as in flip or resize(32)")
+  name = function.id
+  try:
+    args = tuple(ast.literal_eval(a) for a in (call.args if call else ()))
+    keywords = call.keywords if call else ()
+    if any(k.arg is None for k in keywords):
+      raise ValueError("** is not a literal")
+    kwargs = {k.arg: ast.literal_eval(k.value) for k in keywords}
+  except ValueError:
+    raise ValueError(f"{where}: {name}: arguments are literals only") from None
+  return Call(name, args, kwargs, where)
+
+
+def _check(call: Call) -> None:
+  """Raises ValueError unless there is such an op that takes the arguments."""
+  registry = _registry()
+  if call.name not in registry:
+    raise ValueError(
+      f"{call.where}: no op {call.name!r}{names.nearest(call.name, registry)}"
+      f" (there are: {', '.join(sorted(registry))})"
+    )
+  signature = _signature(registry[call.name])
+  try:
+    signature.bind(*call.args, **call.kwargs)
+  except TypeError as error:
+    raise ValueError(f"{call.where}: {call.name}{signature}: {error}") from None
+
+
+def _signature(op: _Op) -> inspect.Signature:
+  """What may be written in the string, for binding and for messages."""
+  parameters = [
+    p.replace(annotation=inspect.Parameter.empty)
+    for name, p in inspect.signature(op.function).parameters.items()
+    if name not in _GIVEN
+  ]
+  if op.takes == "field":
+    parameters += [
+      inspect.Parameter(
+        "inkey", inspect.Parameter.KEYWORD_ONLY, default="image"
+      ),
+      inspect.Parameter("outkey", inspect.Parameter.KEYWORD_ONLY, default=None),
+    ]
+  return inspect.Signature(parameters)
+
+
+def mixes(string: str) -> bool:
+  """Whether one of the ops needs a partner of the example."""
+  return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
+
+
+def compile(
+  string: str, context: Context = Context()
+) -> Callable[..., Example]:
+  """The ops of a string as one function (example, seed) -> example.
+
+  `seed` is an int64 tensor [2]. The function runs eagerly and in tf.data, with
+  the same result to the bit. Where an op mixes, it takes two arguments more:
+  the partner, as it was read, and the partner's own seed.
+  """
+  tf = import_tensorflow()
+  steps = [
+    (_OPS[name], name, args, kwargs) for name, args, kwargs in parse(string)
+  ]
+  pair = [i for i, (op, *_) in enumerate(steps) if op.takes == "pair"]
+
+  def through(example: Example, seed: Any, begin: int, end: int, *partner):
+    for i in range(begin, end):
+      op, name, args, kwargs = steps[i]
+      kwargs = dict(kwargs)
+      given = inspect.signature(op.function).parameters
+      if "context" in given:
+        kwargs["context"] = context
+      if "seed" in given:
+        # Its place in the string keeps one op's draws from another's.
+        kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
+      try:
+        example = _apply(op, example, partner, args, kwargs)
+      except (ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"op {name!r}: {reason}") from None
+    return example
+
+  def apply(
+    example: Example,
+    seed: Any,
+    partner: Example | None = None,
+    partner_seed: Any = None,
+  ) -> Example:
+    if not pair:
+      return through(example, seed, 0, len(steps))
+    if partner is None:
+      raise ValueError(f"op {steps[pair[0]][1]!r}: no partner is given")
+    mixing = pair[0]
+    example = through(example, seed, 0, mixing)
+    partner = through(partner, partner_seed, 0, mixing)
+    example = through(example, seed, mixing, mixing + 1, partner)
+    return through(example, seed, mixing + 1, len(steps))
+
+  return apply
+
+
+def _apply(
+  op: _Op, example: Example, partner: tuple, args: tuple, kwargs: dict[str, Any]
+) -> Example:
+  if op.takes != "field":
+    changed = op.function(example, *partner, *args, **kwargs)
+    return {name: _fence(leaf) for name, leaf in changed.items()}
+  inkey = kwargs.pop("inkey", "image")
+  outkey = kwargs.pop("outkey", None) or inkey
+  if inkey not in example:
+    raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
+  value = op.function(example[inkey], *args, **kwargs)
+  return {**example, outkey: _fence(value)}
+
+
+def _fence(value: Any) -> Any:
+  """The same: tf.data must not regroup sums across ops, as eager does not."""
+  return import_tensorflow().ensure_shape(value, value.shape)

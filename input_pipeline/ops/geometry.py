@@ -1,0 +1,85 @@
+"""Ops that move the pixels of an image [h, w, c] by an affine map.
+
+They keep the image's type and size, uint8 or float, and interpolate between
+the four nearest pixels.
+"""
+
+import math
+
+import tensorflow as tf
+
+from input_pipeline.ops import on_field
+from input_pipeline.ops.image import like
+
+
+def transform(
+  image: tf.Tensor, matrix: list[list], fill: float = 0.0
+) -> tf.Tensor:
+  """The image under an affine map about its centre, bilinear.
+
+  `matrix` is [[a, b, x], [c, d, y]]: the output at (column, row) from the
+  centre is the input at (a * column + b * row + x, c * column + d * row + y).
+  """
+  (a, b, x), (c, d, y) = matrix
+  height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+  row, column = (height - 1.0) * 0.5, (width - 1.0) * 0.5
+  x = x + column - (a * column + b * row)
+  y = y + row - (c * column + d * row)
+  transforms = tf.stack([a, b, x, c, d, y, 0.0, 0.0])
+  moved = tf.raw_ops.ImageProjectiveTransformV3(
+    images=tf.cast(image, tf.float32)[None],
+    transforms=transforms[None],
+    output_shape=tf.shape(image)[:2],
+    fill_value=tf.cast(fill, tf.float32),
+    interpolation="BILINEAR",
+    fill_mode="CONSTANT",
+  )[0]
+  moved.set_shape(image.shape)
+  return like(moved, image.dtype)
+
+
+@on_field
+def rotation(
+  value: tf.Tensor,
+  max_degrees: float,
+  min_degrees: float | None = None,
+  fill: float = 0.0,
+  *,
+  seed,
+) -> tf.Tensor:
+  """Rotated about the centre, counter-clockwise, by a uniform angle.
+
+  `min_degrees` defaults to -max_degrees. What comes in from outside is `fill`.
+  """
+  low = -max_degrees if min_degrees is None else min_degrees
+  degrees = tf.random.stateless_uniform([], seed) * (max_degrees - low) + low
+  return rotate(value, degrees, fill)
+
+
+def rotate(
+  image: tf.Tensor, degrees: tf.Tensor, fill: float = 0.0
+) -> tf.Tensor:
+  """Rotated about the centre, counter-clockwise."""
+  angle = tf.cast(degrees, tf.float32) * (math.pi / 180)
+  cos, sin = tf.cos(angle), tf.sin(angle)
+  return transform(image, [[cos, -sin, 0.0], [sin, cos, 0.0]], fill)
+
+
+@on_field
+def shear(
+  value: tf.Tensor,
+  x: float,
+  y: float = 0.0,
+  fill: float = 0.0,
+  *,
+  seed,
+) -> tf.Tensor:
+  """Sheared about the centre by uniform factors in [-x, x] and [-y, y].
+
+  The output at (column, row) from the centre is the input at
+  (column + a * row, row + b * column).
+  """
+  if x < 0 or y < 0:
+    raise ValueError(f"x={x!r}, y={y!r}: a range has no sign")
+  a, b = tf.unstack(tf.random.stateless_uniform([2], seed) * 2.0 - 1.0)
+  return transform(value, [[1.0, a * x, 0.0], [b * y, 1.0, 0.0]], fill)

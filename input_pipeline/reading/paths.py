@@ -1,0 +1,72 @@
+"""Files of data: found by a glob or a list, and their fingerprint."""
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from typing import NoReturn
+
+from input_pipeline.reading import files, path_list
+from input_pipeline.reading.remote import is_remote, is_web
+
+
+def fingerprint(paths: list[str]) -> str:
+  """A hash of the files' names, sizes and times of modification."""
+  digest = hashlib.sha256()
+  for path in paths:
+    try:
+      stat = os.stat(path)
+      found = f"{stat.st_size}\0{stat.st_mtime_ns}"
+    except OSError:
+      found = "gone"  # Reading it tells, where it is read.
+    digest.update(f"{path}\0{found}\n".encode(errors="surrogateescape"))
+  return digest.hexdigest()
+
+
+def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
+  """The sorted files that a glob matches; ** spans folders.
+
+  A link to a file that is gone counts: it is a shard that is missing. Lists of
+  files are opened (see reading.path_list), and what they name keeps its order.
+
+  Args:
+    pattern: the glob.
+    uri: what to call it in an error.
+    remote: whether a list may name files behind an address.
+
+  Raises:
+    ValueError: no file matches, or a list is malformed.
+  """
+  listed = path_list.split(pattern)
+  lists, base = listed or (pattern, "")
+  if not remote and (is_remote(base) or is_remote(lists)):
+    raise ValueError(f"{uri}: files are read at random from a folder alone")
+  if listed is None:
+    return _matching(pattern, uri)
+  found = [
+    p for each in _matching(lists, uri) for p in path_list.read(each, base)
+  ]
+  if not found:
+    raise ValueError(f"{uri} lists no file")
+  twice = [path for path, count in Counter(found).items() if count > 1]
+  if twice:
+    raise ValueError(f"{uri} lists {twice[0]} twice")
+  return found
+
+
+def _matching(pattern: str, uri: str) -> list[str]:
+  if is_web(pattern):
+    return [pattern]
+  if is_remote(pattern):
+    return files.matching(pattern) or _none(uri)
+  paths = glob.glob(os.path.expanduser(pattern), recursive=True)
+  paths = sorted(
+    os.path.abspath(path)
+    for path in paths
+    if os.path.isfile(path) or not os.path.exists(path)
+  )
+  return paths or _none(uri)
+
+
+def _none(uri: str) -> NoReturn:
+  raise ValueError(f"{uri} matches no file")

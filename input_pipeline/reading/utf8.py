@@ -1,0 +1,17 @@
+"""Text files in UTF-8."""
+
+from input_pipeline.bad_records import Policy
+from input_pipeline.reading import bounded
+
+
+def decode(path: str, content: bytes) -> str:
+  """The text of a file; ValueError where it is not UTF-8."""
+  try:
+    return content.decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from None
+
+
+def read_text(path: str, policy: Policy) -> str:
+  """The text of a file within the policy's limits; ValueError as `decode`."""
+  return decode(path, bounded.read_file(path, policy))

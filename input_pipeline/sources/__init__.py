@@ -1,0 +1,214 @@
+"""A data set as random access: open_source(uri, split) -> Source.
+
+A URI is SCHEME:REST, and a scheme is a file in this folder: `csv:GLOB` is read
+by the function `csv` of csv.py, which returns {split name: Source}.
+
+A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
+train[:1000], train+test; `all` is everything. Where the data has no splits of
+its own, a fixed tenth is held out: it serves as validation and as test, and
+train is the rest. A text that is one document is cut by characters instead,
+in order, and its slices count characters.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from common import names
+from input_pipeline import order
+from input_pipeline.bad_records import Policy
+from input_pipeline.sources.parts import splits
+
+# Part of the meaning of "train" and "validation": never change it.
+_HELD_OUT_KEY = np.uint64(0x7E55E7A)
+
+
+class Tokens(NamedTuple):
+  """The text of a source as it was tokenized beforehand.
+
+  text_key: the field that was.
+  sha256: of the tokenizer's content, in hexadecimal digits.
+  read: (int64 [n], whether an eos separates documents) -> [ids of each], no
+    eos among them.
+  """
+
+  text_key: str
+  sha256: str
+  read: Callable[[np.ndarray, bool], list[np.ndarray]]
+
+
+class Source(NamedTuple):
+  """A random-access data set.
+
+  length: number of examples.
+  read: (int64 [n]) -> {field: array [n, ...]}; str and bytes come as object
+    arrays.
+  name: (index) -> what to call that example in an error.
+  num_classes: of the integer field "label", or None.
+  class_names: in the order of the labels, or None.
+  fingerprint: changes when the files do.
+  note: a line worth telling, or "".
+  tokens: of its text, where they are kept beside it.
+  """
+
+  length: int
+  read: Callable[[np.ndarray], dict[str, np.ndarray]]
+  name: Callable[[int], str]
+  num_classes: int | None = None
+  class_names: tuple[str, ...] | None = None
+  fingerprint: str = ""
+  note: str = ""
+  tokens: Tokens | None = None
+
+
+def open_source(
+  uri: str, split: str = "train", policy: Policy = Policy()
+) -> Source:
+  """The examples of one split of a data set.
+
+  Under a policy that skips, what is known to be bad when the data is opened
+  keeps a place in it, and raises ValueError when it is read.
+
+  Raises:
+    ValueError: the URI matches nothing, or the split is malformed, unknown or
+      empty; one line that names it.
+  """
+  schemes = names.discover(__name__)
+  scheme, rest = names.scheme_of(uri, schemes)
+  read = getattr(importlib.import_module(schemes[scheme]), scheme)
+  natives = read(rest, policy)
+  # A lone train split holds its tenth out, as data without splits does.
+  if set(natives) == {"train"}:
+    natives = {"all": natives["train"]}
+  try:
+    document = _document(natives)
+    parts, note = splits.resolve(split, _lengths(natives, document))
+    if document is None:
+      source = _joined(natives, parts)
+    else:
+      source = _cut(natives["all"], document, parts)
+  except ValueError as error:
+    raise ValueError(f"{uri}: {error}") from None
+  if source.length == 0:
+    raise ValueError(f"{uri}: split {split!r} is empty")
+  return source._replace(note=f"{uri}: {note}" if note else source.note)
+
+
+def _document(natives: dict[str, Source]) -> str | None:
+  """The text, where the whole data set is one document."""
+  if set(natives) != {"all"} or natives["all"].length != 1:
+    return None
+  text = natives["all"].read(np.zeros(1, np.int64)).get("text")
+  return text[0] if text is not None and isinstance(text[0], str) else None
+
+
+def _lengths(
+  natives: dict[str, Source], document: str | None
+) -> dict[str, int]:
+  if set(natives) != {"all"}:
+    return {name: native.length for name, native in natives.items()}
+  n = natives["all"].length if document is None else len(document)
+  train = n * 9 // 10
+  held_out = n - train
+  return {
+    "train": train,
+    "validation": held_out,
+    "test": held_out,
+    "all": n,
+  }
+
+
+def _joined(
+  natives: dict[str, Source], parts: list[tuple[str, int, int]]
+) -> Source:
+  """One source out of slices (split name, start, stop)."""
+  pieces = []
+  for name, start, stop in parts:
+    if set(natives) == {"all"}:
+      whole = natives["all"]
+      pieces.append((whole, _held_out(name, start, stop, whole.length)))
+    else:
+      pieces.append((natives[name], range(start, stop)))
+  ends = np.cumsum([len(positions) for _, positions in pieces])
+
+  def locate(indices: np.ndarray):
+    piece = np.searchsorted(ends, indices, side="right")
+    for p in np.unique(piece):
+      rows = np.flatnonzero(piece == p)
+      source, positions = pieces[p]
+      within = indices[rows] - (ends[p] - len(positions))
+      if isinstance(positions, range):
+        within = within + positions.start
+      else:
+        within = positions[within]
+      yield rows, source, within
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    indices = np.asarray(indices, np.int64)
+    if not indices.size:
+      return pieces[0][0].read(indices)
+    found = [(r, s.read(within)) for r, s, within in locate(indices)]
+    if len(found) == 1:
+      return found[0][1]
+    back = np.argsort(np.concatenate([rows for rows, _ in found]))
+    return {
+      field: np.concatenate([example[field] for _, example in found])[back]
+      for field in found[0][1]
+    }
+
+  def name(index: int) -> str:
+    _, source, within = next(locate(np.array([index], np.int64)))
+    return source.name(int(within[0]))
+
+  def tokens(indices: np.ndarray, separated: bool) -> list[np.ndarray]:
+    found = [np.zeros(0)] * len(indices)
+    for rows, source, within in locate(indices):
+      ids = source.tokens.read(within, separated)
+      for row, each in zip(rows, ids, strict=True):
+        found[row] = each
+    return found
+
+  first = pieces[0][0]
+  kept = [source.tokens for source, _ in pieces]
+  all_same = all(each and each[:2] == kept[0][:2] for each in kept)
+  return first._replace(
+    length=int(ends[-1]),
+    read=read,
+    name=name,
+    tokens=kept[0]._replace(read=tokens) if all_same else None,
+  )
+
+
+def _held_out(name: str, start: int, stop: int, n: int):
+  """The sorted indices of a slice of a split that the data does not have."""
+  if name in ("validation", "test"):
+    start, stop = start + n * 9 // 10, stop + n * 9 // 10
+  positions = np.arange(start, stop, dtype=np.int64)
+  if not positions.size:
+    return positions
+  # Sorted, so that files are read in their own order.
+  return np.sort(order.permute(positions, n, _HELD_OUT_KEY))
+
+
+def _cut(
+  source: Source, document: str, parts: list[tuple[str, int, int]]
+) -> Source:
+  """The slices of a single document; those that adjoin become one."""
+  spans: list[list[int]] = []
+  for name, start, stop in parts:
+    if name in ("validation", "test"):
+      offset = len(document) * 9 // 10
+      start, stop = start + offset, stop + offset
+    if spans and spans[-1][1] == start:
+      spans[-1][1] = stop
+    elif start < stop:
+      spans.append([start, stop])
+  texts = np.array([document[a:b] for a, b in spans], object)
+  return source._replace(
+    length=len(texts),
+    read=lambda indices: {"text": texts[indices]},
+    name=lambda _: source.name(0),
+    tokens=None,
+  )

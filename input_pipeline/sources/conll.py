@@ -1,0 +1,83 @@
+"""conll:GLOB, a word a line with its tag last, sentences apart by a blank line.
+
+Columns are parted by tabs or, where a line has none, by spaces: the word is the
+first, the tag the last (CoNLL-2002 and 2003, WNUT). Comments of CoNLL-U and
+lines that begin with -DOCSTART- are left out.
+"""
+
+import numpy as np
+
+from input_pipeline.bad_records import Policy
+from input_pipeline.reading import line_records
+from input_pipeline.reading.columns import strings
+from input_pipeline.reading.inflate import is_compressed
+from input_pipeline.reading.line_records import Spans
+from input_pipeline.reading.paths import find_files, fingerprint
+from input_pipeline.reading.utf8 import decode
+from input_pipeline.sources import Source
+from input_pipeline.sources.jsonl import lines
+
+_DOCUMENT = "-DOCSTART-"
+
+
+def conll(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """conll:GLOB: {"words": [str, …], "tags": [str, …]} of each sentence."""
+  paths = find_files(pattern, f"conll:{pattern}")
+  files = [_sentences(path, policy) for path in paths]
+  records = line_records.joined(files, policy, parse)
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = records.read(indices)
+    return {k: strings([each[k] for each in found]) for k in ("words", "tags")}
+
+  source = Source(records.length, read, records.name)
+  return {"all": source._replace(fingerprint=fingerprint(paths))}
+
+
+def _sentences(path: str, policy: Policy) -> Spans:
+  """Lines that follow each other, as one record each."""
+  if is_compressed(path):
+    raise ValueError(f"{path}: conll: reads files that are not compressed")
+  found = lines(path, policy)
+  if found.errors:
+    return found
+  begins = np.flatnonzero(np.diff(found.numbers, prepend=-1) != 1)
+  ends = np.append(begins[1:], len(found.starts)) - 1
+  kept = ~_document_marks(found, begins, ends)
+  begins, ends = begins[kept], ends[kept]
+  if not len(begins):
+    raise ValueError(f"{path}: holds no sentence")
+  starts = found.starts[begins]
+  sizes = found.starts[ends] + found.sizes[ends] - starts
+  return found._replace(
+    starts=starts, sizes=sizes, numbers=found.numbers[begins]
+  )
+
+
+def _document_marks(found: Spans, begins, ends) -> np.ndarray:
+  """Which records are a lone line that begins a document."""
+  marks = np.zeros(len(begins), bool)
+  short = np.flatnonzero((begins == ends) & (found.sizes[begins] < 100))
+  content = found.records(begins[short], Policy(), lambda name, line: line)
+  marks[short] = [line.startswith(_DOCUMENT.encode()) for line in content]
+  return marks
+
+
+def parse(name: str, content: bytes) -> dict[str, list[str]]:
+  """The words and tags of a sentence; ValueError where it has neither."""
+  words, tags = [], []
+  for line in decode(name, content).split("\n"):
+    columns = line.rstrip("\r").split("\t" if "\t" in line else " ")
+    columns = [column for column in columns if column.strip()]
+    if not columns or columns[0] == _DOCUMENT or _comment(columns):
+      continue
+    if len(columns) < 2:
+      raise ValueError(f"{name}: the line {line[:50]!r} has no tag")
+    words.append(columns[0])
+    tags.append(columns[-1].strip())
+  return {"words": words, "tags": tags}
+
+
+def _comment(columns: list[str]) -> bool:
+  """Whether it is "# key = value", and not the word "#" with its tag."""
+  return columns[0].startswith("# ") or (columns[0] == "#" and "=" in columns)

@@ -1,0 +1,114 @@
+"""idx:DIR, the files of the MNIST family."""
+
+import functools
+import math
+import os
+
+import numpy as np
+
+from input_pipeline.bad_records import Policy
+from input_pipeline.reading import (
+  bounded,
+)
+from input_pipeline.reading.paths import fingerprint
+from input_pipeline.sources import Source
+
+
+def idx(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """idx:DIR, the files of the MNIST family, gzipped or not.
+
+  train-{images-idx3,labels-idx1}-ubyte and t10k-..., as "train" and "test":
+  {"image": uint8 [h, w, 1], "label": int32 []}. The labels are read at once;
+  where the file of the images is broken, each of them is a bad record.
+  """
+  del policy  # Each record is as small as the header says.
+  uri = f"idx:{folder}"
+  folder = os.path.expanduser(folder)
+  natives = {}
+  for prefix, split in (("train", "train"), ("t10k", "test")):
+    images = _idx_path(folder, f"{prefix}-images", 3)
+    labels = _idx_path(folder, f"{prefix}-labels", 1)
+    if images and labels:
+      natives[split] = _idx_split(images, labels)
+    elif images or labels:
+      kind = "labels" if images else "images"
+      raise ValueError(f"{uri} has no {prefix}-{kind} file")
+  if "train" not in natives:
+    raise ValueError(f"{uri} has no train-images-idx3-ubyte[.gz]")
+  classes = max(native.num_classes for native in natives.values())
+  return {k: v._replace(num_classes=classes) for k, v in natives.items()}
+
+
+def _idx_path(folder: str, stem: str, rank: int) -> str | None:
+  for name in (f"{stem}-idx{rank}-ubyte", f"{stem}.idx{rank}-ubyte"):
+    for suffix in ("", ".gz"):
+      path = os.path.join(folder, name + suffix)
+      if os.path.isfile(path):
+        return path
+  return None
+
+
+def _idx_bytes(path: str, size: int) -> bytes:
+  """The first bytes of a file, inflated, or all where it has fewer."""
+  found = bytearray()
+  for chunk in bounded.chunks(path):
+    found += chunk[: size - len(found)]
+    if len(found) >= size:
+      break
+  return bytes(found)
+
+
+def _idx_shape(path: str, rank: int) -> tuple[int, ...]:
+  """The shape that a header tells; big-endian int32 after the magic number."""
+  header = _idx_bytes(path, 4 + 4 * rank)
+  magic = 0x0800 + rank
+  if len(header) < 4 + 4 * rank or int.from_bytes(header[:4], "big") != magic:
+    raise ValueError(f"{path}: not an idx file, no magic number {magic:#010x}")
+  return tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
+
+
+def _idx_array(path: str, shape: tuple[int, ...]) -> np.ndarray:
+  """The array of an idx file; memory-mapped where it is not compressed."""
+  start, size = 4 + 4 * len(shape), math.prod(shape)
+  if path.endswith(".gz"):
+    bounded.check_inflated(path, start + size)
+    # One byte more than there should be tells that there are more.
+    data = np.frombuffer(_idx_bytes(path, start + size + 1), np.uint8)[start:]
+  else:
+    data = np.memmap(path, np.uint8, mode="r")[start:]
+  if data.size != size:
+    more = "more" if data.size > size else f"{data.size:,}"
+    raise ValueError(
+      f"{path}: {more} bytes of data, where its header says {size:,}"
+    )
+  return data.reshape(shape)
+
+
+def _idx_split(image_path: str, label_path: str) -> Source:
+  shape = _idx_shape(image_path, 3)
+  (count,) = _idx_shape(label_path, 1)
+  if shape[0] != count:
+    raise ValueError(f"{image_path}: {shape[0]} images, but {count} labels")
+  labels = _idx_array(label_path, (count,)).astype(np.int32)
+
+  # Opening one split must not inflate the other.
+  @functools.cache
+  def images() -> np.ndarray | str:
+    try:
+      return _idx_array(image_path, shape)
+    except ValueError as error:
+      return str(error)  # Kept, or each record would inflate the file again.
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = images()
+    if isinstance(found, str):
+      raise ValueError(found)
+    return {"image": found[indices][..., None], "label": labels[indices]}
+
+  return Source(
+    count,
+    read,
+    lambda index: f"{image_path} image {index}",
+    num_classes=int(labels.max(initial=-1)) + 1,
+    fingerprint=fingerprint([image_path, label_path]),
+  )

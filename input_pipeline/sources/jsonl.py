@@ -1,0 +1,118 @@
+"""jsonl:GLOB, a record per line, read at random."""
+
+import numpy as np
+
+from input_pipeline.bad_records import Policy
+from input_pipeline.reading import bounded, line_records
+from input_pipeline.reading.columns import column
+from input_pipeline.reading.inflate import is_compressed
+from input_pipeline.reading.jsonl import parse
+from input_pipeline.reading.line_records import Spans
+from input_pipeline.reading.paths import find_files, fingerprint
+from input_pipeline.sources import Source
+
+_NEWLINE = ord("\n")
+_SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\x0b\x0c", np.uint8))
+
+
+def lines(path: str, policy: Policy) -> Spans:
+  """The lines of a file that are not blank, each a record.
+
+  Raises:
+    ValueError: the file has none or cannot be read; under "skip" it is one
+      record, a broken one.
+  """
+  try:
+    found = Spans(path, *_find(path))
+    if not len(found.starts):
+      raise ValueError(f"{path}: holds no record")
+    if not is_compressed(path):
+      return found
+    return line_records.hold(found, found.sizes > policy.max_record_bytes)
+  except ValueError as error:
+    if not policy.skip:
+      raise
+    return line_records.broken(path, error)
+
+
+def _find(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(starts, sizes, numbers) of the lines that are not blank."""
+  parts = []
+  begin = offset = number = 0  # of the line under way, the chunk, the line
+  tail = b""
+  for chunk in bounded.chunks(path):
+    data = np.frombuffer(tail + chunk, np.uint8)
+    stops = offset + np.flatnonzero(data[len(tail) :] == _NEWLINE)
+    if len(stops):
+      parts.append(_full(begin, stops, number, data, offset - len(tail)))
+      begin, number = int(stops[-1]) + 1, number + len(stops)
+    offset += len(chunk)
+    # A line of two bytes, which may be blank, can end in the next chunk.
+    tail = (tail + chunk)[-2:]
+  if begin < offset:
+    data = np.frombuffer(tail, np.uint8)
+    last = np.array([offset])
+    parts.append(_full(begin, last, number, data, offset - len(tail)))
+  if not parts:
+    return (np.zeros(0, np.int64),) * 3
+  return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def _full(begin: int, stops: np.ndarray, number: int, data, origin: int):
+  """What is not blank of the lines that end at `stops`.
+
+  Args:
+    begin: of the first line.
+    stops: int64, the end of each line.
+    number: how many lines come before.
+    data: uint8; of each line that is shorter than 3 all bytes.
+    origin: the place in the file of data's first byte.
+  """
+  starts = np.concatenate([[begin], stops[:-1] + 1])
+  sizes = stops - starts
+  short = np.flatnonzero(sizes <= 2)
+  short = short[sizes[short] > 0]
+  ends = _SPACE[data[starts[short] - origin]]
+  ends &= _SPACE[data[stops[short] - 1 - origin]]
+  full = sizes > 0
+  full[short[ends]] = False
+  kept = np.flatnonzero(full)
+  return starts[kept], sizes[kept], number + kept + 1
+
+
+def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """jsonl:GLOB, a record per line; the first record's keys are the fields.
+
+  Numbers and lists of numbers become arrays, other values stay as they are. A
+  .gz or .zst file is held in memory. A file that cannot be read, or inflated to
+  its end, or that holds no record, is an error; under "skip" it is one bad
+  record.
+  """
+  return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
+
+
+def of_files(
+  paths: list[str], policy: Policy, needed: tuple[str, ...] | None = None
+) -> Source:
+  """The records of some files, one after another.
+
+  Args:
+    paths: of the files.
+    policy: of bad records.
+    needed: what each record must have, where that is not all of the first
+      one's fields; what else one lacks is None.
+  """
+  files = [lines(path, policy) for path in paths]
+  records = line_records.joined(files, policy, parse)
+  fields = list(line_records.first(records, policy))
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = records.read(indices)
+    for i, record in zip(indices, found, strict=True):
+      missing = [f for f in needed or fields if f not in record]
+      if missing:
+        raise ValueError(f"{records.name(i)}: no field {missing[0]!r}")
+    return {f: column([each.get(f) for each in found]) for f in fields}
+
+  source = Source(records.length, read, records.name)
+  return source._replace(fingerprint=fingerprint(paths))

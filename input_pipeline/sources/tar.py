@@ -1,0 +1,329 @@
+"""tar:GLOB, images in tar archives, read at random without unpacking."""
+
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from common import bounded_file
+from input_pipeline import order
+from input_pipeline.bad_records import Policy, check_size
+from input_pipeline.reading import bounded, image_size, tar_index
+from input_pipeline.reading.paths import find_files, fingerprint
+from input_pipeline.sources import Source
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+# The words that name a split, and which of _NAMES it is.
+_NAMES = ("", "train", "validation", "test")
+_SPLITS = {"train": 1, "val": 2, "valid": 2, "validation": 2, "test": 3}
+_MOST_LABELS = 2**28
+_MOST_CLASSES = 2**20
+# Part of the meaning of a slice of an archive: never change it.
+_TAR_KEY = np.uint64(0x7A2F01D)
+
+
+class _Images(NamedTuple):
+  """Where the images of all archives lie, and what is known of each.
+
+  archive: int32 [n], which of the archives.
+  names: in it; "" stands for an archive that cannot be read.
+  starts, sizes: int64 [n], bytes.
+  wrong: {image: what is the matter with it}.
+  split: int8 [n], an index of _NAMES.
+  label: int32 [n], an index of the classes; -1 where only a file has it.
+  """
+
+  archive: np.ndarray
+  names: list[str]
+  starts: np.ndarray
+  sizes: np.ndarray
+  wrong: dict[int, str]
+  split: np.ndarray
+  label: np.ndarray
+
+
+def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """tar:GLOB or tar:GLOB?labels=FILE, archives that are not compressed.
+
+  {"image": the file's bytes, "label": int32 []}, in a fixed shuffled order.
+  The class is the folder that holds the image, else the name of the inner tar,
+  else, where there are several archives, of the archive. The classes are
+  numbered in sorted order. An image in the one archive, in no folder, takes
+  its class from FILE; without FILE there is no "label".
+
+  A line of FILE is "NAME LABEL" or "NAME,LABEL" (what follows is left out, a
+  first line that names no image, too), or LABEL alone, in the sorted order of
+  those images' names. Labels are names, or numbers from 0 on.
+
+  Archives with the word train, val or test in their names are splits, as are
+  folders of that name around those of the classes. ImageNet as it is
+  distributed: 'tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE', where FILE
+  has the WordNet id of each validation image.
+
+  What is found in an archive is kept in the cache folder. One that is cut
+  short or damaged is an error; under "skip" it is one bad record, and so is
+  each link or sparse file.
+  """
+  uri = f"tar:{rest}"
+  pattern, _, labels = rest.partition("?labels=")
+  labels = os.path.expanduser(labels)
+  paths = find_files(pattern, uri)
+  classes: dict[str, int] = {}
+  parts = [_images(paths, i, classes, policy) for i in range(len(paths))]
+  images = _joined(parts)
+  if not images.names:
+    raise ValueError(f"{uri} holds no image; valid: {' '.join(_SUFFIXES)}")
+  numbered = bool(labels) and _label(images, classes, labels, uri)
+  names = list(classes) if numbered else sorted(classes)
+  return _natives(images, classes, names, [*paths, labels], policy)
+
+
+def _images(
+  paths: list[str], archive: int, classes: dict[str, int], policy: Policy
+) -> _Images:
+  """The images of one archive; new classes are added to `classes`."""
+  path = paths[archive]
+  stem = os.path.basename(path).removesuffix(".tar")
+  words = [w for w in re.split(r"[^a-z]+", stem.lower()) if w in _SPLITS]
+  split = _SPLITS[words[-1]] if words else 0
+  try:
+    found = tar_index.index(path, _SUFFIXES)
+    wrong = {
+      int(i): f"{path}: {found.names[i]}: {tar_index.reason(found.wrong[i])}"
+      for i in np.flatnonzero(found.wrong)
+    }
+  except ValueError as error:
+    if not policy.skip:
+      raise
+    none = np.zeros(1, np.int64)
+    found = tar_index.Index([""], none, none, none)
+    wrong = {0: str(error)}
+  alone = -1
+  if len(paths) > 1 and not split and found.names != [""]:
+    alone = classes.setdefault(stem, len(classes))
+  known = {"": (split, alone)}
+  rows = np.zeros((len(found.names), 2), np.int32)
+  for i, name in enumerate(found.names):
+    folder = name.rpartition("/")[0]
+    if folder not in known:
+      known[folder] = _told(folder, split, alone, classes)
+    rows[i] = known[folder]
+  return _Images(
+    np.full(len(rows), archive, np.int32),
+    found.names,
+    found.starts,
+    found.sizes,
+    wrong,
+    rows[:, 0].astype(np.int8),
+    rows[:, 1],
+  )
+
+
+def _told(
+  folder: str, split: int, alone: int, classes: dict[str, int]
+) -> tuple[int, int]:
+  """(split, class) of what lies in a folder of an archive."""
+  parts = [part for part in folder.split("/") if part not in ("", ".")]
+  if not parts:
+    return split, alone
+  # Of an inner tar the name is a folder's, and its folders come after it.
+  label = parts[-1]
+  label = label[:-4] if label.lower().endswith(".tar") else label
+  around = [_SPLITS[part] for part in parts[:-1] if part in _SPLITS]
+  return (
+    around[-1] if around else split,
+    classes.setdefault(label, len(classes)),
+  )
+
+
+def _joined(parts: list[_Images]) -> _Images:
+  offsets = np.cumsum([0, *(len(part.names) for part in parts)])
+  return _Images(
+    np.concatenate([part.archive for part in parts]),
+    [name for part in parts for name in part.names],
+    np.concatenate([part.starts for part in parts]),
+    np.concatenate([part.sizes for part in parts]),
+    {
+      int(offset) + i: told
+      for offset, part in zip(offsets, parts, strict=False)
+      for i, told in part.wrong.items()
+    },
+    np.concatenate([part.split for part in parts]),
+    np.concatenate([part.label for part in parts]),
+  )
+
+
+def _label(
+  images: _Images, classes: dict[str, int], file: str, uri: str
+) -> bool:
+  """Gives the images without a class that of the file of labels.
+
+  Returns:
+    Whether the labels are the numbers of the classes.
+  """
+  bare = _bare(images)
+  if not bare:
+    raise ValueError(f"{uri}: every image has a folder or inner tar as label")
+  content = bounded_file.read(file, _MOST_LABELS)
+  try:
+    lines = content.decode("utf-8-sig").splitlines()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{file}: not UTF-8 at byte {error.start}") from None
+  rows = [re.split(r"[,\s]+", line.strip()) for line in lines if line.strip()]
+  if rows and all(len(row) == 1 for row in rows):
+    if len(rows) != len(bare):
+      raise ValueError(
+        f"{file} has {len(rows):,} labels for {len(bare):,} images"
+      )
+    in_order = sorted(bare, key=lambda i: images.names[i])
+    found = {i: row[0] for i, row in zip(in_order, rows, strict=True)}
+  else:
+    found = _by_name(images.names, bare, rows, file)
+  given = set(classes)
+  for i, label in found.items():
+    if given and label not in given:
+      raise ValueError(
+        f"{file}: {label!r}, the label of {images.names[i]}, is no class of "
+        "the images that have a folder"
+      )
+    images.label[i] = classes.setdefault(label, len(classes))
+  return not given and _number(images, classes, uri)
+
+
+def _bare(images: _Images) -> list[int]:
+  """The images that have no class."""
+  places = np.flatnonzero(images.label < 0).tolist()
+  return [i for i in places if images.names[i]]
+
+
+def _by_name(
+  names: list[str], bare: list[int], rows: list[list[str]], file: str
+) -> dict[int, str]:
+  """{image: label} of lines that name it, with its ending or without."""
+  places = {}
+  for i in bare:
+    places[names[i]] = places[os.path.splitext(names[i])[0]] = i
+  found = {}
+  for number, row in enumerate(rows):
+    i = places.get(row[0])
+    if i is None and number == 0:
+      continue  # The names of the columns.
+    if i is None or len(row) < 2 or i in found:
+      why = "names no image" if i is None else "has no label, or comes twice"
+      raise ValueError(f"{file}: {row[0]!r} {why}")
+    found[i] = row[1]
+  missing = [i for i in bare if i not in found]
+  if missing:
+    raise ValueError(
+      f"{file} has no label for {len(missing):,} of {len(bare):,} images: "
+      f"{names[missing[0]]}"
+    )
+  return found
+
+
+def _number(images: _Images, classes: dict[str, int], uri: str) -> bool:
+  """Where a file's labels are numbers, makes them the classes' own."""
+  if not all(name.isascii() and name.isdigit() for name in classes):
+    return False
+  numbers = sorted(int(name) for name in classes)
+  if numbers == list(range(1, len(numbers) + 1)):
+    raise ValueError(
+      f"{uri}: its labels run from 1 to {len(numbers)}; numbers count from 0, "
+      "and ImageNet's own are not in the order of its WordNet ids, which the "
+      "training images have: give the ids"
+    )
+  if numbers[-1] >= _MOST_CLASSES or len(set(numbers)) < len(classes):
+    raise ValueError(
+      f"{uri}: {max(classes, key=int)!r} is no number of a class"
+    )
+  of_code = np.array([int(name) for name in classes], np.int32)
+  images.label[:] = np.where(images.label < 0, -1, of_code[images.label])
+  classes.clear()
+  classes.update({str(n): n for n in range(numbers[-1] + 1)})
+  return True
+
+
+def _natives(
+  images: _Images,
+  classes: dict[str, int],
+  names: list[str],
+  files: list[str],
+  policy: Policy,
+) -> dict[str, Source]:
+  """The splits; the classes are numbered in the order of `names`."""
+  *paths, labels = files
+  bare = _bare(images)
+  note = ""
+  if bare and classes:
+    raise ValueError(
+      f"{paths[images.archive[bare[0]]]}: {images.names[bare[0]]!r} has no "
+      "folder to be its label, and others have; add ?labels=FILE"
+    )
+  if bare:
+    note = f"{paths[0]} has no labels; ?labels=FILE gives them"
+  place = np.zeros(len(names) + 1, np.int32)
+  place[[classes[name] for name in names]] = np.arange(len(names))
+  images.label[:] = place[images.label]
+  groups = {"all": np.arange(len(images.names))}
+  if images.split.all():
+    groups = {
+      _NAMES[code]: np.flatnonzero(images.split == code)
+      for code in np.unique(images.split)
+    }
+  print_of = fingerprint([*paths, labels] if labels else paths)
+  return {
+    name: _source(images, rows, paths, names, policy)._replace(
+      fingerprint=print_of, note=note
+    )
+    for name, rows in groups.items()
+  }
+
+
+def _source(
+  images: _Images,
+  rows: np.ndarray,
+  paths: list[str],
+  classes: list[str],
+  policy: Policy,
+) -> Source:
+  """The images of some rows, in their shuffled order."""
+  rows = rows[order.permute(np.arange(len(rows)), len(rows), _TAR_KEY)]
+
+  def name(index: int) -> str:
+    row = int(rows[index])
+    path = paths[images.archive[row]]
+    return f"{path}: {images.names[row]}" if images.names[row] else path
+
+  def one(index: int) -> bytes:
+    row = int(rows[index])
+    if row in images.wrong:
+      raise ValueError(images.wrong[row])
+    size, path = int(images.sizes[row]), paths[images.archive[row]]
+    check_size(size, name(index), policy)
+    try:
+      with open(path, "rb", buffering=0) as file:
+        file.seek(int(images.starts[row]))
+        content = file.read(size)
+    except OSError as error:
+      raise bounded.failure(path, error) from None
+    if len(content) != size:
+      raise ValueError(f"{name(index)}: cut short")
+    image_size.check_image(content, name(index), policy)
+    return content
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    found = np.empty(len(indices), object)
+    for i, index in enumerate(indices):
+      found[i] = one(int(index))
+    if not classes:
+      return {"image": found}
+    return {"image": found, "label": images.label[rows[indices]]}
+
+  return Source(
+    len(rows),
+    read,
+    name,
+    num_classes=len(classes) or None,
+    class_names=tuple(classes) or None,
+  )

@@ -1,0 +1,145 @@
+"""tfds:NAME?data_dir=DIR: TensorFlow Datasets, by random access."""
+
+import functools
+import re
+import urllib.parse
+from typing import Any
+
+import numpy as np
+
+from input_pipeline.bad_records import Policy
+from input_pipeline.reading import image_size
+from input_pipeline.sources import Source
+from input_pipeline.tensorflow_cpu import import_tensorflow
+
+# No path, and no namespace: TFDS would fetch a stranger's code for it.
+_NAME = re.compile(r"\w+(/\w[\w.+-]*)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII)
+
+
+def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """A TFDS data set, downloaded and prepared as array_record if need be.
+
+  NAME may carry a config and a version: "glue/sst2:2.0.0". Images stay
+  encoded, for the op `decode`. The fields are the features of a fixed shape
+  and the strings; what is nested or ragged is left out. Of each record the size
+  is known only when it has been read; that of its images before they decode.
+  """
+  uri = f"tfds:{rest}"
+  name, _, query = rest.partition("?")
+  options = dict(urllib.parse.parse_qsl(query))
+  if unknown := set(options) - {"data_dir"}:
+    raise ValueError(f"{uri}: no option {min(unknown)!r}; valid: data_dir")
+  if not _NAME.fullmatch(name):
+    raise ValueError(
+      f"{uri}: {name!r} is not NAME, NAME/CONFIG or either with :VERSION"
+    )
+  library = _import()
+  try:
+    builder = library.builder(name, data_dir=options.get("data_dir"))
+  except Exception as error:  # Each kind of missing data raises its own.
+    raise ValueError(f"{uri}: {_first_line(error)}") from None
+  _prepare(builder, library, uri)
+  splits = {s: builder.info.splits[s] for s in builder.info.splits}
+  return {s: _split(builder, library, s, uri, policy) for s in splits}
+
+
+def _import():
+  # First, and by this way: TFDS itself would let it take the accelerators.
+  import_tensorflow()
+  try:
+    import tensorflow_datasets
+  except ImportError:
+    raise ValueError(
+      "tfds: needs tensorflow-datasets: pip install 'tessera[data]'"
+    ) from None
+  return tensorflow_datasets
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0] if lines else type(error).__name__
+
+
+def _prepare(builder: Any, library: Any, uri: str) -> None:
+  advice = "prepare it where there is a network, or set data_dir"
+  try:
+    if not builder.is_prepared():
+      builder.download_and_prepare(file_format="array_record")
+    builder.as_data_source(next(iter(builder.info.splits)))
+  except NotImplementedError:
+    raise ValueError(
+      f"{uri}: {builder.data_dir} has no random access; prepare it again "
+      'with file_format="array_record"'
+    ) from None
+  except ImportError as error:
+    raise ValueError(f"{uri}: {_first_line(error)}") from None
+  except Exception as error:  # Downloads fail in too many ways to list.
+    raise ValueError(
+      f"{uri} is not prepared in {builder.data_dir} and cannot be downloaded "
+      f"({type(error).__name__}: {_first_line(error)}); {advice}"
+    ) from None
+
+
+def _split(
+  builder: Any, library: Any, split: str, uri: str, policy: Policy
+) -> Source:
+  features = builder.info.features
+  images = [
+    k for k, f in features.items() if isinstance(f, library.features.Image)
+  ]
+  fields = [k for k, f in features.items() if k in images or _is_fixed(f)]
+  label = dict(features.items()).get("label")
+  classes = names = None
+  if isinstance(label, library.features.ClassLabel):
+    classes = label.num_classes
+    names = tuple(label.names)
+
+  @functools.cache
+  def data() -> Any:
+    decoders = {k: library.decode.SkipDecoding() for k in images}
+    return builder.as_data_source(split, decoders=decoders)
+
+  def name(index: int) -> str:
+    return f"{uri} {split} example {index}"
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    try:
+      examples = data().__getitems__([int(i) for i in indices])
+    except Exception as error:  # Each kind of broken file raises its own.
+      for i in indices if len(indices) > 1 else ():
+        read(np.array([i]))
+      file = _file(builder.info.splits[split], int(indices[0]))
+      where = f"{file}: {name(int(indices[0]))}"
+      raise ValueError(f"{where}: {_first_line(error)}") from None
+    for i, example in zip(indices, examples, strict=True):
+      for field in images:
+        image_size.check_image(example[field], name(int(i)), policy)
+    return {k: _column([each[k] for each in examples]) for k in fields}
+
+  return Source(
+    builder.info.splits[split].num_examples,
+    read,
+    name,
+    num_classes=classes,
+    class_names=names,
+    fingerprint=f"{builder.info.full_name} {builder.data_dir}",
+  )
+
+
+def _file(split: Any, index: int) -> str:
+  """The file that holds an example."""
+  ends = np.cumsum(split.shard_lengths)
+  return str(split.filepaths[int(np.searchsorted(ends, index, side="right"))])
+
+
+def _is_fixed(feature: Any) -> bool:
+  shape = getattr(feature, "shape", None)
+  return isinstance(shape, tuple) and None not in shape
+
+
+def _column(values: list[Any]) -> np.ndarray:
+  if values and isinstance(values[0], (bytes, str)):
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+  return np.array(values)

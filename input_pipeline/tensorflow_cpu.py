@@ -1,0 +1,19 @@
+"""TensorFlow, for those who read data with it."""
+
+import os
+
+
+def import_tensorflow():
+  """TensorFlow on the CPU alone: the accelerators belong to JAX."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  # oneDNN reorders sums by machine, and says so on every start.
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  try:
+    import tensorflow as tf
+  except ImportError:
+    raise ValueError(
+      "ops need TensorFlow, which is not installed: pip install 'tessera[data]'"
+    ) from None
+  if tf.config.get_visible_devices("GPU"):
+    tf.config.set_visible_devices([], "GPU")
+  return tf

@@ -1,0 +1,1 @@
+"""What goes with tokenizers: special tokens, offsets, chat templates."""

@@ -1,0 +1,1 @@
+"""The parts that several networks share, and how activations are sharded."""

@@ -1,0 +1,81 @@
+"""Where a token stands, told otherwise than by a learned table.
+
+The shape legend stands in models/layers/basic.py; Q is the buckets.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+
+def sinusoids(positions_BT: jax.Array, dim: int) -> jax.Array:
+  """Sines and cosines of the positions, float32 [B, T, D] (arXiv:1706.03762).
+
+  Entry 2i is sin(t / 10000^(2i/D)), entry 2i + 1 its cosine.
+  """
+  rates_I = 10000.0 ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
+  angles_BTI = positions_BT.astype(jnp.float32)[..., None] * rates_I[None, None]
+  pairs = jnp.stack([jnp.sin(angles_BTI), jnp.cos(angles_BTI)], axis=-1)
+  return pairs.reshape(*positions_BT.shape, -1)[..., :dim]
+
+
+def bucket(
+  distance: jax.Array, both_ways: bool, buckets: int, farthest: int
+) -> jax.Array:
+  """The bucket of key position - query position (T5, arXiv:1910.10683).
+
+  Half of the buckets hold one distance each; the others grow evenly in the
+  logarithm up to `farthest`, and the last holds all beyond.
+
+  Args:
+    distance: int32, of any shape.
+    both_ways: half of the buckets are for keys that come after the query; else
+      those count as distance 0.
+    buckets: how many, Q.
+    farthest: the distance from which on all are alike.
+  """
+  first = jnp.zeros_like(distance)
+  if both_ways:
+    buckets //= 2
+    first = jnp.where(distance > 0, buckets, 0)
+    distance = jnp.abs(distance)
+  else:
+    distance = jnp.maximum(-distance, 0)
+  exact = buckets // 2
+  ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
+  share = jnp.log(ratio) / math.log(farthest / exact)
+  far = exact + (share * (buckets - exact)).astype(jnp.int32)
+  far = jnp.minimum(far, buckets - 1)
+  return first + jnp.where(distance < exact, distance, far)
+
+
+class RelativeBias(nnx.Module):
+  """What is added to the scores of all layers, by distance and head (T5).
+
+  Attributes:
+    embedding: [Q, N], drawn from normal(std).
+  """
+
+  def __init__(
+    self,
+    heads: int,
+    *,
+    both_ways: bool,
+    buckets: int,
+    farthest: int,
+    std: float,
+    rngs: nnx.Rngs,
+    param_dtype: jnp.dtype = jnp.float32,
+  ):
+    self.settings = (both_ways, buckets, farthest)
+    self.embedding = nnx.Param(
+      nnx.initializers.normal(std)(rngs.params(), (buckets, heads), param_dtype)
+    )
+
+  def __call__(self, t_T: jax.Array, s_S: jax.Array) -> jax.Array:
+    """bias_1NTS float32 of queries at places t_T and keys at s_S."""
+    bucket_TS = bucket(s_S[None] - t_T[:, None], *self.settings)
+    bias_TSN = self.embedding[...].astype(jnp.float32)[bucket_TS]
+    return jnp.transpose(bias_TSN, (2, 0, 1))[None]

@@ -1,0 +1,162 @@
+"""Small convolutional classifiers: LeNet-5 and the two-layer CIFAR network.
+
+The shape legend stands in models/layers/basic.py; images are B, height, width,
+C.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from models import Model, pure
+from models.layers.basic import (
+  BatchNorm,
+  Conv,
+  Dense,
+  choose,
+  dropout_layer,
+  float_dtype,
+)
+
+# Width of the kernels, and of the two convolutions and the dense layers.
+VARIANTS = {"lenet": (5, (6, 16, 120, 84)), "cifar": (3, (64, 128, 256))}
+
+
+class ConvNet(nnx.Module):
+  """Two convolutions, each pooled, then dense layers; see `conv`."""
+
+  def __init__(
+    self,
+    *,
+    num_classes,
+    channels,
+    image_size,
+    kernel_size,
+    features,
+    batchnorm,
+    dropout,
+    rngs,
+    **common,
+  ):
+    init = {"kernel_init": nnx.initializers.he_normal()}
+    first, second, *dense = features
+    self.convs = nnx.List(
+      Conv(*pair, kernel_size, bias=not batchnorm, **init, **common, rngs=rngs)
+      for pair in ((channels, first), (first, second))
+    )
+    self.norms = nnx.data(
+      nnx.List(
+        BatchNorm(width, param_dtype=common["param_dtype"])
+        for width in (first, second)
+      )
+      if batchnorm
+      else None
+    )
+    sizes = [(image_size // 4) ** 2 * second, *dense]
+    self.dense = nnx.List(
+      Dense(*pair, **init, **common, rngs=rngs)
+      for pair in zip(sizes[:-1], sizes[1:], strict=True)
+    )
+    self.dropout = nnx.data(dropout_layer(dropout, rngs))
+    self.head = Dense(sizes[-1], num_classes, **common, rngs=rngs)
+
+  def __call__(self, image_BHWC):
+    """logits_BC, float32."""
+    return self.head(self.features(image_BHWC)).astype("float32")
+
+  def features(self, image_BHWC):
+    """x_BF, what the last layer reads."""
+    x = image_BHWC
+    for index, conv in enumerate(self.convs):
+      x = conv(x)
+      if self.norms is not None:
+        x = self.norms[index](x)
+      x = max_pool(jax.nn.relu(x))
+    x_BF = x.reshape(x.shape[0], -1)
+    for dense in self.dense:
+      x_BF = jax.nn.relu(dense(x_BF))
+      if self.dropout is not None:
+        x_BF = self.dropout(x_BF)
+    return x_BF
+
+
+def max_pool(x_BHWC: jax.Array) -> jax.Array:
+  """The largest of each 2 x 2 pixels; an odd last row or column is dropped.
+
+  By choosing: on CPU the gradient of a windowed maximum is slow, and that of
+  `max` asks which pixels equal it, as none may where a compiler computes them
+  anew, rounded otherwise. The first of equal pixels takes the gradient.
+  """
+  B, H, W, C = x_BHWC.shape
+  x_BHWC = x_BHWC[:, : H // 2 * 2, : W // 2 * 2]
+  rows_BH2WC = x_BHWC.reshape(B, H // 2, 2, -1, C)
+  x_BHWC = _greater(rows_BH2WC[:, :, 0], rows_BH2WC[:, :, 1])
+  columns_BHW2C = x_BHWC.reshape(B, H // 2, -1, 2, C)
+  return _greater(columns_BHW2C[:, :, :, 0], columns_BHW2C[:, :, :, 1])
+
+
+def _greater(a: jax.Array, b: jax.Array) -> jax.Array:
+  return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+
+def conv(
+  *,
+  num_classes: int,
+  channels: int,
+  image_size: int,
+  variant: str = "cifar",
+  features: Sequence[int] | None = None,
+  batchnorm: bool = False,
+  dropout: float = 0.0,
+  dtype: str = "float32",
+  param_dtype: str = "float32",
+) -> Model:
+  """A small convolutional classifier, image_BHWC -> logits_BC in float32.
+
+  "lenet" is LeNet-5 (LeCun et al., 1998) with relu and max pooling: two 5 x 5
+  convolutions of 6 and 16 channels, dense layers of 120 and 84. "cifar" is
+  3 x 3 x 64, 3 x 3 x 128, dense 256. All convolutions keep the image's size and
+  are pooled 2 x 2. Kernels are drawn as in arXiv:1502.01852, the
+  last from normal(0.02). Its method
+  "features" returns x_BF, the activations before the last layer.
+
+  Args:
+    num_classes: C of the logits.
+    channels: C of the images.
+    image_size: height and width of the images, at least 4.
+    variant: "lenet" or "cifar".
+    features: widths of the two convolutions, then of each dense layer; the
+      variant's own if None.
+    batchnorm: normalize between convolution and relu (arXiv:1502.03167).
+    dropout: rate, after each dense layer.
+    dtype: of the computation.
+    param_dtype: of the parameters.
+
+  Raises:
+    ValueError: for an unknown variant, or fewer than three features.
+  """
+  kernel_size, widths = VARIANTS[choose("variant", variant, VARIANTS)]
+  widths = tuple(features or widths)
+  if len(widths) < 3:
+    raise ValueError(f"features = {widths}: two convolutions and a dense layer")
+  config = {
+    "num_classes": num_classes,
+    "channels": channels,
+    "image_size": image_size,
+    "kernel_size": kernel_size,
+    "features": widths,
+    "batchnorm": batchnorm,
+    "dropout": dropout,
+    "dtype": float_dtype("dtype", dtype),
+    "param_dtype": float_dtype("param_dtype", param_dtype),
+  }
+  return pure(lambda rngs: ConvNet(rngs=rngs, **config))
+
+
+SHARDING = [
+  (r"convs/\d+/kernel", P(None, None, None, "tensor")),
+  (r"dense/\d+/kernel", P(None, "tensor")),
+]

@@ -1,0 +1,118 @@
+"""Every config's :smoke trains, saves, evaluates; every full size fits."""
+
+import json
+import math
+
+import experiments
+import jax
+import pytest
+
+from train import build, loop, sharding, trained
+
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
+# Published counts: Radford et al. 2019 with nanoGPT's padded vocabulary and no
+# biases; He et al. 2016; Steiner et al. 2022 (S/16, global average pooling:
+# 22,050,664 less the class token and its position; L/16); the model cards of
+# Llama 3.1 and 3.2; Mixtral's and T5 small's weights. GPT-2 XL has
+# 1,557,611,200, of which 48 layers x 17,600 + 1,600 are biases, and 50,257
+# tokens.
+PARAMETERS = {
+  "gpt2_124m": 124_373_760,
+  "gpt2_1558m": 1_557_611_200 - 48 * 17_600 - 1_600 + 47 * 1600,
+  "llama_1b": 1_235_814_400,
+  "llama_8b": 8_030_261_248,
+  "llama_70b": 70_553_706_496,
+  "moe_8x7b": 46_702_792_704,
+  "t5_small": 60_506_624,
+  "vit_l16_imagenet": 304_326_632,
+  "resnet50_imagenet": 25_557_032,
+  "vit_imagenet": 22_050_664 - 2 * 384,
+}
+# The shapes of the real data, height and width, channels and classes.
+IMAGES = {
+  "conv_fashion_mnist": (28, 1, 10),
+  "gan_fashion_mnist": (28, 1, 10),
+  "resnet_cifar10": (32, 3, 10),
+  "resnet50_imagenet": (224, 3, 1000),
+  "vit_imagenet": (224, 3, 1000),
+  "vit_l16_imagenet": (224, 3, 1000),
+}
+# Of kinds of rows.
+FAKES = {
+  "conversations": "fake:conversations",
+  "preferences": "fake:preferences",
+  "questions": "fake:questions",
+  "tagged": "fake:tagged",
+  "translation": "fake:pairs?documents=200&length=600",
+}
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_smoke(name, tmp_path):
+  config = experiments.config_of(name, "smoke")
+  workdir = str(tmp_path / "run")
+  said = []
+  run = build.run(config, workdir, say=said.append)
+  reports = list(loop.fit(run))
+
+  scalars = {k: v for report in reports for k, v in report.scalars.items()}
+  assert all(math.isfinite(v) for v in scalars.values())
+  assert reports[-1].step == config.total_steps
+  assert any(key.startswith("train/") for key in scalars)
+
+  # What is on disk is what was reported.
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert rows == [{"step": r.step, **r.scalars} for r in reports]
+
+  # A workdir alone gives the same figures again.
+  found = trained.load(workdir)
+  again = build.evaluators(found, workdir, say=said.append)
+  for key, evaluator in again.items():
+    for metric, value in evaluator(found.variables, found.step).items():
+      assert value == scalars[f"{key}/{metric}"], f"{key}/{metric}"
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_full_size_by_shapes_alone(name):
+  """The step at full size, traced on fake data; nothing is allocated."""
+  config = experiments.config_of(name, "")
+  if name in IMAGES:
+    size, channels, classes = IMAGES[name]
+    config.data.source = (
+      f"fake:image?n=8&size={size}&channels={channels}&classes={classes}"
+    )
+    config.data.update(split="all", ops="")
+  for key in {"mixture", "temperature"} & set(config.data):
+    del config.data[key]
+  if "tokenizer" in config.data:
+    kind = config.data.get("rows", {}).get("name")
+    fake = FAKES.get(kind, "fake:text?documents=20&length=20000")
+    words = config.data.tokenizer.startswith("word?")
+    config.data.update(
+      source=fake, split="train", tokenizer="word" if words else "byte"
+    )
+    if kind == "translation":
+      config.data.rows.update(source_key="source", target_key="target")
+    if kind == "labeled":
+      fake = f"fake:labeled_text?classes={len(config.data.rows.labels)}"
+      config.data.source = fake
+  if config.batch_size != "all":
+    config.batch_size = 8
+  config.learner.update(
+    {"microbatches": 1} if "microbatches" in config.learner else {}
+  )
+  config.evals = {}
+  run = build.run(config, None)
+  state = run.abstract_state
+  if name in PARAMETERS:
+    assert sharding.count(state.variables.params) == PARAMETERS[name]
+  batch = next(run.batches(0))
+  after, metrics = jax.eval_shape(run.learner.step, state, batch, run.rng)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+    lambda x: (x.shape, x.dtype), state
+  )
+  assert any(metric.endswith("loss") for metric in metrics)

@@ -1,0 +1,192 @@
+"""Names into objects: the pure parts of a run, out of its config."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common import names
+from common.config_keys import complete
+from common.errors import UserError
+from input_pipeline.batching import pipeline
+from models import Model
+from train import initialization, run_data, sharding, types
+from train.optimization import optimizers
+
+
+class Experiment(NamedTuple):
+  """The pure parts of a run, before anything is computed.
+
+  config: plain dicts, complete.
+  network: the model without its adapter.
+  params_rules: SHARDING of the model's file.
+  """
+
+  config: dict[str, Any]
+  mesh: jax.sharding.Mesh
+  data: pipeline.Data
+  task: types.Task
+  model: Any
+  learner: types.Learner
+  model_rules: tuple
+  network: Any = None
+
+
+def experiment(
+  config: Mapping[str, Any], workdir: str | None = None
+) -> Experiment:
+  """Builds everything that `config` names; computes nothing.
+
+  Raises:
+    UserError: the config is wrong; one line that names the key.
+  """
+  config = complete(config)
+  mesh = sharding.make_mesh(config["mesh"])
+  data = run_data.read(
+    pipeline.train, config, "config.data", config["data"], mesh, workdir
+  )
+  return assemble(config, mesh, data)
+
+
+def assemble(config, mesh, data: pipeline.Data) -> Experiment:
+  """Model, task, optimizer and learner of a complete config, on `data`."""
+  section, settings = _section(config, "model")
+  model_fn = names.find("models", section, "config.model.name")
+  model = names.call(
+    model_fn,
+    where="config.model",
+    settings=settings,
+    offered={**run_data.sizes(data), "dtype": compute_dtype(mesh)},
+  )
+  network = _startable(config, model)
+  model = _adapted(config, network)
+  section, settings = _section(config, "task")
+  task = names.call(
+    names.find("train.tasks", section, "config.task.name"),
+    model,
+    where="config.task",
+    settings=settings,
+    offered=run_data.sizes(data),
+  )
+  task = _task_within(mesh, task)
+  try:
+    settings = dict(config["optimizer"])
+    if config["adapt"]:
+      settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
+    optimizer = optimizers.make(settings, config["total_steps"])
+  except ValueError as error:
+    raise UserError(f"config.optimizer: {error}") from error
+  section, settings = _section(config, "learner")
+  learner = names.call(
+    names.find("train.learners", section, "config.learner.name"),
+    task,
+    optimizer,
+    where="config.learner",
+    settings=settings,
+    offered={"loss_scale": "dynamic"}
+    if config["model"].get("dtype") == "float16"
+    else {},
+  )
+  learner = learner._replace(
+    init=sharding.within(mesh, learner.init),
+    step=sharding.within(mesh, learner.step),
+  )
+  rules = tuple(inspect.getmodule(model_fn).SHARDING)
+  return Experiment(config, mesh, data, task, model, learner, rules, network)
+
+
+def _startable(config, model):
+  """The model, which config.init_from may give its first parameters."""
+  if isinstance(model, Model):
+    return initialization.startable(model)
+  for key in ("init_from", "adapt"):
+    if config[key]:
+      name = config["model"]["name"]
+      raise UserError(f"config.{key}: {name} is not one network, but several")
+  return model
+
+
+def _adapted(config, model):
+  """The model under the adapter that the config names, if it names one."""
+  if not config["adapt"]:
+    return model
+  section, settings = _section(config, "adapt")
+  adapter = names.find("train.adapters", section, "config.adapt.name")
+  return names.call(adapter, model, where="config.adapt", settings=settings)
+
+
+def compute_dtype(mesh) -> str:
+  """What a model computes in where its config does not say."""
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  return "float32" if on_cpu else "bfloat16"
+
+
+def _task_within(mesh, task: types.Task) -> types.Task:
+  """The task, whose functions are traced with `mesh` around them."""
+  around = functools.partial(sharding.within, mesh)
+  return types.Task(
+    init=around(task.init),
+    losses={name: around(loss) for name, loss in task.losses.items()},
+    predict={name: around(f) for name, f in task.predict.items()},
+  )
+
+
+def _section(config, section: str) -> tuple[str, dict[str, Any]]:
+  """(name, the other keys) of a section that names a file."""
+  settings = dict(config[section])
+  if "name" not in settings:
+    raise UserError(f"config.{section}.name: missing")
+  return settings.pop("name"), settings
+
+
+def eval_keys(config) -> list[str]:
+  """Keys of config.evals: what measures first, what shows samples last."""
+  evals = config["evals"]
+  return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
+
+
+def state_of(
+  parts: Experiment,
+  start: Callable[[], initialization.Start | None] = lambda: None,
+):
+  """(init, abstract state): no device ever holds more than its shard.
+
+  `init` begins with what `start` finds.
+  """
+
+  def init_fn(rng, start=None):
+    batch = {
+      key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
+      for key, (shape, dtype) in parts.data.spec.items()
+    }
+    with initialization.beginning(start):
+      return parts.learner.init(rng, batch)
+
+  rng = jax.random.fold_in(jax.random.key(parts.config["seed"]), 0)
+  try:
+    shapes = jax.eval_shape(init_fn, rng)
+  except ValueError as error:
+    reason = str(error).splitlines()[0]
+    raise UserError(f"config: no state can be made: {reason}") from error
+  try:
+    optimizers.check_patterns(
+      parts.config["optimizer"], shapes.variables.params
+    )
+  except ValueError as error:
+    raise UserError(f"config.optimizer: {error}") from error
+  shardings = sharding.tree_shardings(
+    shapes, parts.mesh, parts.config["sharding"], parts.model_rules
+  )
+  if parts.config["optimizer"].get("state_memory") == "host":
+    hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)
+    shardings = shardings._replace(opt_state=hosted)
+  init = jax.jit(init_fn, out_shardings=shardings)
+
+  def begin():
+    return init(rng, start())
+
+  return begin, sharding.abstract(shapes, shardings)

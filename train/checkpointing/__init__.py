@@ -1,0 +1,1 @@
+"""Durability: saves, digests, recovery, batches that are skipped."""

@@ -1,0 +1,275 @@
+"""A folder of Hugging Face's: config.json and its tensors, in one file or many.
+
+Reading trusts nothing: what files say of sizes and places is checked before
+anything is read by it. safetensors itself checks that the tensors of a file
+fill it without gap or overlap.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common import bounded_file
+from common.errors import UserError
+from train.conversions.parts import sums
+from train.conversions.parts.family import short
+
+CONFIG, SINGLE = "config.json", "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Kept beside a converted run, and given back: what they say is not read here.
+COMPANIONS = (
+  "generation_config.json",
+  "preprocessor_config.json",
+  "special_tokens_map.json",
+  "tokenizer_config.json",
+)
+MOST_CONFIG = 2**22
+_MOST_HEADER, _MOST_INDEX = 2**24, 2**26
+_MOST_PARTS = 10_000
+_PICKLES = (".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth")
+
+
+class Tensor(NamedTuple):
+  """What a header says of a tensor; `part` is the name of its file."""
+
+  part: str
+  dtype: str
+  shape: tuple[int, ...]
+
+
+class Folder(NamedTuple):
+  """A folder whose headers have been read.
+
+  path: of the folder.
+  config: config.json.
+  tensors: by name.
+  read: (name) -> the tensor, alone in memory.
+  note: a line on digests, or "".
+  """
+
+  path: pathlib.Path
+  config: dict[str, Any]
+  tensors: dict[str, Tensor]
+  read: Any
+  note: str
+
+
+def library():
+  """The module safetensors.
+
+  Raises:
+    UserError: it is not installed.
+  """
+  try:
+    import safetensors.numpy
+  except ImportError:
+    raise UserError(
+      "safetensors is not installed: pip install 'tessera[text]'"
+    ) from None
+  return safetensors
+
+
+@contextlib.contextmanager
+def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
+  """The Folder at `path`, or of a lone .safetensors file; closed at the end.
+
+  Raises:
+    UserError: it is no such folder, or a file in it is damaged; one line.
+  """
+  folder, parts, index = pathlib.Path(path), None, None
+  if folder.suffix == ".safetensors" and not folder.is_dir():
+    folder, parts = folder.parent, [folder.name]
+  if not folder.is_dir():
+    raise UserError(f"{path}: there is no such folder")
+  config = read_json(folder / CONFIG, MOST_CONFIG)
+  if parts is None:
+    parts, index = _parts(folder)
+  note = sums.check(folder, parts, sha256)
+  safetensors = library()
+  with contextlib.ExitStack() as stack:
+    tensors: dict[str, Tensor] = {}
+    handles = {}
+    for part in parts:
+      file = folder / part
+      header = _header(file)
+      with _told(safetensors, file):
+        handles[part] = stack.enter_context(
+          safetensors.safe_open(file, framework="numpy")
+        )
+      for name, tensor in header.items():
+        if name in tensors:
+          raise UserError(
+            f"{file}: {short(name)} is in {tensors[name].part} as well"
+          )
+        tensors[name] = Tensor(part, tensor["dtype"], tuple(tensor["shape"]))
+    if index is not None:
+      _check_index(folder, index, tensors)
+
+    def read(name: str) -> np.ndarray:
+      part = tensors[name].part
+      with _told(safetensors, folder / part):
+        return handles[part].get_tensor(name)
+
+    yield Folder(folder, config, tensors, read, note)
+
+
+@contextlib.contextmanager
+def _told(safetensors, file) -> Iterator[None]:
+  try:
+    yield
+  except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    raise UserError(f"{file}: damaged: {lines[0][:200]}") from error
+
+
+def _parts(folder: pathlib.Path) -> tuple[list[str], dict | None]:
+  """(the files of the weights, the index's weight_map or None)."""
+  if os.path.lexists(folder / SINGLE):
+    return [SINGLE], None
+  if os.path.lexists(folder / INDEX):
+    index = read_json(folder / INDEX, _MOST_INDEX).get("weight_map")
+    if not isinstance(index, dict) or not index:
+      raise UserError(f"{folder / INDEX}: has no weight_map")
+    for name, part in index.items():
+      plain = isinstance(part, str) and pathlib.PurePath(part).name == part
+      if not plain or not part.endswith(".safetensors") or "\\" in part:
+        raise UserError(
+          f"{folder / INDEX}: {short(name)} is in {short(part)}, which is no"
+          " .safetensors file in this folder"
+        )
+    parts = sorted(set(index.values()))
+    if len(parts) > _MOST_PARTS:
+      raise UserError(f"{folder / INDEX}: names {len(parts)} files")
+    for part in parts:
+      if not (folder / part).is_file():
+        raise UserError(f"{folder / part}: missing, and {INDEX} names it")
+    return parts, index
+  pickles = sorted(
+    p.name for p in folder.iterdir() if p.suffix in _PICKLES and p.is_file()
+  )
+  if pickles:
+    raise UserError(
+      f"{folder}: its weights are {pickles[0]}, and pickles, which can run"
+      f" code, are not read: save them as {SINGLE}"
+    )
+  raise UserError(f"{folder}: has neither {SINGLE} nor {INDEX}")
+
+
+def _check_index(folder, index, tensors) -> None:
+  for name in sorted(index.keys() | tensors.keys()):
+    there = tensors[name].part if name in tensors else None
+    if index.get(name) != there:
+      raise UserError(
+        f"{folder / INDEX}: {short(name)} is in {there or 'no file'}, and the"
+        f" index says {index.get(name) or 'nothing of it'}"
+      )
+
+
+def _header(file: pathlib.Path) -> dict[str, dict]:
+  """The header of a file of tensors, of bounded size and each name once."""
+  try:
+    with os.fdopen(bounded_file.descriptor(file), "rb") as opened_file:
+      whole = os.fstat(opened_file.fileno()).st_size
+      start = opened_file.read(8)
+      size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+      if not 0 < size <= min(whole - 8, _MOST_HEADER):
+        raise ValueError(
+          f"{file}: damaged: its header is said to have {size:,} bytes, of"
+          f" {whole:,} in all"
+        )
+      text = opened_file.read(size)
+    header = json.loads(text, object_pairs_hook=_once)
+  except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    raise UserError(f"{file}: damaged: its header is not JSON") from error
+  except ValueError as error:
+    at = "" if str(error).startswith(str(file)) else f"{file}: damaged: "
+    raise UserError(f"{at}{error}") from error
+  if not isinstance(header, dict):
+    raise UserError(f"{file}: damaged: its header is no object")
+  header.pop("__metadata__", None)
+  for name, tensor in header.items():
+    if (
+      not isinstance(tensor, dict)
+      or not isinstance(tensor.get("dtype"), str)
+      or not isinstance(tensor.get("shape"), list)
+      or not all(type(n) is int and 0 <= n < 2**48 for n in tensor["shape"])
+    ):
+      raise UserError(f"{file}: damaged: {short(name)} has no dtype or shape")
+  return header
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) != len(pairs):
+    names = [name for name, _ in pairs]
+    double = next(name for name in found if names.count(name) > 1)
+    raise ValueError(f"{short(double)} is there twice")
+  return found
+
+
+def read_json(path: pathlib.Path, most: int) -> dict[str, Any]:
+  """The object in a JSON file of at most `most` bytes.
+
+  Raises:
+    UserError: it is missing, larger, or no JSON object.
+  """
+  if not os.path.lexists(path):
+    raise UserError(f"{path.parent}: has no {path.name}")
+  try:
+    found = json.loads(bounded_file.read(path, most))
+  except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    raise UserError(f"{path}: not JSON") from error
+  except ValueError as error:
+    at = "" if str(error).startswith(str(path)) else f"{path}: "
+    raise UserError(f"{at}{error}") from error
+  if not isinstance(found, dict):
+    raise UserError(f"{path}: not a JSON object")
+  return found
+
+
+def write(
+  folder: pathlib.Path, tensors: Iterator[tuple[str, int, Any]], most: int
+) -> list[str]:
+  """Writes tensors to files of at most `most` bytes each; their names.
+
+  Args:
+    folder: exists.
+    tensors: (name, bytes, () -> the array); one file's are held at a time.
+    most: bytes a file, but for a tensor that alone is larger.
+  """
+  files: list[list[tuple[str, Any]]] = [[]]
+  held = total = 0
+  for name, size, make in tensors:
+    if files[-1] and held + size > most:
+      files.append([])
+      held = 0
+    files[-1].append((name, make))
+    held, total = held + size, total + size
+  save = library().numpy.save_file
+  names = [SINGLE]
+  if len(files) > 1:
+    count = len(files)
+    names = [
+      f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)
+    ]
+    parts = zip(names, files, strict=True)
+    index = {
+      "metadata": {"total_size": total},
+      "weight_map": {key: part for part, held in parts for key, _ in held},
+    }
+    write_json(folder / INDEX, index)
+  for name, content in zip(names, files, strict=True):
+    arrays = {key: make() for key, make in content}
+    save(arrays, folder / name, metadata={"format": "pt"})
+  return names
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+  """Writes a file as Hugging Face does, keys in order."""
+  path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

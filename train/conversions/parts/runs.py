@@ -1,0 +1,389 @@
+"""A workdir of ours from a pretrained model, and a folder from a workdir."""
+
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common import bounded_file, config_keys
+from common.errors import UserError
+from input_pipeline import tokenizers
+from input_pipeline.batching import pipeline
+from input_pipeline.tokenizers.parts import huggingface
+from train import assembly, run_data, sharding, trained
+from train.checkpointing import checkpoint, health
+from train.conversions.parts import family as family_lib
+from train.conversions.parts import folder as folder_lib
+from train.conversions.parts import weights
+from train.optimization import parameter_rules
+from train.workdir import run_record
+
+# Where a converted workdir keeps the files that are not read here.
+KEPT = "hugging_face"
+_MOST_TOKENIZER = 2**26  # as input_pipeline.tokenizers reads
+_BATCH, _LONGEST = 8, 1024
+# Files of tokenizers, in order of trust, and how ours are told to read them.
+_TOKENIZERS = {
+  "tokenizer.json": "tokenizers:tokenizer.json",
+  "vocab.txt": "wordpiece:vocab.txt",
+  "spiece.model": "sentencepiece:spiece.model",
+  "tokenizer.model": "sentencepiece:tokenizer.model",
+}
+
+
+def make(
+  path: str,
+  workdir: str,
+  *,
+  sha256: str | None = None,
+  source: str | None = None,
+  say: Callable[[str], None] = print,
+) -> None:
+  """Makes a workdir of the model in a folder; whole, or not at all.
+
+  It holds one checkpoint, of step 0, under an optimizer without state: to train
+  on, another run names it in config.init_from.
+
+  Args:
+    path: of the folder, or of a .safetensors file.
+    workdir: is not there, or is empty.
+    sha256: of the file of weights, or None.
+    source: of data to evaluate on; fake data where None.
+    say: is told what was found.
+
+  Raises:
+    UserError: the folder cannot be read, or the workdir is in use.
+  """
+  target = pathlib.Path(workdir)
+  _check_free(target)
+  found = weights.read(path, sha256)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+    prefix=f".{target.name}.", dir=target.parent
+  ) as made:
+    count = _fill(pathlib.Path(made) / "run", path, found, source, say)
+    os.replace(pathlib.Path(made) / "run", target)
+  say(
+    f"{workdir}: {found.config['model_type']} of {count:,} parameters in"
+    f" {found.model['param_dtype']}"
+  )
+
+
+def _check_free(target: pathlib.Path) -> None:
+  """Raises UserError where something is in the place of what is to be made."""
+  if not os.path.lexists(target):
+    return
+  if target.is_symlink() or not target.is_dir():
+    raise UserError(f"{target}: is there, and no folder")
+  if (target / "config.json").exists():
+    raise UserError(f"{target}: is in use: it has a config.json already")
+  if any(target.iterdir()):
+    raise UserError(f"{target}: is in use: it is not empty")
+
+
+def _fill(run, path, found, source, say) -> int:
+  """Writes all of a workdir; returns how many parameters it has."""
+  folder = weights.folder_of(path)
+  run.mkdir()
+  words, notes = _tokenizer(folder, found, run)
+  for note in (*found.notes, *notes):
+    say(note)
+  for name in (folder_lib.CONFIG, *folder_lib.COMPANIONS):
+    _copy(folder / name, run / KEPT / name, folder_lib.MOST_CONFIG)
+  config, data = _described(found, words, source)
+  parts = assembly.assemble(config, _one_device(), data)
+  _, abstract = assembly.state_of(parts)
+  state = _state(parts, abstract, found)
+  count = sum(x.size for x in jax.tree.leaves(state.variables.params))
+  run_record.begin(str(run), config, data)
+  manager = checkpoint.open_manager(str(run / "checkpoints"))
+  record = {
+    "position": 0,
+    "evaluated": False,
+    "health": health.Health()._asdict(),
+    "rollbacks": 0,
+  }
+  checkpoint.save(manager, 0, state, record)
+  checkpoint.check(manager, wait=True)
+  manager.close()
+  return count
+
+
+def _one_device() -> jax.sharding.Mesh:
+  return sharding.make_mesh({"data": 1}, jax.devices()[:1])
+
+
+def _state(parts, abstract, found):
+  """The state of step 0; what an optimizer has is made, parameters are not."""
+
+  def rest(rng):
+    batch = {
+      key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
+      for key, (shape, dtype) in parts.data.spec.items()
+    }
+    return parts.learner.init(rng, batch)._replace(variables=())
+
+  state = jax.jit(rest)(jax.random.key(0))
+  arrays = {"params": found.params, "model_state": found.model_state}
+  placed = {}
+  for name, tree in arrays.items():
+    wanted = parameter_rules.flat(getattr(abstract.variables, name))
+    leaves = parameter_rules.flat(tree)
+    tree.clear()  # each is let go once it is on the device
+    placed[name] = parameter_rules.nested(
+      {
+        path: jax.device_put(
+          leaves.pop(path).astype(want.dtype, copy=False), want.sharding
+        )
+        for path, want in wanted.items()
+      }
+    )
+  return state._replace(
+    variables=abstract.variables._replace(**placed, frozen=())
+  )
+
+
+def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
+  """(config, Data) of a run that has learned what was found."""
+  model = found.model
+  spec, data = (_images if "channels" in model else _texts)(model)
+  if words is not None:
+    data["tokenizer"] = words.spec
+  if source is not None:
+    data["source"] = source
+  task = found.family.task(model, found.config)
+  known = words is not None or "image" in spec
+  if task["name"] in ("language_modeling", "image_classification"):
+    measured = known
+  else:  # fake data has no such rows
+    measured = known and "rows" in data and source is not None
+  evals = {"val": {"name": "mean", "split": "validation"}}
+  config = config_keys.complete(
+    {
+      "total_steps": 0,
+      "batch_size": _BATCH,
+      "task": task,
+      "model": model,
+      "learner": {"name": "supervised"},
+      "optimizer": {"name": "sgd", "lr": 1e-3},
+      "data": data,
+      "evals": evals if measured else {},
+    }
+  )
+  return config, pipeline.Data(
+    spec=spec,
+    num_examples=0,
+    num_classes=model.get("num_classes"),
+    tokenizers=words,
+    batches=lambda first_step: iter(()),
+    batch_size=_BATCH,
+  )
+
+
+_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
+_ALWAYS = {"mask": ((), _FLOAT), "index": ((), _INT)}
+
+
+def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
+  """(leaves of a batch, config.data) of images with a label."""
+  size, channels = model.get("image_size", 224), model["channels"]
+  fake = (
+    f"fake:image?size={size}&channels={channels}&classes={model['num_classes']}"
+  )
+  image = ((size, size, channels), _FLOAT)
+  return {**_ALWAYS, "image": image, "label": ((), _INT)}, {"source": fake}
+
+
+def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
+  """(leaves of a batch, config.data) of texts."""
+  T = min(model.get("max_len", _LONGEST), _LONGEST)
+  data = {"source": "fake:text", "seq_len": T}
+  leaves = dict.fromkeys(("inputs", "targets"), ((T,), _INT))
+  leaves |= {"mask": ((T,), _FLOAT), "bytes": ((), _FLOAT)}
+  if "head" in model:
+    leaves = dict.fromkeys(("tokens", "types", "segments"), ((T,), _INT))
+    if model["head"] == "classes":
+      data["rows"] = {"name": "labeled"}
+      leaves["label"] = ((), _INT)
+  return {**_ALWAYS, **leaves}, data
+
+
+def _tokenizer(folder, found, run):
+  """(the tokenizer, kept in the workdir; notes); None without one."""
+  for name, spec in _TOKENIZERS.items():
+    path = folder / name
+    if not os.path.lexists(path):
+      continue
+    try:
+      content = bounded_file.read(path, _MOST_TOKENIZER)
+      words = tokenizers.rebuild(spec, content)
+      marks = _marks(folder, found, spec, words)
+      if marks:
+        words = tokenizers.rebuild(f"{spec}?{'&'.join(marks)}", content)
+    except ValueError as error:
+      at = "" if str(error).startswith(str(path)) else f"{path}: "
+      raise UserError(f"{at}{error}") from error
+    size = found.model.get("vocab_size")
+    if size is not None and words.vocab_size > size:
+      raise UserError(
+        f"{path}: has {words.vocab_size} tokens, and the model knows {size}"
+      )
+    (run / words.file_name).write_bytes(content)
+    return words, []
+  if "vocab_size" not in found.model:
+    return None, []
+  return None, [
+    f"{folder} has no tokenizer.json, so the run has no tokenizer and writes"
+    " no text"
+  ]
+
+
+def _marks(folder, found, spec: str, words) -> list[str]:
+  """What the tokenizer's own file does not say: what ends a text, or begins."""
+  if not spec.startswith("tokenizers:"):
+    return []
+  marks = []
+  end = _end(folder, found.config)
+  if end is not None and words.eos is None:
+    marks.append(f"eos={end}")
+  task = found.family.task(found.model, found.config)
+  if task["name"] == "language_modeling":
+    begin = huggingface.added_before(words.content)
+    marks += [] if begin is None else [f"bos={begin}"]
+  return marks
+
+
+def _end(folder, config) -> int | None:
+  """The first eos_token_id that generation_config.json or config.json says."""
+  generation = folder / "generation_config.json"
+  told = config.get("eos_token_id")
+  if os.path.lexists(generation):
+    said = folder_lib.read_json(generation, folder_lib.MOST_CONFIG)
+    told = said.get("eos_token_id", told)
+  told = told[0] if isinstance(told, list) and told else told
+  return told if type(told) is int and 0 <= told < 2**31 else None
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path, most: int) -> None:
+  if os.path.lexists(source):
+    try:
+      content = bounded_file.read(source, most)
+    except ValueError as error:
+      raise UserError(str(error)) from error
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+
+
+def write(
+  workdir: str,
+  path: str,
+  *,
+  step: int | None = None,
+  most: int = 5 * 10**9,
+  say: Callable[[str], None] = print,
+) -> None:
+  """Writes the model of a workdir as a folder; whole, or not at all.
+
+  Args:
+    workdir: of the run; what its learner would evaluate is written.
+    path: of the folder: is not there, or is empty.
+    step: which checkpoint; the last if None.
+    most: bytes a file of weights.
+    say: is told what was written.
+
+  Raises:
+    UserError: there is no such run, or its model is of no family.
+  """
+  target = pathlib.Path(path)
+  _check_free(target)
+  found = trained.load(workdir, step, say)
+  arrays = _arrays(found)
+  shapes = {key: x.shape for key, x in arrays.items()}
+  try:
+    family, config, full = weights.writable(_section(found), shapes)
+    tensors = list(weights.tensors(family, full, arrays))
+  except UserError as error:
+    raise UserError(f"{workdir}: {error}") from error
+  kept = pathlib.Path(workdir) / KEPT
+  names = [name for name, *_ in tensors]
+  config = _as_it_was(family, config, full, kept, names, shapes)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+    prefix=f".{target.name}.", dir=target.parent
+  ) as made:
+    folder = pathlib.Path(made) / "folder"
+    folder.mkdir()
+    files = folder_lib.write(folder, iter(tensors), most)
+    folder_lib.write_json(folder / folder_lib.CONFIG, config)
+    for name in folder_lib.COMPANIONS:
+      _copy(kept / name, folder / name, folder_lib.MOST_CONFIG)
+    _words_out(found, folder, say)
+    os.replace(folder, target)
+  say(
+    f"{path}: {family.architecture(full)} of step {found.step},"
+    f" {len(tensors)} tensors in {', '.join(files)}"
+  )
+
+
+def _arrays(found) -> dict[str, np.ndarray]:
+  """{path: array} of what its learner would evaluate, without an adapter."""
+  variables, plain = found.variables, found.parts.model.plain
+  tree = {
+    "params": plain(variables.params) if plain else variables.params,
+    "model_state": variables.model_state,
+  }
+  return {
+    key: np.asarray(jax.device_get(x))
+    for key, x in parameter_rules.flat(tree).items()
+  }
+
+
+def _section(found) -> dict[str, Any]:
+  """config.model with the sizes that the data gave."""
+  model = dict(found.parts.config["model"])
+  takes = family_lib.defaults_of(weights.function(model["name"]))
+  sizes = run_data.sizes(found.parts.data)
+  return {**{k: v for k, v in sizes.items() if k in takes}, **model}
+
+
+def _as_it_was(family, config, full, kept, names, shapes) -> dict[str, Any]:
+  """The config.json that the run was made of, if it says the same model."""
+  config["dtype"] = config["torch_dtype"] = full["param_dtype"]
+  file = kept / folder_lib.CONFIG
+  if not file.is_file():
+    return config
+  before = folder_lib.read_json(file, folder_lib.MOST_CONFIG)
+  function = weights.function(family.model)
+  try:
+    section = family_lib.section_of(family, before, names)
+    then = family_lib.complete(family, function, section, shapes)
+  except UserError:
+    return config
+  alike = before.get("model_type") == config["model_type"]
+  if not alike or not family_lib.same(full, then):
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {**{k: before[k] for k in ids if k in before}, **config}
+  dtypes = dict.fromkeys(("dtype", "torch_dtype"), full["param_dtype"])
+  return {**before, **{k: v for k, v in dtypes.items() if k in before}}
+
+
+def _words_out(found, folder, say) -> None:
+  """The tokenizer's file, where Hugging Face's libraries know its format."""
+  words = found.parts.data.tokenizer
+  if words is None:
+    return
+  kind = words.spec.partition(":")[0]
+  if kind in ("tokenizers", "wordpiece") and words.content.lstrip()[:1] == b"{":
+    (folder / "tokenizer.json").write_bytes(words.content)
+  elif kind == "wordpiece":
+    (folder / "vocab.txt").write_bytes(words.content)
+  elif kind == "sentencepiece":
+    name = "spiece.model" if "spiece" in words.spec else "tokenizer.model"
+    (folder / name).write_bytes(words.content)
+  else:
+    say(f"its tokenizer, {words.spec}, has no file that others read")

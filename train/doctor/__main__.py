@@ -1,0 +1,116 @@
+"""Says whether this machine can run what is here: `python -m train.doctor`.
+
+One line a check: "ok", "note" for what only makes runs slower or is good to
+know, "wrong" with the way to mend it. What may hang (devices, disks, names of
+hosts) is asked in processes of their own, which are given up after a while.
+
+  python -m train.doctor --workdir=runs/a --config=configs/language/gpt2_124m.py
+  python -m train.doctor --coordinator=HOST:PORT   # the port of a run of many
+
+Exit codes: 0 nothing is wrong, 1 something is, 2 bad arguments.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036
+  sys.exit("wrong Python is older than 3.11: take a newer one")
+
+import concurrent.futures
+import json
+import os
+import pathlib
+
+try:
+  from absl import flags
+
+  from common import cli, files
+  from train.doctor import checks
+  from train.doctor.checks import Line
+except ImportError as error:
+  sys.exit(f"wrong {error.name} is not installed: pip install -e .")
+
+FLAGS = flags.FLAGS
+cli.define_config()
+flags.declare_key_flag("config")
+flags.DEFINE_string("workdir", "runs", "Where runs live, or will.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of a run of many.")
+flags.DEFINE_float("wait", 12, "Seconds for the devices to answer.", 0.1)
+
+_DISK_SECONDS = 10.0
+_PORT_SECONDS = 6.0
+
+
+def main(argv) -> int:
+  """Prints the lines; 1 where one of them is wrong."""
+  del argv
+  found = []
+  for line in _lines():
+    print(f"{line.level:<5} {line.text}", flush=True)
+    found.append(line.level)
+  return 1 if "wrong" in found else 0
+
+
+def _lines():
+  """All checks in order; those that may hang are under way meanwhile."""
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    accelerators = threads.submit(checks.accelerators)
+    devices = threads.submit(_ask, "devices", "", FLAGS.wait)
+    workdir = threads.submit(_ask, "workdir", FLAGS.workdir, _DISK_SECONDS)
+    cache = threads.submit(_ask, "cache", files.cache_folder(), _DISK_SECONDS)
+    port = None
+    if FLAGS.coordinator is not None:
+      port = threads.submit(_ask, "port", FLAGS.coordinator, _PORT_SECONDS)
+    yield checks.python()
+    yield from checks.packages()
+    yield from checks.extras(FLAGS.config)
+    yield checks.memory()
+    yield checks.open_files()
+    yield from checks.shared_memory()
+    seen, told = accelerators.result()
+    yield from told
+    yield from _devices(*devices.result(), seen)
+    yield from workdir.result()[1]
+    yield from cache.result()[1]
+    if port is not None:
+      yield from port.result()[1]
+
+
+def _ask(kind: str, argument: str, seconds: float):
+  """(facts, lines) of a probe, or one line that says it did not answer."""
+  root = str(pathlib.Path(__file__).absolute().parent.parent)
+  path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+  code, said, wrong = checks.answer(
+    [sys.executable, "-m", "train.doctor.probes", kind, argument],
+    seconds,
+    # A look must not take the memory of a GPU that is at work.
+    {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+  )
+  name = f"{kind} {argument}".strip()
+  if code is None:
+    return {}, [Line("wrong", f"{name}: no answer within {seconds:g} s")]
+  try:
+    found = json.loads(said.strip().splitlines()[-1])
+    return found["facts"], [Line(*line) for line in found["lines"]]
+  except (ValueError, LookupError, TypeError):
+    last = (wrong.strip().splitlines() or [f"exit code {code}"])[-1]
+    return {}, [Line("wrong", f"{name}: {last.strip()}")]
+
+
+def _devices(facts, lines, seen: str | None):
+  """What JAX sees, against what seems to be in the machine."""
+  yield from lines
+  if seen is None or facts.get("platform") != "cpu":
+    return
+  extra = "tpu" if seen == "TPU" else "cuda"
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    yield Line("note", f"JAX_PLATFORMS=cpu keeps JAX from the {seen} here")
+    return
+  yield Line(
+    "wrong",
+    f"a {seen} seems to be in this machine, but JAX sees only the CPU:"
+    f" pip install -U 'tessera[{extra}]'",
+  )
+
+
+if __name__ == "__main__":
+  sys.exit(cli.run(main))

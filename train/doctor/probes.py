@@ -1,0 +1,245 @@
+"""What may hang, asked in a process of its own: devices, a disk, a port.
+
+`python -m train.doctor.probes KIND ARGUMENT` prints one JSON object:
+{"facts": {…}, "lines": [[level, text], …]}.
+"""
+
+import errno
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+Found = tuple[str, str]  # (level, text)
+_GB = 1e9
+_BLOCK, _BLOCKS = 4 * 2**20, 8
+
+
+def devices(argument: str, facts: dict) -> Iterator[Found]:
+  """A product of matrices on every device of JAX, against NumPy's."""
+  del argument
+  try:
+    import jax
+    import numpy as np
+
+    there = jax.local_devices()
+    facts["platform"] = there[0].platform
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((256, 256), np.float32) for _ in range(2))
+    expected, worst = a @ b, {}
+    with jax.default_matmul_precision("highest"):
+      for device in there:
+        found = jax.device_put(a, device) @ jax.device_put(b, device)
+        gap = np.abs(np.asarray(found) - expected).max()
+        worst[str(device)] = float(gap / np.abs(expected).max())
+  except Exception as error:  # a driver may raise anything
+    lines = str(error).strip().splitlines() or [repr(error)]
+    yield "wrong", f"JAX cannot use its devices: {lines[0]}"
+    return
+  names = f"{len(there)} x {there[0].device_kind} ({there[0].platform})"
+  # A broken device is off by far more, or holds a NaN.
+  broken = [name for name, gap in worst.items() if not gap < 1e-3]
+  for name in broken:
+    yield "wrong", f"{name} multiplies matrices wrongly: take it out of use"
+  if not broken:
+    yield "ok", f"JAX sees {names}; products of matrices agree with NumPy's"
+
+
+def workdir(argument: str, facts: dict) -> Iterator[Found]:
+  """Whether a run can live in this folder."""
+  yield from _folder(
+    "workdir", argument, facts, [_fsync, _rename, _flock, _speed]
+  )
+
+
+def cache(argument: str, facts: dict) -> Iterator[Found]:
+  """Whether compiled programs and token files can be kept in this folder."""
+  yield from _folder("cache", argument, facts, [_rename])
+
+
+def _folder(
+  what: str, argument: str, facts: dict, checks: list[Callable]
+) -> Iterator[Found]:
+  path = pathlib.Path(argument).absolute()
+  # Where it will be made: a look leaves nothing behind.
+  there = next(p for p in [path, *path.parents] if p.exists())
+  facts["folder"] = str(there)
+  if not there.is_dir():
+    yield "wrong", f"{what} {argument}: {there} is a file, not a folder"
+    return
+  missing = "" if there == path else f" (not there yet; seen in {there})"
+  try:
+    folder = tempfile.mkdtemp(prefix=".doctor-", dir=there)
+  except OSError as error:
+    reason = error.strerror or error
+    yield "wrong", f"{what} {argument} cannot be written: {there}: {reason}"
+    return
+  try:
+    free = shutil.disk_usage(there).free
+    text = f"{what} {argument} can be written, {free / _GB:.1f} GB free"
+    if free < _GB:
+      yield "wrong", f"{text}: make room, or take another disk"
+    else:
+      yield "ok" if free > 10 * _GB else "note", text + missing
+    for check in checks:
+      level, text = check(pathlib.Path(folder))
+      yield level, f"{what}: {text}"
+  except OSError as error:
+    yield "wrong", f"{what} {argument}: {error.strerror or error}"
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fsync(folder: pathlib.Path) -> Found:
+  """Of a small file and of its folder, as after every row and every save."""
+  started = time.perf_counter()
+  with open(folder / "synced", "wb") as file:
+    file.write(b"x")
+    file.flush()
+    os.fsync(file.fileno())
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+  took = 1e3 * (time.perf_counter() - started)
+  return "ok" if took < 200 else "note", f"fsync works, {took:.1f} ms"
+
+
+def _rename(folder: pathlib.Path) -> Found:
+  """A reader sees the old file or the new one while it is replaced."""
+  path, other = folder / "named", folder / "other"
+  contents = [bytes([i]) * 10_000 for i in range(2)]
+  path.write_bytes(contents[0])
+  over, seen = threading.Event(), set()
+
+  def read():
+    while not over.is_set():
+      try:
+        seen.add(path.read_bytes())
+      except FileNotFoundError:
+        seen.add(b"")
+
+  reader = threading.Thread(target=read)
+  reader.start()
+  until = time.monotonic() + 0.5
+  for i in range(200):
+    other.write_bytes(contents[i % 2])
+    os.replace(other, path)
+    if time.monotonic() > until:
+      break
+  over.set()
+  reader.join()
+  if seen <= set(contents):
+    return "ok", "a file is replaced in one move"
+  return "wrong", (
+    "a file that is replaced is seen missing or cut: take another disk"
+  )
+
+
+def _flock(folder: pathlib.Path) -> Found:
+  """Whether the kernel tells a second run of the first."""
+  instead = "run.lock's age keeps a second run out, for a minute after a kill"
+  try:
+    import fcntl
+  except ImportError:
+    return "note", f"no flock on this system: {instead}"
+  with open(folder / "locked", "w") as one, open(folder / "locked", "w") as two:
+    how = fcntl.LOCK_EX | fcntl.LOCK_NB
+    try:
+      fcntl.flock(one, how)
+    except OSError as error:
+      return "note", f"no flock here ({error.strerror}): {instead}"
+    try:
+      fcntl.flock(two, how)
+    except BlockingIOError:
+      return "ok", "flock keeps a second run out"
+  return "note", f"flock is granted twice here: {instead}"
+
+
+def _speed(folder: pathlib.Path) -> Found:
+  """MB/s, on disk at the end; what random bytes cannot be squeezed to."""
+  block, written = os.urandom(_BLOCK), 0
+  started = time.perf_counter()
+  with open(folder / "written", "wb") as file:
+    for _ in range(_BLOCKS):
+      file.write(block)
+      file.flush()
+      os.fsync(file.fileno())
+      written += len(block)
+      if time.perf_counter() - started > 3:
+        break
+  speed = written / 1e6 / (time.perf_counter() - started)
+  level = "ok" if speed > 50 else "note"
+  return level, f"{speed:,.0f} MB/s written, {written / 1e6:.0f} MB at once"
+
+
+def port(argument: str, facts: dict) -> Iterator[Found]:
+  """Free to listen on where its host is this one; else, reachable."""
+  host, _, number = argument.rpartition(":")
+  if not (host and number.isdigit() and 0 < int(number) < 65536):
+    yield "wrong", f"--coordinator={argument} is not HOST:PORT"
+    return
+  number = int(number)
+  try:
+    found = socket.getaddrinfo(host.strip("[]"), number, 0, socket.SOCK_STREAM)
+  except OSError as error:
+    yield "wrong", f"coordinator {host}: {error.strerror or error}"
+    return
+  facts["here"] = any(_is_here(family, at[0]) for family, *_, at in found)
+  yield _listens(number) if facts["here"] else _reaches(argument, host, number)
+
+
+def _is_here(family: int, address: str) -> bool:
+  with socket.socket(family, socket.SOCK_DGRAM) as own:
+    try:
+      own.bind((address, 0))
+    except OSError:
+      return False
+  return True
+
+
+def _listens(number: int) -> Found:
+  try:
+    socket.create_server(("", number)).close()
+  except OSError as error:
+    if error.errno == errno.EADDRINUSE:
+      return "wrong", (
+        f"port {number} of this host is in use: end what listens there, or take"
+        " another --coordinator"
+      )
+    return "wrong", f"port {number} of this host: {error.strerror or error}"
+  return "ok", f"port {number} of this host is free for the coordinator"
+
+
+def _reaches(argument: str, host: str, number: int) -> Found:
+  try:
+    socket.create_connection((host.strip("[]"), number), timeout=4).close()
+  except ConnectionRefusedError:
+    return "note", (
+      f"coordinator {argument}: the host answers, but nothing listens there yet"
+    )
+  except OSError as error:
+    return "wrong", (
+      f"coordinator {argument} cannot be reached:"
+      f" {error.strerror or error}: open the port in the firewall"
+    )
+  return "ok", f"coordinator {argument} can be reached"
+
+
+def main(kind: str, argument: str) -> None:
+  """Prints what a probe found."""
+  probe = {"devices": devices, "workdir": workdir, "cache": cache, "port": port}
+  facts: dict = {}
+  lines = list(probe[kind](argument, facts))
+  print(json.dumps({"facts": facts, "lines": lines}))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

@@ -1,0 +1,334 @@
+"""Text that a trained model writes after prompts, handed out as it comes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common.errors import UserError
+from train import trained, types
+from train.generation import decoding_programs, detokenize, speculative
+
+
+class Options(NamedTuple):
+  """How a row is written.
+
+  max_tokens: that are drawn at most.
+  temperature: 0 takes the best token.
+  top_k, top_p, min_p: see decode.filter_logits; None for none.
+  repetition_penalty: see decode.penalize; of the prompt's tokens too.
+  stop: strings before the first of which the text ends.
+  seed: of the row's draws, which depend on it, the text and nothing else.
+  """
+
+  max_tokens: int = 200
+  temperature: float = 1.0
+  top_k: int | None = None
+  top_p: float | None = None
+  min_p: float | None = None
+  repetition_penalty: float = 1.0
+  stop: tuple[str, ...] = ()
+  seed: int = 0
+
+
+class Piece(NamedTuple):
+  """A row's next piece of text.
+
+  row: the index of its prompt.
+  text: newly readable; never half a character (one that the limit cuts is left
+    out), and nothing of a stop string.
+  tokens: the ids drawn since the row's last piece, with those of what ends it.
+  finish: None while the row goes on; "stop" after a stop string or the
+    tokenizer's end of text, "length" after max_tokens.
+  """
+
+  row: int
+  text: str
+  tokens: tuple[int, ...]
+  finish: str | None
+
+
+# (prompts, options) -> the pieces of all rows, in the order they come.
+Write = Callable[[Sequence[Sequence[int]], Sequence[Options]], Iterator[Piece]]
+
+
+def stream(
+  found: trained.Trained,
+  prompts: Sequence[Sequence[int]],
+  options: Sequence[Options],
+  chunk: int = 8,
+) -> Iterator[Piece]:
+  """The pieces of the texts that follow the prompts; see `writer`."""
+  return writer(found, chunk)(prompts, options)
+
+
+def check(options: Options) -> Options:
+  """The options, if each has a meaning.
+
+  Raises:
+    ValueError: one has none.
+  """
+  wrong = {
+    "max_tokens": options.max_tokens < 1,
+    "temperature": not 0 <= options.temperature < float("inf"),
+    "top_k": options.top_k is not None and options.top_k < 1,
+    "top_p": options.top_p is not None and not 0 < options.top_p <= 1,
+    "min_p": options.min_p is not None and not 0 <= options.min_p <= 1,
+    "repetition_penalty": not 0 < options.repetition_penalty < float("inf"),
+    "stop": "" in options.stop,
+  }
+  valid = {
+    "max_tokens": "at least 1",
+    "temperature": "at least 0",
+    "top_k": "at least 1",
+    "top_p": "above 0 and at most 1",
+    "min_p": "between 0 and 1",
+    "repetition_penalty": "above 0",
+    "stop": "strings that are not empty",
+  }
+  for name, is_wrong in wrong.items():
+    if is_wrong:
+      value = getattr(options, name)
+      raise ValueError(f"{name} = {value!r} is not {valid[name]}")
+  return options
+
+
+def writer(
+  found: trained.Trained,
+  chunk: int = 8,
+  draft: trained.Trained | None = None,
+) -> Write:
+  """A function that writes; what it compiles serves all of its calls.
+
+  Args:
+    found: the run of a model that writes text.
+    chunk: how many tokens are drawn between two looks at the text.
+    draft: the run of a smaller model with the same tokenizer, which drafts
+      chunk - 1 tokens at a time for the larger to check: the distribution of
+      the text is the same (train/generation/speculative.py), its draws are
+      others.
+
+  Raises:
+    UserError: a run's model does not write text, or not with that draft.
+    ValueError: from the function: a prompt is empty or holds an unknown id, or
+      options have no meaning.
+  """
+  tokenizer = found.parts.data.tokenizer
+  model, variables = _for_inference(found)
+  most = float("inf")
+  if draft is None:
+    programs = decoding_programs.programs(model, tokenizer.eos, chunk)
+  else:
+    if chunk < 2:
+      raise ValueError(f"chunk = {chunk} is below 2: nothing would be drafted")
+    drafter, drafters = _for_inference(draft)
+    other = draft.parts.data.tokenizer
+    if (other.vocab_size, other.content) != (
+      tokenizer.vocab_size,
+      tokenizer.content,
+    ):
+      raise UserError("the draft's tokenizer is not that of the run")
+    programs = speculative.programs(model, drafter, chunk - 1)
+    # The last round may begin with one token left, and reads a chunk.
+    lengths = [m.max_len for m in (model, drafter) if m.max_len is not None]
+    most = min(lengths, default=most) - chunk + 2
+    variables = (variables, drafters)
+
+  def write(prompts, options):
+    prompts = [[int(i) for i in prompt] for prompt in prompts]
+    for row, prompt in enumerate(prompts):
+      if not prompt:
+        raise ValueError(f"prompt {row} is empty")
+      if not 0 <= min(prompt) <= max(prompt) < tokenizer.vocab_size:
+        raise ValueError(
+          f"prompt {row} has an id outside 0 … {tokenizer.vocab_size - 1}"
+        )
+    if len(prompts) != len(options):
+      raise ValueError(f"{len(prompts)} prompts, but {len(options)} options")
+    for row, (ids, each) in enumerate(zip(prompts, options, strict=True)):
+      total = len(ids) + check(each).max_tokens
+      if total > most:
+        raise ValueError(
+          f"prompt {row} and max_tokens = {each.max_tokens} make {total}"
+          f" tokens: with this draft a text may have {most}"
+        )
+    if not prompts:
+      return iter(())
+    texts = [
+      _Text(ids, each, detokenize.begin(tokenizer.decode, ids))
+      for ids, each in zip(prompts, options, strict=True)
+    ]
+    return _written(programs, variables, tokenizer, texts)
+
+  return write
+
+
+def _for_inference(found: trained.Trained):
+  """(model, variables): without an adapter, each layer on its own.
+
+  Raises:
+    UserError: it does not write text.
+  """
+  model, params = found.parts.model, found.variables.params
+  writes = getattr(model, "init_cache", None) is not None
+  if found.parts.data.tokenizer is None or not writes:
+    raise UserError("this run's model does not write text")
+  if model.plain is not None:
+    model, params = found.parts.network, jax.jit(model.plain)(params)
+  if model.unstacked is not None:
+    model, params = model.unstacked(params)
+  vocabulary = found.parts.data.tokenizer.vocab_size
+  if _logits(model, params, found.variables.model_state) > vocabulary:
+    model = _of_the_tokenizer(model, vocabulary)
+  return model, types.Variables(params, found.variables.model_state)
+
+
+def _logits(model, params, model_state) -> int:
+  """How many logits the model gives for each token."""
+
+  def first():
+    token_11 = jnp.zeros((1, 1), jnp.int32)
+    cache = model.init_cache(1, 1)
+    return model.apply(params, model_state, token_11, cache=cache)[0][0]
+
+  return jax.eval_shape(first).shape[-1]
+
+
+def _of_the_tokenizer(model, vocabulary: int):
+  """The model, which knows nothing of ids that only fill up its tables."""
+
+  def apply(*args, **kwargs):
+    outputs, model_state = model.apply(*args, **kwargs)
+    if kwargs.get("cache") is None:
+      return outputs[..., :vocabulary], model_state
+    logits_BTV, cache = outputs
+    return (logits_BTV[..., :vocabulary], cache), model_state
+
+  return model._replace(apply=apply, represents=False)
+
+
+class _Text(NamedTuple):
+  """A row on the host.
+
+  ids: of the prompt, and what has been drawn.
+  fresh: the ids since its last piece.
+  drawn: how many ids have been drawn.
+  finish: as in Piece.
+  """
+
+  ids: list[int]
+  options: Options
+  reader: detokenize.Reader
+  fresh: tuple[int, ...] = ()
+  drawn: int = 0
+  finish: str | None = None
+
+
+def _written(programs, variables, tokenizer, texts) -> Iterator[Piece]:
+  """The pieces of all rows; `texts` is brought up to date."""
+  B = decoding_programs.rounded(len(texts))
+  how = _how([text.options for text in texts], B)
+
+  def begun(room):
+    fed = [text.ids[:-1] for text in texts] + [[]] * (B - len(texts))
+    return programs.begin(variables, fed, room)
+
+  def needed():
+    going = (text for text in texts if text.finish is None)
+    left = ((t, t.options.max_tokens - t.drawn) for t in going)
+    return programs.room(
+      max(len(t.ids) - 1 + programs.feeds(n) for t, n in left)
+    )
+
+  room = needed()
+  rows = _rows(texts, B, tokenizer.vocab_size, how)._replace(cache=begun(room))
+  while any(text.finish is None for text in texts):
+    wanted = needed()
+    if room is not None and wanted is None:
+      rows, room = rows._replace(cache=begun(None)), None
+    elif room is not None and wanted > room:
+      cache = programs.grow(rows.cache, B, wanted)
+      rows, room = rows._replace(cache=cache), wanted
+    rows, tokens_CB, count_B = programs.advance(variables, rows, how)
+    tokens_CB, count_B = np.asarray(tokens_CB), np.asarray(count_B)
+    for row, text in enumerate(texts):
+      if text.finish is None:
+        drawn = tokens_CB[: count_B[row], row]
+        texts[row], piece = _read(tokenizer, text, row, drawn)
+        if piece is not None:
+          yield piece
+    going_B = np.array(
+      [text.finish is None for text in texts] + [False] * (B - len(texts))
+    )
+    rows = rows._replace(left_B=jnp.where(going_B, rows.left_B, 0))
+
+
+def _how(options: Sequence[Options], B: int) -> decoding_programs.How:
+  """The options as arrays, a padded row like the first."""
+  options = [*options, *[options[0]] * (B - len(options))]
+
+  def of(name, dtype, neutral):
+    values = [getattr(each, name) for each in options]
+    if all(value in (None, neutral) for value in values):
+      return None
+    values = [neutral if value is None else value for value in values]
+    return np.array(values, dtype)
+
+  all_ids = np.iinfo(np.int32).max
+  return decoding_programs.How(
+    seed=np.array([each.seed % 2**32 for each in options], np.uint32),
+    temperature=of("temperature", np.float32, 0),
+    top_k=of("top_k", np.int32, all_ids),
+    top_p=of("top_p", np.float32, 1),
+    min_p=of("min_p", np.float32, 0),
+    penalty=of("repetition_penalty", np.float32, 1),
+  )
+
+
+def _rows(
+  texts, B: int, V: int, how: decoding_programs.How
+) -> decoding_programs.Rows:
+  """The texts as the programs carry them, but for the cache."""
+  token_B, place_B, left_B = np.zeros((3, B), np.int32)
+  seen_BV = None if how.penalty is None else np.zeros((B, V), bool)
+  for row, text in enumerate(texts):
+    token_B[row], place_B[row] = text.ids[-1], len(text.ids) - 1
+    left_B[row] = text.options.max_tokens
+    if seen_BV is not None:
+      seen_BV[row, text.ids] = True
+  arrays = (token_B, place_B, left_B, seen_BV)
+  return decoding_programs.Rows(
+    None, *(None if a is None else jnp.asarray(a) for a in arrays)
+  )
+
+
+def _read(tokenizer, text: _Text, row: int, tokens):
+  """(the text with a chunk's tokens, its Piece or None) up to its end."""
+  parts, reader, fresh = [], text.reader, list(text.fresh)
+  drawn, finish = text.drawn, None
+  for token in map(int, tokens):
+    text.ids.append(token)
+    fresh.append(token)
+    drawn += 1
+    if token == tokenizer.eos:
+      finish = "stop"
+    else:
+      reader, part, stopped = detokenize.read(
+        tokenizer.decode, text.options.stop, reader, token
+      )
+      parts.append(part)
+      if stopped:
+        finish = "stop"
+      elif drawn == text.options.max_tokens:
+        finish = "length"
+    if finish:
+      parts.append(reader.held)
+      break
+  text = text._replace(reader=reader, drawn=drawn, finish=finish)
+  written = "".join(parts)
+  if not written and not finish:
+    return text._replace(fresh=tuple(fresh)), None
+  piece = Piece(row, written, tuple(fresh), finish)
+  return text._replace(fresh=()), piece

@@ -1,0 +1,297 @@
+"""Who takes part in a run: the processes meet before JAX connects them.
+
+Process 0 listens where the coordinator is said to be; the others connect and
+say who they are. JAX's own coordination aborts with a stack trace when one is
+missing, and does not say which.
+"""
+
+import contextlib
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from common.errors import HostError, UserError
+
+TICK = 0.2  # seconds between looks at the clock
+_SEND = 5.0  # seconds that a connection may refuse what is sent
+LAST_WORDS = 2.0  # seconds for the other side to read them
+_MAX_LINE = 2**16
+AGAIN = (
+  "start all processes again with the same command: the run goes on from its"
+  " last save"
+)
+
+
+class Place(NamedTuple):
+  """A process's place among those of its run.
+
+  coordinator: HOST:PORT of process 0, as all of them reach it.
+  local_device_ids: the devices this process takes, or None for all it sees.
+  """
+
+  coordinator: str
+  num_processes: int
+  process_id: int
+  local_device_ids: tuple[int, ...] | None = None
+
+
+class Peer:
+  """A connection on which JSON objects travel, one a line.
+
+  step, place: how far the other side is and where, as it said last.
+  """
+
+  def __init__(self, connection: socket.socket):
+    connection.settimeout(_SEND)
+    self.socket = connection
+    self.process_id = 0
+    self.name = "?"
+    self.step: int | None = None
+    self.place = "?"
+    self.done = False
+    self.heard = time.monotonic()
+    self._rest = b""
+
+  def send(self, **message) -> None:
+    """What cannot be sent is dropped: the silence that follows is noticed."""
+    with contextlib.suppress(OSError):
+      self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+  def receive(self) -> list[dict[str, Any]]:
+    """What has come; blocks for a moment where nothing has.
+
+    Raises:
+      EOFError: the other side has gone.
+      ValueError: it does not speak this language.
+    """
+    try:
+      data = self.socket.recv(_MAX_LINE)
+    except OSError:
+      data = b""
+    if not data:
+      raise EOFError
+    self.heard = time.monotonic()
+    *lines, self._rest = (self._rest + data).split(b"\n")
+    messages = [json.loads(line) for line in lines]
+    strange = any(not isinstance(message, dict) for message in messages)
+    if strange or len(self._rest) > _MAX_LINE:
+      raise ValueError("not a process of this run")
+    return messages
+
+
+class Roll(NamedTuple):
+  """All processes of a run, once they are there.
+
+  names: of the machines, by process.
+  peers: process 0's connections to all others, or theirs to it.
+  """
+
+  place: Place
+  names: list[str]
+  peers: list[Peer]
+
+  def title(self, process_id: int) -> str:
+    """How a line names a process."""
+    of, name = self.place.num_processes, self.names[process_id]
+    return f"process {process_id} of {of} ({name})"
+
+
+def gather(
+  place: Place, wait: float, facts: Callable[[], dict[str, Any]]
+) -> tuple[Roll, dict[str, Any]]:
+  """Waits until every process of the run is there.
+
+  Args:
+    place: of this process.
+    wait: seconds after which it is given up.
+    facts: what process 0 tells the others once all are there.
+
+  Returns:
+    The roll, and what process 0 told.
+
+  Raises:
+    HostError: somebody did not come; the line says who.
+    UserError: the processes contradict each other.
+  """
+  if place.process_id == 0:
+    return _call(place, wait, facts)
+  return _answer(place, wait)
+
+
+def _call(place, wait, facts):
+  try:
+    listener = _listen(place)
+  except OSError as error:
+    raise UserError(
+      f"process 0 cannot listen at {place.coordinator}: {error.strerror}"
+    ) from error
+  peers: dict[int, Peer] = {}
+  with listener, selectors.DefaultSelector() as selector:
+    selector.register(listener, selectors.EVENT_READ)
+    try:
+      _collect(listener, peers, place, wait, selector)
+    finally:
+      for key in list(selector.get_map().values()):
+        if key.data not in peers.values():
+          key.fileobj.close()
+  present = [peers[i] for i in sorted(peers)]
+  names = [socket.gethostname(), *(peer.name for peer in present)]
+  told = {"names": names, **facts()}
+  for peer in present:
+    peer.send(start=told)
+  return Roll(place, names, present), told
+
+
+def _collect(listener, peers, place, wait, selector) -> None:
+  """Fills `peers`, by their ids, until all are there."""
+  deadline, beaten = time.monotonic() + wait, 0.0
+  while len(peers) < place.num_processes - 1:
+    if time.monotonic() > deadline:
+      missing = set(range(1, place.num_processes)) - set(peers)
+      _dismiss(peers, HostError(_missing(sorted(missing), place, wait)))
+    for key, _ in selector.select(TICK):
+      if key.fileobj is listener:
+        connection, _ = listener.accept()
+        selector.register(connection, selectors.EVENT_READ, Peer(connection))
+      else:
+        _hear_hello(key.data, peers, place, selector)
+    if time.monotonic() - beaten > 1:
+      beaten = time.monotonic()
+      for peer in peers.values():
+        peer.send(beat=1)
+
+
+def _listen(place) -> socket.socket:
+  port = int(place.coordinator.rsplit(":", 1)[1])
+  if socket.has_dualstack_ipv6():
+    return socket.create_server(
+      ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
+    )
+  return socket.create_server(("", port), backlog=1024)
+
+
+def _hear_hello(peer, peers, place, selector) -> None:
+  """Who a new connection is; strangers, and those who left, are forgotten."""
+  try:
+    messages = peer.receive()
+    if not messages:
+      return
+    hello = messages[0]
+    process_id, of = int(hello["process"]), int(hello["of"])
+    peer.name = str(hello["name"])
+  except (EOFError, ValueError, KeyError, TypeError):
+    selector.unregister(peer.socket)
+    peer.socket.close()
+    for process_id in [i for i, other in peers.items() if other is peer]:
+      del peers[process_id]
+    return
+  wrong = None
+  if of != place.num_processes or not 0 < process_id < of:
+    wrong = (
+      f"process {process_id} ({peer.name}) was started as one of {of}, process"
+      f" 0 as one of {place.num_processes}"
+    )
+  elif process_id in peers and not _has_left(peers[process_id]):
+    wrong = (
+      f"process {process_id} of {of} was started twice: on"
+      f" {peers[process_id].name} and on {peer.name}"
+    )
+  if wrong:
+    _dismiss({**peers, -1: peer}, UserError(wrong))
+  peer.process_id = process_id
+  peers[process_id] = peer
+
+
+def _has_left(peer) -> bool:
+  """Whether its end of the connection is closed, though not yet heard."""
+  try:
+    peer.socket.settimeout(0)
+    return not peer.socket.recv(1, socket.MSG_PEEK)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return True
+  finally:
+    peer.socket.settimeout(_SEND)
+
+
+def _dismiss(peers, error: Exception) -> NoReturn:
+  for peer in peers.values():
+    peer.send(end=str(error), code=getattr(error, "code", 2))
+  hang_up(peers.values())
+  raise error
+
+
+def _answer(place, wait):
+  host, port = place.coordinator.rsplit(":", 1)
+  address = (host.strip("[]"), int(port))
+  deadline = time.monotonic() + wait
+  while time.monotonic() < deadline:
+    try:
+      peer = Peer(socket.create_connection(address, timeout=_SEND))
+    except OSError:
+      time.sleep(TICK)
+      continue
+    peer.send(
+      process=place.process_id,
+      of=place.num_processes,
+      name=socket.gethostname(),
+    )
+    told = None
+    try:
+      told = _start_of(peer, max(_SEND, deadline - time.monotonic()))
+    finally:
+      if told is None:
+        peer.socket.close()
+    if told is not None:
+      return Roll(place, told["names"], [peer]), told
+    time.sleep(TICK)
+  raise HostError(_missing([0], place, wait, f" (at {place.coordinator})"))
+
+
+def _start_of(peer, silence) -> dict[str, Any] | None:
+  """What process 0 tells at the start; None if it goes, or falls silent."""
+  peer.socket.settimeout(silence)
+  while True:
+    try:
+      messages = peer.receive()
+    except (EOFError, ValueError):
+      return None
+    for message in messages:
+      if "end" in message:
+        kind = UserError if message["code"] == 2 else HostError
+        raise kind(message["end"])
+      if "start" in message:
+        peer.socket.settimeout(_SEND)
+        return message["start"]
+
+
+def _missing(process_ids, place, wait, where="") -> str:
+  ids = ", ".join(map(str, process_ids))
+  noun = "process" if len(process_ids) == 1 else "processes"
+  return (
+    f"{noun} {ids} of {place.num_processes}{where} did not appear within"
+    f" {wait:g} s (--wait_for_hosts); {AGAIN}"
+  )
+
+
+def hang_up(peers) -> None:
+  """Closes once the other side has read; closing at once could lose it."""
+  deadline = time.monotonic() + LAST_WORDS
+  for peer in peers:
+    try:
+      peer.socket.shutdown(socket.SHUT_WR)
+    except OSError:
+      continue
+  for peer in peers:
+    try:
+      while (left := deadline - time.monotonic()) > 0:
+        peer.socket.settimeout(left)
+        if not peer.socket.recv(_MAX_LINE):
+          break
+    except OSError:
+      pass
+    peer.socket.close()

@@ -1,0 +1,1 @@
+"""Where time, FLOPs and energy of a run go."""

@@ -1,0 +1,120 @@
+"""Floating-point operations of a training step.
+
+"Model FLOPs" (PaLM, arXiv:2204.02311, appendix B): a multiply and an add are
+two; what is computed again to save memory does not count, nor does anything
+but matrix products and convolutions; a causal triangle of attention counts as
+half of its square. MFU is model FLOPs / seconds / (chips * peak of a chip).
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+# The name scope in which JAX computes again what a remat policy dropped.
+_RECOMPUTED = "rematted_computation"
+
+
+def step(experiment: Any) -> float:
+  """Model FLOPs of one training step of the global batch.
+
+  Three times the model's own formula, for the backward pass has two products
+  for each one of the forward pass. A model without a formula is traced, as one
+  device would run it; a trace cannot tell a causal triangle from its square.
+
+  Args:
+    experiment: a assembly.Experiment, or what has its model, data and learner.
+  """
+  model, data = experiment.model, experiment.data
+  formula = getattr(model, "flops", None)
+  if formula is not None and "inputs" in data.spec:
+    length = data.spec["inputs"][0][0]
+    return 3.0 * data.batch_size * formula(length)
+  return traced(experiment)
+
+
+def traced(experiment: Any, recomputed: bool = False) -> float:
+  """FLOPs of a step by its trace; `recomputed` counts all that is executed."""
+  learner, data = experiment.learner, experiment.data
+  batch = {
+    key: jax.ShapeDtypeStruct((data.batch_size, *shape), np.dtype(dtype))
+    for key, (shape, dtype) in data.spec.items()
+  }
+  # On one CPU device no kernel hides its products from the trace.
+  mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
+  with jax.set_mesh(mesh):
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(learner.init, rng, batch)
+    jaxpr = jax.make_jaxpr(learner.step)(state, batch, rng)
+  return count(jaxpr.jaxpr, recomputed)
+
+
+def count(jaxpr: Any, recomputed: bool = False) -> float:
+  """FLOPs of the products and convolutions in a jaxpr, loops multiplied.
+
+  Of a `cond`, the dearest branch counts; a `while` counts once, for a trace
+  does not know how often it runs.
+  """
+  total = 0.0
+  for eqn in jaxpr.eqns:
+    if not recomputed and _RECOMPUTED in str(eqn.source_info.name_stack):
+      continue
+    name = eqn.primitive.name
+    if name == "dot_general":
+      total += _dot(eqn)
+    elif name == "ragged_dot_general":
+      total += _ragged_dot(eqn)
+    elif name == "conv_general_dilated":
+      total += _convolution(eqn)
+    elif name == "cond":
+      branches = eqn.params["branches"]
+      total += max(count(branch.jaxpr, recomputed) for branch in branches)
+    else:
+      times = eqn.params.get("length", 1) if name == "scan" else 1
+      inner = sum(count(sub, recomputed) for sub in _inside(eqn))
+      total += times * inner
+  return total
+
+
+def _inside(eqn):
+  """The jaxprs among an equation's parameters."""
+  for value in eqn.params.values():
+    for item in value if isinstance(value, tuple | list) else (value,):
+      item = getattr(item, "jaxpr", item)
+      if hasattr(item, "eqns"):
+        yield item
+
+
+def _dot(eqn) -> float:
+  (contracted, _), _ = eqn.params["dimension_numbers"]
+  left = eqn.invars[0].aval.shape
+  (out,) = eqn.outvars
+  inner = math.prod(left[i] for i in contracted)
+  return 2.0 * math.prod(out.aval.shape) * inner
+
+
+def _ragged_dot(eqn) -> float:
+  """Each row meets the matrix of its own group alone."""
+  numbers = eqn.params["ragged_dot_dimension_numbers"]
+  (contracted, _), _ = numbers.dot_dimension_numbers
+  left = eqn.invars[0].aval.shape
+  (out,) = eqn.outvars
+  total = 2.0 * math.prod(out.aval.shape)
+  total *= math.prod(left[i] for i in contracted)
+  by_group = set(numbers.lhs_ragged_dimensions) & set(contracted)
+  return total / eqn.invars[2].aval.shape[-1] if by_group else total
+
+
+def _convolution(eqn) -> float:
+  """2 * outputs * the kernel's elements an output; zeros between do not count.
+
+  A gradient by the inputs is a convolution of inputs spread by the stride, and
+  most of what it multiplies is zero.
+  """
+  kernel = eqn.invars[1].aval.shape
+  spec = eqn.params["dimension_numbers"].rhs_spec
+  (out,) = eqn.outvars
+  each = math.prod(kernel) / kernel[spec[0]]
+  spread = math.prod(eqn.params["lhs_dilation"])
+  return 2.0 * math.prod(out.aval.shape) * each / spread

@@ -1,0 +1,1 @@
+"""Optimizers, schedules, and rules that choose parameters by path."""

@@ -1,0 +1,231 @@
+"""What a step needs, by formula: for machines whose compiler is not at hand.
+
+Exact: the bytes of the state, by the sharding rules. By rule: what the backward
+pass keeps, as the gradient's own trace tells it, and the gathers and sums of
+fully sharded and replicated parameters. Not known: what a compiler fuses, pads
+and keeps beside; a run's memory has been seen to differ by a tenth and more.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from train import assembly, sharding
+from train.planning import collectives, compile_ahead
+
+
+class Estimate(NamedTuple):
+  """Bytes a device, and what it exchanges a step.
+
+  arguments: state and batch.
+  temporaries: gradients, what the backward pass keeps, and its largest part
+    once more as it is being made.
+  moved: to and from the memory, a step.
+  collectives: as collectives.of_program gives them.
+  uncounted: mesh axes whose exchanges no formula here knows.
+  """
+
+  arguments: int
+  temporaries: int
+  moved: float
+  collectives: list[collectives.Collective]
+  uncounted: list[str]
+
+
+def estimate(parts: assembly.Experiment, kept: list[Any]) -> Estimate:
+  """The Estimate of a step.
+
+  Args:
+    parts: of compile_ahead.experiment, on any devices.
+    kept: of `residuals`, of the whole batch.
+  """
+  _, state = assembly.state_of(parts)
+  mesh, params = parts.mesh, state.variables.params
+  microbatches = parts.config["learner"].get("microbatches", 1)
+  half = parts.config["model"].get("dtype") != "float32"
+  width = 2 if half else 4
+  batch_parts = sharding.batch_parts(mesh)
+  batch = sum(
+    parts.data.batch_size // batch_parts * math.prod(shape) * dtype.itemsize
+    for shape, dtype in parts.data.spec.values()
+  )
+  held = compile_ahead.held(state)
+  gradients = compile_ahead.held(params) * (1 if microbatches == 1 else 2)
+  cut = _activation_parts(parts)
+  sizes = [math.prod(x.shape) * x.dtype.itemsize for x in kept]
+  activations = sum(sizes) / cut
+  largest = max(sizes, default=0) / cut
+  whole = sharding.count(params) * width / mesh.shape.get("tensor", 1)
+  moved = (
+    2 * held
+    + 2 * gradients
+    + microbatches * (3 * whole + 2 * (activations + largest))
+  )
+  found, uncounted = _exchanged(parts, params, width, microbatches)
+  return Estimate(
+    arguments=int(held + batch),
+    temporaries=int(gradients + activations + largest),
+    moved=float(moved),
+    collectives=found,
+    uncounted=uncounted,
+  )
+
+
+def residuals(parts: assembly.Experiment) -> list[Any]:
+  """Shapes of what the forward pass keeps for the backward one.
+
+  Of the whole batch on one device; parameters are left out, and the scores of
+  attention, which fused kernels do not keep.
+  """
+  data = parts.data
+  mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
+  batch = {
+    name: jax.ShapeDtypeStruct((data.batch_size, *shape), dtype)
+    for name, (shape, dtype) in data.spec.items()
+  }
+  length = data.spec["inputs"][0][0] if "inputs" in data.spec else None
+  kept: list[Any] = []
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    variables = jax.eval_shape(parts.task.init, rng, batch)
+    own = {(x.shape, x.dtype) for x in jax.tree.leaves(variables.params)}
+    for loss in parts.task.losses.values():
+
+      def pulled(params, variables, batch, rng, loss=loss):
+        def total(params):
+          return loss(variables._replace(params=params), batch, rng, True)[0][0]
+
+        return jax.vjp(total, params)[1]
+
+      back = jax.eval_shape(pulled, variables.params, variables, batch, rng)
+      kept += [
+        x
+        for x in jax.tree.leaves(back)
+        if (x.shape, x.dtype) not in own
+        and (length is None or x.shape.count(length) < 2)
+        and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+      ]
+  return kept
+
+
+def largest(
+  parts: assembly.Experiment, kept: list[Any], most: int
+) -> list[compile_ahead.Tensor]:
+  """What a device holds most of: of the state, and for the backward pass."""
+  _, state = assembly.state_of(parts)
+  found = [
+    compile_ahead.Tensor(compile_ahead.held(leaf), _spelled(leaf), path)
+    for path, leaf in _paths(state)
+  ]
+  cut = _activation_parts(parts)
+  found += [
+    compile_ahead.Tensor(
+      math.prod(x.shape) * x.dtype.itemsize // cut,
+      _spelled(x),
+      "kept for the backward pass (by formula; the whole batch's shape)",
+    )
+    for x in kept
+  ]
+  return sorted(found, key=lambda tensor: -tensor.nbytes)[:most]
+
+
+def _paths(tree):
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def _spelled(x) -> str:
+  return f"{x.dtype}[{','.join(str(n) for n in x.shape)}]"
+
+
+def _activation_parts(parts: assembly.Experiment) -> int:
+  """In how many parts a device's activations are of the global batch's."""
+  shape = parts.mesh.shape
+  return (
+    sharding.batch_parts(parts.mesh)
+    * shape.get("context", 1)
+    * shape.get("tensor", 1)
+    * parts.config["learner"].get("microbatches", 1)
+  )
+
+
+def _exchanged(parts, params, width: int, microbatches: int):
+  """(collectives of a step, axes that are not counted)."""
+  mesh = parts.mesh
+  batch_axes = [
+    axis
+    for axis in sharding.AXES
+    if axis not in ("context", "tensor") and mesh.shape.get(axis, 1) > 1
+  ]
+  totals: dict[tuple[str, tuple[str, ...]], float] = {}
+
+  def add(kind, axes, nbytes, times):
+    if axes and nbytes:
+      key = (kind, tuple(axes))
+      totals[key] = totals.get(key, 0.0) + nbytes * times
+
+  for leaf in jax.tree.leaves(params):
+    spec = leaf.sharding.spec
+    names = [n for part in spec for n in _names(part)]
+    others = math.prod(mesh.shape[n] for n in names if n not in batch_axes)
+    count = math.prod(leaf.shape) / others
+    over = [axis for axis in names if axis in batch_axes and axis != "expert"]
+    # Once for the forward and once for the backward pass.
+    add("all-gather", over, count * width, 2 * microbatches)
+    add("reduce-scatter", over, count * width, microbatches)
+    cut = math.prod(mesh.shape[n] for n in over)
+    rest = [axis for axis in batch_axes if axis not in names]
+    add("all-reduce", rest, count / cut * leaf.dtype.itemsize, 1)
+  tensor = mesh.shape.get("tensor", 1)
+  layers, dim = (parts.config["model"].get(k) for k in ("layers", "dim"))
+  if tensor > 1 and layers and dim and "inputs" in parts.data.spec:
+    tokens = parts.data.batch_size * parts.data.spec["inputs"][0][0]
+    tokens /= sharding.batch_parts(mesh) * mesh.shape.get("context", 1)
+    # Into and out of both halves of a block, forward and backward.
+    add("all-gather", ["tensor"], tokens * dim * width * layers, 4)
+    add("reduce-scatter", ["tensor"], tokens * dim * width * layers, 4)
+  uncounted = [
+    axis
+    for axis, size in mesh.shape.items()
+    if size > 1
+    and (axis in ("context", "stage", "expert"))
+    or (axis == "tensor" and size > 1 and not (layers and dim))
+  ]
+  return [
+    _one(kind, axes, nbytes, mesh) for (kind, axes), nbytes in totals.items()
+  ], uncounted
+
+
+def _names(part) -> tuple[str, ...]:
+  return (part,) if isinstance(part, str) else tuple(part or ())
+
+
+def _one(kind, axes, nbytes, mesh) -> collectives.Collective:
+  """All of a step's exchange of a kind over some axes, as one collective."""
+  names = list(mesh.shape)
+  places = np.arange(mesh.size).reshape(tuple(mesh.shape.values()))
+  first = places[tuple(slice(None) if n in axes else 0 for n in names)]
+  group = first.reshape(-1).tolist()
+  return collectives.Collective(
+    name="",
+    kind=kind,
+    axes=tuple(axes),
+    group=len(group),
+    payload=int(nbytes),
+    times=1.0,
+    spread=tuple(group),
+  )
+
+
+def memory(found: Estimate, limit: float | None) -> compile_ahead.Memory:
+  """The Estimate as a Memory of a device that has `limit` bytes, if known."""
+  return compile_ahead.Memory(
+    arguments=found.arguments,
+    outputs=found.arguments,
+    aliased=found.arguments,
+    temporaries=found.temporaries,
+    peak=found.arguments + found.temporaries,
+    limit=int(limit) if limit else None,
+  )

@@ -1,0 +1,203 @@
+"""What a run's batches look like, told from its config alone.
+
+A plan is made where the data is not: no file is opened, and nothing that reads
+data is imported but `fake:` sources.
+"""
+
+import re
+import urllib.parse
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from input_pipeline import ops, rows
+from input_pipeline.batching import added_tokens, components, pipeline
+from input_pipeline.ops.parts import spans
+from input_pipeline.tokenizers.parts import special_tokens
+
+# Ops whose first argument is the size of the images they give.
+_SIZING = ("resize", "central_crop", "random_crop", "random_resized_crop")
+# Ops that make a label the shares of the classes.
+_MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
+_CLASSES = (
+  (r"cifar100", 100),
+  (r"mnist|cifar10|imagenette", 10),
+  (r"imagenet|ILSVRC2012", 1000),
+)
+
+
+def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
+  """The Data of a complete config, with no batches to give.
+
+  Args:
+    config: of assembly.complete.
+    multiple_of: the parts that a batch is cut into.
+
+  Raises:
+    UserError: the config does not tell a size that the model needs.
+  """
+  settings, batch_size = config["data"], config["batch_size"]
+  if all(uri.startswith("fake:") for uri in _sources(settings)):
+    return _fake(settings, batch_size, multiple_of)
+  if not isinstance(batch_size, int):
+    raise UserError(
+      f"config.batch_size={batch_size!r}: a plan needs a number for this source"
+    )
+  tokens = settings.get("tokenizer") is not None
+  spec, classes = _text(config) if tokens else _images(config)
+  leaves = {"mask": ((), np.float32), "index": ((), np.int32)} | spec
+  return pipeline.Data(
+    spec={k: (shape, np.dtype(dtype)) for k, (shape, dtype) in leaves.items()},
+    num_examples=0,
+    num_classes=classes,
+    tokenizer=None,
+    batches=lambda first_step: iter(()),
+    batch_size=batch_size,
+  )
+
+
+def vocabulary(config: dict[str, Any]) -> int | None:
+  """The tokens of the tokenizer that the config spells, if that tells."""
+  spelled = str(config["data"].get("tokenizer"))
+  # Those whose size is known have an end of their own.
+  families = [
+    family
+    for family in rows.special_tokens(config["data"].get("rows"))
+    if family != special_tokens.EOS
+  ]
+  known = {name for family in families for name in family}
+  of_ops = added_tokens.names(config["data"].get("ops", ""), known.__contains__)
+  added = len(families) + len(of_ops)
+  if spelled == "byte":
+    return 256 + added
+  name, _, query = spelled.partition("?")
+  if name != "sentencepiece":
+    return None
+  options = dict(urllib.parse.parse_qsl(query))
+  return int(options.get("vocab_size", 8000)) + added
+
+
+def _sources(settings) -> list[str]:
+  """The URIs of the run's data."""
+  try:
+    parts = components.parts(settings.get("source"), settings.get("mixture"))
+  except ValueError as error:
+    raise UserError(f"config.data: {error}") from error
+  return [str(part.source) for part in parts]
+
+
+def _fake(settings, batch_size, multiple_of) -> pipeline.Data:
+  try:
+    return pipeline.train(
+      **settings, batch_size=batch_size, seed=0, multiple_of=multiple_of
+    )
+  except (TypeError, ValueError) as error:
+    raise UserError(f"config.data: {error}") from error
+
+
+def _text(config) -> tuple[dict, int | None]:
+  length = config["data"].get("seq_len")
+  if not isinstance(length, int) or length < 1:
+    raise UserError(f"config.data.seq_len={length!r} is not a positive integer")
+  if config["data"].get("rows"):
+    spec, classes = _rows(config["data"]["rows"], length)
+  else:
+    names = ["inputs", "targets"]
+    if config["data"].get("packing"):
+      names += ["segments", "positions"]
+    classes = None
+    spec = {
+      **dict.fromkeys(names, ((length,), np.int32)),
+      "mask": ((length,), np.float32),
+      "bytes": ((), np.float32),
+    }
+  for call in _calls(config["data"].get("ops", "")):
+    if call.name in ("mask_tokens", "span_corruption", "blank_infilling"):
+      spec.pop("bytes", None)
+    if call.name == "span_corruption":
+      spec |= _spans(call, length, config["data"]["tokenizer"])
+    if call.name in ("blank_infilling", "trailing_blank"):
+      spec |= _blanks(call, length)
+  return spec, classes
+
+
+def _rows(settings, length) -> tuple[dict, int | None]:
+  """The leaves that a kind of rows tells of, and its classes."""
+  try:
+    return rows.planned(settings, length)
+  except ValueError as error:
+    raise UserError(f"config.data.{error}") from error
+
+
+def _found_spans(call: ops.Call, length: int, has_eos: bool) -> spans.Spans:
+  given = dict(zip(("density", "mean_span"), call.args, strict=False))
+  given |= call.kwargs
+  density, mean = given.get("density", 0.15), given.get("mean_span", 3.0)
+  return spans.spans(length, density, mean, has_eos)
+
+
+def _blanks(call: ops.Call, length: int) -> dict:
+  """The leaves of ops_infilling.py."""
+  blanks = 1
+  if call.name == "blank_infilling":
+    blanks = _found_spans(call, length, False).count
+  row = (length + 2 * blanks,)
+  names = "inputs", "targets", "positions", "block_positions"
+  whole = {"mask": (row, np.float32), "prefix": ((), np.int32)}
+  return {**dict.fromkeys(names, (row, np.int32)), **whole}
+
+
+def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:
+  """The leaves of ops_text.span_corruption."""
+  # The tokenizer of characters has no end-of-document token.
+  found = _found_spans(call, length, tokenizer != "char")
+  return {
+    "inputs": ((found.inputs,), np.int32),
+    "inputs_mask": ((found.inputs,), np.float32),
+    "targets": ((found.targets,), np.int32),
+    "mask": ((found.targets,), np.float32),
+  }
+
+
+def _images(config) -> tuple[dict, int]:
+  settings, model = config["data"], config["model"]
+  calls = _calls(settings.get("ops", ""))
+  sizes = [_first(each) for each in calls if each.name in _SIZING]
+  sizes = [size for size in sizes if size is not None]
+  size = sizes[-1] if sizes else model.get("image_size")
+  if size is None:
+    raise UserError(
+      "config.data.ops gives images no size: a plan without the data needs a"
+      " resize or a crop there, or config.model.image_size"
+    )
+  height, width = (size, size) if isinstance(size, int) else size
+  decoded = [
+    each.args[0] for each in calls if each.name == "decode" and each.args
+  ]
+  channels = model.get("channels") or (decoded[-1] if decoded else 3)
+  uri = _sources(settings)[0]  # in a mixture all have the same classes
+  known = (n for regex, n in _CLASSES if re.search(regex, uri))
+  classes = model.get("num_classes") or next(known, None)
+  if classes is None:
+    raise UserError(
+      "config.model.num_classes: a plan without the data needs it"
+    )
+  mixed = any(each.name in _MIXING for each in calls)
+  return {
+    "image": ((height, width, channels), np.float32),
+    "label": ((classes,), np.float32) if mixed else ((), np.int32),
+  }, classes
+
+
+def _calls(string: str) -> list[ops.Call]:
+  """The ops of the string, in order; which there are is not asked."""
+  try:
+    return ops.calls(string) if string else []
+  except ValueError as error:
+    raise UserError(f"config.data.{error}") from error
+
+
+def _first(call: ops.Call) -> Any:
+  """The size that an op is given, by place or by name."""
+  return call.args[0] if call.args else call.kwargs.get("size")

@@ -1,0 +1,266 @@
+"""What a workdir says of the run that made it: config.json, data.json."""
+
+import json
+import math
+import os
+import pathlib
+import stat
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from common import bounded_file
+from common.errors import UserError
+from train.hosts import distributed
+from train.workdir import run_lock
+
+# What may differ when a run goes on: how far, how often and on which devices,
+# and whether it goes on past a bad record, but never what is learned.
+_RESUMABLE = (
+  "total_steps",
+  "log_every_steps",
+  "log_examples",
+  "evals",
+  "checkpoint",
+  "recovery",
+  "mesh",
+  "sharding",
+  "data.on_bad_record",
+  "data.max_bad_share",
+)
+# No config is larger, or nested deeper.
+_MOST_BYTES, _MOST_LEVELS = 2**24, 64
+_FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
+_FILES = ("config.json", "curves.png", "data.json", "goodput.jsonl")
+_FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
+_FILES += ("tokenizer.json", "tokenizer.model")
+# Of a batch, whose indices each process lists.
+_MOST_ROWS = 2**26
+# What an example holds, by NumPy's letters; in 32 bits at most.
+_NUMBERS = "biuf"
+
+
+def read_config(workdir: str) -> dict[str, Any]:
+  """WORKDIR/config.json.
+
+  Raises:
+    UserError: there is none, or it is damaged.
+  """
+  return _read(pathlib.Path(workdir) / "config.json")
+
+
+def claimed(
+  workdir: str | None,
+  config: dict[str, Any],
+  defaults: dict[str, Any],
+  make: Callable[[], Any],
+) -> Any:
+  """What `make` makes of a workdir that is held for one run.
+
+  Process 0 holds it, all wait: until `fit` has ended, or what is made is gone,
+  or the process is.
+
+  Args:
+    workdir: where the run lives; None holds nothing.
+    config: complete.
+    defaults: what a config had where it was made before there was such a key.
+    make: () -> loop.Run.
+
+  Raises:
+    UserError: another run is going on there; or another config made it: it
+      names the first key that differs.
+  """
+  if workdir is None:
+    return make()
+  lock = run_lock.hold(workdir) if distributed.first() else None
+  try:
+    if lock is not None:
+      _check(workdir, config, defaults)
+    distributed.wait_for_all("the workdir is claimed")
+    made = make()
+  except BaseException:
+    if lock is not None:
+      lock.release()
+    raise
+  if lock is not None:
+    # For one that is never fitted.
+    weakref.finalize(made.init, lock.release)
+  return made._replace(lock=lock)
+
+
+def check_links(workdir: str) -> None:
+  """Refuses a workdir from which a name leads elsewhere.
+
+  Whoever made it must not choose what else is read and written. The folder
+  itself may be a link, and so may its checkpoints: to a larger disk.
+
+  Raises:
+    UserError: a name is a symbolic link, or no file or folder as it should be.
+  """
+  path = pathlib.Path(workdir)
+  for folder in (path, path / "samples", path / "hugging_face"):
+    try:
+      entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+      continue
+    except OSError as error:
+      raise UserError(f"{folder}: {error.strerror}") from error
+    for entry in entries:
+      if entry.name == "checkpoints":
+        continue
+      if entry.is_symlink():
+        raise UserError(
+          f"{entry.path} is a symbolic link: put in its place what it leads to"
+        )
+      name = entry.name
+      if name in _FILES and not entry.is_file():
+        raise UserError(f"{entry.path} is not a file")
+      if name in _FOLDERS and not entry.is_dir():
+        raise UserError(f"{entry.path} is not a folder")
+
+
+def _check(workdir, config, defaults) -> None:
+  check_links(workdir)
+  path = pathlib.Path(workdir)
+  if not (path / "config.json").exists():
+    # What a start left behind that failed before its config was written.
+    for litter in path.glob("tokenizer.*"):
+      litter.unlink()
+    return
+  before = {**defaults, **read_config(workdir)}
+  difference = _first_difference(before, config)
+  if difference is not None:
+    raise UserError(
+      f"{workdir} was made by another config: config.{difference}; take"
+      " another --workdir, or give the same config to go on"
+    )
+
+
+def begin(workdir: str, config: dict[str, Any], data) -> None:
+  """Writes config.json and data.json, each whole or not at all.
+
+  Args:
+    workdir: where the run lives.
+    config: complete.
+    data: the pipeline.Data; data.json keeps what a model must know of it when
+      it is gone.
+
+  Raises:
+    UserError: it cannot be written; or what process 0 has written, another
+      process does not see.
+  """
+  path = pathlib.Path(workdir)
+  if distributed.first():
+    shapes = {k: [list(s), str(dtype)] for k, (s, dtype) in data.spec.items()}
+    facts = {
+      "spec": shapes,
+      "num_examples": data.num_examples,
+      "num_classes": data.num_classes,
+      "batch_size": data.batch_size,
+    }
+    _write(path / "config.json", config)
+    _write(path / "data.json", facts)
+  distributed.wait_for_all("the workdir is written")
+  if not (path / "data.json").exists():
+    raise UserError(f"{workdir} is not one folder that all processes share")
+
+
+def read_facts(workdir: str) -> dict[str, Any]:
+  """What `begin` wrote of the data.
+
+  Raises:
+    UserError: there is none, or it is damaged.
+  """
+  path = pathlib.Path(workdir) / "data.json"
+  facts = _read(path)
+  try:
+    classes, spec = facts["num_classes"], facts["spec"]
+    counts = [facts["num_examples"], facts["batch_size"]]
+    sizes = [d for shape, _ in spec.values() for d in shape]
+    types = [np.dtype(name) for _, name in spec.values()]
+    right = all(type(n) is int for n in [*counts, *sizes, classes or 1])
+    right &= all(type(shape) is list for shape, _ in spec.values())
+    right &= all(type(name) is str for _, name in spec.values())
+    right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
+    right &= min(sizes, default=0) >= 0
+    right &= classes is None or 0 < classes < 2**31
+    # What no memory holds is no example either.
+    whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
+    right &= max(whole, default=0) < 2**40 and all(
+      t.kind in _NUMBERS and t.itemsize <= 4 for t in types
+    )
+  except (LookupError, TypeError, ValueError, AttributeError, SyntaxError) as e:
+    what = f"{type(e).__name__}: {e}"
+    raise UserError(f"{path}: damaged: {what[:200]}") from e
+  if not right:
+    raise UserError(f"{path}: damaged: no data has such shapes or sizes")
+  return facts
+
+
+def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
+  temporary = path.with_suffix(".tmp")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.unlink(missing_ok=True)
+    with open(temporary, "x") as file:  # through no link, then
+      file.write(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    there = stat.S_ISREG(os.stat(path).st_mode)
+  except (OSError, ValueError):
+    there = False
+  if not there:
+    raise UserError(f"{path.parent}: no {path.name}, so no run was made here")
+  try:
+    found = json.loads(bounded_file.read(path, _MOST_BYTES))
+  except RecursionError:
+    raise UserError(f"{path}: nested too deep") from None
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+  except json.JSONDecodeError as error:
+    raise UserError(f"{path}: not JSON: {error}") from error
+  except ValueError as error:
+    text = str(error)
+    at = "" if text.startswith(str(path)) else f"{path}: "
+    raise UserError(f"{at}{text}") from error
+  if not isinstance(found, dict):
+    raise UserError(f"{path}: not a JSON object")
+  if _levels(found) > _MOST_LEVELS:
+    raise UserError(f"{path}: nested too deep")
+  return found
+
+
+def _levels(value: Any) -> int:
+  """How deep it is nested; by a list, for recursion has an end."""
+  found, layer = 0, [value]
+  while layer and found <= _MOST_LEVELS:
+    inner = [v.values() if isinstance(v, dict) else v for v in layer]
+    layer = [x for v in inner for x in v if isinstance(x, (dict, list))]
+    found += 1
+  return found
+
+
+def _first_difference(before, after, prefix="") -> str | None:
+  for key in sorted(set(before) | set(after)):
+    if f"{prefix}{key}" in _RESUMABLE:
+      continue
+    old, new = before.get(key), after.get(key)
+    if isinstance(old, dict) and isinstance(new, dict):
+      found = _first_difference(old, new, f"{prefix}{key}.")
+      if found:
+        return found
+    elif old != new:
+      return f"{prefix}{key} ({_short(old)} there, {_short(new)} now)"
+  return None
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 80 else f"{text[:79]}…"

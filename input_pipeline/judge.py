@@ -143,7 +143,7 @@ def main(argv) -> int:
       raise
     raise cli.UserError(
       f"judge needs {error.name}, which is not installed: pip install"
-      " 'tessera[judge]'"
+      " -e '.[judge]'"
     ) from error
 
 

@@ -12,7 +12,7 @@ def import_tensorflow():
     import tensorflow as tf
   except ImportError:
     raise ValueError(
-      "ops need TensorFlow, which is not installed: pip install 'tessera[data]'"
+      "ops need TensorFlow, which is not installed: pip install -e '.[data]'"
     ) from None
   if tf.config.get_visible_devices("GPU"):
     tf.config.set_visible_devices([], "GPU")

@@ -104,7 +104,7 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
     spec=spec,
     num_examples=known["num_examples"],
     num_classes=known["num_classes"],
-    tokenizers=learned,
+    tokenizer=learned,
     batches=lambda first_step: iter(()),
     batch_size=known["batch_size"],
   )

@@ -52,7 +52,7 @@ def extract(
   if importlib.util.find_spec("trafilatura") is None:
     raise ValueError(
       "extract needs trafilatura, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     )
   settings = Settings(favor, fallback, comments, tables)
   return functools.partial(_extract, settings, max_bytes, max_tags)

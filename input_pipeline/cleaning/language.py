@@ -78,7 +78,7 @@ def _identifier():
   except ImportError as error:
     raise ValueError(
       "language: needs py3langid, which is not installed: pip install"
-      " 'tessera[clean]'"
+      " -e '.[clean]'"
     ) from error
   return langid.LanguageIdentifier.from_model_file(
     langid.MODEL_FILE, norm_probs=True

@@ -116,7 +116,7 @@ def normalize(
 def _missing(name: str) -> ValueError:
   return ValueError(
     f"normalize: needs {name}, which is not installed: pip install"
-    " 'tessera[clean]'"
+    " -e '.[clean]'"
   )
 
 

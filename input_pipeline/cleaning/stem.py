@@ -71,7 +71,7 @@ def _import_snowball():
   except ImportError:
     raise ValueError(
       "stem needs snowballstemmer, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     ) from None
   return snowballstemmer
 

@@ -191,7 +191,7 @@ def _array_record():
   except ImportError:
     raise ValueError(
       "TFDS records need array_record, which is not installed: "
-      "pip install 'tessera[data]'"
+      "pip install -e '.[data]'"
     ) from None
   return array_record_module
 
@@ -204,6 +204,6 @@ def _tfds():
   except ImportError:
     raise ValueError(
       "TFDS records need tensorflow-datasets, which is not installed: "
-      "pip install 'tessera[data]'"
+      "pip install -e '.[data]'"
     ) from None
   return tensorflow_datasets

@@ -78,7 +78,7 @@ def _by_beam(plan_path: str, workers: Workers, local: bool) -> None:
   except ImportError:
     raise ValueError(
       "several workers need Apache Beam, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     ) from None
   given = [f"--runner={workers.runner}", *workers.options]
   if local:

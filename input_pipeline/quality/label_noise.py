@@ -128,6 +128,6 @@ def import_cleanlab():
   except ImportError:
     raise ValueError(
       "label_errors needs cleanlab, which is not installed: "
-      "pip install 'tessera[judge]'"
+      "pip install -e '.[judge]'"
     ) from None
   return cleanlab

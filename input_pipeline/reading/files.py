@@ -23,7 +23,7 @@ def _systems():
   except ImportError:
     raise ValueError(
       "paths such as gs://BUCKET/DIR need Apache Beam, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     ) from None
   return FileSystems
 

@@ -77,7 +77,7 @@ def _zstd(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
   except ModuleNotFoundError:
     raise ValueError(
       f"{path}: a .zst file needs zstandard, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     ) from None
   inflater = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
   watched = _Watched(file)

@@ -52,7 +52,7 @@ def files(uri: str) -> list[str]:
     if importlib.util.find_spec(module) is None:
       raise ValueError(
         f"{uri} needs {module}, which is not installed: "
-        "pip install 'tessera[clean]'"
+        "pip install -e '.[clean]'"
       )
   return found
 

@@ -32,7 +32,7 @@ def parquet_file(path: str, policy: Policy) -> Any:
   except ModuleNotFoundError:
     raise ValueError(
       f"{path}: a Parquet file needs pyarrow, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     ) from None
   if remote.is_remote(path):
     raise ValueError(f"{path}: Parquet files are read from a folder alone")

@@ -201,7 +201,7 @@ def _parsed(name: str, content: bytes) -> Any:
   except ModuleNotFoundError:
     raise ValueError(
       f"{name}: WARC and WET files need warcio, which is not installed: "
-      "pip install 'tessera[clean]'"
+      "pip install -e '.[clean]'"
     ) from None
   except Exception as error:  # Of any kind, where a header is not one.
     raise ValueError(f"{name}: not a WARC record: {error}") from None

@@ -50,7 +50,7 @@ def _import():
     import tensorflow_datasets
   except ImportError:
     raise ValueError(
-      "tfds: needs tensorflow-datasets: pip install 'tessera[data]'"
+      "tfds: needs tensorflow-datasets: pip install -e '.[data]'"
     ) from None
   return tensorflow_datasets
 

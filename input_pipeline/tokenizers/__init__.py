@@ -111,9 +111,8 @@ def get_tokenizer(
   if path and os.path.lexists(path):
     return _load(kind, spec, path)
   if content is None:  # else it is as the prepared folder has it
-    name, colon, file = spec.partition(":")
-    if colon:
-      content = read(MARKS.sub("", file))
+    if ":" in spec:
+      content = read(kind.path_of(spec))
     else:
       content = kind.learn(spec, corpus, cache_dir, policy)
   tokenizer = kind.load(spec, content)

@@ -35,9 +35,20 @@ def _import_sentencepiece():
     import sentencepiece
   except ImportError:
     raise ValueError(
-      "tokenizer sentencepiece is not installed: pip install 'tessera[text]'"
+      "tokenizer sentencepiece is not installed: pip install -e '.[text]'"
     ) from None
   return sentencepiece
+
+
+def path_of(spec: str) -> str:
+  """The file of a spec; ValueError where it says what the model does."""
+  marks = MARKS.search(spec)
+  if marks:
+    raise ValueError(
+      f"tokenizer {spec!r}: a SentencePiece model says by itself what ends a"
+      f" document: leave out {marks[0]!r}"
+    )
+  return spec.partition(":")[2]
 
 
 def learn(
@@ -112,17 +123,7 @@ def fit(
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """The tokenizer of a model's bytes.
-
-  Raises:
-    ValueError: they are no model, or the spec names what the model itself does.
-  """
-  marks = MARKS.search(spec)
-  if marks and ":" in spec:
-    raise ValueError(
-      f"tokenizer {spec!r}: a SentencePiece model says by itself what ends a"
-      f" document: leave out {marks[0]!r}"
-    )
+  """The tokenizer of a model's bytes; ValueError where they are none."""
   sentencepiece = _import_sentencepiece()
   try:
     if not content:  # no model, and it would be taken for none given

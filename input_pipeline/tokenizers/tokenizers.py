@@ -1,8 +1,8 @@
 """Any tokenizer.json of Hugging Face's library: tokenizers:PATH."""
 
-from input_pipeline.tokenizers.parts.huggingface import load
+from input_pipeline.tokenizers.parts.huggingface import load, path_of
 
-__all__ = ["FILE", "FORMS", "load"]
+__all__ = ["FILE", "FORMS", "load", "path_of"]
 
 FORMS = ("tokenizers:PATH.json",)
 FILE = "tokenizer.json"

@@ -135,6 +135,6 @@ def _qwix():
   except ImportError:
     raise ValueError(
       'matmul = "int8" and "fp8" need the extra "quantization":'
-      ' pip install "tessera[quantization]"'
+      ' pip install -e ".[quantization]"'
     ) from None
   return qwix

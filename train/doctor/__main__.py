@@ -108,7 +108,7 @@ def _devices(facts, lines, seen: str | None):
   yield Line(
     "wrong",
     f"a {seen} seems to be in this machine, but JAX sees only the CPU:"
-    f" pip install -U 'tessera[{extra}]'",
+    f" pip install -U -e '.[{extra}]'",
   )
 
 

@@ -130,7 +130,7 @@ def extras(config: Any) -> Iterator[Line]:
     if complaints.get(name):
       yield Line(
         "wrong",
-        f"{why} needs the extra {name}: pip install 'tessera[{name}]'"
+        f"{why} needs the extra {name}: pip install -e '.[{name}]'"
         f" ({complaints[name].partition(':')[0]})",
       )
     else:

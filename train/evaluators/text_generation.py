@@ -136,7 +136,7 @@ def scorer(metrics: Sequence[str], tokenize: str = "13a", lowercase=False):
   except ImportError as error:
     raise ValueError(
       f"metrics={list(metrics)} need {error.name}, which is not installed:"
-      " pip install 'tessera[text]'"
+      " pip install -e '.[text]'"
     ) from None
 
   def judge(written, wanted):

@@ -143,7 +143,7 @@ def _tpus(text, name, sizes, slices) -> list[Any]:
     import libtpu  # noqa: F401  (JAX's own message does not name the package)
   except ImportError as error:
     raise UserError(
-      f"--topology={text} needs the TPU compiler: pip install 'tessera[plan]'"
+      f"--topology={text} needs the TPU compiler: pip install -e '.[plan]'"
     ) from error
   options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
   if math.prod(sizes) == 1:

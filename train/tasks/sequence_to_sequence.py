@@ -87,8 +87,7 @@ def sequence_to_sequence(
   def samples(variables, batch, rng):
     """Texts for the inputs: tokens [B, L], length [B] without their ends.
 
-    The batch may hold Python numbers: length, L, by default that of the
-    targets; beams and alpha of a search, or else the temperature, 0 by default.
+    The batch may hold as numbers: length (L), beams and alpha, or temperature.
     """
     found = beam_search.write(
       model,
@@ -118,4 +117,4 @@ def _segments(batch):
   if "input_segments" in batch:
     return batch["input_segments"]
   mask = batch.get("inputs_mask")
-  return mask if mask is None else mask.astype(jnp.int32)
+  return None if mask is None else mask.astype(jnp.int32)

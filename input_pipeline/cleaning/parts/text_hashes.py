@@ -21,7 +21,7 @@ def library(name: str) -> ModuleType:
   except ImportError as error:
     raise ValueError(
       f"finding duplicates needs {name}, which is not installed: pip install"
-      " 'tessera[clean]'"
+      " -e '.[clean]'"
     ) from error
 
 

@@ -38,8 +38,7 @@ def _import_tokenizers():
     import tokenizers
   except ImportError:
     raise ValueError(
-      "tokenizer library tokenizers is not installed: "
-      "pip install 'tessera[text]'"
+      "tokenizer library tokenizers is not installed: pip install -e '.[text]'"
     ) from None
   return tokenizers
 
@@ -57,6 +56,11 @@ def _guarded(function: Callable, *args) -> Any:
       raise
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise ValueError(reason[:200]) from None
+
+
+def path_of(spec: str) -> str:
+  """The file of a spec, without what it says of ends and beginnings."""
+  return MARKS.sub("", spec.partition(":")[2])
 
 
 def load(spec: str, content: bytes) -> Tokenizer:

@@ -266,7 +266,7 @@ def test_evaluation_is_one_component_after_another():
         pipeline.evaluation(
           source=part["source"],
           split="train",
-          tokenizers="byte",
+          tokenizer="byte",
           seq_len=16,
           packing=True,
           batch_size=1,
@@ -323,7 +323,7 @@ def test_characters_of_all_components(tmp_path):
       dict(source=f"text:{tmp_path}/a.txt"),
       dict(source=f"jsonl:{tmp_path}/b.jsonl", text_key="body", split="all"),
     ],
-    tokenizers="char",
+    tokenizer="char",
     seq_len=4,
     batch_size=8,
   )
@@ -493,7 +493,7 @@ def test_a_missing_component_is_never_left_out(missing, read, policy, tmp_path):
   with pytest.raises(ValueError) as error:
     read(
       mixture=[here, {**missing, "source": source}],
-      tokenizers="byte",
+      tokenizer="byte",
       seq_len=8,
       batch_size=4,
       on_bad_record=policy,

@@ -231,7 +231,7 @@ def test_without_ops_the_examples_are_the_sources():
 def test_without_ops_tensorflow_is_not_imported(arguments):
   script = (
     "import sys\n"
-    "from input_pipeline import pipeline\n"
+    "from input_pipeline.batching import pipeline\n"
     f"data = pipeline.train({arguments}, batch_size=4)\n"
     "next(data.batches(2))\n"
     f"data = pipeline.evaluation({arguments}, batch_size=4)\n"

@@ -33,7 +33,7 @@ def rows_of(uri, tokenizer, seq_len, **kwargs):
     split="all",
     tokenizer=tokenizer,
     seq_len=seq_len,
-    whole_documents=True,
+    packing=True,
     batch_size=1,
     **kwargs,
   )

@@ -236,7 +236,7 @@ def test_a_missing_extra_is_one_line(tmp_path):
   code = (
     "import sys; sys.modules['scipy'] = None;"
     "sys.argv = ['x', '--data=jsonl:a.jsonl'];"
-    "from input_pipeline import judge; from train import cli;"
+    "from input_pipeline import judge; from common import cli;"
     "judge.define_flags();"
     "sys.exit(cli.run(judge.main))"
   )
@@ -250,5 +250,5 @@ def test_a_missing_extra_is_one_line(tmp_path):
   assert done.returncode == 2
   assert done.stderr.strip() == (
     "error: judge needs scipy, which is not installed: pip install"
-    " 'tessera[judge]'"
+    " -e '.[judge]'"
   )

@@ -175,7 +175,7 @@ def test_a_missing_library_is_told_before_any_record(tmp_path, monkeypatch):
     ("parquet:{}/*.parquet", "pyarrow"),
     ("text:{}/*.zst", "zstandard"),
   ):
-    with pytest.raises(ValueError, match=rf"needs {module}, .*tessera\[clean"):
+    with pytest.raises(ValueError, match=rf"needs {module}, .*-e '.\[clean"):
       files(uri.format(tmp_path))
 
 

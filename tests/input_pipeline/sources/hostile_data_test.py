@@ -57,7 +57,9 @@ def memory_of(code: str, *arguments) -> tuple[str, int]:
   """(what it prints, MiB above what the imports took) of a fresh process."""
   script = (
     "import sys\n"
-    "from input_pipeline import pipeline, documents, token_file\n"
+    "from input_pipeline.batching import pipeline\n"
+    "from input_pipeline.sources.parts import documents\n"
+    "from input_pipeline.packing import token_file\n"
     "def peak():\n"
     "  lines = open('/proc/self/status').read().splitlines()\n"
     "  line = next(l for l in lines if l.startswith('VmHWM'))\n"

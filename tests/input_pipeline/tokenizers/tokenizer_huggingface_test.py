@@ -308,5 +308,5 @@ def test_what_is_wrong_is_named(tmp_path, kind, monkeypatch):
     get_tokenizer(f"{kind}?a", "unused:")
   path = write(tmp_path / "x", "no json")
   monkeypatch.setitem(sys.modules, "tokenizers", None)
-  with pytest.raises(ValueError, match=r"tessera\[text\]"):
+  with pytest.raises(ValueError, match=r"-e '\.\[text\]"):
     get_tokenizer(f"{kind}:{path}", "unused:")

@@ -103,7 +103,7 @@ def test_a_wrong_tokenizer_is_named(texts, spec, named):
 
 def test_a_missing_library_names_its_extra(texts, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "sentencepiece", None)
-  with pytest.raises(ValueError, match=r"tessera\[text\]"):
+  with pytest.raises(ValueError, match=r"-e '\.\[text\]"):
     get_tokenizer("sentencepiece?vocab_size=301", texts)
 
 

@@ -179,7 +179,7 @@ def test_an_extra_is_missing_where_a_config_needs_it(missing, monkeypatch):
   wrong = [x.text for x in lines if x.level == "wrong"]
   key = {"text": "config.data.tokenizer", "data": "config.evals.val.source"}
   assert wrong == [
-    f"{key[extra]} needs the extra {extra}: pip install 'tessera[{extra}]'"
+    f"{key[extra]} needs the extra {extra}: pip install -e '.[{extra}]'"
     f" ({missing} is not installed)"
   ]
   assert checks.needs(config) == {
@@ -206,7 +206,7 @@ def test_a_gpu_that_jax_does_not_see(tmp_path):
   _, wrong = doctor(f"--workdir={tmp_path}", **env)
   assert wrong == [
     "a GPU seems to be in this machine, but JAX sees only the CPU: pip install"
-    " -U 'tessera[cuda]'"
+    " -U -e '.[cuda]'"
   ]
   lines, wrong = doctor(f"--workdir={tmp_path}", PATH=path, JAX_PLATFORMS="cpu")
   assert wrong == []

@@ -226,7 +226,7 @@ def test_a_wrong_argument_of_the_evaluator_is_told(tmp_path, changed, told):
 
 def test_a_missing_library_is_one_line(monkeypatch):
   monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
-  with pytest.raises(ValueError, match=r"pip install 'tessera\[text\]'"):
+  with pytest.raises(ValueError, match=r"pip install -e '\.\[text\]'"):
     evaluator_file.scorer(("bleu",))
 
 

@@ -70,7 +70,7 @@ def library():
     import safetensors.numpy
   except ImportError:
     raise UserError(
-      "safetensors is not installed: pip install 'tessera[text]'"
+      "safetensors is not installed: pip install -e '.[text]'"
     ) from None
   return safetensors
 

@@ -179,7 +179,7 @@ def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
     spec=spec,
     num_examples=0,
     num_classes=model.get("num_classes"),
-    tokenizers=words,
+    tokenizer=words,
     batches=lambda first_step: iter(()),
     batch_size=_BATCH,
   )

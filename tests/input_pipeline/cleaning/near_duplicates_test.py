@@ -255,5 +255,5 @@ def test_a_wrong_setting_is_named(settings, named):
 @pytest.mark.parametrize("name", ["datasketch", "xxhash"])
 def test_a_library_that_is_missing_is_named(name, monkeypatch):
   monkeypatch.setitem(sys.modules, name, None)
-  with pytest.raises(ValueError, match=f"{name}.*pip install -e '...clean"):
+  with pytest.raises(ValueError, match=f"{name}.*pip install -e '..clean"):
     near_duplicates().summarize([Document("a", "some words")])

@@ -15,7 +15,8 @@ from absl import flags
 from common import cli
 
 
-def _define() -> None:
+def define_flags() -> None:
+  """The flags of this verb, apart from those of a module that imports it."""
   flags.DEFINE_string(
     "from", None, "The folder to read, or a .safetensors file."
   )
@@ -61,5 +62,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  _define()
+  define_flags()
   sys.exit(cli.run(main))

@@ -103,14 +103,15 @@ def train(
   """Endless batches: batch = f(arguments, step).
 
   Args:
-    source: URI; see source.py.
+    source: URI; see input_pipeline/sources/__init__.py.
     mixture: in its place, [dict(source=URI, weight=2.0), ...]; a component may
       have a `split` and a `text_key` of its own. See mixture.whole_weights
       for the shares without weights.
     temperature: of the shares of a mixture without weights.
     split: TFDS's language.
-    ops: see ops.py; "" for none.
-    tokenizer: see tokenizer.py; with it the examples are windows of tokens.
+    ops: see input_pipeline/ops/__init__.py; "" for none.
+    tokenizer: see input_pipeline/tokenizers/__init__.py; with it the examples
+      are windows of tokens.
     seq_len: T, the tokens of a window.
     packing: rows of whole documents in place of windows.
     rows: in place of both, dict(name=KIND, …); see rows/.

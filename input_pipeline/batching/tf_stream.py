@@ -90,7 +90,7 @@ def stream(
   Args:
     examples: that are read.
     plan: which of them each step has.
-    ops: see ops.py.
+    ops: see input_pipeline/ops/__init__.py.
     service: its address, and the arguments of pipeline.training and the ops,
       where workers are to do it; see pipeline_service.py.
 

@@ -203,3 +203,14 @@ def paragraphs(text: str) -> list[str]:
     else:
       found.append(" ".join(block.split()))
   return found
+
+
+def strings() -> set[str]:
+  """Every string of the source, with "…" for what is filled in."""
+  found = set()
+  for package in PACKAGES:
+    for path in sorted((ROOT / package).rglob("*.py")):
+      for node in ast.walk(parsed(str(path.relative_to(ROOT)))):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):
+          found.add(template(node))
+  return found

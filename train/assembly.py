@@ -1,7 +1,7 @@
 """Names into objects: the pure parts of a run, out of its config."""
 
 import functools
-import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     init=sharding.within(mesh, learner.init),
     step=sharding.within(mesh, learner.step),
   )
-  rules = tuple(inspect.getmodule(model_fn).SHARDING)
+  rules = tuple(sys.modules[model_fn.__module__].SHARDING)
   return Experiment(config, mesh, data, task, model, learner, rules, network)
 
 

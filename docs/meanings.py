@@ -30,7 +30,8 @@ CONFIG = {
   "checkpoint": "See [below](#configcheckpoint).",
   "recovery": "See [below](#configrecovery).",
   "early_stopping": (
-    "Ends the run when a figure of an evaluation no longer improves."
+    "Ends the run when a figure of an evaluator stops improving; see"
+    " [below](#configearly_stopping)."
   ),
   "writers": (
     "Where metrics are written beside `metrics.jsonl`: TensorBoard, Weights &"
@@ -68,8 +69,14 @@ SECTIONS = (
   ),
   (
     "`config.checkpoint`",
-    "train/checkpointing/checkpoint.py",
+    "train/checkpointing/retention.py",
     "Settings",
+    (),
+  ),
+  (
+    "`config.early_stopping`",
+    "train/checkpointing/tracking.py",
+    "early_stopping",
     (),
   ),
   ("`config.recovery`", "train/checkpointing/health.py", "limits", ()),

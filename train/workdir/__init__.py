@@ -29,6 +29,13 @@ FILES = {
     "Checkpoints that failed verification and were set aside; nothing reads"
     " them."
   ),
+  "evaluated.json": (
+    "Which evaluations of the last evaluated step are done, with their figures,"
+    " and the step of the best checkpoint."
+  ),
+  "hugging_face": (
+    "After `train.convert --from`: files that a folder written back needs."
+  ),
   "samples": "Images or texts that the evaluator `samples` writes.",
   "profile": "With `--profile`: traces for TensorBoard and XProf.",
   "curves.png": "Every metric over the steps, drawn at the end of the run.",

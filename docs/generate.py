@@ -31,6 +31,11 @@ NAMED = {
     ("context",),
   ),
   "train/adapters": ("adapters", "Adapters: `config.adapt`", ("model",)),
+  "train/writers": (
+    "writers",
+    "Writers: `config.writers`",
+    ("workdir", "config"),
+  ),
   "input_pipeline/rows": (
     "rows",
     "Kinds of rows: `config.data.rows`",
@@ -66,6 +71,8 @@ def pages() -> dict[str, str]:
     "tokenizers.md": tokenizers_page(),
   }
   for package, (name, title, given) in NAMED.items():
+    if not (HERE.parent / package).exists():
+      continue
     found[f"{name}.md"] = named_page(package, title, given)
   return {
     name: f"<!-- Written by docs/generate.py; do not edit. -->\n\n{text}"

@@ -34,8 +34,8 @@ CONFIG = {
     " [below](#configearly_stopping)."
   ),
   "writers": (
-    "Where metrics are written beside `metrics.jsonl`: TensorBoard, Weights &"
-    " Biases, MLflow."
+    "Where metrics go besides `metrics.jsonl`: a list of sections, whose `name`"
+    " is a file of `train/writers`."
   ),
   "mesh": "See [below](#configmesh).",
   "sharding": (

@@ -111,19 +111,22 @@ def test_pictures_are_small():
 
 
 def test_a_run_leaves_only_files_that_are_documented(tmp_path):
-  from configs.language import lm_stdlib
-  from train import build, loop
-  from train.workdir import FILES, writer
+  from train.workdir import FILES
 
-  config = lm_stdlib.get_config("smoke")
-  config.log_examples = True
-  run = build.run(config, str(tmp_path / "run"), say=lambda line: None)
-  rows = list(loop.fit(run))
-  assert rows
-  writer.draw_curves(str(tmp_path / "run"))
-  left = [path.name for path in (tmp_path / "run").iterdir()]
-  assert {"config.json", "metrics.jsonl", "checkpoints"} <= set(left)
-  assert "examples.jsonl" in left
+  workdir = tmp_path / "run"
+  command = ["--config=lm_stdlib:smoke", f"--workdir={workdir}"]
+  subprocess.run(
+    [
+      *(sys.executable, "-m", "train.main", *command),
+      *("--config.log_examples=True", "--config.checkpoint.keep_best=val/loss"),
+    ],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+  )
+  left = {path.name for path in workdir.iterdir()}
+  assert {"config.json", "metrics.jsonl", "checkpoints", "curves.png"} <= left
+  assert {"examples.jsonl", "samples"} <= left
   patterns = [name.replace("*", ".*") for name in FILES]
   for name in left:
     assert any(re.fullmatch(p, name) for p in patterns), name

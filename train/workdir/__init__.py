@@ -39,6 +39,9 @@ FILES = {
   "samples": "Images or texts that the evaluator `samples` writes.",
   "profile": "With `--profile`: traces for TensorBoard and XProf.",
   "curves.png": "Every metric over the steps, drawn at the end of the run.",
+  "wandb_run_id": "The run of `config.writers` at Weights & Biases.",
+  "mlflow_run_id": "The run of `config.writers` at MLflow.",
+  "wandb": "Files of Weights & Biases.",
   "run.lock": (
     "While a run lasts: names the process that writes to the workdir, so that a"
     " second one is refused."

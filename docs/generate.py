@@ -4,9 +4,7 @@ With --check nothing is written, and the exit code is 1 where a page is not what
 the code says now. Needs the base installation alone.
 """
 
-import importlib
 import pathlib
-import re
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -15,6 +13,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import meanings  # noqa: E402  (after the path is set)
 import source_text  # noqa: E402
 import verb_flags  # noqa: E402
+import zoo  # noqa: E402
+from page_text import code, escaped, prose, settings, table  # noqa: E402
 
 # Folder -> (page, title, arguments that a config does not set)
 NAMED = {
@@ -52,9 +52,6 @@ NAMED = {
     (),
   ),
 }
-_FIGURE = re.compile(
-  r"\b(Measured|Expected|Not measured|Not trained|Trained in|measures:)"
-)
 _OPS = ("on_field", "on_example", "on_pair")
 _GIVEN_OPS = ("value", "example", "partner", "seed", "context")
 
@@ -66,7 +63,7 @@ def pages() -> dict[str, str]:
     "verbs.md": verbs_page(),
     "exit_codes.md": exit_codes_page(),
     "workdir.md": workdir_page(),
-    "model_zoo.md": zoo_page(),
+    "model_zoo.md": zoo.zoo_page(),
     "ops.md": ops_page(),
     "tokenizers.md": tokenizers_page(),
   }
@@ -78,61 +75,6 @@ def pages() -> dict[str, str]:
     name: f"<!-- Written by docs/generate.py; do not edit. -->\n\n{text}"
     for name, text in found.items()
   }
-
-
-def table(header: tuple[str, ...], rows) -> str:
-  """A Markdown table; "|" and newlines in a cell are made harmless."""
-  lines = [header, ("---",) * len(header), *rows]
-  cells = [
-    [str(c).replace("|", "\\|").replace("\n", " ") for c in row]
-    for row in lines
-  ]
-  return "\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n"
-
-
-def code(text: str) -> str:
-  """Inline code, or nothing."""
-  return f"`{text}`" if text else ""
-
-
-def prose(text: str) -> str:
-  """A docstring as Markdown: indented blocks become code."""
-  found = []
-  for block in source_text.paragraphs(text):
-    first, *rest = block.split("\n")
-    if rest or block.startswith("  "):
-      lines = [block] if not rest else block.split("\n")
-      if not first.startswith("  "):
-        found.append(escaped(first))
-        lines = rest
-      body = "\n".join(lines)
-      found.append(f"```text\n{body}\n```")
-    else:
-      found.append(escaped(block))
-  return "\n\n".join(found) + "\n"
-
-
-def escaped(text: str) -> str:
-  """Text in which Markdown sees no emphasis, link or HTML."""
-  pieces = re.split(r"(`[^`]*`)", text)
-  pieces[::2] = [re.sub(r"([*<\[\]])", r"\\\1", p) for p in pieces[::2]]
-  return "".join(pieces)
-
-
-def settings(function: source_text.Function, given=()) -> str:
-  """The arguments of a function as a table of keys."""
-  rows = [
-    (
-      code(each.name),
-      "required" if each.default is None else code(each.default),
-      escaped(each.meaning),
-    )
-    for each in function.settings
-    if each.name not in given
-  ]
-  if not rows:
-    return "No settings.\n"
-  return table(("key", "default", "meaning"), rows)
 
 
 def config_page() -> str:
@@ -304,75 +246,6 @@ def workdir_page() -> str:
       table(("key", "meaning"), rows),
     ]
   )
-
-
-def zoo_page() -> str:
-  """A row for each experiment, out of its docstring and its config."""
-  parts = ["# Model zoo\n"]
-  parts.append(
-    "Every experiment in `configs/`, from its docstring. A name such as"
-    " `lm_stdlib` is enough after `--config=`; `lm_stdlib:smoke` is the same"
-    " experiment made tiny, on generated data. `benchmarks/RESULTS.md` lists"
-    " the commands and conditions of the figures.\n"
-  )
-  for folder in sorted({p.split("/")[1] for p in _configs()}):
-    rows = []
-    for path in _configs():
-      if path.split("/")[1] == folder:
-        rows.append(_zoo_row(path))
-    title = source_text.docstring(f"configs/{folder}/__init__.py")
-    parts += [
-      f"## {title.rstrip('.')}\n",
-      table(("config", "experiment", "data", "command", "figure"), rows),
-    ]
-  return "\n".join(parts)
-
-
-def _configs() -> list[str]:
-  """The experiments: files of configs/, but not the recipes of `prepare`."""
-  return [
-    path
-    for path in source_text.files("configs")
-    if pathlib.Path(path).stem != "common"
-    and not path.startswith("configs/data/")
-  ]
-
-
-def _zoo_row(path: str) -> tuple[str, ...]:
-  stem = pathlib.Path(path).stem
-  config = importlib.import_module(
-    path.removesuffix(".py").replace("/", ".")
-  ).get_config("")
-  data = config.data.get("source") or [
-    part["source"] for part in config.data.get("mixture", ())
-  ]
-  sources = [data] if isinstance(data, str) else data
-  text = source_text.docstring(path)
-  title = text.split("\n", 1)[0].rstrip(".")
-  figure = _figure(text)
-  if not figure:
-    raise SystemExit(f"{path}: the docstring says no figure: 'Measured …'")
-  command = re.search(
-    rf"python -m train\.main --config={path}(.*?)(?=\n\n|$)", text, re.DOTALL
-  )
-  rest = " ".join(command[1].replace("\\", " ").split()) if command else ""
-  rest = re.split(r" python (?:-m|bench)", f" {rest}")[0].strip()
-  return (
-    code(stem),
-    escaped(title),
-    "<br>".join(map(code, sources)),
-    code(f"python -m train.main --config={stem} {rest}".strip()),
-    escaped(figure),
-  )
-
-
-def _figure(text: str) -> str:
-  """The sentences of a docstring that say what was measured or is expected."""
-  for block in source_text.paragraphs(text):
-    start = _FIGURE.search(block)
-    if start and "\n" not in block:
-      return block[start.start() :].replace("measures:", "Measured:", 1)
-  return ""
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Markdown of docstrings, tables and settings."""
 
 import re
+import textwrap
 
 import source_text
 
@@ -30,7 +31,7 @@ def prose(text: str) -> str:
       if not first.startswith("  "):
         found.append(escaped(first))
         lines = rest
-      body = "\n".join(lines)
+      body = textwrap.dedent("\n".join(lines))
       found.append(f"```text\n{body}\n```")
     else:
       found.append(escaped(block))

@@ -1,4 +1,4 @@
-"""A run out of its config and workdir: all that `loop.fit` needs."""
+"""Builds a run from its config and workdir: everything `loop.fit` needs."""
 
 import inspect
 import os
@@ -114,7 +114,7 @@ def _rules(config, saving: retention.Settings) -> tracking.Rules:
 
 
 def _files(workdir, config, data, saving) -> dict[str, Any]:
-  """The files of a run in its workdir, as `fit` takes them."""
+  """The files in the workdir, as fields of loop.Run."""
   metrics = None
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
@@ -131,7 +131,7 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
 
 
 def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """What the run begins with, read from another run or from files."""
+  """The arrays that the run begins with, from another run or from files."""
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None

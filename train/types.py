@@ -1,4 +1,4 @@
-"""The whole vocabulary of training: what a task, a learner and a state are.
+"""The vocabulary of training: what a task, a learner and a state are.
 
 Every name here is a plain tuple of arrays or of pure functions.
 """
@@ -17,7 +17,7 @@ PyTree = Any
 
 
 class Mean(NamedTuple):
-  """A weighted mean kept as two sums, so that merging never loses weight.
+  """A weighted mean, kept as two sums so that merging means is exact.
 
   total: float32 scalar (or array), the sum of weight * value.
   weight: float32 of the same shape, the sum of the weights.
@@ -31,7 +31,7 @@ class Mean(NamedTuple):
     return Mean(self.total + total, self.weight + weight)
 
   def value(self) -> jax.Array:
-    """Divides, once, at the end; 0 where the weight is 0."""
+    """total / weight; 0 where the weight is 0."""
     return self.total / jnp.where(self.weight == 0, 1, self.weight)
 
 
@@ -44,13 +44,13 @@ def mean_of(values: jax.Array, mask: jax.Array | None = None) -> Mean:
   weights = jnp.broadcast_to(
     mask.astype(jnp.float32).reshape(mask.shape + (1,) * extra), values.shape
   )
-  # `where` rather than a product: 0 * NaN is NaN, and padding may hold it.
+  # `where` rather than a product: padding may be NaN, and 0 * NaN is NaN.
   total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
   return Mean(total, jnp.sum(weights))
 
 
 class Variables(NamedTuple):
-  """What a forward pass reads.
+  """The arrays that a forward pass reads.
 
   params: nested dicts of arrays, differentiated.
   model_state: written by the forward pass (batch statistics).
@@ -63,17 +63,17 @@ class Variables(NamedTuple):
 
 
 class Aux(NamedTuple):
-  """What a loss returns beside its Mean."""
+  """The second result of a loss, next to its Mean."""
 
   model_state: PyTree
   metrics: dict[str, Mean]
 
 
 class State(NamedTuple):
-  """All that a step carries; what a checkpoint holds.
+  """Everything that is carried from step to step and saved in a checkpoint.
 
   step: int32 scalar, the number of updates done.
-  extra: the learner's own (a moving average, an environment, …).
+  extra: state of the learner (a moving average, an environment, …).
   """
 
   step: jax.Array
@@ -91,11 +91,11 @@ Predict = Callable[[Variables, Batch, jax.Array], PyTree]
 class Task(NamedTuple):
   """What is learned.
 
-  init: (rng, batch) -> Variables; traced by eval_shape, so it never reads
-    values.
-  losses: one per player. With several, each name is also a top-level key of
-    params and differentiates only that.
-  predict: named predictions, all that evaluators see beside the losses.
+  init: (rng, batch) -> Variables; traced by eval_shape, so it must not depend
+    on values.
+  losses: one per player. With several players, each name is also a top-level
+    key of params, and its loss is differentiated with respect to those only.
+  predict: named predictions; with the losses, all that evaluators use.
   """
 
   init: Callable[[jax.Array, Batch], Variables]
@@ -107,9 +107,10 @@ class Learner(NamedTuple):
   """How it is learned.
 
   init: (rng, batch) -> State
-  step: (state, batch, rng) -> (state, {name: Mean}); the loop jits and
-    donates it.
-  variables: (state) -> Variables to evaluate and export, e.g. the average.
+  step: (state, batch, rng) -> (state, {name: Mean}); the loop jits it and
+    donates the state.
+  variables: (state) -> the Variables to evaluate and export, for example a
+    moving average.
   """
 
   init: Callable[[jax.Array, Batch], State]
@@ -118,16 +119,16 @@ class Learner(NamedTuple):
 
 
 def split(batch: Batch, parts: int) -> Batch:
-  """[B, ...] -> [parts, B / parts, ...], each part with rows of every device.
+  """[B, ...] -> [parts, B / parts, ...]; each part has rows of every device.
 
-  Row i goes to part i mod `parts`: a batch sharded in blocks over devices then
-  splits without moving a row between devices.
+  Row i goes to part i mod `parts`, so that a batch that is sharded in blocks
+  over devices is split without communication.
   """
 
   def one(x):
     if x.shape[0] % parts:
       raise UserError(
-        f"a batch of {x.shape[0]} cannot be cut into {parts} equal parts"
+        f"a batch of {x.shape[0]} cannot be split into {parts} equal parts"
       )
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
@@ -135,12 +136,12 @@ def split(batch: Batch, parts: int) -> Batch:
 
 
 class Optimizer(NamedTuple):
-  """An optax transformation and what else a learner needs of it.
+  """An optax transformation, and what else a learner needs from it.
 
   init: (params) -> opt_state
   update: (grads, opt_state, params, value) -> (updates, opt_state); `value`
-    is the loss, for schedules that listen to it.
-  learning_rate: (opt_state) -> float32 scalar, the rate of the next update.
+    is the loss, for schedules that depend on it.
+  learning_rate: (opt_state) -> float32 scalar, of the next update.
   eval_params: (opt_state, params) -> the params to evaluate; differs from
     params for schedule-free methods.
   """
@@ -156,7 +157,7 @@ Evaluator = Callable[[Variables, int], dict[str, float]]
 
 
 class EvalContext(NamedTuple):
-  """What an evaluator is given when it is built.
+  """The arguments that an evaluator is built with.
 
   task: the run's Task.
   batches: () -> iterator over one full pass of sharded, padded batches.
@@ -165,7 +166,7 @@ class EvalContext(NamedTuple):
   num_classes: of the evaluated data, or None.
   workdir: where files are written, or None.
   key: the evaluator's key in config.evals.
-  rng: a key of its own.
+  rng: a random key for this evaluator.
   load: (workdir) -> (Task, Variables) of another finished run.
   texts: (indices of a batch) -> {field: [values]} of the evaluated examples,
     see input_pipeline.rows.Rows; or None.

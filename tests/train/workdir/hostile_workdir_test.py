@@ -169,8 +169,8 @@ from input_pipeline import tokenizers
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for read in (
   lambda: run_record.read_config(sys.argv[1]),
-  lambda: tokenizer.kept("char", sys.argv[1]),
-  lambda: tokenizer.kept("sentencepiece?", sys.argv[1]),
+  lambda: tokenizers.kept("char", sys.argv[1]),
+  lambda: tokenizers.kept("sentencepiece?", sys.argv[1]),
 ):
   try:
     read()

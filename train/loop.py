@@ -34,6 +34,8 @@ class Run(NamedTuple):
   strict: refuse a damaged checkpoint, instead of going on from the one before.
   stop_on_save_error: stop when a checkpoint cannot be written, or go on.
   writer: has start(step), write(step, scalars), close(); or None.
+  observe: (step, state, batch, rng) -> None, called before each update, which
+    donates the state; or None.
   rng: folded with the step's number.
   costs: a costs.Costs, of which MFU and energy are told; or None.
   ledger: the file that goodput is kept in, over all starts; or None.
@@ -62,6 +64,7 @@ class Run(NamedTuple):
   stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
+  observe: Callable[..., None] | None = None
   costs: Any = None
   ledger: str | None = None
   skipped: str | None = None
@@ -167,6 +170,9 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
       if _every(run.twice_every, step):
         with clock.phase("report"):
           expected = determinism_check.twin(step_fn, state, batch, run.rng)
+      if run.observe is not None:
+        with clock.phase("report"):
+          run.observe(step, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)
         if serial:

@@ -20,6 +20,8 @@ def samples(
 ) -> types.Evaluator:
   """Writes WORKDIR/samples/<key>_<step>.png or .txt; measures nothing.
 
+  The same image or text goes to config.writers as "<key>/samples".
+
   Args:
     context: the task predicts "samples".
     count: how many images, or texts.
@@ -72,11 +74,13 @@ def samples(
 
         matplotlib.image.imsave(folder / f"{stem}.png", image_HWC)
         context.say(f"samples  {folder / stem}.png")
+      context.show(step, f"{context.key}/samples", "image", image_HWC)
     else:
       text = "\n\n---\n\n".join(texts(variables))
       if writes:
         (folder / f"{stem}.txt").write_text(text + "\n")
         context.say(f"samples  {folder / stem}.txt\n{text}")
+      context.show(step, f"{context.key}/samples", "text", text)
     return {}
 
   return evaluate

@@ -27,6 +27,7 @@ _RESUMABLE = (
   "recovery",
   "mesh",
   "sharding",
+  "writers",
   "data.on_bad_record",
   "data.max_bad_share",
 )
@@ -35,6 +36,7 @@ _MOST_BYTES, _MOST_LEVELS = 2**24, 64
 _FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
 _FILES = ("config.json", "curves.png", "data.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
+_FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("tokenizer.json", "tokenizer.model")
 # Of a batch, whose indices each process lists.
 _MOST_ROWS = 2**26

@@ -1,4 +1,4 @@
-"""How well labels are told: accuracy, top-5, confusion matrix, macro F1."""
+"""Classification: accuracy, top-5 accuracy, confusion matrix and macro F1."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""What the model makes: a PNG grid of images, or a few lines of text."""
+"""Samples from the model: a PNG grid of images, or texts."""
 
 import math
 import pathlib
@@ -24,18 +24,19 @@ def samples(
 
   Args:
     context: the task predicts "samples".
-    count: how many images, or texts.
-    prompt: what texts go on from.
-    length: tokens to write.
-    temperature: of the softmax that tokens are drawn from.
+    count: the number of images or texts.
+    prompt: the beginning of each text.
+    length: the number of tokens to generate after the prompt.
+    temperature: divides the logits that tokens are sampled from.
 
   Raises:
-    ValueError: the task draws no samples, or the prompt has no tokens for it.
+    ValueError: the task does not predict samples, or the tokenizer cannot
+      encode the prompt.
   """
   if "samples" not in context.task.predict:
     raise ValueError("the task predicts no samples")
   predict = jax.jit(context.task.predict["samples"])
-  # Now: a prompt that the vocabulary lacks is no matter for mid-run.
+  # Here, so that a prompt that cannot be encoded fails before training.
   ids = [] if context.encode is None else list(map(int, context.encode(prompt)))
 
   def images(variables):

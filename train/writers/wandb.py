@@ -66,9 +66,16 @@ def wandb(
       entity=entity,
       group=group,
       mode=mode,
-      # The terminal belongs to the progress bar, and nobody may be there to
-      # answer a login prompt.
-      settings=wandb.Settings(silent=True, console="off", login_timeout=10),
+      # The terminal belongs to the progress bar, nobody may be there to answer
+      # a login prompt, and a dead network must not hold up the run.
+      settings=wandb.Settings(
+        silent=True,
+        console="off",
+        login_timeout=10,
+        init_timeout=30,
+        finish_timeout=60,
+        finish_timeout_raises=True,
+      ),
     )
 
   def write(step, values):

@@ -41,7 +41,7 @@ def used(workdir, steps, start, *writers, offset=0.0):
   step = steps[-1]
   found.histograms(step, {"params/w": histograms.histogram(VALUES)})
   found.show(step, "val/samples", "image", np.full((4, 6, 3), 9, np.uint8))
-  found.show(step, "val/samples", "text", "# one\n\n<b>two")
+  found.show(step, "val/text", "text", "# one\n\n<b>two")
   found.close()
   assert lines == []
 
@@ -158,10 +158,10 @@ def test_tensorboard_has_histograms_images_and_text(tmp_path):
   assert pixels.shape == (4, 6, 4)
   np.testing.assert_allclose(pixels[..., :3], 9 / 255, atol=1e-6)
 
-  (event,) = found.Tensors("val/samples")
+  (event,) = found.Tensors("val/text")
   assert event.tensor_proto.string_val == [b"    # one\n    \n    <b>two"]
-  metadata = found.SummaryMetadata("val/samples")
-  assert metadata.plugin_data.plugin_name in ("text", "images")
+  metadata = found.SummaryMetadata("val/text")
+  assert metadata.plugin_data.plugin_name == "text"
 
 
 def test_histograms_come_every_so_many_steps_by_writer(tmp_path):
@@ -287,7 +287,13 @@ def test_wandb_offline(tmp_path, monkeypatch):
   run = (tmp_path / "wandb_run_id").read_text().strip()
   (stored,) = tmp_path.glob(f"wandb/offline-run-*/run-{run}.wandb")
   content = stored.read_bytes()
-  for name in (b"train/loss", b"val/accuracy", b"params/w", b"val/samples"):
+  for name in (
+    b"train/loss",
+    b"val/accuracy",
+    b"params/w",
+    b"val/samples",
+    b"val/text",
+  ):
     assert name in content
 
 
@@ -320,7 +326,7 @@ def test_mlflow_in_a_folder(tmp_path, monkeypatch):
   with open(path) as file:
     counts = json.load(file)["params/w"]["counts"]
   assert counts == np.histogram(VALUES, histograms.BINS)[0].tolist()
-  path = client.download_artifacts(run_id, "text/val/samples/0000003.txt")
+  path = client.download_artifacts(run_id, "text/val/text/0000003.txt")
   with open(path) as file:
     assert file.read() == "# one\n\n<b>two"
   images = client.list_artifacts(run_id, "images")

@@ -97,6 +97,7 @@ def _workdir() -> str:
 def _train(config, workdir, stop) -> None:
   from train import build, loop
   from train.hosts import distributed
+  from train.workdir import run_lock
   from train.workdir import terminal as terminals
 
   if FLAGS.init_from:
@@ -107,12 +108,13 @@ def _train(config, workdir, stop) -> None:
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = terminals.Terminal(total_steps, quiet=not distributed.first())
-  run = build.run(config, workdir, say=terminal.say)
-  run = _watched(run, trace)._replace(stop=stop)
-  terminal.say(_describe(run, workdir))
-  with terminal:
-    for report in loop.fit(run):
-      terminal.show(report.step, report.scalars)
+  with run_lock.claimed(workdir):
+    run = build.run(config, workdir, say=terminal.say)
+    run = _watched(run, trace)._replace(stop=stop)
+    terminal.say(_describe(run, workdir))
+    with terminal:
+      for report in loop.fit(run):
+        terminal.show(report.step, report.scalars)
   if FLAGS.profile:
     terminal.say(trace.describe())
   if distributed.first():

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from common import json_lines
@@ -12,8 +12,9 @@ from common import json_lines
 class Files(NamedTuple):
   """The open metrics.jsonl and examples.jsonl of a run.
 
-  start: (step or None) -> None; opens the files and drops the rows written
-    after `step`. None drops all rows.
+  start: (step or None, owed=()) -> None; opens the files and drops the rows of
+    steps after `step`; None drops all rows. `owed` holds keys of evaluators
+    whose rows of `step` are dropped as well, because they run again.
   write: (step, {name: float}) -> None; appends one JSON object, which is on
     disk on return.
   write_examples: (step, ids) -> None; appends {"step": step, "index": ids},
@@ -21,7 +22,7 @@ class Files(NamedTuple):
   close: () -> None; closes the files if they are open.
   """
 
-  start: Callable[[int | None], None]
+  start: Callable[..., None]
   write: Callable[[int, dict[str, float]], None]
   write_examples: Callable[[int, Any], None]
   close: Callable[[], None]
@@ -42,10 +43,10 @@ def files(workdir: str, log_examples: bool = False) -> Files:
   examples_path = metrics_path.with_name("examples.jsonl")
   opened: dict[str, Any] = {}
 
-  def start(step):
+  def start(step, owed=()):
     close()
     last = -1 if step is None else step
-    opened["metrics"] = _shortened(metrics_path, last)
+    opened["metrics"] = _shortened(metrics_path, last, owed=owed)
     # A row of examples.jsonl belongs to the update after its step.
     examples = _shortened(examples_path, last - 1, create=log_examples)
     if examples is not None:
@@ -69,10 +70,16 @@ def files(workdir: str, log_examples: bool = False) -> Files:
   return Files(start, write, write_examples, close)
 
 
-def _shortened(path: pathlib.Path, last: int, create: bool = True):
+def _shortened(
+  path: pathlib.Path,
+  last: int,
+  create: bool = True,
+  owed: Collection[str] = (),
+):
   """A file of rows, opened for appending, without rows of steps after `last`.
 
-  Damaged rows are removed too. The file is replaced in one move, so a kill
+  Rows of `last` itself whose keys are all of evaluators in `owed` are removed,
+  and so are damaged rows. The file is replaced in one move, so a kill
   leaves either the old file or the new one. None if the file does not exist
   and `create` is False.
   """
@@ -82,7 +89,11 @@ def _shortened(path: pathlib.Path, last: int, create: bool = True):
   temporary.unlink(missing_ok=True)
   with open(temporary, "xb") as kept:  # "x": never through a symbolic link
     for line, row in json_lines.read(path):
-      if row and json_lines.count(row.get("step")) and row["step"] <= last:
+      if not row or not json_lines.count(row.get("step")) or row["step"] > last:
+        continue
+      # A row of an evaluator has no other keys; one of training has.
+      keys = {key.split("/")[0] for key in row if key != "step"}
+      if row["step"] < last or not keys <= set(owed):
         kept.write(line + b"\n")
   os.replace(temporary, path)
   return path.open("a")

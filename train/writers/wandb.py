@@ -26,7 +26,8 @@ def wandb(
 
   The run's id is kept in WORKDIR/wandb_run_id, and a resumed run continues the
   same W&B run. W&B only appends: steps that a resumed run repeats keep the
-  values that were logged first. W&B's files are in WORKDIR/wandb; in mode
+  values that were logged first, and evaluations of its first step that a kill
+  prevented are missing there. W&B's files are in WORKDIR/wandb; in mode
   "offline" `wandb sync` uploads them later.
 
   Args:

@@ -52,3 +52,21 @@ def test_start_anew_drops_everything(tmp_path):
   written(tmp_path, [], start=None)
   assert (tmp_path / "metrics.jsonl").read_text() == ""
   assert metrics.read_metrics(str(tmp_path / "nowhere")) == []
+
+
+def test_rows_of_evaluations_that_run_again_are_dropped(tmp_path):
+  made = metrics.files(str(tmp_path))
+  made.start(None)
+  for step in (2, 4):
+    made.write(step, {"train/loss": 0.5, "goodput": 1.0})
+    made.write(step, {"val/loss": 0.25, "val/f1": 1.0})
+    made.write(step, {"end/loss": 0.25})
+  made.start(4, owed=["val"])
+  made.close()
+  assert [
+    (row["step"], sorted(row.keys() - {"step"})[-1])
+    for row in metrics.read_metrics(str(tmp_path))
+  ] == [
+    *((2, "train/loss"), (2, "val/loss"), (2, "end/loss")),
+    *((4, "train/loss"), (4, "end/loss")),
+  ]

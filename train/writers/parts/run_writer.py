@@ -11,7 +11,7 @@ from train.writers.parts import writer
 class RunWriter(NamedTuple):
   """What the loop and the evaluators write to.
 
-  start: (step or None) -> None; see metrics.Files and writer.Writer.
+  start: (step or None, owed=()) -> None; see metrics.Files.
   write: (step, {name: float}) -> None
   write_examples: (step, ids) -> None; to examples.jsonl alone.
   histograms: (step, {name: Histogram}) -> None; to the writers that want
@@ -21,7 +21,7 @@ class RunWriter(NamedTuple):
   close: () -> None
   """
 
-  start: Callable[[int | None], None]
+  start: Callable[..., None]
   write: Callable[[int, dict[str, float]], None]
   write_examples: Callable[[int, Any], None]
   histograms: Callable[[int, dict[str, Any]], None]
@@ -79,8 +79,8 @@ def run_writer(
   files = metrics.files(workdir, config["log_examples"])
   others = [writer.guarded(name, each, say) for name, each in found]
 
-  def start(step):
-    files.start(step)
+  def start(step, owed=()):
+    files.start(step, owed)
     for each in others:
       each.start(step)
 

@@ -101,11 +101,15 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
 
 
+def _nothing(*_) -> None:
+  pass
+
+
 def _observer(config, learner, writer, say):
-  """What writes histograms, on all processes; None where none is wanted."""
+  """Run.observe, which computes histograms on all processes if any is due."""
   every = {each.get("histograms_every", 0) for each in config["writers"]} - {0}
   if writer is None or not every:
-    return None
+    return _nothing
   if learner.gradients is None:
     name = config["learner"]["name"]
     say(f"histograms of parameters alone: {name} does not offer its gradients")

@@ -22,10 +22,7 @@ from train.measuring import goodput, profile, timing
 
 
 class Evaluation(NamedTuple):
-  """An evaluator and when it runs: every so many steps, and at the end.
-
-  every_steps: 0 leaves it for the end alone.
-  """
+  """An evaluator; it runs every `every_steps` (0: never) and at the end."""
 
   evaluate: types.Evaluator
   every_steps: int
@@ -46,8 +43,7 @@ class Run(NamedTuple):
   strict: refuse a damaged checkpoint, instead of going on from the one before.
   stop_on_save_error: stop when a checkpoint cannot be written, or go on.
   writer: has start(step), write(step, scalars), close(); or None.
-  observe: (step, state, batch, rng) -> None, called before each update, which
-    donates the state; or None.
+  observe: (step, state, batch, rng) -> None, called before each update.
   rng: folded with the step's number.
   costs: a costs.Costs, of which MFU and energy are told; or None.
   ledger: the file that goodput is kept in, over all starts; or None.
@@ -78,7 +74,7 @@ class Run(NamedTuple):
   stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
-  observe: Callable[..., None] | None = None
+  observe: Callable[..., None] = lambda *_: None
   costs: Any = None
   ledger: str | None = None
   skipped: str | None = None
@@ -192,13 +188,11 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.before(step)
       with clock.waiting(pending):
         batch = next(batches)
-      expected = None
-      if _every(run.twice_every, step):
-        with clock.phase("report"):
+      with clock.phase("report"):
+        run.observe(step, state, batch, run.rng)
+        expected = None
+        if _every(run.twice_every, step):
           expected = determinism_check.twin(step_fn, state, batch, run.rng)
-      if run.observe is not None:
-        with clock.phase("report"):
-          run.observe(step, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)
         if serial:

@@ -56,8 +56,8 @@ ARROWS = {
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
   "train.checkpointing": "train.types train.hosts jax orbax",
-  "train.workdir": "train.checkpointing train.hosts matplotlib rich"
-  " tensorboard",
+  "train.workdir": "train.checkpointing train.hosts matplotlib rich",
+  "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",

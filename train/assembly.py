@@ -94,6 +94,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   learner = learner._replace(
     init=sharding.within(mesh, learner.init),
     step=sharding.within(mesh, learner.step),
+    gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
   rules = tuple(inspect.getmodule(model_fn).SHARDING)
   return Experiment(config, mesh, data, task, model, learner, rules, network)

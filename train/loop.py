@@ -22,10 +22,7 @@ from train.measuring import goodput, profile, timing
 
 
 class Evaluation(NamedTuple):
-  """An evaluator and when it runs: every so many steps, and at the end.
-
-  every_steps: 0 leaves it for the end alone.
-  """
+  """An evaluator; it runs every `every_steps` (0: never) and at the end."""
 
   evaluate: types.Evaluator
   every_steps: int
@@ -47,6 +44,7 @@ class Run(NamedTuple):
   strict: stop at a damaged checkpoint, instead of resuming from the one before.
   stop_on_save_error: whether the run stops when a checkpoint cannot be written.
   writer: has start(step), write(step, scalars), close(); or None.
+  observe: (step, state, batch, rng) -> None, called before each update.
   rng: the random key of the run; each step folds in its number.
   costs: a costs.Costs, from which MFU and energy are computed; or None.
   ledger: the file of goodput, over all starts of the run; or None.
@@ -79,6 +77,7 @@ class Run(NamedTuple):
   stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
+  observe: Callable[..., None] = lambda *_: None
   costs: Any = None
   ledger: str | None = None
   skipped: str | None = None
@@ -192,9 +191,10 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.before(step)
       with clock.waiting(pending):
         batch = next(batches)
-      expected = None
-      if _every(run.twice_every, step):
-        with clock.phase("report"):
+      with clock.phase("report"):
+        run.observe(step, state, batch, run.rng)
+        expected = None
+        if _every(run.twice_every, step):
           expected = determinism_check.twin(step_fn, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)

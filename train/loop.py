@@ -33,8 +33,7 @@ class Run(NamedTuple):
 
   init: () -> State, laid out over the mesh.
   abstract_state: its ShapeDtypeStructs with shardings, for a restore.
-  batches: (number of the first batch) -> iterator of global batches, one per
-    step.
+  batches: (number of the first batch) -> iterator of global batches.
   units_per_step: what a step processes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to save nothing.
   checkpoint_every: a checkpoint every so many steps, and one at the end; 0
@@ -52,10 +51,8 @@ class Run(NamedTuple):
   started: Unix time at which the process began; None is now.
   trace: which steps are profiled.
   limits: when to roll back to a checkpoint.
-  stop: (step) -> the reason to save and stop now, or None; the same on all
-    processes.
-  twice_every: every so many steps, a step is computed twice and compared; 0
-    never.
+  stop: (step) -> the reason to save and stop, or None; equal on all processes.
+  twice_every: the steps between two that are computed twice; 0 is never.
   log_examples: whether the writer records which examples each update uses.
   rules: which checkpoint is the best, and when to stop early.
   evaluated: the file that records which evaluations are done; or None.

@@ -1,4 +1,4 @@
-r"""Chats with a trained model in the terminal: `python -m train.chat --workdir=…`.
+r"""Chats with a model in the terminal: `python -m train.chat --workdir=…`.
 
 Each line is a message; a backslash at its end continues the message on the next
 line. /reset starts a new conversation. /system TEXT starts one with TEXT as its

@@ -15,7 +15,7 @@ from train.serving.limits import Rate
 from train.serving.protocol import ApiError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# A second one would be checked by nobody, and used by somebody.
+# If one of these were given twice, only the first would be checked.
 _SINGLE = ("host", "origin", "authorization", "content-type")
 
 

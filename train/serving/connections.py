@@ -28,6 +28,9 @@ _AMBIGUOUS = re.compile(
 )
 _LENGTH = re.compile(rb"\ncontent-length[ \t]*:", re.IGNORECASE)
 _END = re.compile(rb"\n\r?\n")
+# How old a connection is when it first counts as idle, in seconds: the requests
+# of many connections that are opened at once have not been read at once.
+_SETTLE = 0.5
 # How long a refused connection stays open, in seconds: closing it while bytes
 # of the client are unread would discard the answer on its way.
 _LINGER = 1.0
@@ -76,12 +79,10 @@ class Connection(H11Protocol):
     if len(self.connections) > 2 * self.limits.connections:
       self.transport.abort()  # not even refusals may accumulate
       return
-    served = [c for c in self.connections if c is not self and not c.refused]
-    idle = sum(c.idle() and c.address() == self.address() for c in served)
-    if len(served) >= self.limits.connections:
+    if len(self._served()) > self.limits.connections:
       self.refuse(503, "too many connections are open")
-    elif idle >= self.limits.idle_connections:
-      self.refuse(503, "too many idle connections are open from this address")
+    else:
+      self.loop.call_later(_SETTLE, self._check_idle)
 
   def connection_lost(self, exc) -> None:
     """Cancels the deadline."""
@@ -169,6 +170,17 @@ class Connection(H11Protocol):
   def address(self) -> str:
     """The client's IP address, or "unknown"."""
     return self.client[0] if self.client else "unknown"
+
+  def _served(self) -> list["Connection"]:
+    return [c for c in self.connections if not c.refused]
+
+  def _check_idle(self) -> None:
+    """Refuses this connection if it and too many others are idle."""
+    if self.refused or self.transport.is_closing() or not self.idle():
+      return
+    own = [c for c in self._served() if c.address() == self.address()]
+    if sum(c.idle() for c in own) > self.limits.idle_connections:
+      self.refuse(503, "too many idle connections are open from this address")
 
   def _between(self) -> bool:
     """Whether the headers of a request are the next thing to arrive."""

@@ -207,10 +207,8 @@ def _number(body: dict, key: str, least, most, default, above: bool = False):
     raise _wrong(key, f"{key} must be a number")
   within = least < value if above else least <= value
   if not (within and value <= most and math.isfinite(value)):
-    raise _wrong(
-      key,
-      f"{key} must be {'above' if above else 'at least'} {least} and at most {most}",
-    )
+    least = f"above {least}" if above else f"at least {least}"
+    raise _wrong(key, f"{key} must be {least} and at most {most}")
   return float(value)
 
 

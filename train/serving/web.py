@@ -63,11 +63,9 @@ def application(service: Service, loopback: bool) -> "Guard":
       *(Route(p, routes.complete, methods=["POST"]) for p in COMPLETIONS),
     ],
     exception_handlers={
-      ApiError: lambda request, error: _refusal(error),
-      HTTPException: lambda request, error: _refusal(_api_error(error)),
-      Exception: lambda request, error: _refusal(
-        ApiError(500, "the server failed to answer")
-      ),
+      ApiError: _refused,
+      HTTPException: _not_routed,
+      Exception: _failed,
     },
   )
   app.router.redirect_slashes = False
@@ -271,14 +269,25 @@ def _refusal(error: ApiError) -> Response:
   return JSONResponse(error.body(), error.status, headers=error.headers)
 
 
-def _api_error(error: HTTPException) -> ApiError:
-  """Starlette's error, which is 404 or 405, in OpenAI's form."""
+async def _refused(request: Request, error: ApiError) -> Response:
+  del request
+  return _refusal(error)
+
+
+async def _not_routed(request: Request, error: HTTPException) -> Response:
+  """Starlette's 404 and 405 in OpenAI's form."""
+  del request
   messages = {
     404: "this path does not exist",
     405: "this path does not support the method",
   }
   message = messages.get(error.status_code, error.detail)
-  return ApiError(error.status_code, message, headers=error.headers)
+  return _refusal(ApiError(error.status_code, message, headers=error.headers))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+  del request, error  # Guard logs it
+  return _refusal(ApiError(500, "the server failed to answer"))
 
 
 def _parsed(content: bytes) -> Any:

@@ -2,11 +2,11 @@
 
 import contextlib
 import json
+import select
 import socket
 import subprocess
 import sys
 import time
-from http.client import HTTPConnection
 
 import pytest
 from local_server import raw, request, serving, slowly
@@ -126,22 +126,36 @@ def test_idle_connections_of_an_address_are_limited(speaker):
       stack.enter_context(socket.create_connection(address, timeout=30))
       for _ in range(128)
     ]
-    answer = raw(server, INNER)
-    assert statuses(answer) == [503]
-    assert b"idle connections" in answer
-    assert b"\r\nretry-after: 5\r\n" in answer
-    # Another address of this machine is not affected.
-    other = HTTPConnection(
-      *address, timeout=30, source_address=("127.0.0.2", 0)
-    )
-    other.request("GET", "/health", headers={"Connection": "close"})
-    assert other.getresponse().status == 200
-    for each in idle:
-      each.close()
-    until = time.monotonic() + 30
-    while (status := request(server, "/health")[0]) != 200:
-      assert status == 503 and time.monotonic() < until
+    assert statuses(raw(server, INNER)) == [503]  # for half a second
+    until = time.monotonic() + 10
+    while len(select.select(idle, [], [], 0)[0]) < 120:
+      assert time.monotonic() < until
       time.sleep(0.05)
+    for client in select.select(idle, [], [], 0)[0]:
+      answer = client.recv(10_000)
+      assert statuses(answer) == [503]
+      assert b"idle connections" in answer
+      assert b"\r\nretry-after: 5\r\n" in answer
+    assert request(server, "/health")[0] == 200
+    left = [c for c in idle if c not in select.select(idle, [], [], 0)[0]]
+    assert len(left) == 8  # and they may still send a request
+    left[0].sendall(INNER)
+    assert left[0].recv(12) == b"HTTP/1.1 200"
+
+
+def test_many_connections_at_once_are_no_idle_ones(speaker):
+  with (
+    serving(speaker, idle_connections=4) as server,
+    contextlib.ExitStack() as stack,
+  ):
+    address = ("127.0.0.1", server.server_address[1])
+    clients = [
+      stack.enter_context(socket.create_connection(address, timeout=30))
+      for _ in range(100)
+    ]
+    for client in clients:
+      client.sendall(INNER)
+    assert {client.recv(12) for client in clients} == {b"HTTP/1.1 200"}
 
 
 def test_connections_of_all_addresses_are_limited(speaker):
@@ -179,7 +193,7 @@ def test_requests_that_are_answered_are_not_idle(speaker):
 
 
 def test_a_client_that_does_not_read_is_disconnected(speaker):
-  slow, left = slowly(speaker, 0.0)
+  slow, left = slowly(speaker._replace(window=None), 0.0)
   body = {"prompt": "a", "max_tokens": 10**6, "stream": True, "n": 8}
   body = json.dumps(body).encode()
   with serving(slow, seconds_to_send=0.5, max_tokens=10**6) as server:
@@ -189,6 +203,21 @@ def test_a_client_that_does_not_read_is_disconnected(speaker):
       client.connect(address)
       client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
       assert left.wait(60)
+
+
+def test_methods_and_upgrades_that_are_not_supported(server):
+  close = b"Host: localhost\r\nConnection: close\r\n\r\n"
+  head = raw(server, b"HEAD / HTTP/1.1\r\n" + close)
+  assert statuses(head) == [200] and head.endswith(b"\r\n\r\n")
+  for method in (b"CONNECT localhost:80", b"TRACE *", b"GET http://evil/"):
+    assert statuses(raw(server, method + b" HTTP/1.1\r\n" + close)) == [404]
+  upgrade = b"Connection: close, Upgrade\r\nUpgrade: websocket\r\n"
+  assert statuses(raw(server, HEAD + upgrade + b"\r\n")) == [200]
+  expect = b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}"
+  assert statuses(raw(server, POST + b"Connection: close\r\n" + expect)) == [
+    100,
+    400,
+  ]
 
 
 def test_an_idle_connection_is_closed_after_an_answer(speaker):

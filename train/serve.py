@@ -70,7 +70,8 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   "max_waiting",
   64,
-  "The most texts that wait in the queue. Requests beyond are answered 503.",
+  "The most texts that wait in the queue. Further requests are answered with"
+  " status 503.",
   0,
 )
 flags.DEFINE_integer(
@@ -85,14 +86,15 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   "max_body_bytes",
   2**20,
-  "The size limit of a request's body, in bytes. Larger ones are answered 413.",
+  "The size limit of a request's body, in bytes. Larger ones are answered with"
+  " status 413.",
   1,
 )
 flags.DEFINE_integer(
   "requests_per_minute",
   120,
-  "The most requests a minute from one address. Requests beyond are answered"
-  " 429.",
+  "The most requests per minute from one client address. Further requests are"
+  " answered with status 429.",
   1,
 )
 flags.DEFINE_float(

@@ -92,7 +92,7 @@ def events(server, path, body):
   return [json.loads(part[6:]) for part in parts]
 
 
-def test_a_stream_says_what_the_whole_says(server):
+def test_a_stream_has_the_text_of_a_whole_answer(server):
   body = {**ASK, "temperature": 1, "seed": 5, "n": 2, "max_tokens": 12}
   _, _, whole = request(server, CHAT, body)
   found = events(
@@ -386,7 +386,7 @@ def test_a_key_is_asked_for(speaker):
     assert not any("sesame" in line for line in server.said)
 
 
-def test_too_many_requests_wait(speaker):
+def test_too_many_requests_are_refused(speaker):
   with serving(speaker, requests_per_minute=3) as server:
     statuses = [request(server, "/v1/models")[0] for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
@@ -439,7 +439,7 @@ def test_what_waits_too_long_is_refused_and_who_goes_is_forgotten(speaker):
     assert not server.engine._rows and not server.engine._waiting
 
 
-def test_a_failure_is_told_and_the_next_is_served(speaker):
+def test_a_failure_is_reported_and_the_next_request_served(speaker):
   fails = [True]
 
   def write(prompts, options):
@@ -535,12 +535,15 @@ def test_the_command_serves_and_ends_gracefully(chat_run, tmp_path):
     process.kill()
 
 
-def test_a_wrong_command_is_told_in_a_line(chat_run, tmp_path):
-  for flags, told in (
-    (["--template=llama3"], "--template=llama3: the tokenizer has none of"),
-    ([f"--api_key_file={tmp_path}/no"], "No such file"),
-  ):
-    process = command(chat_run, *flags)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert told in error.splitlines()[-1]
+def test_a_wrong_command_is_one_line(chat_run, tmp_path):
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = taken.getsockname()[1]
+    for flags, message in (
+      (["--template=llama3"], "--template=llama3: the tokenizer has none of"),
+      ([f"--api_key_file={tmp_path}/no"], "No such file"),
+      ([f"--port={port}"], f"--port={port}: Address already in use"),
+    ):
+      process = command(chat_run, *flags)
+      _, error = process.communicate(timeout=120)
+      assert process.returncode == 2
+      assert message in error.splitlines()[-1]

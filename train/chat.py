@@ -34,9 +34,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
   "max_tokens", 500, "The length limit of an answer, in tokens.", 1
 )
-flags.DEFINE_integer(
-  "step", None, "The step of the checkpoint to load. Default: the last one."
-)
+cli.define_step()
 
 _HELP = "/reset, /system TEXT, /save FILE, /quit; Ctrl-C stops an answer"
 

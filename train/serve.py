@@ -24,9 +24,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
   "workdir", None, "The run's working directory.", required=True
 )
-flags.DEFINE_integer(
-  "step", None, "The step of the checkpoint to serve. Default: the last one."
-)
+cli.define_step()
 flags.DEFINE_string(
   "template",
   None,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 
 _GIB = 2**30
-_ROOT = pathlib.Path(__file__).absolute().parent.parent
+_ROOT = pathlib.Path(__file__).absolute().parents[2]
 # Extras that no run needs to find installed: for a platform, or for tests.
 _NOT_ASKED = ("cuda", "parity", "test", "tpu")
 # Either brings the module.

@@ -17,9 +17,7 @@ from common import cli
 from train.generation import sampling_flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-  "workdir", None, "The run's working directory.", required=True
-)
+flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 flags.DEFINE_string(
   "template",
   None,

@@ -21,9 +21,7 @@ from absl import flags
 from common import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-  "workdir", None, "The run's working directory.", required=True
-)
+flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 cli.define_step()
 flags.DEFINE_string(
   "template",

@@ -94,6 +94,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   learner = learner._replace(
     init=sharding.within(mesh, learner.init),
     step=sharding.within(mesh, learner.step),
+    gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
   rules = tuple(sys.modules[model_fn.__module__].SHARDING)
   return Experiment(config, mesh, data, task, model, learner, rules, network)

@@ -22,10 +22,7 @@ from train.measuring import goodput, profile, timing
 
 
 class Evaluation(NamedTuple):
-  """An evaluator and when it runs: every so many steps, and at the end.
-
-  every_steps: 0 leaves it for the end alone.
-  """
+  """An evaluator; it runs every `every_steps` (0: never) and at the end."""
 
   evaluate: types.Evaluator
   every_steps: int
@@ -36,8 +33,7 @@ class Run(NamedTuple):
 
   init: () -> State, laid out over the mesh.
   abstract_state: its ShapeDtypeStructs with shardings, for a restore.
-  batches: (number of the first batch) -> iterator of global batches, one per
-    step.
+  batches: (number of the first batch) -> iterator of global batches.
   units_per_step: what a step processes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to save nothing.
   checkpoint_every: a checkpoint every so many steps, and one at the end; 0
@@ -47,6 +43,7 @@ class Run(NamedTuple):
   strict: stop at a damaged checkpoint, instead of resuming from the one before.
   stop_on_save_error: whether the run stops when a checkpoint cannot be written.
   writer: has start(step), write(step, scalars), close(); or None.
+  observe: (step, state, batch, rng) -> None, called before each update.
   rng: the random key of the run; each step folds in its number.
   costs: a costs.Costs, from which MFU and energy are computed; or None.
   ledger: the file of goodput, over all starts of the run; or None.
@@ -54,10 +51,8 @@ class Run(NamedTuple):
   started: Unix time at which the process began; None is now.
   trace: which steps are profiled.
   limits: when to roll back to a checkpoint.
-  stop: (step) -> the reason to save and stop now, or None; the same on all
-    processes.
-  twice_every: every so many steps, a step is computed twice and compared; 0
-    never.
+  stop: (step) -> the reason to save and stop, or None; equal on all processes.
+  twice_every: the steps between two that are computed twice; 0 is never.
   log_examples: whether the writer records which examples each update uses.
   rules: which checkpoint is the best, and when to stop early.
   evaluated: the file that records which evaluations are done; or None.
@@ -79,6 +74,7 @@ class Run(NamedTuple):
   stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
+  observe: Callable[..., None] = lambda *_: None
   costs: Any = None
   ledger: str | None = None
   skipped: str | None = None
@@ -192,9 +188,10 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.before(step)
       with clock.waiting(pending):
         batch = next(batches)
-      expected = None
-      if _every(run.twice_every, step):
-        with clock.phase("report"):
+      with clock.phase("report"):
+        run.observe(step, state, batch, run.rng)
+        expected = None
+        if _every(run.twice_every, step):
           expected = determinism_check.twin(step_fn, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)

@@ -111,11 +111,14 @@ class Learner(NamedTuple):
     donates the state.
   variables: (state) -> the Variables to evaluate and export, for example a
     moving average.
+  gradients: (state, batch, rng) -> the mean gradients that `step` computes from
+    the same arguments, for histograms; None if the learner does not offer it.
   """
 
   init: Callable[[jax.Array, Batch], State]
   step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
   variables: Callable[[State], Variables]
+  gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
 
 
 def split(batch: Batch, parts: int) -> Batch:
@@ -152,6 +155,10 @@ class Optimizer(NamedTuple):
   eval_params: Callable[[PyTree, PyTree], PyTree]
 
 
+def _show_nothing(step: int, name: str, kind: str, value: Any) -> None:
+  pass
+
+
 # (variables, step) -> {name: float}: one full pass, the same on every host.
 Evaluator = Callable[[Variables, int], dict[str, float]]
 
@@ -174,6 +181,8 @@ class EvalContext(NamedTuple):
   say: (line) -> None; prints above the progress bar.
   fetch: pytree of global arrays -> NumPy arrays, whole, on every host; all of
     them must call it.
+  show: (step, name, kind, value) -> None; sends an "image", uint8 [H, W, 3], or
+    a "text" to config.writers. Every process may call it.
   """
 
   task: Task
@@ -189,3 +198,4 @@ class EvalContext(NamedTuple):
   fetch: Callable[[PyTree], PyTree] = jax.device_get
   texts: Callable[[Any], dict[str, Any]] | None = None
   class_names: tuple[str, ...] = ()
+  show: Callable[[int, str, str, Any], None] = _show_nothing

@@ -18,8 +18,10 @@ def zoo_page() -> str:
   parts.append(
     "Every experiment in `configs/`, from its docstring. A name such as"
     " `lm_stdlib` is enough after `--config=`; `lm_stdlib:smoke` is the same"
-    " experiment made tiny, on generated data. `benchmarks/RESULTS.md` lists"
-    " the commands and conditions of the figures.\n"
+    " experiment made tiny, on generated data. Where the data column says"
+    " `fetch NAME`, `python -m input_pipeline.fetch NAME` provides the files."
+    " `benchmarks/RESULTS.md` lists the commands and conditions of the"
+    " figures.\n"
   )
   for folder in sorted({p.split("/")[1] for p in _configs()}):
     rows = []
@@ -55,19 +57,19 @@ def _zoo_row(path: str) -> tuple[str, ...]:
   sources = [data] if isinstance(data, str) else data
   text = source_text.docstring(path)
   title = text.split("\n", 1)[0].rstrip(".")
-  figure = _figure(text)
-  if not figure:
-    raise SystemExit(f"{path}: the docstring says no figure: 'Measured …'")
+  figure = _figure(text) or "No figure is given."
   command = re.search(
     rf"python -m train\.main --config={path}(.*?)(?=\n\n|$)", text, re.DOTALL
   )
   rest = " ".join(command[1].replace("\\", " ").split()) if command else ""
-  rest = re.split(r" python (?:-m|bench)", f" {rest}")[0].strip()
+  rest = re.split(r" python (?:-m|bench)", rest)[0]
+  space = "" if rest.startswith(":") else " "
+  fetched = re.findall(r"input_pipeline\.fetch ([\w ]+)$", text, re.MULTILINE)
   return (
     code(stem),
     escaped(title),
-    "<br>".join(map(code, sources)),
-    code(f"python -m train.main --config={stem} {rest}".strip()),
+    "<br>".join(map(code, [*sources, *(f"fetch {name}" for name in fetched)])),
+    code(f"python -m train.main --config={stem}{space}{rest}".strip()),
     escaped(figure),
   )
 

@@ -32,7 +32,8 @@ ARROWS = {
   "data.tokenizers": "data. data.reading data.sources sentencepiece tokenizers",
   "data.ops": "data. data.tokenizers tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
-  "data.rows": "data. data.packing data.sources data.tokenizers",
+  "data.rows": "data. data.ops data.packing data.reading data.sources"
+  " data.tokenizers",
   "data.batching": "data. data.ops data.packing data.reading data.rows"
   " data.sources data.tokenizers jax",
   "data.cleaning": "data. data.ops data.sources data.tokenizers datasketch"

@@ -46,7 +46,9 @@ def get_config(arg: str = "") -> ConfigDict:
     val=dict(name="mean", split="validation", every_steps=steps)
   )
   config.checkpoint = dict(every_steps=20 * steps, keep=1)
-  config.mesh = dict(data=1)
+  config.mesh = dict(data=-1)
+  if batch_size == 1:
+    config.mesh = dict(data=1, tensor=-1)  # one example is not divided
   if smoke:
     common.shrink(config)
   return config

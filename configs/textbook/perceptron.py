@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.evals = dict(fit=dict(name="mean", split="all", every_steps=4))
   config.checkpoint = dict(every_steps=20, keep=2)
-  config.mesh = dict(data=1)
+  config.mesh = dict(data=1, tensor=-1)  # one example is not divided
   if smoke:
     common.shrink(config)
   return config

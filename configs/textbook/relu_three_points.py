@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
   )
   config.checkpoint = dict(every_steps=500, keep=2)
-  config.mesh = dict(data=1)
+  config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(config)
   return config

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.evals = dict(fit=dict(name="mean", split="all", every_steps=1000))
   config.checkpoint = dict(every_steps=2500, keep=2)
-  config.mesh = dict(data=1)
+  config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(config)
   return config

@@ -538,6 +538,7 @@ def test_a_valid_convolution_sees_no_padding():
   settings = dict(num_classes=3, channels=2, image_size=6, features=(2, 4, 5))
   model = conv.conv(**settings, padding="valid", pooling=(1, 1))
   params, state = model.init(jax.random.key(0))
+  params = jax.tree.map(np.asarray, params)
   assert params["dense"]["0"]["kernel"].shape == (2 * 2 * 4, 5)
   image = np.random.default_rng(0).normal(size=(1, 6, 6, 2))
   x = image
@@ -583,6 +584,7 @@ def test_the_activations_of_a_perceptron_are_numpys(activation):
     in_features=3, out_features=2, hidden=(4,), activation=activation
   )
   params, state = model.init(jax.random.key(0))
+  params = jax.tree.map(np.asarray, params)
   x = np.random.default_rng(0).normal(size=(5, 3))
   first, last = (params["layers"][i] for i in ("0", "1"))
   hidden = functions[activation](x @ np.asarray(first["kernel"], float))

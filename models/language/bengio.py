@@ -20,7 +20,7 @@ from models.layers.basic import (
 
 
 class Bengio(nnx.Module):
-  """Tokens to logits; `bengio` documents the arguments."""
+  """Tokens to logits. `bengio` documents the arguments."""
 
   def __init__(
     self,
@@ -59,7 +59,7 @@ class Bengio(nnx.Module):
     self, tokens_BT, cache=None, segments_BT=None, positions_BT=None
   ):
     """logits_BTV float32; with a cache, (logits_BTV, the cache after them)."""
-    del positions_BT  # of packed rows; the segments say where one begins
+    del positions_BT  # of packed rows, in which the segments mark the starts
     before_BI = None if cache is None else cache["context"].T
     context_IBT = contexts(
       tokens_BT, self.before, self.mark, before_BI, segments_BT
@@ -136,7 +136,7 @@ def bengio(
     return {"context": jnp.full(shape, vocab_size, jnp.int32)}
 
   def flops(T):
-    """2 a multiplication and its addition."""
+    """Forward FLOPs of T tokens; a multiplication and an addition are 2."""
     inputs = (order - 1) * dim
     outputs = hidden + (vocab_size if direct else 0)
     return 2 * T * (inputs * outputs + hidden * vocab_size)

@@ -1,7 +1,6 @@
 """Small convolutional classifiers: LeNet-5 and the two-layer CIFAR network.
 
-The shape legend stands in models/layers/basic.py; images are B, height, width,
-C.
+The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
 
 import functools
@@ -28,7 +27,7 @@ VARIANTS = {"lenet": (5, (6, 16, 120, 84)), "cifar": (3, (64, 128, 256))}
 
 
 class ConvNet(nnx.Module):
-  """Two convolutions, each pooled, then dense layers; see `conv`."""
+  """Two convolutions, each followed by pooling, then dense layers."""
 
   def __init__(
     self,
@@ -82,7 +81,7 @@ class ConvNet(nnx.Module):
     return self.head(self.features(image_BHWC)).astype("float32")
 
   def features(self, image_BHWC):
-    """x_BF, what the last layer reads."""
+    """x_BF, the input of the last layer."""
     x = image_BHWC
     for index, conv in enumerate(self.convs):
       x = conv(x)
@@ -167,8 +166,9 @@ def conv(
       size; "valid" does not pad, and each convolution takes its kernel's width
       less one off.
     pooling: width of the max pooling after each convolution; 1 does not pool.
-    batchnorm: normalize between convolution and relu (arXiv:1502.03167).
-    dropout: rate, after each dense layer.
+    batchnorm: whether there is batch norm between each convolution and its
+      relu (arXiv:1502.03167).
+    dropout: rate, after each hidden dense layer.
     dtype: of the computation.
     param_dtype: of the parameters.
 
@@ -179,7 +179,10 @@ def conv(
   kernel_size, widths = VARIANTS[choose("variant", variant, VARIANTS)]
   widths = tuple(features or widths)
   if len(widths) < 3:
-    raise ValueError(f"features = {widths}: two convolutions and a dense layer")
+    raise ValueError(
+      f"features = {widths}: give the widths of two convolutions and of at"
+      " least one dense layer"
+    )
   choose("padding", padding, PADDINGS)
   if len(pooling) != 2 or not all(
     isinstance(n, int) and n > 0 for n in pooling

@@ -1,4 +1,4 @@
-"""How well labels are told: accuracy, top-5, confusion matrix, macro F1."""
+"""Classification: accuracy, top-5 accuracy, confusion matrix and macro F1."""
 
 import pathlib
 
@@ -10,10 +10,10 @@ from train.objectives import metrics
 
 
 def classification(context: types.EvalContext) -> types.Evaluator:
-  """accuracy, top5_accuracy (of more than five classes), macro_f1 and loss.
+  """Measures accuracy, top5_accuracy (with over five classes), macro_f1, loss.
 
-  The confusion matrix (rows: true, columns: predicted) is written to
-  WORKDIR/<key>_confusion.csv.
+  The confusion matrix, its rows true and its columns predicted classes, is
+  written to WORKDIR/<key>_confusion.csv.
 
   Raises:
     ValueError: the task does not predict logits, or the data has no classes.

@@ -1,4 +1,4 @@
-"""What the model makes: a PNG grid of images, or a few lines of text."""
+"""Samples from the model: a grid of images as a PNG file, or texts."""
 
 import math
 import pathlib
@@ -18,22 +18,23 @@ def samples(
   length: int = 200,
   temperature: float = 0.8,
 ) -> types.Evaluator:
-  """Writes WORKDIR/samples/<key>_<step>.png or .txt; measures nothing.
+  """Writes WORKDIR/samples/<key>_<step>.png or .txt; returns no metrics.
 
   Args:
-    context: the task predicts "samples".
-    count: how many images, or texts.
-    prompt: what texts go on from.
-    length: tokens to write.
+    context: of the run; its task predicts "samples".
+    count: number of images or texts.
+    prompt: start of the texts.
+    length: number of tokens to generate.
     temperature: of the softmax that tokens are drawn from.
 
   Raises:
-    ValueError: the task draws no samples, or the prompt has no tokens for it.
+    ValueError: the task does not predict samples, or the tokenizer cannot
+      encode the prompt.
   """
   if "samples" not in context.task.predict:
-    raise ValueError("the task predicts no samples")
+    raise ValueError("samples needs a task that predicts samples")
   predict = jax.jit(context.task.predict["samples"])
-  # Now: a prompt that the vocabulary lacks is no matter for mid-run.
+  # Encoded here, so that a wrong prompt fails at the start of the run.
   ids = [] if context.encode is None else list(map(int, context.encode(prompt)))
 
   def images(variables):

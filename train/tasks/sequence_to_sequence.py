@@ -23,11 +23,10 @@ def sequence_to_sequence(
 ) -> types.Task:
   """Cross-entropy of each target token, given the inputs and earlier targets.
 
-  Batch: inputs [B, S], targets [B, T] int32, mask [B, T]; optionally bytes [B],
-  the number of UTF-8 bytes of the real targets, for bits per byte.
-  input_segments [B, S], or inputs_mask, is 0 on padding. In packed rows
-  input_segments and segments [B, T] number the pairs from 1, and
-  input_positions [B, S] and positions [B, T] count from the start of each.
+  Batch: inputs [B, S], targets [B, T] int32, mask [B, T]; bytes [B], the UTF-8
+  bytes of the real targets, gives bits per byte. input_segments [B, S], or
+  inputs_mask, is 0 on padding. In packed rows it and segments [B, T] number the
+  pairs from 1, and input_positions and positions count from the start of each.
 
   Args:
     model: an encoder-decoder, see models/language/encoder_decoder.py.
@@ -37,9 +36,8 @@ def sequence_to_sequence(
     z_loss: see losses.cross_entropy; in training only.
     loss_chunk: positions whose logits are in memory at a time, on each device;
       0 computes all at once.
-    length_ratio: the most tokens of a generated text are length_ratio times
-      those of its source, and
-    length_extra: so many more.
+    length_ratio: most tokens of a generated text for each one of its source,
+    length_extra: and how many more there may be.
   """
 
   def init(rng, batch):

@@ -29,8 +29,8 @@ def text_generation(
 
   WORKDIR/<key>/ holds hypotheses.txt and references.txt, a text a line;
   figures.json, the metrics with sacrebleu's signatures; and attention_<i>.png
-  of the first examples. BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are
-  sacrebleu's; ROUGE-1, -2 and -L (Lin, 2004) are rouge_score's mean F1 over
+  of the first examples. BLEU (Papineni et al., 2002) and chrF (Popović, 2015)
+  are sacrebleu's; ROUGE-1, -2 and -L (Lin, 2004) are rouge_score's mean F1 over
   the stems of English words.
 
   Args:

@@ -27,7 +27,7 @@ def word_vectors(
 
   The first line is "words dimensions"; each other line has a word and its
   numbers, with enough digits to restore the float32. The nearest neighbours of
-  `words` by cosine are printed. An analogy "a b c d", a is to b as c is to d, is
+  `words` by cosine are printed. An analogy "a b c d", a is to b as c to d, is
   correct if d is nearest to b - a + c among the unit vectors of all words but
   a, b and c (3CosAdd; Mikolov et al., NAACL 2013). The metric "analogies"
   counts those whose words are all known; analogy_accuracy is the share of

@@ -19,7 +19,7 @@ def adversarial(
 
   Goodfellow et al. 2014, Algorithm 1: `discriminator_steps` updates of the
   discriminator on parts of the batch, then one update of the generator. Each
-  player has its own optimizer state; the optimizer's regexes set a rate for each
+  player has its own optimizer state; the optimizer's regexes set its rate
   (`lr=[("generator", 1e-4), ("discriminator", 4e-4)]`). A step in which a loss
   or a gradient of either player is not finite is dropped: only `step` changes.
 

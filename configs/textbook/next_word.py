@@ -1,7 +1,8 @@
 """The next word from one word: embedding 64, 128 relu units, 10,000 words.
 
 Tiny shakespeare's words, Adam at 1e-3, ten passes. A row is a window of 16
-words, each of which predicts the next, and a batch has 64 rows.
+words, each of which predicts the next, and a batch has 64 rows. Measured:
+val/loss 5.237 nats a word, 2.264 bits a byte, in 3.8 min on a busy CPU.
 
   python -m train.main --config=configs/textbook/next_word.py \
     --config.data.source=text:PATH/input.txt

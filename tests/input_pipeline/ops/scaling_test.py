@@ -258,7 +258,7 @@ def changed(**changes):
     ("{}", "it does not hold kind"),
     (changed(kind="other"), "its kind or"),
     (changed(kind="min_max"), "is from min_max"),
-    (changed(columns=[]), "no columns"),
+    (changed(columns=[]), "not an object"),
     (changed(columns={"x": {}}), "column 'x' lacks"),
     (changed(high=0), "low=0.0 is not a number below high=0"),
     (

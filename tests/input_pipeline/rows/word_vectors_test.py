@@ -354,7 +354,7 @@ def test_the_file_holds_the_same_numbers(tmp_path):
 @pytest.mark.parametrize(
   "settings, told",
   [
-    (dict(analogies=("a b c",)), "analogies: line 1 'a b c' has not four"),
+    (dict(analogies=("a b c",)), "analogies: line 1 'a b c' does not have"),
     (dict(questions="/gone.txt"), "/gone.txt"),
   ],
 )

@@ -14,10 +14,10 @@ for the data); the rate is 1e-3, the batch 128, the length two passes:
 val/loss of the three are the curves to compare. Measured after 50 and 400
 steps: Adam 0.532 and 0.319, RMSProp 0.518 and 0.318, Adamax 0.561 and 0.330.
 
-Adam's bias correction divides by 1 - b^t (Kingma and Ba, arXiv:1412.6980), where
-t counts updates. A correction that counts epochs instead, as some examples have it, keeps dividing
-by 1 - b for the whole first epoch: its first moment is ten times too large as
-soon as the average has filled.
+Adam's bias correction divides the moments by 1 - b^t (Kingma and Ba,
+arXiv:1412.6980), where t counts updates. A correction that counts epochs
+instead, as some examples have it, divides by 0.1 and 0.001 for the whole first
+epoch: its steps grow to twice their size, and then fall to a third.
 """
 
 from ml_collections import ConfigDict

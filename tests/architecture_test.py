@@ -35,15 +35,18 @@ ARROWS = {
   "data.rows": "data. data.packing data.sources data.tokenizers",
   "data.batching": "data. data.ops data.packing data.reading data.rows"
   " data.sources data.tokenizers jax",
-  "data.cleaning": "data. data.ops data.sources data.tokenizers datasketch"
-  " ftfy lxml opencc py3langid snowballstemmer stdnum trafilatura xxhash",
+  "data.similarity": "data. datasketch xxhash",
+  "data.cleaning": "data. data.ops data.similarity data.sources"
+  " data.tokenizers ftfy lxml opencc py3langid snowballstemmer stdnum"
+  " trafilatura",
   "data.reporting": "data. data.batching data.ops data.tokenizers matplotlib",
   "data.preparation": "data. data.cleaning data.reading data.reporting"
   " data.tokenizers apache_beam array_record rich tensorflow"
   " tensorflow_datasets zstandard",
   # Label errors are found with the predictions of a model trained here.
-  "data.quality": "data. data.batching data.reading data.reporting data.sources"
-  " PIL cleanlab datasketch jax scipy sklearn train.build train.loop",
+  "data.quality": "data. data.batching data.reading data.reporting"
+  " data.similarity data.sources PIL cleanlab jax scipy sklearn train.build"
+  " train.loop",
   "data verbs": "data absl",
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.cleaning.parts.shingles import (
+from input_pipeline.document import Counted, Document, Dropped, Result, Stage
+from input_pipeline.similarity.shingles import (
   has_unspaced,
   is_unspaced,
   ngram_hashes,
   token_spans,
   tokens,
 )
-from input_pipeline.document import Counted, Document, Dropped, Result, Stage
 from input_pipeline.sources import open_source
 from input_pipeline.sources.parts.documents import documents
 

@@ -7,11 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline.cleaning.parts import places
-from input_pipeline.cleaning.parts.text_hashes import (
-  NORMAL_FORMS,
-  normal_form,
-  text_hash,
-)
 from input_pipeline.document import (
   Conclusion,
   Counted,
@@ -19,6 +14,11 @@ from input_pipeline.document import (
   Dropped,
   Global,
   Result,
+)
+from input_pipeline.similarity.text_hashes import (
+  NORMAL_FORMS,
+  normal_form,
+  text_hash,
 )
 
 _RECORD = np.dtype([("hash", "<u8", (2,)), ("place", "<u4"), ("line", "<u4")])

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline.cleaning.parts import places
-from input_pipeline.cleaning.parts.text_hashes import (
+from input_pipeline.document import Conclusion, Document, Global
+from input_pipeline.similarity.text_hashes import (
   NORMAL_FORMS,
   record,
   text_hash,
 )
-from input_pipeline.document import Conclusion, Document, Global
 
 _RECORD = np.dtype([("hash", "<u8", (2,)), ("place", "<u4"), ("rank", "<f8")])
 _LARGEST = 20

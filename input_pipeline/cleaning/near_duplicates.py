@@ -6,15 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline.cleaning.parts import clusters, odd_sketch, places
-from input_pipeline.cleaning.parts.shingles import UNITS, shingles
-from input_pipeline.cleaning.parts.text_hashes import library
+from input_pipeline.cleaning.parts import clusters, places
 from input_pipeline.document import Conclusion, Document, Global
+from input_pipeline.similarity import minhash, odd_sketch
+from input_pipeline.similarity.shingles import UNITS, shingles
 
-# The permutations' seed: part of the meaning of a verdict.
-_SEED = 1
-# n-grams whose 112 permuted values are held at once.
-_CHUNK = 8_192
 _PAIRS = 65_536
 # Documents of one bucket, all different, that a document is compared with.
 _WINDOW = 1_000
@@ -87,23 +83,6 @@ def near_duplicates(
   )
 
 
-def signatures(
-  documents: Iterable[np.ndarray], num_perm: int
-) -> Iterable[np.ndarray]:
-  """MinHash values, uint32 [num_perm], of sets of uint64 hashes.
-
-  datasketch's, of the upper 32 bits of each hash.
-  """
-  minhash = library("datasketch").MinHash
-  empty = minhash(num_perm, seed=_SEED, hashfunc=int, scheme="affine32")
-  for members in documents:
-    values = (members >> np.uint64(32)).tolist()
-    found = empty.copy()
-    for start in range(0, len(values), _CHUNK):
-      found.update_batch(values[start : start + _CHUNK])
-    yield found.hashvalues
-
-
 def _record(threshold: float | None) -> np.dtype:
   fields = [("bucket", "<u8"), ("place", "<u4"), ("rank", "<f8")]
   if threshold is not None:
@@ -142,8 +121,8 @@ def _summarize(
         examples.append((document.id, short))
         yield members
 
-  for values in signatures(sets(), num_perm):
-    buckets.append(_buckets(values, bands))
+  for values in minhash.signatures(sets(), num_perm):
+    buckets.append(minhash.bands(values, bands))
   records = np.array(rows, _record(threshold))
   found = []
   for band in range(bands):
@@ -153,13 +132,6 @@ def _summarize(
       texts = [examples[i] for i in chosen] if band == 0 else []
       found.append(_pack(records[chosen], texts))
   return found
-
-
-def _buckets(values: np.ndarray, bands: int) -> list[int]:
-  """64 bits for the rows of each band."""
-  digest = library("xxhash").xxh3_64_intdigest
-  rows = values.astype("<u4").reshape(bands, -1)
-  return [digest(row.tobytes()) for row in rows]
 
 
 def _pack(records: np.ndarray, texts: list) -> bytes:

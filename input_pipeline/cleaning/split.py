@@ -4,8 +4,8 @@ import functools
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from input_pipeline.cleaning.parts.text_hashes import record, text_hash
 from input_pipeline.document import Document, Stage
+from input_pipeline.similarity.text_hashes import record, text_hash
 
 _WHOLE = float(2**64)
 

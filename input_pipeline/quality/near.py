@@ -1,22 +1,18 @@
 """Records of two splits that are nearly the same: texts, images, audio."""
 
 import collections
-import re
-import zlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from input_pipeline.quality import dataset
 from input_pipeline.quality.dataset import Dataset
+from input_pipeline.similarity import minhash, shingles
 
 # MinHash: 16 bands of 4 find 99.9 % of the pairs of Jaccard similarity 0.8.
 _BANDS, _ROWS = 16, 4
-_PRIME = np.uint64(2**31 - 1)
-# Part of a word or character 5-gram's meaning; of longer texts the start.
 _GRAM = 5
-_LONGEST, _MOST_GRAMS = 200_000, 20_000
-_HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_WORD = re.compile(r"\w+")
+_LONGEST = 100_000
 # Of two thumbnails or spectra, centred; what is nearly flat is not compared.
 _CORRELATION = 0.998
 _STANDS_OUT, _NEARER, _RANK = 0.95, 0.125, 5
@@ -26,40 +22,17 @@ _BLOCK = 2048
 MOST_PAIRS = 2_000_000_000
 _NONE = -1
 # Candidates of a text; and texts whose candidates are held at once.
-_FEW, _TEXTS = 8, 64
-
-
-def grams(text: str) -> set[str]:
-  """5-grams of words; of characters where a text is Chinese or Japanese.
-
-  Case, white space and punctuation do not count. A text that is shorter is
-  one gram.
-  """
-  words = _WORD.findall(text[:_LONGEST].lower())
-  joined = "".join(words)
-  if len(_HAN.findall(joined)) > len(joined) / 4:
-    words, glue = list(joined), ""
-  else:
-    glue = " "
-  words = words[:_MOST_GRAMS]
-  return {
-    glue.join(words[i : i + _GRAM])
-    for i in range(max(1, len(words) - _GRAM + 1))
-    if words
-  }
+_FEW, _TEXTS = 8, 16
 
 
 def hashes(text: str) -> np.ndarray:
-  """The grams of a text as sorted uint32, each once."""
-  found = {zlib.crc32(g.encode("utf-8", "surrogatepass")) for g in grams(text)}
-  return np.array(sorted(found), np.uint32)
+  """The distinct 5-grams of a text as sorted uint64, as `prepare` has them.
 
-
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-  """The size of the intersection of two sets over that of their union."""
-  both = len(np.intersect1d(a, b, assume_unique=True))
-  either = len(a) + len(b) - both
-  return both / either if either else 0.0
+  They are n-grams of words, or of characters where a text is written without
+  spaces between words. Case, white space and punctuation do not count; a
+  shorter text is one gram. Of longer texts the first 100,000 characters count.
+  """
+  return shingles.shingles(text[:_LONGEST], {}, _GRAM, "auto")
 
 
 def near_texts(
@@ -79,7 +52,7 @@ def near_texts(
       other, field, sorted({match for _, matches in chunk for match in matches})
     )
     for row, matches in chunk:
-      alike = [(jaccard(mine[row], theirs[m]), -m) for m in matches]
+      alike = [(shingles.jaccard(mine[row], theirs[m]), -m) for m in matches]
       best, match = max(alike)
       if best >= similarity:
         found.append((row, -match, best))
@@ -112,17 +85,19 @@ def _hashes_of(data: Dataset, field: str, rows: list[int]) -> dict:
 
 def _bands(data: Dataset, field: str) -> np.ndarray:
   """The bands' digests of each text, int64 [n, 16]; -1 where it is empty."""
-  # The same for all time: a stream of fixed seed.
-  random = np.random.default_rng(5)
-  factors = random.integers(1, int(_PRIME), (2, _BANDS * _ROWS, 1), np.uint64)
   found = np.full((len(data.indices), _BANDS), _NONE, np.int64)
-  for row, text in dataset.read_field(data, field):
-    x = hashes(str(text or "")).astype(np.uint64) % _PRIME
-    if not len(x):
-      continue
-    least = ((x * factors[0] + factors[1]) % _PRIME).min(1)
-    rows = least.astype(np.uint32).reshape(_BANDS, _ROWS)
-    found[row] = [zlib.crc32(band.tobytes()) for band in rows]
+  kept: list[int] = []
+
+  def sets() -> Iterator[np.ndarray]:
+    for row, text in dataset.read_field(data, field):
+      members = hashes(str(text or ""))
+      if len(members):
+        kept.append(row)
+        yield members
+
+  for values in minhash.signatures(sets(), _BANDS * _ROWS):
+    # 63 bits, so that none is -1.
+    found[kept[-1]] = [band >> 1 for band in minhash.bands(values, _BANDS)]
   return found
 
 

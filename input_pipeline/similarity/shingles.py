@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.cleaning.parts.text_hashes import library
+from input_pipeline.similarity.text_hashes import library
 
 UNITS = ("words", "characters", "auto")
 # Written without spaces between words.
@@ -97,3 +97,10 @@ def shingles(
   if unit == "auto":
     characters = is_unspaced(text, fields)
   return np.unique(ngram_hashes(tokens(text, characters), n))
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+  """|a ∩ b| / |a ∪ b| of two sorted arrays without repeats; 0 of empty ones."""
+  both = len(np.intersect1d(a, b, assume_unique=True))
+  either = len(a) + len(b) - both
+  return both / either if either else 0.0

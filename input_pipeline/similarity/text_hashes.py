@@ -11,7 +11,7 @@ _HALF = (1 << 64) - 1
 
 
 def library(name: str) -> ModuleType:
-  """A library of the extra `clean`, imported where it is used.
+  """A library of the extras `clean` and `judge`, imported where it is used.
 
   Raises:
     ValueError: it is not installed.
@@ -20,7 +20,7 @@ def library(name: str) -> ModuleType:
     return importlib.import_module(name)
   except ImportError as error:
     raise ValueError(
-      f"finding duplicates needs {name}, which is not installed: pip install"
+      f"comparing texts needs {name}, which is not installed: pip install"
       " -e '.[clean]'"
     ) from error
 

@@ -28,7 +28,7 @@ ARROWS = {
   "models": "flax jax qwix",
   "data.": "tensorflow",
   "data.reading": "data. apache_beam pyarrow warcio zstandard",
-  "data.sources": "data. data.reading pyarrow tensorflow_datasets",
+  "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources sentencepiece tokenizers",
   "data.ops": "data. data.tokenizers tensorflow",
   "data.packing": "data. data.sources data.tokenizers",

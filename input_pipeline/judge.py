@@ -10,38 +10,23 @@ what --fail_on names is not well.
 """
 
 import importlib
-import importlib.util
 import inspect
 import json
 import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from absl import flags
 
-from common import cli
+from common import cli, names
 
 FLAGS = flags.FLAGS
 
-# In the order of the report; the flag that each cannot do without.
-CHECKS = {
-  "schema": "",
-  "missing": "",
-  "ranges": "",
-  "broken": "",
-  "duplicates": "",
-  "conflicts": "label",
-  "leakage": "against",
-  "balance": "label",
-  "distribution": "",
-  "drift": "against or --date",
-  "outliers": "",
-  "label_errors": "label",
-}
-# It trains models, so it has to be asked for.
-_COSTLY = ("label_errors",)
+# Each file of this package is a check.
+_CHECKS = "input_pipeline.quality.checks"
 _NOT_WELL = 3
 _LIBRARIES = ("scipy", "sklearn", "cleanlab", "PIL", "pyarrow")
 _FAIL_ON = {"none": (), "fail": ("fail",), "warn": ("warn", "fail")}
@@ -69,8 +54,9 @@ def define_flags() -> None:
   flags.DEFINE_list(
     "checks",
     None,
-    f"Which of: {', '.join(CHECKS)}. By default all that the other flags "
-    f"allow, but {', '.join(_COSTLY)}, which trains models.",
+    f"The checks to run, of: {', '.join(sorted(names.discover(_CHECKS)))}. By "
+    "default every check that the other flags allow, except label_errors, "
+    "which trains models.",
   )
   flags.DEFINE_list(
     "fail_on",
@@ -114,11 +100,24 @@ def _define_settings() -> None:
     "label_settings",
     [],
     "For label_errors: its other settings, as key=value; see "
-    "input_pipeline/quality/label_errors.py.",
+    "input_pipeline/quality/checks/label_errors.py.",
   )
   flags.DEFINE_integer(
     "folds", None, "For label_errors: how many parts of cross-validation.", 2
   )
+
+
+class Check(NamedTuple):
+  """A file of quality/checks/.
+
+  needs: the flag without which it cannot run, or "".
+  costly: whether it runs only where --checks names it.
+  run: its function.
+  """
+
+  needs: str
+  costly: bool
+  run: Callable
 
 
 class Asked(NamedTuple):
@@ -155,19 +154,34 @@ def _asked() -> Asked:
     other = (FLAGS.against, "all") if is_uri else (FLAGS.data, FLAGS.against)
   given = {"": True, "label": FLAGS.label, "against": FLAGS.against}
   given["against or --date"] = FLAGS.against or FLAGS.date
+  valid = known_checks()
   checks = FLAGS.checks
   if checks is None:
-    checks = [c for c, n in CHECKS.items() if given[n] and c not in _COSTLY]
+    checks = [n for n, c in valid.items() if given[c.needs] and not c.costly]
   for check in checks:
-    _known("checks", check, CHECKS)
-    if not given[CHECKS[check]]:
-      raise ValueError(f"--checks={check} needs --{CHECKS[check]}")
+    _known("checks", check, valid)
+    if not given[valid[check].needs]:
+      raise ValueError(f"--checks={check} needs --{valid[check].needs}")
   for each in FLAGS.fail_on:
-    _known("fail_on", each, (*_FAIL_ON, *CHECKS))
-    if each in CHECKS and each not in checks:
+    _known("fail_on", each, (*_FAIL_ON, *valid))
+    if each in valid and each not in checks:
       raise ValueError(f"--fail_on={each}: that check is not among --checks")
   output = FLAGS.output or os.path.join("judged", _name(FLAGS.data))
   return Asked(FLAGS.data, split, other, checks, output)
+
+
+def known_checks() -> dict[str, Check]:
+  """{name: Check} of all checks, in the order of the report."""
+  found = {}
+  for name, path in names.discover(_CHECKS).items():
+    module = importlib.import_module(path)
+    needs, costly = getattr(module, "NEEDS", ""), getattr(module, "COSTLY", 0)
+    found[name] = (
+      module.ORDER,
+      Check(needs, bool(costly), getattr(module, name)),
+    )
+  ordered = sorted(found, key=lambda name: (found[name][0], name))
+  return {name: found[name][1] for name in ordered}
 
 
 def _known(flag: str, name: str, valid) -> None:
@@ -205,7 +219,8 @@ def _judge(asked: Asked) -> int:
   )
   data = None
   findings = []
-  if set(asked.checks) - set(_COSTLY):
+  valid = known_checks()
+  if not all(valid[name].costly for name in asked.checks):
     options = dict(label=FLAGS.label, ignore=FLAGS.ignore)
     options |= dict(most=FLAGS.max_records, say=_progress())
     data = dataset.open_dataset(
@@ -214,12 +229,12 @@ def _judge(asked: Asked) -> int:
     if asked.other:
       other = dataset.open_dataset(*asked.other, like=data, **options)
       data = data._replace(against=other)
-  for check in asked.checks:
-    if check in _COSTLY:
-      found = _label_errors(asked)
+  for name in asked.checks:
+    check = valid[name]
+    if check.costly:
+      found = check.run(**_own_settings(check, asked))
     else:
-      module = importlib.import_module(f"input_pipeline.quality.{check}")
-      found = getattr(module, check)(data, settings)
+      found = check.run(data, settings)
     findings += found
     for each in found:
       line = cli.printable(each.line)
@@ -239,16 +254,13 @@ def _progress():
   return say
 
 
-def _label_errors(asked: Asked) -> list:
-  module = "input_pipeline.quality.label_errors"
-  if importlib.util.find_spec(module) is None:
-    raise ValueError("--checks=label_errors: this copy of Tessera has no such")
-  check = importlib.import_module(module).label_errors
+def _own_settings(check: Check, asked: Asked) -> dict:
+  """The keyword arguments of a costly check, which reads the data itself."""
   settings = {"model": FLAGS.label_model, "folds": FLAGS.folds}
   settings = {k: v for k, v in settings.items() if v is not None}
   given = {"uri": asked.uri, "split": asked.split, "label": FLAGS.label}
   given["output"] = asked.output
-  valid = set(inspect.signature(check).parameters) - {*given, "say"}
+  valid = set(inspect.signature(check.run).parameters) - {*given, "say"}
   for each in FLAGS.label_settings:
     key, _, value = each.partition("=")
     if key not in valid:
@@ -256,7 +268,7 @@ def _label_errors(asked: Asked) -> list:
         f"--label_settings={each}: valid: {', '.join(sorted(valid))}"
       )
     settings[key] = _number(value)
-  return check(**given, **settings)
+  return given | settings
 
 
 def _number(text: str) -> int | float | str:
@@ -299,7 +311,7 @@ def _write(asked: Asked, data, findings: list) -> None:
     if read < whole:
       lines[-1] += f", of which a sample of {read:,} was judged"
   lines += [f"{f.verdict}: {f.check}: {f.line}" for f in findings]
-  left = [check for check in CHECKS if check not in asked.checks]
+  left = [name for name in known_checks() if name not in asked.checks]
   if left:
     lines.append(f"Not run: {', '.join(left)}")
   sections = [

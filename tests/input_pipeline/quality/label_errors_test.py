@@ -9,12 +9,8 @@ import cleanlab.filter
 import numpy as np
 import pytest
 
-from input_pipeline.quality import (
-  label_errors,
-  label_models,
-  label_noise,
-  patches,
-)
+from input_pipeline.quality import label_models, label_noise, patches
+from input_pipeline.quality.checks import label_errors
 from input_pipeline.quality.out_of_fold import assign_folds, out_of_fold
 from input_pipeline.sources import open_source, subset
 from train import build, loop

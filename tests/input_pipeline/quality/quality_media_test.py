@@ -11,15 +11,13 @@ import soundfile
 from PIL import Image
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.quality import (
+from input_pipeline.quality import dataset, media, near
+from input_pipeline.quality.checks import (
   broken,
   conflicts,
-  dataset,
   drift,
   duplicates,
   leakage,
-  media,
-  near,
   outliers,
 )
 from input_pipeline.quality.finding import Settings

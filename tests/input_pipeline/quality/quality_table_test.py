@@ -6,21 +6,19 @@ import random
 import numpy as np
 import pytest
 
-from input_pipeline.quality import (
+from input_pipeline.quality import dataset, near, values
+from input_pipeline.quality.checks import (
   balance,
   broken,
   conflicts,
-  dataset,
   distribution,
   drift,
   duplicates,
   leakage,
   missing,
-  near,
   outliers,
   ranges,
   schema,
-  values,
 )
 from input_pipeline.quality.finding import Settings
 from input_pipeline.reporting import page

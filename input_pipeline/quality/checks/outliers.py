@@ -7,6 +7,8 @@ from input_pipeline.quality.dataset import Dataset, feature_columns
 from input_pipeline.quality.finding import Finding, Settings, count
 from input_pipeline.reporting import page
 
+ORDER = 110
+
 _SKEWED = 1.0
 _SHOWN = 12
 

@@ -10,6 +10,8 @@ from input_pipeline.quality.dataset import (
 from input_pipeline.quality.finding import Finding, Settings, count
 from input_pipeline.reporting import page, plots
 
+ORDER = 90
+
 _BINS = 30
 _PANELS = 30
 _CATEGORIES = 12

@@ -4,6 +4,8 @@ from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 
+ORDER = 50
+
 # Of all records; more of them change what is learned.
 _MOST = 0.1
 

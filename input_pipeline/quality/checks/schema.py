@@ -4,6 +4,8 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page
 
+ORDER = 10
+
 # Types that may stand in one field without harm.
 _ALIKE = {"integer": "number", "number in text": "text"}
 # Sources that know no types.

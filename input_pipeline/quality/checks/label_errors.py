@@ -19,6 +19,10 @@ from input_pipeline.quality.label_noise import Errors
 from input_pipeline.reporting import page
 from input_pipeline.sources import Source, open_source, subset
 
+ORDER = 120
+NEEDS = "label"
+COSTLY = True
+
 _CHECK = "label_errors"
 _MOST_CLASSES = 1000
 _READ = 1024  # examples at once

@@ -4,11 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline.quality import dataset, distribution, statistics, words
+from input_pipeline.quality import dataset, statistics, words
+from input_pipeline.quality.checks import distribution
 from input_pipeline.quality.columns import Column
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page, plots
+
+ORDER = 100
+NEEDS = "against or --date"
 
 # The usual readings of the population stability index: below 0.1 stable, from
 # 0.25 on another population. And of the distance of distribution functions.

@@ -8,6 +8,8 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page
 
+ORDER = 40
+
 _SILENT = -80.0  # dBFS
 # Of the samples; a loud master touches full scale now and then.
 _CLIPPED = 0.001

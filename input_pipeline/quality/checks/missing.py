@@ -4,6 +4,8 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 from input_pipeline.reporting import page, plots
 
+ORDER = 20
+
 # A field of which more is missing is of little use.
 _MOST_MISSING = 0.5
 

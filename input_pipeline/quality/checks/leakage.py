@@ -13,6 +13,9 @@ from input_pipeline.quality.finding import (
 )
 from input_pipeline.reporting import page
 
+ORDER = 70
+NEEDS = "against"
+
 # Chance of more matches than this, were they repeats that were dealt out.
 _LEVEL = 0.001
 

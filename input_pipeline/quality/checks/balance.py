@@ -6,6 +6,9 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 from input_pipeline.reporting import page, plots
 
+ORDER = 80
+NEEDS = "label"
+
 # Commonest over rarest: fewer than one in a hundred is called extreme.
 _EXTREME = 100.0
 

@@ -4,6 +4,9 @@ from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 
+ORDER = 60
+NEEDS = "label"
+
 # Of all records.
 _MOST = 0.01
 

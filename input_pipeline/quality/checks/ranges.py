@@ -7,6 +7,8 @@ from input_pipeline.quality.dataset import Dataset, feature_columns
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page
 
+ORDER = 30
+
 # Robust standard deviations; beyond them lies a slip of the keyboard rather
 # than the tail of a distribution.
 _FAR = 30.0

@@ -276,7 +276,7 @@ def test_only_this_machine_reaches_it(two):
     (["--role=cook"], "role"),
     (["--role=worker"], "--role=worker needs --dispatcher"),
     (["--role=worker", "--dispatcher=x"], "is not HOST:PORT"),
-    (["--role=dispatcher", "--dispatcher=x:1"], "--dispatcher is for"),
+    (["--role=dispatcher", "--dispatcher=x:1"], "--dispatcher is valid with"),
     (["--role=dispatcher", "--port=99999999"], "port"),
     (["--role=dispatcher", "more"], "'more'"),
     (["--role=dispatcher", "--host=0.0.0.0"], "by which others reach"),

@@ -120,7 +120,7 @@ def test_the_verb_writes_what_the_stage_takes(texts, tmp_path):
     for text in held_out
   ]
   mean = sum(bits) / sum(len(text.encode()) for text in held_out)
-  assert f"validation: {mean:.4f} bits a byte" in told[3]
+  assert f"validation: {mean:.4f} bits and perplexity" in told[3]
   assert perplexity(output, max=1e9)(Document("a", _SEEN)).fields["perplexity"]
 
 
@@ -134,7 +134,7 @@ def test_the_verb_keeps_a_learned_tokenizer(texts, tmp_path):
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
-    ({"output": "model.bin"}, "model.bin does not end in .npz"),
+    ({"output": "model.bin"}, "model.bin must end in .npz"),
     ({"order": 99}, "order 99 is not within"),
     ({"tokenizer": "bytes"}, "tokenizer 'bytes' is unknown"),
     ({"text_key": "body"}, "has no field 'body'"),
@@ -151,7 +151,7 @@ def test_the_verb_names_what_is_wrong(texts, tmp_path, flags, named):
 def test_the_command_ends_in_one_line(tmp_path):
   command = [sys.executable, "-m", "input_pipeline.train_ngram"]
   for given, line in {
-    "--data=txt:x": "error: give --data=URI and --output=FILE.npz",
+    "--data=txt:x": "error: the flags --data=URI and --output=FILE.npz",
     f"--output={tmp_path}/m.npz --data=txt:x": "error: source 'txt:x'",
   }.items():
     done = subprocess.run(

@@ -143,12 +143,15 @@ def test_what_is_compared(asked):
 @pytest.mark.parametrize(
   ("given", "told"),
   [
-    ({"checks": ["leakge"]}, "--checks=leakge: valid: schema, "),
+    ({"checks": ["leakge"]}, "--checks=leakge is unknown; valid: schema, "),
     ({"checks": ["leakage"]}, "--checks=leakage needs --against"),
     ({"checks": ["drift"]}, "--checks=drift needs --against or --date"),
     ({"checks": ["label_errors"]}, "--checks=label_errors needs --label"),
-    ({"fail_on": ["bad"]}, "--fail_on=bad: valid: none, fail, warn, schema"),
-    ({"fail_on": ["drift"]}, "--fail_on=drift: that check is not among"),
+    (
+      {"fail_on": ["bad"]},
+      "--fail_on=bad is unknown; valid: none, fail, warn, schema",
+    ),
+    ({"fail_on": ["drift"]}, "--fail_on=drift: the check is not among"),
   ],
 )
 def test_wrong_flags_are_told_in_one_line(asked, given, told):
@@ -232,7 +235,9 @@ def test_a_costly_check_is_given_its_settings(monkeypatch):
   found = check.run(**module._own_settings(check, asked))
   assert found == ("idx:a", "train", "y", "out", 4, 3, None)
   values.label_settings = ["epoch=3"]
-  with pytest.raises(ValueError, match="epoch=3: valid: epochs, folds"):
+  with pytest.raises(
+    ValueError, match="epoch=3 is unknown; valid: epochs, folds"
+  ):
     module._own_settings(check, asked)
 
 

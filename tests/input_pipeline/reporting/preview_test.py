@@ -275,7 +275,7 @@ def run(*args):
 @pytest.mark.parametrize(
   ("args", "named"),
   [
-    ([], "--config=configs/NAME.py is missing"),
+    ([], "the flag --config=configs/NAME.py is required"),
     (["--config.data.sorce=x"], 'sorce: unknown .*did you mean "source"'),
     (["--config.data.source=text:/nowhere"], "config.data: text:/nowhere"),
   ],

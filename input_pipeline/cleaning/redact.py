@@ -1,4 +1,4 @@
-"""Personal data and secrets, each replaced by the name of its kind."""
+"""Replacement of personal data and secrets by the names of their kinds."""
 
 import bisect
 import functools
@@ -12,7 +12,7 @@ from input_pipeline.cleaning.parts.phone_numbers import RUN, phone_numbers
 from input_pipeline.cleaning.parts.secrets_in_text import secrets_in_text
 from input_pipeline.document import Counted, Document, Result, Stage
 
-# In the order in which they claim a stretch of the text.
+# In order of precedence where matches overlap.
 KINDS = ("secret", "email", "iban", "id_card", "bank_card", "ip", "phone")
 
 _LOCAL = r"[A-Za-z0-9À-ɏ._%+\-]"
@@ -23,7 +23,7 @@ _EMAIL = re.compile(
   r"(?![A-Za-z0-9_\-]|\.[A-Za-z0-9])",
   re.IGNORECASE,
 )
-# logo@2x.png is a picture for a sharper screen.
+# logo@2x.png is a file name and not an address.
 _FILES = frozenset("png jpg jpeg gif webp svg css js json html php".split())
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?=[ A-Z0-9])")
 _ID_CARD = re.compile(
@@ -48,15 +48,15 @@ _VERSION = re.compile(
   r"|clause|oid)|objectidentifier|版本|固件|章节|§)[^0-9\n]{0,4}$",
   re.IGNORECASE,
 )
-# Section 3.2.2.10 and release 1.4.5.0: of addresses one in 20,000 has no part
-# above 20.
+# Section 3.2.2.10 and release 1.4.5.0 are not addresses: only one address in
+# 20,000 has no part above 20.
 _SMALL_PART = 20
 _ADDRESS = re.compile(
   r"(?:(?<![a-z])(?:ip|ipv4|host|server|address|addr|ping|dns)"
   r"|地址|服务器|主机)[^0-9\n]{0,6}$",
   re.IGNORECASE,
 )
-# IANA's special-purpose registries: they lead to no one.
+# IANA's special-purpose registries; these addresses identify nobody.
 _NOT_PUBLIC = tuple(
   ipaddress.ip_network(network)
   for network in (
@@ -88,7 +88,7 @@ _ISSUERS = re.compile(
 )
 # Kinds whose check digits python-stdnum verifies.
 _CHECKED = ("iban", "id_card", "bank_card")
-# Fewest digits of anything sought in digits.
+# The least number of digits of any kind that consists of digits.
 _FEWEST = 7
 
 Span = tuple[int, int]
@@ -99,19 +99,20 @@ def redact(
   placeholder: str | Mapping[str, str] = "<{kind}>",
   keep_private_ips: bool = True,
 ) -> Stage:
-  """Personal data replaced by a placeholder, each kind counted.
+  """A stage that replaces personal data by placeholders and counts each kind.
 
-  email: addresses, also with (at). phone: see phone_numbers. ip: IPv4 and
-  IPv6. id_card: Chinese residents' numbers, iban and bank_card: those whose
-  check digits are right. secret: keys, tokens, passwords, private keys.
-  Takes time linear in the text's length, whatever the text.
+  The kinds are email (addresses, also written with (at)), phone (see
+  phone_numbers), ip (IPv4 and IPv6), id_card (Chinese residents' numbers), iban
+  and bank_card (the last three with valid check digits), and secret (keys,
+  tokens, passwords and private keys). The time is linear in the length of any
+  text.
 
   Args:
-    kinds: those to replace, of KINDS.
-    placeholder: what stands in their place, {kind} being the kind's name; or
-      a text for each kind.
-    keep_private_ips: leave addresses of private, local and documentation
-      networks.
+    kinds: the kinds to replace, of KINDS.
+    placeholder: the replacement, in which {kind} is the name of the kind; or
+      {kind: replacement}.
+    keep_private_ips: do not replace addresses of private, local and
+      documentation networks.
 
   Raises:
     ValueError: a kind does not exist or has no placeholder, or python-stdnum
@@ -120,7 +121,7 @@ def redact(
   unknown = [kind for kind in kinds if kind not in KINDS]
   if unknown:
     raise ValueError(
-      f"redact: kinds: unknown {unknown[0]!r}; valid: {', '.join(KINDS)}"
+      f"redact: kinds has {unknown[0]!r}; valid: {', '.join(KINDS)}"
     )
   if isinstance(placeholder, str):
     texts = {k: placeholder.replace("{kind}", k) for k in kinds}
@@ -128,7 +129,7 @@ def redact(
     texts = dict(placeholder)
     for kind in kinds:
       if kind not in texts:
-        raise ValueError(f"redact: placeholder: no text for {kind!r}")
+        raise ValueError(f"redact: placeholder has no text for {kind!r}")
   needing = [kind for kind in _CHECKED if kind in kinds]
   if needing and importlib.util.find_spec("stdnum") is None:
     raise ValueError(

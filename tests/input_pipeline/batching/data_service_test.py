@@ -234,7 +234,9 @@ def test_a_worker_that_finds_other_data_is_told(two, tmp_path):
   settings = folder_of(tmp_path)
   data = pipeline.train(**settings, service=two[0])
   (tmp_path / "images" / "c0" / "00.png").unlink()
-  with pytest.raises(ValueError, match="has 23 examples here, but 24 on") as error:
+  with pytest.raises(
+    ValueError, match="has 23 examples here, but 24 on"
+  ) as error:
     next(data.batches(0))
   assert "\n" not in str(error.value)
   assert "grpc://127.0.0.1" in str(error.value)

@@ -1,4 +1,4 @@
-"""Records of two splits that are nearly the same: texts, images, audio."""
+"""Near duplicates between two splits: texts, images and audio."""
 
 import collections
 from collections.abc import Iterator
@@ -9,28 +9,28 @@ from input_pipeline.quality import dataset
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.similarity import minhash, shingles
 
-# MinHash: 16 bands of 4 find 99.9 % of the pairs of Jaccard similarity 0.8.
+# MinHash: 16 bands of 4 rows find 99.98 % of the pairs of similarity 0.8.
 _BANDS, _ROWS = 16, 4
 _GRAM = 5
 _LONGEST = 100_000
-# Of two thumbnails or spectra, centred; what is nearly flat is not compared.
+# Correlations of centred thumbnails or spectra; nearly flat ones are skipped.
 _CORRELATION = 0.998
 _STANDS_OUT, _NEARER, _RANK = 0.95, 0.125, 5
 _LEAST_SPREAD = 4.0
 _BLOCK = 2048
-# Pairs of prints that are compared, half a minute's work.
+# The number of pairs that are compared, which takes half a minute.
 MOST_PAIRS = 2_000_000_000
 _NONE = -1
-# Candidates of a text; and texts whose candidates are held at once.
+# Candidates of a text, and texts whose candidates are in memory at once.
 _FEW, _TEXTS = 8, 16
 
 
 def hashes(text: str) -> np.ndarray:
-  """The distinct 5-grams of a text as sorted uint64, as `prepare` has them.
+  """Hashes of the distinct 5-grams of a text, sorted uint64, as in `prepare`.
 
-  They are n-grams of words, or of characters where a text is written without
-  spaces between words. Case, white space and punctuation do not count; a
-  shorter text is one gram. Of longer texts the first 100,000 characters count.
+  The n-grams consist of words, or of characters if the text is written without
+  spaces between words. Case, white space and punctuation are ignored. A shorter
+  text is one n-gram, and the first 100,000 characters of a longer one count.
   """
   return shingles.shingles(text[:_LONGEST], {}, _GRAM, "auto")
 
@@ -38,10 +38,10 @@ def hashes(text: str) -> np.ndarray:
 def near_texts(
   data: Dataset, other: Dataset, field: str, similarity: float
 ) -> list[tuple[int, int, float]]:
-  """(row of data, row of other, Jaccard similarity), the most alike of each.
+  """(row of data, row of other, Jaccard similarity) of the nearest matches.
 
-  Candidates come from MinHash; each is then compared itself, so that none is
-  told that is not as similar as asked for.
+  Candidates come from MinHash. Their exact similarities are computed, so that
+  every reported pair has at least the given similarity.
   """
   candidates = _candidates(_bands(data, field), _bands(other, field))
   found = []
@@ -60,13 +60,13 @@ def near_texts(
 
 
 def _candidates(mine: np.ndarray, theirs: np.ndarray):
-  """(row, rows of the others that share most bands with it, at most 8)."""
+  """Pairs of a row and at most 8 rows of `theirs` that share most bands."""
   shared: dict[int, collections.Counter[int]] = {}
   for band in range(_BANDS):
     buckets: dict[int, list[int]] = {_NONE: []}
     for row, key in enumerate(theirs[:, band].tolist()):
       few = buckets.setdefault(key, [])
-      # Of many that are alike, a few are enough to be told.
+      # Of many equal bands a few rows are enough as candidates.
       if key != _NONE and len(few) < _FEW:
         few.append(row)
     for row, key in enumerate(mine[:, band].tolist()):
@@ -84,7 +84,7 @@ def _hashes_of(data: Dataset, field: str, rows: list[int]) -> dict:
 
 
 def _bands(data: Dataset, field: str) -> np.ndarray:
-  """The bands' digests of each text, int64 [n, 16]; -1 where it is empty."""
+  """Digests of the bands of each text, int64 [n, 16]; -1 for empty texts."""
   found = np.full((len(data.indices), _BANDS), _NONE, np.int64)
   kept: list[int] = []
 
@@ -104,11 +104,12 @@ def _bands(data: Dataset, field: str) -> np.ndarray:
 def near_prints(
   prints: np.ndarray, others: np.ndarray
 ) -> list[tuple[int, int, float]]:
-  """(row, row of the others, correlation) of thumbnails nearly the same.
+  """(row, row of the others, correlation) of near-duplicate thumbnails.
 
-  They correlate to 0.998; or to 0.95, where that is eight times nearer to 1
-  than the fifth best match is. Photographs differ so much that a cropped copy
-  stands out, while of shirts on a black ground many are nearly alike.
+  Their correlation is at least 0.998, or at least 0.95 and eight times nearer
+  to 1 than the fifth best match. The second condition finds cropped copies of
+  photographs, without reporting images that are all alike, such as shirts on a
+  black background.
 
   Args:
     prints: uint8 [n, 256]; see media.
@@ -138,7 +139,7 @@ def near_prints(
 
 
 def _centred(prints: np.ndarray) -> np.ndarray:
-  """float32 of length 1 and mean 0; zeros where nearly flat."""
+  """Rows as float32 of length 1 and mean 0; zeros if nearly flat."""
   x = prints.astype(np.float32)
   x -= x.mean(1, keepdims=True)
   length = np.linalg.norm(x, axis=1, keepdims=True)

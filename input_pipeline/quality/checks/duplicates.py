@@ -6,12 +6,12 @@ from input_pipeline.quality.finding import Finding, Settings, count, share
 
 ORDER = 50
 
-# Of all records; more of them change what is learned.
+# The share of repeated records that fails: so many change what is learned.
 _MOST = 0.1
 
 
 def duplicates(data: Dataset, settings: Settings) -> list[Finding]:
-  """Records that equal an earlier one in all fields warn; a tenth fails."""
+  """Warns for records that equal an earlier one; fails for a tenth of all."""
   del settings
   n = len(data.records)
   groups = evidence.groups(data.records)

@@ -498,4 +498,4 @@ def test_labels_that_are_none_end_in_one_line(tmp_path):
   rows[4]["kind"] = None
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   source = open_source(uri, "all")
-  assert told("kind") == f"{path}:5: kind=None is no label"
+  assert told("kind") == f"{path}:5: kind=None is not a label"

@@ -1,4 +1,4 @@
-"""The texts of WET files."""
+"""The HTML pages of WARC files, from which the text is yet to be taken."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,13 @@ from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading import web_archive
 
+NEEDS = "warcio"
+
 
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """A document of each conversion record.
+  """A document of each response with status 200 that is HTML.
 
   Its id is "FILE#n", the n-th record of the file. Other records are passed
   over. Beside it stand its "url", "date" and "mime".
@@ -18,6 +20,4 @@ def read(
   text_key: of no account.
   name: what the file is called; "" for its path.
   """
-  return web_archive.documents(
-    path, "conversion", web_archive.conversion, policy, name
-  )
+  return web_archive.documents(path, "response", web_archive.page, policy, name)

@@ -1,4 +1,4 @@
-"""A run out of its config and workdir: all that `loop.fit` needs."""
+"""Builds a run from its config and workdir: everything `loop.fit` needs."""
 
 import inspect
 import os
@@ -21,28 +21,33 @@ from train import (
   trained,
   types,
 )
-from train.checkpointing import checkpoint, health
+from train.checkpointing import checkpoint, health, retention, tracking
 from train.conversions.parts import weights as pretrained
 from train.hosts import distributed
-from train.measuring import costs
-from train.workdir import run_record, writer
+from train.measuring import costs, histograms
+from train.workdir import run_record
+from train.writers.parts import run_writer
 
 
 def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """Everything `fit` needs; writes into `workdir` where one is given.
 
   Raises:
-    UserError: the config is wrong, or `workdir` holds another one's run, or
-      one that is going on.
+    UserError: the config is wrong, or `workdir` holds another one's run.
   """
   config = complete(config)
-  return run_record.claimed(
-    workdir, config, config_keys.DEFAULTS, lambda: _run(config, workdir, say)
-  )
+  if workdir is not None:
+    run_record.check(workdir, config, config_keys.DEFAULTS)
+  return _run(config, workdir, say)
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
   initialization.settings(config["init_from"])
+  writer = (
+    None
+    if workdir is None
+    else run_writer.run_writer(workdir, config, say, distributed.first())
+  )
   parts = assembly.experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:
@@ -52,13 +57,13 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
-      evaluator(parts, key, workdir, say),
+      evaluator(parts, key, workdir, say, writer and writer.show),
       config["evals"][key].get("every_steps", 0),
     )
     for key in assembly.eval_keys(config)
   }
   saving = names.call(
-    checkpoint.Settings,
+    retention.Settings,
     where="config.checkpoint",
     settings=config["checkpoint"],
   )
@@ -81,6 +86,8 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     units_per_step=units,
     rng=jax.random.fold_in(seed_rng, 1),
     checkpoint_every=saving.every_steps,
+    checkpoint_minutes=saving.every_minutes,
+    rules=_rules(config, saving),
     stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
     costs=costs.of(parts, assembly.compute_dtype(parts.mesh)),
@@ -89,28 +96,67 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     ),
     log_examples=config["log_examples"],
     say=say,
+    writer=writer,
+    observe=_observer(config, parts.learner, writer, say),
     **({} if workdir is None else _files(workdir, config, parts.data, saving)),
   )
 
 
+def _nothing(*_) -> None:
+  pass
+
+
+def _observer(config, learner, writer, say):
+  """Run.observe, which computes histograms on all processes if any is due."""
+  every = {each.get("histograms_every", 0) for each in config["writers"]} - {0}
+  if writer is None or not every:
+    return _nothing
+  if learner.gradients is None:
+    name = config["learner"]["name"]
+    say(f"histograms of parameters alone: {name} does not offer its gradients")
+  return histograms.observer(
+    learner.gradients, sorted(every), distributed.fetch, writer.histograms
+  )
+
+
+def _rules(config, saving: retention.Settings) -> tracking.Rules:
+  """What is tracked, from config.checkpoint and config.early_stopping."""
+  due = {k: e.get("every_steps", 0) for k, e in config["evals"].items()}
+  found = tracking.Rules()
+  if saving.keep_best is not None:
+    where = "config.checkpoint.keep_best"
+    best = tracking.metric(saving.keep_best, where, due)
+    found = found._replace(keep_best=best)
+  if config["early_stopping"]:
+    stopping = names.call(
+      tracking.early_stopping,
+      where="config.early_stopping",
+      settings=config["early_stopping"],
+    )
+    where = "config.early_stopping.metric"
+    stop = tracking.metric(stopping.pop("metric"), where, due)
+    found = found._replace(stop=stop, **stopping)
+  return found
+
+
 def _files(workdir, config, data, saving) -> dict[str, Any]:
-  """The files of a run in its workdir, as `fit` takes them."""
-  metrics = None
+  """The files in the workdir, as fields of loop.Run."""
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)
-    metrics = writer.MetricsWriter(workdir, config["log_examples"])
   run_record.begin(workdir, config, data)
   return {
     "checkpoints": checkpoint.open_manager(directory, saving.keep),
-    "writer": metrics,
-    "ledger": metrics and os.path.join(workdir, "goodput.jsonl"),
+    "ledger": os.path.join(workdir, "goodput.jsonl")
+    if distributed.first()
+    else None,
     "skipped": os.path.join(workdir, "skipped.jsonl"),
+    "evaluated": os.path.join(workdir, "evaluated.json"),
   }
 
 
 def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """What the run begins with, read from another run or from files."""
+  """The arrays that the run begins with, from another run or from files."""
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
@@ -118,9 +164,12 @@ def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
 
 
 def evaluator(
-  parts: assembly.Experiment, key: str, workdir, say
+  parts: assembly.Experiment, key: str, workdir, say, show=None
 ) -> types.Evaluator:
-  """The evaluator of config.evals.KEY, on config.data with its own split."""
+  """The evaluator of config.evals.KEY, on config.data with its own split.
+
+  `say` and `show`: see types.EvalContext; None shows nothing.
+  """
   where = f"config.evals.{key}"
   settings = dict(parts.config["evals"][key])
   settings.pop("every_steps", None)
@@ -170,16 +219,17 @@ def evaluator(
     fetch=distributed.fetch,
     texts=data.texts,
     class_names=parts.data.class_names or data.class_names,
+    **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
 
 
-def weights(path: str, step: int | None = None) -> tuple:
+def weights(path: str, step: int | str | None = None) -> tuple:
   """(params, model_state) of the model of a run, without its adapter.
 
   Args:
     path: the run's workdir, or a folder or file of Hugging Face's.
-    step: which checkpoint of a workdir; the last by default.
+    step: which checkpoint of a workdir, or "best"; the last by default.
 
   Raises:
     UserError: there is no such run or model.

@@ -1,4 +1,4 @@
-"""The one loop: evaluate, save, batch, step, read the step before."""
+"""The one loop: save, evaluate, batch, step, read the step before."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -8,44 +8,55 @@ import jax
 
 from common.errors import Preempted
 from train import sharding, types
-from train.checkpointing import bad_batches, determinism_check, health, recovery
+from train.checkpointing import (
+  bad_batches,
+  determinism_check,
+  evaluated,
+  health,
+  recovery,
+  schedule,
+  tracking,
+)
 from train.hosts import distributed
 from train.measuring import goodput, profile, timing
 
 
 class Evaluation(NamedTuple):
-  """An evaluator and when it runs: every so many steps, and at the end.
-
-  every_steps: 0 leaves it for the end alone.
-  """
+  """An evaluator; it runs every `every_steps` (0: never) and at the end."""
 
   evaluate: types.Evaluator
   every_steps: int
 
 
 class Run(NamedTuple):
-  """All that `fit` needs.
+  """Everything that `fit` needs.
 
   init: () -> State, laid out over the mesh.
   abstract_state: its ShapeDtypeStructs with shardings, for a restore.
-  batches: (first batch) -> iterator of global batches, one a step.
-  units_per_step: what a step consumes, such as {"examples": 12}.
-  checkpoints: an Orbax manager, or None to keep nothing.
-  strict: refuse a damaged checkpoint, instead of going on from the one before.
-  stop_on_save_error: stop when a checkpoint cannot be written, or go on.
+  batches: (number of the first batch) -> iterator of global batches.
+  units_per_step: what a step processes, such as {"examples": 12}.
+  checkpoints: an Orbax manager, or None to save nothing.
+  checkpoint_every: a checkpoint every so many steps, and one at the end; 0
+    saves at the end alone.
+  checkpoint_minutes: a checkpoint also when so many minutes have passed since
+    the last one; 0 never.
+  strict: stop at a damaged checkpoint, instead of resuming from the one before.
+  stop_on_save_error: whether the run stops when a checkpoint cannot be written.
   writer: has start(step), write(step, scalars), close(); or None.
-  rng: folded with the step's number.
-  costs: a costs.Costs, of which MFU and energy are told; or None.
-  ledger: the file that goodput is kept in, over all starts; or None.
-  skipped: the file that tells which batches are passed over; or None.
-  started: Unix time at which the process began its work; None is now.
-  trace: what is profiled.
-  limits: when to go back to the last checkpoint.
-  stop: (step) -> why to save and leave now, or None; the same on all processes.
-  twice_every: every so many steps, a step is taken twice and compared; 0 never.
-  log_examples: the writer also keeps which examples each update took.
-  lock: has release(); held as long as the run writes to its workdir; or None.
-  say: (line) -> None; tells people.
+  observe: (step, state, batch, rng) -> None, called before each update.
+  rng: the random key of the run; each step folds in its number.
+  costs: a costs.Costs, from which MFU and energy are computed; or None.
+  ledger: the file of goodput, over all starts of the run; or None.
+  skipped: the file of the batches that are skipped; or None.
+  started: Unix time at which the process began; None is now.
+  trace: which steps are profiled.
+  limits: when to roll back to a checkpoint.
+  stop: (step) -> the reason to save and stop, or None; equal on all processes.
+  twice_every: the steps between two that are computed twice; 0 is never.
+  log_examples: whether the writer records which examples each update uses.
+  rules: which checkpoint is the best, and when to stop early.
+  evaluated: the file that records which evaluations are done; or None.
+  say: (line) -> None; prints a line for people.
   """
 
   learner: types.Learner
@@ -58,10 +69,12 @@ class Run(NamedTuple):
   rng: jax.Array
   checkpoints: Any = None
   checkpoint_every: int = 0
+  checkpoint_minutes: float = 0.0
   strict: bool = False
   stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
+  observe: Callable[..., None] = lambda *_: None
   costs: Any = None
   ledger: str | None = None
   skipped: str | None = None
@@ -71,43 +84,46 @@ class Run(NamedTuple):
   stop: Callable[[int], str | None] = lambda step: None
   twice_every: int = 0
   log_examples: bool = False
-  lock: Any = None
+  rules: tracking.Rules = tracking.Rules()
+  evaluated: str | None = None
   say: Callable[[str], None] = print
 
 
 class Report(NamedTuple):
-  """What is known after `step` updates."""
+  """The metrics after `step` updates."""
 
   step: int
   scalars: dict[str, float]
 
 
 class Start(NamedTuple):
-  """Where a run goes on from: a checkpoint, or its beginning.
+  """Where a run starts: at a checkpoint, or at its beginning.
 
-  evaluated: whether the evaluations due at `step` are done.
-  skipped: what the run passes over.
+  tracked: the best values before the evaluations of `step`.
+  done: which evaluations of `step` are done; None if none are owed.
+  skipped: the batches that the run skips.
   """
 
   step: int
   state: types.State
   health: health.Health
-  evaluated: bool
+  tracked: tracking.Tracked
+  done: evaluated.Done | None
   skipped: Sequence[bad_batches.Skip]
 
 
 def fit(run: Run) -> Iterator[Report]:
   """Trains `run`, from its last checkpoint if there is one; yields Reports.
 
-  A run found unwell goes back as if it had been killed, but for the batches
-  that it passes over from then on.
+  An unhealthy run rolls back as if it had been killed, except that it skips the
+  bad batches from then on.
 
   Raises:
-    FloatingPointError: a metric is not finite though the update was kept, or
-      going back did not help. Nothing that came of it is saved.
-    Preempted: it was asked to stop, and has saved.
+    FloatingPointError: a metric is not finite although the update was kept, or
+      rolling back did not help. No state that follows from it is saved.
+    Preempted: the run was asked to stop, and has saved.
     SaveError: a checkpoint could not be written.
-    CorruptionError: a step taken twice gave two results.
+    CorruptionError: a step computed twice gave different results.
   """
   clock = timing.Clock(run.units_per_step, run.costs, run.started)
   with goodput.Ledger(run.ledger, clock, run.costs) as ledger:
@@ -119,9 +135,9 @@ def fit(run: Run) -> Iterator[Report]:
           yield from _updates(run, clock, ledger, step_fn, start)
           break
         except health.Unwell as found:
-          bad = found.with_traceback(None)  # which would keep the state alive
+          bad = found.with_traceback(None)  # a traceback keeps the state alive
         with clock.phase("restore"):
-          skipped = recovery.pass_over(run, start.skipped, bad)
+          skipped = _pass_over(run, start.skipped, bad)
         start = _start(run, clock, ledger, skipped)
     finally:
       _close(run, clock)
@@ -131,41 +147,51 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
   """The updates from `start` on.
 
   Their order is what exact resuming rests on. At step k: read the metrics of
-  the update before, evaluate the state, save it, take batch k, update. All that
-  is written up to k is on disk before the save of k starts; a resumed run drops
-  what was written after k and does not evaluate k again.
+  the update before, save the state, evaluate it, take batch k, update. A crash
+  in an evaluation loses no training: a resumed run drops what was written after
+  k and makes up for the evaluations of k that were not done.
   """
   state, well, pending = start.state, start.health, None
+  tracked = start.tracked
   start = start._replace(state=None)  # the step donates it
   serial = distributed.one_at_a_time()
+  saves = schedule.Schedule(run.checkpoint_every, run.checkpoint_minutes)
   batches = _batches(run, start)
   try:
     for step in range(start.step, run.total_steps + 1):
       last, fresh = step == run.total_steps, step > start.step
       reason = None if last else run.stop(step)
-      due = _due(run, step, last) if fresh or not start.evaluated else []
-      saving = fresh and _saving(run, step, bool(last or reason))
+      due = _due(run, step, last) if fresh or start.done else []
+      saving = _saving(run, saves, step, due, last or reason) and fresh
       if pending is not None and (due or saving or last or reason):
         well = yield from _read(run, clock, ledger, well, *pending)
         pending = None
-      if due and not reason:
-        yield from _evaluated(run, clock, state, due, step)
+      record = _record(run, step, well, start, tracked, not due)
       if saving:
-        with clock.phase("save"):
-          record = _record(run, step, well, start, not (due and reason))
-          recovery.save(run, step, state, record, bool(last or reason))
-        ledger.note("save", step)
-      if last:
-        break
+        _save(run, clock, ledger, state, record, step, last or reason)
+        saves.saved(step)
       if reason:
         raise Preempted(reason, step)
+      done = evaluated.Done() if fresh else start.done
+      if due:
+        tracked = yield from _evaluated(
+          run, clock, state, due, step, tracked, done
+        )
+      if not last and tracking.ends(run.rules, tracked):
+        if fresh and not saving and run.checkpoints is not None:
+          _save(run, clock, ledger, state, record, step, True)
+        yield from _stopped_early(run, clock, state, due, step, tracked, done)
+        break
+      if last:
+        break
       with clock.phase("report"):
         run.trace.before(step)
       with clock.waiting(pending):
         batch = next(batches)
-      expected = None
-      if _every(run.twice_every, step):
-        with clock.phase("report"):
+      with clock.phase("report"):
+        run.observe(step, state, batch, run.rng)
+        expected = None
+        if _every(run.twice_every, step):
           expected = determinism_check.twin(step_fn, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)
@@ -175,7 +201,7 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.after(step, metrics)
         determinism_check.compare(expected, state, metrics, step)
         _log_examples(run, step, batch)
-        recovery.check_save(run)
+        recovery.check_save(_saver(run))
       if pending is not None:
         well = yield from _read(run, clock, ledger, well, *pending)
       pending = (step + 1, metrics)
@@ -192,7 +218,7 @@ def jit_step(run: Run):
     state = sharding.in_device_memory(state, shardings)
     return run.learner.step(state, batch, jax.random.fold_in(rng, state.step))
 
-  # The state's own shardings: else the second step compiles again.
+  # With the state's own shardings; otherwise the second step recompiles.
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
@@ -201,7 +227,7 @@ def _every(n: int, step: int) -> bool:
 
 
 def _due(run, step, last) -> list[str]:
-  """The evaluations of a step."""
+  """The keys of the evaluations that are due at a step."""
   return [
     key
     for key, evaluation in run.evaluations.items()
@@ -209,36 +235,53 @@ def _due(run, step, last) -> list[str]:
   ]
 
 
-def _saving(run, step, leaving) -> bool:
-  return run.checkpoints is not None and (
-    leaving or _every(run.checkpoint_every, step)
-  )
+def _saving(run, saves, step, due, leaving) -> bool:
+  """Whether the state of a step is saved, on all processes alike."""
+  if run.checkpoints is None:
+    return False
+  best = run.rules.keep_best
+  scheduled = saves.due(step)  # asked at every step
+  return bool(leaving or scheduled or (best and best.evaluator in due))
+
+
+def _saver(run) -> recovery.Saver:
+  return recovery.Saver(run.checkpoints, run.stop_on_save_error, run.say)
+
+
+def _save(run, clock, ledger, state, record, step, leaving) -> None:
+  with clock.phase("save"):
+    recovery.save(_saver(run), step, state, record, bool(leaving))
+  ledger.note("save", step)
 
 
 def _start(run, clock, ledger, skipped) -> Start:
-  """Where the run goes on: its last checkpoint that is whole, or nothing."""
+  """Restores the last intact checkpoint, or initializes the state."""
   restored = None
   if run.checkpoints is not None:
     with clock.phase("restore"):
-      restored = recovery.restored(run, skipped)
+      restored = recovery.restored(
+        _saver(run), run.abstract_state, skipped, run.strict
+      )
   step = restored and restored.step
+  record = restored.record if restored else {}
+  tracked = tracking.read(record)
+  done = evaluated.resume(run.evaluated, step or 0, tracked)
+  if record.get("evaluated", restored is not None):
+    done = None
   if run.writer is not None:
-    run.writer.start(step)
+    owed = [] if done is None else set(run.evaluations) - set(done.figures)
+    run.writer.start(step, owed)
   ledger.note("resume", step)
   if restored is None:
-    return Start(0, run.init(), health.Health(), False, skipped)
-  record = restored.record
+    return Start(0, run.init(), health.Health(), tracked, done, skipped)
+  recovery.keep_best(_saver(run), tracked)
   return Start(
-    step,
-    restored.state,
-    health.read(record),
-    record.get("evaluated", True),
-    skipped,
+    step, restored.state, health.read(record), tracked, done, skipped
   )
 
 
 def _batches(run, start) -> Iterator[types.Batch]:
-  """The batches of the updates from `start` on, without those passed over."""
+  """The batches of the updates from `start` on, without skipped ones."""
   for first, end in bad_batches.spans(start.skipped, start.step):
     stream = run.batches(first)
     try:
@@ -249,40 +292,72 @@ def _batches(run, start) -> Iterator[types.Batch]:
       stream.close()
 
 
-def _evaluated(run, clock, state, due, step) -> Iterator[Report]:
-  """Runs the evaluators that are due; yields what they find."""
+def _evaluated(run, clock, state, due, step, tracked, done):
+  """Runs the evaluators that are due and not done; yields their Reports.
+
+  Returns:
+    The tracked values after them.
+  """
   with clock.phase("evaluation"):
     variables = run.learner.variables(state)
     for key in due:
-      found = run.evaluations[key].evaluate(variables, step)
-      scalars = {f"{key}/{name}": v for name, v in found.items()}
-      if scalars:
-        yield from _told(run, clock, Report(step, scalars))
+      found = done.figures.get(key)
+      if found is None:
+        found = run.evaluations[key].evaluate(variables, step)
+        scalars = {f"{key}/{name}": v for name, v in found.items()}
+        if scalars:
+          yield from _told(run, clock, Report(step, scalars))
+      tracked = tracking.observe(run.rules, tracked, step, key, found)
+      best = None
+      if run.checkpoints is not None:
+        best = recovery.keep_best(_saver(run), tracked)
+      done = evaluated.Done(step, {**done.figures, key: found}, best)
+      evaluated.write(run.evaluated, done)
+  return tracked
 
 
-def _record(run, step, well, start, evaluated) -> dict[str, Any]:
-  """What a checkpoint needs beside the state for the run to go on."""
+def _stopped_early(run, clock, state, due, step, tracked, done):
+  """Runs the evaluations that are due at the end of a run."""
+  best = tracked.stop
+  run.say(
+    f"stopped early at step {step}: {run.rules.stop.name} has not improved for"
+    f" {best.since} evaluations; its best is {best.value:.6g} at step"
+    f" {best.step}"
+  )
+  done = evaluated.read(run.evaluated) if run.evaluated else done
+  rest = [key for key in _due(run, step, True) if key not in due]
+  yield from _evaluated(run, clock, state, rest, step, tracked, done)
+
+
+def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
+  """What a checkpoint holds besides the state."""
   batch = bad_batches.batch_of(start.skipped, step)
   return {
-    # Examples: 2^31 of them are not the end of a large run.
+    # In examples; a large run has more than 2^31 of them.
     "position": batch * run.units_per_step["examples"],
-    "evaluated": evaluated,
+    "evaluated": measured,
     "health": well._asdict(),
     "rollbacks": len(start.skipped),
+    "tracked": tracking.written(tracked),
   }
 
 
 def _close(run, clock) -> None:
-  """Ends what a run has open; the save in flight is waited for."""
+  """Closes what the run has opened; waits for the save in flight."""
   try:
     if run.checkpoints is not None:
       with clock.phase("save"):
-        recovery.close(run)
+        recovery.close(_saver(run))
   finally:
     if run.writer is not None:
       run.writer.close()
-    if run.lock is not None:
-      run.lock.release()
+
+
+def _pass_over(run, skipped, bad):
+  examples = run.units_per_step["examples"]
+  return recovery.pass_over(
+    _saver(run), run.limits, run.skipped, examples, skipped, bad
+  )
 
 
 def _log_examples(run, step, batch) -> None:
@@ -293,10 +368,10 @@ def _log_examples(run, step, batch) -> None:
 
 
 def _read(run, clock, ledger, well, step, metrics):
-  """Reads the metrics of an update; yields a Report when one is due.
+  """Reads the metrics of an update; yields a Report if one is due.
 
   Returns:
-    The health after it.
+    The health after the update.
   """
   values = {
     name: float(mean.total) / (float(mean.weight) or 1.0)
@@ -318,7 +393,7 @@ def _read(run, clock, ledger, well, step, metrics):
 
 
 def _told(run, clock, report: Report) -> Iterator[Report]:
-  """Writes a Report, then hands it to whoever drains `fit`."""
+  """Writes a Report, then yields it to the caller of `fit`."""
   with clock.phase("report"):
     if run.writer is not None:
       run.writer.write(report.step, report.scalars)

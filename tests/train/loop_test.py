@@ -1,19 +1,16 @@
 """The loop's order, what it writes, and the clock's arithmetic."""
 
 import contextlib
-import json
 import types as std_types
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from common import errors
 from train import loop, types
 from train.checkpointing import checkpoint, recovery
 from train.measuring import goodput, timing
-from train.workdir import writer
 
 
 def learner(bad_step=None):
@@ -79,7 +76,10 @@ class Calls(list):
 
   def writer(self):
     return std_types.SimpleNamespace(
-      start=lambda step: self.append(f"start {step}"),
+      start=lambda step, owed: self.append(
+        f"start {step}"
+        + f" without {sorted(owed)}" * (step is not None and len(owed) > 0)
+      ),
       write=lambda step, scalars: self.append(
         f"write {step} {scalars.get('train/loss', sorted(scalars))}"
       ),
@@ -122,10 +122,10 @@ def calls(monkeypatch):
   """Calls, with the clock, the saves and the reads of the loop recorded."""
   calls = Calls()
 
-  def save(run, step, state, record, leaving):
+  def save(saver, step, state, record, leaving):
     assert int(state.step) == step
     assert record["position"] == 3 * step
-    assert leaving == (step == run.total_steps)
+    assert leaving == (step == saver.manager.total_steps)
     calls.append(f"save {step}")
 
   device_get = jax.device_get
@@ -138,11 +138,11 @@ def calls(monkeypatch):
   monkeypatch.setattr(timing, "Clock", calls.clock)
   monkeypatch.setattr(goodput, "Ledger", calls.ledger)
   monkeypatch.setattr(recovery, "save", save)
-  monkeypatch.setattr(recovery, "check_save", lambda run: None)
+  monkeypatch.setattr(recovery, "check_save", lambda saver: None)
   monkeypatch.setattr(
-    recovery, "restored", lambda run, _: run.checkpoints.restored
+    recovery, "restored", lambda saver, *_: saver.manager.restored
   )
-  close = lambda run: calls.append("close checkpoints")  # noqa: E731
+  close = lambda saver: calls.append("close checkpoints")  # noqa: E731
   monkeypatch.setattr(recovery, "close", close)
   monkeypatch.setattr(jax, "device_get", read)
   return calls
@@ -166,7 +166,7 @@ def run_of(
     units_per_step={"examples": 3},
     rng=jax.random.key(9),
     checkpoints=std_types.SimpleNamespace(
-      restored=calls.restored(latest, record or {})
+      restored=calls.restored(latest, record or {}), total_steps=total_steps
     ),
     writer=calls.writer(),
     **{"evaluations": {}, **fields},
@@ -191,20 +191,21 @@ def test_order_of_a_whole_run(calls):
   )
   reports = list(loop.fit(run))
   # The update before is read while the next one runs, but where something is
-  # due: then before it, so that all up to k is on disk before k is saved.
+  # due: then before it, so that all up to k is on disk before k is saved. A
+  # crash in an evaluation finds the state of its step saved.
   assert calls == [
     *("start None", "note ('resume', None)"),
     *("open 0", "batch 0", "step"),
     *("batch 1", "step", "read 0"),
     *("read 1", "write 2 1.0"),
-    *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
     *("save 2", "note ('save', 2)"),
+    *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
     *("batch 2", "step"),
     *("batch 3", "step", "read 2"),
     *("read 3", "write 4 3.0"),
+    *("save 4", "note ('save', 4)"),
     *("evaluate val 4", "write 4 ['val/f1', 'val/loss']"),
     *("evaluate end 4", "write 4 ['end/loss']", "evaluate grid 4"),
-    *("save 4", "note ('save', 4)"),
     *("close batches", "close checkpoints", "close writer", "close ledger"),
   ]
   assert [r.step for r in reports] == [2, 2, 4, 4, 4]
@@ -225,7 +226,7 @@ def test_order_of_a_resumed_run(calls):
   reports = list(loop.fit(run))
   # Step 2 is neither evaluated nor saved again.
   assert calls[:4] == ["start 2", "note ('resume', 2)", "open 2", "batch 2"]
-  assert calls.index("evaluate val 4") < calls.index("save 4")
+  assert calls.index("save 4") < calls.index("evaluate val 4")
   assert [r.step for r in reports] == [4, 4, 4]
 
 
@@ -240,7 +241,7 @@ def test_a_run_that_is_told_to_stop_saves_and_says_what_is_due(calls):
   )
   records = []
   save = recovery.save
-  recovery.save = lambda run, step, state, record, leaving: records.append(
+  recovery.save = lambda saver, step, state, record, leaving: records.append(
     (step, record["evaluated"], leaving)
   )
   try:
@@ -267,6 +268,7 @@ def test_a_resumed_run_makes_up_for_evaluations(calls):
     log_every=2,
   )
   list(loop.fit(run))
+  assert calls[0] == "start 2 without ['end', 'grid', 'val']"
   assert calls[2:5] == [
     *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
   ]
@@ -332,105 +334,3 @@ def test_without_writer_and_checkpoints_nothing_is_needed(calls):
   reports = list(loop.fit(run._replace(checkpoints=None, writer=None)))
   assert [r.step for r in reports] == [1, 2, 3]
   assert not any(c.startswith(("save", "write", "start")) for c in calls)
-
-
-def written(path, steps, offset=0.0, start=None):
-  made = writer.MetricsWriter(str(path))
-  made.start(start)
-  for step in steps:
-    made.write(step, {"train/loss": step + offset})
-  made.close()
-
-
-def test_rows_are_on_disk_as_soon_as_written(tmp_path):
-  made = writer.MetricsWriter(str(tmp_path))
-  made.start(None)
-  made.write(1, {"train/loss": 0.1, "val/accuracy": 1.0})
-  text = (tmp_path / "metrics.jsonl").read_text()
-  assert [json.loads(line) for line in text.splitlines()] == [
-    {"step": 1, "train/loss": 0.1, "val/accuracy": 1.0}
-  ]
-  made.close()
-
-
-@pytest.mark.parametrize(
-  "tail",
-  ["", '{"step": 4, "tr', '{"step": 4, "train/loss": 9}'],
-  ids=["whole", "cut", "cut before the newline"],
-)
-@pytest.mark.parametrize("kept", [3, 5])
-def test_start_keeps_the_rows_up_to_the_step(tmp_path, tail, kept):
-  written(tmp_path, [1, 2, 3, 4, 5])
-  path = tmp_path / "metrics.jsonl"
-  before = path.read_text().splitlines()
-  with path.open("a") as file:
-    file.write(tail)
-  assert [r["step"] for r in writer.read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
-  written(tmp_path, [6], start=kept)
-  after = path.read_text()
-  assert after.endswith("\n")
-  assert after.splitlines()[:-1] == before[:kept]
-  assert json.loads(after.splitlines()[-1]) == {"step": 6, "train/loss": 6}
-  assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_start_anew_drops_everything(tmp_path):
-  written(tmp_path, [1, 2])
-  written(tmp_path, [], start=None)
-  assert (tmp_path / "metrics.jsonl").read_text() == ""
-  assert writer.read_metrics(str(tmp_path / "nowhere")) == []
-
-
-def test_tensorboard_reads_the_events_and_forgets_what_was_dropped(tmp_path):
-  accumulator = pytest.importorskip(
-    "tensorboard.backend.event_processing.event_accumulator"
-  )
-  written(tmp_path, [1, 2, 3, 4, 5])
-  written(tmp_path, [4, 5, 6], offset=0.5, start=3)
-  events = accumulator.EventAccumulator(str(tmp_path))
-  events.Reload()
-  assert events.Tags()["scalars"] == ["train/loss"]
-  found = [(e.step, e.value) for e in events.Scalars("train/loss")]
-  wanted = [(1, 1), (2, 2), (3, 3), (4, 4.5), (5, 5.5), (6, 6.5)]
-  assert found == wanted
-
-
-def test_curves_show_each_loss_over_steps(tmp_path, monkeypatch):
-  from matplotlib import axes, image
-
-  made = writer.MetricsWriter(str(tmp_path))
-  made.start(None)
-  for step in (1, 2, 3):
-    made.write(step, {"train/loss": 1 / step, "train/grad_norm": 9.0})
-  made.write(3, {"val/loss": 0.5, "val/accuracy": 0.75})
-  made.close()
-  drawn = {}
-  plot = axes.Axes.plot
-
-  def spy(self, xs, ys, **style):
-    drawn[style["label"]] = list(xs), list(ys), self
-    return plot(self, xs, ys, **style)
-
-  monkeypatch.setattr(axes.Axes, "plot", spy)
-  path = writer.draw_curves(str(tmp_path))
-  assert path == str(tmp_path / "curves.png")
-  assert {k: v[:2] for k, v in drawn.items()} == {
-    "train/loss": ([1, 2, 3], [1, 1 / 2, 1 / 3]),
-    "val/loss": ([3], [0.5]),
-    "val/accuracy": ([3], [0.75]),
-  }
-  # Losses share a panel; an accuracy has its own.
-  panels = {k: v[2].get_title() for k, v in drawn.items()}
-  assert panels == {
-    "train/loss": "loss",
-    "val/loss": "loss",
-    "val/accuracy": "accuracy",
-  }
-  pixels = image.imread(path)
-  assert pixels.shape[1] > 2 * pixels.shape[0]  # two panels, side by side
-  assert np.unique(pixels[..., :3].reshape(-1, 3), axis=0).shape[0] > 20
-
-
-def test_there_are_no_curves_of_nothing(tmp_path):
-  assert writer.draw_curves(str(tmp_path)) is None
-  assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Samples from the model: a grid of images as a PNG file, or texts."""
+"""Samples from the model: a PNG grid of images, or texts."""
 
 import math
 import pathlib
@@ -20,12 +20,14 @@ def samples(
 ) -> types.Evaluator:
   """Writes WORKDIR/samples/<key>_<step>.png or .txt; returns no metrics.
 
+  The same image or text goes to config.writers as "<key>/samples".
+
   Args:
-    context: of the run; its task predicts "samples".
-    count: number of images or texts.
-    prompt: start of the texts.
-    length: number of tokens to generate.
-    temperature: of the softmax that tokens are drawn from.
+    context: the task predicts "samples".
+    count: the number of images or texts.
+    prompt: the beginning of each text.
+    length: the number of tokens to generate after the prompt.
+    temperature: divides the logits that tokens are sampled from.
 
   Raises:
     ValueError: the task does not predict samples, or the tokenizer cannot
@@ -34,7 +36,7 @@ def samples(
   if "samples" not in context.task.predict:
     raise ValueError("samples needs a task that predicts samples")
   predict = jax.jit(context.task.predict["samples"])
-  # Encoded here, so that a wrong prompt fails at the start of the run.
+  # Here, so that a prompt that cannot be encoded fails before training.
   ids = [] if context.encode is None else list(map(int, context.encode(prompt)))
 
   def images(variables):
@@ -73,11 +75,13 @@ def samples(
 
         matplotlib.image.imsave(folder / f"{stem}.png", image_HWC)
         context.say(f"samples  {folder / stem}.png")
+      context.show(step, f"{context.key}/samples", "image", image_HWC)
     else:
       text = "\n\n---\n\n".join(texts(variables))
       if writes:
         (folder / f"{stem}.txt").write_text(text + "\n")
         context.say(f"samples  {folder / stem}.txt\n{text}")
+      context.show(step, f"{context.key}/samples", "text", text)
     return {}
 
   return evaluate

@@ -190,6 +190,10 @@ def test_an_extra_is_missing_where_a_config_needs_it(missing, monkeypatch):
   for spec in ("wordpiece:v.txt", "tokenizers:t.json"):
     needed = checks.needs({"data": {"tokenizer": spec}})
     assert needed == {"text": "config.data.tokenizer"}
+  writers = [{"name": "tensorboard"}, {"name": "wandb"}]
+  assert checks.needs({"writers": writers}) == {
+    "wandb": "config.writers[1].name"
+  }
 
 
 def smi(folder: pathlib.Path, script: str) -> str:
@@ -324,7 +328,7 @@ def test_a_full_disk(tmp_path):
 import json, resource, sys
 from train.doctor import probes
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-print(json.dumps(list(doctor_probes.workdir(sys.argv[1], {}))))
+print(json.dumps(list(probes.workdir(sys.argv[1], {}))))
 """
   done = subprocess.run(
     [sys.executable, "-c", code, str(tmp_path)],
@@ -348,7 +352,7 @@ def test_few_open_files(limit, level):
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, 4096))
 from train.doctor import checks
-print(*doctor_checks.open_files())
+print(*checks.open_files())
 """
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True

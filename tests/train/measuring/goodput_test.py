@@ -151,7 +151,9 @@ def test_people_are_told_the_greatest_first(tmp_path):
 
 def test_the_process_knows_when_it_began():
   before = time.time()
-  code = "import time; time.sleep(0.5); from train import goodput; print("
+  code = (
+    "import time; time.sleep(0.5); from train.measuring import goodput; print("
+  )
   code += "goodput.process_start())"
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
@@ -166,7 +168,7 @@ import jax, numpy as np, jax.numpy as jnp
 from train.checkpointing import checkpoint
 from train.measuring import goodput
 from train import loop, types
-from train.workdir import writer
+from train.workdir import metrics
 
 workdir = sys.argv[1]
 log = open(workdir + "/log.jsonl", "a")
@@ -224,7 +226,7 @@ run = loop.Run(
   checkpoints=manager,
   checkpoint_every=20,
   log_every=1,
-  writer=writer.MetricsWriter(workdir),
+  writer=metrics.files(workdir),
   ledger=workdir + "/goodput.jsonl",
   started=goodput.process_start(),
 )

@@ -20,7 +20,7 @@ from common import bounded_file
 from common.names import nearest
 from input_pipeline.ops.parts import scaling
 from input_pipeline.ops.parts.scaling import Column, Scaling
-from input_pipeline.reading import csv as tables
+from input_pipeline.reading.formats import csv as tables
 
 FILE = "columns.json"
 MISSING = ""  # the category of a missing value

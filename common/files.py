@@ -4,6 +4,8 @@ import os
 import uuid
 from collections.abc import Iterable
 
+from common import storage
+
 
 def cache_folder(cache_dir: str | None = None) -> str:
   """`cache_dir`, else $TESSERA_CACHE, else ~/.cache/tessera."""
@@ -12,7 +14,12 @@ def cache_folder(cache_dir: str | None = None) -> str:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
-  """Writes a file that is there whole or not at all."""
+  """Writes a local file that appears when it is complete.
+
+  Raises:
+    UserError: the path has a scheme, such as gs://.
+  """
+  storage.check_local("path", path)
   folder = os.path.dirname(path)
   os.makedirs(folder, exist_ok=True)
   # Hosts that share the folder may write the same file at once.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from common import cli
+from common import cli, storage
 
 
 def define_flags() -> None:
@@ -40,6 +40,7 @@ def main(argv) -> None:
   values = flags.FLAGS
   if not values.data or not values.output:
     raise cli.UserError("give --data=URI and --output=FILE.npz")
+  storage.check_local("--output", values.output)
   names = "data output split held_out text_key tokenizer order".split()
   try:
     train(**{name: values[name].value for name in names})

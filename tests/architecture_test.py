@@ -23,7 +23,7 @@ VERBS = sorted(
 # Room -> what it may import beside itself, common, NumPy and the standard
 # library. "data" is short for input_pipeline, "data." for what raw records are.
 ARROWS = {
-  "common": "absl jax ml_collections",
+  "common": "absl fsspec jax ml_collections",
   "configs": "ml_collections",
   "models": "flax jax qwix",
   "data.": "tensorflow",
@@ -55,7 +55,7 @@ ARROWS = {
   " rouge_score sacrebleu",
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
-  "train.checkpointing": "train.types train.hosts jax orbax",
+  "train.checkpointing": "train.types train.hosts etils jax orbax",
   "train.workdir": "train.checkpointing train.hosts matplotlib rich"
   " tensorboard",
   "train.sharding": "train.types jax models.layers",

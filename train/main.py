@@ -15,7 +15,7 @@ import time
 
 from absl import flags
 
-from common import cli
+from common import cli, storage
 from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
@@ -79,7 +79,9 @@ def main(argv) -> None:
   with contextlib.ExitStack() as outermost, host_flags.joined() as watcher:
     # Until the others have left too: a second SIGTERM must not end this one.
     outermost.enter_context(preemption.heeded(watcher.agreement))
-    _train(config, _workdir(), watcher.agreement.stop)
+    workdir = _workdir()
+    storage.check_local("--workdir", workdir)
+    _train(config, workdir, watcher.agreement.stop)
 
 
 def _workdir() -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from common import storage
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import added_tokens, pipeline
@@ -37,6 +38,7 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
     UserError: there is no run in `workdir`, or a damaged one, or no such
       checkpoint.
   """
+  storage.check_local("workdir", workdir)
   config = run_record.read_config(workdir)
   facts = run_record.read_facts(workdir)
   run_record.check_links(workdir)

@@ -23,9 +23,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from common.errors import UserError
-from train.checkpointing import digests, storage_errors
+from train.checkpointing import digests, literal_paths, storage_errors
 from train.hosts import distributed
 from train.types import PyTree, State
+
+literal_paths.install()
 
 # Of a record. A reader knows all that came before its own.
 FORMAT = 1

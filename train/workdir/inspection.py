@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from common import storage
 from common.errors import UserError
 from train.checkpointing import bad_batches, checkpoint
 from train.workdir import run_record, writer
@@ -34,6 +35,7 @@ def run(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: no run was made there.
   """
+  storage.check_local("workdir", workdir)
   path = pathlib.Path(workdir)
   folder = path / "checkpoints"
   if not (path / "config.json").exists() and not folder.is_dir():

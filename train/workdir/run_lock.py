@@ -21,6 +21,7 @@ import time
 import uuid
 from typing import Any, NamedTuple
 
+from common import storage
 from common.errors import UserError
 
 try:
@@ -107,6 +108,7 @@ def hold(workdir: str) -> Lock:
   Raises:
     UserError: another run has it; or it cannot be written.
   """
+  storage.check_local("workdir", workdir)
   path = pathlib.Path(workdir)
   try:
     made = not path.exists()

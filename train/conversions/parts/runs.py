@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys
+from common import bounded_file, config_keys, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import pipeline
@@ -59,6 +59,7 @@ def make(
   Raises:
     UserError: the folder cannot be read, or the workdir is in use.
   """
+  storage.check_local("--workdir", workdir)
   target = pathlib.Path(workdir)
   _check_free(target)
   found = weights.read(path, sha256)
@@ -299,6 +300,7 @@ def write(
   Raises:
     UserError: there is no such run, or its model is of no family.
   """
+  storage.check_local("--to", path)
   target = pathlib.Path(path)
   _check_free(target)
   found = trained.load(workdir, step, say)

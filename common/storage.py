@@ -1,0 +1,228 @@
+"""Folders in buckets (gs://, s3:// and others), read and written by fsspec.
+
+A path with a scheme names an object or a folder in a bucket; every other path
+belongs to the operating system and is no matter of this module. Objects are
+written in one piece: there is no appending and no renaming.
+"""
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from common.errors import UserError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_INSTALL = "pip install -e '.[bucket]'"
+# Schemes that name no folder which a run can be kept in.
+_READ_ONLY = ("http", "https")
+
+
+def scheme(path: str | os.PathLike | None) -> str:
+  """The scheme of a path, such as "gs"; "" for a local path."""
+  found = _SCHEME.match(os.fspath(path)) if path else None
+  return found[1].lower() if found else ""
+
+
+def check_local(where: str, path: str | os.PathLike | None) -> None:
+  """Raises UserError for a path with a scheme where only a folder will do.
+
+  Args:
+    where: what the user has set, such as "--output".
+    path: its value; None passes.
+  """
+  if scheme(path):
+    raise UserError(
+      f"{where}={os.fspath(path)}: {scheme(path)}:// is not supported here;"
+      " give a local path, and copy the result to the bucket afterwards"
+    )
+
+
+def check(where: str, url: str) -> None:
+  """Raises UserError where no library can read and write this folder.
+
+  Nothing is sent over the network.
+
+  Args:
+    where: what the user has set, such as "--workdir".
+    url: its value, which has a scheme.
+  """
+  name = scheme(url)
+  rest = url[len(name) + 3 :]
+  if name in ("file", "local"):
+    raise UserError(f"{where}={url}: give the path without {name}://")
+  if name in _READ_ONLY:
+    raise UserError(
+      f"{where}={url}: {name}:// cannot be written to; use a local folder,"
+      f" gs:// or s3:// ({_INSTALL})"
+    )
+  try:
+    import fsspec
+  except ImportError:
+    raise UserError(
+      f"{where}={url}: {name}:// needs fsspec, which is not installed:"
+      f" {_INSTALL}"
+    ) from None
+  try:
+    fsspec.get_filesystem_class(name)
+  except ImportError as error:
+    library = error.name or str(error).split()[-1]
+    raise UserError(
+      f"{where}={url}: {name}:// needs a library that is not installed"
+      f" ({library}): {_INSTALL}"
+    ) from None
+  except ValueError:
+    raise UserError(
+      f"{where}={url}: no file system is known for the scheme {name}://;"
+      f" gs:// and s3:// are served after {_INSTALL}"
+    ) from None
+  if not rest.strip("/") or "::" in url:
+    raise UserError(f"{where}={url}: name a folder, as in {name}://BUCKET/RUN")
+
+
+@contextlib.contextmanager
+def _as_os_errors(url: str) -> Iterator[None]:
+  """Inside, whatever a file system raises becomes an OSError of one line.
+
+  FileNotFoundError stays what it is.
+  """
+  try:
+    yield
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f"{url}: there is no such object") from error
+  except Exception as error:  # every file system raises its own
+    lines = str(error).strip().splitlines() or [""]
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    raise OSError(f"{url}: {kind}{lines[0][:200]}") from error
+
+
+def _served(url: str) -> tuple[Any, str]:
+  """(fsspec's file system, the path in it)."""
+  import fsspec
+
+  return fsspec.core.url_to_fs(url)
+
+
+def listing(url: str) -> dict[str, int]:
+  """{name below the folder: bytes} of every object; {} where there is none.
+
+  Raises:
+    OSError: the bucket cannot be listed, or an object's name would lead out of
+      the folder.
+  """
+  with _as_os_errors(url):
+    system, root = _served(url)
+    system.invalidate_cache()
+    found = system.find(root, detail=True)
+  names = {}
+  for path, facts in found.items():
+    name = path[len(root.rstrip("/")) + 1 :]
+    parts = name.split("/")
+    if facts.get("type") == "directory" or name in ("", "/"):
+      continue
+    if not name.endswith("/") and any(p in ("", ".", "..") for p in parts):
+      raise OSError(f"{url}: the object {name!r} has no name of a file")
+    if "\\" in name or "\0" in name:
+      raise OSError(f"{url}: the object {name!r} has no name of a file")
+    if not name.endswith("/"):  # else it stands for an empty folder
+      names[name] = int(facts.get("size") or 0)
+  return names
+
+
+def read(url: str, most: int) -> bytes:
+  """The content of an object of at most `most` bytes.
+
+  Raises:
+    FileNotFoundError: there is none.
+    OSError: it cannot be read, or is larger.
+  """
+  with _as_os_errors(url):
+    system, path = _served(url)
+    with system.open(path, "rb") as file:
+      content = file.read(most + 1)
+  if len(content) > most:
+    raise OSError(f"{url}: larger than {most:,} bytes")
+  return content
+
+
+def write(url: str, content: bytes) -> None:
+  """Writes an object in one piece, over what was there; OSError if it fails."""
+  with _as_os_errors(url):
+    system, path = _served(url)
+    system.pipe_file(path, content)
+
+
+def create(url: str, content: bytes) -> bool:
+  """Writes an object that is not there; False where there is one.
+
+  Google's and Amazon's storage decide this atomically. Other file systems may
+  only look first: two processes can both be answered True there.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  with _as_os_errors(url):
+    system, path = _served(url)
+    system.invalidate_cache()
+    try:
+      system.pipe_file(path, content, mode="create")
+      return True
+    except FileExistsError:
+      return False
+    except Exception:
+      # Each library has its own error for a precondition that failed.
+      system.invalidate_cache()
+      if system.exists(path):
+        return False
+      raise
+
+
+def modified(url: str) -> float | None:
+  """Unix time of an object by the bucket's clock; None where it keeps none.
+
+  Raises:
+    FileNotFoundError: there is no such object.
+  """
+  with _as_os_errors(url):
+    system, path = _served(url)
+    system.invalidate_cache()
+    try:
+      return system.modified(path).timestamp()
+    except (NotImplementedError, KeyError):
+      return None
+
+
+def upload(local: str | os.PathLike, url: str) -> None:
+  """Copies a file that does not change meanwhile; OSError if it fails."""
+  with _as_os_errors(url):
+    system, path = _served(url)
+    system.put_file(os.fspath(local), path)
+
+
+def download(url: str, local: str | os.PathLike) -> None:
+  """Copies an object to a file, which appears when it is complete.
+
+  Raises:
+    FileNotFoundError: there is no such object.
+    OSError: it cannot be read, or the file cannot be written.
+  """
+  folder, name = os.path.split(os.fspath(local))
+  os.makedirs(folder, exist_ok=True)
+  temporary = os.path.join(folder, f"{name[:100]}.{uuid.uuid4().hex}.tmp")
+  try:
+    with _as_os_errors(url):
+      system, path = _served(url)
+      system.get_file(path, temporary)
+    os.replace(temporary, local)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(temporary)
+
+
+def remove(url: str) -> None:
+  """Removes an object, if there is one; OSError if it cannot be."""
+  with contextlib.suppress(FileNotFoundError), _as_os_errors(url):
+    system, path = _served(url)
+    system.rm_file(path)

@@ -7,6 +7,9 @@ to the bucket as whole objects. The order of the copies carries the guarantees:
   began, so whatever a run wrote before it saved step k is in the bucket before
   the checkpoint of step k is.
 
+  So is the file that lists which evaluations are done: it is read first and
+  copied last, after the figures that it says are in metrics.jsonl.
+
   The last object of a checkpoint is its `_CHECKPOINT_METADATA`, and the first
   one to be removed. A checkpoint without it is unfinished and never read.
 
@@ -37,6 +40,7 @@ _PASSING = re.compile(
 _NEEDED = ("hugging_face",)
 _PERIOD = 15.0  # seconds between copies in the background
 _RATE = 1e6  # bytes a second that growing files are copied again with, at most
+_RECORD = "evaluated.json"
 _AT_ONCE = 8  # objects
 
 _mirrors: dict[str, "Mirror"] = {}
@@ -193,7 +197,10 @@ class Mirror:
         with self._mutex:
           self._check()
           steps = self._steps()
-          self._upload_files([n for n in self._files() if self._is_due(n)])
+          names = list(self._files())
+          if not self._is_changed(_RECORD):
+            names = [n for n in names if self._is_due(n)]
+          self._upload_files(names)
           for step in filter(self._is_new, steps):
             self._upload_files(list(self._files()))  # all that came before it
             self._upload_checkpoint(step)
@@ -233,24 +240,48 @@ class Mirror:
 
   def _upload_files(self, names: list[str]) -> None:
     """Copies files as they are now; they may grow meanwhile."""
-    for name in sorted(names):
-      path = self.local / name
-      try:
-        stat = path.stat()
-        if self._same.get(name) == (stat.st_size, stat.st_mtime_ns):
-          continue
-        frozen = path.with_name(f"{path.name[:100]}.upload.tmp")
-        with open(path, "rb") as file, open(frozen, "wb") as copy:
-          shutil.copyfileobj(file, copy)
-      except FileNotFoundError:
-        continue  # it has been replaced or removed
-      try:
-        storage.upload(frozen, f"{self.url}/{name}")
-      finally:
-        frozen.unlink()
-      self._same[name] = (stat.st_size, stat.st_mtime_ns)
-      self._absent.discard(name)
-      self._copied[name] = time.monotonic()
+    names = [n for n in sorted(names) if n != _RECORD]
+    record = self._frozen(_RECORD)
+    try:
+      for name in names:
+        frozen = self._frozen(name)
+        if frozen:
+          self._upload_frozen(name, *frozen)
+      if record:
+        self._upload_frozen(_RECORD, *record)
+    finally:
+      if record:
+        record[0].unlink(missing_ok=True)
+
+  def _is_changed(self, name: str) -> bool:
+    """Whether a file here is not the one that the bucket has."""
+    try:
+      stat = (self.local / name).stat()
+    except FileNotFoundError:
+      return False
+    return self._same.get(name) != (stat.st_size, stat.st_mtime_ns)
+
+  def _frozen(self, name: str) -> tuple[pathlib.Path, tuple[int, int]] | None:
+    """(a copy of a file that has changed, its size and time); else None."""
+    if not self._is_changed(name):
+      return None
+    path = self.local / name
+    copy = path.with_name(f"{path.name[:100]}.upload.tmp")
+    try:
+      stat = path.stat()
+      shutil.copyfile(path, copy)
+    except FileNotFoundError:
+      return None  # it has been removed
+    return copy, (stat.st_size, stat.st_mtime_ns)
+
+  def _upload_frozen(self, name, copy: pathlib.Path, facts) -> None:
+    try:
+      storage.upload(copy, f"{self.url}/{name}")
+    finally:
+      copy.unlink(missing_ok=True)
+    self._same[name] = facts
+    self._absent.discard(name)
+    self._copied[name] = time.monotonic()
 
   def _upload_checkpoint(self, step: str) -> None:
     """Copies a checkpoint whose files no longer change, if it is new."""
@@ -277,12 +308,7 @@ class Mirror:
 
   def _is_new(self, step: str) -> bool:
     """Whether a checkpoint here is not the one that the bucket has."""
-    name = f"checkpoints/{step}/{_LAST}"
-    try:
-      stat = (self.local / name).stat()
-    except FileNotFoundError:
-      return False
-    return self._same.get(name) != (stat.st_size, stat.st_mtime_ns)
+    return self._is_changed(f"checkpoints/{step}/{_LAST}")
 
   def _upload_array(self, name: str) -> None:
     stat = (self.local / name).stat()

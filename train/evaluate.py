@@ -16,7 +16,7 @@ from train.hosts import flags as host_flags
 FLAGS = flags.FLAGS
 host_flags.define()
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+cli.define_step()
 flags.DEFINE_list("evals", None, "Keys of config.evals; all by default.")
 
 
@@ -29,11 +29,18 @@ def main(argv) -> None:
 
 
 def _evaluate() -> None:
-  from train import build, trained
+  from train import trained
+  from train.workdir import bucket
+
+  with bucket.reading(FLAGS.workdir, outputs=True) as workdir:
+    _measure(trained.load(workdir, FLAGS.step), workdir)
+
+
+def _measure(found, workdir: str) -> None:
+  from train import build
   from train.hosts import distributed
 
-  found = trained.load(FLAGS.workdir, FLAGS.step)
-  evaluators = build.evaluators(found, FLAGS.workdir)
+  evaluators = build.evaluators(found, workdir)
   unknown = set(FLAGS.evals or ()) - set(evaluators)
   if unknown:
     raise cli.UserError(

@@ -15,7 +15,7 @@ import time
 
 from absl import flags
 
-from common import cli, storage
+from common import cli, mirror
 from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
@@ -75,13 +75,14 @@ def main(argv) -> None:
     raise cli.UserError("--config=configs/NAME.py is missing")
   cli.start_jax()
   from train.hosts import preemption
+  from train.workdir import bucket
 
   with contextlib.ExitStack() as outermost, host_flags.joined() as watcher:
     # Until the others have left too: a second SIGTERM must not end this one.
     outermost.enter_context(preemption.heeded(watcher.agreement))
     workdir = _workdir()
-    storage.check_local("--workdir", workdir)
-    _train(config, workdir, watcher.agreement.stop)
+    with bucket.writing(workdir) as local:
+      _train(config, local, watcher.agreement.stop)
 
 
 def _workdir() -> str:
@@ -99,7 +100,7 @@ def _workdir() -> str:
 def _train(config, workdir, stop) -> None:
   from train import build, loop
   from train.hosts import distributed
-  from train.workdir import writer
+  from train.workdir import run_lock, writer
 
   if FLAGS.init_from:
     begin = config.get("init_from")
@@ -109,12 +110,13 @@ def _train(config, workdir, stop) -> None:
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = writer.Terminal(total_steps, quiet=not distributed.first())
-  run = build.run(config, workdir, say=terminal.say)
-  run = _watched(run, trace)._replace(stop=stop)
-  terminal.say(_describe(run, workdir))
-  with terminal:
-    for report in loop.fit(run):
-      terminal.show(report.step, report.scalars)
+  with run_lock.claimed(workdir):
+    run = build.run(config, workdir, say=terminal.say)
+    run = _watched(run, trace)._replace(stop=stop)
+    terminal.say(_describe(run, mirror.named(workdir)))
+    with terminal:
+      for report in loop.fit(run):
+        terminal.show(report.step, report.scalars)
   if FLAGS.profile:
     terminal.say(trace.describe())
   if distributed.first():
@@ -180,7 +182,7 @@ def _summarize(workdir, say) -> None:
     say(line)
   path = writer.draw_curves(workdir)
   if path:
-    say(f"curves   {path}")
+    say(f"curves   {mirror.named(path)}")
 
 
 if __name__ == "__main__":

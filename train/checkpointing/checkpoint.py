@@ -22,8 +22,14 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from common import mirror
 from common.errors import UserError
-from train.checkpointing import digests, literal_paths, storage_errors
+from train.checkpointing import (
+  digests,
+  literal_paths,
+  retention,
+  storage_errors,
+)
 from train.hosts import distributed
 from train.types import PyTree, State
 
@@ -58,40 +64,15 @@ class Restored(NamedTuple):
   record: dict[str, Any]
 
 
-class Settings(NamedTuple):
-  """The keys of config.checkpoint.
-
-  every_steps: 0 saves at the end alone.
-  keep: the last so many stay.
-  on_error: "stop" where a checkpoint cannot be written, or "continue".
-  """
-
-  every_steps: int = 0
-  keep: int = 2
-  on_error: str = "stop"
-
-  def stops(self) -> bool:
-    """Whether an error of a save ends the run.
-
-    Raises:
-      UserError: `on_error` is neither.
-    """
-    if self.on_error not in ("stop", "continue"):
-      raise UserError(
-        f"config.checkpoint.on_error={self.on_error!r}: is neither 'stop' nor"
-        " 'continue'"
-      )
-    return self.on_error == "stop"
-
-
 def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
   """The checkpoints of one run; the last `keep` stay."""
   storage_errors.hush()
   path = pathlib.Path(directory).absolute()
+  kept = retention.Kept(keep)
   manager = ocp.CheckpointManager(
     path,
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
+      preservation_policy=kept,
       create=True,
       # Else threads wait for minutes for a directory that cannot be made, and
       # the process for them.
@@ -102,7 +83,7 @@ def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
       "data": ocp.JsonCheckpointHandler(),
     },
   )
-  manager.keep = keep  # which Orbax does not tell
+  manager.kept = kept
   return manager
 
 
@@ -171,6 +152,8 @@ def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
   if wait or not manager.is_saving_in_progress():
     with storage_errors.as_os_errors(manager, str(manager.directory)):
       manager.wait_until_finished()
+  if wait:
+    mirror.push(manager.directory)
 
 
 def _seal(content: dict[str, Any]) -> str:
@@ -288,10 +271,13 @@ def _restore(manager, abstract_state, step, record) -> Restored:
     abstract_state,
     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
   )
-  # By the handler: the manager waits for all processes once it has read.
-  state = _on_all(
-    f"{where}", lambda: _state_handler().restore(where / "state", args=args)
-  )
+
+  def read():
+    mirror.fetch(where)
+    # By the handler: the manager waits for all processes once it has read.
+    return _state_handler().restore(where / "state", args=args)
+
+  state = _on_all(f"{where}", read)
   if arrays is not None:
     wanted = {path: digest for path, (*_, digest) in arrays.items()}
     changed = digests.differing(digests.of(state), wanted)
@@ -374,6 +360,7 @@ def verify(directory: str | os.PathLike, step: int) -> list[str]:
   where = pathlib.Path(directory).absolute() / str(step)
   try:
     arrays = read_record(directory, step).get(_ARRAYS)
+    mirror.fetch(where)
     reader = _state_handler()
     place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     args = ocp.args.PyTreeRestore(

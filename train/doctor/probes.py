@@ -68,10 +68,12 @@ def cache(argument: str, facts: dict) -> Iterator[Found]:
 def _folder(
   what: str, argument: str, facts: dict, checks: list[Callable]
 ) -> Iterator[Found]:
-  try:
-    storage.check_local(what, argument)
-  except ValueError as error:
-    yield "wrong", str(error)
+  if storage.scheme(argument):
+    try:
+      storage.check(what, argument)
+      yield "note", f"{what} {argument}: a bucket, which was not looked into"
+    except ValueError as error:
+      yield "wrong", str(error)
     return
   path = pathlib.Path(argument).absolute()
   # Where it will be made: a look leaves nothing behind.

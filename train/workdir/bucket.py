@@ -26,8 +26,8 @@ def writing(workdir: str, say: Callable[[str], None] = print) -> Iterator[str]:
   """A folder for a run whose workdir may be in a bucket.
 
   The bucket is locked for this process. What it holds is copied here, and what
-  is written here is copied there: every few seconds, before and after each save,
-  and at the end.
+  is written here is copied there: every few seconds, around each save, and at
+  the end.
 
   Args:
     workdir: a local path, or one such as gs://BUCKET/RUN.

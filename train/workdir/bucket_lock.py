@@ -2,16 +2,16 @@
 
 WORKDIR/run.lock holds the same record as the file of `run_lock`. Its holder
 writes it anew every ten seconds. A run that finds a record renewed within the
-last minute, by the clock of the bucket, is refused. An older record, or one of a
-process on this host that has ended, is removed and replaced.
+last minute, by the clock of the bucket, is refused. An older record, or one of
+a process on this host that has ended, is removed and replaced.
 
 Two runs may find the same old record at once. Both replace it, wait a moment
 and read it again; the one whose record is no longer there is refused. This is
 no proof: a run that pauses for longer than that moment between its look at the
 old record and its own write overwrites the record of a run that has begun by
-then. The run that was overwritten finds out when it next reads the record, which
-it does every ten seconds and before anything is copied to the bucket, and stops
-there with an error. Until then both may have written whole objects.
+then. The run that was overwritten finds out when it next reads the record,
+which it does every ten seconds and before anything is copied to the bucket, and
+it stops there with an error. Until then both may have written whole objects.
 """
 
 import contextlib

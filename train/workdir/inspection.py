@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from common import storage
 from common.errors import UserError
 from train.checkpointing import bad_batches, checkpoint
-from train.workdir import run_record, writer
+from train.workdir import bucket, run_record, writer
 
 # Of a checkpoint; in the order of trust.
 VERIFIED, READ, UNKNOWN, DAMAGED = "verified", "read", "unknown", "damaged"
@@ -35,7 +34,14 @@ def run(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: no run was made there.
   """
-  storage.check_local("workdir", workdir)
+  with bucket.reading(workdir) as local:
+    found = _run(local)
+    if local != workdir:  # its own paths mean nothing to users
+      found = json.loads(json.dumps(found).replace(local, workdir.rstrip("/")))
+    return found
+
+
+def _run(workdir: str) -> dict[str, Any]:
   path = pathlib.Path(workdir)
   folder = path / "checkpoints"
   if not (path / "config.json").exists() and not folder.is_dir():

@@ -4,9 +4,9 @@ A run holds WORKDIR/run.lock from its start to its end. It has flock on the
 file, which the kernel releases however the process ends. On some file systems
 (FUSE, some NFS mounts) flock does not reach other hosts or is not supported.
 Therefore the file also names its holder, who renews its modification time every
-ten seconds: other hosts, and every process where flock is not supported, respect
-a file renewed within the last minute. Reading a run takes no lock. For workdirs
-in buckets see `bucket_lock`.
+ten seconds: other hosts, and every process where flock is not supported,
+respect a file renewed within the last minute. Reading a run takes no lock. For
+workdirs in buckets see `bucket_lock`.
 """
 
 import contextlib
@@ -16,9 +16,11 @@ import pathlib
 import stat
 import threading
 import time
+from collections.abc import Iterator
 
 from common import storage
 from common.errors import UserError
+from train.hosts import distributed
 from train.workdir import lock_record
 from train.workdir.lock_record import Holder
 
@@ -90,6 +92,24 @@ class Lock:
       with self._writing, contextlib.suppress(OSError):
         if not self._over.is_set() and self._ours():
           os.utime(self._path)
+
+
+@contextlib.contextmanager
+def claimed(workdir: str) -> Iterator[None]:
+  """Inside, the processes of one run have `workdir` to themselves.
+
+  Process 0 takes the lock; the others wait until it has.
+
+  Raises:
+    UserError: another run holds it, or it cannot be written.
+  """
+  lock = hold(workdir) if distributed.first() else None
+  try:
+    distributed.wait_for_all("the workdir is claimed")
+    yield
+  finally:
+    if lock is not None:
+      lock.release()
 
 
 def hold(workdir: str) -> Lock:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys, storage
+from common import bounded_file, config_keys, mirror
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import pipeline
@@ -21,7 +21,7 @@ from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
 from train.conversions.parts import weights
 from train.optimization import parameter_rules
-from train.workdir import run_record
+from train.workdir import bucket, run_record
 
 # Where a converted workdir keeps the files that are not read here.
 KEPT = "hugging_face"
@@ -59,7 +59,11 @@ def make(
   Raises:
     UserError: the folder cannot be read, or the workdir is in use.
   """
-  storage.check_local("--workdir", workdir)
+  with bucket.creating("--workdir", workdir) as local:
+    _make(path, local, sha256, source, say)
+
+
+def _make(path, workdir, sha256, source, say) -> None:
   target = pathlib.Path(workdir)
   _check_free(target)
   found = weights.read(path, sha256)
@@ -70,8 +74,8 @@ def make(
     count = _fill(pathlib.Path(made) / "run", path, found, source, say)
     os.replace(pathlib.Path(made) / "run", target)
   say(
-    f"{workdir}: {found.config['model_type']} of {count:,} parameters in"
-    f" {found.model['param_dtype']}"
+    f"{mirror.named(workdir)}: {found.config['model_type']} of {count:,}"
+    f" parameters in {found.model['param_dtype']}"
   )
 
 
@@ -284,7 +288,7 @@ def write(
   workdir: str,
   path: str,
   *,
-  step: int | None = None,
+  step: int | str | None = None,
   most: int = 5 * 10**9,
   say: Callable[[str], None] = print,
 ) -> None:
@@ -293,14 +297,21 @@ def write(
   Args:
     workdir: of the run; what its learner would evaluate is written.
     path: of the folder: is not there, or is empty.
-    step: which checkpoint; the last if None.
+    step: which checkpoint, or "best"; the last if None.
     most: bytes a file of weights.
     say: is told what was written.
 
   Raises:
     UserError: there is no such run, or its model is of no family.
   """
-  storage.check_local("--to", path)
+  with (
+    bucket.reading(workdir) as local,
+    bucket.creating("--to", path) as target,
+  ):
+    _write(local, target, step, most, say)
+
+
+def _write(workdir, path, step, most, say) -> None:
   target = pathlib.Path(path)
   _check_free(target)
   found = trained.load(workdir, step, say)
@@ -327,7 +338,7 @@ def write(
     _words_out(found, folder, say)
     os.replace(folder, target)
   say(
-    f"{path}: {family.architecture(full)} of step {found.step},"
+    f"{mirror.named(path)}: {family.architecture(full)} of step {found.step},"
     f" {len(tensors)} tensors in {', '.join(files)}"
   )
 

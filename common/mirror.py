@@ -73,13 +73,12 @@ def push(path: str | os.PathLike) -> None:
     found[0].push()
 
 
-def named(path: str | os.PathLike) -> str:
-  """A path as users know it: in the bucket, if it lies in a mirror."""
-  found = _of(path)
-  if not found:
-    return os.fspath(path)
-  mirror, name = found
-  return f"{mirror.url}/{name}" if name else mirror.url
+def named(text: str | os.PathLike) -> str:
+  """A path, or a line with paths, that names the bucket and not its mirror."""
+  text = os.fspath(text)
+  for local, mirror in list(_mirrors.items()):
+    text = text.replace(local, mirror.url)
+  return text
 
 
 class Mirror:

@@ -10,7 +10,7 @@ import sys
 
 from absl import flags
 
-from common import cli
+from common import cli, mirror
 from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
@@ -36,11 +36,15 @@ def _evaluate() -> None:
     _measure(trained.load(workdir, FLAGS.step), workdir)
 
 
+def _say(line: str) -> None:
+  print(mirror.named(line))
+
+
 def _measure(found, workdir: str) -> None:
   from train import build
   from train.hosts import distributed
 
-  evaluators = build.evaluators(found, workdir)
+  evaluators = build.evaluators(found, workdir, _say)
   unknown = set(FLAGS.evals or ()) - set(evaluators)
   if unknown:
     raise cli.UserError(

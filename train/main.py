@@ -110,17 +110,21 @@ def _train(config, workdir, stop) -> None:
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = writer.Terminal(total_steps, quiet=not distributed.first())
+
+  def say(line):
+    terminal.say(mirror.named(line))
+
   with run_lock.claimed(workdir):
-    run = build.run(config, workdir, say=terminal.say)
+    run = build.run(config, workdir, say=say)
     run = _watched(run, trace)._replace(stop=stop)
-    terminal.say(_describe(run, mirror.named(workdir)))
+    say(_describe(run, workdir))
     with terminal:
       for report in loop.fit(run):
         terminal.show(report.step, report.scalars)
   if FLAGS.profile:
-    terminal.say(trace.describe())
+    say(trace.describe())
   if distributed.first():
-    _summarize(workdir, terminal.say)
+    _summarize(workdir, say)
 
 
 def _trace(text, total_steps, workdir):
@@ -182,7 +186,7 @@ def _summarize(workdir, say) -> None:
     say(line)
   path = writer.draw_curves(workdir)
   if path:
-    say(f"curves   {mirror.named(path)}")
+    say(f"curves   {path}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import hashlib
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -55,16 +54,14 @@ def writing(workdir: str, say: Callable[[str], None] = print) -> Iterator[str]:
     with _as_user_errors("--workdir", url):
       copy.pull(sweep=True)
     copy.start()
-    with _named(url, local):
+    with _named():
       try:
         yield str(local)
       except BaseException:
-        _push_what_is_there(copy, say)
+        with contextlib.suppress(SaveError):
+          _push_the_rest(copy, say)
         raise
-    try:
-      copy.push()
-    except OSError as error:
-      raise SaveError(f"the bucket cannot be written: {error}") from error
+    _push_the_rest(copy, say)
   finally:
     copy.close()
     lock.release()
@@ -93,7 +90,7 @@ def reading(workdir: str, outputs: bool = False) -> Iterator[str]:
     try:
       with _as_user_errors("workdir", url):
         copy.pull()
-      with _named(url, local):
+      with _named():
         yield str(local)
       if outputs and distributed.first():
         with _as_user_errors("workdir", url):
@@ -125,7 +122,7 @@ def creating(where: str, path: str) -> Iterator[str]:
     local = pathlib.Path(folder).resolve() / pathlib.PurePosixPath(url).name
     copy = mirror.Mirror(url, local)
     try:
-      with _named(url, local):
+      with _named():
         yield str(local)
       with _as_user_errors(where, url):
         copy.push()
@@ -149,25 +146,28 @@ def _as_user_errors(where: str, url: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _named(url: str, local: pathlib.Path) -> Iterator[None]:
-  """Inside, errors that name the local folder name the bucket's instead."""
+def _named() -> Iterator[None]:
+  """Inside, errors that name a local folder name the bucket's instead."""
   try:
     yield
   except Exception as error:
     error.args = tuple(
-      arg.replace(str(local), url) if isinstance(arg, str) else arg
-      for arg in error.args
+      mirror.named(arg) if isinstance(arg, str) else arg for arg in error.args
     )
     raise
 
 
-def _push_what_is_there(copy: mirror.Mirror, say) -> None:
-  """Copies what a run that failed has written; a failure is only reported."""
+def _push_the_rest(copy: mirror.Mirror, say) -> None:
+  """Copies what was written last; keeps the folder if that fails."""
   try:
     copy.push()
   except OSError as error:
-    say(f"not copied to the bucket: {error}")
-    sys.stdout.flush()
+    kept = copy.local.with_name(f"{copy.local.name}-not-copied")
+    shutil.rmtree(kept, ignore_errors=True)
+    os.replace(copy.local, kept)
+    line = f"{error}; what could not be copied to the bucket is in {kept}"
+    say(line)
+    raise SaveError(line) from error
 
 
 def _own_folder(url: str) -> pathlib.Path:

@@ -40,7 +40,11 @@ def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
   listed = path_list.split(pattern)
   lists, base = listed or (pattern, "")
   if not remote and (is_remote(base) or is_remote(lists)):
-    raise ValueError(f"{uri}: files are read at random from a folder alone")
+    raise ValueError(
+      f"{uri}: training reads records at random, which needs local files; copy"
+      " them to a folder or mount the bucket (input_pipeline.prepare reads"
+      " remote files)"
+    )
   if listed is None:
     return _matching(pattern, uri)
   found = [

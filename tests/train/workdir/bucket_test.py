@@ -278,7 +278,7 @@ def test_a_second_run_is_refused_and_a_dead_one_replaced(emulated):
   lock = bucket_lock.hold(url)
   line = (
     rf"^{url} is in use by process {os.getpid()} on host .*, started .*; stop"
-    r" that process or choose another --workdir \(if it was killed, wait 60 s\)$"
+    r" that process or choose another --workdir \(if it was killed, wait 60 s"
   )
   with pytest.raises(UserError, match=line):
     bucket_lock.hold(url)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the folder for what is cached."""
+"""Atomic writing of local files, and the cache folder."""
 
 import os
 import uuid
@@ -22,7 +22,7 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
   storage.check_local("path", path)
   folder = os.path.dirname(path)
   os.makedirs(folder, exist_ok=True)
-  # Hosts that share the folder may write the same file at once.
+  # Hosts that share the folder may write the same file at the same time.
   temporary = f"{path}.{uuid.uuid4().hex}.tmp"
   try:
     with open(temporary, "xb") as file:

@@ -91,7 +91,9 @@ def _as_os_errors(url: str) -> Iterator[None]:
   try:
     yield
   except FileNotFoundError as error:
-    raise FileNotFoundError(f"{url}: there is no such object") from error
+    raise FileNotFoundError(
+      f"{url}: there is no such object or bucket"
+    ) from error
   except Exception as error:  # every file system raises its own
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "

@@ -1,8 +1,8 @@
-"""Raw files by URI: which they are, and how a scheme's are read.
+"""Resolves the URI of raw data to files and to their reader.
 
 Schemes: warc:, wet:, html:, text:, jsonl:, csv: and parquet:, each with a GLOB
 in which ** spans folders, and stdlib:. A file named *.paths or *.paths.gz is a
-list of files; see path_list.
+list of files (see path_list).
 """
 
 import functools
@@ -30,16 +30,16 @@ _SCHEMES = {
   "parquet": "parquet",
   "stdlib": "text",
 }
-# What a scheme needs beside the core, as it is imported and installed.
+# The optional library that a scheme needs.
 _NEEDS = {"warc": "warcio", "wet": "warcio", "parquet": "pyarrow"}
 
 
 def files(uri: str) -> list[str]:
-  """The sorted files of a URI; those of a list in its order.
+  """The sorted files of a URI; files from a list keep its order.
 
   Raises:
     ValueError: the scheme is unknown, no file matches, a list is malformed, or
-      a library is not installed; one line that names it.
+      a library is not installed.
   """
   scheme, rest = scheme_of(uri, _SCHEMES)
   if scheme == "stdlib":
@@ -60,16 +60,16 @@ def files(uri: str) -> list[str]:
 def reader(
   uri: str, text_key: str, policy: Policy = Policy()
 ) -> Callable[[str], Iterator[Document | Bad]]:
-  """(one of the URI's files) -> its documents, and what is bad in it.
+  """A function from a file of the URI to its documents and bad records.
 
-  A document's id begins with the file's path from the folder that the glob
-  names without wildcards, or from the base, so that it is the same wherever
-  the data lies. It can be pickled.
+  The id of a document begins with the file's path relative to the part of the
+  glob without wildcards, or to the base of a list, so that it does not depend
+  on where the data is stored. The function can be pickled.
 
   Args:
     uri: as for `files`.
-    text_key: the field that is the text, where records have fields.
-    policy: its `max_record_bytes` bounds what is held in memory.
+    text_key: the field with the text, for records with fields.
+    policy: its `max_record_bytes` limits what is held in memory.
   """
   scheme, rest = scheme_of(uri, _SCHEMES)
   return functools.partial(
@@ -88,7 +88,7 @@ def _read(
 
 
 def _root(scheme: str, rest: str) -> str:
-  """What the paths of a URI's files begin with, a slash at its end."""
+  """The common beginning of the paths of a URI's files, with a slash."""
   if scheme == "stdlib":
     return os.path.join(sysconfig.get_paths()["stdlib"], "")
   listed = path_list.split(rest)

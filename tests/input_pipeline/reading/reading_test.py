@@ -297,9 +297,9 @@ def test_rows_that_are_bad_cost_no_other(tmp_path):
 @pytest.mark.parametrize(
   ("content", "said"),
   [
-    (b"", "holds no header"),
-    (b"\n\n", "holds no header"),
-    (b"a,b,a\n1,2,3\n", "the column 'a' stands twice"),
+    (b"", "has no header"),
+    (b"\n\n", "has no header"),
+    (b"a,b,a\n1,2,3\n", "its header names the column 'a' twice"),
     (b"\xff\xfe\n", "not UTF-8"),
     (b"a" * 99 + b"\n1\n", "more than max_record_bytes"),
   ],

@@ -418,7 +418,9 @@ def test_no_verb_makes_a_folder_named_by_a_scheme(command, tmp_path):
 
 
 def test_storage_of_a_missing_object(memory):
-  with pytest.raises(FileNotFoundError, match="^memory://b/x: there is no"):
+  with pytest.raises(
+    FileNotFoundError, match="^memory://b/x: there is no such"
+  ):
     storage.read("memory://b/x", 10)
   storage.write("memory://b/x", b"12345")
   assert storage.read("memory://b/x", 5) == b"12345"

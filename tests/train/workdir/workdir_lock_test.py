@@ -75,8 +75,8 @@ def test_the_second_is_refused_until_the_first_ends(how, tmp_path):
   line = said(start(workdir, *how))
   host = re.escape(os.uname().nodename)
   assert re.fullmatch(
-    rf"error: {workdir} is in use by process {first.pid} on host {host}, started"
-    r" 20\d\d-\d\d-\d\d \d\d:\d\d; stop that process or choose another --workdir",
+    rf"error: {workdir} is in use by process {first.pid} on host {host},"
+    r" started 20\d\d-\d\d-\d\d \d\d:\d\d; stop that process or choose another --workdir",
     line,
   )
   end(first)
@@ -300,7 +300,9 @@ def test_train_main_twice(tmp_path):
   second = main(tmp_path, 20)
   _, line = second.communicate(timeout=120)
   assert second.returncode == 2
-  assert line.startswith(f"error: {tmp_path} is in use by process {first.pid} on")
+  assert line.startswith(
+    f"error: {tmp_path} is in use by process {first.pid} on"
+  )
   assert line.count("\n") == 1
   assert (tmp_path / "config.json").read_bytes() == config
   first.kill()

@@ -167,7 +167,7 @@ def test_no_fault_of_any_file_is_trained_on(workdir, capfd):
     "/d/",
     "digest differs",
     "data/metadata: No such file",
-    "the record is not what was written",
+    "the record differs from what was written",
   ):
     assert kind in text, text
   # Orbax's threads and TensorStore's keep their tracebacks to themselves.

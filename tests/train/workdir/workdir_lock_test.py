@@ -76,7 +76,8 @@ def test_the_second_is_refused_until_the_first_ends(how, tmp_path):
   host = re.escape(os.uname().nodename)
   assert re.fullmatch(
     rf"error: {workdir} is in use by process {first.pid} on host {host},"
-    r" started 20\d\d-\d\d-\d\d \d\d:\d\d; stop that process or choose another --workdir",
+    r" started 20\d\d-\d\d-\d\d \d\d:\d\d; stop that process or choose another"
+    r" --workdir",
     line,
   )
   end(first)

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from common import files, names
 from common.errors import (
+  BucketError,
   CorruptionError,
   HostError,
   Preempted,
@@ -33,7 +34,14 @@ __all__ = [
 
 
 # Errors whose message is all that there is to say.
-_TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
+_TOLD = (
+  UserError,
+  HostError,
+  SaveError,
+  BucketError,
+  CorruptionError,
+  FloatingPointError,
+)
 # What writing meets where there is no room, no leave or no disk.
 _NO_ROOM = (
   errno.ENOSPC,

@@ -59,7 +59,7 @@ def fetch(path: str | os.PathLike) -> None:
   """Copies what the bucket has below `path`, unless it is here already.
 
   Raises:
-    OSError: the bucket cannot be read.
+    BucketError: the bucket cannot be read.
   """
   found = _of(path)
   if found:
@@ -67,7 +67,7 @@ def fetch(path: str | os.PathLike) -> None:
 
 
 def push(path: str | os.PathLike) -> None:
-  """Copies the mirror of `path` to the bucket now; OSError if that fails."""
+  """Copies the mirror of `path` to the bucket now; BucketError if it fails."""
   found = _of(path)
   if found:
     found[0].push()
@@ -96,7 +96,7 @@ class Mirror:
     Args:
       url: of the folder in the bucket.
       local: an empty folder.
-      check: raises OSError when this process may no longer write there.
+      check: raises BucketError when this process may no longer write there.
       say: is given a line when a copy in the background fails.
     """
     self.url, self.local = url.rstrip("/"), pathlib.Path(local).absolute()
@@ -119,7 +119,7 @@ class Mirror:
         the one process that writes there.
 
     Raises:
-      OSError: the bucket cannot be read.
+      BucketError: the bucket cannot be read.
     """
     with self._mutex:
       there = storage.listing(self.url)
@@ -167,7 +167,7 @@ class Mirror:
     """Copies to the bucket what has changed, and removes what is gone.
 
     Raises:
-      OSError: the bucket cannot be written, or belongs to another run by now.
+      BucketError: the bucket cannot be written, or belongs to another run by now.
     """
     with self._mutex:
       self._check()
@@ -204,7 +204,7 @@ class Mirror:
             self._upload_files(list(self._files()))  # all that came before it
             self._upload_checkpoint(step)
         self._failed = False
-      except OSError as error:
+      except OSError as error:  # of the bucket, or of the local disk
         if not self._failed:
           self._say(f"not copied to the bucket, will try again: {error}")
         self._failed = True

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from common.errors import UserError
+from common.errors import BucketError, UserError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _INSTALL = "pip install -e '.[bucket]'"
@@ -82,22 +82,23 @@ def check(where: str, url: str) -> None:
     raise UserError(f"{where}={url}: name a folder, as in {name}://BUCKET/RUN")
 
 
-@contextlib.contextmanager
-def _as_os_errors(url: str) -> Iterator[None]:
-  """Inside, whatever a file system raises becomes an OSError of one line.
+class MissingError(BucketError, FileNotFoundError):
+  """There is no such object."""
 
-  FileNotFoundError stays what it is.
-  """
+
+@contextlib.contextmanager
+def _one_line(url: str) -> Iterator[None]:
+  """Inside, whatever a file system raises becomes a BucketError of one line."""
   try:
     yield
   except FileNotFoundError as error:
-    raise FileNotFoundError(
-      f"{url}: there is no such object or bucket"
-    ) from error
+    raise MissingError(f"{url}: there is no such object or bucket") from error
+  except BucketError:
+    raise
   except Exception as error:  # every file system raises its own
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    raise OSError(f"{url}: {kind}{lines[0][:200]}") from error
+    raise BucketError(f"{url}: {kind}{lines[0][:200]}") from error
 
 
 def _served(url: str) -> tuple[Any, str]:
@@ -111,24 +112,25 @@ def listing(url: str) -> dict[str, int]:
   """{name below the folder: bytes} of every object; {} where there is none.
 
   Raises:
-    OSError: the bucket cannot be listed, or an object's name would lead out of
-      the folder.
+    BucketError: the bucket cannot be listed, or an object's name would lead
+      out of the folder.
   """
-  with _as_os_errors(url):
+  with _one_line(url):
     system, root = _served(url)
     system.invalidate_cache()
+    root = root.rstrip("/")
     found = system.find(root, detail=True)
   names = {}
   for path, facts in found.items():
-    name = path[len(root.rstrip("/")) + 1 :]
+    if not path.startswith(f"{root}/") or facts.get("type") == "directory":
+      continue  # some file systems list RUN-2 with RUN
+    name = path[len(root) + 1 :]
     parts = name.split("/")
-    if facts.get("type") == "directory" or name in ("", "/"):
-      continue
     if not name.endswith("/") and any(p in ("", ".", "..") for p in parts):
-      raise OSError(f"{url}: the object {name!r} has no name of a file")
+      raise BucketError(f"{url}: {name!r} cannot be the name of a file")
     if "\\" in name or "\0" in name:
-      raise OSError(f"{url}: the object {name!r} has no name of a file")
-    if not name.endswith("/"):  # else it stands for an empty folder
+      raise BucketError(f"{url}: {name!r} cannot be the name of a file")
+    if name and not name.endswith("/"):  # else it marks an empty folder
       names[name] = int(facts.get("size") or 0)
   return names
 
@@ -137,21 +139,25 @@ def read(url: str, most: int) -> bytes:
   """The content of an object of at most `most` bytes.
 
   Raises:
-    FileNotFoundError: there is none.
-    OSError: it cannot be read, or is larger.
+    MissingError: there is none.
+    BucketError: it cannot be read, or is larger.
   """
-  with _as_os_errors(url):
+  with _one_line(url):
     system, path = _served(url)
     with system.open(path, "rb") as file:
       content = file.read(most + 1)
   if len(content) > most:
-    raise OSError(f"{url}: larger than {most:,} bytes")
+    raise BucketError(f"{url}: larger than {most:,} bytes")
   return content
 
 
 def write(url: str, content: bytes) -> None:
-  """Writes an object in one piece, over what was there; OSError if it fails."""
-  with _as_os_errors(url):
+  """Writes an object in one piece, replacing what was there.
+
+  Raises:
+    BucketError: it cannot be written.
+  """
+  with _one_line(url):
     system, path = _served(url)
     system.pipe_file(path, content)
 
@@ -163,9 +169,9 @@ def create(url: str, content: bytes) -> bool:
   only look first: two processes can both be answered True there.
 
   Raises:
-    OSError: it cannot be written.
+    BucketError: it cannot be written.
   """
-  with _as_os_errors(url):
+  with _one_line(url):
     system, path = _served(url)
     system.invalidate_cache()
     try:
@@ -185,9 +191,9 @@ def modified(url: str) -> float | None:
   """Unix time of an object by the bucket's clock; None where it keeps none.
 
   Raises:
-    FileNotFoundError: there is no such object.
+    MissingError: there is no such object.
   """
-  with _as_os_errors(url):
+  with _one_line(url):
     system, path = _served(url)
     system.invalidate_cache()
     try:
@@ -197,8 +203,8 @@ def modified(url: str) -> float | None:
 
 
 def upload(local: str | os.PathLike, url: str) -> None:
-  """Copies a file that does not change meanwhile; OSError if it fails."""
-  with _as_os_errors(url):
+  """Copies a file that does not change meanwhile; BucketError if it fails."""
+  with _one_line(url):
     system, path = _served(url)
     system.put_file(os.fspath(local), path)
 
@@ -207,14 +213,14 @@ def download(url: str, local: str | os.PathLike) -> None:
   """Copies an object to a file, which appears when it is complete.
 
   Raises:
-    FileNotFoundError: there is no such object.
-    OSError: it cannot be read, or the file cannot be written.
+    MissingError: there is no such object.
+    BucketError: it cannot be read, or the file cannot be written.
   """
   folder, name = os.path.split(os.fspath(local))
   os.makedirs(folder, exist_ok=True)
   temporary = os.path.join(folder, f"{name[:100]}.{uuid.uuid4().hex}.tmp")
   try:
-    with _as_os_errors(url):
+    with _one_line(url):
       system, path = _served(url)
       system.get_file(path, temporary)
     os.replace(temporary, local)
@@ -224,7 +230,7 @@ def download(url: str, local: str | os.PathLike) -> None:
 
 
 def remove(url: str) -> None:
-  """Removes an object, if there is one; OSError if it cannot be."""
-  with contextlib.suppress(FileNotFoundError), _as_os_errors(url):
+  """Removes an object, if there is one; BucketError if it cannot be."""
+  with contextlib.suppress(FileNotFoundError), _one_line(url):
     system, path = _served(url)
     system.rm_file(path)

@@ -19,7 +19,7 @@ import threading
 import time
 
 from common import storage
-from common.errors import UserError
+from common.errors import BucketError, UserError
 from train.workdir import lock_record
 from train.workdir.lock_record import Holder
 
@@ -40,7 +40,7 @@ class Lock:
     threading.Thread(target=self._beat, daemon=True).start()
 
   def check(self) -> None:
-    """Raises OSError if another run has taken the workdir over."""
+    """Raises BucketError if another run has taken the workdir over."""
     other = self._lost
     if other is None:
       other, _ = _read(self._path)
@@ -51,7 +51,7 @@ class Lock:
         storage.write(self._path, lock_record.encode(self._me))
       return
     self._lost = other
-    raise OSError(
+    raise BucketError(
       f"{self._url} was taken over by process {other.pid} on host {other.host}"
     )
 
@@ -81,7 +81,7 @@ def hold(url: str) -> Lock:
 
   Raises:
     UserError: another run holds it.
-    OSError: the bucket cannot be read or written.
+    BucketError: the bucket cannot be read or written.
   """
   me = lock_record.current()
   path = f"{url}/{lock_record.NAME}"

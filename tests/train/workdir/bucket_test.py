@@ -267,7 +267,7 @@ def test_an_object_whose_name_leads_elsewhere_is_refused(
   kind = fsspec.get_filesystem_class("memory")
   monkeypatch.setattr(kind, "find", lambda *_, **__: found)
   with (
-    pytest.raises(UserError, match="has no name of a file"),
+    pytest.raises(UserError, match="cannot be the name of a file"),
     bucket.reading("memory://b/run"),
   ):
     raise AssertionError("nothing is read")
@@ -432,6 +432,36 @@ def test_storage_of_a_missing_object(memory):
   storage.remove("memory://b/x")
   storage.remove("memory://b/x")
   assert storage.listing("memory://b/none") == {}
+
+
+def test_a_listing_holds_no_other_folder(monkeypatch, memory):
+  """Buckets have no folders: some list RUN-2/x for the prefix RUN."""
+  kind = fsspec.get_filesystem_class("memory")
+  found = {
+    "/b/run-2/x": {"size": 1, "type": "file"},
+    "/b/run/": {"size": 0, "type": "file"},
+    "/b/run/x/": {"size": 0, "type": "file"},
+    "/b/run/x/y": {"size": 2, "type": "file"},
+  }
+  monkeypatch.setattr(kind, "find", lambda *_, **__: found)
+  assert storage.listing("memory://b/run") == {"x/y": 2}
+
+
+def test_a_bucket_that_fails_is_one_line_and_exit_code_74(
+  monkeypatch, memory, capsys
+):
+  from common import cli
+
+  def broken(*_, **__):
+    raise RuntimeError("no route\nto host")
+
+  monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "find", broken)
+  with pytest.raises(OSError) as found:
+    storage.listing("memory://b/run")
+  assert cli.tell(found.value) == 74
+  assert capsys.readouterr().err == (
+    "error: memory://b/run: RuntimeError: no route\n"
+  )
 
 
 def test_brackets_in_a_path_are_no_pattern(tmp_path):

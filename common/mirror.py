@@ -167,7 +167,8 @@ class Mirror:
     """Copies to the bucket what has changed, and removes what is gone.
 
     Raises:
-      BucketError: the bucket cannot be written, or belongs to another run by now.
+      BucketError: the bucket cannot be written, or another run has taken it
+        over.
     """
     with self._mutex:
       self._check()

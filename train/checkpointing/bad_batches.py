@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from common import json_lines, mirror
-from common.errors import SaveError
 
 
 class Skip(NamedTuple):
@@ -55,7 +54,7 @@ def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
   """Adds a row; on disk, and in the bucket if any, when this returns.
 
   Raises:
-    SaveError: the bucket of the workdir cannot be written.
+    BucketError: the bucket of the workdir cannot be written.
   """
   row = {
     "time": time.time(),
@@ -67,12 +66,7 @@ def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
     file.write(f"\n{json.dumps(row)}\n")
     file.flush()
     os.fsync(file.fileno())
-  try:
-    mirror.push(path)
-  except OSError as error:
-    raise SaveError(
-      f"{mirror.named(path)} cannot be written: {error}"
-    ) from error
+  mirror.push(path)
 
 
 def batch_of(skips: Sequence[Skip], step: int) -> int:

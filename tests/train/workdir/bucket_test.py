@@ -417,6 +417,24 @@ def test_no_verb_makes_a_folder_named_by_a_scheme(command, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_several_processes_are_refused(memory, monkeypatch):
+  monkeypatch.setattr("jax.process_count", lambda: 2)
+  line = "a run of several processes needs a folder that all of them share"
+  with pytest.raises(UserError, match=line), bucket.writing("memory://b/run"):
+    raise AssertionError("nothing is run")
+  assert not memory
+
+
+def test_a_library_call_with_a_bucket_makes_no_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  from configs.textbook import linear_regression
+
+  config = linear_regression.get_config("smoke")
+  with pytest.raises(UserError, match="memory:// is not supported here"):
+    build.run(config, "memory://b/run", say=lambda line: None)
+  assert not list(tmp_path.iterdir())
+
+
 def test_storage_of_a_missing_object(memory):
   with pytest.raises(
     FileNotFoundError, match="^memory://b/x: there is no such"

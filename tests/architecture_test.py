@@ -56,7 +56,7 @@ ARROWS = {
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
   "train.checkpointing": "train.types train.hosts etils jax orbax",
-  "train.workdir": "train.checkpointing train.hosts matplotlib rich"
+  "train.workdir": "train.checkpointing train.hosts jax matplotlib rich"
   " tensorboard",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"

@@ -70,9 +70,6 @@ def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
   Args:
     directory: the folder, which is created if it does not exist.
     keep: how many of the latest checkpoints are kept.
-
-  Raises:
-    UserError: the path has a scheme such as gs://.
   """
   storage.check_local("checkpoints", directory)
   storage_errors.hush()

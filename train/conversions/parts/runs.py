@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys, mirror
+from common import bounded_file, config_keys, mirror, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import pipeline
@@ -21,7 +21,7 @@ from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
 from train.conversions.parts import weights
 from train.optimization import parameter_rules
-from train.workdir import bucket, run_record
+from train.workdir import run_record
 
 # Where a converted workdir keeps the files that are not read here.
 KEPT = "hugging_face"
@@ -59,11 +59,7 @@ def make(
   Raises:
     UserError: the folder cannot be read, or the workdir is in use.
   """
-  with bucket.creating("--workdir", workdir) as local:
-    _make(path, local, sha256, source, say)
-
-
-def _make(path, workdir, sha256, source, say) -> None:
+  storage.check_local("workdir", workdir)
   target = pathlib.Path(workdir)
   _check_free(target)
   found = weights.read(path, sha256)
@@ -304,14 +300,7 @@ def write(
   Raises:
     UserError: there is no such run, or its model is of no family.
   """
-  with (
-    bucket.reading(workdir) as local,
-    bucket.creating("--to", path) as target,
-  ):
-    _write(local, target, step, most, say)
-
-
-def _write(workdir, path, step, most, say) -> None:
+  storage.check_local("to", path)
   target = pathlib.Path(path)
   _check_free(target)
   found = trained.load(workdir, step, say)

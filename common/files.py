@@ -1,4 +1,4 @@
-"""Atomic writing of local files, and the cache folder."""
+"""Atomic writes of local files, and the cache folder."""
 
 import os
 import uuid
@@ -14,7 +14,7 @@ def cache_folder(cache_dir: str | None = None) -> str:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
-  """Writes a local file that appears when it is complete.
+  """Writes a file atomically: a kill leaves the old file or the new one.
 
   Raises:
     UserError: the path has a scheme, such as gs://.

@@ -585,4 +585,4 @@ def test_words_of_the_flags(gpt2, tmp_path):
   assert "either --from or --to" in told(run)
   assert "either" in told(run, f"--from={gpt2}", "--to=x")
   assert "no such folder" in told(run, "--from=nowhere")
-  assert re.search("--sha256 is of --from", told(run, "--to=x", "--sha256=1"))
+  assert re.search("--sha256 needs --from", told(run, "--to=x", "--sha256=1"))

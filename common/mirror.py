@@ -288,20 +288,21 @@ class Mirror:
     if not self._is_new(step):
       return
     prefix = f"checkpoints/{step}/"
-    # A run that went back has removed it and saved it once more.
-    before = [n for n in {*self._same, *self._absent} if n.startswith(prefix)]
-    self._remove(sorted(before, key=lambda name: not name.endswith(_LAST)))
-    folder = self.local / prefix
-    names = [
+    folder, last = self.local / prefix, f"{prefix}{_LAST}"
+    names = {
       f"{prefix}{p.relative_to(folder).as_posix()}"
       for p in folder.rglob("*")
       if p.is_file()
-    ]
-    rest = [n for n in names if n != f"{prefix}{_LAST}"]
+    }
+    # A run that went back has removed it and saved it once more.
+    there = [n for n in {*self._same, *self._absent} if n.startswith(prefix)]
+    before = [n for n in there if n == last or n not in names]
+    self._remove(sorted(before, key=lambda name: name != last))
+    rest = [n for n in names if n != last and self._is_changed(n)]
     try:
       with ThreadPoolExecutor(_AT_ONCE) as threads:
         list(threads.map(self._upload_array, rest))
-      self._upload_array(f"{prefix}{_LAST}")
+      self._upload_array(last)
     except FileNotFoundError:
       if folder.is_dir():  # else it has been removed meanwhile
         raise

@@ -34,8 +34,8 @@ flags.declare_key_flag("config")
 flags.DEFINE_string(
   "workdir",
   None,
-  "The directory of the run, a local path or one such as gs://BUCKET/RUN; a run "
-  "that was stopped resumes from it. Default: runs/<config>-<date>.",
+  "The directory of the run, a local path or one such as gs://BUCKET/RUN; a "
+  "run that was stopped resumes from it. Default: runs/<config>-<date>.",
 )
 flags.DEFINE_string(
   "init_from",

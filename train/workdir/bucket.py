@@ -161,12 +161,14 @@ def _push_the_rest(copy: mirror.Mirror, say) -> None:
   """Copies what was written last; keeps the folder if that fails."""
   try:
     copy.push()
-  except OSError as error:
+  except BaseException as error:  # Ctrl-C as well
     kept = copy.local.with_name(f"{copy.local.name}-not-copied")
     shutil.rmtree(kept, ignore_errors=True)
     os.replace(copy.local, kept)
     line = f"{error}; what could not be copied to the bucket is in {kept}"
     say(line)
+    if not isinstance(error, OSError):
+      raise
     raise SaveError(line) from error
 
 

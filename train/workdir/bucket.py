@@ -165,7 +165,8 @@ def _push_the_rest(copy: mirror.Mirror, say) -> None:
     kept = copy.local.with_name(f"{copy.local.name}-not-copied")
     shutil.rmtree(kept, ignore_errors=True)
     os.replace(copy.local, kept)
-    line = f"{error}; what could not be copied to the bucket is in {kept}"
+    reason = str(error) or type(error).__name__
+    line = f"{reason}; what could not be copied to the bucket is in {kept}"
     say(line)
     if not isinstance(error, OSError):
       raise

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common import mirror, storage
-from common.errors import SaveError, UserError
+from common.errors import BucketError, SaveError, UserError
 from train import build, loop, trained
 from train.checkpointing import digests
 from train.workdir import bucket, bucket_lock, inspection, lock_record
@@ -221,6 +221,35 @@ def test_a_checkpoint_saved_again_replaces_the_one_before(memory, tmp_path):
     "checkpoints/3/_CHECKPOINT_METADATA",
     "checkpoints/3/state/new",
   }
+
+
+def test_an_upload_that_fails_goes_on_where_it_stopped(
+  memory, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(mirror, "_AT_ONCE", 1)
+  folder = tmp_path / "run"
+  step = folder / "checkpoints" / "3"
+  (step / "state").mkdir(parents=True)
+  for name in ("_CHECKPOINT_METADATA", "state/a", "state/b", "state/c"):
+    (step / name).write_text(name)
+  tries, upload = [], storage.upload
+
+  def failing(local, url):
+    tries.append(url)
+    if len(tries) == 3:
+      raise BucketError(f"{url}: gone for a moment")
+    upload(local, url)
+
+  monkeypatch.setattr(storage, "upload", failing)
+  copy = mirror.Mirror("memory://b/run", folder)
+  with pytest.raises(BucketError, match="gone for a moment"):
+    copy.push()
+  assert "checkpoints/3/_CHECKPOINT_METADATA" not in names(memory)
+  copy.push()
+  copy.close()
+  assert len(tries) == 5 and len(set(tries)) == 4  # one of them twice
+  assert tries[-1].endswith("_CHECKPOINT_METADATA")
+  assert len(names(memory)) == 4
 
 
 def test_reading_copies_arrays_when_they_are_needed(memory, tmp_path):

@@ -125,13 +125,12 @@ def listing(url: str) -> dict[str, int]:
     if not path.startswith(f"{root}/") or facts.get("type") == "directory":
       continue  # some file systems list RUN-2 with RUN
     name = path[len(root) + 1 :]
-    parts = name.split("/")
-    if not name.endswith("/") and any(p in ("", ".", "..") for p in parts):
+    if not name or name.endswith("/"):
+      continue  # it marks an empty folder
+    strange = "\\" in name or "\0" in name
+    if strange or any(part in ("", ".", "..") for part in name.split("/")):
       raise BucketError(f"{url}: {name!r} cannot be the name of a file")
-    if "\\" in name or "\0" in name:
-      raise BucketError(f"{url}: {name!r} cannot be the name of a file")
-    if name and not name.endswith("/"):  # else it marks an empty folder
-      names[name] = int(facts.get("size") or 0)
+    names[name] = int(facts.get("size") or 0)
   return names
 
 

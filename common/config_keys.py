@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
   "recovery": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
+  "writers": [{"name": "tensorboard"}],
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
 _TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
@@ -100,6 +101,25 @@ def check(config: Mapping[str, Any]) -> None:
     raise UserError(
       f"config.sharding={_short(config['sharding'])}: not a list of rules"
     )
+  _check_writers(config["writers"])
+
+
+def _check_writers(writers: Any) -> None:
+  if not isinstance(writers, list):
+    raise UserError(
+      f"config.writers={_short(writers)}: not a list of sections such as"
+      ' dict(name="tensorboard")'
+    )
+  for i, settings in enumerate(writers):
+    where = f"config.writers[{i}]"
+    if not isinstance(settings, dict):
+      raise UserError(f"{where}={_short(settings)}: not a section")
+    if not isinstance(settings.get("name"), str):
+      raise UserError(f"{where}.name: missing, or not a string")
+    if any(settings["name"] == other["name"] for other in writers[:i]):
+      raise UserError(f"{where}.name={settings['name']!r}: named twice")
+    every = settings.get("histograms_every", 0)
+    _count(f"{where}.histograms_every", every, 0)
 
 
 def _count(where: str, value: Any, least: int) -> None:

@@ -17,7 +17,7 @@ def find(package: str, name: str, where: str) -> Callable:
     UserError: there is no such file; lists the closest name and all names.
   """
   modules = discover(package)
-  if name in modules:
+  if isinstance(name, str) and name in modules:
     found = importlib.import_module(modules[name])
     if hasattr(found, str(name)):
       return getattr(found, name)

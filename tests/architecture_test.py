@@ -56,13 +56,13 @@ ARROWS = {
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
   "train.checkpointing": "train.types train.hosts etils jax orbax",
-  "train.workdir": "train.checkpointing train.hosts jax matplotlib rich"
-  " tensorboard",
+  "train.workdir": "train.checkpointing train.hosts jax matplotlib rich",
+  "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
-  "train.serving": "train.generation data",
+  "train.serving": "train.generation data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",
   "train.doctor": "absl jax packaging",

@@ -113,7 +113,8 @@ def _workdir() -> str:
 def _train(config, workdir, stop) -> None:
   from train import build, loop
   from train.hosts import distributed
-  from train.workdir import run_lock, writer
+  from train.workdir import run_lock
+  from train.workdir import terminal as terminals
 
   if FLAGS.init_from:
     begin = config.get("init_from")
@@ -122,7 +123,7 @@ def _train(config, workdir, stop) -> None:
     config = {**config, "init_from": begin}
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
-  terminal = writer.Terminal(total_steps, quiet=not distributed.first())
+  terminal = terminals.Terminal(total_steps, quiet=not distributed.first())
 
   def say(line):
     terminal.say(mirror.named(line))
@@ -185,10 +186,10 @@ def _describe(run, workdir) -> str:
 def _summarize(workdir, say) -> None:
   """Prints the last metrics of each evaluator, the time and the curves."""
   from train.measuring import goodput
-  from train.workdir import writer
+  from train.workdir import curves, metrics
 
   last = {}
-  for row in writer.read_metrics(workdir):
+  for row in metrics.read_metrics(workdir):
     for key, value in row.items():
       if key == "step" or key.startswith("train/") or "/" not in key:
         continue
@@ -197,7 +198,7 @@ def _summarize(workdir, say) -> None:
     say(line)
   for line in goodput.describe(os.path.join(workdir, "goodput.jsonl")):
     say(line)
-  path = writer.draw_curves(workdir)
+  path = curves.draw_curves(workdir)
   if path:
     say(f"curves   {path}")
 

@@ -73,7 +73,7 @@ def _build(item: Mapping[str, Any]) -> Stage | Global:
   stages = names.discover(cleaning.__name__)
   name = item.get("name")
   function = None
-  if name in stages:
+  if isinstance(name, str) and name in stages:
     function = getattr(importlib.import_module(stages[name]), name, None)
   if function is None:
     raise ValueError(

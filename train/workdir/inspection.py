@@ -10,7 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from train.checkpointing import bad_batches, checkpoint
-from train.workdir import bucket, run_record, writer
+from train.workdir import bucket, metrics, run_record
 
 # States of a checkpoint, from best to worst.
 VERIFIED, READ, UNKNOWN, DAMAGED = "verified", "read", "unknown", "damaged"
@@ -53,7 +53,7 @@ def _run(workdir: str) -> dict[str, Any]:
     ("data", run_record.read_facts),
   ):
     found[key] = _or_damaged(damaged, lambda read=read: read(workdir), None)
-  rows = _or_damaged(damaged, lambda: writer.read_metrics(workdir), [])
+  rows = _or_damaged(damaged, lambda: metrics.read_metrics(workdir), [])
   saved = [_saved(folder, step, rows) for step in _steps(folder)]
   passed = _or_damaged(
     damaged, lambda: bad_batches.read(path / "skipped.jsonl"), []

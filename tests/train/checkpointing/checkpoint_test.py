@@ -201,8 +201,9 @@ def test_a_run_goes_on_from_the_one_before(kind, workdir, runs):
   damaged = [line for line in said if line.startswith("damaged: ")]
   assert len(damaged) == 1 and str(folder) in damaged[0]
   assert (
-    "resuming from step 4: 2 steps are lost; the damaged checkpoints were moved"
-    f" to {workdir}/damaged"
+    "resuming from step 4: 2 steps are lost; the damaged checkpoints were"
+    " moved to"
+    f" {workdir}/damaged"
   ) in said
   same_run(workdir, runs / "straight")
   assert tree(workdir / "damaged" / str(SAVED)) == left

@@ -214,7 +214,9 @@ def test_what_no_family_has_is_not_written():
     with pytest.raises(UserError) as error:
       weights.writable({**model, **change}, shapes)
     assert told in str(error.value)
-  with pytest.raises(UserError, match="models/tabular/mlp.py is of no family"):
+  with pytest.raises(
+    UserError, match="no family of pretrained weights uses the model 'mlp'"
+  ):
     weights.writable({"name": "mlp"}, {})
 
 

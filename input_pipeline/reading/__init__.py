@@ -1,1 +1,1 @@
-"""Reads raw files as streams of documents; one module for each URI scheme."""
+"""Reads raw files as streams of documents."""

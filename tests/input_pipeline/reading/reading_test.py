@@ -288,7 +288,7 @@ def test_rows_that_are_bad_cost_no_other(tmp_path):
   reasons = [x.reason for x in found if isinstance(x, Bad)]
   for reason, said in zip(
     reasons,
-    ["1 cells, but", "3 cells, where", "not UTF-8", "not CSV", "83", "6"],
+    ["1 cells, but", "3 cells, but", "not UTF-8", "not CSV", "83", "6"],
     strict=True,
   ):
     assert said in reason.split(": ", 1)[1] and "\n" not in reason

@@ -1,4 +1,4 @@
-"""The values that each feature takes."""
+"""The distribution of each feature."""
 
 import numpy as np
 
@@ -10,13 +10,15 @@ from input_pipeline.quality.dataset import (
 from input_pipeline.quality.finding import Finding, Settings, count
 from input_pipeline.reporting import page, plots
 
+ORDER = 90
+
 _BINS = 30
 _PANELS = 30
 _CATEGORIES = 12
 
 
 def distribution(data: Dataset, settings: Settings) -> list[Finding]:
-  """Histograms and moments; a field that is the same everywhere warns."""
+  """Shows histograms and moments, and warns for constant fields."""
   del settings
   numbers = feature_columns(data)
   moments = {name: _moments(values) for name, values in numbers.items()}
@@ -38,7 +40,7 @@ def distribution(data: Dataset, settings: Settings) -> list[Finding]:
     f" {count(len(categories), 'category', 'categories')}"
   )
   if constant:
-    line += f"; the same in every record: {', '.join(map(repr, constant))}"
+    line += f"; constant: {', '.join(map(repr, constant))}"
   categories.pop(data.label, None)  # `balance` shows it.
   parts = _numeric(moments, numbers) + _categorical(categories)
   figures = {"moments": moments, "constant": constant}
@@ -74,28 +76,30 @@ def _numeric(moments: dict, numbers: dict) -> list:
   names = tuple(next(iter(moments.values())))
   rows = [(name, *found.values()) for name, found in moments.items()]
   note = "Kurtosis is 0 for a normal distribution."
+  names = [{"least": "min", "most": "max"}.get(name, name) for name in names]
   parts = [page.Table(("feature", *names), rows, note)]
   varied = [n for n, found in moments.items() if found["least"] < found["most"]]
   panels = [(name, *histogram(numbers[name])) for name in varied[:_PANELS]]
   said = (
-    "Values below the 0.1 % and above the 99.9 % quantile count in the ends."
+    "The first and last bins include values below the 0.1 % quantile and above"
+    " the 99.9 % quantile."
   )
   if len(varied) > _PANELS:
-    said += f" The first {_PANELS} of {len(varied)}."
+    said += f" The first {_PANELS} of {len(varied)} features are shown."
   if not panels:
     return parts
   return [*parts, page.Figure(plots.histograms(panels), said)]
 
 
 def edges_of(values: np.ndarray) -> np.ndarray:
-  """Edges of the bins of a histogram; whole ones around integers."""
+  """Edges of the bins of a histogram; between integers for integers."""
   x = values[np.isfinite(values)]
   if not len(x):
     return np.array([0.0, 1.0])
   low, high = np.quantile(x, [0.001, 0.999])
   whole = bool((x == np.floor(x)).all())
   if whole and high - low < 2**31:
-    # As many integers in each bin, or the bins themselves make a pattern.
+    # Equally many integers in each bin, or the bins would create a pattern.
     low, high = np.floor(low), np.ceil(high)
     step = max(1, np.ceil((high - low + 1) / (2 * _BINS)))
     return np.arange(low, high + step + 1, step) - 0.5
@@ -107,7 +111,7 @@ def edges_of(values: np.ndarray) -> np.ndarray:
 def histogram(
   values: np.ndarray, edges: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(counts, edges); what lies outside counts in the first and last bin."""
+  """(counts, edges); the first and last bins include what lies outside."""
   edges = edges_of(values) if edges is None else edges
   x = np.clip(values[np.isfinite(values)], edges[0], edges[-1])
   return np.histogram(x, edges)[0], edges
@@ -121,8 +125,8 @@ def _categorical(categories: dict) -> list:
       column.codes[column.codes >= 0], minlength=len(column.words)
     )
     order = np.argsort(-counts, kind="stable")[:_CATEGORIES]
-    told = ", ".join(f"{column.words[i]} {counts[i]:,}" for i in order[:3])
-    rows.append((name, len(column.words), told))
+    top = ", ".join(f"{column.words[i]} {counts[i]:,}" for i in order[:3])
+    rows.append((name, len(column.words), top))
     if len(column.words) > 1:
       drawn = plots.bars(
         [column.words[i] for i in order],
@@ -131,8 +135,8 @@ def _categorical(categories: dict) -> list:
         "records",
       )
       left = len(column.words) - len(order)
-      said = f"{name}, {left:,} values more." if left else name
+      said = f"{name}; {left:,} more values." if left else name
       parts.append(page.Figure(drawn, said))
   if rows:
-    parts.insert(0, page.Table(("category", "values", "commonest"), rows))
+    parts.insert(0, page.Table(("field", "values", "most frequent"), rows))
   return parts

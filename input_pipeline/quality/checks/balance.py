@@ -6,14 +6,17 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 from input_pipeline.reporting import page, plots
 
-# Commonest over rarest: fewer than one in a hundred is called extreme.
+ORDER = 80
+NEEDS = "label"
+
+# The ratio of the most frequent to the rarest class that fails.
 _EXTREME = 100.0
 
 
 def balance(data: Dataset, settings: Settings) -> list[Finding]:
-  """A commonest class `settings.imbalance` times the rarest warns.
+  """Warns if a class is `settings.imbalance` times as frequent as the rarest.
 
-  A hundred times, or a class that the data names but never has, fails.
+  Fails for a ratio of 100, or if the data names a class that no record has.
   """
   if not data.label:
     return []
@@ -28,7 +31,7 @@ def balance(data: Dataset, settings: Settings) -> list[Finding]:
   named = data.source.class_names or ()
   absent = [name for name in named if name not in column.words]
   if not classes:
-    line = f"no record has a {data.label!r}"
+    line = f"no record has a value of {data.label!r}"
     return [Finding("balance", "fail", line, {"classes": {}}, [])]
   n = int(counts.sum())
   (common, most), (rare, least) = classes[0], classes[-1]
@@ -42,9 +45,9 @@ def balance(data: Dataset, settings: Settings) -> list[Finding]:
     f" ({share(least, n)}), {ratio:.3g} to 1"
   )
   if len(classes) == 1:
-    line = f"all records have the {data.label!r} {common!r}"
+    line = f"all records have {data.label!r} {common!r}"
   if absent:
-    line += f"; never: {', '.join(map(repr, absent[:5]))}"
+    line += f"; without records: {', '.join(map(repr, absent[:5]))}"
   bad = ratio >= _EXTREME or absent
   uneven = ratio >= settings.imbalance or len(classes) == 1
   verdict = "fail" if bad else "warn" if uneven else "ok"
@@ -62,7 +65,7 @@ def balance(data: Dataset, settings: Settings) -> list[Finding]:
     "absent": absent,
   }
   parts = [
-    page.Figure(drawn, f"Entropy over its maximum: {evenness:.3f}."),
+    page.Figure(drawn, f"Entropy relative to its maximum: {evenness:.3f}."),
     page.Table(("class", "records", "share"), rows),
   ]
   return [Finding("balance", verdict, line, figures, parts)]

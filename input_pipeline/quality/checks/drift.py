@@ -1,17 +1,22 @@
-"""Features whose distribution differs between two splits, or two times."""
+"""Features whose distribution differs between two splits or over time."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline.quality import dataset, distribution, statistics, words
+from input_pipeline.quality import dataset, statistics, words
+from input_pipeline.quality.checks import distribution
 from input_pipeline.quality.columns import Column
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page, plots
 
-# The usual readings of the population stability index: below 0.1 stable, from
-# 0.25 on another population. And of the distance of distribution functions.
+ORDER = 100
+NEEDS = "against or --date"
+
+# The usual interpretation of the population stability index: below 0.1 stable,
+# from 0.25 another population; and thresholds for the Kolmogorov–Smirnov
+# distance.
 _SOME, _MUCH = 0.1, 0.25
 _SOME_KS, _MUCH_KS = 0.1, 0.3
 _WORDS = 100
@@ -20,12 +25,12 @@ _PANELS = 12
 
 
 class Difference(NamedTuple):
-  """How one feature differs.
+  """The difference of one feature.
 
-  psi: population stability index, against the reference.
+  psi: population stability index against the reference.
   js: Jensen–Shannon divergence in bits.
-  ks: Kolmogorov and Smirnov's distance; NaN for a category.
-  p: the chance of this without any drift, of this feature alone.
+  ks: Kolmogorov–Smirnov distance; NaN for a category.
+  p: the p-value of this feature alone.
   """
 
   feature: str
@@ -36,11 +41,11 @@ class Difference(NamedTuple):
 
 
 def drift(data: Dataset, settings: Settings) -> list[Finding]:
-  """data against data.against, and its later half against its earlier one.
+  """Compares data with data.against, and its later half with its earlier half.
 
-  A feature drifts where the difference is significant, by Holm's method over
-  all features, and large: a population stability index of 0.1 or a
-  Kolmogorov–Smirnov distance of 0.1 warns, 0.25 or 0.3 fails.
+  A feature drifts if the difference is significant by Holm's method over all
+  features, and large: a population stability index of 0.1 or a
+  Kolmogorov–Smirnov distance of 0.1 warns, and 0.25 or 0.3 fails.
   """
   findings = []
   if data.against is not None:
@@ -55,9 +60,9 @@ def _over_time(data: Dataset, settings: Settings) -> Finding:
   dates = data.columns[data.date].numbers
   known = np.flatnonzero(~np.isnan(dates))
   if len(known) < 2 or dates[known].min() == dates[known].max():
-    line = f"{data.date!r}: there are no two dates to compare"
+    line = f"{data.date!r} has fewer than two different dates"
     return Finding("drift", "warn", line, {}, [])
-  # Ties stay together, on the side that leaves the halves more equal.
+  # Equal dates stay together, on the side that makes the halves more equal.
   middle = np.median(dates[known])
   late = dates >= middle if (dates[known] < middle).any() else dates > middle
   early = np.flatnonzero(~late & ~np.isnan(dates))
@@ -69,7 +74,7 @@ def _over_time(data: Dataset, settings: Settings) -> Finding:
 
 
 def _periods(data: Dataset, dates, known, features: list[str]) -> list:
-  """The stability index of each period against the first."""
+  """A plot of the stability index of each period against the first."""
   order = known[np.argsort(dates[known], kind="stable")]
   parts = [p for p in np.array_split(order, _PERIODS) if len(p)]
   sets = [dataset.take(data, part) for part in parts]
@@ -86,16 +91,17 @@ def _periods(data: Dataset, dates, known, features: list[str]) -> list:
   if not lines:
     return []
   drawn = plots.lines(
-    lines, "Against the first period", "period", "population stability index"
+    lines, "Drift from the first period", "period", "population stability index"
   )
   said = (
-    f"{len(sets)} periods of equally many records, in order of {data.date}."
+    f"{len(sets)} periods with equal numbers of records, in the order of"
+    f" {data.date}."
   )
   return [page.Figure(drawn, said)]
 
 
 def differences(reference: Dataset, current: Dataset) -> list[Difference]:
-  """Of every feature that both have, in the order of the fields."""
+  """The differences of the features that both have, in order of the fields."""
   found = []
   mine = dataset.feature_columns(current)
   for name, values in dataset.feature_columns(reference).items():
@@ -112,7 +118,7 @@ def differences(reference: Dataset, current: Dataset) -> list[Difference]:
 def _numbers(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
   found = _cells(name, *statistics.cells(a, b))
   ks, p = statistics.kolmogorov_smirnov(a, b)
-  # Two tests of one feature: by Bonferroni.
+  # Two tests of one feature, so Bonferroni's correction applies.
   return found._replace(ks=ks, p=min(1.0, 2 * min(p, found.p)))
 
 
@@ -127,7 +133,7 @@ def _cells(name: str, a: np.ndarray, b: np.ndarray) -> Difference:
 
 
 def _counts(a: Column, b: Column) -> tuple[np.ndarray, np.ndarray]:
-  """How often each word, and none, occurs in both; float64 [words + 1]."""
+  """Counts of each word and of missing values in both; float64 [words + 1]."""
   words_of = dict.fromkeys((*a.words, *b.words))
   places = {word: i for i, word in enumerate(words_of)}
 
@@ -148,7 +154,7 @@ def verdicts(found: list[Difference], settings: Settings) -> list[str]:
 
 
 def word_differences(reference: Dataset, current: Dataset) -> list[Difference]:
-  """In how many texts the 100 commonest words of both occur."""
+  """Differences in the numbers of texts with the 100 most frequent words."""
   found = []
   for field, column in reference.columns.items():
     other = current.columns.get(field)
@@ -163,7 +169,7 @@ def word_differences(reference: Dataset, current: Dataset) -> list[Difference]:
         np.array([n, len(x) - n], float)
         for n, x in zip(with_it, (a, b), strict=True)
       ]
-      found.append(_cells(f"{field}: has {word!r}", *counts))
+      found.append(_cells(f"{field}: contains {word!r}", *counts))
   return found
 
 
@@ -185,13 +191,13 @@ def _compare(
     " drifts"
   )
   if drifted:
-    told = ", ".join(f"{d.feature} (PSI {d.psi:.3f})" for d in drifted[:4])
+    most = ", ".join(f"{d.feature} (PSI {d.psi:.3f})" for d in drifted[:4])
     line = (
       f"{names[1]} against {names[0]}: {len(drifted)} of"
-      f" {count(len(found), 'feature')} drift: {told}"
+      f" {count(len(found), 'feature')} drift: {most}"
     )
   if little:
-    line += f"; {little} measurably, but little"
+    line += f"; {little} differ significantly but little"
   figures = {
     "level": settings.level,
     "drifted": [each.feature for each in drifted],
@@ -221,7 +227,7 @@ def _verdict(found: Difference, p: float, settings: Settings) -> str:
 
 def _parts(reference, current, names, rows, verdicts) -> list:
   if not rows:
-    return [page.Text("There is no feature to compare.")]
+    return [page.Text("There are no features to compare.")]
   table = page.Table(
     (
       "feature",
@@ -242,7 +248,7 @@ def _parts(reference, current, names, rows, verdicts) -> list:
       )
       for each, p in rows
     ],
-    "p: the chance of such a difference in any feature, were there no drift.",
+    "p is adjusted by Holm's method for the number of features.",
   )
   a, b = map(dataset.feature_columns, (reference, current))
   panels = []
@@ -259,7 +265,7 @@ def _parts(reference, current, names, rows, verdicts) -> list:
       panels.append((each.feature, counts, edges))
   parts = [table]
   if panels:
-    said = "The features that differ most, as shares of each side."
+    said = "The features that differ most, as shares of each data set."
     parts.append(page.Figure(plots.histograms(panels), said))
   return [*parts, *_bars(reference, current, names, rows)]
 

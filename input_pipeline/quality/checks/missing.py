@@ -1,15 +1,17 @@
-"""Values that are missing, under whatever marker."""
+"""Missing values."""
 
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 from input_pipeline.reporting import page, plots
 
-# A field of which more is missing is of little use.
+ORDER = 20
+
+# The share of missing values from which a field is of little use.
 _MOST_MISSING = 0.5
 
 
 def missing(data: Dataset, settings: Settings) -> list[Finding]:
-  """Missing values warn; most of a field, or any label, fails."""
+  """Warns for missing values; fails for most of a field or any label."""
   del settings
   n = len(data.indices)
   found = {f: int(c.blank.sum()) for f, c in data.columns.items()}
@@ -38,11 +40,11 @@ def missing(data: Dataset, settings: Settings) -> list[Finding]:
       (field, times, share(times, n), _markers(data, field))
       for field, times in there.items()
     ]
-    columns = ("field", "missing", "share", "as")
+    columns = ("field", "missing", "share", "markers")
     parts = [page.Table(columns, rows)]
     shares = [100 * times / n for times in there.values()]
     drawn = plots.bars(list(there), shares, "Missing values", "% of records")
-    parts.append(page.Figure(drawn, "Share of records without a value."))
+    parts.append(page.Figure(drawn, "Percentage of records without a value."))
   return [Finding("missing", verdict, line, figures, parts)]
 
 

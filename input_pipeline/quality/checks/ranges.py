@@ -1,4 +1,4 @@
-"""Values that cannot be."""
+"""Values outside of valid or plausible ranges."""
 
 import numpy as np
 
@@ -7,27 +7,30 @@ from input_pipeline.quality.dataset import Dataset, feature_columns
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page
 
-# Robust standard deviations; beyond them lies a slip of the keyboard rather
+ORDER = 30
+
+# Robust standard deviations beyond which a value is more likely a typing error
 # than the tail of a distribution.
 _FAR = 30.0
-# A stand-in such as 99999 occurs again and again, far above all others.
+# A placeholder such as 99999 is repeated, far above all other values.
 _REPEATED, _APART = 5, 2.0
 
 
 def ranges(data: Dataset, settings: Settings) -> list[Finding]:
-  """Values out of a given range, or infinite, fail; incredible ones warn.
+  """Fails for values outside of a given range or infinite ones.
 
-  Incredible are those more than 30 robust standard deviations from the
-  median, and a number of nines that is repeated far above all others.
+  Warns for implausible values: those more than 30 robust standard deviations
+  from the median, and a number made of nines that is repeated far above all
+  others.
 
   Raises:
-    ValueError: a range is given of a field that holds no numbers.
+    ValueError: a range is given for a field without numbers.
   """
   numbers = feature_columns(data)
   unknown = set(settings.ranges) - set(numbers)
   if unknown:
     raise ValueError(
-      f"--ranges: {min(unknown)!r} is no field of numbers (there are:"
+      f"--ranges: {min(unknown)!r} is not a field of numbers (there are:"
       f" {', '.join(numbers) or 'none'})"
     )
   problems = []  # (field, what, rows, verdict)
@@ -36,7 +39,7 @@ def ranges(data: Dataset, settings: Settings) -> list[Finding]:
     if field in data.columns and field not in settings.ranges:
       problems += _incredible(field, values)
   said = [f"{field!r}: {len(r):,} {what}" for field, what, r, _ in problems]
-  line = "; ".join(said) or "all values are possible ones"
+  line = "; ".join(said) or "no value is out of range or implausible"
   verdict = worst(*(each[-1] for each in problems))
   figures = {
     "problems": [
@@ -56,7 +59,7 @@ def ranges(data: Dataset, settings: Settings) -> list[Finding]:
       )
       for field, what, r, _ in problems
     ]
-    columns = ("field", "what", "records", "from", "to")
+    columns = ("field", "problem", "records", "min", "max")
     parts.append(page.Table(columns, rows))
   for field, what, found, _ in problems:
     title = f"{field!r}: {what}, {count(len(found), 'record')}"
@@ -74,7 +77,7 @@ def _impossible(field: str, values: np.ndarray, given) -> list:
     low, high = given
     out = np.flatnonzero((values < low) | (values > high))
     if len(out):
-      what = f"not within {page.number(low)} to {page.number(high)}"
+      what = f"not from {page.number(low)} to {page.number(high)}"
       problems.append((field, what, out, "fail"))
   return problems
 
@@ -90,7 +93,7 @@ def _incredible(field: str, values: np.ndarray) -> list:
   repeated = np.flatnonzero(values == top)
   apart = len(below) and top >= _APART * max(below.max(), 1)
   if nines and apart and len(repeated) >= _REPEATED:
-    what = f"times {top:.0f}, which may stand for something else"
+    what = f"times {top:.0f}, which may be a placeholder"
     problems.append((field, what, repeated, "warn"))
   middle, scale = statistics.robust_scale(values)
   if scale:
@@ -98,5 +101,5 @@ def _incredible(field: str, values: np.ndarray) -> list:
       far = np.abs(values - middle) > _FAR * scale
     rows = np.flatnonzero(far & np.isfinite(values))
     if len(rows):
-      problems.append((field, "incredibly far from the rest", rows, "warn"))
+      problems.append((field, "implausibly far from the median", rows, "warn"))
   return problems

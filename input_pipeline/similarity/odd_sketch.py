@@ -1,18 +1,18 @@
-"""The Jaccard similarity of sets from 261 bytes each: odd sketches.
+"""Odd sketches: the Jaccard similarity of sets from 261 bytes each.
 
-A sketch is the parity, bit by bit, of how many members of a set fall on each
-of its bits (Mitzenmacher, Pagh and Pham, "Efficient estimation for high
-similarities using odd sketches", WWW 2014). The exclusive or of two is the
-sketch of their symmetric difference, whose size follows from its ones; with
-the sets' own sizes that gives the similarity. Of sets that are much alike the
-difference is small and little is lost: at a similarity of 0.8 and up to 1,000
-members the standard error is below 0.01, where 112 MinHash values have 0.04,
-and where no two members of the difference meet it is exact.
+Each bit of a sketch is the parity of the number of members that hash to it
+(Mitzenmacher, Pagh and Pham, "Efficient estimation for high similarities using
+odd sketches", WWW 2014). The exclusive or of two sketches is the sketch of the
+symmetric difference, whose size is estimated from the number of ones; with the
+sizes of the sets this gives the similarity. The estimate is best for similar
+sets: at a similarity of 0.8 and up to 1,000 members the standard error is below
+0.01, while that of 112 MinHash values is 0.04. It is exact if no two members of
+the difference collide.
 
-A small set has one sketch of 2,048 bits. A larger one has two of 1,024, in
-which only each 2^level-th member counts, by its hash, and each 2^(level+1)-th,
-so that sets of like size have a level in common. A small set's sketch folds
-into one of 1,024 bits for it.
+A small set has one sketch of 2,048 bits. A larger set has two sketches of 1,024
+bits, which sample one of 2^level and one of 2^(level+1) members by their
+hashes, so that sets of similar sizes have a level in common. The sketch of a
+small set can be folded to 1,024 bits.
 """
 
 from typing import NamedTuple
@@ -20,15 +20,17 @@ from typing import NamedTuple
 import numpy as np
 
 BITS = 1_024
-# Half of BITS: a set twice as large as a small one still has level 0.
+# Half of BITS, so that a set of twice the size still has level 0.
 _SMALL = BITS // 2
 
 
 class Sketches(NamedTuple):
   """Sketches of n sets.
 
-  level: uint8 [n]. sizes: uint16 [n, 2], members counted on either level; a
-  small set's are equal. parity: uint8 [n, 2, BITS / 8].
+  level: uint8 [n].
+  sizes: uint16 [n, 2], the sampled members of both levels; equal for a small
+    set.
+  parity: uint8 [n, 2, BITS / 8].
   """
 
   level: np.ndarray
@@ -49,7 +51,7 @@ def sketch(members: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
   sizes = np.zeros(2, np.uint16)
   parity = np.zeros((2, BITS // 8), np.uint8)
   for i in range(2):
-    # Other bits than those which choose the place.
+    # Sampled by other bits than those that choose the bit of the sketch.
     low = low[(low >> np.uint32(11)) % np.uint32(1 << (level + i)) == 0]
     sizes[i] = len(low)
     parity[i] = _parity(low, BITS)
@@ -62,9 +64,10 @@ def _parity(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def jaccard(sketches: Sketches, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """float64 estimates for pairs of rows; 0 where no level is common.
+  """float64 estimates for pairs of rows; 0 without a common level.
 
-  That is where one set has more than twice as many members: below 0.5.
+  Then one set has more than twice as many members, and the similarity is less
+  than 0.5.
   """
   level = np.maximum(sketches.level[a], sketches.level[b])
   parity_a, size_a, small_a, known_a = _at_level(sketches, a, level)
@@ -77,9 +80,9 @@ def jaccard(sketches: Sketches, a: np.ndarray, b: np.ndarray) -> np.ndarray:
   both = small_a & small_b
   ones = np.where(both, ones_each.sum(-1), folded)
   bits = np.where(both, 2 * BITS, BITS)
-  # Half of the bits are ones where the difference is too large to measure.
+  # If the difference is too large to estimate, half of the bits are ones.
   expected = -bits / 2 * np.log(np.maximum(1 - 2 * ones / bits, 1 / bits))
-  # Two members that meet cancel: the difference is the ones and twice those.
+  # Two colliding members cancel, so the difference has two more per collision.
   size = size_a + size_b
   difference = np.minimum(ones + 2 * np.rint((expected - ones) / 2), size)
   return np.where(known, size - difference, 0) / np.maximum(
@@ -90,7 +93,7 @@ def jaccard(sketches: Sketches, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _at_level(
   sketches: Sketches, rows: np.ndarray, level: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-  """Parities, that of the level first; its size; whether small, and known."""
+  """(parities with that of `level` first, sizes, is small, has the level)."""
   small = (sketches.level[rows] == 0) & (sketches.sizes[rows, 0] <= _SMALL)
   step = level.astype(np.int64) - sketches.level[rows]
   known = step <= np.where(small, 0, 1)
@@ -102,5 +105,5 @@ def _at_level(
 
 
 def _fold(parity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(a small set's sketch at half its bits, the first of two)."""
+  """(the folded sketch of a small set, the first sketch of another)."""
   return parity[:, 0] ^ parity[:, 1], parity[:, 0]

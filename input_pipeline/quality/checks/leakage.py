@@ -1,4 +1,4 @@
-"""Records of one split that stand in another as well."""
+"""Records of one split that also occur in another."""
 
 import numpy as np
 
@@ -13,17 +13,20 @@ from input_pipeline.quality.finding import (
 )
 from input_pipeline.reporting import page
 
-# Chance of more matches than this, were they repeats that were dealt out.
+ORDER = 70
+NEEDS = "against"
+
+# The significance level of the test that matches are random repeats.
 _LEVEL = 0.001
 
 
 def leakage(data: Dataset, settings: Settings) -> list[Finding]:
-  """Inputs that occur in data.against too, exactly or nearly.
+  """Fails for inputs that also occur in data.against.
 
-  Exact ones fail, but where the split repeats itself as often: then the same
-  records were dealt to both, and it warns. Near ones warn: texts whose 5-grams
-  have the Jaccard similarity of the settings, images and audio whose
-  thumbnails or spectra are as near.near_prints tells.
+  If the split repeats itself as often, the data has duplicates that were split
+  at random, and the verdict is a warning. Near duplicates warn: texts whose
+  5-grams reach the Jaccard similarity of the settings, and images and audio
+  that near.near_prints matches.
   """
   other = data.against
   if other is None:
@@ -47,26 +50,26 @@ def leakage(data: Dataset, settings: Settings) -> list[Finding]:
     verdict = "warn" if natural else "fail"
     said.append(
       f"{count(len(exact), 'record')} ({share(len(exact), n)}) of"
-      f" {mine!r} stand in {theirs!r} too"
-      + (", no more than it repeats itself" if natural else "")
+      f" {mine!r} also occur in {theirs!r}"
+      + (", no more often than within the split" if natural else "")
     )
   if near_found:
     verdict = worst(verdict, "warn")
     records = count(len(near_found), "record")
-    said.append(f"{records} nearly the same as one of {theirs!r}")
-  line = "; ".join(said) or f"none of {n:,} records stands in {theirs!r}"
+    said.append(f"{records} nearly the same as a record of {theirs!r}")
+  line = "; ".join(said) or f"none of {n:,} records occurs in {theirs!r}"
   if compared < n:
-    line += f" (of {compared:,}, near ones were looked for)"
+    line += f" (near duplicates were searched for {compared:,} of them)"
   parts = _parts(data, other, exact, near_found)
   figures = {"exact": len(exact), "near": len(near_found)}
   return [Finding("leakage", verdict, line, figures, parts)]
 
 
 def _natural(data: Dataset, matches: int, others: int) -> bool:
-  """Whether the split repeats itself about as often as the other repeats it.
+  """Whether the number of matches is explained by repeats within the split.
 
-  A record that has a twin among n of its own kind has one among m others with
-  chance of about m / n of that.
+  A record that is repeated among n records of the split is expected to occur
+  among m other records m / n times as often.
   """
   from scipy import stats
 
@@ -80,7 +83,7 @@ def _natural(data: Dataset, matches: int, others: int) -> bool:
 
 
 def _near(data: Dataset, other: Dataset, settings: Settings):
-  """(row, row of the other, similarity), and how many rows were compared."""
+  """(row, row of the other, similarity) and the number of rows compared."""
   found: dict[int, tuple[int, int, float]] = {}
   compared = len(data.inputs)
   for field, column in data.columns.items():
@@ -109,16 +112,18 @@ def _parts(data: Dataset, other: Dataset, exact: list, near_found: list):
   mine, theirs = dataset.titles(data)
   parts = []
   if exact:
-    notes = [f"also {other.name(match)}" for _, match in exact[:24]]
+    notes = [f"equals {other.name(match)}" for _, match in exact[:24]]
     rows = [row for row, _ in exact]
-    parts += evidence.show(data, rows, "In both", notes)
+    parts += evidence.show(data, rows, "Records in both", notes)
   if near_found:
     ordered = sorted(near_found, key=lambda each: (-each[2], each[0]))
     notes = [f"{alike:.3f}" for *_, alike in ordered[:24]]
     rows = [row for row, *_ in ordered]
     matches = [match for _, match, _ in ordered]
-    parts += evidence.show(data, rows, f"Nearly: of {mine!r}", notes)
-    parts += evidence.show(other, matches, f"Nearly: of {theirs!r}", notes)
+    parts += evidence.show(data, rows, f"Near duplicates: in {mine!r}", notes)
+    parts += evidence.show(
+      other, matches, f"Near duplicates: in {theirs!r}", notes
+    )
     pairs = [
       (data.name(a), other.name(b), alike) for a, b, alike in ordered[:200]
     ]

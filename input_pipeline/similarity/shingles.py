@@ -1,4 +1,4 @@
-"""The n-grams of a text as hashes, by words or by characters."""
+"""Hashes of the n-grams of a text, of words or of characters."""
 
 import re
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.cleaning.parts.text_hashes import library
+from input_pipeline.similarity.text_hashes import library
 
 UNITS = ("words", "characters", "auto")
-# Written without spaces between words.
+# Languages that are written without spaces between words.
 UNSPACED = frozenset("zh ja th lo km my bo yue wuu".split())
 _WORD = re.compile(r"\w+")
 _UNSPACED_CHARACTER = re.compile(
@@ -22,9 +22,9 @@ _SEED = np.uint64(0x243F6A8885A308D3)
 
 
 def is_unspaced(text: str, fields: Mapping[str, Any]) -> bool:
-  """Whether a text's language is written without spaces between words.
+  """Whether a text is written without spaces between words.
 
-  By fields["lang"]; else by whether most of its letters are of such a script.
+  Decided by fields["lang"] if it is set, else by the script of most letters.
   """
   language = fields.get("lang")
   if isinstance(language, str) and language:
@@ -35,20 +35,20 @@ def is_unspaced(text: str, fields: Mapping[str, Any]) -> bool:
 
 
 def has_unspaced(text: str) -> bool:
-  """Whether a character of such a script occurs."""
+  """Whether the text has a character of such a script."""
   return bool(_UNSPACED_CHARACTER.search(text))
 
 
 def tokens(text: str, characters: bool) -> np.ndarray:
-  """uint64 [number of tokens]: words hashed, or the numbers of characters.
+  """uint64 [number of tokens]: hashes of words, or code points of characters.
 
-  Lower-cased; neither white space nor punctuation counts.
+  Tokens are lower-cased, and white space and punctuation are ignored.
   """
   words = _WORD.findall(text)
   if characters:
     joined = "".join(words)
     lowered = joined.lower()
-    if len(lowered) != len(joined):  # As of a dotted capital I, İ.
+    if len(lowered) != len(joined):  # Such as the dotted capital I, İ.
       lowered = "".join(c.lower()[0] for c in joined)
     data = lowered.encode("utf-32-le", "surrogatepass")
     return np.frombuffer(data, "<u4").astype(np.uint64)
@@ -58,7 +58,7 @@ def tokens(text: str, characters: bool) -> np.ndarray:
 
 
 def token_spans(text: str, characters: bool) -> np.ndarray:
-  """int64 [number of tokens, 2]: where in the text each of `tokens` stands."""
+  """int64 [number of tokens, 2]: the span in the text of each of `tokens`."""
   spans = np.array(
     [match.span() for match in _WORD.finditer(text)], np.int64
   ).reshape(-1, 2)
@@ -71,7 +71,7 @@ def token_spans(text: str, characters: bool) -> np.ndarray:
 
 
 def ngram_hashes(token: np.ndarray, n: int) -> np.ndarray:
-  """uint64 hashes of the n-grams of tokens in order; of fewer, of the whole."""
+  """uint64 hashes of the n-grams of tokens, in order; fewer tokens are one."""
   n = min(n, len(token))
   count = len(token) - n + 1
   if n == 0:
@@ -91,9 +91,16 @@ def shingles(
 ) -> np.ndarray:
   """uint64 hashes of a text's distinct n-grams, sorted.
 
-  unit: "words", "characters", or "auto": characters where is_unspaced.
+  unit: "words", "characters", or "auto" for characters if is_unspaced.
   """
   characters = unit == "characters"
   if unit == "auto":
     characters = is_unspaced(text, fields)
   return np.unique(ngram_hashes(tokens(text, characters), n))
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+  """|a ∩ b| / |a ∪ b| of two sorted arrays without repeats; 0 of empty ones."""
+  both = len(np.intersect1d(a, b, assume_unique=True))
+  either = len(a) + len(b) - both
+  return both / either if either else 0.0

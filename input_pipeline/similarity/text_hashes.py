@@ -1,4 +1,4 @@
-"""Hashes of texts that are the same on every machine and in every run."""
+"""Hashes of texts that are equal on every machine and in every run."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ _HALF = (1 << 64) - 1
 
 
 def library(name: str) -> ModuleType:
-  """A library of the extra `clean`, imported where it is used.
+  """A library of the extras `clean` and `judge`, imported where it is used.
 
   Raises:
     ValueError: it is not installed.
@@ -20,13 +20,13 @@ def library(name: str) -> ModuleType:
     return importlib.import_module(name)
   except ImportError as error:
     raise ValueError(
-      f"finding duplicates needs {name}, which is not installed: pip install"
+      f"comparing texts needs {name}, which is not installed: pip install"
       " -e '.[clean]'"
     ) from error
 
 
 def normal_form(text: str, form: str) -> str:
-  """The text without the differences that a form of NORMAL_FORMS ignores."""
+  """The text in one of NORMAL_FORMS."""
   if form == "none":
     return text
   text = " ".join(text.split())
@@ -34,13 +34,13 @@ def normal_form(text: str, form: str) -> str:
 
 
 def text_hash(text: str, form: str = "none") -> tuple[int, int]:
-  """128 bits of xxHash (XXH3) of a text's normal form, as two halves."""
+  """The 128-bit XXH3 hash of a text's normal form, as two integers."""
   data = normal_form(text, form).encode("utf-8", "surrogatepass")
   value = library("xxhash").xxh3_128_intdigest(data)
   return value >> 64, value & _HALF
 
 
 def record(document: Document) -> str:
-  """The text and all fields as one text, in the order of their names."""
+  """The text and all fields as JSON, ordered by name."""
   fields = dict(document.fields)
   return json.dumps([document.text, fields], sort_keys=True)

@@ -4,12 +4,14 @@ from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 
-# Of all records; more of them change what is learned.
+ORDER = 50
+
+# The share of repeated records that fails: so many change what is learned.
 _MOST = 0.1
 
 
 def duplicates(data: Dataset, settings: Settings) -> list[Finding]:
-  """Records that equal an earlier one in all fields warn; a tenth fails."""
+  """Warns for records that equal an earlier one; fails for a tenth of all."""
   del settings
   n = len(data.records)
   groups = evidence.groups(data.records)

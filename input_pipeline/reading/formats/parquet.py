@@ -13,6 +13,7 @@ from input_pipeline.document import Bad, Document
 from input_pipeline.reading import bounded, records, remote
 from input_pipeline.reading.streams import bad
 
+NEEDS = "pyarrow"
 # Limits of the rows that are decoded at once.
 _ROWS = 1024
 _BYTES = 2**25

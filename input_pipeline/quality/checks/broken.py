@@ -1,4 +1,4 @@
-"""Records that cannot be read or decoded, or that hold nothing."""
+"""Records that cannot be read or decoded, or that have no content."""
 
 import numpy as np
 
@@ -8,18 +8,20 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page
 
+ORDER = 40
+
 _SILENT = -80.0  # dBFS
-# Of the samples; a loud master touches full scale now and then.
+# The share of clipped samples; loud recordings reach full scale at times.
 _CLIPPED = 0.001
-# Gray levels, of an image of one colour after JPEG.
+# The contrast in gray levels of an image of one colour after JPEG.
 _FLAT = 0.5
 
 
 def broken(data: Dataset, settings: Settings) -> list[Finding]:
-  """What cannot be read or decoded fails; what is empty of content warns.
+  """Fails for records that cannot be read or decoded.
 
-  Empty of content: images of one colour, silent or clipped audio, texts with
-  U+FFFD or control characters in them.
+  Warns for images of one colour, for silent or clipped audio, and for texts
+  with U+FFFD or control characters.
   """
   del settings
   reasons = [*data.bad]
@@ -40,7 +42,7 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
     said.append(f"{count(undecodable, 'file')} cannot be decoded")
   said += [f"{what}, {count(len(rows), 'record')}" for what, rows in odd]
   whole = len(data.indices) + data.bad_count
-  line = "; ".join(said) or f"all of {count(whole, 'record')} can be read"
+  line = "; ".join(said) or f"{count(whole, 'record')} can be read"
   verdict = worst("fail" if reasons else "ok", "warn" if odd else "ok")
   figures = {
     "unreadable": data.bad_count,
@@ -50,7 +52,7 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
   parts = []
   if reasons:
     items = [why if name in why else f"{name}: {why}" for name, why in reasons]
-    parts.append(page.Examples("What is wrong with them", items))
+    parts.append(page.Examples("Reasons", items))
   for what, rows in odd:
     parts += evidence.show(data, rows, f"{what}, {count(len(rows), 'record')}")
   return [Finding("broken", verdict, line, figures, parts)]
@@ -58,7 +60,9 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
 
 def _odd(column: Column):
   features = column.features
-  with np.errstate(invalid="ignore"):  # NaN is broken, and was told
+  with np.errstate(
+    invalid="ignore"
+  ):  # NaN marks a broken value, reported above
     if column.kind == "image":
       yield "of one colour", features["contrast"] < _FLAT
     if column.kind == "audio":

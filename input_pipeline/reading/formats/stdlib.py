@@ -3,8 +3,11 @@
 import functools
 import os
 import sysconfig
+from collections.abc import Iterator
 
 from input_pipeline.bad_records import Policy
+from input_pipeline.document import Bad, Document
+from input_pipeline.reading.formats import text
 from input_pipeline.reading.utf8 import read_text
 
 _NOT_LIBRARY = {
@@ -29,6 +32,18 @@ def files() -> list[str]:
   if not paths:
     raise ValueError("stdlib: no readable source file was found")
   return sorted(paths)
+
+
+def root() -> str:
+  """The folder of the standard library, with a slash at its end."""
+  return os.path.join(sysconfig.get_paths()["stdlib"], "")
+
+
+def read(
+  path: str, *, text_key: str, policy: Policy, name: str = ""
+) -> Iterator[Document | Bad]:
+  """The file as one document, as `text:` reads it."""
+  return text.read(path, text_key=text_key, policy=policy, name=name)
 
 
 @functools.cache

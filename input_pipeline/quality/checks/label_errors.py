@@ -1,7 +1,7 @@
 """Labels that are probably wrong, and a split of the data without them.
 
-Confident learning over predictions of one of our own models for examples that
-it has not seen; see label_noise.py.
+They are estimated from cross-validated predictions of a model; see
+label_noise.py.
 """
 
 import csv
@@ -19,6 +19,10 @@ from input_pipeline.quality.label_noise import Errors
 from input_pipeline.reporting import page
 from input_pipeline.sources import Source, open_source, subset
 
+ORDER = 120
+NEEDS = "label"
+COSTLY = True
+
 _CHECK = "label_errors"
 _MOST_CLASSES = 1000
 _READ = 1024  # examples at once
@@ -26,11 +30,11 @@ _MOST_DRAWN = 30  # classes of a heatmap
 
 
 class Labels(NamedTuple):
-  """The labels of the examples of a source that can be read.
+  """The labels of the readable examples of a source.
 
-  indices: int64 [N], where in the split the examples are.
-  given: int32 [N].
-  names: of the classes, in the order of the labels.
+  indices: int64 [N], the places of the examples in the split.
+  given: int32 [N], the labels.
+  names: the names of the classes.
   """
 
   indices: np.ndarray
@@ -56,30 +60,31 @@ def label_errors(
   shown: int = 32,
   say: Callable[[str], None] = print,
 ) -> list[Finding]:
-  """The labels of a source that are probably wrong, and a split without them.
+  """Finds labels that are probably wrong.
 
   Writes to `output`: label_errors.csv, every example with its given and its
-  suggested label, the most suspect first; clean.json, a `subset:` of the
-  examples whose label is believed, that a run trains on at once; and
-  probabilities.npy, float32 [N, C], out of fold.
+  suggested label, the most suspect first; clean.json, a `subset:` source of the
+  other examples, for training; and probabilities.npy, the out-of-fold
+  probabilities, float32 [N, C].
 
   Args:
     uri: of the source.
-    split: of it.
-    label: the field that is the label: whole numbers, or names.
-    output: folder.
-    folds: of the cross-validation.
-    repeats: cross-validations whose probabilities are averaged.
+    split: of the source.
+    label: the field of the label, which holds integers or names.
+    output: the folder to write to.
+    folds: the number of folds of the cross-validation.
+    repeats: the number of cross-validations whose probabilities are averaged.
     seed: of folds and trainings.
     model: see label_models.reading; so are `epochs`, `text_key`, `image_size`.
     epochs: of each training.
     text_key: the field that is a text.
     image_size: to which images are resized.
-    warn_share: estimated share of wrong labels above which the verdict warns.
-      The estimate is too large where the model errs though it is most sure.
-    fail_share: above which it fails.
-    shown: how many of the most suspect are shown.
-    say: (line) -> None; tells how far it is.
+    warn_share: the estimated share of wrong labels above which the verdict
+      warns. The estimate is too large if the model is wrong where it is most
+      certain.
+    fail_share: the estimated share above which the verdict fails.
+    shown: the number of most suspect examples in the report.
+    say: called with lines of progress.
 
   Raises:
     ValueError: the source or a setting is wrong; one line that names it.
@@ -88,7 +93,7 @@ def label_errors(
   from input_pipeline.quality.out_of_fold import out_of_fold
 
   if repeats < 1:
-    raise ValueError(f"repeats={repeats} is not at least 1")
+    raise ValueError(f"label_errors: repeats={repeats} is less than 1")
   source = open_source(uri, split, Policy(skip=True))
   labels = read_labels(source, label, uri)
   os.makedirs(output, exist_ok=True)
@@ -121,7 +126,9 @@ def label_errors(
       for repeat in range(repeats)
     ]
   probabilities = np.mean(tables, axis=0)
-  known = np.isfinite(probabilities[:, 0])  # What does not decode is NaN.
+  known = np.isfinite(
+    probabilities[:, 0]
+  )  # Rows of examples that cannot be decoded are NaN.
   probabilities, places = probabilities[known], read.places[known]
   labels = labels._replace(
     indices=labels.indices[places], given=labels.given[places]
@@ -135,7 +142,7 @@ def label_errors(
   share = errors.share()
   verdict = "ok" if share <= warn_share else "warn"
   verdict = "fail" if share > fail_share else verdict
-  line, figures = _told(labels, errors, probabilities, read.model, source)
+  line, figures = _summary(labels, errors, probabilities, read.model, source)
   parts = _noise_parts(labels, errors)
   parts += _suspects(source, labels, errors, read.kind, shown)
   return [Finding(_CHECK, verdict, line, figures, parts)]
@@ -145,8 +152,8 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
   """The labels of every example.
 
   Raises:
-    ValueError: there is no such field, a label is missing, or they are no
-      classes.
+    ValueError: there is no such field, a label is missing, or the values are
+      not classes.
   """
   sample = first_readable(source, Policy(skip=True))
   if label not in sample:
@@ -163,14 +170,14 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
   values, indices = np.concatenate(values), np.concatenate(indices)
   if values.ndim != 1 or values.dtype.kind not in "biuO":
     raise ValueError(
-      f"{uri}: {label!r} is {values.dtype} of shape {values.shape[1:]}, and"
-      " labels are whole numbers or names"
+      f"{uri}: {label!r} is {values.dtype} of shape {values.shape[1:]}, but"
+      " labels must be integers or names"
     )
   if values.dtype == object:
     for i, value in enumerate(values):
       if not isinstance(value, (str, int)) or value == "":
         name = source.name(int(indices[i]))
-        raise ValueError(f"{name}: {label}={value!r} is no label")
+        raise ValueError(f"{name}: {label}={value!r} is not a label")
     values = np.array([str(value) for value in values])
   whole = values.dtype.kind in "iu" and label == "label"
   if whole and source.num_classes and values.min() >= 0:
@@ -182,8 +189,8 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
   present = len(np.unique(given))
   if present < 2 or len(names) > min(_MOST_CLASSES, len(given)):
     raise ValueError(
-      f"{uri}: {label!r} has {present} values in {len(given)} examples, and"
-      f" labels are of 2 to {_MOST_CLASSES} classes"
+      f"{uri}: {label!r} has {present} values in {len(given)} examples, but"
+      f" labels must have 2 to {_MOST_CLASSES} classes"
     )
   return Labels(indices, given.astype(np.int32), tuple(names))
 
@@ -191,8 +198,8 @@ def read_labels(source: Source, label: str, uri: str) -> Labels:
 def write_errors(
   path: str, source: Source, labels: Labels, errors: Errors
 ) -> None:
-  """label_errors.csv: all examples, the most suspect first."""
-  # Names of files may be no UTF-8.
+  """Writes label_errors.csv: all examples, the most suspect first."""
+  # File names may not be valid UTF-8.
   kind = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
   with open(path, "w", **kind) as file:
     writer = csv.writer(file)
@@ -214,14 +221,14 @@ def write_errors(
 
 
 def ranking(errors: Errors) -> np.ndarray:
-  """Places among the labels, the most suspect first."""
+  """Indices of the labels, the most suspect first."""
   return np.argsort(errors.quality, kind="stable")
 
 
 def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
-  """clean.json: a `subset:` whose split "train" is what is believed.
+  """Writes clean.json: a `subset:` source whose "train" has the other examples.
 
-  A source's own validation and test splits go with its "train", unchanged.
+  It includes the validation and test splits of the source unchanged.
   """
   parts = {"train": subset.Part(split, believed)}
   if all(each.strip().startswith("train") for each in split.split("+")):
@@ -235,15 +242,15 @@ def write_clean(path: str, uri: str, split: str, believed: np.ndarray) -> None:
   subset.write(path, uri, parts)
 
 
-def _told(labels, errors, probabilities, model: str, source):
-  """(line, figures) of what was found."""
+def _summary(labels, errors, probabilities, model: str, source):
+  """(line, figures) of the result."""
   rows, wrong = len(labels.given), int(errors.wrong.sum())
   share = errors.share()
   agreement = float((probabilities.argmax(1) == labels.given).mean())
   line = (
     f"{wrong:,} of {rows:,} labels are probably wrong"
     f" (estimated share {share:.1%}; the model {model!r} agrees with"
-    f" {agreement:.1%} of the labels that it has not seen)"
+    f" {agreement:.1%} of the held-out labels)"
   )
   figures = {
     "examples": rows,
@@ -261,7 +268,7 @@ def _told(labels, errors, probabilities, model: str, source):
 
 
 def _noise_parts(labels: Labels, errors: Errors) -> list:
-  """The noise matrix as a picture, and the most frequent confusions."""
+  """A plot of the noise matrix, and the most frequent confusions."""
   from input_pipeline.reporting import plots
 
   parts = []
@@ -274,7 +281,7 @@ def _noise_parts(labels: Labels, errors: Errors) -> list:
       x="given label",
       y="true label",
     )
-    caption = "How probable the given label is where another one is true."
+    caption = "The probability of each given label for each true label."
     parts.append(page.Figure(picture, caption))
   off = errors.joint * (1 - np.eye(len(errors.joint)))
   order = np.argsort(-off, axis=None, kind="stable")[:20]
@@ -299,11 +306,11 @@ def _noise_parts(labels: Labels, errors: Errors) -> list:
 
 
 def _suspects(source, labels, errors, kind: str, shown: int) -> list:
-  """The most suspect examples, as pictures, texts or rows."""
+  """The most suspect examples, as images, texts or rows."""
   worst = [i for i in ranking(errors)[:shown] if errors.wrong[i]]
   if not worst:
     return []
-  told = [
+  captions = [
     f"given {labels.names[labels.given[i]]}\n"
     f"suggested {labels.names[errors.suggested[i]]}"
     for i in worst
@@ -315,9 +322,9 @@ def _suspects(source, labels, errors, kind: str, shown: int) -> list:
     from input_pipeline.reporting import plots
 
     images = [label_models.picture(image) for image in examples["image"]]
-    return [page.Figure(plots.image_grid(images, told), title)]
+    return [page.Figure(plots.image_grid(images, captions), title)]
   items = []
-  for row, (place, line) in enumerate(zip(places, told, strict=True)):
+  for row, (place, line) in enumerate(zip(places, captions, strict=True)):
     text = "\n".join(f"{k}: {v[row]}" for k, v in examples.items())
     items.append(f"{source.name(int(place))}\n{line}\n\n{text}")
   return [page.Examples(title, items)]

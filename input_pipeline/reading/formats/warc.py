@@ -6,6 +6,8 @@ from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading import web_archive
 
+NEEDS = "warcio"
+
 
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""

@@ -4,16 +4,18 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, worst
 from input_pipeline.reporting import page
 
-# Types that may stand in one field without harm.
+ORDER = 10
+
+# Types that may occur in one field together.
 _ALIKE = {"integer": "number", "number in text": "text"}
-# Sources that know no types.
+# Sources without types.
 _UNTYPED = ("csv:",)
 
 
 def schema(data: Dataset, settings: Settings) -> list[Finding]:
-  """Mixed types in a field fail; numbers that are written as text warn.
+  """Fails for fields of mixed types, and warns for numbers written as text.
 
-  Two splits without the same fields fail, too.
+  Fails also if two splits have different fields.
   """
   del settings
   mixed, as_text = {}, []
@@ -27,15 +29,15 @@ def schema(data: Dataset, settings: Settings) -> list[Finding]:
       if texts and texts == sum(column.types.values()):
         as_text.append(field)
   said = [
-    f"{field!r} mixes {_told(data.columns[field].types)}" for field in mixed
+    f"{field!r} mixes {_counted(data.columns[field].types)}" for field in mixed
   ]
   if as_text:
     quoted = ", ".join(map(repr, as_text))
-    said.append(f"numbers are written as text in {quoted}")
+    said.append(f"numbers written as text in {quoted}")
   lone = _lone(data)
-  said += [f"only one of the two has {field!r}" for field in lone]
+  said += [f"only one of the two splits has {field!r}" for field in lone]
   fields = count(len(data.columns), "field")
-  line = f"{fields}: {'; '.join(said) or 'each of one type'}"
+  line = f"{fields}: {'; '.join(said) or 'each has one type'}"
   verdict = worst(
     "fail" if mixed or lone else "ok", "warn" if as_text else "ok"
   )
@@ -59,7 +61,7 @@ def _lone(data: Dataset) -> list[str]:
 
 
 def _odd(column, untyped: bool) -> dict[str, int]:
-  """{type: how many values} of the types that do not belong in a field."""
+  """{type: number of values} of the types that do not belong in a field."""
   types = dict(column.types)
   if column.kind == "number" and untyped:
     types.pop("number in text", None)
@@ -75,18 +77,18 @@ def _odd(column, untyped: bool) -> dict[str, int]:
   return {name: n for name, n in together.items() if name != common}
 
 
-def _told(types) -> str:
+def _counted(types) -> str:
   ordered = sorted(types.items(), key=lambda item: (-item[1], item[0]))
   return ", ".join(f"{name} ({times:,})" for name, times in ordered)
 
 
 def _parts(data: Dataset, mixed: dict) -> list:
   rows = [
-    (field, column.kind, _told(column.types), int(column.blank.sum()))
+    (field, column.kind, _counted(column.types), int(column.blank.sum()))
     for field, column in data.columns.items()
   ]
   parts = [
-    page.Table(("field", "kind", "types of its values", "missing"), rows)
+    page.Table(("field", "kind", "types of the values", "missing"), rows)
   ]
   for field in mixed:
     found = data.columns[field].examples
@@ -95,5 +97,5 @@ def _parts(data: Dataset, mixed: dict) -> list:
       for name, few in found.items()
       for row, value in few
     ]
-    parts.append(page.Examples(f"Values of {field!r}, by type", items))
+    parts.append(page.Examples(f"Values of {field!r} by type", items))
   return parts

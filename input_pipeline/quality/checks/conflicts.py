@@ -1,15 +1,18 @@
-"""Inputs that have several labels."""
+"""Equal inputs with different labels."""
 
 from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 
-# Of all records.
+ORDER = 60
+NEEDS = "label"
+
+# The share of conflicting records that fails.
 _MOST = 0.01
 
 
 def conflicts(data: Dataset, settings: Settings) -> list[Finding]:
-  """Records alike in all but the label warn; more than 1 % of all fail."""
+  """Warns for records that differ in the label only; fails above 1 %."""
   del settings
   if not data.label:
     return []
@@ -32,6 +35,6 @@ def conflicts(data: Dataset, settings: Settings) -> list[Finding]:
     for group in groups[:24]
   ]
   first = [group[0] for group in groups]
-  parts = evidence.show(data, first, "One input, several labels", notes)
+  parts = evidence.show(data, first, "Equal inputs with several labels", notes)
   figures = {"inputs": len(groups), "records": records}
   return [Finding("conflicts", verdict, line, figures, parts)]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from common import cli, names
+from common import cli, names, storage
 
 FLAGS = flags.FLAGS
 
@@ -145,6 +145,7 @@ class Asked(NamedTuple):
 def main(argv) -> int:
   """Judges the data, writes the reports, and returns the exit code."""
   del argv
+  storage.check_local("--output", FLAGS.output)
   try:
     return _judge(_asked())
   except ValueError as error:

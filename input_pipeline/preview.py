@@ -14,7 +14,7 @@ import sys
 
 from absl import flags
 
-from common import cli
+from common import cli, storage
 
 FLAGS = flags.FLAGS
 
@@ -35,6 +35,7 @@ def main(argv) -> None:
   del argv
   if FLAGS.config is None:
     raise cli.UserError("the flag --config=configs/NAME.py is required")
+  storage.check_local("--output", FLAGS.output)
   from common import config_keys
 
   config = config_keys.complete(FLAGS.config)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from common import cli
+from common import cli, storage
 
 
 def define_flags() -> None:
@@ -44,6 +44,7 @@ def main(argv) -> None:
     raise cli.UserError(
       "the flags --data=URI and --output=FILE.npz are required"
     )
+  storage.check_local("--output", values.output)
   names = "data output split held_out text_key tokenizer order".split()
   try:
     train(**{name: values[name].value for name in names})

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from common import cli
+from common import cli, storage
 
 KINDS = ("bpe", "unigram", "wordpiece")
 
@@ -62,6 +62,7 @@ def main(argv) -> None:
   values = flags.FLAGS
   if not values.data or not values.output:
     raise cli.UserError("the flags --data=URI and --output=FILE are required")
+  storage.check_local("--output", values.output)
   names = "data output kind vocab_size split held_out text_key languages"
   names = [*names.split(), "lowercase"]
   try:

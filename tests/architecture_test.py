@@ -23,7 +23,7 @@ VERBS = sorted(
 # Room -> what it may import beside itself, common, NumPy and the standard
 # library. "data" is short for input_pipeline, "data." for what raw records are.
 ARROWS = {
-  "common": "absl jax ml_collections",
+  "common": "absl fsspec jax ml_collections",
   "configs": "ml_collections",
   "models": "flax jax qwix",
   "data.": "tensorflow",
@@ -59,8 +59,8 @@ ARROWS = {
   " rouge_score sacrebleu",
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
-  "train.checkpointing": "train.types train.hosts jax orbax",
-  "train.workdir": "train.checkpointing train.hosts matplotlib rich",
+  "train.checkpointing": "train.types train.hosts etils jax orbax",
+  "train.workdir": "train.checkpointing train.hosts jax matplotlib rich",
   "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"

@@ -1,1 +1,1 @@
-"""Raw files to documents, as streams."""
+"""Reads raw files as streams of documents."""

@@ -1,8 +1,8 @@
-"""Raw files by URI: which files it names, and how they are read.
+"""Resolves the URI of raw data to files and to their reader.
 
 A URI is SCHEME:GLOB, where ** in the glob spans folders, or stdlib:. A scheme
 is the name of a file in reading/formats/. A file named *.paths or *.paths.gz
-is a list of files; see path_list.
+is a list of files (see path_list).
 """
 
 import functools
@@ -24,11 +24,11 @@ _FORMATS = "input_pipeline.reading.formats"
 
 
 def files(uri: str) -> list[str]:
-  """The sorted files of a URI; those of a list in its order.
+  """The sorted files of a URI; files from a list keep its order.
 
   Raises:
     ValueError: the scheme is unknown, no file matches, a list is malformed, or
-      a library is not installed; one line that names it.
+      a library is not installed.
   """
   module, rest = _format(uri)
   if hasattr(module, "files"):
@@ -49,16 +49,16 @@ def files(uri: str) -> list[str]:
 def reader(
   uri: str, text_key: str, policy: Policy = Policy()
 ) -> Callable[[str], Iterator[Document | Bad]]:
-  """(one of the URI's files) -> its documents, and what is bad in it.
+  """A function from a file of the URI to its documents and bad records.
 
-  A document's id begins with the file's path from the folder that the glob
-  names without wildcards, or from the base, so that it is the same wherever
-  the data lies. It can be pickled.
+  The id of a document begins with the file's path relative to the part of the
+  glob without wildcards, or to the base of a list, so that it does not depend
+  on where the data is stored. The function can be pickled.
 
   Args:
     uri: as for `files`.
-    text_key: the field that is the text, where records have fields.
-    policy: its `max_record_bytes` bounds what is held in memory.
+    text_key: the field with the text, for records with fields.
+    policy: its `max_record_bytes` limits what is held in memory.
   """
   module, rest = _format(uri)
   root = module.root() if hasattr(module, "root") else _root(rest)
@@ -83,7 +83,7 @@ def _read(
 
 
 def _root(rest: str) -> str:
-  """What the paths of a URI's files begin with, a slash at its end."""
+  """The common beginning of the paths of a URI's files, with a slash."""
   listed = path_list.split(rest)
   if listed:
     _, base = listed

@@ -20,7 +20,9 @@ def npy(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
   """
   del policy  # A record is as large as the header says, and the file holds it.
   uri = f"npy:{folder}"
-  paths = sorted(glob.glob(os.path.join(os.path.expanduser(folder), "*.npy")))
+  paths = sorted(
+    glob.glob(os.path.join(glob.escape(os.path.expanduser(folder)), "*.npy"))
+  )
   if not paths:
     raise ValueError(f"{uri} holds no .npy file")
   arrays = {}

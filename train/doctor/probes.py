@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from common import storage
+
 Found = tuple[str, str]  # (level, text)
 _GB = 1e9
 _BLOCK, _BLOCKS = 4 * 2**20, 8
@@ -66,6 +68,13 @@ def cache(argument: str, facts: dict) -> Iterator[Found]:
 def _folder(
   what: str, argument: str, facts: dict, checks: list[Callable]
 ) -> Iterator[Found]:
+  if storage.scheme(argument):
+    try:
+      storage.check(what, argument)
+      yield "note", f"{what} {argument}: a bucket, which was not looked into"
+    except ValueError as error:
+      yield "wrong", str(error)
+    return
   path = pathlib.Path(argument).absolute()
   # Where it will be made: a look leaves nothing behind.
   there = next(p for p in [path, *path.parents] if p.exists())

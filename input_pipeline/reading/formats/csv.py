@@ -1,4 +1,4 @@
-"""Tables of comma-separated values as documents."""
+"""Reads tables of comma-separated values as documents."""
 
 import csv
 import itertools
@@ -13,7 +13,7 @@ from input_pipeline.document import Bad, Document
 from input_pipeline.reading import records
 from input_pipeline.reading.streams import Stream, bad, opened
 
-# Longer ones do not fit into int64, and are names more often than amounts.
+# Longer ones do not fit into int64, and are usually identifiers.
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(
   r"[+-]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -23,10 +23,10 @@ _DELIMITERS = ",;\t|"
 
 
 class Dialect(NamedTuple):
-  """How the cells of a file are apart, as its first line tells.
+  """How the cells of a file are separated, judged by its first line.
 
-  delimiter: the one of , ; tab | that stands in the header most often.
-  spaced: a space after each delimiter, which is no part of a cell.
+  delimiter: the most frequent of , ; tab | in the header.
+  spaced: whether a space follows each delimiter and is not part of the cell.
   """
 
   delimiter: str
@@ -34,11 +34,11 @@ class Dialect(NamedTuple):
 
 
 class Row(NamedTuple):
-  """A record of a table.
+  """One row of a table.
 
-  start, size: its bytes in the content.
+  start, size: its span in the content, in bytes.
   number: of its first line, from 1 on.
-  cells: as they are spelt; None where the row is bad.
+  cells: as they are written; None if the row is bad.
   reason: what is wrong with it.
   """
 
@@ -50,9 +50,9 @@ class Row(NamedTuple):
 
 
 def number(cell: str) -> int | float | None:
-  """The number that a whole cell spells, if it does; white space aside.
+  """The number that a cell holds, ignoring white space around it; or None.
 
-  Spelt with leading zeros, or with more than 18 digits, it is a name.
+  With leading zeros, or more than 18 digits, it counts as text.
   """
   cell = cell.strip()
   if _INTEGER.fullmatch(cell):
@@ -63,7 +63,7 @@ def number(cell: str) -> int | float | None:
 
 
 def parse(line: str, dialect: Dialect) -> list[list[str]]:
-  """The rows of some text; ValueError where it is not CSV."""
+  """The rows of a text; ValueError if it is not CSV."""
   try:
     return list(_parser(iter([line]), dialect))
   except csv.Error as error:
@@ -71,7 +71,7 @@ def parse(line: str, dialect: Dialect) -> list[list[str]]:
 
 
 def _parser(lines: Iterator[str], dialect: Dialect):
-  # The parser's own limit is the process's; ours is `max_record_bytes`.
+  # This limit is global to the process; `max_record_bytes` is ours.
   csv.field_size_limit(sys.maxsize)
   return csv.reader(
     lines, delimiter=dialect.delimiter, skipinitialspace=dialect.spaced
@@ -79,14 +79,14 @@ def _parser(lines: Iterator[str], dialect: Dialect):
 
 
 class _BadLineError(Exception):
-  """Of a line; the next one can be read."""
+  """A line is bad; reading can continue with the next one."""
 
 
 class _Lines:
-  """The lines of a stream, one at a time, that know where they are.
+  """The lines of a stream, one at a time, with their positions.
 
-  start, number: of the row under way.
-  end, last: of the line that was read last.
+  start, number: offset and line number at which the current row begins.
+  end, last: offset after, and number of, the line that was read last.
   """
 
   def __init__(self, stream: Stream, policy: Policy):
@@ -96,17 +96,17 @@ class _Lines:
     self.begin()
 
   def begin(self) -> None:
-    """The row under way is over."""
+    """Begins a new row at the current position."""
     self.start, self.number = self.end, self.last + 1
 
   def next(self) -> str | None:
-    """The next line; None at the end. _BadLineError for one that is bad."""
+    """The next line, or None at the end; _BadLineError for a bad line."""
     line, size = self._stream.line(self._policy.max_record_bytes)
     if not size:
       return None
     self.end += size
     self.last += 1
-    # Of a row of many lines too: a quote may never be closed.
+    # Checks rows of many lines as well, since a quote may never be closed.
     try:
       check_size(self.end - self.start, "", self._policy)
       return line.decode()
@@ -122,7 +122,7 @@ def table(
   """(the header's names, the dialect, the rows) of a table with a header.
 
   Raises:
-    ValueError: there is no header, or a name stands in it twice.
+    ValueError: there is no header, or it repeats a name.
   """
   lines = _Lines(stream, policy)
   try:
@@ -133,7 +133,7 @@ def table(
   except _BadLineError as error:
     raise ValueError(f"its header is bad: {error}") from None
   if first is None:
-    raise ValueError("holds no header")
+    raise ValueError("has no header")
   first = first.removeprefix("\ufeff")
   delimiter = max(_DELIMITERS, key=first.count)
   gaps = first.count(delimiter)
@@ -147,7 +147,7 @@ def table(
   names = [name or f"column_{i + 1}" for i, name in enumerate(names)]
   twice = [name for i, name in enumerate(names) if name in names[:i]]
   if twice:
-    raise ValueError(f"the column {twice[0]!r} stands twice in its header")
+    raise ValueError(f"its header names the column {twice[0]!r} twice")
   return names, dialect, _rows(parser, lines, len(names))
 
 
@@ -166,7 +166,7 @@ def _rows(parser, lines: _Lines, width: int) -> Iterator[Row]:
     if cells == []:
       continue
     if cells is not None and len(cells) != width:
-      reason = f"{len(cells)} cells, where the header has {width}"
+      reason = f"{len(cells)} cells, but the header has {width}"
       cells = None
     size = lines.end - lines.start
     yield Row(lines.start, size, lines.number, cells, reason)
@@ -175,12 +175,12 @@ def _rows(parser, lines: _Lines, width: int) -> Iterator[Row]:
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """A document of each row, "FILE:line number" its id.
+  """Yields one document per row, with the id "FILE:line number".
 
-  A cell that is a number as a whole becomes one, an empty cell None. An empty
-  `text_key` leaves the text "".
+  Cells that hold a number become numbers, and empty cells None. If `text_key`
+  is empty, so is the text.
 
-  name: what the file is called; "" for its path.
+  name: the name of the file in ids and errors; "" for its path.
   """
   name = name or path
   try:

@@ -1,4 +1,4 @@
-"""HTML files, each a document from which the text is yet to be taken."""
+"""Reads HTML files as documents whose text is extracted later."""
 
 import posixpath
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from input_pipeline.reading.streams import bad, whole
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """The page as one document without text; its name is the id.
+  """Yields the page as one document without text; its id is the name.
 
-  text_key: of no account.
-  name: what the file is called; "" for its path.
+  text_key: not used.
+  name: the name of the file in ids and errors; "" for its path.
   """
   name = name or path
   try:

@@ -1,4 +1,4 @@
-"""JSON Lines as documents."""
+"""Reads JSON Lines as documents."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from input_pipeline.reading.streams import bad, lines, opened
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """A document of each line, "FILE:line number" its id.
+  """Yields one document per line, with the id "FILE:line number".
 
-  name: what the file is called; "" for its path.
+  name: the name of the file in ids and errors; "" for its path.
   """
   name = name or path
   try:
@@ -32,7 +32,7 @@ def read(
 
 
 def parse(name: str, line: bytes) -> dict:
-  """The object that a line holds; ValueError where it holds none."""
+  """The object in a line; ValueError if there is none."""
   try:
     record = json.loads(line)
   except RecursionError:

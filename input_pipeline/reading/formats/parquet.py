@@ -1,4 +1,4 @@
-"""Parquet files as documents."""
+"""Reads Parquet files as documents."""
 
 import base64
 import contextlib
@@ -14,19 +14,19 @@ from input_pipeline.reading import bounded, records, remote
 from input_pipeline.reading.streams import bad
 
 NEEDS = "pyarrow"
-# Of rows that are held at once, and their bytes before they are decoded.
+# Limits of the rows that are decoded at once.
 _ROWS = 1024
 _BYTES = 2**25
 
 
 def parquet_file(path: str, policy: Policy) -> Any:
-  """A pyarrow ParquetFile.
+  """Opens a file with pyarrow.
 
-  Strings stay in their dictionaries while they are decoded: one that a million
-  rows share would else be there a million times.
+  Strings stay dictionary-encoded: a string that a million rows share would
+  otherwise be decoded a million times.
 
   Raises:
-    ValueError: it is none, or pyarrow is not installed; it names the file.
+    ValueError: it is not a Parquet file, or pyarrow is not installed.
   """
   try:
     from pyarrow import parquet
@@ -36,11 +36,13 @@ def parquet_file(path: str, policy: Policy) -> Any:
       "pip install -e '.[clean]'"
     ) from None
   if remote.is_remote(path):
-    raise ValueError(f"{path}: Parquet files are read from a folder alone")
+    raise ValueError(
+      f"{path}: Parquet files are read from local folders only; copy it there"
+    )
   limits = dict(
     thrift_string_size_limit=2**27, thrift_container_size_limit=2**22
   )
-  # A pipe or a device is refused before it is waited for.
+  # Refuses a pipe or a device, which would block.
   bounded.size_of(path)
   with readable(path):
     with parquet.ParquetFile(path, **limits) as file:
@@ -56,10 +58,10 @@ def parquet_file(path: str, policy: Policy) -> Any:
 
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
-  """Inside, whatever goes wrong is a ValueError of one line that names it."""
+  """Inside, every error becomes a ValueError of one line with the name."""
   try:
     yield
-  except Exception as error:  # pyarrow's are of a dozen kinds.
+  except Exception as error:  # pyarrow raises many kinds
     if type(error) is ValueError:
       raise ValueError(told(name, str(error).removeprefix(": "))) from None
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -67,10 +69,10 @@ def readable(name: str) -> Iterator[None]:
 
 
 def group_rows(file: Any, group: int, policy: Policy) -> int:
-  """How many rows of a group are decoded at once.
+  """The number of rows of a group to decode at once.
 
   Raises:
-    ValueError: its rows are too large on the average.
+    ValueError: the rows are too large on average.
   """
   found = file.metadata.row_group(group)
   columns = range(found.num_columns)
@@ -83,12 +85,12 @@ def group_rows(file: Any, group: int, policy: Policy) -> int:
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """A document of each row, "FILE:row" its id, counted from 0.
+  """Yields one document per row, with the id "FILE:row", counted from 0.
 
-  An empty `text_key` leaves the text "". Times become ISO 8601, decimals
-  strings, bytes that are no text base64, numbers that are not finite None.
+  If `text_key` is empty, so is the text. Times become ISO 8601, decimals
+  strings, bytes that are not UTF-8 base64, and non-finite numbers None.
 
-  name: what the file is called; "" for its path.
+  name: the name of the file in ids and errors; "" for its path.
   """
   name = name or path
   try:
@@ -140,7 +142,7 @@ def _document(
 
 
 def plain(value: Any) -> Any:
-  """A cell as JSON can hold it."""
+  """The value of a cell in types that JSON has."""
   if isinstance(value, float):
     return value if math.isfinite(value) else None
   if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""The source files of Python's standard library, which every machine has."""
+"""Finds the source files of Python's standard library."""
 
 import functools
 import os
@@ -30,7 +30,7 @@ def files() -> list[str]:
       if file.endswith(".py") and os.path.isfile(path) and _is_utf8(path):
         paths.append(path)
   if not paths:
-    raise ValueError("stdlib: holds no source file that can be read")
+    raise ValueError("stdlib: no readable source file was found")
   return sorted(paths)
 
 

@@ -1,4 +1,4 @@
-"""Text files, each a document."""
+"""Reads text files, each as one document."""
 
 from collections.abc import Iterator
 
@@ -11,10 +11,10 @@ from input_pipeline.reading.utf8 import decode
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """The file as one document, its text unchanged; its name is the id.
+  """Yields the file as one document; its id is the name.
 
-  text_key: of no account.
-  name: what the file is called; "" for its path.
+  text_key: not used.
+  name: the name of the file in ids and errors; "" for its path.
   """
   name = name or path
   try:

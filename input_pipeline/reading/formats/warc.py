@@ -1,4 +1,4 @@
-"""The HTML pages of WARC files, from which the text is yet to be taken."""
+"""Reads the HTML pages of WARC files; their text is extracted later."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,12 @@ NEEDS = "warcio"
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """A document of each response with status 200 that is HTML.
+  """Yields one document per response with status 200 that is HTML.
 
-  Its id is "FILE#n", the n-th record of the file. Other records are passed
-  over. Beside it stand its "url", "date" and "mime".
+  Its id is "FILE#n" for the n-th record of the file, and its fields are "url",
+  "date" and "mime". Other records are skipped.
 
-  text_key: of no account.
-  name: what the file is called; "" for its path.
+  text_key: not used.
+  name: the name of the file in ids and errors; "" for its path.
   """
   return web_archive.documents(path, "response", web_archive.page, policy, name)

@@ -1,4 +1,4 @@
-"""The texts of WET files."""
+"""Reads the texts of WET files."""
 
 from collections.abc import Iterator
 
@@ -12,13 +12,13 @@ NEEDS = "warcio"
 def read(
   path: str, *, text_key: str, policy: Policy, name: str = ""
 ) -> Iterator[Document | Bad]:
-  """A document of each conversion record.
+  """Yields one document per conversion record.
 
-  Its id is "FILE#n", the n-th record of the file. Other records are passed
-  over. Beside it stand its "url", "date" and "mime".
+  Its id is "FILE#n" for the n-th record of the file, and its fields are "url",
+  "date" and "mime". Other records are skipped.
 
-  text_key: of no account.
-  name: what the file is called; "" for its path.
+  text_key: not used.
+  name: the name of the file in ids and errors; "" for its path.
   """
   return web_archive.documents(
     path, "conversion", web_archive.conversion, policy, name

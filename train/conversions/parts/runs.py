@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys
+from common import bounded_file, config_keys, mirror, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import pipeline
@@ -59,6 +59,7 @@ def make(
   Raises:
     UserError: the folder cannot be read, or the workdir is in use.
   """
+  storage.check_local("workdir", workdir)
   target = pathlib.Path(workdir)
   _check_free(target)
   found = weights.read(path, sha256)
@@ -69,8 +70,8 @@ def make(
     count = _fill(pathlib.Path(made) / "run", path, found, source, say)
     os.replace(pathlib.Path(made) / "run", target)
   say(
-    f"{workdir}: {found.config['model_type']} of {count:,} parameters in"
-    f" {found.model['param_dtype']}"
+    f"{mirror.named(workdir)}: {found.config['model_type']} of {count:,}"
+    f" parameters in {found.model['param_dtype']}"
   )
 
 
@@ -299,6 +300,7 @@ def write(
   Raises:
     UserError: there is no such run, or its model is of no family.
   """
+  storage.check_local("to", path)
   target = pathlib.Path(path)
   _check_free(target)
   found = trained.load(workdir, step, say)
@@ -325,7 +327,7 @@ def write(
     _words_out(found, folder, say)
     os.replace(folder, target)
   say(
-    f"{path}: {family.architecture(full)} of step {found.step},"
+    f"{mirror.named(path)}: {family.architecture(full)} of step {found.step},"
     f" {len(tensors)} tensors in {', '.join(files)}"
   )
 

@@ -31,6 +31,9 @@ __all__ = [
   "start_jax",
 ]
 
+# The flags belong to the commands that define them, and appear in their --help.
+flags.disclaim_key_flags()
+
 
 # Errors whose message suffices; no traceback is printed.
 _EXPECTED = (

@@ -67,31 +67,39 @@ def of_parts(
     raise ValueError(f"packing={packing!r} is neither True nor False")
   if packing and tokenizer is None:
     raise ValueError("packing=True packs tokens; set a tokenizer")
-  if rows and (packing or tokenizer is None):
+  of_text = not rows or rows_lib.needs_tokenizer(rows)
+  if rows and (packing or (tokenizer is None and of_text)):
     wrong = "packing has its own" if packing else "set a tokenizer"
     raise ValueError(f"rows={dict(rows)!r} are rows of tokens: {wrong}")
+  if tokenizer is not None and not of_text:
+    raise ValueError(f"rows={dict(rows)!r} read no text: leave out tokenizer")
   sources = [open_source(part.source, part.split, policy) for part in parts]
   tally = Tally(policy)
-  if tokenizer is None:
+  if tokenizer is None and not rows:
     return [
       Examples(
         s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
       )
       for s in sources
     ]
-  if not isinstance(seq_len, int) or seq_len < 1:
-    raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
-  corpus = [
-    (part.source, key)
-    for part in parts
-    for key in rows_lib.text_keys(rows, part.text_key)
-  ]
-  learned = get_tokenizer(
-    tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
-  )
-
+  learned, fitted = None, None
+  if of_text:
+    if not isinstance(seq_len, int) or seq_len < 1:
+      raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
+    corpus = [
+      (part.source, key)
+      for part in parts
+      for key in rows_lib.text_keys(rows, part.text_key)
+    ]
+    learned = get_tokenizer(
+      tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
+    )
   if rows:
-    learned = added_tokens.of_rows(learned, rows)
+    if learned is not None:
+      learned = added_tokens.of_rows(learned, rows)
+    titles = [str(part) for part in parts]
+    learning = rows_lib.Learning(sources, titles, not partial, workdir, policy)
+    fitted = rows_lib.fit(rows, learning)
 
   def of_rows(part: Part, source: Source) -> Examples:
     given = rows_lib.Given(
@@ -105,6 +113,7 @@ def of_parts(
       split=part.split,
       cache_dir=cache_dir,
       tally=tally,
+      fitted=fitted,
     )
     made = rows_lib.make(rows, given)
     one_each = made.length == source.length

@@ -314,7 +314,8 @@ def _data(
         yield numeric(read(plan.rows(step)[0]))
         step += 1
 
-  spec = {**_MASK_AND_INDEX, **fields}
+  # A table may have a column "index", which is not the place in the source.
+  spec = {**_MASK_AND_INDEX, **fields, "index": _MASK_AND_INDEX["index"]}
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     reader = stream(first_step)

@@ -14,6 +14,10 @@ to it. Where they hang on the settings, a function needed_tokens(**settings)
 tells them. By convention a row is padded with 0, "segments" [T] is 0 on padding
 and counts from 1 elsewhere, and a leaf that is predicted is "targets" with
 "mask".
+
+A kind that reads no text sets NEEDS_TOKENIZER = False. One that learns from
+the training data has a function fit(Learning, **settings), called once for all
+components of the data; its rows find the result in Given.fitted.
 """
 
 import importlib
@@ -24,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import names
-from input_pipeline.bad_records import Tally
+from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.sources import Source
 from input_pipeline.tokenizers import Tokenizer
 
@@ -62,11 +66,12 @@ class Given(NamedTuple):
   split: of it, to name in caches what is derived from it.
   cache_dir: see common.files.cache_folder.
   tally: of bad records.
+  fitted: what the kind's `fit` returned; None for a kind without one.
   """
 
   source: Source
-  tokenizer: Tokenizer
-  seq_len: int
+  tokenizer: Tokenizer | None
+  seq_len: int | None
   text_key: str
   training: bool
   title: str
@@ -74,6 +79,24 @@ class Given(NamedTuple):
   split: str
   cache_dir: str | None
   tally: Tally
+  fitted: Any = None
+
+
+class Learning(NamedTuple):
+  """What a kind of rows learns its statistics from.
+
+  sources: of all components of the data.
+  titles: what to call each in an error.
+  training: False in an evaluation, whose data must not be learned from.
+  workdir: where what is learned is kept, or None.
+  policy: of bad records.
+  """
+
+  sources: Sequence[Source]
+  titles: Sequence[str]
+  training: bool
+  workdir: str | None
+  policy: Policy
 
 
 def special_tokens(
@@ -127,15 +150,40 @@ def planned(
   return module.leaves(seq_len, **keywords)
 
 
+def needs_tokenizer(settings: Mapping[str, Any]) -> bool:
+  """Whether a kind of rows reads text.
+
+  Raises:
+    ValueError: there is no such kind.
+  """
+  return getattr(_module(settings), "NEEDS_TOKENIZER", True)
+
+
+def fit(settings: Mapping[str, Any], learning: Learning) -> Any:
+  """What a kind of rows learns from the training data; None for most kinds.
+
+  Raises:
+    ValueError: a name or a key is unknown, or the data do not suit.
+  """
+  function = getattr(_module(settings), "fit", None)
+  keywords = _keywords(settings)
+  return None if function is None else function(learning, **keywords)
+
+
 def make(settings: Mapping[str, Any], given: Given) -> Rows:
   """The Rows that a config's `data.rows` asks for.
 
   Raises:
     ValueError: a name or a key is unknown, or the source does not suit.
   """
-  module = _module(settings)
+  function = getattr(_module(settings), settings["name"])
+  return function(given, **_keywords(settings))
+
+
+def _keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings of a kind; ValueError for one that it does not take."""
   name = settings["name"]
-  function = getattr(module, name)
+  function = getattr(_module(settings), name)
   keywords = {k: v for k, v in settings.items() if k != "name"}
   known = list(inspect.signature(function).parameters)[1:]
   for key in keywords:
@@ -144,7 +192,7 @@ def make(settings: Mapping[str, Any], given: Given) -> Rows:
         f"rows.{key}: unknown to input_pipeline/rows/{name}.py"
         f"{names.nearest(key, known)}"
       )
-  return function(given, **keywords)
+  return keywords
 
 
 def _module(settings: Mapping[str, Any]):

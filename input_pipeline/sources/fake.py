@@ -23,6 +23,8 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "preferences": fake_preferences,
     "image": fake_image,
     "linear": fake_linear,
+    "points": fake_points,
+    "table": fake_table,
     "tagged": fake_tagged,
     "questions": fake_questions,
   }
@@ -206,15 +208,88 @@ def fake_linear(
   intercept: float = 0.0,
   noise: float = 0.0,
   seed: int = 0,
+  features: int = 1,
 ):
-  """Points on a line: {"x": float32 [1] in [-1, 1], "y": float32 [1]}."""
+  """Points on a line or plane, {"x": float32 [features], "y": float32 [1]}.
+
+  x is uniform in [-1, 1], and y = slope * sum(x) + intercept + noise * normal.
+  """
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     draws = [np.random.default_rng([seed, int(i)]) for i in indices]
-    x = np.array([d.uniform(-1, 1) for d in draws]).reshape(-1, 1)
+    x = np.array([d.uniform(-1, 1, features) for d in draws])
+    x = x.reshape(-1, features)
     error = np.array([d.standard_normal() for d in draws]).reshape(-1, 1)
-    y = slope * x + intercept + noise * error
+    y = slope * x.sum(1, keepdims=True) + intercept + noise * error
     return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
+
+  return Source(n, read, _no_name)
+
+
+def fake_points(x: str = "0", y: str = "", label: str = ""):
+  """The points that are written out: "x=0,0;0,1&y=1;2" or "…&label=0;1".
+
+  ";" separates examples, "," the numbers of one. {"x": float32 [n]}, and "y",
+  float32 [m], or "label", int32 [], or both.
+  """
+  leaves = {"x": _written("x", x)}
+  if y:
+    leaves["y"] = _written("y", y)
+  if label:
+    found = _written("label", label)
+    if found.shape[1:] != (1,) or (found < 0).any() or (found % 1).any():
+      raise ValueError(
+        f"fake:points: label={label} is not whole numbers from 0"
+      )
+    leaves["label"] = found[:, 0].astype(np.int32)
+  if len({len(leaf) for leaf in leaves.values()}) > 1:
+    counts = ", ".join(f"{len(v)} of {k}" for k, v in leaves.items())
+    raise ValueError(f"fake:points: as many of each are needed, not {counts}")
+
+  return Source(
+    len(leaves["x"]),
+    lambda indices: {name: leaf[indices] for name, leaf in leaves.items()},
+    _no_name,
+    num_classes=int(leaves["label"].max()) + 1 if label else None,
+  )
+
+
+def _written(name: str, text: str) -> np.ndarray:
+  """float32 [examples, numbers] of "1,2;3,4"."""
+  try:
+    rows = [[float(v) for v in row.split(",")] for row in text.split(";")]
+    return np.array(rows, np.float32)
+  except ValueError:
+    raise ValueError(
+      f"fake:points: {name}={text} is not numbers of one count, as in 0,0;0,1"
+    ) from None
+
+
+def fake_table(n: int = 80, seed: int = 0):
+  """A table: age, hours, job, income, and price, which depends on them all.
+
+  Every eighth age is NaN and every tenth job "?". `income` is "high" or "low".
+  """
+  jobs = ("clerk", "nurse", "smith")
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    draws = [np.random.default_rng([seed, int(i)]) for i in indices]
+    age = np.array([d.uniform(20, 60) for d in draws])
+    hours = np.array([d.integers(10, 50) for d in draws], np.int64)
+    job = np.array([d.integers(3) for d in draws], np.int64)
+    price = 2 * age + hours + 20.0 * job
+    income = np.where(price > 130, "high", "low").astype(object)
+    names = np.array([jobs[j] for j in job], object)
+    places = np.asarray(indices)
+    names[places % 10 == 9] = "?"
+    age = np.where(places % 8 == 7, np.nan, age)
+    return {
+      "age": age,
+      "hours": hours,
+      "job": names,
+      "income": income,
+      "price": price,
+    }
 
   return Source(n, read, _no_name)
 

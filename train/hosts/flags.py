@@ -8,6 +8,9 @@ from absl import flags
 
 from common import cli
 
+# The flags belong to the commands that define them, and appear in their --help.
+flags.disclaim_key_flags()
+
 
 def define() -> None:
   """Defines the flags of a multi-process run; see hosts/distributed.py."""

@@ -32,8 +32,8 @@ _RESUMABLE = (
 # No config is larger, or nested deeper.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
 _FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
-_FILES = ("config.json", "curves.png", "data.json", "evaluated.json")
-_FILES += ("goodput.jsonl",)
+_FILES = ("columns.json", "config.json", "curves.png", "data.json")
+_FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("tokenizer.json", "tokenizer.model")
@@ -109,7 +109,7 @@ def _check(workdir, config, defaults) -> None:
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     # What a start left behind that failed before its config was written.
-    for litter in path.glob("tokenizer.*"):
+    for litter in (*path.glob("tokenizer.*"), *path.glob("columns.json")):
       litter.unlink()
     return
   before = {**defaults, **read_config(workdir)}

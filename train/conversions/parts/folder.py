@@ -101,7 +101,7 @@ def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
     for part in parts:
       file = folder / part
       header = _header(file)
-      with _told(safetensors, file):
+      with _reported(safetensors, file):
         handles[part] = stack.enter_context(
           safetensors.safe_open(file, framework="numpy")
         )
@@ -116,14 +116,14 @@ def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
 
     def read(name: str) -> np.ndarray:
       part = tensors[name].part
-      with _told(safetensors, folder / part):
+      with _reported(safetensors, folder / part):
         return handles[part].get_tensor(name)
 
     yield Folder(folder, config, tensors, read, note)
 
 
 @contextlib.contextmanager
-def _told(safetensors, file) -> Iterator[None]:
+def _reported(safetensors, file) -> Iterator[None]:
   try:
     yield
   except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:

@@ -20,12 +20,12 @@ def lora(
   targets: Sequence[str] = (r"attention/(query|value)/kernel$",),
   trained: Sequence[str] = (r"^head/",),
 ) -> Model:
-  """The model with W + alpha / rank * A B in place of some matrices W.
+  """Returns the model with W + alpha / rank * A B in place of matrices W.
 
   Its params are {"base": frozen, "trained": trained in full, "lora": {… {"A":
-  [..., I, r], "B": [..., r, O]}}}; the run freezes "base". A is drawn from
+  [..., I, r], "B": [..., r, O]}}}; the run freezes "base". A is sampled from
   normal(1 / sqrt(I)) and B is zero, so that training starts from the model
-  itself (section 4.1 of the paper). Along leading axes, of layers or experts,
+  itself (section 4.1 of the paper). With leading axes, of layers or experts,
   each matrix has its own A and B.
 
   Args:
@@ -61,7 +61,7 @@ def lora(
     }, model_state
 
   def plain(params: PyTree) -> PyTree:
-    """The params of the model that was adapted."""
+    """Returns the params of the original model, with the change merged."""
     flat = jax.tree.map(jax.lax.stop_gradient, params["base"])
     flat = parameter_rules.flat(flat) | parameter_rules.flat(params["trained"])
     low = parameter_rules.flat(params["lora"])
@@ -78,7 +78,7 @@ def lora(
 
 
 def _drawn(rng, flat, targets: Sequence[str], rank: int) -> PyTree:
-  """A and B of each target, in float32."""
+  """Returns the initial A and B of each target, in float32."""
   for regex in targets:
     if not any(re.search(regex, path) for path in flat):
       raise ValueError(

@@ -409,9 +409,9 @@ _LINEAR = dict(source="fake:linear?n=9")
 @pytest.mark.parametrize(
   ("arguments", "named"),
   [
-    (dict(), "exactly one of the two; neither is given"),
+    (dict(), "exactly one of source and mixture; neither is given"),
     (dict(source="fake:linear", mixture=[_LINEAR]), "both are given"),
-    (dict(mixture="fake:linear"), "mixture is no list"),
+    (dict(mixture="fake:linear"), "mixture is not a list"),
     (dict(mixture=[_LINEAR, "fake:linear"]), r"mixture\[1\] is not a dict"),
     (dict(mixture=[dict(weight=1)]), r"mixture\[0\] is not a dict"),
     (
@@ -423,17 +423,17 @@ _LINEAR = dict(source="fake:linear?n=9")
     (dict(mixture=[dict(_LINEAR, weight=math.nan)]), r"weight=nan is not"),
     (
       dict(mixture=[dict(_LINEAR, weight=1), _LINEAR]),
-      r"mixture\[1\]\.weight: all have one, or none",
+      r"mixture\[1\]\.weight is missing: set all weights",
     ),
     (
       dict(mixture=[dict(_LINEAR, weight=1), dict(_LINEAR, weight=1e-12)]),
       r"mixture\[1\]: its weight is too small",
     ),
     (dict(mixture=[_LINEAR] * 2, temperature=0.0), "temperature=0.0 is not"),
-    (dict(source="fake:linear", temperature=2.0), "temperature is for a mix"),
+    (dict(source="fake:linear", temperature=2.0), "temperature needs a mix"),
     (
       dict(mixture=[dict(_LINEAR, weight=1)] * 2, temperature=2.0),
-      "temperature is for a mixture whose weights are left out",
+      "temperature needs a mixture without weights",
     ),
     (
       dict(mixture=[_LINEAR, dict(source="text:/nowhere/*.txt")]),

@@ -287,7 +287,7 @@ def test_all_is_every_example_once():
   parts = [dict(source="fake:linear?n=20"), dict(source="fake:linear?n=9")]
   data = pipeline.train(mixture=parts, split="all", batch_size="all")
   np.testing.assert_array_equal(take(data, 3, 1)[0]["index"], np.arange(29))
-  with pytest.raises(ValueError, match="batch_size 'all' .* no weights"):
+  with pytest.raises(ValueError, match="batch_size 'all' .* weights out"):
     pipeline.train(mixture=[dict(p, weight=1) for p in parts], batch_size="all")
 
 
@@ -505,5 +505,5 @@ def test_a_missing_component_is_never_left_out(missing, read, policy, tmp_path):
 
 def test_more_examples_than_an_index_counts():
   many = pipeline.Examples(2**30, read=None, name=str)
-  with pytest.raises(ValueError, match=r"2147483648 .* to 2\*\*31 - 1"):
+  with pytest.raises(ValueError, match=r"2147483648 .* most 2\*\*31 - 1"):
     components.joined([many, many], ["a", "b"])

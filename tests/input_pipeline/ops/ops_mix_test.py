@@ -295,7 +295,7 @@ def test_a_run_trains_on_mixed_labels():
   assert np.isfinite(scalars["train/loss"])
   assert 0 <= scalars["test/accuracy"] <= 1
   del config.evals.test.ops
-  with pytest.raises(ValueError, match="config.evals.test: .*ops of its own"):
+  with pytest.raises(ValueError, match="config.evals.test: .*set other ops"):
     build.run(config, None, say=lambda line: None)
 
 

@@ -218,7 +218,7 @@ def test_broken_idx_files_are_named(tmp_path):
   whole = path.read_bytes()
   path.write_bytes(whole[:-3])
   source = open_source(f"idx:{tmp_path}", "train")
-  with pytest.raises(ValueError, match="397 bytes .* header says 400"):
+  with pytest.raises(ValueError, match="397 bytes .* header specifies 400"):
     source.read(np.array([0]))
   path.write_bytes(b"\x00\x00\x08\x01" + whole[4:])
   with pytest.raises(ValueError, match="train-images.*magic number 0x00000803"):

@@ -188,10 +188,13 @@ def test_a_long_one_ends_with_its_last_whole_answer(tmp_path):
 @pytest.mark.parametrize(
   "record, told",
   [
-    ([], "messages is no list of turns"),
+    ([], "messages is not a list of turns"),
     ([{"role": "wizard", "content": "a"}], r"messages\[0\].role='wizard'"),
-    ([{"role": "user", "content": 3}], r"messages\[0\].content is no text"),
-    ([{"role": "user", "content": "a"}, 3], r"messages\[1\] is no object"),
+    (
+      [{"role": "user", "content": 3}],
+      r"messages\[0\].content is not a string",
+    ),
+    ([{"role": "user", "content": "a"}, 3], r"messages\[1\] is not an object"),
     (turns("nobody answers"), "has no answer to learn"),
   ],
 )

@@ -238,7 +238,7 @@ def test_the_loss_of_packed_rows_is_that_of_documents_apart(
     (dict(packing=True, tokenizer="byte"), "seq_len None"),
     (
       dict(packing=True, tokenizer="char", seq_len=8),
-      r"\*\.txt all has no document of two tokens",
+      r"\*\.txt all has no document of two or more tokens",
     ),
   ],
 )

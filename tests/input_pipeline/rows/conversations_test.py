@@ -180,8 +180,8 @@ def test_a_long_one_ends_with_its_last_whole_answer(tmp_path):
   assert learned[1] == [*b"f" * (51 - (frame - 1) - 1)]
   assert data.num_examples == 2
   assert data.note.endswith(
-    "of 4 conversations 2 end early, with what fits a row, "
-    "2 are left out, with no answer that fits a row"
+    "of 4 conversations, 2 are cut to fit a row, "
+    "2 are left out, as no answer fits a row"
   )
 
 

@@ -1,4 +1,4 @@
-"""fake:KIND?key=value&...: examples made up from their own index, by NumPy."""
+"""fake:KIND?key=value&...: synthetic examples, computed from their indices."""
 
 import functools
 import inspect
@@ -13,8 +13,8 @@ _SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
 
 
 def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """fake:text, fake:labeled_text, fake:image, …: that function's options."""
-  del policy  # no record of it is bad
+  """fake:text, fake:labeled_text, fake:image, …, each with its own options."""
+  del policy  # none of its records is bad
   kinds = {
     "text": fake_text,
     "labeled_text": fake_labeled_text,
@@ -31,7 +31,7 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   kind, _, query = rest.partition("?")
   if kind not in kinds:
     raise ValueError(
-      f"fake:{rest}: no kind {kind!r}; valid: {', '.join(kinds)}"
+      f"fake:{rest}: unknown kind {kind!r}; valid: {', '.join(kinds)}"
     )
   make = kinds[kind]
   defaults = {
@@ -42,7 +42,7 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
     if key not in defaults:
       raise ValueError(
-        f"fake:{rest}: no option {key!r}; valid: {', '.join(defaults)}"
+        f"fake:{rest}: unknown option {key!r}; valid: {', '.join(defaults)}"
       )
     try:
       options[key] = type(defaults[key])(value)
@@ -86,7 +86,7 @@ def fake_text(documents: int = 20, length: int = 2000, seed: int = 0):
 def fake_labeled_text(
   documents: int = 40, length: int = 60, classes: int = 2, seed: int = 0
 ):
-  """Texts of `fake_text`, each begun by a word that tells its label."""
+  """Texts as in `fake_text`; the first word determines the label."""
   texts = fake_text(documents, length, seed)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def fake_pairs(
   source_key: str = "source",
   target_key: str = "target",
 ):
-  """Texts of `fake_text`, and their words from the last to the first."""
+  """Pairs of a text as in `fake_text` and the same words in reverse order."""
   texts = fake_text(documents, length, seed)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,7 +119,7 @@ def fake_pairs(
 
 
 def fake_conversations(documents: int = 40, turns: int = 4, seed: int = 0):
-  """Conversations of so many turns: each answer says the question again.
+  """Conversations of `turns` turns: each answer repeats the question.
 
   {"messages": [{"role", "content"}, …]}.
   """
@@ -143,7 +143,7 @@ def fake_conversations(documents: int = 40, turns: int = 4, seed: int = 0):
 
 
 def fake_preferences(documents: int = 40, seed: int = 0):
-  """Pairs of answers: the question said again, and another word.
+  """Pairs of answers: one repeats the question, the other is another word.
 
   {"prompt", "chosen", "rejected"}, texts.
   """
@@ -167,7 +167,7 @@ def fake_image(
   seed: int = 0,
   dtype: str = "float32",
 ):
-  """Images whose class shows: a pattern per class under noise.
+  """Images with a visible class: a pattern per class under noise.
 
   {"image": [size, size, channels], "label": int32 []}; float32 in [-1, 1], or
   uint8 in 0..255, as images are before the ops.
@@ -295,10 +295,10 @@ def fake_table(n: int = 80, seed: int = 0):
 
 
 def fake_tagged(documents: int = 40, length: int = 9, seed: int = 0):
-  """Sentences of at most `length` words; names are known by their capital.
+  """Sentences of at most `length` words, whose names begin with a capital.
 
-  {"words": [str, …], "tags": [str, …]}: a capital word is a person, and with
-  the next word where its second letter is a.
+  {"words": [str, …], "tags": [str, …]}: a capitalized word is a person,
+  together with the next word if its second letter is "a".
   """
 
   @functools.lru_cache(maxsize=1024)
@@ -322,10 +322,10 @@ def fake_tagged(documents: int = 40, length: int = 9, seed: int = 0):
 
 
 def fake_questions(documents: int = 40, length: int = 60, seed: int = 0):
-  """Texts of `fake_text`, and the question which word follows one of theirs.
+  """Texts as in `fake_text`, with the question which word follows a given one.
 
-  {"id", "context", "question": str, "answers": {"text", "answer_start"}}; of
-  every fourth text the question has no answer.
+  {"id", "context", "question": str, "answers": {"text", "answer_start"}}; the
+  question of every fourth text has no answer.
   """
   texts = fake_text(documents, length, seed)
 

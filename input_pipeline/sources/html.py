@@ -1,4 +1,4 @@
-"""html:GLOB, each page a record."""
+"""html:GLOB: a record per page."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from input_pipeline.sources import Source
 
 
 def html(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """html:GLOB, each page a record: "html" its bytes, "file" its name."""
+  """html:GLOB: a record per page, "html" with its bytes and "file" its name."""
   paths = find_files(pattern, f"html:{pattern}")
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -335,7 +335,7 @@ def test_where_there_is_no_dispatcher():
   with pytest.raises(ValueError, match="no dispatcher answers.*starts one"):
     next(data.batches(0))
   tokens = dict(source="fake:text", tokenizer="byte", seq_len=8, batch_size=2)
-  with pytest.raises(ValueError, match="applies ops, and there are none"):
+  with pytest.raises(ValueError, match="applies ops, but ops is empty"):
     pipeline.train(**tokens, service=f"grpc://127.0.0.1:{port}")
 
 

@@ -281,7 +281,7 @@ def test_a_wrong_use_is_named(string, named):
 
 
 def test_an_evaluation_does_not_mix():
-  with pytest.raises(ValueError, match="an evaluation needs ops of its own"):
+  with pytest.raises(ValueError, match="set other ops for the evaluation"):
     pipeline.evaluation(source=_SOURCE, ops="scale|mixup", batch_size=4)
 
 
@@ -295,7 +295,7 @@ def test_a_run_trains_on_mixed_labels():
   assert np.isfinite(scalars["train/loss"])
   assert 0 <= scalars["test/accuracy"] <= 1
   del config.evals.test.ops
-  with pytest.raises(ValueError, match="config.evals.test: .*ops of its own"):
+  with pytest.raises(ValueError, match="config.evals.test: .*set other ops"):
     build.run(config, None, say=lambda line: None)
 
 

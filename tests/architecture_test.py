@@ -44,6 +44,8 @@ ARROWS = {
   # Label errors are found with the predictions of a model trained here.
   "data.quality": "data. data.batching data.reading data.reporting data.sources"
   " PIL cleanlab datasketch jax scipy sklearn train.build train.loop",
+  # Small public data sets are files fetched; nothing here reads a source.
+  "data.datasets": "",
   "data verbs": "data absl",
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",

@@ -10,6 +10,7 @@ class Files:
 
   content: {path: bytes}; any other path is answered with 404.
   cut: how many bytes of the next answer are sent, or None for all.
+  hold: an event that is waited for before the end of an answer, or None.
   ranges: whether Range is understood.
   asked: (path, Range header or None) of each request.
   """
@@ -17,6 +18,7 @@ class Files:
   def __init__(self):
     self.content: dict[str, bytes] = {}
     self.cut: int | None = None
+    self.hold: threading.Event | None = None
     self.ranges = True
     self.asked: list[tuple[str, str | None]] = []
     self.url = ""
@@ -45,6 +47,8 @@ def serving():
       end = None if files.cut is None else start + files.cut
       files.cut = None
       self.wfile.write(content[start:end])
+      if files.hold is not None:
+        files.hold.wait(60)
 
     def log_message(self, *_):
       pass

@@ -7,14 +7,18 @@ import os
 import pathlib
 import pickle
 import re
+import signal
 import stat
 import struct
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zipfile
 import zlib
 
+import file_server
 import numpy as np
 import pytest
 
@@ -24,7 +28,6 @@ from input_pipeline import fetch
 from input_pipeline.datasets import Dataset, File
 from input_pipeline.datasets.parts import archives, cifar, download, png
 from input_pipeline.sources import open_source
-from tests.support import file_server
 
 ROOT = pathlib.Path(__file__).parents[3]
 CONTENT = bytes(range(256)) * 40
@@ -190,6 +193,7 @@ def test_a_full_disk_names_the_file(server, tmp_path, monkeypatch):
   def full(self, function, *args):
     if args:
       raise OSError(errno.ENOSPC, "No space left on device", self._path)
+    function()  # closes the file
 
   monkeypatch.setattr(download._Output, "_named", full)
   with pytest.raises(OSError, match="No space left") as error:
@@ -520,6 +524,54 @@ def test_the_verb(tmp_path):
     assert done.returncode == 2
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+VERB = """
+import sys
+from common import cli
+from input_pipeline import fetch
+from input_pipeline.datasets import Dataset, File
+
+def write(files):
+  yield "a.jsonl", b"{{}}\\n"
+
+file = File("{url}/a.bin", "f/a.bin", {size}, "{sha256}")
+fetch.find = lambda name: Dataset(
+  "bytes", "none", "here", "computed", (file,), ("a.jsonl",), write, ()
+)
+fetch.define_flags()
+sys.exit(cli.run(fetch.main))
+"""
+
+
+def test_ctrl_c_keeps_what_has_arrived(server, tmp_path, cache):
+  """The same command then asks for the rest alone."""
+  code = VERB.format(url=server.url, size=len(CONTENT), sha256=sha256(CONTENT))
+  command = [sys.executable, "-c", code, "bytes", f"--output={tmp_path}/data"]
+  server.cut, server.hold = 5000, threading.Event()
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  process = subprocess.Popen(
+    command, env=environment, stderr=subprocess.PIPE, text=True
+  )
+  part = cache / "downloads" / "bytes" / "a.bin.part"
+  deadline = time.monotonic() + 60
+  while not server.asked or not part.exists():
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.02)
+  time.sleep(0.2)  # until it waits for the rest
+  process.send_signal(signal.SIGINT)
+  _, said = process.communicate(timeout=60)
+  server.hold.set()
+  server.hold = None
+  assert process.returncode == 130
+  assert said.splitlines() == [
+    "interrupted; the same command continues from what was downloaded"
+  ]
+  assert left(tmp_path) == ["cache/downloads/bytes/a.bin.part"]
+  kept = part.stat().st_size
+  subprocess.run(command, env=environment, check=True, capture_output=True)
+  assert server.asked[-1] == ("/a.bin", f"bytes={kept}-" if kept else None)
+  assert left(tmp_path / "data") == ["bytes/a.jsonl"]
 
 
 @pytest.mark.shared_data

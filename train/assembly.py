@@ -1,7 +1,7 @@
 """Builds the pure parts of a run from its config: names become objects."""
 
 import functools
-import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -96,7 +96,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     step=sharding.within(mesh, learner.step),
     gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
-  rules = tuple(inspect.getmodule(model_fn).SHARDING)
+  rules = tuple(sys.modules[model_fn.__module__].SHARDING)
   return Experiment(config, mesh, data, task, model, learner, rules, network)
 
 

@@ -16,7 +16,8 @@ from absl import flags
 from common import cli
 
 
-def _define() -> None:
+def define_flags() -> None:
+  """The flags of this verb, apart from those of a module that imports it."""
   flags.DEFINE_string("from", None, "The folder or .safetensors file to read.")
   flags.DEFINE_string(
     "to", None, "The folder to write; must not exist, or be empty."
@@ -83,5 +84,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  _define()
+  define_flags()
   sys.exit(cli.run(main))

@@ -1,7 +1,7 @@
 """The one loop: save, evaluate, batch, step, read the step before."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -262,7 +262,7 @@ def _start(run, clock, ledger, skipped) -> Start:
       restored = recovery.restored(
         _saver(run), run.abstract_state, skipped, run.strict
       )
-  step = restored and restored.step
+  step = restored.step if restored else None
   record = restored.record if restored else {}
   tracked = tracking.read(record)
   done = evaluated.resume(run.evaluated, step or 0, tracked)
@@ -276,11 +276,11 @@ def _start(run, clock, ledger, skipped) -> Start:
     return Start(0, run.init(), health.Health(), tracked, done, skipped)
   recovery.keep_best(_saver(run), tracked)
   return Start(
-    step, restored.state, health.read(record), tracked, done, skipped
+    restored.step, restored.state, health.read(record), tracked, done, skipped
   )
 
 
-def _batches(run, start) -> Iterator[types.Batch]:
+def _batches(run, start) -> Generator[types.Batch, None, None]:
   """The batches of the updates from `start` on, without skipped ones."""
   for first, end in bad_batches.spans(start.skipped, start.step):
     stream = run.batches(first)

@@ -3,7 +3,7 @@
 Every name here is a plain tuple of arrays or of pure functions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,8 +26,9 @@ class Mean(NamedTuple):
   total: jax.Array
   weight: jax.Array
 
-  def __add__(self, other: "Mean") -> "Mean":
-    return Mean(self.total + other.total, self.weight + other.weight)
+  def __add__(self, other: tuple[Any, ...], /) -> "Mean":
+    total, weight = other
+    return Mean(self.total + total, self.weight + weight)
 
   def value(self) -> jax.Array:
     """total / weight; 0 where the weight is 0."""
@@ -98,8 +99,8 @@ class Task(NamedTuple):
   """
 
   init: Callable[[jax.Array, Batch], Variables]
-  losses: dict[str, Loss]
-  predict: dict[str, Predict]
+  losses: Mapping[str, Loss]
+  predict: Mapping[str, Predict]
 
 
 class Learner(NamedTuple):
@@ -187,7 +188,7 @@ class EvalContext(NamedTuple):
   task: Task
   batches: Callable[[], Any]
   decode: Callable[[Any], str] | None
-  encode: Callable[[str], list[int]] | None
+  encode: Callable[[str], Iterable[int]] | None
   num_classes: int | None
   workdir: str | None
   key: str

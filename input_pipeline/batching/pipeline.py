@@ -105,35 +105,37 @@ def train(
   """Returns endless batches for training: batch = f(arguments, step).
 
   Args:
-    source: URI; see sources/.
-    mixture: instead of a source, [dict(source=URI, weight=2.0), ...]; a
-      component may have its own `split` and `text_key`. See
-      mixture.whole_weights for the shares without weights.
-    temperature: of the shares of a mixture without weights.
-    split: in the syntax of TFDS.
-    ops: see ops/; "" for none.
-    tokenizer: see tokenizers/; if set, the examples are windows of tokens.
-    seq_len: T, the number of tokens of a window.
-    packing: whether to make rows of whole documents instead of windows.
-    rows: instead of either, dict(name=KIND, …); see rows/.
-    text_key: the field that is tokenized.
-    cache_dir: the folder of cached tokens; by default $TESSERA_CACHE or
+    source: the URI of the data, such as jsonl:FILES; see
+      input_pipeline/sources/__init__.py.
+    mixture: takes the place of `source`: [dict(source=URI, weight=2.0), ...]. A
+      component may have its own `split` and `text_key`. Without weights the
+      shares are the numbers of examples to the power 1 / temperature.
+    temperature: of a mixture without weights; None is 1.
+    split: which examples, as TFDS writes it: train[:90%].
+    ops: the preprocessing; see input_pipeline/ops/__init__.py. "" is none.
+    tokenizer: makes the examples windows of tokens; see
+      input_pipeline/tokenizers/__init__.py.
+    seq_len: T, the number of tokens in a row.
+    packing: makes rows of whole documents instead of windows.
+    rows: makes rows of another kind: dict(name=KIND, …), where KIND is a file
+      of input_pipeline/rows.
+    text_key: the field of a record that is tokenized.
+    cache_dir: the folder where tokens are cached; by default $TESSERA_CACHE or
       ~/.cache/tessera.
-    batch_size: the size of the global batch, or "all": each batch is the entire
-      split, in the source's order.
-    seed: the seed of the order and of the ops.
-    shuffle: if False, every epoch is in the source's order.
-    host_index: the index, or indices, of this host's shares of each batch.
+    batch_size: the number of examples in a global batch, or "all": each batch
+      is the whole split, in the source's order.
+    seed: of the order and of the ops.
+    shuffle: whether each epoch has a random order; else the source's.
+    host_index: which share of each batch is this host's; or several.
     host_count: the number of shares.
-    workdir: the folder that keeps a tokenizer learned from the data.
-    multiple_of: a batch of "all" is padded to a multiple of it.
-    on_bad_record: "stop" at the first bad record, or "skip" it; see
-      bad_records.py.
-    max_bad_share: the largest share of bad records among those read so far.
-    max_record_bytes: a larger record is a bad one.
-    service: "grpc://HOST:PORT" of a dispatcher, whose workers then read the
-      examples and apply the ops; see data_service.py. The batches stay the
-      same.
+    workdir: the folder where a tokenizer learned from the data is kept.
+    multiple_of: what the size of a batch "all" is padded to a multiple of.
+    on_bad_record: "stop" at the first bad record, or "skip" it and count it.
+    max_bad_share: the largest share of bad records among those read, from 0 to
+      1; more end the run.
+    max_record_bytes: the largest record in bytes; a larger one is bad.
+    service: "grpc://HOST:PORT" of a dispatcher (input_pipeline.data_service),
+      whose workers then read and apply the ops. The batches stay the same.
 
   Raises:
     ValueError: the arguments are wrong; one line that names the problem.

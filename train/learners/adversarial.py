@@ -85,7 +85,7 @@ def adversarial(
   def step(state, batch, rng):
     variables, opt_state = state.variables, dict(state.opt_state)
     parts = types.split(batch, discriminator_steps)
-    finite = jnp.bool_(True)
+    finite, metrics = jnp.bool_(True), {}
     for i in range(discriminator_steps):
       part = jax.tree.map(lambda x, i=i: x[i], parts)
       variables, opt_state["discriminator"], metrics, good = play(

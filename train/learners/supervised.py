@@ -48,7 +48,7 @@ def supervised(
   if microbatches < 1 or not 0 <= ema < 1:
     raise ValueError(f"microbatches={microbatches} < 1 or ema={ema} not in 0…1")
   dynamic = loss_scale == "dynamic"
-  if not dynamic and not (_is_number(loss_scale) and 0 < loss_scale < math.inf):
+  if not (dynamic or _is_above_0(loss_scale)):
     raise ValueError(
       f'loss_scale={loss_scale!r} is neither "dynamic" nor a number above 0'
     )
@@ -143,8 +143,8 @@ def supervised(
     }
     if dynamic:
       metrics = {
-        **updates.excused(metrics, finite, scale),
-        "loss_scale": types.mean_of(scale),
+        **updates.excused(metrics, finite, state.extra["loss_scale"].scale),
+        "loss_scale": types.mean_of(state.extra["loss_scale"].scale),
         "skipped_steps": types.mean_of(loss_scale.skipped_steps),
       }
     return new, metrics
@@ -158,5 +158,7 @@ def supervised(
   return types.Learner(init, step, evaluated, mean_gradients)
 
 
-def _is_number(value) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_above_0(value) -> bool:
+  if isinstance(value, bool) or not isinstance(value, int | float):
+    return False
+  return 0 < value < math.inf

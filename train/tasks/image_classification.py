@@ -50,6 +50,7 @@ def image_classification(
   def loss(variables, batch, rng, train):
     image_BHWC, label_B = batch[inkey], batch["label"]
     mixing = train and mixup > 0
+    lam: jax.Array | float = 1.0
     if mixing:
       lam_rng, rng = jax.random.split(rng)
       lam = jax.random.beta(lam_rng, mixup, mixup)

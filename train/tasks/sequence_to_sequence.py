@@ -98,7 +98,7 @@ def sequence_to_sequence(
       length=batch.get("length") or batch["targets"].shape[1],
       ratio=length_ratio,
       extra=length_extra,
-      eos=eos,
+      eos=-1 if eos is None else eos,
       start=start,
       **{k: batch[k] for k in ("beams", "alpha", "temperature") if k in batch},
     )

@@ -6,6 +6,7 @@ noise, D features, V vocabulary.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from models import Model
 from train import types
@@ -17,7 +18,7 @@ ARCHITECTURES = ("skip_gram", "cbow")
 def word2vec(
   model: Model,
   *,
-  counts: jax.Array | None = None,
+  counts: np.ndarray | None = None,
   architecture: str = "skip_gram",
   window: int = 5,
   negatives: int = 5,

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from common import files, names
 from common.errors import (
+  BucketError,
   CorruptionError,
   HostError,
   Preempted,
@@ -40,6 +41,7 @@ _EXPECTED = (
   UserError,
   HostError,
   SaveError,
+  BucketError,
   CorruptionError,
   FloatingPointError,
 )

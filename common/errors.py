@@ -24,6 +24,12 @@ class SaveError(RuntimeError):
   code = 74
 
 
+class BucketError(OSError):
+  """A bucket cannot be read or written; exit code 74, as for SaveError."""
+
+  code = 74
+
+
 class CorruptionError(RuntimeError):
   """A step gave two different results from one state; exit code 70."""
 

@@ -1,8 +1,10 @@
-"""Atomic writes, and the cache folder."""
+"""Atomic writes of local files, and the cache folder."""
 
 import os
 import uuid
 from collections.abc import Iterable
+
+from common import storage
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
@@ -12,7 +14,12 @@ def cache_folder(cache_dir: str | None = None) -> str:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
-  """Writes a file atomically: a kill leaves the old file or the new one."""
+  """Writes a file atomically: a kill leaves the old file or the new one.
+
+  Raises:
+    UserError: the path has a scheme, such as gs://.
+  """
+  storage.check_local("path", path)
   folder = os.path.dirname(path)
   os.makedirs(folder, exist_ok=True)
   # Hosts that share the folder may write the same file at the same time.

@@ -1,4 +1,4 @@
-"""Experiments, one file each: `get_config(arg)` returns plain data."""
+"""Experiments, one per file: `get_config(arg)` returns a ConfigDict."""
 
-# Not experiments: what they share, and recipes of input_pipeline.prepare.
+# Not experiments: shared functions, and recipes of input_pipeline.prepare.
 SHARED = ("common", "data")

@@ -1,13 +1,13 @@
-"""What every config shares: the meaning of its argument."""
+"""What the configs share: common sections, and their smoke versions."""
 
 from ml_collections import ConfigDict
 
 
 def is_smoke(arg: str) -> bool:
-  """Whether `FILE.py:ARG` asks for the tiny version on fake data.
+  """Whether `--config=FILE.py:ARG` selects the tiny version on fake data.
 
   Raises:
-    ValueError: ARG is neither "" nor "smoke".
+    ValueError: ARG is neither empty nor "smoke".
   """
   if arg not in ("", "smoke"):
     raise ValueError(f"argument {arg!r} of the config is not 'smoke'")
@@ -15,11 +15,11 @@ def is_smoke(arg: str) -> bool:
 
 
 def language_model() -> ConfigDict:
-  """Pre-training of a decoder of 85M parameters and embeddings, but for data.
+  """Pre-training of a decoder of 85M parameters plus embeddings, without data.
 
-  GPT-2 small's width and depth with Llama's parts (rotary positions, RMSNorm,
-  SwiGLU), rows of 1,024 tokens, 0.5M tokens a step, 10 billion in all; the
-  optimizer is nanoGPT's. The vocabulary is the tokenizer's.
+  GPT-2 small's width and depth with Llama's components (rotary positions,
+  RMSNorm, SwiGLU), rows of 1,024 tokens, 0.5M tokens per step, 10 billion in
+  total; the optimizer is nanoGPT's. The tokenizer determines the vocabulary.
   """
   config = ConfigDict()
   config.seed = 0
@@ -62,10 +62,16 @@ def language_model() -> ConfigDict:
 def characters(
   *, batch_size: int, seq_len: int, total_steps: int, lr: float
 ) -> ConfigDict:
-  """A model of tiny shakespeare's characters, but for the model itself.
+  """A config on Tiny Shakespeare's characters, without its model.
 
-  The first 90 % of the text train, the rest validates, as nanoGPT splits it.
-  What is the same for all models of benchmarks/language/language_models.md.
+  The first 90 % of the text is for training and the rest for validation, as in
+  nanoGPT. All models of benchmarks/language/language_models.md share it.
+
+  Args:
+    batch_size: rows per step.
+    seq_len: characters per row.
+    total_steps: of training.
+    lr: the peak learning rate.
   """
   config = ConfigDict()
   config.seed = 0
@@ -98,7 +104,7 @@ def characters(
 
 
 def shrink_characters(config: ConfigDict, **model) -> None:
-  """`shrink` for what `characters` made."""
+  """`shrink` for a config of `characters`; `model` replaces model settings."""
   shrink(
     config,
     batch_size=8,
@@ -110,9 +116,9 @@ def shrink_characters(config: ConfigDict, **model) -> None:
 
 
 def word_vectors(*, total_steps: int) -> ConfigDict:
-  """Vectors of WikiText-2's words, but for how they are learned and from what.
+  """Word vectors of WikiText-2, without a task, an optimizer and rows.
 
-  The validation text trains, and the test text is held out.
+  The validation text is for training, and the test text is held out.
   """
   config = ConfigDict()
   config.seed = 0
@@ -144,10 +150,12 @@ def word_vectors(*, total_steps: int) -> ConfigDict:
 
 
 def word2vec(architecture: str, lr: float) -> ConfigDict:
-  """`word_vectors` by negative sampling, 12 passes over 167,000 words.
+  """`word_vectors` with negative sampling, 12 passes over 167,000 words.
 
-  Gradients are of the mean over a batch: `lr` is word2vec's 0.025 a pair times
-  the pairs of a batch, some 3,000.
+  Args:
+    architecture: "skip_gram" or "cbow".
+    lr: the learning rate. Gradients are the mean over a batch, so that it is
+      word2vec's 0.025 per pair times the pairs of a batch, about 3,000.
   """
   config = word_vectors(total_steps=2000)
   config.batch_size = 16
@@ -160,7 +168,7 @@ def word2vec(architecture: str, lr: float) -> ConfigDict:
 
 
 def shrink_word_vectors(config: ConfigDict, **sections) -> None:
-  """`shrink` for what `word_vectors` made."""
+  """`shrink` for a config of `word_vectors`."""
   shrink(
     config,
     batch_size=8,
@@ -173,7 +181,13 @@ def shrink_word_vectors(config: ConfigDict, **sections) -> None:
 
 
 def sst2(every_steps: int, pieces: int, seq_len: int) -> tuple[dict, dict]:
-  """(data, evals) of SST-2's whole sentences, cut into so many pieces."""
+  """(data, evals) for SST-2's whole sentences.
+
+  Args:
+    every_steps: steps between two evaluations on the validation split.
+    pieces: the size of the SentencePiece vocabulary.
+    seq_len: pieces per sentence.
+  """
 
   def evaluation(split: str, steps: int) -> dict:
     return dict(
@@ -196,9 +210,9 @@ def sst2(every_steps: int, pieces: int, seq_len: int) -> tuple[dict, dict]:
 
 
 def shrink(config: ConfigDict, **sections) -> None:
-  """Makes `config` tiny: a few steps, and what `sections` replaces.
+  """Makes `config` tiny: four steps, and the replacements in `sections`.
 
-  A dict is merged into its section; any other value replaces it.
+  A dict is merged into the section of its name; any other value replaces it.
   """
   config.total_steps = 4
   config.log_every_steps = 1
@@ -213,9 +227,9 @@ def shrink(config: ConfigDict, **sections) -> None:
 
 
 def shrink_text(config: ConfigDict, **model) -> None:
-  """`shrink` for a decoder's pre-training: 16 bytes through two small layers.
+  """`shrink` for pre-training a decoder: rows of 16 bytes, two small layers.
 
-  `model` replaces what is particular to it.
+  `model` replaces further settings of the model.
   """
   shrink(
     config,
@@ -224,12 +238,12 @@ def shrink_text(config: ConfigDict, **model) -> None:
     model=dict(vocab_size=256, layers=2, dim=16, heads=2, **model),
     data=dict(source="fake:text", tokenizer="byte", seq_len=16),
   )
-  # A laptop has not the devices that the full size is laid out for.
+  # A laptop does not have as many devices as the full size needs.
   config.mesh = {"fsdp": -1}
 
 
 def shrink_pairs(config: ConfigDict) -> None:
-  """`shrink` for an encoder-decoder: fake pairs through two small layers."""
+  """`shrink` for an encoder-decoder: fake pairs, two small layers."""
   keys = {k: config.data.rows[f"{k}_key"] for k in ("source", "target")}
   fake = "fake:pairs?" + "&".join(f"{k}_key={v}" for k, v in keys.items())
   shrink(
@@ -246,7 +260,7 @@ def shrink_pairs(config: ConfigDict) -> None:
 
 
 def shrink_mixture(config: ConfigDict, **model) -> None:
-  """`shrink_text`, with a fake text in the place of each component."""
+  """`shrink_text`, with a fake text for each component of the mixture."""
   shrink_text(config, **model)
   del config.data.source
   config.data.mixture = tuple(
@@ -257,9 +271,9 @@ def shrink_mixture(config: ConfigDict, **model) -> None:
 
 
 def shrink_labeled(config: ConfigDict, **model) -> None:
-  """`shrink` for a classifier of texts: 16 bytes of fake labelled texts.
+  """`shrink` for a text classifier: 16 bytes of fake labelled texts.
 
-  `model` replaces what is particular to it.
+  `model` replaces further settings of the model.
   """
   shrink(
     config,

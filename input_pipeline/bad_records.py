@@ -1,10 +1,10 @@
-"""Records that cannot be used: the run stops, or goes on without them.
+"""Bad records: the run stops at the first one, or skips them.
 
-A record is bad when it cannot be read, does not decode, is unlike the first
-one, or is larger than `max_record_bytes`. Under "stop" the first one that is
-met ends the run with a line that names it. Under "skip" its row of the batch
-is left as padding: zeros, mask 0, index -1. So no other row moves, on any host
-or after a resume; which rows are bad depends on the records alone.
+A record is bad if it cannot be read, does not decode, has other fields, shapes
+or types than the first one, or is larger than `max_record_bytes`. Under "stop"
+the first one ends the run with a line that names it. Under "skip" its row of
+the batch is left as padding: zeros, mask 0, index -1. So no other row moves, on
+any host or after a resume; which rows are bad depends on the records alone.
 """
 
 import threading
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# So few bad records are never too many, whatever share of the first rows.
+# This many bad records are always allowed, even among the first rows.
 _HANDFUL = 5
-# How many names are kept.
+# The number of names that are kept.
 _FEW = 5
-# Of how many records, spread over the data, one must be readable.
+# The number of records, spread over the data, one of which must be readable.
 _TRIED = 1000
 
-# Beside the fields of a batch with bad rows: which ones are not.
+# The field that marks the good rows in a batch with bad ones.
 KEPT = "_kept"
 
 Rows = dict[str, np.ndarray]
@@ -28,10 +28,10 @@ Read = Callable[[np.ndarray], Rows]
 
 
 class Policy(NamedTuple):
-  """What becomes of bad records.
+  """How bad records are handled.
 
-  skip: they are left out, rather than ending the run.
-  max_bad_share: of the records read so far; more of them are refused.
+  skip: they are left out, instead of ending the run.
+  max_bad_share: the largest share of bad records among those read so far.
   max_record_bytes: of a record or file, or of an image when it is decoded.
   """
 
@@ -41,10 +41,10 @@ class Policy(NamedTuple):
 
 
 class Skipped(NamedTuple):
-  """What this process has skipped so far.
+  """The records that this process has skipped so far.
 
-  count: records that were skipped; one counts in each epoch anew.
-  read: records that were read, those included; 0 under "stop".
+  count: the number of skipped records; a record counts once in each epoch.
+  read: the number of records read, including those; 0 under "stop".
   names: of the first few, each once.
   """
 
@@ -65,10 +65,10 @@ def policy(
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
 ) -> Policy:
-  """The Policy of a config's keys.
+  """Returns the Policy of a config's keys.
 
   Raises:
-    ValueError: a key has no such value.
+    ValueError: a key has an invalid value.
   """
   if on_bad_record not in ("stop", "skip"):
     raise ValueError(f'on_bad_record {on_bad_record!r} is not "stop" or "skip"')
@@ -83,12 +83,12 @@ def policy(
 
 
 def identify(policy: Policy) -> list:
-  """What a cached file that was made under the policy depends on."""
+  """Returns the part of the policy on which a cached file depends."""
   return ["skip", policy.max_record_bytes] if policy.skip else []
 
 
 def check_size(size: int, name: str, policy: Policy, what: str = "") -> None:
-  """Raises ValueError for a record that is larger than the policy's limit."""
+  """Raises ValueError for a record larger than the policy's limit."""
   if size > policy.max_record_bytes:
     raise ValueError(
       f"{name}: {what}{size:,} bytes are more than "
@@ -97,13 +97,13 @@ def check_size(size: int, name: str, policy: Policy, what: str = "") -> None:
 
 
 def told(name: str, reason: str) -> str:
-  """One line that names a record and says what is wrong with it."""
+  """Returns one line that names a record and says what is wrong with it."""
   reason = (reason.strip().splitlines() or ["bad"])[0]
   return reason if name in reason else f"{name}: {reason}"
 
 
 class Tally:
-  """Counts what is read and skipped, from any thread, and refuses too much."""
+  """Counts records read and skipped, from any thread; refuses too many."""
 
   def __init__(self, policy: Policy = Policy()):
     self.policy = policy
@@ -116,7 +116,7 @@ class Tally:
     """Counts records that were read, and (name, reason) of the bad ones.
 
     Raises:
-      ValueError: too many are bad; it tells how many, and names the first.
+      ValueError: too many are bad; it gives their number and names the first.
     """
     with self._lock:
       count, total, names = self._skipped
@@ -129,7 +129,7 @@ class Tally:
     self._check()
 
   def load(self, skipped: Skipped, first: str) -> None:
-    """Adds what was counted at another time; raises as `add` does."""
+    """Adds earlier counts; raises as `add` does."""
     with self._lock:
       count, read, names = self._skipped
       names = tuple(dict.fromkeys((*names, *skipped.names)))[:_FEW]
@@ -138,17 +138,17 @@ class Tally:
     self._check()
 
   def skipped(self) -> Skipped:
-    """What has been counted so far."""
+    """Returns the counts so far."""
     with self._lock:
       return self._skipped
 
   def first(self) -> str:
-    """The line that tells of the first bad record, or ""."""
+    """Returns the line that describes the first bad record, or ""."""
     with self._lock:
       return self._first
 
   def news(self) -> str:
-    """That line, at the first call that finds it; else ""."""
+    """Returns that line on the first call after it is set; else ""."""
     with self._lock:
       new = self._first and not self._said
       self._said = self._said or bool(new)
@@ -166,11 +166,11 @@ class Tally:
 
 
 def first_readable(examples: Any, policy: Policy) -> Rows:
-  """The first record alone, [1, ...]; under "skip", the first readable one.
+  """Returns the first record, or under "skip" the first readable, [1, ...].
 
   Args:
     examples: anything with `length` and `read`.
-    policy: under "skip" records all over the data are tried.
+    policy: under "skip" records throughout the data are tried.
 
   Raises:
     ValueError: there is none.
@@ -187,21 +187,21 @@ def first_readable(examples: Any, policy: Policy) -> Rows:
 
 
 def spread(length: int) -> np.ndarray:
-  """The places at which a readable record is looked for, the first one 0."""
+  """Returns the indices at which a readable record is sought, the first 0."""
   tried = min(length, _TRIED)
   return np.unique(np.linspace(0, length - 1, tried).astype(np.int64))
 
 
 def alike(examples: Any, sample: Rows) -> Any:
-  """The examples, read with the fields, shapes and types of a sample.
+  """Returns the examples, checked against the fields and types of a sample.
 
   Args:
     examples: a NamedTuple with `read` and `name`.
-    sample: one record; its fields alone are kept.
+    sample: one record; only its fields are kept.
 
   Returns:
-    The same, whose `read` raises ValueError for the record that lacks a field,
-    has another shape or type, or holds a number that is not finite.
+    The same, except that `read` raises ValueError for a record that lacks a
+    field, has another shape or type, or holds a number that is not finite.
   """
 
   def read(indices: np.ndarray) -> Rows:
@@ -250,17 +250,17 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
 def surviving(
   read: Read, indices: np.ndarray
 ) -> tuple[Rows, np.ndarray, dict[int, str]]:
-  """What can be read of some records.
+  """Reads some records, and returns those that can be read.
 
   Returns:
-    rows: of those that can be read; {} where none can.
+    rows: of those that can be read; {} if there are none.
     found: int64, their places among `indices`.
     errors: {place among `indices`: what is wrong} of the others.
   """
   try:
     return read(indices), np.arange(len(indices)), {}
   except ValueError:
-    pass  # It does not tell how many they are.
+    pass  # The error does not say which records are bad.
   parts, found, errors = [], [], {}
   for i in range(len(indices)):
     try:
@@ -274,16 +274,16 @@ def surviving(
 
 
 def padded(size: int, rows: Rows, found: np.ndarray, fields: dict) -> Rows:
-  """A batch's real rows, zeros and mask 0 where one is bad.
+  """Returns a batch's real rows, with zeros and mask 0 for the bad ones.
 
   Args:
-    size: n, of the good and the bad together.
+    size: n, the number of good and bad rows together.
     rows: the good ones.
     found: int64, their places among the n.
     fields: {name: (shape, dtype)} of the batch.
 
   Returns:
-    The fields [n, ...], and under KEPT a bool [n] that tells the good ones.
+    The fields [n, ...], and under KEPT a bool [n], True for the good ones.
   """
   kept = np.zeros(size, bool)
   kept[found] = True
@@ -296,15 +296,15 @@ def padded(size: int, rows: Rows, found: np.ndarray, fields: dict) -> Rows:
 
 
 def reader(examples: Any, sample: Rows, fields: dict) -> Read:
-  """(indices) -> a batch's real rows, with padding for the bad ones.
+  """Returns (indices) -> a batch's real rows, with padding for bad ones.
 
   Args:
     examples: with `length`, `read`, `name`, `tokenizer` and `tally`.
-    sample: one readable record, that the others must be like.
+    sample: a readable record, whose fields and types the others must have.
     fields: {name: (shape, dtype)} of the batch.
   """
   if examples.tokenizer is not None:
-    return examples.read  # Bad documents have left no tokens.
+    return examples.read  # Bad documents have no tokens.
   examples = alike(examples, {name: sample[name] for name in fields})
   if not examples.tally.policy.skip:
     return examples.read
@@ -321,9 +321,12 @@ def reader(examples: Any, sample: Rows, fields: dict) -> Read:
 def telling(
   data: Any, first_step: int, say: Callable[[str], None], title: str = ""
 ) -> Iterator[Rows]:
-  """The batches of a pipeline.Data; it says what is skipped, at last in sum."""
+  """Yields the batches of a pipeline.Data, and reports skipped records.
+
+  The first skipped records are reported at once, their total at the end.
+  """
   said = False
-  # Held until all is said: ending a stream of tf.data can take its time.
+  # Kept until the report is printed: closing a tf.data stream can be slow.
   batches = data.batches(first_step)
   try:
     for batch in batches:
@@ -333,6 +336,6 @@ def telling(
         said = True
       yield batch
   finally:
-    # The first pass of an evaluation tells; the later ones skip the same.
+    # Only the first pass of an evaluation reports; later ones skip the same.
     if said:
       say(title + str(data.skipped()))

@@ -1,14 +1,14 @@
-"""What passes through `prepare`, and what a stage may do with it.
+"""The documents that pass through `prepare`, and the stages that process them.
 
 A stage is a file in input_pipeline/cleaning/ with a function of the same name,
 which takes the stage's settings as keyword arguments and returns
 
 - a `Stage`: (Document) -> Document, Counted or Dropped; or
-- a `Global`, where no document can be judged before all have been seen.
+- a `Global`, if no document can be judged before all have been seen.
 
-Both are pure: nothing but the document, the settings and, for a Global, the
-documents of the whole corpus decides. They hold no open files and can be
-pickled, so that Beam may send them to another machine.
+Both are pure: they depend only on the document, the settings and, for a Global,
+  the documents of the entire corpus. They hold no open files and can be
+  pickled, so that Beam can send them to another machine.
 """
 
 import re
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 
 class Document(NamedTuple):
-  """One record on its way.
+  """One record being processed.
 
-  id: the file's or the record's name; unique within the corpus.
-  text: what is cleaned; "" for a row of a table.
-  fields: what else is known, as JSON can hold it: the record's other fields
-    ("url", "label", ...), and what stages found out ("lang", "split", ...).
-  html: the raw page, from which `extract` has yet to take the text.
+  id: the name of the file or record; unique within the corpus.
+  text: the text to clean; "" for a row of a table.
+  fields: further values, as JSON can hold them: the record's other fields
+    ("url", "label", ...), and the results of stages ("lang", "split", ...).
+  html: the raw page, from which `extract` takes the text.
   """
 
   id: str
@@ -33,28 +33,28 @@ class Document(NamedTuple):
 
 
 def split_of(document: Document) -> str:
-  """The split that a document is in: a name that a file's name may hold.
+  """Returns the split of a document, as a valid part of a file name.
 
-  It may come from a stranger's record, so what is no letter, digit, "-" or "_"
-  becomes "_".
+  It may come from an untrusted record, so any character other than a letter,
+  digit, "-" or "_" becomes "_".
   """
   name = str(document.fields.get("split") or "train")
   return re.sub(r"[^A-Za-z0-9_-]", "_", name[:64])
 
 
 class Dropped(NamedTuple):
-  """A document that ends here.
+  """The result for a document that is removed.
 
-  rule: which of the stage's rules it broke; a short name in snake_case.
+  rule: the stage's rule that it broke; a short name in snake_case.
   """
 
   rule: str
 
 
 class Counted(NamedTuple):
-  """A document that goes on, and what the stage counted in it.
+  """A document that is kept, with the stage's counts.
 
-  counts: {name in snake_case: how many}, added up over the corpus.
+  counts: {name in snake_case: count}, summed over the corpus.
   """
 
   document: Document
@@ -66,11 +66,11 @@ Stage = Callable[[Document], Result]
 
 
 class Conclusion(NamedTuple):
-  """What a Global found out about the corpus.
+  """The result of a Global for the corpus.
 
-  verdicts: for each shard what `judge` needs to know, as bytes.
+  verdicts: the input of `judge` for each shard, as bytes.
   summary: for the report, as JSON can hold it.
-  files: {name: content} that are left beside the output, such as statistics.
+  files: {name: content} to write beside the output, such as statistics.
   """
 
   verdicts: list[bytes]
@@ -79,18 +79,19 @@ class Conclusion(NamedTuple):
 
 
 class Global(NamedTuple):
-  """A stage that must see the whole corpus first, cut for many workers.
+  """A stage that must see the entire corpus first, divided among workers.
 
-  The corpus is shards in a fixed order, each an ordered list of documents;
-  a document is known by (shard, place in the shard). The order of calls and
-  the number of workers change nothing.
+  The corpus consists of shards in a fixed order, each an ordered list of
+  documents; a document is identified by (shard, place in the shard). The result
+  does not depend on the order of calls or the number of workers.
 
-  partitions: among how many the comparing is divided.
-  summarize: (the documents of a shard, in order) -> for each partition what it
-    must know of the shard, as bytes. Reads them once.
-  combine: (partition, for each shard its bytes) -> what the partition found.
-  conclude: (for each partition its bytes, for each shard its number of
-    documents) -> Conclusion. The one step that runs in one place.
+  partitions: the number of partitions into which the comparison is divided.
+  summarize: (the documents of a shard, in order) -> for each partition, what it
+    needs of the shard, as bytes. Reads them once.
+  combine: (partition, its bytes of each shard) -> the partition's result, as
+    bytes.
+  conclude: (the bytes of each partition, the number of documents of each shard)
+    -> Conclusion. The only step that runs in one place.
   judge: (a shard's verdict) -> (place in the shard, Document) -> Result.
   """
 

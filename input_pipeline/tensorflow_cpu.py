@@ -1,12 +1,12 @@
-"""TensorFlow, for those who read data with it."""
+"""Imports TensorFlow for reading data."""
 
 import os
 
 
 def import_tensorflow():
-  """TensorFlow on the CPU alone: the accelerators belong to JAX."""
+  """Returns TensorFlow restricted to the CPU; JAX owns the accelerators."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  # oneDNN reorders sums by machine, and says so on every start.
+  # oneDNN reorders sums depending on the machine, and warns on every start.
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   try:
     import tensorflow as tf

@@ -1,7 +1,8 @@
 """Networks as pure functions: keyword arguments in, a Model out.
 
-A model's name is its file: "decoder" is `models.language.decoder.decoder`.
-Flax NNX is known to `pure` alone; nothing outside this package meets it.
+A model's name is that of its file: "decoder" is
+`models.language.decoder.decoder`. Only `pure` and the modules of this package
+use Flax NNX; to the rest of the code a model is a pair of pure functions.
 """
 
 import functools
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 PyTree = Any
-# Rooms of parts: no architecture that a config can name.
+# Folders of shared parts, which a config cannot name.
 SHARED = ("layers",)
 
 
@@ -22,25 +23,25 @@ class Model(NamedTuple):
 
   init: (rng) -> (params, model_state), nested dicts of arrays with string
     keys. model_state holds what the forward pass writes, such as batch
-    statistics; {} where there is nothing.
+    statistics; it is {} for most models.
   apply: (params, model_state, *inputs, rng=None, train=False, method=None,
-    **kwargs) -> (outputs, new_model_state). `method` names another method than
-    the module's __call__; `rng` is needed by dropout in training alone.
-  init_cache: (batch_size, length, dtype) -> what a model that decodes step by
-    step carries between steps; None for any other model.
-  max_len: the longest sequence it reads, or None.
+    **kwargs) -> (outputs, new_model_state). `method` names a method of the
+    module to call instead of __call__; `rng` is needed for dropout in training.
+  init_cache: (batch_size, length, dtype) -> the cache that a model carries
+    between the steps of decoding; None for a model that does not decode.
+  max_len: the longest sequence that the model reads, or None.
   represents: whether it has the method "represent" of a language model, which
-    gives a models.language.decoder.Representation: for losses that never hold
-    all logits.
-  counts: whether `apply` in training takes targets_BT and mask_BT, and counts
-    what it sees in model_state; such a model needs no gradients.
+    returns a models.language.decoder.Representation, for losses that never
+    materialize all logits.
+  counts: whether `apply` in training takes targets_BT and mask_BT and counts
+    them in model_state; such a model needs no gradients.
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
-    attention counted as half; None where only a trace can tell.
-  plain: of an adapted model, (params) -> params of the model underneath.
-  unstacked: (params) -> (a model that computes the same, its params): every
-    layer has arrays and a cache of its own (of which the batch is the first
-    axis), so that writing token by token copies neither; None where layers are
-    not stacked.
+    attention counted as half; None where it takes a trace to find out.
+  plain: for an adapted model, (params) -> params of the model underneath.
+  unstacked: (params) -> (a model that computes the same, its params), in which
+    every layer has its own arrays and its own cache, with the batch as the
+    first axis, so that decoding step by step copies neither; None where layers
+    are not stacked.
   """
 
   init: Callable[[jax.Array], tuple[PyTree, PyTree]]
@@ -60,17 +61,17 @@ def pure(
 ) -> Model:
   """The Model of a Flax NNX module.
 
-  A module is merged from its arrays inside `apply`, while tracing, so the
-  compiled program pays nothing. It learns of training by its attributes
+  `apply` merges the module from its arrays while it is traced, which costs the
+  compiled program nothing. Training is passed to the module in the attributes
   `deterministic` (dropout) and `use_running_average` (batch statistics).
 
   Args:
-    make_module: builds the module; called lazily, and only under tracing.
-    init_cache: the Model's own.
+    make_module: builds the module; it is called lazily, and only under tracing.
+    init_cache: the field of the Model.
 
   Raises:
-    ValueError: from `apply`, where params or model_state are not this
-      module's, or a random key is missing.
+    ValueError: from `apply`, if params or model_state belong to another
+      module, or the random key is missing.
   """
 
   @functools.lru_cache(maxsize=1)
@@ -94,7 +95,7 @@ def pure(
   ):
     graphdef, params_like, rngs_like, state_like = split()
     if rng is None and train and jax.tree.leaves(rngs_like):
-      raise ValueError("this model draws random numbers in training: give rng")
+      raise ValueError("this model draws random numbers in training; pass rng")
     module = nnx.merge(
       graphdef,
       _filled("params", params_like, params),
@@ -114,7 +115,7 @@ def pure(
 
 
 def _plain(state: nnx.State) -> dict:
-  """Nested dicts of arrays with string keys, as checkpoints want them."""
+  """Nested dicts of arrays with string keys, the form of a checkpoint."""
 
   def strings(tree):
     if not isinstance(tree, dict):
@@ -135,7 +136,7 @@ def _filled(what: str, like: nnx.State, values: PyTree) -> nnx.State:
   )
   if wanted != given:
     raise ValueError(
-      f"{what} are another model's: missing {sorted(wanted - given)[:3]}, "
+      f"{what} belong to another model: missing {sorted(wanted - given)[:3]}, "
       f"unknown {sorted(given - wanted)[:3]}"
     )
   filled = jax.tree.map(lambda leaf: leaf, like)
@@ -144,7 +145,7 @@ def _filled(what: str, like: nnx.State, values: PyTree) -> nnx.State:
 
 
 def _seeded(like: nnx.State, rng: jax.Array | None) -> nnx.State:
-  """A copy of `like` in which every stream has a key of its own from `rng`."""
+  """A copy of `like` in which every stream has its own key from `rng`."""
   if rng is None:
     rng = jax.random.key(0)
   elif not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):

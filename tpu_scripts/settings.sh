@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the scripts here: takes the settings from the flags and the
-# environment, leaves other arguments in `rest`, defines what the scripts share.
+# Sourced by the scripts here. Reads the settings from the flags and the
+# environment, puts all other arguments into `rest`, and defines shared
+# functions.
 
 # shellcheck disable=SC2034  # the scripts use it
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,24 +11,27 @@ fail() {
   exit 2
 }
 
-# A script's help: the comment at its head, then the settings.
+# Prints a script's help: the comment at its top, then the settings.
 help() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
   cat <<'END'
 Settings, as flags or as environment variables (--name=a or NAME=a):
-  --name=NAME        of the TPU; needed
-  --zone=ZONE        needed, e.g. us-west4-a
-  --project=PROJECT  default: gcloud's own
-  --type=TYPE        default: v5litepod-8
-  --version=VERSION  of the VM's software; default: v2-alpha-tpuv5-lite
-  --spot             SPOT=1: cheap, and may be taken away at any moment
-  --queued           QUEUED=1: wait in line for it, as a queued resource
-  --bucket=BUCKET    is mounted as the folder `bucket` of the VM's copy
-  --worker=WORKER    of which `logs` tells: 0, 1, … or all; default: 0
-  --dry-run          print the exact commands, run nothing
-CREATE_FLAGS         further flags of gcloud's create, e.g. --network=a
-PAUSE, RETRIES       seconds between two looks or tries (30); tries in a row on
-                     a healthy TPU that may fail within ten minutes (10)
+  --name=NAME        name of the TPU; required
+  --zone=ZONE        zone of the TPU, such as us-west4-a; required
+  --project=PROJECT  Google Cloud project; default: gcloud's own setting
+  --type=TYPE        accelerator type; default: v5litepod-8
+  --version=VERSION  software version of the VM; default: v2-alpha-tpuv5-lite
+  --spot             SPOT=1: use a spot VM, which is cheap but may be preempted
+                     at any time
+  --queued           QUEUED=1: request the TPU as a queued resource
+  --bucket=BUCKET    bucket to mount as the folder `bucket` in the VM's copy of
+                     Tessera; default: none
+  --worker=WORKER    worker whose log `logs` shows: 0, 1, … or all; default: 0
+  --dry-run          DRY_RUN=1: print the exact commands without running them
+CREATE_FLAGS         additional flags of gcloud's create, such as --network=a
+PAUSE                seconds between two status checks or attempts; default: 30
+RETRIES              `run` gives up after this many failures in a row on a
+                     healthy TPU, each within ten minutes; default: 10
 END
   exit
 }
@@ -69,7 +73,7 @@ no_arguments() {
   ((${#rest[@]} == 0)) || fail "unknown argument ${rest[0]}; see --help"
 }
 
-# The words of a command as a shell reads them back, whatever is in them.
+# Quotes the words of a command for a shell, whatever characters they contain.
 quoted() {
   local word line='' quote="'\\''"
   for word; do
@@ -81,7 +85,7 @@ quoted() {
   printf '%s\n' "$line"
 }
 
-# Shows a command and runs it; under --dry-run, only shows it.
+# Prints a command and runs it; with --dry-run, only prints it.
 call() {
   if [[ -n $DRY_RUN ]]; then
     quoted "$@"
@@ -91,14 +95,15 @@ call() {
   fi
 }
 
-# on_workers WORKERS COMMAND: runs it on them; gcloud exits with its code.
+# on_workers WORKERS COMMAND: runs a command on workers; gcloud returns its exit
+# code.
 on_workers() {
   call gcloud compute tpus tpu-vm ssh "$NAME" "${where[@]}" \
     --worker="$1" --command="$2"
 }
 
-# state KIND FIELD: what gcloud says of it; GONE where there is none, UNKNOWN
-# (and why, on stderr) where gcloud cannot say.
+# state KIND FIELD: prints the state that gcloud reports; GONE if the resource
+# does not exist; UNKNOWN if gcloud fails, with the reason on stderr.
 state() {
   local said
   if said=$(gcloud compute tpus "$1" describe "$NAME" "${where[@]}" \

@@ -72,7 +72,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     settings=settings,
     offered=run_data.sizes(data),
   )
-  task = _task_within(mesh, task)
+  task = _task_within(mesh, _in_one_line(section, task))
   try:
     settings = dict(config["optimizer"])
     if config["adapt"]:
@@ -124,6 +124,43 @@ def compute_dtype(mesh) -> str:
   """The compute dtype of a model whose config does not set it."""
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   return "float32" if on_cpu else "bfloat16"
+
+
+def _in_one_line(name: str, task: types.Task) -> types.Task:
+  """The task, which reports in one line that the data do not suit it.
+
+  Its functions fail while they are traced: a field that it reads is not in the
+  batch, or does not have the shape that the model or the loss expects.
+  """
+
+  def guarded(function):
+    @functools.wraps(function)
+    def call(variables, batch, *args):
+      try:
+        return function(variables, batch, *args)
+      except UserError:
+        raise
+      except KeyError as error:
+        key = error.args[0] if error.args else None
+        if key in batch or not isinstance(key, str):
+          raise
+        raise UserError(
+          f"config.task: {name} reads the field {key!r}, and the data have"
+          f" {', '.join(sorted(batch))}{names.nearest(key, batch)}"
+        ) from error
+      except (TypeError, ValueError) as error:
+        shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in batch.items())
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+          f"config.task: {name} cannot read batches of {shapes}: {reason}"
+        ) from error
+
+    return call
+
+  return task._replace(
+    losses={key: guarded(loss) for key, loss in task.losses.items()},
+    predict={key: guarded(f) for key, f in task.predict.items()},
+  )
 
 
 def _task_within(mesh, task: types.Task) -> types.Task:

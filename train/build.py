@@ -68,8 +68,9 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     settings=config["checkpoint"],
   )
   units = {"examples": batch_size}
-  if "targets" in parts.data.spec:
-    units["tokens"] = batch_size * parts.data.spec["targets"][0][0]
+  target_shape = parts.data.spec.get("targets", ((), None))[0]
+  if target_shape:  # a column of that name has none
+    units["tokens"] = batch_size * target_shape[0]
 
   def batches(first):
     stream = bad_records.telling(parts.data, first, say)

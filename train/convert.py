@@ -70,12 +70,17 @@ def main(argv) -> None:
   # An accelerator of this machine may be in use by a run.
   jax.config.update("jax_platforms", "cpu")
   from train.conversions.parts import runs
+  from train.workdir import bucket
 
   if FLAGS.to is None:
-    runs.make(start, FLAGS.workdir, sha256=FLAGS.sha256, source=FLAGS.source)
-  else:
-    most = FLAGS.shard_bytes
-    runs.write(FLAGS.workdir, FLAGS.to, step=FLAGS.step, most=most)
+    with bucket.creating("--workdir", FLAGS.workdir) as workdir:
+      runs.make(start, workdir, sha256=FLAGS.sha256, source=FLAGS.source)
+    return
+  with (
+    bucket.reading(FLAGS.workdir) as workdir,
+    bucket.creating("--to", FLAGS.to) as folder,
+  ):
+    runs.write(workdir, folder, step=FLAGS.step, most=FLAGS.shard_bytes)
 
 
 if __name__ == "__main__":

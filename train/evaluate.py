@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from common import cli
+from common import cli, mirror
 from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
@@ -35,11 +35,22 @@ def main(argv) -> None:
 
 
 def _evaluate() -> None:
-  from train import build, trained
+  from train import trained
+  from train.workdir import bucket
+
+  with bucket.reading(FLAGS.workdir, outputs=True) as workdir:
+    _measure(trained.load(workdir, FLAGS.step), workdir)
+
+
+def _say(line: str) -> None:
+  print(mirror.named(line))
+
+
+def _measure(found, workdir: str) -> None:
+  from train import build
   from train.hosts import distributed
 
-  found = trained.load(FLAGS.workdir, FLAGS.step)
-  evaluators = build.evaluators(found, FLAGS.workdir)
+  evaluators = build.evaluators(found, workdir, _say)
   unknown = set(FLAGS.evals or ()) - set(evaluators)
   if unknown:
     raise cli.UserError(

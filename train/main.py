@@ -24,7 +24,7 @@ import time
 
 from absl import flags
 
-from common import cli
+from common import cli, mirror
 from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
@@ -34,8 +34,8 @@ flags.declare_key_flag("config")
 flags.DEFINE_string(
   "workdir",
   None,
-  "The directory of the run; a run that was stopped resumes from it. "
-  "Default: runs/<config>-<date>.",
+  "The directory of the run, a local path or one such as gs://BUCKET/RUN; a "
+  "run that was stopped resumes from it. Default: runs/<config>-<date>.",
 )
 flags.DEFINE_string(
   "init_from",
@@ -87,12 +87,15 @@ def main(argv) -> None:
     raise cli.UserError("--config is missing, for example --config=lm_stdlib")
   cli.start_jax()
   from train.hosts import preemption
+  from train.workdir import bucket
 
   with contextlib.ExitStack() as outermost, host_flags.joined() as watcher:
     # In effect until all processes have left: a second SIGTERM must not end
     # this one before.
     outermost.enter_context(preemption.heeded(watcher.agreement))
-    _train(config, _workdir(), watcher.agreement.stop)
+    workdir = _workdir()
+    with bucket.writing(workdir) as local:
+      _train(config, local, watcher.agreement.stop)
 
 
 def _workdir() -> str:
@@ -121,17 +124,21 @@ def _train(config, workdir, stop) -> None:
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = terminals.Terminal(total_steps, quiet=not distributed.first())
+
+  def say(line):
+    terminal.say(mirror.named(line))
+
   with run_lock.claimed(workdir):
-    run = build.run(config, workdir, say=terminal.say)
+    run = build.run(config, workdir, say=say)
     run = _watched(run, trace)._replace(stop=stop)
-    terminal.say(_describe(run, workdir))
+    say(_describe(run, workdir))
     with terminal:
       for report in loop.fit(run):
         terminal.show(report.step, report.scalars)
   if FLAGS.profile:
-    terminal.say(trace.describe())
+    say(trace.describe())
   if distributed.first():
-    _summarize(workdir, terminal.say)
+    _summarize(workdir, say)
 
 
 def _trace(text, total_steps, workdir):

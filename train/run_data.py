@@ -75,16 +75,16 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():
-    if key in ("inputs", "tokens", "chosen_inputs") or (
-      key == "targets" and shape
-    ):
+    # A column of a table may have any name: one that has not the rank of what
+    # usually has it gives no size, and the model reports which it lacks.
+    if key in ("inputs", "tokens", "chosen_inputs", "targets") and shape:
       found["max_len"] = max(shape[0], found.get("max_len", 0))
-    if key == "image":
+    if key == "image" and len(shape) == 3:
       found["image_size"], found["channels"] = shape[0], shape[-1]
     if key == "x":
-      found["in_features"] = shape[-1]
+      found["in_features"] = shape[-1] if shape else 1
     if key == "y":
-      found["out_features"] = shape[-1]
+      found["out_features"] = shape[-1] if shape else 1
   return found
 
 

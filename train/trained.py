@@ -14,7 +14,7 @@ from input_pipeline import tokenizers
 from input_pipeline.batching import added_tokens, pipeline
 from train import assembly, sharding, types
 from train.checkpointing import checkpoint, evaluated
-from train.workdir import run_record
+from train.workdir import bucket, run_record
 
 
 class Trained(NamedTuple):
@@ -38,6 +38,11 @@ def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
   Raises:
     UserError: `workdir` contains no run, a damaged one, or no such checkpoint.
   """
+  with bucket.reading(workdir) as local:
+    return _load(local, step, say)
+
+
+def _load(workdir: str, step: int | str | None, say) -> Trained:
   config = run_record.read_config(workdir)
   facts = run_record.read_facts(workdir)
   run_record.check_links(workdir)

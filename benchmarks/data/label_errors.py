@@ -1,4 +1,4 @@
-"""Label errors of CIFAR-10N, found without the clean labels, counted with them.
+r"""Label errors of CIFAR-10N: found without the clean labels, counted by them.
 
 Wei et al., "Learning with Noisy Labels Revisited", 2022 (arXiv:2110.12088):
 10,000 images whose people's labels are known beside the clean ones. For each
@@ -9,7 +9,9 @@ the labels as they are, and on the cleaned split, for as many steps. The model
 is the one that `judge` takes for images: a linear classifier on responses to
 patches, which are computed once for all.
 
-  PYTHONPATH=. python benchmarks/data/label_errors.py --data=DIR --output=DIR
+  python -m input_pipeline.fetch cifar10n
+  PYTHONPATH=. python benchmarks/data/label_errors.py --data=data/cifar10n \
+      --output=DIR
 
 Features and probabilities that --output holds are not computed again.
 --model=conv trains a small convolutional network on the same labels instead,
@@ -23,14 +25,9 @@ import sys
 import time
 
 import numpy as np
-import prepare_cifar10
 
-from input_pipeline.quality import (
-  label_errors,
-  label_models,
-  label_noise,
-  patches,
-)
+from input_pipeline.quality import label_models, label_noise, patches
+from input_pipeline.quality.checks import label_errors
 from input_pipeline.quality.out_of_fold import out_of_fold
 from input_pipeline.sources import open_source, subset
 
@@ -42,20 +39,15 @@ FILTERS = 384
 def main() -> None:
   """Measures each set of labels, and prints a line for each figure."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--data", required=True, help="Where the zips are.")
+  parser.add_argument("--data", required=True, help="The folder of the images.")
   parser.add_argument("--output", required=True, help="Where all is kept.")
   parser.add_argument("--labels", default="aggre_label,worse_label")
   parser.add_argument("--repeats", type=int, default=1, help="averaged")
   parser.add_argument("--model", default="patches", choices=STEPS)
   parser.add_argument("--seeds", type=int, default=2, help="of the accuracies")
   args = parser.parse_args()
-  images = os.path.join(args.output, "images")
-  for split in prepare_cifar10.ARCHIVES:
-    if not os.path.isdir(os.path.join(images, split)):
-      archive, _ = prepare_cifar10.ARCHIVES[split]
-      path = os.path.join(args.data, archive)
-      prepare_cifar10.unpack(path, split, images)
-  table = read_labels(args.data, images)
+  images = args.data
+  table = read_labels(images)
   uri = features(images, args.output)
   tests = open_source(f"folder:{images}", "test")
   tests = tests.read(np.arange(tests.length))["label"]
@@ -88,9 +80,9 @@ def main() -> None:
         )
 
 
-def read_labels(data: str, images: str) -> dict[str, np.ndarray]:
+def read_labels(images: str) -> dict[str, np.ndarray]:
   """{column: int [N]}, in the order of folder:images' split "train"."""
-  path = os.path.join(data, "train_first10000_labels.csv")
+  path = os.path.join(images, "labels.csv")
   with open(path, encoding="utf-8", newline="") as file:
     rows = {row["path"]: row for row in csv.DictReader(file)}
   source = open_source(f"folder:{images}", "train")

@@ -16,8 +16,9 @@ text, that nothing was trained on:
 - how often the given answer has the higher reward: before DPO all rewards are
   0, and a tie counts half.
 
+  python -m input_pipeline.fetch tinyshakespeare
   python benchmarks/language/dialogue.py \
-      --text=DATA/lm_tinyshakespeare/input.txt --out=FOLDER
+      --text=data/tinyshakespeare/input.txt --out=FOLDER
 
 What is made is kept in FOLDER: the data, and the runs lm, sft and dpo, which
 another call goes on from.

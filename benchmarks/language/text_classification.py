@@ -1,6 +1,6 @@
 """How well texts are classified here, each run as its config says.
 
-  python benchmarks/data/prepare_language.py --shared=DATA --output=data
+  python -m input_pipeline.fetch sst2 trec hotel
   python benchmarks/language/text_classification.py --data=data --runs=runs
 
 trains and tests, in this order: cls_sst2 (SST-2's sentences, from scratch),

@@ -1,1 +1,1 @@
-"""Recipes of `python -m input_pipeline.prepare`, one a file."""
+"""Recipes of `python -m input_pipeline.prepare`, one per file."""

@@ -1,12 +1,12 @@
-r"""Labelled texts for a classifier: repaired, distinct, and split.
+r"""Labelled texts for a classifier: normalized, deduplicated and split.
 
   python -m input_pipeline.prepare \
     --config=configs/data/classification_text.py \
     --config.data.source=csv:reviews.csv --config.data.text_key=review \
     --output=DIR
 
-For a linear model on words, set skip=False for `lowercase`, `stop_words` and
-`stem`: --config.stages[4].skip=False.
+For a linear model on words, enable `lowercase`, `stop_words` and `stem`, such
+as by --config.stages[4].skip=False.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
-"""What the recipes for web pages share."""
+"""Sections and stages that several recipes share."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
 def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
-  """A recipe with every section that `prepare` knows, to be overridden."""
+  """A recipe with every section that `prepare` reads, with its defaults."""
   config = ConfigDict()
   config.data = dict(
     source=source,
@@ -14,7 +14,7 @@ def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
     max_bad_share=0.05,
     max_record_bytes=2**28,
   )
-  # As ConfigDicts they take settings that are not there yet.
+  # ConfigDicts accept settings that are not listed, on the command line.
   config.stages = [ConfigDict(stage, type_safe=False) for stage in stages]
   config.output = dict(
     name=name,
@@ -34,13 +34,13 @@ def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
 
 
 def clean_web_text() -> list[dict]:
-  """From pages to distinct, readable, harmless documents in zh and en.
+  """Stages from pages to filtered, deduplicated documents in zh and en.
 
-  The order and the thresholds are FineWeb's (Penedo et al. 2024): of C4's
-  rules that of terminal punctuation is left out. Chinese pages pass rules by
-  characters in place of those by words. Three stages wait for what only a user
-  has or wants, with skip=True: a model for perplexity, evaluation sets, and
-  lines that many pages share.
+  The order and the thresholds are FineWeb's (Penedo et al. 2024), which leaves
+  out C4's rule on terminal punctuation. Rules that count words are replaced by
+  rules that count characters for Chinese. Three stages are off (skip=True)
+  because they need input from the user: `perplexity` a model,
+  `contamination` evaluation sets, and `duplicate_lines` a decision.
   """
   return [
     dict(name="extract"),

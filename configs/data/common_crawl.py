@@ -1,12 +1,12 @@
-r"""A crawl of Common Crawl by its list of paths, cleaned for language models.
+r"""A crawl of Common Crawl from its list of paths, cleaned for language models.
 
   python -m input_pipeline.prepare --config=configs/data/common_crawl.py \
     --output=DIR --workers=0
 
-The source is `warc.paths.gz`, which comes with each crawl; a list of your own
-may hold a few of its lines. Text that Common Crawl has extracted itself comes
-by `wet:wet.paths.gz?base=…`. Cleaned like web_zh_en, and tokenized;
-configs/language/lm_common_crawl.py trains on it.
+The source is `warc.paths.gz`, which Common Crawl publishes for each crawl; a
+list with a few of its lines works as well. `wet:wet.paths.gz?base=…` reads the
+text that Common Crawl has extracted itself. The stages are those of web_zh_en,
+and the text is tokenized; configs/language/lm_common_crawl.py trains on it.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-r"""The main text of web pages, and its language; nothing is judged.
+r"""The main text of web pages and its language, without any filter.
 
   python -m input_pipeline.prepare --config=configs/data/extract_only.py \
     --config.data.source='html:PAGES/**/*.html' --output=DIR --documents
 
-The text is trafilatura's (Barbaresi, ACL 2021).
+The text is extracted by trafilatura (Barbaresi, ACL 2021).
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-r"""Rows of a table: distinct, split, and scaled by the train split.
+r"""Rows of a table: deduplicated, split, and standardized by the train split.
 
   python -m input_pipeline.prepare --config=configs/data/tabular.py \
     --config.data.source='csv:table.csv' --output=DIR
 
-The means and deviations are left in z_score.json, for use at inference.
+The means and standard deviations are written to z_score.json, for inference.
 """
 
 from ml_collections import ConfigDict

@@ -1,1 +1,1 @@
-"""Language models: predict the next token."""
+"""Language models: next-token prediction and blank infilling."""

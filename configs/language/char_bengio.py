@@ -1,12 +1,12 @@
-"""Bengio's neural model (JMLR 2003) of Shakespeare's characters.
+"""Bengio's neural language model (JMLR 2003) on Shakespeare's characters.
 
-Setting: 15 characters in, 32 wide each, 512 tanh units, direct connections;
-windows of 64, batch 32.
-Measured on 2 CPU cores: 2.550 bits a character after 120 s
+Setting: a context of 15 characters, embeddings of 32, 512 tanh units and
+direct connections; windows of 64 characters, batches of 32.
+Measured on 2 CPU cores: 2.550 bits per character after 120 s
 (benchmarks/language/language_models.md).
 
-  python -m train.main --config=configs/language/char_bengio.py \
-    --config.data.source=text:PATH/input.txt
+  python -m input_pipeline.fetch tinyshakespeare
+  python -m train.main --config=configs/language/char_bengio.py
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,13 @@
 """A Llama-style decoder (arXiv:2302.13971) on Shakespeare's characters.
 
-Setting: that of configs/language/lm_shakespeare.py, with rotary positions,
-RMSNorm and SwiGLU; 4 layers, 4 heads, 128 wide, windows of 64, batch 12.
-Measured on 2 CPU cores: 2.360 bits a character after 120 s
+Setting: that of configs/language/lm_shakespeare.py with rotary positions,
+RMSNorm and SwiGLU: 4 layers, 4 heads, width 128, windows of 64 characters,
+batches of 12.
+Measured on 2 CPU cores: 2.360 bits per character after 120 s
 (benchmarks/language/language_models.md).
 
-  python -m train.main --config=configs/language/char_llama.py \
-    --config.data.source=text:PATH/input.txt
+  python -m input_pipeline.fetch tinyshakespeare
+  python -m train.main --config=configs/language/char_llama.py
 """
 
 from ml_collections import ConfigDict

@@ -1,14 +1,15 @@
-"""Interpolated Kneser-Ney n-grams of Shakespeare's characters.
+"""An interpolated Kneser-Ney n-gram model of Shakespeare's characters.
 
-Setting: 6-grams with continuation counts below, discounts estimated for each
-order; one epoch in windows of 4,096, across which no n-gram is counted. NumPy's
-estimate over the whole text at once (input_pipeline/cleaning/parts/ngram.py)
-gives 2.248 bits a character; higher orders give more.
-Measured on 2 CPU cores: 2.249 bits a character after 4 s
+Setting: 6-grams, continuation counts for the lower orders, and discounts
+estimated for each order; one epoch in windows of 4,096 characters. N-grams that
+cross the border of a window are not counted. An estimate over the whole text at
+once (input_pipeline/cleaning/parts/ngram.py) gives 2.248 bits per character;
+higher orders give more.
+Measured on 2 CPU cores: 2.249 bits per character after 4 s
 (benchmarks/language/language_models.md).
 
-  python -m train.main --config=configs/language/char_ngram.py \
-    --config.data.source=text:PATH/input.txt
+  python -m input_pipeline.fetch tinyshakespeare
+  python -m train.main --config=configs/language/char_ngram.py
 """
 
 from ml_collections import ConfigDict

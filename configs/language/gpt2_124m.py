@@ -1,13 +1,15 @@
-"""GPT-2 small, 124M parameters, at nanoGPT's setting (Radford et al. 2019).
+r"""GPT-2 small, 124M parameters, at nanoGPT's setting (Radford et al. 2019).
 
-Batches of 0.5M tokens, cosine to a tenth of the peak, bfloat16 compute. Meant
-for eight accelerators: 12 rows of 1,024 tokens a device and microbatch. Data:
-any text, tokenized by sentencepiece to 32,000 tokens at first use.
-Expected: a loss of about 2.85 on OpenWebText, by nanoGPT. Not measured here.
-By train.plan, v5e:4x4: 9.1 GB a chip, at most 2.28M tokens/s.
+Batches of 0.5M tokens, a cosine schedule down to a tenth of the peak rate, and
+computation in bfloat16. Intended for eight accelerators, with 12 rows of 1,024
+tokens per device and microbatch. Data: any text, which sentencepiece tokenizes
+to 32,000 tokens at first use.
+Expected: a loss of about 2.85 on OpenWebText, as nanoGPT reports. Not measured
+here.
+Planned by train.plan for v5e:4x4: 9.1 GB per chip, at most 2.28M tokens/s.
 
   python -m train.main --config=configs/language/gpt2_124m.py \
-    --config.data.source='jsonl:PATH/*.jsonl.gz'
+    --config.data.source='jsonl:DIR/*.jsonl.gz'
 """
 
 from ml_collections import ConfigDict

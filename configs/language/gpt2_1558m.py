@@ -1,13 +1,14 @@
-"""GPT-2 XL, 1.56 billion parameters (Radford et al. 2019), as nanoGPT has it.
+r"""GPT-2 XL, 1.56 billion parameters (Radford et al. 2019), as in nanoGPT.
 
-Batches of 0.5M tokens; the learning rate is that of its size in GPT-3
-(arXiv:2005.14165, table 2.1). Data: any text, tokenized by sentencepiece to
-50,000 tokens at first use. Expected: a loss of about 2.54 on OpenWebText, by
-nanoGPT's evaluation of OpenAI's weights. Not measured here.
-By train.plan, v5e:4x4: 13.4 GB a chip, at most 264k tokens/s.
+Batches of 0.5M tokens; the learning rate is that of GPT-3's model of this size
+(arXiv:2005.14165, table 2.1). Data: any text, which sentencepiece tokenizes to
+50,000 tokens at first use.
+Expected: a loss of about 2.54 on OpenWebText, nanoGPT's evaluation of OpenAI's
+weights. Not measured here.
+Planned by train.plan for v5e:4x4: 13.4 GB per chip, at most 264k tokens/s.
 
   python -m train.main --config=configs/language/gpt2_1558m.py \
-    --config.data.source='jsonl:PATH/*.jsonl.gz'
+    --config.data.source='jsonl:DIR/*.jsonl.gz'
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,14 @@
-"""Llama 3.2 1B's architecture (arXiv:2407.21783; its model card), 1.24 billion.
+r"""Llama 3.2 1B's architecture (arXiv:2407.21783 and its model card).
 
-Batches of 0.5M tokens, 100 billion in all, by the model's own recipe in small;
-Meta's weights were distilled from larger ones on up to 9,000 billion. Data: any
-text, tokenized by sentencepiece to 128,000 tokens at first use. Expected: no
-figure is published for so short a run. Not measured here.
-By train.plan, v5e:4x4: 11.2 GB a chip, at most 286k tokens/s.
+1.24 billion parameters; batches of 0.5M tokens, 100 billion tokens in total,
+with the model's own recipe scaled down. Meta's weights were distilled from
+larger models on up to 9,000 billion tokens. Data: any text, which sentencepiece
+tokenizes to 128,000 tokens at first use. Expected: no figure is published for
+so short a run. Not measured here.
+Planned by train.plan for v5e:4x4: 11.2 GB per chip, at most 286k tokens/s.
 
   python -m train.main --config=configs/language/llama_1b.py \
-    --config.data.source='jsonl:PATH/*.jsonl.gz'
+    --config.data.source='jsonl:DIR/*.jsonl.gz'
 """
 
 from ml_collections import ConfigDict

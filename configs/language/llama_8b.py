@@ -1,12 +1,13 @@
-"""Llama 3 8B's architecture and peak rate (arXiv:2407.21783, table 3).
+r"""Llama 3 8B's architecture and peak rate (arXiv:2407.21783, table 3).
 
-Batches of 2M tokens, 1,000 billion in all where Meta trained on 15,600. Data:
-any text, tokenized by sentencepiece to 128,000 tokens at first use. Expected:
-no figure is published for so short a run. Not measured here.
-By train.plan, v5e:16x16: 4.9 GB a chip, at most 786k tokens/s.
+Batches of 2M tokens, 1,000 billion tokens in total, where Meta trained on
+15,600 billion. Data: any text, which sentencepiece tokenizes to 128,000 tokens
+at first use. Expected: no figure is published for so short a run. Not measured
+here.
+Planned by train.plan for v5e:16x16: 4.9 GB per chip, at most 786k tokens/s.
 
   python -m train.main --config=configs/language/llama_8b.py \
-    --config.data.source='jsonl:PATH/*.jsonl.gz'
+    --config.data.source='jsonl:DIR/*.jsonl.gz'
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,13 @@
-"""A decoder of 110M parameters on C4, English (Raffel et al. 2020).
+r"""A decoder of 110M parameters on C4, English (Raffel et al. 2020).
 
-The paper's "Colossal Clean Crawled Corpus" (arXiv:1910.10683), as AllenAI
-distributes it: en/c4-train.*.json.gz and en/c4-validation.*.json.gz, inflated
-to .json first, as what is compressed cannot be read at random. Prepared with
-TFDS as array_record, the source is tfds:c4/en, of the same splits. Meant for
-eight accelerators, 10 of the corpus's 156 billion tokens. Expected: no figure
-is published for so small a model. Not measured here.
-By train.plan, v5e:2x4: at most 1.38M tokens/s.
+The "Colossal Clean Crawled Corpus" of the paper (arXiv:1910.10683) as AllenAI
+distributes it: en/c4-train.*.json.gz and en/c4-validation.*.json.gz, which must
+be decompressed to .json first, because compressed files have no random access.
+If TFDS has prepared it as array_record, the source tfds:c4/en has the same
+splits. Intended for eight accelerators and 10 of the corpus's 156 billion
+tokens. Expected: no figure is published for so small a model. Not measured
+here.
+Planned by train.plan for v5e:2x4: at most 1.38M tokens/s.
 
   python -m train.main --config=configs/language/lm_c4.py \
     --config.data.source='jsonl:DIR/en/c4-train.*.json' \

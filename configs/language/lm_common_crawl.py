@@ -1,11 +1,12 @@
-"""A decoder of 110M parameters on a crawl that `prepare` has cleaned.
+r"""A decoder of 110M parameters on a web crawl that `prepare` has cleaned.
 
-The second half of configs/data/common_crawl.py, which reads the pages, judges,
-deduplicates and tokenizes them: its folder gives text, splits, tokens and
-tokenizer, and nothing is tokenized again. The stages are FineWeb's (Penedo et
-al. 2024, arXiv:2406.17557). Meant for eight accelerators, 10 billion tokens.
-Expected: no figure is published for so small a model. Not measured here.
-By train.plan, v5e:2x4: at most 1.38M tokens/s.
+configs/data/common_crawl.py reads, filters, deduplicates and tokenizes the
+pages with FineWeb's stages (Penedo et al. 2024, arXiv:2406.17557); this config
+trains on the folder that it writes, which contains the text, its splits, the
+tokens and the tokenizer, so that nothing is tokenized again. Intended for eight
+accelerators and 10 billion tokens. Expected: no figure is published for so
+small a model. Not measured here.
+Planned by train.plan for v5e:2x4: at most 1.38M tokens/s.
 
   python -m input_pipeline.prepare --config=configs/data/common_crawl.py \
     --output=DIR

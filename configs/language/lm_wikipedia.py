@@ -1,12 +1,12 @@
 """A decoder of 134M parameters on the Chinese and the English Wikipedia.
 
-Each language's share is its number of rows to the power 0.7, so that the
-smaller one is seen more often, as in multilingual BERT (Devlin et al. 2019).
-The sources are TFDS's, which must be prepared with
-file_format="array_record"; or any files of records with a field "text". Meant
-for eight accelerators, 10 billion tokens: about one epoch of both.
+Each language is sampled in proportion to its number of rows to the power 0.7,
+so that the smaller one is seen more often, as in multilingual BERT (Devlin et
+al. 2019). The sources are TFDS's, prepared with file_format="array_record"; any
+files of records with a field "text" can take their place. Intended for eight
+accelerators and 10 billion tokens, about one epoch of both languages.
 Expected: no figure is published for so small a model. Not measured here.
-By train.plan, v5e:2x4: 12.2 GB a chip, at most 1.29M tokens/s.
+Planned by train.plan for v5e:2x4: 12.2 GB per chip, at most 1.29M tokens/s.
 
   python -m train.main --config=configs/language/lm_wikipedia.py
 """

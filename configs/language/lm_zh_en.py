@@ -1,14 +1,14 @@
-"""A decoder of 134M parameters on Chinese and English, half and half.
+r"""A decoder of 134M parameters on equal amounts of Chinese and English.
 
-The mixture that GLM-130B was trained on: 200 billion tokens of each language
-(Zeng et al. 2022, arXiv:2210.02414). Here the objective is the next token, and
-a tokenizer of 64,000 pieces is learned from as many lines of both. Weights
-count rows of 1,024 tokens, and so tokens; each language begins its next epoch
-when it has ended one, whatever the other does. Text of the web comes from
-configs/data/web_zh_en.py; a prepared folder is prepared:DIR. Meant for eight
-accelerators, 10 billion tokens. Expected: no figure is published for so small
-a model. Not measured here.
-By train.plan, v5e:2x4: 12.2 GB a chip, at most 1.29M tokens/s.
+This is the mixture that GLM-130B was trained on, 200 billion tokens of each
+language (Zeng et al. 2022, arXiv:2210.02414), with next-token prediction as the
+objective. A tokenizer of 64,000 pieces is trained on the same number of lines
+of both languages. The weights count rows of 1,024 tokens, and so tokens; each
+language starts its next epoch when it is exhausted, independently of the other.
+configs/data/web_zh_en.py prepares text of the web, whose folder is read by
+prepared:DIR. Intended for eight accelerators and 10 billion tokens. Expected:
+no figure is published for so small a model. Not measured here.
+Planned by train.plan for v5e:2x4: 12.2 GB per chip, at most 1.29M tokens/s.
 
   python -m train.main --config=configs/language/lm_zh_en.py \
     --config.data.mixture="({'source': 'jsonl:ZH/*.jsonl', 'weight': 1},

@@ -1,13 +1,14 @@
-"""A small Llama on the first 9,000 of the Complete Tang Poems.
+r"""A small Llama on the first 9,000 of the Complete Tang Poems.
 
-Rows of whole poems; SentencePiece with 6,000 pieces, nearly each of them one
-traditional character, other characters spelled in bytes. The tenth thousand of
-the collection validates. Measured on 2 CPU cores, beside other work: val/loss
-4.745 nats a piece, 6.90 bits a character, in 15 min of CPU time.
+Each row holds whole poems. SentencePiece has 6,000 pieces, nearly all of which
+are single traditional characters; other characters are encoded as bytes. The
+tenth thousand of the collection is for validation. Measured on 2 CPU cores that
+were shared with other jobs: val/loss 4.745 nats per piece, 6.90 bits per
+character, in 15 min of CPU time.
 
-  python benchmarks/data/prepare_language.py --shared=DATA --output=data
+  python -m input_pipeline.fetch tang
   python -m train.main --config=configs/language/lm_zh_tang_poems.py \
-      --workdir=runs/tang
+    --workdir=runs/tang
   python benchmarks/language/tang_poems.py --workdir=runs/tang
 """
 
@@ -33,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     activation="swiglu",
     bias=False,
     dropout=0.15,
-    scan=False,  # four layers compile soon, and run faster on a CPU
+    scan=False,  # unrolled layers run faster on a CPU
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(

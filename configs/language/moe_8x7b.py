@@ -1,13 +1,14 @@
-"""Mixtral 8x7B's architecture (arXiv:2401.04088), 46.7 billion, 12.9 a token.
+r"""Mixtral 8x7B's architecture (arXiv:2401.04088): 46.7 billion parameters.
 
-Eight experts a layer, of which two read a token. Batches of 2M tokens; the rate
-and the schedule are Llama's of that size, for Mixtral's are not published.
-Data: any text, tokenized by sentencepiece to 32,000 tokens at first use.
-Expected: no figure is published. Not measured here.
-By train.plan, v5e:16x16: 16.8 GB a chip, at most 511k tokens/s.
+Each layer has eight experts, two of which are applied to each token, so that
+12.9 billion parameters are active. Batches of 2M tokens; the learning rate and
+the schedule are those of the Llama of that size, because Mixtral's are not
+published. Data: any text, which sentencepiece tokenizes to 32,000 tokens at
+first use. Expected: no figure is published. Not measured here.
+Planned by train.plan for v5e:16x16: 16.8 GB per chip, at most 511k tokens/s.
 
   python -m train.main --config=configs/language/moe_8x7b.py \
-    --config.data.source='jsonl:PATH/*.jsonl.gz'
+    --config.data.source='jsonl:DIR/*.jsonl.gz'
 """
 
 from ml_collections import ConfigDict

@@ -1,1 +1,1 @@
-"""Text classified, tagged, questioned, translated; word vectors; chat."""
+"""Classification, tagging, questions, translation, word vectors and chat."""

@@ -1,14 +1,14 @@
-"""BERT base, pre-trained on the English Wikipedia (arXiv:1810.04805).
+r"""BERT base, pre-trained on the English Wikipedia (arXiv:1810.04805).
 
-Masked words, whole, and whether the second half of a row follows the first;
-batches of 256 rows of 512 tokens. The paper trains for a million steps, nine of
-ten of them on rows of 128 tokens, and reads books as well. The source is
-TFDS's, which must be prepared with file_format="array_record"; or any file of
-records with a field "text". Expected: an average of 79.6 on GLUE's test after
-fine-tuning, as the paper's base model has. Not trained here.
+The objectives are masked language modelling with whole words, and next-sentence
+prediction; batches of 256 rows of 512 tokens. The paper trains for a million
+steps, nine tenths of them on rows of 128 tokens, and also on books. The source
+is TFDS's, prepared with file_format="array_record"; any file of records with a
+field "text" can take its place. Expected: an average of 79.6 on GLUE's test
+sets after fine-tuning, as the paper's base model. Not trained here.
 
   python -m train.main --config=configs/text/bert_base.py \
-      --workdir=runs/bert_base
+    --workdir=runs/bert_base
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.seed = 0
   config.total_steps = 1_000_000
   config.batch_size = 256
-  # 15 % of 512 are 77; a row of whole words has more now and then.
+  # 15 % of 512 tokens are 77; whole words sometimes make it more.
   config.task = dict(
     name="masked_language_modeling", next_sentence=True, places=112
   )

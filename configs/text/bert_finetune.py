@@ -1,30 +1,31 @@
-"""Sentiment of film reviews by a BERT that was pre-trained on their sentences.
+r"""Sentiment of film reviews by a BERT that was pre-trained on their sentences.
 
-The body is that of configs/text/bert_small.py's run: its parameters have the
-same paths, the head's are drawn. Measured on one CPU core: test/accuracy 76.83
-% (validation 77.75) in 30 s. Without --init_from 77.70 % (78.90): 6,920
-sentences are too few to pre-train on; fastText, from scratch, has 80.83 %
-(cls_sst2).
+The body is initialized from a run of configs/text/bert_small.py, whose
+parameters have the same paths; the head is initialized at random. Measured on
+one CPU core: test/accuracy 76.83 % (validation 77.75) in 30 s. Without
+--init_from 77.70 % (78.90): 6,920 sentences are too few for pre-training.
+fastText, trained from scratch, has 80.83 % (cls_sst2).
 
+  python -m input_pipeline.fetch sst2
   python -m train.main --config=configs/text/bert_small.py \
-      --workdir=runs/bert_small
+    --workdir=runs/bert_small
   python -m train.main --config=configs/text/bert_finetune.py \
     --init_from=runs/bert_small --workdir=runs/bert_finetune
 
-Other ways to transfer are lines of a config:
+Other kinds of transfer learning are one line of a config each:
 
-  # From a file of weights, some parameters under other names, some not taken.
+  # Weights from a file: some parameters are renamed, and others left out.
   config.init_from = dict(
     path="bert.safetensors", map=[("^bert/", "")], skip=["^position_embedding"]
   )
-  # The body stays as it is (linear probe), or its embeddings alone do.
+  # The whole body is frozen (a linear probe), or the embeddings alone.
   config.optimizer.freeze = [r"^(?!head/)"]
   config.optimizer.freeze = [r"_embedding/"]
-  # The lower a layer, the less it learns (arXiv:2003.10555).
+  # Lower layers have lower learning rates (arXiv:2003.10555).
   config.optimizer.layer_decay = 0.8
-  # The head learns ten times as fast.
+  # The head has ten times the learning rate.
   config.optimizer.lr = [("^head/", 3e-3), (".*", 3e-4)]
-  # Low-rank changes of the queries and values alone (arXiv:2106.09685).
+  # Low-rank updates of the queries and values alone (arXiv:2106.09685).
   config.adapt = dict(name="lora", rank=8)
 """
 
@@ -61,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weight_decay=0.1,
     clip_norm=1.0,
   )
-  # What learns a tokenizer, and how, as it was in pre-training.
+  # The data and the number of pieces of pre-training give its tokenizer.
   config.data, config.evals = common.sst2(
     every_steps=110, pieces=4000, seq_len=48
   )

@@ -1,12 +1,12 @@
-"""A small BERT, pre-trained on the sentences of SST-2's training set alone.
+r"""A small BERT, pre-trained on the sentences of SST-2's training set alone.
 
-6,920 sentences in rows of their own, a fifth of their words masked, whole; what
-configs/text/bert_finetune.py begins with. Measured on one CPU core:
-val/accuracy 18.7 % of masked tokens, val/loss 5.368, in 1.8 min.
+6,920 sentences, one per row, with a fifth of their words masked as whole words.
+configs/text/bert_finetune.py starts from the result. Measured on one CPU core:
+val/accuracy 18.7 % of the masked tokens, val/loss 5.368, in 1.8 min.
 
-  python benchmarks/data/prepare_language.py --shared=DATA --output=data
+  python -m input_pipeline.fetch sst2
   python -m train.main --config=configs/text/bert_small.py \
-      --workdir=runs/bert_small
+    --workdir=runs/bert_small
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     heads=4,
     hidden=128,
     dropout=0.1,
-    scan=False,  # two layers compile soon, and run faster on a CPU
+    scan=False,  # unrolled layers run faster on a CPU
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(

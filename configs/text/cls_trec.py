@@ -1,11 +1,12 @@
-"""What a question asks for, one of six kinds, by a convolutional network.
+"""The kind of answer that a question asks for, by a convolutional network.
 
-TREC's 5,452 questions, and 500 for the test (Li and Roth 2002), read by Kim's
-network with word vectors drawn at random (arXiv:1408.5882: 91.2 %). Widths and
-rates were chosen with every tenth question of the training set left out.
-Measured on 2 CPU cores: test/accuracy 86.00 % in 12 s.
+TREC has 5,452 questions of six kinds for training and 500 for testing (Li and
+Roth 2002). The network is Kim's with randomly initialized word vectors
+(arXiv:1408.5882: 91.2 %). Widths and rates were chosen with every tenth
+training question held out. Measured on 2 CPU cores: test/accuracy 86.00 % in
+12 s.
 
-  python benchmarks/data/prepare_language.py --shared=DATA --output=data
+  python -m input_pipeline.fetch trec
   python -m train.main --config=configs/text/cls_trec.py --workdir=runs/trec
 """
 

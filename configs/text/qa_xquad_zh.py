@@ -1,10 +1,12 @@
 """Chinese questions on Wikipedia (XQuAD, Artetxe et al. 2020) from scratch.
 
-899 questions on 36 articles train, 291 on the 12 others test; see
-benchmarks/data/prepare_language.py. Scored by characters, as MLQA's script
-does. Measured on one CPU core: test/exact_match 38.1, test/f1 47.7 in 3.1 min;
-a sliding window (benchmarks/language/sliding_window_qa.py) has 1.0 and 20.1.
+899 questions on 36 articles for training, 291 on the other 12 for testing
+(input_pipeline/datasets/xquad_zh.py). Scores are by characters, as in MLQA's
+script. Measured on one CPU core: test/exact_match 38.1, test/f1 47.7 in
+3.1 min. A sliding window (benchmarks/language/sliding_window_qa.py) has 1.0 and
+20.1.
 
+  python -m input_pipeline.fetch xquad_zh
   python -m train.main --config=configs/text/qa_xquad_zh.py --workdir=runs/qa_zh
 """
 
@@ -34,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     source="jsonl:data/xquad_zh/train.jsonl",
     split="all",
     text_key="context",
-    # Every Chinese character is encoded by itself, see offsets.py.
+    # Each Chinese character is encoded on its own (offsets.py).
     tokenizer="sentencepiece?vocab_size=3000&model_type=bpe",
     seq_len=320,
     rows=dict(name="questions", max_question=48, features=True),

@@ -1,10 +1,10 @@
-"""Summaries of news with a Transformer from scratch, on CNN/DailyMail.
+r"""Summaries of news by a Transformer from scratch, on CNN/DailyMail.
 
 The task is See et al.'s (arXiv:1704.04368): 287,113 articles with their
-highlights, as lines of JSON with the fields "article" and "highlights". The
-model is the "TransformerAbs" of Liu and Lapata (arXiv:1908.08345): 6 + 6 layers
-of width 768; they report ROUGE-1/2/L of 40.21, 17.76 and 37.09. Meant for an
-accelerator. Not measured here.
+highlights, here as JSON lines with the fields "article" and "highlights". The
+model is the "TransformerAbs" of Liu and Lapata (arXiv:1908.08345), 6 + 6 layers
+of width 768, for which they report ROUGE-1/2/L of 40.21, 17.76 and 37.09.
+Intended for an accelerator. Not measured here.
 
   python -m train.main --config=configs/text/summarize_cnn_dm.py \
     --config.data.source=jsonl:DIR/train.jsonl \
@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
       source_key="article",
       target_key="highlights",
       target_len=160,
-      packing=False,  # nearly all articles are cut to a row
+      packing=False,  # nearly all articles fill a row
     ),
   )
   config.evals = dict(

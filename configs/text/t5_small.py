@@ -1,9 +1,9 @@
-"""T5 small's pre-training: spans of C4 to be filled in (arXiv:1910.10683).
+r"""T5 small's pre-training by span corruption on C4 (arXiv:1910.10683).
 
-60.5M parameters, 2^19 steps of 128 rows of 512 inputs, so 2^35 tokens. As in
-the paper, Adafactor's rate falls as 1 / sqrt(n) from 0.01 at step 10^4 on, and
-the vocabulary has 32,128 entries. Meant for eight accelerators. Not measured
-here.
+60.5M parameters, 2^19 steps of 128 rows of 512 inputs, which is 2^35 tokens. As
+in the paper, Adafactor's learning rate is 0.01 up to step 10^4 and then decays
+as 1 / sqrt(n), and the vocabulary has 32,128 entries. Intended for eight
+accelerators. Not measured here.
 
   python -m train.main --config=configs/text/t5_small.py \
     --config.data.source='jsonl:DIR/en/c4-train.*.json' \
@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     source="jsonl:data/c4/en/c4-train.*.json",
     split="all",
     tokenizer="sentencepiece?vocab_size=32000&model_type=unigram",
-    seq_len=568,  # 512 inputs and 114 targets, once spans are cut out
+    seq_len=568,  # 512 inputs and 114 targets after span corruption
     ops="span_corruption",
   )
   config.evals = dict(

@@ -1,12 +1,12 @@
-"""word2vec by CBOW (arXiv:1301.3781) on the validation text of WikiText-2.
+r"""word2vec's CBOW (arXiv:1301.3781) on the validation text of WikiText-2.
 
-As configs/text/word2vec_skipgram.py, but a word is told from the mean of its
-contexts, against the same noise. Measured on one CPU core: 2.476 nats of the
-held-out text in 13 s; gensim 2.567 (benchmarks/language/word_vectors.py).
+As configs/text/word2vec_skipgram.py, but each word is predicted from the mean
+of its context, against the same noise. Measured on one CPU core: 2.476 nats on
+the held-out text in 13 s; gensim 2.567 (benchmarks/language/word_vectors.py).
 
+  python -m input_pipeline.fetch wikitext2
   python -m train.main --config=configs/text/word2vec_cbow.py \
-    --config.data.source=text:PATH/valid.txt \
-    --config.evals.val.source=text:PATH/test.txt --workdir=runs/cbow
+    --workdir=runs/cbow
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,12 @@
-"""word2vec by skip-gram (arXiv:1310.4546) on the validation text of WikiText-2.
+r"""word2vec's skip-gram (arXiv:1310.4546) on the validation text of WikiText-2.
 
 Vectors of 100 dimensions, 12 passes over 167,000 words; the test text is held
-out. The vectors are in WORKDIR/words.txt, in word2vec's text format. Trained in
-18 s of CPU time; beside gensim: benchmarks/language/word_vectors.py.
+out. WORKDIR/words.txt has the vectors in word2vec's text format. Training took
+18 s of CPU time; benchmarks/language/word_vectors.py compares with gensim.
 
+  python -m input_pipeline.fetch wikitext2
   python -m train.main --config=configs/text/word2vec_skipgram.py \
-    --config.data.source=text:PATH/valid.txt \
-    --config.evals.val.source=text:PATH/test.txt --workdir=runs/w2v
+    --workdir=runs/w2v
 """
 
 from ml_collections import ConfigDict

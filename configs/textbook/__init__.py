@@ -1,1 +1,1 @@
-"""The examples of textbooks, replayed."""
+"""Textbook examples."""

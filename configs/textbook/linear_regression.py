@@ -2,7 +2,7 @@
 
 Measured: train/loss 5e-10 after 50 steps, 2e-14 after 100.
 
-python -m train.main --config=configs/textbook/linear_regression.py
+  python -m train.main --config=configs/textbook/linear_regression.py
 """
 
 from ml_collections import ConfigDict

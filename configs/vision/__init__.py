@@ -1,1 +1,1 @@
-"""Images classified and generated."""
+"""Image classification and generation."""

@@ -1,15 +1,16 @@
 r"""ResNet-50 on ImageNet-1k, 90 epochs (He et al. 2016; Goyal et al. 2017).
 
-Expected: about 76 % of the validation images. Not measured here.
-By train.plan, v5e:4x4: 2.9 GB a chip, at most 65,500 images/s.
+Expected: about 76 % accuracy on the validation images. Not measured here.
+Planned by train.plan for v5e:4x4: 2.9 GB per chip, at most 65,500 images/s.
 
-python -m train.main --config=configs/vision/resnet50_imagenet.py
+  python -m train.main --config=configs/vision/resnet50_imagenet.py
 
-On ImageNet's own tars rather than TFDS's records, unpacked by nobody; FILE has
-the WordNet id of each validation image, or is Kaggle's LOC_val_solution.csv:
+The source is TFDS's. ImageNet's own tar files can be read without unpacking
+them; FILE lists the WordNet id of each validation image, or is Kaggle's
+LOC_val_solution.csv:
 
-python -m train.main --config=configs/vision/resnet50_imagenet.py \
-  --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
+  python -m train.main --config=configs/vision/resnet50_imagenet.py \
+    --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
 """
 
 from ml_collections import ConfigDict

@@ -1,14 +1,15 @@
 r"""ViT-S/16 on ImageNet-1k, 90 epochs (Beyer et al. 2022, a plain baseline).
 
-Expected: about 76 % of the validation images. Not measured here.
+Expected: about 76 % accuracy on the validation images. Not measured here.
 
-python -m train.main --config=configs/vision/vit_imagenet.py
+  python -m train.main --config=configs/vision/vit_imagenet.py
 
-On ImageNet's own tars rather than TFDS's records, unpacked by nobody; FILE has
-the WordNet id of each validation image, or is Kaggle's LOC_val_solution.csv:
+The source is TFDS's. ImageNet's own tar files can be read without unpacking
+them; FILE lists the WordNet id of each validation image, or is Kaggle's
+LOC_val_solution.csv:
 
-python -m train.main --config=configs/vision/vit_imagenet.py \
-  --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
+  python -m train.main --config=configs/vision/vit_imagenet.py \
+    --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
 """
 
 from ml_collections import ConfigDict

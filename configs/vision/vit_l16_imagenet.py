@@ -1,17 +1,18 @@
 r"""ViT-L/16 on ImageNet-1k from scratch, 200 epochs (arXiv:2111.06377, A.2).
 
-The supervised baseline of the masked autoencoder's paper, without its CutMix
-and stochastic depth. Expected: less than its 82.6 % of the validation images.
-Not measured here.
-By train.plan, v5e:8x8: 1.9 GB a chip, at most 21,300 images/s.
+The supervised baseline of the paper on masked autoencoders, without its CutMix
+and stochastic depth. Expected: less than its 82.6 % accuracy on the validation
+images. Not measured here.
+Planned by train.plan for v5e:8x8: 1.9 GB per chip, at most 21,300 images/s.
 
-python -m train.main --config=configs/vision/vit_l16_imagenet.py
+  python -m train.main --config=configs/vision/vit_l16_imagenet.py
 
-On ImageNet's own tars rather than TFDS's records, unpacked by nobody; FILE has
-the WordNet id of each validation image, or is Kaggle's LOC_val_solution.csv:
+The source is TFDS's. ImageNet's own tar files can be read without unpacking
+them; FILE lists the WordNet id of each validation image, or is Kaggle's
+LOC_val_solution.csv:
 
-python -m train.main --config=configs/vision/vit_l16_imagenet.py \
-  --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
+  python -m train.main --config=configs/vision/vit_l16_imagenet.py \
+    --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
 """
 
 from ml_collections import ConfigDict

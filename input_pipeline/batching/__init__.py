@@ -1,1 +1,1 @@
-"""From examples to batches: mixture, pipeline, devices."""
+"""Builds batches from examples: order, mixture, ops, and device placement."""

@@ -10,9 +10,9 @@ from input_pipeline.tokenizers.parts import special_tokens
 
 
 def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
-  """The tokenizer with the tokens that the ops need and it lacks.
+  """Returns the tokenizer with the tokens that the ops need and it lacks added.
 
-  Text never encodes to one of them; they decode to their names.
+  Text is never encoded to one of the added tokens; they decode to their names.
 
   Raises:
     ValueError: the ops are malformed.
@@ -24,10 +24,10 @@ def extended(tokenizer: Tokenizer, ops: str) -> Tokenizer:
 
 
 def of_rows(tokenizer: Tokenizer, rows: Mapping[str, Any] | None) -> Tokenizer:
-  """The tokenizer with the tokens that a kind of rows needs and it lacks.
+  """Returns the tokenizer extended by the tokens that a kind of rows needs.
 
   Raises:
-    ValueError: there is no such kind.
+    ValueError: there is no such kind of rows.
   """
   needed = rows_lib.special_tokens(rows)
   return special_tokens.added(
@@ -39,7 +39,11 @@ def of_rows(tokenizer: Tokenizer, rows: Mapping[str, Any] | None) -> Tokenizer:
 def names(
   ops: str, known: Callable[[str], bool] = lambda name: False
 ) -> list[str]:
-  """The tokens that the ops add to a vocabulary that knows some already.
+  """Returns the names of the tokens that the ops add to a vocabulary.
+
+  Args:
+    ops: see input_pipeline/ops.
+    known: (name) -> whether the vocabulary already has the token.
 
   Raises:
     ValueError: the ops are malformed.

@@ -1,9 +1,9 @@
-"""The stream of real rows through ops, by tf.data, with bad ones left out.
+"""The tf.data stream of transformed rows when bad records are skipped.
 
-tf.data drops the rows that fail, and goes on; each row carries its place, so
-that what is missing is known. Only the missing ones are tried again, alone and
-eagerly: that gives the reason, and the row itself where it was the machine
-that failed rather than the record.
+tf.data drops the rows that fail and continues. Each row carries its place, so
+the missing rows are known. Only the missing rows are tried again, one by one
+and eagerly: this finds the reason, or returns the row if the failure came from
+the machine rather than from the record.
 """
 
 import re
@@ -20,9 +20,9 @@ _PLACE = "_place"
 
 
 class Parts(NamedTuple):
-  """What the stream is made of; see pipeline_tf.py.
+  """The functions that the stream is built from; see tf_stream.py.
 
-  read: (indices, keys) -> rows; ValueError where one cannot be read.
+  read: (indices, keys) -> rows; ValueError if a row cannot be read.
   transform: tensors of one row -> tensors.
   signature: {field: TensorSpec of one row}.
   mapped: ((step) -> rows, transform, signature, step) -> dataset of rows.
@@ -41,10 +41,10 @@ class Parts(NamedTuple):
 class Steps(NamedTuple):
   """The rows of each step, before and after the ops.
 
-  read: (step) -> {field: array [n, ...]}, all those of the signature.
+  read: (step) -> {field: array [n, ...]}, with all fields of the signature.
   transform: tensors of one row -> tensors.
   signature: {field: TensorSpec of one row}.
-  parts: what they are made of.
+  parts: the functions that these are built from.
   """
 
   read: Callable[[int], Rows]
@@ -54,13 +54,13 @@ class Steps(NamedTuple):
 
 
 def placed(examples: Any, plan: Any, parts: Parts, tf: Any) -> Steps:
-  """The rows that can be read, each with its place, and one that ends a step.
+  """Returns Steps of the readable rows with their places and an end row each.
 
   Raises:
     ValueError: no record passes the ops.
   """
-  # One row more, after those of each step, that never fails. Without it a
-  # source whose records all fail would be searched for its next row for ever.
+  # Each step ends with an extra row that never fails. Without it, tf.data would
+  # search forever for the next row of a source whose records all fail.
   end = _one_that_passes(examples, parts)
 
   def read(step: int) -> Rows:
@@ -86,10 +86,10 @@ def placed(examples: Any, plan: Any, parts: Parts, tf: Any) -> Steps:
 def stream(
   examples: Any, plan: Any, steps: Steps
 ) -> Callable[[int], Iterator[Rows]]:
-  """(first_step) -> the real rows of each step, as bad_records.padded.
+  """Returns (first_step) -> the real rows of each step, as bad_records.padded.
 
   Raises:
-    ValueError: from the iterator, too many records fail.
+    ValueError: from the iterator, if too many records fail.
   """
   completed = completer(examples, plan, steps)
 
@@ -112,12 +112,12 @@ def stream(
 def completer(
   examples: Any, plan: Any, steps: Steps
 ) -> Callable[[int, Rows], Rows]:
-  """(step, its rows that were not dropped) -> all of its rows, padded."""
+  """Returns (step, its rows that were not dropped) -> its rows, padded."""
 
   def completed(step: int, rows: Rows) -> Rows:
     indices, keys = plan.rows(step)
     n = len(indices)
-    mine = np.searchsorted(rows[_PLACE][:, 1], n)  # all but the end
+    mine = np.searchsorted(rows[_PLACE][:, 1], n)  # all but the end row
     rows = {k: v[:mine] for k, v in rows.items()}
     return _completed(rows, indices, keys, examples, steps.parts)
 
@@ -125,7 +125,7 @@ def completer(
 
 
 def _one_that_passes(examples: Any, parts: Parts) -> Rows:
-  """The first record that passes the ops, as it is read, [1, ...]."""
+  """Returns the first record that passes the ops, before the ops, [1, ...]."""
   first = None
   for place in bad_records.spread(examples.length):
     try:
@@ -140,13 +140,13 @@ def _one_that_passes(examples: Any, parts: Parts) -> Rows:
 def _of_step(
   chunks: Iterator[Rows], held: list[Rows], step: int, n: int
 ) -> Rows:
-  """The rows of a step that were not dropped.
+  """Returns the rows of a step that were not dropped.
 
   Args:
-    chunks: of rows, in the order of their places.
-    held: what was taken from it and belongs to this step and later ones.
-    step: later than any that was asked for.
-    n: how many rows the step has; its last place is that of the end.
+    chunks: an iterator over rows, in the order of their places.
+    held: rows taken from `chunks` that belong to this step or to later ones.
+    step: a step later than all that were requested before.
+    n: the number of rows of the step; place n is that of the end row.
   """
   while not held or tuple(held[-1][_PLACE][-1]) < (step, n):
     chunk = next(chunks, None)
@@ -168,7 +168,7 @@ def _of_step(
 def _completed(
   rows: Rows, indices: np.ndarray, keys: np.ndarray, examples: Any, parts: Parts
 ) -> Rows:
-  """The rows of a step, those that are missing tried once more, and told."""
+  """Returns all rows of a step; retries missing ones once, then counts them."""
   n = len(indices)
   found = rows.pop(_PLACE)[:, 1]
   bad = []
@@ -190,7 +190,7 @@ def _completed(
 
 
 def reason(error: Exception) -> str:
-  """What TensorFlow says, without the names of its nodes."""
+  """Returns TensorFlow's error message without the names of its graph nodes."""
   text = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", getattr(error, "message", ""))
   lines = (text or str(error) or type(error).__name__).strip().splitlines()
   return lines[0].strip().rstrip(".")

@@ -1,4 +1,4 @@
-"""The data sets of a run: those that the config names, as one Examples."""
+"""The data sets that a config names, combined into one Examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ _KEYS = ("source", "split", "text_key", "weight")
 
 
 class Part(NamedTuple):
-  """A component as the config names it; weight is None where none is given."""
+  """One component of the data, as configured; weight is None if not given."""
 
   source: str
   split: str
@@ -34,27 +34,25 @@ def parts(
   split: str = "train",
   text_key: str = "text",
 ) -> list[Part]:
-  """The components of a run's data; one, where it has a source.
+  """Returns the components of a run's data; a single one if `source` is set.
 
   Args:
-    source: a URI; None or "" where there is a mixture.
-    mixture: dicts of `source` and, where they have their own, `split`,
-      `text_key` and `weight`; or None.
-    split: of the components that have none.
-    text_key: of the components that have none.
+    source: a URI; None or "" if a mixture is given.
+    mixture: dicts with the key `source` and optionally `split`, `text_key` and
+      `weight`; or None.
+    split: the default for components without one.
+    text_key: the default for components without one.
 
   Raises:
-    ValueError: one line that names what is wrong.
+    ValueError: the settings are wrong; one line that names the problem.
   """
   if bool(source) == bool(mixture):
     given = "both are" if source else "neither is"
-    raise ValueError(
-      f"source or mixture, exactly one of the two; {given} given"
-    )
+    raise ValueError(f"set exactly one of source and mixture; {given} given")
   if not mixture:
     return [Part(source, split, text_key, None, "")]
   if not isinstance(mixture, (list, tuple)):
-    raise ValueError("mixture is no list of {'source': URI, 'weight': 2.0}")
+    raise ValueError("mixture is not a list of {'source': URI, 'weight': 2.0}")
   found = []
   for i, given in enumerate(mixture):
     where = f"mixture[{i}]"
@@ -64,7 +62,7 @@ def parts(
       if key not in _KEYS:
         raise ValueError(
           f"{where}.{key}: unknown{nearest(key, _KEYS)}"
-          f" (there are: {', '.join(_KEYS)})"
+          f" (valid: {', '.join(_KEYS)})"
         )
     weight = given.get("weight")
     if weight is not None and not positive(weight):
@@ -81,7 +79,7 @@ def parts(
   without = [part for part in found if part.weight is None]
   if 0 < len(without) < len(found):
     raise ValueError(
-      f"{without[0].where.strip()}.weight: all have one, or none"
+      f"{without[0].where.strip()}.weight is missing: set all weights or none"
     )
   return found
 
@@ -89,9 +87,10 @@ def parts(
 def inherited(
   shared: Mapping[str, Any], own: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """What an evaluation takes of the training's settings, and its own.
+  """Returns an evaluation's settings: the training's, overridden by its own.
 
-  Not the splits, a mixture's included; nor the data, where it has its own.
+  Splits are not inherited, including those of a mixture; nor is the data if the
+  evaluation has its own.
   """
   taken = {k: v for k, v in shared.items() if k != "split"}
   if "source" in own or "mixture" in own:
@@ -107,21 +106,20 @@ def inherited(
 
 
 def joined(components: Sequence, titles: Sequence[str]):
-  """The Examples of all components, one after another, as one Examples.
+  """Concatenates the Examples of all components into one Examples.
 
   Args:
     components: examples.Examples, one or more, that share a tally.
-    titles: what to call each in an error.
+    titles: the name of each component in error messages.
 
   Raises:
-    ValueError: the components differ in a field, or are too many examples for
-      an int32 index, or of one no example can be read; one line that names it.
+    ValueError: the components differ in a field, have more examples together
+      than an int32 index can count, or one of them has no readable example; one
+      line that names the component.
   """
   ends = np.cumsum([each.length for each in components])
   if ends[-1] > _MOST:
-    raise ValueError(
-      f"{ends[-1]} examples: an index in a batch counts to 2**31 - 1"
-    )
+    raise ValueError(f"{ends[-1]} examples: at most 2**31 - 1 can be indexed")
   first = components[0]
   if len(components) == 1:
     return first
@@ -173,7 +171,7 @@ def joined(components: Sequence, titles: Sequence[str]):
 
 
 def _fields(sample: dict[str, np.ndarray]) -> dict[str, str]:
-  """What the fields of an example are, to be compared and told."""
+  """Describes the fields of an example, for comparison and error messages."""
   kinds = {"b": "bool", "i": "int", "u": "uint", "f": "float", "O": "object"}
   return {
     name: f"{kinds.get(leaf.dtype.kind, leaf.dtype)} {list(leaf.shape[1:])}"
@@ -191,13 +189,13 @@ def _same(title: str, found: dict, wanted: dict) -> None:
 
 
 def _stacked(leaves: list[np.ndarray]) -> np.ndarray:
-  """All of them; as objects where a bad record has given one another shape."""
+  """Concatenates the leaves, as objects if bad records have other shapes."""
   if len({leaf.shape[1:] for leaf in leaves}) > 1:
     leaves = [strings(leaf.tolist()) for leaf in leaves]
   return np.concatenate(leaves)
 
 
 def _cast(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """int32 as int64, say: only what stays the same kind of number."""
+  """Casts within the same kind of number, such as int32 to int64."""
   alike = np.can_cast(leaf.dtype, dtype, "same_kind")
   return leaf.astype(dtype, copy=False) if alike else leaf

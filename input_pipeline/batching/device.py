@@ -1,4 +1,4 @@
-"""Host batches -> global arrays on the devices, prefetched."""
+"""Prefetches host batches and places them on the devices as global arrays."""
 
 import functools
 import queue
@@ -16,19 +16,19 @@ def prefetch(
   sharding_of: ShardingOf,
   depth: int = 2,
 ) -> Iterator[dict[str, jax.Array]]:
-  """Places batches ahead of their use, in a thread of its own.
+  """Places batches on the devices ahead of their use, in a thread of its own.
 
   Args:
-    batches: this host's rows of each global batch; it is read by the thread
-      alone, and closed by it.
-    sharding_of: (ndim) -> the sharding of a leaf with so many dimensions.
-    depth: how many batches are placed before they are asked for.
+    batches: this host's rows of each global batch; only the thread reads and
+      closes it.
+    sharding_of: (ndim) -> the sharding of a leaf with `ndim` dimensions.
+    depth: the number of batches placed ahead of their use.
 
   Yields:
-    The batches in their order, each leaf a global array.
+    The batches in order, each leaf a global array.
 
   Raises:
-    Whatever reading raises, where the failed batch would have come.
+    Any exception raised while reading, at the position of the failed batch.
   """
   ready: queue.Queue = queue.Queue()
   free = threading.Semaphore(depth)
@@ -48,25 +48,25 @@ def prefetch(
       if batch is None:
         return
       free.release()
-      # Popped, so that only the consumer keeps it alive.
+      # Popped so that only the consumer keeps the batch alive.
       yield batch.pop()
   finally:
     stop.set()
     free.release()
-    # The collector may run in the thread itself, which cannot join itself.
+    # The garbage collector may run in the thread, which cannot join itself.
     if threading.current_thread() is not thread:
-      # Not forever: a read that hangs must not keep the run from ending.
+      # With a timeout: a read that hangs must not keep the run from ending.
       thread.join(timeout=5)
 
 
 def place(
   batch: dict[str, np.ndarray], sharding_of: ShardingOf
 ) -> dict[str, jax.Array]:
-  """One host batch as global arrays.
+  """Returns one host batch as global arrays.
 
-  The host holds whole rows: those of its `shares`, one after another. Where
-  the devices of several hosts hold parts of the same rows, each host reads
-  the rows and places its parts.
+  The host holds complete rows: those of its `shares`, concatenated. If the
+    devices of several hosts hold parts of the same rows, each of these hosts
+    reads the rows and places its own parts.
   """
   held, count = shares(sharding_of(1))
 
@@ -89,11 +89,11 @@ def shares(
   sharding: jax.sharding.Sharding,
   devices: frozenset[jax.Device] | None = None,
 ) -> tuple[tuple[int, ...], int]:
-  """Which shares of a batch's rows some devices hold, and of how many.
+  """Returns which shares of a batch's rows some devices hold, and of how many.
 
   Args:
-    sharding: of the rows.
-    devices: those of this process by default.
+    sharding: the sharding of the rows.
+    devices: the devices; those of this process by default.
   """
   rows = sharding.devices_indices_map((len(sharding.device_set),))
   starts = {device: index[0].start or 0 for device, index in rows.items()}
@@ -104,7 +104,7 @@ def shares(
 
 
 def _fill(batches, sharding_of, ready, free, stop) -> None:
-  """What the thread does; it holds no reference to the consumer."""
+  """Runs in the prefetching thread; holds no reference to the consumer."""
   try:
     while True:
       free.acquire()
@@ -115,7 +115,7 @@ def _fill(batches, sharding_of, ready, free, stop) -> None:
         ready.put((None, None))
         return
       ready.put(([place(batch, sharding_of)], None))
-      # Else this batch would live until the next one has been read.
+      # Otherwise this batch would stay alive until the next one has been read.
       del batch
   except BaseException as error:
     ready.put((None, error))

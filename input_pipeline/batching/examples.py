@@ -1,4 +1,4 @@
-"""What batches are gathered from: a source's examples, or rows of tokens."""
+"""The examples that batches are gathered from: records or rows of tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,12 +17,12 @@ from input_pipeline.tokenizers import Tokenizer, get_tokenizer
 
 
 class Examples(NamedTuple):
-  """What batches are gathered from.
+  """The examples that batches are gathered from.
 
   read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
   tally: counts bad records, and holds the policy.
-  texts: what evaluators need beside the numbers, see rows.Rows.
-  class_names: in the order of the labels, where they have names.
+  texts: values that evaluators need besides the arrays, see rows.Rows.
+  class_names: in the order of the labels, or None.
   """
 
   length: int
@@ -47,51 +47,60 @@ def of_parts(
   partial: bool,
   policy: Policy,
 ) -> list[Examples]:
-  """The examples of each part, counted by one tally.
+  """Returns the examples of each part; one tally counts their bad records.
 
   Args:
-    parts: of components.parts.
-    tokenizer: its string, or None for the sources' own examples.
-    seq_len: T, where there is a tokenizer.
-    packing: rows of whole documents in place of windows.
-    rows: a kind of rows/ and its settings in place of both, or None.
-    cache_dir: of tokens.
-    workdir: where a tokenizer learned from the data is kept.
+    parts: the result of components.parts.
+    tokenizer: the string of the tokenizer, or None for the sources' own
+      examples.
+    seq_len: T, if there is a tokenizer.
+    packing: whether to make rows of whole documents instead of windows.
+    rows: a kind of rows/ and its settings, instead of either; or None.
+    cache_dir: the folder in which tokens are cached.
+    workdir: the folder that keeps a tokenizer learned from the data.
     partial: whether the last window of a part may be short.
-    policy: of bad records.
+    policy: how bad records are handled.
 
   Raises:
     ValueError: a setting or a part is wrong; one line that names it.
   """
   if not isinstance(packing, bool):
-    raise ValueError(f"packing={packing!r} is neither True nor False")
+    raise ValueError(f"packing={packing!r} is not True or False")
   if packing and tokenizer is None:
     raise ValueError("packing=True packs tokens; set a tokenizer")
-  if rows and (packing or tokenizer is None):
+  of_text = not rows or rows_lib.needs_tokenizer(rows)
+  if rows and (packing or (tokenizer is None and of_text)):
     wrong = "packing has its own" if packing else "set a tokenizer"
-    raise ValueError(f"rows={dict(rows)!r} are rows of tokens: {wrong}")
+    raise ValueError(f"rows={dict(rows)!r} makes rows of tokens: {wrong}")
+  if tokenizer is not None and not of_text:
+    raise ValueError(f"rows={dict(rows)!r} reads no text: leave out tokenizer")
   sources = [open_source(part.source, part.split, policy) for part in parts]
   tally = Tally(policy)
-  if tokenizer is None:
+  if tokenizer is None and not rows:
     return [
       Examples(
         s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
       )
       for s in sources
     ]
-  if not isinstance(seq_len, int) or seq_len < 1:
-    raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
-  corpus = [
-    (part.source, key)
-    for part in parts
-    for key in rows_lib.text_keys(rows, part.text_key)
-  ]
-  learned = get_tokenizer(
-    tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
-  )
-
+  learned, fitted = None, None
+  if of_text:
+    if not isinstance(seq_len, int) or seq_len < 1:
+      raise ValueError(f"seq_len {seq_len!r} is not a positive integer")
+    corpus = [
+      (part.source, key)
+      for part in parts
+      for key in rows_lib.text_keys(rows, part.text_key)
+    ]
+    learned = get_tokenizer(
+      tokenizer, corpus, cache_dir=cache_dir, workdir=workdir, policy=policy
+    )
   if rows:
-    learned = added_tokens.of_rows(learned, rows)
+    if learned is not None:
+      learned = added_tokens.of_rows(learned, rows)
+    titles = [str(part) for part in parts]
+    learning = rows_lib.Learning(sources, titles, not partial, workdir, policy)
+    fitted = rows_lib.fit(rows, learning)
 
   def of_rows(part: Part, source: Source) -> Examples:
     given = rows_lib.Given(
@@ -105,6 +114,7 @@ def of_parts(
       split=part.split,
       cache_dir=cache_dir,
       tally=tally,
+      fitted=fitted,
     )
     made = rows_lib.make(rows, given)
     one_each = made.length == source.length

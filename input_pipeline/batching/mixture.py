@@ -1,19 +1,20 @@
-"""Several data sets as one: which component each position of the data is.
+"""Mixes several data sets: assigns each position of the data to a component.
 
 The components are the leaves of a binary tree, Huffman's (1952) on their
-weights. Of the p positions that come to a node, round(p * share) go to its
-left child, so where a position goes, and how many of its component came before
-it, follows from its number alone: seeking is O(1), and nothing is kept.
+weights. Of the first p positions that reach a node, round(p * share) go to its
+left child. Both the component of a position and the number of that component's
+earlier positions therefore follow from the position alone: seeking is O(1), and
+no state is kept.
 
-Weights become integers, exactly wherever their sum permits (`whole_weights`).
-Over the first N positions the count of a component then differs from share * N
-by less than 2, so over any run of positions by less than 4: each node rounds
-by at most 1/2, and a node that is not a leaf has at most 2/3 of its parent,
-1/2 + 2/3 (1/2 + 2/3 (...)) < 3/2. Of two components, by 1/2 and by 1.
+Weights become integers, exactly if their sum permits (`whole_weights`). Over
+the first N positions the count of a component then differs from share * N by
+less than 2, and over any range of positions by less than 4: each node rounds by
+at most 1/2, and an inner node has at most 2/3 of its parent, 1/2 + 2/3 (1/2 +
+2/3 (...)) < 3/2. With two components the bounds are 1/2 and 1.
 
-Component 0 is ordered as if it were alone, by the run's own seed, the others
-by seeds of their own. Each is walked epoch by epoch, every example once in
-each, at the speed that its weight gives it.
+Component 0 is ordered as if it were alone, by the run's own seed, and the
+others by seeds derived from it. Each component is visited epoch by epoch, with
+every example once per epoch, at the rate given by its weight.
 """
 
 import heapq
@@ -27,18 +28,18 @@ import numpy as np
 
 from input_pipeline import order
 
-# Products of two weights whose sum is below it do not overflow.
+# If the sum of the weights is below it, products of two do not overflow.
 _MOST = 2**31 - 1
-# What a sum of weights is rounded to where it cannot be exact.
+# The sum of the rounded weights, if the weights cannot be exact.
 _ROUNDED = 2**30
 
 
 class Tree(NamedTuple):
   """Nodes by number, the leaves first; a leaf is its own left child.
 
-  weight, left_weight, left, right: int64 [2 k - 1], the weight of a node and
-    of its left child, and the children's numbers.
-  depth: of the deepest leaf.
+  weight, left_weight, left, right: int64 [2 k - 1], the weight of a node and of
+    its left child, and the children's numbers.
+  depth: the depth of the deepest leaf.
   """
 
   weight: np.ndarray
@@ -49,7 +50,7 @@ class Tree(NamedTuple):
 
 
 def positive(value) -> bool:
-  """Whether it is a number above 0, and finite."""
+  """Returns whether the value is a finite number above 0."""
   is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
   return is_number and math.isfinite(value) and value > 0
 
@@ -59,22 +60,22 @@ def whole_weights(
   lengths: Sequence[int],
   temperature: float | None = None,
 ) -> np.ndarray:
-  """Integer weights, int64 [k].
+  """Returns the weights as integers, int64 [k].
 
-  Given weights count as they are written: 0.1 is a tenth. Without any, a
-  component weighs as many as it has examples, so that all end their epochs
-  together; with `temperature` T, that number to the power 1 / T (Devlin's
-  multilingual BERT; T5, arXiv:1910.10683). Weights whose smallest integers
-  pass 2**31 are rounded to 2**-30 of their sum.
+  Given weights are interpreted as written: 0.1 is exactly a tenth. Without
+  given weights, a component's weight is its number of examples, so that all
+  components end their epochs together; with `temperature` T, it is that number
+  to the power 1 / T (Devlin's multilingual BERT; T5, arXiv:1910.10683). Weights
+  whose smallest integers exceed 2**31 are rounded to 2**-30 of their sum.
 
   Raises:
-    ValueError: both are given, T is not positive, or a component would have
-      no share that can be told from none.
+    ValueError: both are given, T is not positive, or the share of a component
+      would be rounded to 0.
   """
   if temperature is not None and not positive(temperature):
     raise ValueError(f"temperature={temperature!r} is not a positive number")
   if temperature is not None and (len(weights) == 1 or None not in weights):
-    raise ValueError("temperature is for a mixture whose weights are left out")
+    raise ValueError("temperature needs a mixture without weights")
   if None not in weights:
     shares = [Fraction(str(weight)) for weight in weights]
   elif temperature is None:
@@ -90,12 +91,14 @@ def whole_weights(
     whole = _rounded(whole)
   for i, n in enumerate(whole):
     if n == 0:
-      raise ValueError(f"mixture[{i}]: its weight is too small a share")
+      raise ValueError(
+        f"mixture[{i}]: its weight is too small a share of the sum"
+      )
   return np.array(whole, np.int64)
 
 
 def _rounded(whole: list[int]) -> list[int]:
-  """Integers that sum to _ROUNDED, by the largest remainder."""
+  """Returns integers that sum to _ROUNDED, by the largest remainder method."""
   total = sum(whole)
   floors = [n * _ROUNDED // total for n in whole]
   rest = [n * _ROUNDED % total for n in whole]
@@ -106,7 +109,7 @@ def _rounded(whole: list[int]) -> list[int]:
 
 
 def tree(weights: np.ndarray) -> Tree:
-  """Huffman's tree on integer weights whose sum is below 2**31."""
+  """Returns Huffman's tree on integer weights whose sum is below 2**31."""
   count = len(weights)
   weight = [int(w) for w in weights]
   left, right = list(range(count)), list(range(count))
@@ -115,7 +118,7 @@ def tree(weights: np.ndarray) -> Tree:
   heapq.heapify(heap)
   while len(heap) > 1:
     two = heapq.heappop(heap), heapq.heappop(heap)
-    # The heavier goes left, and so has the first position.
+    # The heavier child goes left, and so gets the first position.
     (a, first), (b, second) = sorted(two, key=lambda x: (-x[0], x[1]))
     heapq.heappush(heap, (a + b, len(weight)))
     weight.append(a + b)
@@ -127,15 +130,15 @@ def tree(weights: np.ndarray) -> Tree:
 
 
 def choose(tree: Tree, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Which component each position is, and which of its examples.
+  """Returns the component of each position, and its rank in the component.
 
   Args:
-    tree: of the weights.
+    tree: the tree of the weights.
     position: int64 [n], values from 0 to 2**62.
 
   Returns:
-    component int64 [n], and nth int64 [n], how many of that component came
-    before.
+    component int64 [n], and nth int64 [n], the number of earlier positions of
+    the same component.
   """
   nth = np.asarray(position, np.int64)
   node = np.full(nth.shape, len(tree.weight) - 1)
@@ -154,16 +157,16 @@ def choose(tree: Tree, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def orderer(
   lengths: Sequence[int], weights: np.ndarray, seed: int, shuffle: bool
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-  """(positions int64 [n]) -> (indices int64 [n], keys uint64 [n]).
+  """Returns (positions int64 [n]) -> (indices int64 [n], keys uint64 [n]).
 
-  An index counts through the components, one after another; the key is that
-  of the epoch of the example's own component.
+  An index counts through the concatenated components; the key is that of the
+  current epoch of the example's component.
 
   Args:
-    lengths: examples of each component.
-    weights: of whole_weights.
+    lengths: the number of examples of each component.
+    weights: the result of whole_weights.
     seed: any integer.
-    shuffle: without it every epoch of a component runs in its own order.
+    shuffle: if False, every epoch of a component is in its own order.
   """
   choice = tree(weights)
   offsets = np.cumsum([0, *lengths[:-1]])

@@ -1,12 +1,12 @@
-"""Which example an example is mixed with, by mixup or CutMix.
+"""Chooses the example that each example is mixed with in mixup or CutMix.
 
-A partner is one of all the training examples: its component is drawn by the
-weights of the mixture, and then each of the component's examples is as likely
-as any other. The draw is a function of the example's index and its epoch's key
-alone. So it is the same on whatever host the example's row is, and at whatever
-step a run goes on; and nobody but that host reads the partner.
+A partner is one of all the training examples: its component is sampled by the
+weights of the mixture, then one of the component's examples uniformly. The
+choice is a function of the example's index and its epoch's key alone. It is
+therefore the same on every host and after every resume, and only the host that
+holds the example reads the partner.
 
-Where bad records are skipped, a row whose partner is one is skipped as well.
+If bad records are skipped, a row whose partner is bad is skipped as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +15,21 @@ import numpy as np
 
 from input_pipeline import order
 
-# Keeps these draws from those of the order, which mixes the same keys.
+# Makes these samples independent of the order, which mixes the same keys.
 _APART = np.uint64(0x5851F42D4C957F2D)
 
 
 def drawer(
   lengths: Sequence[int], weights: np.ndarray
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-  """(indices int64 [n], keys uint64 [n]) -> the partners' indices, int64 [n].
+  """Returns (indices int64 [n], keys uint64 [n]) -> partners, int64 [n].
+
+  The partners are given by their indices.
 
   Args:
-    lengths: examples of each component; an index counts through them.
-    weights: int64, of mixture.whole_weights.
+    lengths: the number of examples of each component; an index counts through
+      them.
+    weights: int64, the result of mixture.whole_weights.
   """
   sizes = np.asarray(lengths, np.uint64)
   offsets = np.cumsum([0, *lengths[:-1]]).astype(np.uint64)
@@ -35,7 +38,7 @@ def drawer(
   def draw(indices: np.ndarray, keys: np.ndarray) -> np.ndarray:
     own = np.asarray(indices, np.int64).astype(np.uint64)
     first = order.mix(order.mix(np.asarray(keys, np.uint64) ^ _APART) ^ own)
-    # The remainders favour no number by more than one part in 2**33.
+    # The modulo favours no number by more than one part in 2**33.
     component = np.searchsorted(ends, first % ends[-1], side="right")
     within = order.mix(first) % sizes[component]
     return (offsets[component] + within).astype(np.int64)

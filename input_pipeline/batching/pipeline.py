@@ -1,26 +1,28 @@
 """Source -> order -> ops -> batches; a batch is a function of its step.
 
-Every batch holds, beside the examples' own fields, "index", int32 [B], the
-example's place in its source (-1 on padding), and "mask", float32, 1 on what
-is real. Integers of 64 bits become int32 and float64 becomes float32; text is
-left out.
+Besides the examples' own fields, every batch holds "index", int32 [B], the
+example's place in its source (-1 on padding), and "mask", float32, 1 on real
+entries and 0 on padding. 64-bit integers become int32 and float64 becomes
+float32; text is left out.
 
 Language modelling: a source with a tokenizer gives windows of tokens,
-{"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
-"bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` one
-token on and `bytes` counts the UTF-8 bytes of the window's targets. With
-`packing` they are rows of whole documents instead, with two leaves more,
-"segments" and "positions", int32 [B, T]; see packing.py.
+  {"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
+  "bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` shifted
+  by one token and `bytes` counts the UTF-8 bytes of the window's targets. With
+  `packing` the examples are rows of whole documents instead, with two more
+  leaves, "segments" and "positions", int32 [B, T]; see
+  packing/whole_documents.py.
 
-`ops` apply to those windows and rows as to any example. Some of them add
-tokens to the vocabulary; `Data.tokenizer` has them. Where an op mixes examples,
-each has a partner of its own; see partners.py.
+`ops` apply to these windows and rows as to any example. Some ops add tokens to
+the vocabulary; `Data.tokenizer` has them. If an op mixes examples, each example
+has a partner; see partners.py.
 
-Of other texts (with a label, in pairs, in turns of a conversation) `rows`
-names the kind of rows they become, a file in rows/.
+For other uses of text (with labels, in pairs, in conversations) `rows` names
+the kind of rows that is made from it, a file in rows/.
 
-A mixture of several data sets is one of their examples, in an order of its
-own; see mixture.py. "index" then counts through them, one after another.
+A mixture of several data sets is a single stream of their examples, in an order
+of its own; see mixture.py. "index" then counts through the concatenated data
+sets.
 """
 
 import functools
@@ -41,25 +43,25 @@ _MASK_AND_INDEX: Spec = {
   "mask": ((), np.dtype(np.float32)),
   "index": ((), np.dtype(np.int32)),
 }
-# Positions that are ordered at once.
+# The number of positions that are ordered at once.
 _ORDERED = 1024
 
 
 class Data(NamedTuple):
-  """A stream of batches and what is known of it.
+  """A stream of batches and its description.
 
   spec: {leaf: (shape without the batch axis, dtype)}.
-  num_examples: in one epoch, of all components; windows or packed rows, where
-    there is a tokenizer.
-  batches: (first_step) -> this host's rows of each global batch from that
-    step on; endless for training, one pass for evaluation.
-  batch_size: of the global batch.
-  note: a line worth telling, or "".
+  num_examples: the number in one epoch, of all components; windows or packed
+    rows, if there is a tokenizer.
+  batches: (first_step) -> this host's rows of each global batch from that step
+    on; endless for training, one pass for evaluation.
+  batch_size: the size of the global batch.
+  note: a line to print, or "".
   skipped: () -> the records that this process has skipped so far.
-  news: () -> a line on the first of them, told once, or "".
-  texts: (indices, as in a batch) -> {field: [values]} of examples, what
-    evaluators need beside the numbers; None where there is nothing.
-  class_names: in the order of the labels, where they have names.
+  news: () -> a line about the first skipped records, returned once; else "".
+  texts: (indices, as in a batch) -> {field: [values]} of examples, which
+    evaluators need besides the arrays; None if there are none.
+  class_names: in the order of the labels, or None.
   """
 
   spec: Spec
@@ -100,7 +102,7 @@ def train(
   max_record_bytes: int = 2**28,
   service: str | None = None,
 ) -> Data:
-  """Endless batches: batch = f(arguments, step).
+  """Returns endless batches for training: batch = f(arguments, step).
 
   Args:
     source: the URI of the data, such as jsonl:FILES; see
@@ -136,12 +138,12 @@ def train(
       whose workers then read and apply the ops. The batches stay the same.
 
   Raises:
-    ValueError: one line that names what is wrong.
+    ValueError: the arguments are wrong; one line that names the problem.
   """
   settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
   if service and not ops:
     raise ValueError(
-      f"service {service!r} applies ops, and there are none: leave it out"
+      f"service {service!r} applies ops, but ops is empty: leave service out"
     )
   examples, plan, batch_size = training(**settings)
   told = {"ops": ops, **settings}
@@ -172,7 +174,7 @@ def training(
   max_bad_share: float,
   max_record_bytes: int,
 ) -> tuple[Examples, Plan, int]:
-  """The examples of `train`, which of them each step has, and the batch's size.
+  """Returns the examples of `train`, the plan of its steps, and the batch size.
 
   The arguments are those of `train`.
   """
@@ -188,7 +190,9 @@ def training(
   n = examples.length
   if batch_size == "all":
     if temperature is not None or None not in given:
-      raise ValueError("batch_size 'all' has every example once: no weights")
+      raise ValueError(
+        "batch_size 'all' takes every example once: leave the weights out"
+      )
     batch_size = -(-n // multiple_of) * multiple_of
     local = order.host_rows(batch_size, host_index, host_count)
     whole = local[local < n]
@@ -202,7 +206,7 @@ def training(
     local = order.host_rows(batch_size, host_index, host_count)
     ordered = mixture_lib.orderer(lengths, weights, seed, shuffle)
 
-    # Many steps at once: NumPy's calls cost more than the work in them.
+    # Many steps at once, since the overhead of NumPy's calls dominates.
     steps = max(1, _ORDERED // len(local))
 
     @functools.lru_cache(maxsize=4)
@@ -239,11 +243,11 @@ def evaluation(
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
 ) -> Data:
-  """One pass in order, each example once, padded to whole batches.
+  """Returns one pass in order, each example once, padded to full batches.
 
   Every host yields the same number of batches. The last window of a text is
-  padded, so that each token but the first is predicted exactly once. A
-  mixture's components follow one another; their weights do not matter. The
+  padded, so that each token but the first is predicted exactly once. The
+  components of a mixture follow one another, and their weights are ignored. The
   arguments are those of `train`.
   """
   _check_batch_size(batch_size)
@@ -271,9 +275,9 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The fields that form a batch, in the types of a batch."""
+  """Returns the numeric fields, cast to the types that a batch has."""
   narrow = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
-  with np.errstate(over="ignore"):  # Of a record that is refused for it.
+  with np.errstate(over="ignore"):  # The images of the record are not decoded.
     return {
       name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
       for name, leaf in rows.items()
@@ -282,7 +286,7 @@ def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def with_special_tokens(examples: Examples, ops: str) -> Examples:
-  """The examples, whose tokenizer has the tokens that the ops add."""
+  """Returns the examples, with the ops' added tokens in their tokenizer."""
   if not examples.tokenizer:
     return examples
   learned = added_tokens.extended(examples.tokenizer, ops)
@@ -307,7 +311,7 @@ def _data(
       raise ValueError(
         f"{examples.name(0)}: its images are not decoded; add the op 'decode'"
         if encoded
-        else f"{examples.name(0)} has no number to make a batch of; "
+        else f"{examples.name(0)} has no numeric field for a batch; "
         "set a tokenizer or ops"
       )
 
@@ -319,14 +323,15 @@ def _data(
         yield numeric(read(plan.rows(step)[0]))
         step += 1
 
-  spec = {**_MASK_AND_INDEX, **fields}
+  # A table may have a column "index", which is not the place in the source.
+  spec = {**_MASK_AND_INDEX, **fields, "index": _MASK_AND_INDEX["index"]}
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     reader = stream(first_step)
     step = first_step
     while plan.steps is None or step < plan.steps:
       indices = plan.rows(step)[0]
-      # Past the end of a split there is padding alone, and nothing to read.
+      # Past the end of a split there is only padding, and nothing to read.
       rows = next(reader) if len(indices) else {}
       yield _padded(rows, indices, spec, plan.local_size)
       step += 1

@@ -1,4 +1,4 @@
-"""What a stream of rows is asked for: which rows, in which shapes."""
+"""The plan of a stream of rows: which rows each step has, and their shapes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,10 +13,10 @@ class Plan(NamedTuple):
 
   rows: (step) -> (indices of the real rows, key of each row's randomness);
     padding comes after the real rows.
-  steps: how many, or None where training never ends.
-  local_size: rows of this host in each batch, padding included.
-  partner: (indices, keys) -> indices of what each row may be mixed with; None
-    where nothing is, as in an evaluation.
+  steps: the number of steps, or None if the stream is endless.
+  local_size: the number of rows of this host in each batch, including padding.
+  partner: (indices, keys) -> indices of the examples that the rows may be mixed
+    with; None if rows are not mixed, as in an evaluation.
   """
 
   rows: Callable[[int], tuple[np.ndarray, np.ndarray]]

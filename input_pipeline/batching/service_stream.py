@@ -1,10 +1,10 @@
-"""The stream of real rows, prepared by the workers of a tf.data service.
+"""The stream of transformed rows, prepared by the workers of a tf.data service.
 
 Audibert et al., "tf.data service: A Case for Disaggregating ML Input Data
-Processing" (SoCC 2023). The dispatcher hands out the numbers of the steps, each
-to one worker, which reads and transforms the step's rows; the batches come as
-they are done and are put in order here. A step is a function of its number, so
-one that a lost worker had taken is simply prepared here.
+Processing" (SoCC 2023). The dispatcher assigns each step number to one worker,
+which reads and transforms the step's rows. The batches arrive as they are
+completed and are put in order here. A step is a function of its number, so a
+step that was assigned to a lost worker is prepared here instead.
 """
 
 import json
@@ -21,23 +21,23 @@ from input_pipeline.bad_records import Rows
 from input_pipeline.batching.bad_records_tf import Steps, reason
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
-# The first Python function that a process gives to TensorFlow is named so, and
-# a worker's is the one that reads; see data_service.py.
+# TensorFlow gives this name to the first Python function that a process
+# registers; in a worker it is the one that reads. See data_service.py.
 TOKEN = "pyfunc_0"
-# How a worker begins what it says of itself rather than of a record.
+# The beginning of an error that concerns the worker rather than a record.
 FAULT = "this worker of the data service"
 _STEP = "_step"
 _ENDLESS = 2**62
-# Steps that are held while one is missing; then it is prepared here.
+# The number of later steps held before a missing one is prepared here.
 _WINDOW = 32
-# Seconds without any batch after which there is no service.
+# Seconds without any batch after which the service counts as lost.
 _PATIENCE = 120.0
 _CONNECTING = 10.0
 _ADDRESS = re.compile(r"grpc://([^/?#:]+|\[[0-9a-fA-F:]+\]):(\d+)(\?.*)?")
 
 
 class Address(NamedTuple):
-  """Of a dispatcher, and the seconds without a batch that are waited for."""
+  """A dispatcher's address, and the longest wait for a batch in seconds."""
 
   host: str
   port: int
@@ -48,10 +48,10 @@ class Address(NamedTuple):
 
 
 def address(text: Any) -> Address:
-  """The parts of "grpc://HOST:PORT" or "grpc://HOST:PORT?timeout=SECONDS".
+  """Parses "grpc://HOST:PORT" or "grpc://HOST:PORT?timeout=SECONDS".
 
   Raises:
-    ValueError: it is neither.
+    ValueError: the text has neither form.
   """
   match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
   timeout = _PATIENCE
@@ -74,19 +74,19 @@ def stream(
   completed: Callable[[int, Rows], Rows] | None,
   local: Callable[[int], Iterator[Rows]],
 ) -> Callable[[int], Iterator[Rows]]:
-  """(first_step) -> the real rows of each step, as `local` has them.
+  """Returns (first_step) -> the real rows of each step, equal to `local`'s.
 
   Args:
     service: the dispatcher's address.
-    settings: from which a worker makes the same `steps`.
-    plan: pipeline.Plan.
-    steps: what a worker reads, and the ops.
-    completed: of bad_records_tf, under "skip"; else None.
+    settings: the arguments from which a worker builds the same `steps`.
+    plan: plan.Plan.
+    steps: the rows that a worker reads, and the ops.
+    completed: see bad_records_tf.completer, under "skip"; else None.
     local: the stream without a service.
 
   Raises:
-    ValueError: the address is none; or, from the iterator, nothing listens
-      there, no batch comes in time, or an example fails.
+    ValueError: the address is malformed; or, from the iterator, no dispatcher
+      answers, no batch arrives in time, or an example fails.
   """
   where = address(service)
   told = json.dumps(settings, default=_plain)
@@ -108,14 +108,14 @@ def stream(
 
 
 def _plain(value: Any) -> Any:
-  """What JSON does not know: a mixture's dicts, numbers of NumPy."""
+  """Converts what JSON cannot encode: a mixture's dicts and NumPy's numbers."""
   return (
     dict(value) if isinstance(value, Mapping) else np.asarray(value).tolist()
   )
 
 
 def _connect(where: Address) -> None:
-  """Raises ValueError where nothing listens: TensorFlow would wait for ever."""
+  """Raises ValueError if no dispatcher answers: TensorFlow would wait."""
   host = where.host.strip("[]")
   try:
     socket.create_connection((host, where.port), _CONNECTING).close()
@@ -134,7 +134,7 @@ def _dataset(
   size: int,
   first_step: int,
 ):
-  """Of {field: [n, ...], _STEP: the step}, as they are done."""
+  """Returns the dataset of {field: [n, ...], _STEP: step}, as completed."""
   tf = import_tensorflow()
   service = tf.data.experimental.service
   types = [spec.dtype for spec in steps.signature.values()]
@@ -163,7 +163,7 @@ def _dataset(
 
 
 class _Arrivals:
-  """A thread that takes batches as they come: TensorFlow's wait has no end."""
+  """Receives batches in a thread, since TensorFlow's wait has no timeout."""
 
   def __init__(self, make: Callable[[], Any]) -> None:
     self._queue: queue.Queue = queue.Queue(2)
@@ -172,11 +172,11 @@ class _Arrivals:
     self._thread.start()
 
   def next(self, timeout: float) -> Rows | Exception:
-    """The next one, or what ended it; queue.Empty where none comes in time."""
+    """Returns the next batch or final error; queue.Empty after the timeout."""
     return self._queue.get(timeout=timeout)
 
   def stop(self) -> None:
-    """Takes no more; the job at the dispatcher ends with the iterator."""
+    """Stops receiving; the dispatcher's job ends with the iterator."""
     self._stopped.set()
     self._thread.join(1.0)
 
@@ -185,7 +185,7 @@ class _Arrivals:
       for rows in make().as_numpy_iterator():
         if not self._put(rows):
           return
-    except Exception as error:  # It is for the other thread to tell.
+    except Exception as error:  # The consuming thread raises it.
       self._put(error)
 
   def _put(self, found: Rows | Exception) -> bool:
@@ -206,7 +206,7 @@ def _in_order(
   completed: Callable | None,
   local: Callable[[int], Iterator[Rows]],
 ) -> Iterator[tuple[Rows, bool]]:
-  """The rows of each step from `step` on, and whether a worker made them."""
+  """Yields the rows of each step from `step` on, and if a worker made them."""
   held: dict[int, Rows] = {}
   failed: Exception | None = None
   alone = _Alone(local)
@@ -218,7 +218,7 @@ def _in_order(
       except queue.Empty:
         raise ValueError(
           f"service {where}: no batch for {where.timeout:g} seconds; its "
-          "workers are gone, or slower than ?timeout=SECONDS allows"
+          "workers are lost, or slower than ?timeout=SECONDS allows"
         ) from None
       if isinstance(found, Exception):
         failed = found
@@ -230,7 +230,7 @@ def _in_order(
     if step in held:
       yield held.pop(step), True
     else:
-      # Of a step that fails the local stream names the record.
+      # If a step fails, the local stream names the record.
       if failed is not None and (_is_fault(failed) or tried >= _WINDOW):
         raise ValueError(f"service {where}: {_line(failed)}") from None
       tried += failed is not None
@@ -239,7 +239,7 @@ def _in_order(
 
 
 class _Alone:
-  """Steps prepared here; one after another by one stream."""
+  """Prepares steps on this host; consecutive steps share one stream."""
 
   def __init__(self, local: Callable[[int], Iterator[Rows]]) -> None:
     self._local = local
@@ -258,7 +258,7 @@ def _is_fault(error: Exception) -> bool:
 
 
 def _line(error: Exception) -> str:
-  """What went wrong, without TensorFlow's and Python's traces."""
+  """Returns the error in one line, without TensorFlow's and Python's traces."""
   text = str(getattr(error, "message", error))
   place = text.find(FAULT)
   return text[place:].splitlines()[0] if place >= 0 else reason(error)

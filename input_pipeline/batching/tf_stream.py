@@ -1,4 +1,4 @@
-"""The stream of real rows through ops, by tf.data."""
+"""The stream of rows transformed by the ops in tf.data."""
 
 import functools
 import hashlib
@@ -16,22 +16,22 @@ from input_pipeline.batching.examples import Examples
 from input_pipeline.batching.plan import Plan, Spec
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
-# Every training step lies below it.
+# An upper bound of every training step.
 _ENDLESS = 2**62
 _SEED = "_seed"
-# Before the name of each field of the example that a row is mixed with.
+# Prefixes the field names of the example that a row is mixed with.
 _PARTNER = "_partner/"
 
 Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
-  """The rows of each step, before and after the ops.
+  """Returns the rows of each step, before and after the ops.
 
   Args:
-    examples: to be read.
-    plan: of the rows.
-    ops: not empty.
+    examples: the examples to read.
+    plan: which examples each step has.
+    ops: not empty; see ops/.
 
   Raises:
     ValueError: the ops do not fit the examples.
@@ -42,7 +42,7 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
   partner = plan.partner if ops_lib.mixes(ops) else None
   if ops_lib.mixes(ops) and partner is None:
     raise ValueError(
-      f"ops {ops!r} mix training examples; an evaluation needs ops of its own"
+      f"ops {ops!r} mix training examples; set other ops for the evaluation"
     )
   sample = bad_records.first_readable(examples, examples.tally.policy)
   sample = _readable(sample)
@@ -83,9 +83,9 @@ def stream(
   ops: str,
   service: tuple[str, dict] | None = None,
 ) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
-  """The spec after ops, and (first_step) -> the real rows of each step.
+  """Returns the spec after ops, and (first_step) -> each step's real rows.
 
-  Steps without a real row on this host are passed over.
+  Steps without a real row on this host are omitted.
 
   Args:
     examples: that are read.
@@ -118,7 +118,7 @@ def stream(
 
 
 def content_of(examples: Examples) -> str | None:
-  """A hash of the examples' tokenizer, if they have one."""
+  """Returns a hash of the examples' tokenizer, or None without one."""
   if examples.tokenizer is None:
     return None
   return hashlib.sha256(examples.tokenizer.content).hexdigest()
@@ -127,7 +127,7 @@ def content_of(examples: Examples) -> str | None:
 def _strict(
   plan: Plan, found: Steps, ops: str, tf: Any, first_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  """The real rows of each step; the first bad one ends it."""
+  """Yields the real rows of each step; raises at the first bad one."""
   size = len(plan.rows(first_step)[0])
   mapped = found.parts.mapped(
     found.read, found.transform, found.signature, first_step
@@ -139,7 +139,7 @@ def _strict(
       batch = next(iterator, None)
     except tf.errors.OpError as error:
       for index, key in zip(*plan.rows(step), strict=True):
-        found.parts.alone(int(index), int(key))  # The one that fails is named.
+        found.parts.alone(int(index), int(key))  # Raises, naming the bad one.
       raise ValueError(f"ops {ops!r}: {bad_records_tf.reason(error)}") from None
     if batch is None:
       return
@@ -155,15 +155,15 @@ def _mapped(
   signature: dict,
   step: int,
 ):
-  """The dataset of transformed rows, one by one, from a step on.
+  """Returns the dataset of transformed rows, one by one, from a step on.
 
   Args:
-    plan: how many steps there are.
+    plan: its `steps` is the number of steps.
     tf: TensorFlow.
-    read: (step) -> {field: array [n, ...]}, all those of the signature.
+    read: (step) -> {field: array [n, ...]}, with all fields of the signature.
     transform: tensors of one row -> tensors.
     signature: {field: TensorSpec of one row}.
-    step: the first.
+    step: the first step.
   """
   types = [spec.dtype for spec in signature.values()]
 
@@ -189,7 +189,7 @@ def _mapped(
 
 
 def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The fields that TensorFlow can hold: numbers and strings."""
+  """Returns the fields that TensorFlow can hold: numbers and strings."""
   return {
     name: leaf
     for name, leaf in rows.items()
@@ -204,9 +204,10 @@ def _read(
   indices: np.ndarray,
   keys: np.ndarray,
 ) -> dict[str, np.ndarray]:
-  """Rows with the seed of each: (seed, epoch) and the example's index.
+  """Returns rows with the seed of each: (epoch's key, the example's index).
 
-  With partners, theirs as well, each with the seed of an epoch of that key.
+  If rows have partners, the partners' fields are included, each partner with a
+  seed of the same key.
   """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
   rows = {_SEED: seeds, **examples.read(indices)}
@@ -217,7 +218,7 @@ def _read(
 
 
 def _parted(row: dict) -> list:
-  """[example, its seed], and where there is a partner, the partner's too."""
+  """Returns [example, its seed], followed by those of the partner, if any."""
   own = {k: v for k, v in row.items() if not k.startswith(_PARTNER)}
   seed = own.pop(_SEED)
   if len(own) + 1 == len(row):
@@ -231,7 +232,7 @@ def _parted(row: dict) -> list:
 
 
 def _numbers(example: dict, tf) -> dict:
-  """The fields that form a batch, in the types of a batch."""
+  """Returns the numeric fields, cast to the types that a batch has."""
   narrow = {tf.int64: tf.int32, tf.uint64: tf.int32, tf.float64: tf.float32}
   if "image" in example and example["image"].dtype == tf.string:
     raise ValueError("the images are not decoded; add the op 'decode'")
@@ -244,11 +245,11 @@ def _numbers(example: dict, tf) -> dict:
 
 def _spec(element_spec: dict, ops: str) -> Spec:
   if not element_spec:
-    raise ValueError(f"ops {ops!r} leave no number to make a batch of")
+    raise ValueError(f"ops {ops!r} leave no numeric field for a batch")
   for name, leaf in element_spec.items():
     if leaf.shape.rank is None or None in leaf.shape.as_list():
       raise ValueError(
-        f"ops {ops!r} leave the size of {name!r} open, {leaf.shape}; "
+        f"ops {ops!r} leave the shape of {name!r} undefined, {leaf.shape}; "
         "add the op resize(...)"
       )
   return {
@@ -260,7 +261,7 @@ def _spec(element_spec: dict, ops: str) -> Spec:
 def _options(tf):
   options = tf.data.Options()
   options.deterministic = True
-  # Half of the cores: XLA computes on the others.
+  # Half of the cores; the others are left to XLA.
   cores = os.cpu_count() or 2
   options.threading.private_threadpool_size = max(2, cores // 2)
   return options
@@ -275,12 +276,12 @@ def _alone(
   index,
   key,
 ) -> dict[str, np.ndarray]:
-  """One example through the ops, eagerly; ValueError names it if it fails."""
+  """Applies the ops to one example eagerly; ValueError names it if it fails."""
   try:
     rows = read(np.array([index]), np.array([key], np.uint64))
     row = {k: tf.constant(rows[k][0], s.dtype) for k, s in signature.items()}
     return {name: leaf.numpy() for name, leaf in transform(row).items()}
-  except Exception as error:  # Whatever it is, it is this example's.
+  except Exception as error:  # Any error is due to this example.
     raise ValueError(
       bad_records.told(name(index), bad_records_tf.reason(error))
     ) from None

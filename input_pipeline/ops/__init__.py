@@ -1,14 +1,14 @@
 """Preprocessing as a string: "decode|random_crop(32, pad=4)|flip|scale".
 
 The arguments are Python literals. Each op maps one example, a dict, to
-another; by default it reads and writes "image", and `inkey` and `outkey` name
-other fields. An op draws its randomness only from the example's own seed, so
-that an example looks the same whichever host or step asks for it.
+another. By default it reads and writes the field "image"; `inkey` and `outkey`
+name other fields. All randomness of an op comes from the example's own seed, so
+that the result is the same on every host and at every step.
 
 Ops are plain functions under a decorator (`on_field`, `on_example`, `on_pair`)
 in any file of this folder. A pair op blends an example with another one, its
-partner, to which the ops before it have been applied with the partner's own
-seed. Ops on windows of tokens may add tokens to the vocabulary; see
+partner, to which the preceding ops were applied with the partner's own seed.
+Ops on windows of tokens may add tokens to the vocabulary; see
 tokenizers/parts/special_tokens.py.
 """
 
@@ -23,15 +23,16 @@ from input_pipeline.tensorflow_cpu import import_tensorflow
 
 Example = dict[str, Any]
 
-# Given by the pipeline, so not written in the string.
+# Passed by the pipeline, and not written in the string.
 _GIVEN = ("value", "example", "partner", "seed", "context")
 
 
 class Context(NamedTuple):
-  """What the pipeline knows beside the examples.
+  """Properties of the data that an op may need.
 
-  num_classes: of the source's labels, or None.
-  tokenizer: of the windows, with the tokens that the ops add; or None.
+  num_classes: number of classes of the source's labels, or None.
+  tokenizer: tokenizer of the windows, with the tokens that the ops add, or
+    None.
   """
 
   num_classes: int | None = None
@@ -39,7 +40,7 @@ class Context(NamedTuple):
 
 
 class _Op(NamedTuple):
-  """An op and what it takes: a "field", an "example" or a "pair" of them."""
+  """An op, which takes a "field", an "example" or a "pair" of examples."""
 
   function: Callable[..., Any]
   takes: str
@@ -51,8 +52,8 @@ _OPS: dict[str, _Op] = {}
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
   """Registers (value, ...) -> value as an op on one field of an example.
 
-  A parameter `seed` is given an int64 [2] that is the example's and op's own,
-  and a parameter `context` the Context.
+  If it has a parameter `seed`, it is passed an int64 [2] that is specific to
+  the example and the op; a parameter `context` is passed the Context.
   """
   _OPS[function.__name__] = _Op(function, "field")
   return function
@@ -65,7 +66,7 @@ def on_example(function: Callable[..., Example]) -> Callable[..., Example]:
 
 
 def on_pair(function: Callable[..., Example]) -> Callable[..., Example]:
-  """Registers (example, partner, ...) -> example as an op that mixes two."""
+  """Registers (example, partner, ...) -> example as an op that mixes both."""
   _OPS[function.__name__] = _Op(function, "pair")
   return function
 
@@ -79,7 +80,7 @@ def _registry() -> dict[str, _Op]:
 
 
 class Call(NamedTuple):
-  """An op as it is written; `where` tells its place in an error."""
+  """An op as written in the string; `where` is its position, for errors."""
 
   name: str
   args: tuple
@@ -91,8 +92,8 @@ def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
   """[(name, args, kwargs)] of each op, in order.
 
   Raises:
-    ValueError: malformed, an unknown op, arguments that it does not take, or
-      two ops that mix; one line with the position in the string.
+    ValueError: the string is malformed, an op or argument is unknown, or two
+      ops mix examples; one line with the position in the string.
   """
   found = calls(string)
   for call in found:
@@ -100,18 +101,18 @@ def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
   pairs = [c for c in found if _OPS[c.name].takes == "pair"]
   if len(pairs) > 1:
     raise ValueError(
-      f"{pairs[1].where}: {pairs[1].name}: {pairs[0].name} has mixed already; "
-      "mixup_or_cutmix(...) takes turns"
+      f"{pairs[1].where}: {pairs[1].name}: {pairs[0].name} already mixes the"
+      " examples; mixup_or_cutmix(...) alternates"
     )
   return [(call.name, call.args, call.kwargs) for call in found]
 
 
 def calls(string: str) -> list[Call]:
-  """What is written, without asking which ops there are, or TensorFlow.
+  """The calls in the string, unchecked and without importing TensorFlow.
 
   Raises:
-    ValueError: malformed, or an argument is no literal; one line with the
-      position in the string.
+    ValueError: the string is malformed, or an argument is not a literal; one
+      line with the position in the string.
   """
   text = string.replace("\n", " ")
   start = len(text) - len(text.lstrip())
@@ -144,12 +145,12 @@ def _call(node: ast.expr, string: str, start: int) -> Call:
       raise ValueError("** is not a literal")
     kwargs = {k.arg: ast.literal_eval(k.value) for k in keywords}
   except ValueError:
-    raise ValueError(f"{where}: {name}: arguments are literals only") from None
+    raise ValueError(f"{where}: {name}: arguments must be literals") from None
   return Call(name, args, kwargs, where)
 
 
 def _check(call: Call) -> None:
-  """Raises ValueError unless there is such an op that takes the arguments."""
+  """Raises ValueError unless the op exists and takes the arguments."""
   registry = _registry()
   if call.name not in registry:
     raise ValueError(
@@ -164,7 +165,7 @@ def _check(call: Call) -> None:
 
 
 def _signature(op: _Op) -> inspect.Signature:
-  """What may be written in the string, for binding and for messages."""
+  """The parameters that the string may set, for binding and for messages."""
   parameters = [
     p.replace(annotation=inspect.Parameter.empty)
     for name, p in inspect.signature(op.function).parameters.items()
@@ -181,7 +182,7 @@ def _signature(op: _Op) -> inspect.Signature:
 
 
 def mixes(string: str) -> bool:
-  """Whether one of the ops needs a partner of the example."""
+  """Whether an op mixes each example with a partner."""
   return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
 
 
@@ -190,8 +191,8 @@ def compile(
 ) -> Callable[..., Example]:
   """The ops of a string as one function (example, seed) -> example.
 
-  `seed` is an int64 tensor [2]. The function runs eagerly and in tf.data, with
-  the same result to the bit. Where an op mixes, it takes two arguments more:
+  `seed` is an int64 tensor [2]. The function gives bitwise the same result
+  eagerly and in tf.data. If an op mixes, the function takes two more arguments:
   the partner, as it was read, and the partner's own seed.
   """
   tf = import_tensorflow()
@@ -208,7 +209,7 @@ def compile(
       if "context" in given:
         kwargs["context"] = context
       if "seed" in given:
-        # Its place in the string keeps one op's draws from another's.
+        # Folding in the position makes the draws of the ops independent.
         kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
       try:
         example = _apply(op, example, partner, args, kwargs)
@@ -251,5 +252,5 @@ def _apply(
 
 
 def _fence(value: Any) -> Any:
-  """The same: tf.data must not regroup sums across ops, as eager does not."""
+  """Identity that keeps tf.data from regrouping sums across ops."""
   return import_tensorflow().ensure_shape(value, value.shape)

@@ -1,11 +1,11 @@
-"""Ops on the colours of an image [h, w, c]; all take uint8 and give uint8."""
+"""Ops on the colours of an image [h, w, c]; from uint8 to uint8."""
 
 import tensorflow as tf
 
 from input_pipeline.ops import on_field
 from input_pipeline.ops.image import like, need_uint8
 
-# ITU-R BT.601, the luma of PIL and torchvision.
+# The luma of ITU-R BT.601, as in PIL and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -17,7 +17,7 @@ def grey(image: tf.Tensor) -> tf.Tensor:
 
 
 def blend(first: tf.Tensor, second: tf.Tensor, factor) -> tf.Tensor:
-  """From the first image towards the second and past it; 0..255."""
+  """first + factor * (second - first), clipped to 0..255."""
   return tf.clip_by_value(first + factor * (second - first), 0.0, 255.0)
 
 
@@ -33,9 +33,9 @@ def color_jitter(
 ) -> tf.Tensor:
   """Random changes of colour, in the order of the arguments; uint8.
 
-  Each of the first three is scaled by a factor uniform in
-  [max(0, 1 - x), 1 + x]; hue turns by a uniform part of the circle in
-  [-hue, hue], at most 0.5.
+  Brightness, contrast and saturation are scaled by factors uniform in
+  [max(0, 1 - x), 1 + x]. Hue is shifted by a share of the circle uniform in
+  [-hue, hue], where hue is at most 0.5.
   """
   need_uint8(value)
   if value.shape[2] != 3 and (saturation or hue):

@@ -1,7 +1,7 @@
 """Ops that move the pixels of an image [h, w, c] by an affine map.
 
-They keep the image's type and size, uint8 or float, and interpolate between
-the four nearest pixels.
+They keep the image's size and its type, uint8 or float, and interpolate
+bilinearly.
 """
 
 import math
@@ -15,7 +15,7 @@ from input_pipeline.ops.image import like
 def transform(
   image: tf.Tensor, matrix: list[list], fill: float = 0.0
 ) -> tf.Tensor:
-  """The image under an affine map about its centre, bilinear.
+  """The image under an affine map about its centre.
 
   `matrix` is [[a, b, x], [c, d, y]]: the output at (column, row) from the
   centre is the input at (a * column + b * row + x, c * column + d * row + y).
@@ -49,7 +49,7 @@ def rotation(
 ) -> tf.Tensor:
   """Rotated about the centre, counter-clockwise, by a uniform angle.
 
-  `min_degrees` defaults to -max_degrees. What comes in from outside is `fill`.
+  `min_degrees` defaults to -max_degrees. Pixels from outside are `fill`.
   """
   low = -max_degrees if min_degrees is None else min_degrees
   degrees = tf.random.stateless_uniform([], seed) * (max_degrees - low) + low
@@ -80,6 +80,6 @@ def shear(
   (column + a * row, row + b * column).
   """
   if x < 0 or y < 0:
-    raise ValueError(f"x={x!r}, y={y!r}: a range has no sign")
+    raise ValueError(f"x={x!r}, y={y!r}: both must be at least 0")
   a, b = tf.unstack(tf.random.stateless_uniform([2], seed) * 2.0 - 1.0)
   return transform(value, [[1.0, a * x, 0.0], [b * y, 1.0, 0.0]], fill)

@@ -1,9 +1,9 @@
 """Ops that decode, resize, crop, mirror and scale images [h, w, c].
 
-`decode` gives uint8. Every op up to `scale`, `normalize` or `to_float` keeps
-the type it is given, rounding to the nearest and clipping to 0..255 where it
-is uint8; those three give float32, on which the geometric ops still work and
-those on colours do not. `size` is one number for a square, or (height, width).
+`decode` returns uint8, and `scale`, `normalize` and `to_float` return float32.
+The other ops keep the type; uint8 results are rounded to the nearest integer
+and clipped to 0..255. Geometric ops work on both types, ops on colours on uint8
+only. `size` is a number for a square, or (height, width).
 """
 
 import tensorflow as tf
@@ -19,7 +19,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def like(image: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-  """A float image in another's type: rounded and clipped if that is uint8."""
+  """A float image cast to `dtype`; rounded and clipped for uint8."""
   if dtype == tf.uint8:
     return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
   return tf.cast(image, dtype)
@@ -35,7 +35,7 @@ def need_uint8(image: tf.Tensor) -> None:
 def decode(value: tf.Tensor, channels: int | None = None) -> tf.Tensor:
   """The bytes of a JPEG, PNG, BMP or GIF (its first frame) -> uint8.
 
-  What is an array already passes through. `channels` defaults to 3.
+  An array is returned unchanged. `channels` defaults to 3.
   """
   if value.dtype != tf.string:
     return value
@@ -54,7 +54,7 @@ def resize(
   method: str = "bilinear",
   antialias: bool = True,
 ) -> tf.Tensor:
-  """Resized to `size`, whatever the aspect ratio; methods of tf.image."""
+  """Resized to `size`, ignoring the aspect ratio; a method of tf.image."""
   resized = tf.image.resize(value, _pair(size), method, antialias=antialias)
   return like(resized, value.dtype)
 
@@ -66,7 +66,7 @@ def resize_small(
   method: str = "bilinear",
   antialias: bool = True,
 ) -> tf.Tensor:
-  """Resized so that the shorter side is `size`; the aspect ratio is kept."""
+  """Resized to a shorter side of `size`, keeping the aspect ratio."""
   side = tf.cast(tf.shape(value)[:2], tf.float32)
   target = tf.round(side * (tf.cast(size, tf.float32) / tf.reduce_min(side)))
   target = tf.maximum(tf.cast(target, tf.int32), 1)
@@ -81,14 +81,14 @@ def _crop(image, top, left, size: tuple[int, int]) -> tf.Tensor:
 
 
 def uniform_place(room: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-  """A pair of integers, each uniform from 0 to below its own `room`."""
+  """A pair of integers, each uniform in 0 … its `room` - 1."""
   draw = tf.random.stateless_uniform([2], seed)
   return tf.cast(draw * tf.cast(room, tf.float32), tf.int32)
 
 
 @on_field
 def central_crop(value: tf.Tensor, size: int | tuple[int, int]) -> tf.Tensor:
-  """The middle of the image; an image smaller than `size` is an error."""
+  """The centre of the image; an image smaller than `size` is an error."""
   size = _pair(size)
   height, width = tf.unstack(tf.shape(value)[:2])
   return _crop(value, (height - size[0]) // 2, (width - size[1]) // 2, size)
@@ -98,12 +98,12 @@ def central_crop(value: tf.Tensor, size: int | tuple[int, int]) -> tf.Tensor:
 def random_crop(
   value: tf.Tensor, size: int | tuple[int, int], pad: int = 0, *, seed
 ) -> tf.Tensor:
-  """A crop at a uniform place, after padding each side by `pad` zeros."""
+  """A crop at a uniform position, after padding each side by `pad` zeros."""
   size = _pair(size)
   if pad:
     value = tf.pad(value, [[pad, pad], [pad, pad], [0, 0]])
   room = tf.shape(value)[:2] - size + 1
-  # A negative room is left for the slice to refuse, with the sizes named.
+  # For a negative room, the slice raises an error that names the sizes.
   place = uniform_place(tf.maximum(room, 1), seed)
   return _crop(value, place[0], place[1], size)
 
@@ -138,7 +138,7 @@ def random_resized_crop(
 def flip(
   value: tf.Tensor, p: float = 0.5, vertical: bool = False, *, seed
 ) -> tf.Tensor:
-  """Mirrored, left for right or top for bottom, with probability `p`."""
+  """Mirrored, left to right or top to bottom, with probability `p`."""
   mirrored = tf.random.stateless_uniform([], seed) < p
   return tf.where(mirrored, tf.reverse(value, [0 if vertical else 1]), value)
 
@@ -152,7 +152,7 @@ def normalize(
   """(x - mean) / std in float32, per channel.
 
   `mean` and `std` are in units of 0..1: a uint8 image is divided by 255
-  first, a float image is taken as it is.
+  first, a float image is not.
   """
   mean, std = tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
   if value.dtype == tf.uint8:
@@ -177,7 +177,7 @@ def to_float(value: tf.Tensor) -> tf.Tensor:
 
 @on_example
 def keep(example: Example, *keys: str) -> Example:
-  """Only these fields."""
+  """The example with only the fields `keys`."""
   missing = [key for key in keys if key not in example]
   if missing:
     raise ValueError(f"no field {missing[0]!r}; valid: {', '.join(example)}")

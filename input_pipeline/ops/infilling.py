@@ -1,16 +1,16 @@
 """GLM's objective on windows of tokens (Du et al., 2022, arXiv:2103.10360).
 
-A row is the text with a mask in the place of each blank, then the blanks, one
-after another in random order, each after a start token; what is predicted is
-each blank and an end token. Every position sees the whole text (its first
-`prefix` tokens), and of the blanks those before it. Both ops give
+A row is the text, in which a mask replaces each blank, followed by the blanks
+in random order, each after a start token. Each blank and an end token are
+predicted. Every position attends to the whole text (the first `prefix` tokens)
+and to earlier tokens of the blanks. Both ops return
 
-  inputs, targets int32 [R]; mask float32 [R], 1 on what is predicted
-  positions int32 [R], places in the text; a blank has its mask's everywhere
+  inputs, targets int32 [R]; mask float32 [R], 1 on predicted tokens
+  positions int32 [R], places in the text; for a blank that of its mask
   block_positions int32 [R], 0 in the text, from 1 within a blank
   prefix int32, tokens of the text with its masks
 
-The tokens <mask>, <sop> and <eop> are the tokenizer's, or added to it.
+The tokens <mask>, <sop> and <eop> are added if the tokenizer lacks them.
 """
 
 import tensorflow as tf
@@ -33,15 +33,15 @@ def blank_infilling(
 ) -> Example:
   """A window of text with blanks; R = T + 2 spans.
 
-  With probability `long` there is one blank, from a place in the first half of
-  the text on: the paper's document-level objective. The text goes on beyond a
-  window, so that this blank has no end: its last target is the window's. Else
-  a share `density` is blanks of a mean length of `mean_span`, drawn as
-  span_corruption draws its spans, where the paper draws Poisson lengths.
+  With probability `long` there is one blank, which starts in the first half of
+  the text: the paper's document-level objective. As the text continues beyond
+  the window, this blank has no end token; its last target is the window's.
+  Otherwise a share `density` of the tokens is in blanks of the mean length
+  `mean_span`, drawn as in span_corruption; the paper draws Poisson lengths.
 
   Args:
-    example: a window of two tokens or more, not a packed row.
-    density: the share of the tokens in blanks, where they are short.
+    example: a window of at least two tokens, not a packed row.
+    density: the share of the tokens in short blanks.
     mean_span: the mean length of a short blank.
     long: the probability of one long blank.
     seed: int64 [2].
@@ -85,8 +85,8 @@ def blank_infilling(
 def trailing_blank(example: Example, *, context: Context) -> Example:
   """The window as one blank after its first token, left to right; R = T + 2.
 
-  What is predicted are the window's own targets, each once, so that "bytes" and
-  the loss stand beside those of any other language model.
+  The window's own targets are predicted, each once, so that the loss and
+  "bytes" can be compared with those of other language models.
   """
   _, special = _window(example, context)
   width = example["inputs"].shape[0] + 2
@@ -97,15 +97,17 @@ def _window(example: Example, context: Context):
   """(its tokens, (mask, start, end))."""
   tokens, _ = text_of(example, context)
   if "block_positions" in example:
-    raise ValueError("the window has its blanks already; leave one of the two")
+    raise ValueError(
+      "the window has blanks already; leave out one of the two ops"
+    )
   if "segments" in example:
-    raise ValueError("takes windows, not packed rows; leave packing out")
+    raise ValueError("takes windows, not packed rows; leave out packing")
   families = special_tokens.MASK, special_tokens.START, special_tokens.END
   return tokens, [special_tokens.find(context.tokenizer, f) for f in families]
 
 
 def _trailing(example: Example, prefix, special, width: int) -> Example:
-  """A row of one blank that begins at the token `prefix` and does not end."""
+  """A row of one blank from the token `prefix` on, without an end token."""
   mask_id, start, _ = special
   inputs, targets, real = example["inputs"], example["targets"], example["mask"]
   place = tf.range(inputs.shape[0])
@@ -115,7 +117,7 @@ def _trailing(example: Example, prefix, special, width: int) -> Example:
     [mask_id, start],
     tf.boolean_mask(inputs, blank),
   ]
-  # The start stands where the blank's first token is predicted.
+  # The blank's first token is predicted at the start token.
   predicts = place >= prefix - 1
   nothing = tf.zeros([prefix + 1], tf.int32)
   after = tf.range(1, tf.reduce_sum(tf.cast(predicts, tf.int32)) + 1)
@@ -138,10 +140,10 @@ def _short(tokens, n, text, lengths, rank, special, width: int) -> Example:
   Args:
     tokens: int32 [T], of which n are real.
     n: int32 scalar.
-    text: lengths of what stands before each blank, int32 [spans].
-    lengths: of the blanks; 0 past the last.
-    rank: the place of each among the blanks, int32 [spans].
-    special: mask, start and end.
+    text: lengths of the text before each blank, int32 [spans].
+    lengths: lengths of the blanks; 0 after the last one.
+    rank: position of each blank in the random order, int32 [spans].
+    special: ids of mask, start and end.
     width: R.
   """
   mask_id, start, end = special
@@ -166,7 +168,7 @@ def _short(tokens, n, text, lengths, rank, special, width: int) -> Example:
   mask_place = tf.cumsum(text) + tf.range(tf.size(text))
 
   def row(slots, values, ahead=None):
-    """[R], with values at slots, and what stands ahead of all blanks."""
+    """[R], with values at slots, and `ahead` before all blanks."""
     found = tf.scatter_nd(slots[:, None], values, [width])
     return found if ahead is None else found + filled(ahead, width)
 

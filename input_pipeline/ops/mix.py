@@ -1,8 +1,8 @@
 """Ops that blend an example with another one, its partner.
 
 The pipeline draws the partner from all of the training data, see partners.py,
-and applies the ops before to both. Both images must be of one size. The label
-becomes float32 [classes]: the shares of the classes in the mixture.
+and applies the preceding ops to both. Both images must have the same size. The
+label becomes float32 [classes], the share of each class in the mixture.
 """
 
 import tensorflow as tf
@@ -24,10 +24,10 @@ def mixup(
   seed,
   context: Context,
 ) -> Example:
-  """lam * own + (1 - lam) * partner, of images and labels alike.
+  """lam * own + (1 - lam) * partner, for images and labels.
 
-  Zhang et al., 2018, arXiv:1710.09412; lam is of Beta(alpha, alpha), drawn for
-  each example, or 1 with probability 1 - p.
+  Zhang et al., 2018, arXiv:1710.09412. lam is drawn from Beta(alpha, alpha) for
+  each example; with probability 1 - p it is 1.
   """
   seeds = tf.random.split(seed, 2)
   lam = _lam(alpha, p, seeds[0])
@@ -50,11 +50,11 @@ def cutmix(
   seed,
   context: Context,
 ) -> Example:
-  """A box of the partner's image pasted in; labels by the areas left of each.
+  """The image with a box of the partner's; labels are weighted by area.
 
-  Yun et al., 2019, arXiv:1905.04899: lam is of Beta(alpha, alpha), the box has
-  sides sqrt(1 - lam) of the image's and a uniform centre, and is cut at the
-  border. With probability 1 - p there is no box.
+  Yun et al., 2019, arXiv:1905.04899. lam is drawn from Beta(alpha, alpha); the
+  box has sqrt(1 - lam) of the image's sides and a uniform centre, and is
+  clipped at the border. With probability 1 - p there is no box.
   """
   seeds = tf.random.split(seed, 2)
   lam = _lam(alpha, p, seeds[0])
@@ -78,7 +78,7 @@ def mixup_or_cutmix(
   seed,
   context: Context,
 ) -> Example:
-  """cutmix with probability `switch`, else mixup; DeiT's (arXiv:2012.12877)."""
+  """cutmix with probability `switch`, else mixup, as in DeiT (2012.12877)."""
   seeds = tf.random.split(seed, 3)
   chance = tf.random.stateless_uniform([], seeds[0]) < switch
   arguments = (p, inkey, label, classes)
@@ -98,11 +98,11 @@ def mixup_or_cutmix(
 
 
 def _lam(alpha: float, p: float, seed: tf.Tensor) -> tf.Tensor:
-  """A draw of Beta(alpha, alpha) with probability p, else 1; float32."""
+  """A draw from Beta(alpha, alpha) with probability p, else 1; float32."""
   if not alpha > 0:
     raise ValueError(f"alpha={alpha!r} is not positive")
   seeds = tf.random.split(seed, 2)
-  # Two draws of Gamma(alpha), in float64: one of float32 may well be 0.
+  # Two draws from Gamma(alpha), in float64, since float32 often gives 0.
   gamma = tf.random.stateless_gamma([2], seeds[0], alpha, dtype=tf.float64)
   lam = tf.cast(gamma[0] / tf.maximum(gamma[0] + gamma[1], 1e-300), tf.float32)
   return tf.where(tf.random.stateless_uniform([], seeds[1]) < p, lam, 1.0)
@@ -116,13 +116,13 @@ def _images(example: Example, partner: Example, inkey: str):
     raise ValueError("the images are not decoded; add the op 'decode' before")
   if not own.shape.is_fully_defined() or own.shape != other.shape:
     raise ValueError(
-      "needs images of one size; add resize(...) or a crop before"
+      "needs images of the same size; add resize(...) or a crop before it"
     )
   return own, other
 
 
 def _pasted(own, other, lam, seed):
-  """(own with a box of other in it, the share of own that is left)."""
+  """(own with a box of other, the share of the area that is own's)."""
   height, width = own.shape[0], own.shape[1]
   side = tf.sqrt(1.0 - lam)
   shape = tf.constant([height, width])
@@ -141,12 +141,12 @@ def _pasted(own, other, lam, seed):
 
 
 def _blended(example, partner, inkey, mixed, lam, label, classes, context):
-  """The example with the mixed image, and with the label of a mixture."""
+  """The example with the mixed image and the mixed label."""
   classes = context.num_classes if classes is None else classes
   if label not in example:
     raise ValueError(f"no field {label!r}; valid: {', '.join(example)}")
   if classes is None:
-    raise ValueError("the source does not tell how many classes; set classes=")
+    raise ValueError("the number of classes is unknown; set classes=")
   own = tf.one_hot(example[label], classes)
   other = tf.one_hot(partner[label], classes)
   shares = own * lam + other * (1.0 - lam)

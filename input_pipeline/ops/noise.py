@@ -1,4 +1,4 @@
-"""Ops that take detail from an image [h, w, c]: noise, blur, cutout."""
+"""Ops that remove detail from an image [h, w, c]: noise, blur, cutout."""
 
 import math
 
@@ -10,7 +10,7 @@ from input_pipeline.ops.image import like, need_uint8, uniform_place
 
 @on_field
 def noise(value: tf.Tensor, stddev: float, *, seed) -> tf.Tensor:
-  """Gaussian noise added, `stddev` in the image's own units."""
+  """Adds Gaussian noise; `stddev` is in the units of the image."""
   normal = tf.random.stateless_normal(tf.shape(value), seed)
   noisy = tf.cast(value, tf.float32) + normal * stddev
   noisy.set_shape(value.shape)
@@ -21,9 +21,9 @@ def noise(value: tf.Tensor, stddev: float, *, seed) -> tf.Tensor:
 def salt_and_pepper(
   value: tf.Tensor, share: float = 0.05, salt: float = 0.5, *, seed
 ) -> tf.Tensor:
-  """Pixels turned white or black, each with probability `share`; uint8.
+  """Sets pixels to white or black, each with probability `share`; uint8.
 
-  `salt` is the share of them that turn white. All channels turn together.
+  `salt` is the share of white among them. All channels of a pixel are set.
   """
   need_uint8(value)
   if not (0 <= share <= 1 and 0 <= salt <= 1):
@@ -48,10 +48,10 @@ def blur(
   *,
   seed,
 ) -> tf.Tensor:
-  """Blurred by a Gaussian, with probability `p` (SimCLR, arXiv:2002.05709).
+  """Gaussian blur with probability `p` (SimCLR, arXiv:2002.05709).
 
-  `sigma`, in pixels, is uniform between two numbers, or is one. The kernel
-  ends at three times the larger; beyond the border the border goes on.
+  `sigma`, in pixels, is a number, or two between which it is uniform. The
+  kernel has a radius of three times the larger; the border pixels are repeated.
   """
   low, high = (sigma, sigma) if isinstance(sigma, (int, float)) else sigma
   if not 0 < low <= high:
@@ -78,9 +78,9 @@ def blur(
 
 @on_field
 def cutout(value: tf.Tensor, size: int, fill: float = 0, *, seed) -> tf.Tensor:
-  """A square of side `size` painted over (DeVries and Taylor, 2017).
+  """Fills a square of side `size` with `fill` (DeVries and Taylor, 2017).
 
-  Its centre is a uniform pixel, so that the square may stick out.
+  Its centre is a uniform pixel, so that the border may clip the square.
   """
   if size < 1:
     raise ValueError(f"size {size!r} is not positive")

@@ -21,7 +21,7 @@ def randaugment(
   Args:
     value: uint8 [h, w, 1 or 3].
     num: the paper's N.
-    magnitude: the paper's M, 0 (weakest) to 30; the paper's ranges.
+    magnitude: the paper's M, 0 (weakest) to 30, of the paper's ranges.
     seed: int64 [2].
   """
   _check(value)
@@ -43,10 +43,10 @@ def randaugment(
 
 @on_field
 def trivialaugment(value: tf.Tensor, *, seed) -> tf.Tensor:
-  """One transform drawn uniformly, at a strength drawn uniformly.
+  """One uniformly drawn transform at one of 31 uniformly drawn strengths.
 
-  Müller and Hutter, 2021: the transforms and the "wide" ranges of the paper's
-  table, at one of 31 strengths.
+  Müller and Hutter, 2021, with the transforms and the "wide" ranges of the
+  paper's table.
 
   Args:
     value: uint8 [h, w, 1 or 3].
@@ -77,7 +77,7 @@ def _check(image: tf.Tensor) -> None:
 
 
 def _one_of(image, chosen, amounts: dict, mirrored) -> tf.Tensor:
-  """A float image after the chosen transform, of whole numbers 0..255."""
+  """The transformed image, float, of whole numbers 0..255."""
   sign = tf.where(mirrored, -1.0, 1.0)
   image = tf.switch_case(
     chosen,
@@ -93,8 +93,8 @@ def _branch(transform: Callable, image, amount, sign) -> Callable:
   return lambda: transform(image, amount, sign)
 
 
-# Each takes a float image of whole numbers 0..255, an amount in units of its
-# own (a number or a scalar tensor) and a random sign, and gives a float image.
+# Each takes a float image of whole numbers 0..255, an amount in its own units
+# (a number or a scalar tensor) and a random sign, and returns a float image.
 
 
 def _identity(image, amount, sign):
@@ -141,7 +141,7 @@ def _contrast(image, amount, sign):
 
 
 def _sharpness(image, amount, sign):
-  """Against PIL's SMOOTH filter; the border stays as it is."""
+  """Blends with PIL's SMOOTH filter; the border is unchanged."""
   kernel = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]])
   depth = image.shape[2]
   kernel = tf.tile((kernel * (1 / 13))[:, :, None, None], [1, 1, depth, 1])
@@ -156,14 +156,14 @@ def _sharpness(image, amount, sign):
 
 
 def _posterize(image, amount, sign):
-  """Without the lowest bits of each channel, `amount` of them, rounded."""
+  """Clears the lowest bits of each channel; `amount` is their number."""
   bits = tf.cast(tf.round(tf.cast(amount, tf.float32)), tf.int32)
   step = tf.gather([float(2**n) for n in range(8)], bits)
   return tf.floor(image * (1.0 / step)) * step
 
 
 def _solarize(image, amount, sign):
-  """Inverted from a threshold on, which `amount` 1 puts at 0."""
+  """Inverts values from a threshold on, which is 0 for an `amount` of 1."""
   threshold = 255.0 * (1.0 - amount)
   return tf.where(image >= threshold, 255.0 - image, image)
 
@@ -176,7 +176,7 @@ def _autocontrast(image, amount, sign):
 
 
 def _equalize(image, amount, sign):
-  """A flat histogram for each channel, as PIL's ImageOps.equalize does it."""
+  """Equalizes each channel's histogram, as PIL's ImageOps.equalize does."""
   channels = []
   for channel in tf.unstack(tf.cast(image, tf.int32), axis=2):
     counts = tf.math.bincount(tf.reshape(channel, [-1]), minlength=256)
@@ -206,7 +206,7 @@ _TRANSFORMS = (
   _equalize,
 )
 
-# The amount of each transform at the greatest strength.
+# The amount of each transform at the largest strength.
 _RANGES = {
   "shear_x": 0.3,
   "shear_y": 0.3,
@@ -231,5 +231,5 @@ _WIDE = {
   "posterize": 6.0,
   "solarize": 1.0,
 }
-# Translations of TrivialAugment are in pixels, whatever the image's size.
+# Translations of TrivialAugment are in pixels for images of any size.
 _WIDE_PIXELS = 32.0

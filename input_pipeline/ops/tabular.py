@@ -1,4 +1,7 @@
-"""Ops on the fields of a row of a table."""
+"""Ops on the fields of a row of a table.
+
+For features and a target learned from a table, see rows/columns.py.
+"""
 
 import functools
 import os
@@ -11,16 +14,19 @@ from input_pipeline.ops.parts import scaling
 
 @on_example
 def standardize(example: Example, statistics: str) -> Example:
-  """Fields scaled as a training set was: float32, what is missing NaN.
+  """Fields scaled by the statistics of a training set; float32.
+
+  A missing value is NaN, or the mean if the statistics were made so.
 
   Args:
-    example: with every column of the statistics, each a number or, where "?"
-      or nothing stands for a missing one, a string.
-    statistics: z_score.json or min_max.json of the stage of that name.
+    example: has every column of the statistics, each a number, or a string that
+      spells one; "?" and white space are missing values.
+    statistics: path of the z_score.json or min_max.json that the stage of that
+      name wrote.
 
   Raises:
-    ValueError: a column is not there, or not of numbers; or the file is no
-      such statistics.
+    ValueError: a column is missing or does not hold numbers, or the file does
+      not hold such statistics.
   """
   known = _read(statistics, _identity(statistics))
   found = dict(example)
@@ -31,8 +37,8 @@ def standardize(example: Example, statistics: str) -> Example:
     if fill is not None:
       mean = tf.constant(fill, tf.float64)
       value = tf.where(tf.math.is_nan(value), mean, value)
-    # In float64, as the stage does; a product, because tf.data turns a
-    # division by a constant into one, and eager does not.
+    # In float64, as in the stage. A product, because tf.data, unlike eager
+    # mode, replaces division by a constant with one.
     scaled = (value - offset) * factor + shift
     found[name] = tf.cast(scaled, tf.float32)
   return found
@@ -47,7 +53,7 @@ def _as_number(name: str, value: tf.Tensor) -> tf.Tensor:
       absent = absent | (text == spelled)
     return tf.strings.to_number(tf.where(absent, "nan", text), tf.float64)
   if not (value.dtype.is_floating or value.dtype.is_integer):
-    raise ValueError(f"field {name!r} is {value.dtype.name}, no number")
+    raise ValueError(f"field {name!r} is {value.dtype.name}, not a number")
   return tf.cast(value, tf.float64)
 
 

@@ -1,1 +1,1 @@
-"""From documents to rows of tokens: token files, windows, packed rows."""
+"""Makes rows of tokens from documents: token files, windows, packed rows."""

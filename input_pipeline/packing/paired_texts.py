@@ -1,8 +1,9 @@
-"""Pairs of texts packed into rows, each side with its own room.
+"""Packs pairs of texts into rows with a separate capacity for each side.
 
-Which pairs share a row is planned once: the longest first, each into the row
-that still holds both of its sides and is filled best by them (best fit
-decreasing, as packing.py's, in two dimensions), over so many pairs at a time.
+The pairs of a row are planned once, for a fixed number of pairs at a time: the
+longest first, each into the row that it fills best among those with room for
+both of its sides (best fit decreasing, as in whole_documents.py, in two
+dimensions).
 """
 
 import os
@@ -17,21 +18,21 @@ from input_pipeline.packing.whole_documents import by_first, ranges
 from input_pipeline.tokenizers import Tokenizer, utf8
 
 _FORMAT = 1
-# Pairs that are packed together: each looks at all rows of its like.
+# The number of pairs packed together: each may search all rows.
 _TOGETHER = 2**13
-# Stands between the sides of a pair, which is one document to a token file.
+# Separates the sides of a pair, which is one document in a token file.
 BETWEEN = "\0"
 
 Leaves = dict[str, np.ndarray]
 
 
 class Pairs(NamedTuple):
-  """The tokens of pairs, and which pairs are in which row; all int64 but them.
+  """The tokens of pairs, and the pairs of each row; all others are int64.
 
   tokens: [N], source, a mark, target, one pair after another.
-  ends: [rows], how many pairs there are up to the end of each row.
+  ends: [rows], the cumulative number of pairs up to the end of each row.
   places: [pairs], where a pair begins in `tokens`.
-  sources, targets: [pairs], tokens of either side that are read.
+  sources, targets: [pairs], the number of tokens read of either side.
   cut: [pairs], whether the target is longer than what is read.
   """
 
@@ -45,16 +46,16 @@ class Pairs(NamedTuple):
 
 
 def tokenized(joined, tokenizer: Tokenizer, **how) -> TokenFile:
-  """The token file of a source whose "pair" is SOURCE BETWEEN TARGET.
+  """Returns the token file of a source whose "pair" is SOURCE BETWEEN TARGET.
 
-  Between the sides stands the id vocab_size; `how` is of token_file.
+  The id vocab_size separates the sides; `how` has the arguments of token_file.
   """
   mark = tokenizer.vocab_size
 
   def encode(text: str | bytes) -> np.ndarray:
     sides = utf8(text).decode().split(BETWEEN)
     if len(sides) != 2:
-      raise ValueError("a text of a pair holds the character NUL")
+      raise ValueError("a text of a pair contains the character NUL")
     source, target = map(tokenizer.encode, sides)
     return np.concatenate([source, [mark], target])
 
@@ -65,12 +66,12 @@ def tokenized(joined, tokenizer: Tokenizer, **how) -> TokenFile:
 
 
 def rows_of(file: TokenFile, mark: int, rooms: tuple[int, int]) -> Pairs:
-  """The rows of a file of pairs, memory-mapped; planned at the first call.
+  """Returns a file's rows of pairs, memory-mapped; planned on the first call.
 
   Args:
-    file: from `tokenized`.
+    file: the result of `tokenized`.
     mark: the id between the sides.
-    rooms: (S, T), of a row.
+    rooms: (S, T), the capacity of a row.
   """
   stem = os.path.splitext(file.path)[0]
   path = f"{stem}.pairs{_FORMAT}-{rooms[0]}-{rooms[1]}"
@@ -89,7 +90,7 @@ def plan(file: TokenFile, mark: int, rooms: tuple[int, int]) -> Pairs:
   stops = np.asarray(file.ends)
   places = np.concatenate([[0], stops])[:-1].astype(np.int64)
   gaps = np.flatnonzero(file.tokens == mark)
-  # An end of its own follows either side, but a target that is cut.
+  # Each side is followed by its own end token, except a truncated target.
   sources = np.minimum(gaps - places + 1, rooms[0])
   whole = stops - gaps
   targets = np.minimum(whole, rooms[1])
@@ -106,11 +107,11 @@ def plan(file: TokenFile, mark: int, rooms: tuple[int, int]) -> Pairs:
 
 
 def best_fit(sizes: np.ndarray, rooms: tuple[int, int]) -> np.ndarray:
-  """Which row each pair goes to, int64 [n]; none of the rows is left out.
+  """Returns the row of each pair, int64 [n]; every row has a pair.
 
   Args:
-    sizes: int64 [n, 2], from 1 to the room of either side.
-    rooms: of a row.
+    sizes: int64 [n, 2], from 1 to the capacity of either side.
+    rooms: the capacity of a row's sides.
   """
   row = np.zeros(len(sizes), np.int64)
   free = np.zeros((len(sizes), 2), np.int64)
@@ -131,9 +132,9 @@ def best_fit(sizes: np.ndarray, rooms: tuple[int, int]) -> np.ndarray:
 def reader(
   pairs: Pairs, eos: int, rooms: tuple[int, int]
 ) -> Callable[[np.ndarray], tuple[Leaves, Leaves]]:
-  """Reads rows: ((int64 [n]) -> (the leaves of the sources, of the targets)).
+  """Returns (int64 [n]) -> (the leaves of the sources, of the targets).
 
-  Either has "tokens", "segments" and "positions", int32 [n, S] or [n, T], 0 on
+  Each has "tokens", "segments" and "positions", int32 [n, S] or [n, T], 0 on
   padding. Segments number the pairs of a row from 1.
   """
 

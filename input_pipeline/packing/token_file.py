@@ -1,4 +1,4 @@
-"""A split of a source as one memory-mapped file of token ids."""
+"""Stores a split of a source as one memory-mapped file of token ids."""
 
 import array
 import hashlib
@@ -16,17 +16,17 @@ from input_pipeline.sources.parts.documents import documents
 from input_pipeline.tokenizers import Tokenizer
 
 _FORMAT = 2
-# Documents whose tokens are taken over at once.
+# The number of documents whose stored tokens are copied at once.
 _TAKEN = 1024
 
 
 class TokenFile(NamedTuple):
-  """The documents of a split, one after another.
+  """The documents of a split, concatenated.
 
   tokens: [N], read-only, of the narrowest unsigned type that holds the ids.
   ends: int64 [documents], where each document ends, before the eos that may
     follow it.
-  path: of the tokens; what is derived from them is kept beside it.
+  path: of the tokens; derived files are kept beside it.
   """
 
   tokens: np.ndarray
@@ -44,12 +44,12 @@ def token_file(
   cache_dir: str | None = None,
   tally: Tally | None = None,
 ) -> TokenFile:
-  """The tokens of a split, memory-mapped; tokenized at the first call.
+  """Returns the tokens of a split, memory-mapped; tokenized on the first call.
 
-  Each document begins with `tokenizer.bos`, and `tokenizer.eos` stands between
-  two, where there are such. Where the policy of `tally` skips, one that cannot
-  be read or encoded is left out; what was left out is kept beside the file, and
-  counted again at each later call.
+  Each document begins with `tokenizer.bos`, and `tokenizer.eos` separates
+  documents, if the tokenizer has them. If the policy of `tally` skips,
+  documents that cannot be read or encoded are left out; they are recorded
+  beside the file, and counted again on each later call.
   """
   tally = tally or Tally()
   dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
@@ -86,7 +86,7 @@ def _mapped(path: str, dtype) -> np.ndarray:
 def _counted(
   chunks: Iterator[bytes], itemsize: int, ends: array.array
 ) -> Iterator[bytes]:
-  """The chunks; where each one ends is appended to `ends`."""
+  """Yields the chunks, and appends the end of each one to `ends`."""
   end = 0
   for chunk in chunks:
     end += len(chunk) // itemsize
@@ -106,7 +106,7 @@ def _chunks(
   eos = bos = b""
   if tokenizer.bos is not None:
     bos = np.array([tokenizer.bos], dtype).tobytes()
-  # Of this file alone, where others are counted by the same tally.
+  # For this file alone, since the tally may count others too.
   own = Tally(tally.policy._replace(max_bad_share=1.0))
   kept = source.tokens
   digest = hashlib.sha256(tokenizer.content).hexdigest()
@@ -124,7 +124,7 @@ def _chunks(
     if tokenizer.eos is not None:
       eos = np.array([tokenizer.eos], dtype).tobytes()
   if tally.policy.skip:
-    # Before the tokens are there: whoever finds them finds this, too.
+    # Written before the tokens, so that it exists whenever they do.
     kept = {**own.skipped()._asdict(), "first": own.first()}
     files.write_atomically(_beside(path), [json.dumps(kept).encode()])
 
@@ -132,7 +132,7 @@ def _chunks(
 def _encoded(
   source: Source, tokenizer: Tokenizer, text_key: str, uri: str, policy: Policy
 ) -> Iterator[tuple[int, np.ndarray | None, str]]:
-  """(index, ids, "") of each document in order, or (index, None, why not)."""
+  """Yields (index, ids, "") of each document, or (index, None, reason)."""
   for i, text, wrong in documents(source, text_key, uri, policy):
     ids = None
     if text is not None:
@@ -148,14 +148,14 @@ def _encoded(
 def _kept(
   source: Source, tokenizer: Tokenizer, uri: str
 ) -> Iterator[tuple[int, np.ndarray, str]]:
-  """As `_encoded`, of the tokens that are kept beside the source."""
+  """As `_encoded`, for the tokens that are stored beside the source."""
   for start in range(0, source.length, _TAKEN):
     indices = np.arange(start, min(start + _TAKEN, source.length))
     found = source.tokens.read(indices, tokenizer.eos is not None)
     for i, ids in zip(indices, found, strict=True):
       if len(ids) and ids.max() >= tokenizer.vocab_size:
         raise ValueError(
-          f"{uri}: damaged: document {i} has the token {ids.max()}, and the "
+          f"{uri}: damaged: document {i} has the token {ids.max()}, but the "
           f"tokenizer {tokenizer.vocab_size}"
         )
       yield int(i), ids, ""
@@ -166,7 +166,7 @@ def _beside(path: str) -> str:
 
 
 def _recall(path: str, tally: Tally) -> bool:
-  """Counts what was left out of a token file; False where that is not known."""
+  """Counts the documents left out of a token file; False if not recorded."""
   if not tally.policy.skip:
     return True
   try:

@@ -1,14 +1,14 @@
-"""Whole documents packed into rows of tokens.
+"""Packs whole documents into rows of tokens.
 
-A document is cut only where it is longer than a row: into pieces of seq_len
-targets, each beginning with the last target of the one before, as windows do.
-So every token of a document but its first is a target exactly once, and so is
-the end-of-document token after it, where the tokenizer has one.
+A document is split only if it is longer than a row: into pieces of seq_len
+targets, each beginning with the last target of the previous one, as windows do.
+So every token of a document except its first is a target exactly once, and so
+is the end-of-document token after it, if the tokenizer has one.
 
-Which pieces share a row is planned once for a token file, by best fit
-decreasing (Johnson, "Near-optimal bin packing algorithms", 1973) over so many
+The pieces of each row are planned once for a token file, by best fit decreasing
+(Johnson, "Near-optimal bin packing algorithms", 1973) over a fixed number of
 documents at a time: the longest piece first, each into the fullest row that
-still holds it. Pieces of equal length are placed at once.
+still has room for it. Pieces of equal length are placed at once.
 """
 
 import os
@@ -22,17 +22,17 @@ from input_pipeline.packing.token_file import TokenFile
 from input_pipeline.tokenizers import Tokenizer
 
 _FORMAT = 1
-# Documents that are packed together: a row's pieces lie near one another in
-# the file, and a plan of any size is made in little memory.
+# The number of documents packed together: the pieces of a row are close to one
+# another in the file, and planning needs little memory at any size.
 _TOGETHER = 2**16
 
 
 class Rows(NamedTuple):
-  """Which pieces are in which row; all int64.
+  """The pieces of each row; all int64.
 
-  ends: [rows], how many pieces there are up to the end of each row.
-  places: [pieces], where a piece's first input lies in the token file.
-  lengths: [pieces], its targets.
+  ends: [rows], the cumulative number of pieces up to the end of each row.
+  places: [pieces], the position of a piece's first input in the token file.
+  lengths: [pieces], the number of its targets.
   """
 
   ends: np.ndarray
@@ -43,24 +43,24 @@ class Rows(NamedTuple):
 def packed(
   file: TokenFile, tokenizer: Tokenizer, seq_len: int, title: str
 ) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-  """(how many rows there are, what reads them).
+  """Returns (number of rows, reader of rows).
 
   A row is {"inputs", "targets", "segments", "positions": int32 [T], "mask":
-  float32 [T], "bytes": float32 []}. Segments number the pieces of a row from
-  1, positions count from the start of each; all are 0 on padding.
+  float32 [T], "bytes": float32 []}. Segments number the pieces of a row from 1,
+  positions count from the start of each; all are 0 on padding.
 
   Args:
     file: of the documents.
     tokenizer: of the tokens.
     seq_len: T.
-    title: what to call the documents in an error.
+    title: the name of the documents in error messages.
 
   Raises:
     ValueError: no document has a token to predict.
   """
   plan = rows_of(file, tokenizer.eos, seq_len)
   if not len(plan.ends):
-    raise ValueError(f"{title} has no document of two tokens to pack")
+    raise ValueError(f"{title} has no document of two or more tokens to pack")
   byte_lengths_V = tokenizer.byte_lengths.astype(np.float32)
   last = len(file.tokens) - 1
 
@@ -73,14 +73,14 @@ def packed(
     number = ranges(count)
     piece = starts[row] + number
     place, length = plan.places[piece], plan.lengths[piece]
-    # Where a piece begins in its row: after those before it.
+    # A piece begins in its row after the pieces before it.
     before = np.cumsum(length) - length
     column = before - before[(np.cumsum(count) - count)[row]]
 
     within = ranges(length)
     from_place = np.repeat(place, length) + within
     to_place = np.repeat(row * seq_len + column, length) + within
-    # No end is in the file after its last document.
+    # The file has no eos after its last document.
     targets = np.where(
       from_place < last,
       file.tokens[np.minimum(from_place + 1, last)],
@@ -106,17 +106,17 @@ def packed(
 
 
 def ranges(counts: np.ndarray) -> np.ndarray:
-  """0 .. n - 1 for each n of `counts`, one after another."""
+  """Returns 0 .. n - 1 for each n of `counts`, concatenated."""
   starts = np.cumsum(counts) - counts
   return np.arange(counts.sum()) - np.repeat(starts, counts)
 
 
 def by_first(row: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
-  """Rows numbered anew from 0, in the order of the first that is in each.
+  """Renumbers rows from 0, in the order of the first item in each.
 
   Args:
-    row: int64 [n], which row each is in; none of the rows is left out.
-    order: int64 [n], the order to look in; that of `row` if None.
+    row: int64 [n], the row of each item; every row has an item.
+    order: int64 [n], the order of the items; that of `row` if None.
   """
   looked = row if order is None else row[order]
   _, first = np.unique(looked, return_index=True)
@@ -125,7 +125,7 @@ def by_first(row: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
 
 
 def rows_of(file: TokenFile, eos: int | None, seq_len: int) -> Rows:
-  """The rows of a token file, memory-mapped; planned at the first call."""
+  """Returns a token file's rows, memory-mapped; planned on the first call."""
   path = f"{os.path.splitext(file.path)[0]}.rows{_FORMAT}-{seq_len}"
   if not os.path.exists(path):
     rows = plan(file.ends, eos is not None, seq_len)
@@ -142,12 +142,12 @@ def plan(ends: np.ndarray, has_eos: bool, seq_len: int) -> Rows:
 
   Args:
     ends: int64 [documents], where each ends in the token file.
-    has_eos: whether one token stands between documents.
-    seq_len: targets of a row.
+    has_eos: whether one token separates documents.
+    seq_len: the number of targets of a row.
   """
   starts = np.concatenate([[0], ends + has_eos])[:-1].astype(np.int64)
   tokens = ends - starts
-  # After a document's last token its end is predicted, where there is one.
+  # The eos, if there is one, is predicted after a document's last token.
   targets = np.where(tokens > 0, tokens - (not has_eos), 0)
   found = [
     part
@@ -171,7 +171,7 @@ def plan(ends: np.ndarray, has_eos: bool, seq_len: int) -> Rows:
 def _pack(
   starts: np.ndarray, targets: np.ndarray, seq_len: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """(pieces of each row, places, lengths): rows in the order of the file."""
+  """Returns (pieces of each row, places, lengths), rows in file order."""
   whole, rest = np.divmod(targets, seq_len)
   full_place = np.repeat(starts, whole) + ranges(whole) * seq_len
   short = np.flatnonzero(rest)
@@ -188,19 +188,19 @@ def _pack(
 
 
 def best_fit(lengths: np.ndarray, size: int) -> np.ndarray:
-  """Which bin of `size` each length goes to: best fit, longest first.
+  """Returns the bin of each length by best fit, longest first.
 
   Args:
     lengths: int64 [n], from 1 to `size`.
-    size: of a bin.
+    size: the capacity of a bin.
 
   Returns:
-    int64 [n]; bins are numbered from 0, and none is left out.
+    int64 [n]; bins are numbered from 0, and none is empty.
   """
   bin_of = np.zeros(len(lengths), np.int64)
   by_length = np.argsort(-lengths, kind="stable")
   groups = np.flatnonzero(np.diff(lengths[by_length], prepend=0))
-  room: dict[int, np.ndarray] = {}  # bins by what is free in them
+  room: dict[int, np.ndarray] = {}  # bins by their free space
   has_room = np.zeros(size + 1, bool)
   bins = 0
 

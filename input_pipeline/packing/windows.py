@@ -14,14 +14,14 @@ def windows(
   partial: bool,
   title: str,
 ) -> tuple[int, Callable[[np.ndarray], dict[str, np.ndarray]]]:
-  """(how many windows of seq_len targets there are, what reads them).
+  """Returns (number of windows of seq_len targets, reader of windows).
 
   Args:
     tokens_N: of the token file.
     tokenizer: of the tokens.
     seq_len: T.
     partial: whether the last window may be short.
-    title: what to call the tokens in an error.
+    title: the name of the tokens in error messages.
 
   Raises:
     ValueError: the tokens do not fill one window.

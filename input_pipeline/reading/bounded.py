@@ -1,4 +1,4 @@
-"""Files read within limits; whatever is wrong with one is a line naming it."""
+"""Reads files within size limits; errors are one line that names the file."""
 
 import os
 from collections.abc import Iterator
@@ -7,17 +7,17 @@ from common import bounded_file
 from input_pipeline.bad_records import Policy, check_size
 from input_pipeline.reading import inflate
 
-# What a compressed file that is held in memory may inflate to.
+# Decompressed bytes of a file that is held in memory.
 MAX_INFLATED = 2**30
 
 
 def failure(path: str, error: OSError) -> ValueError:
-  """What a failed call on a file is told as."""
+  """The ValueError to report a failed call on a file with."""
   return ValueError(f"{path}: {error.strerror or error}")
 
 
 def size_of(path: str) -> int:
-  """The bytes of a regular file; of a pipe or a device there is no end."""
+  """The size of a regular file in bytes; ValueError for a pipe or a device."""
   fd = bounded_file.descriptor(path)
   try:
     return os.fstat(fd).st_size
@@ -26,7 +26,7 @@ def size_of(path: str) -> int:
 
 
 def read_file(path: str, policy: Policy) -> bytes:
-  """The bytes of a file, unless they are more than `max_record_bytes`."""
+  """The content of a file; ValueError if above `max_record_bytes`."""
   check_size(size_of(path), path, policy)
   try:
     return bounded_file.read(path, policy.max_record_bytes)
@@ -35,11 +35,11 @@ def read_file(path: str, policy: Policy) -> bytes:
 
 
 def chunks(path: str) -> Iterator[bytes]:
-  """A file in pieces, inflated where it is named .gz or .zst, one at a time.
+  """Yields a file in pieces, decompressed if its name ends in .gz or .zst.
 
   Raises:
-    ValueError: it cannot be read or inflated to its end, or inflates to more
-      than MAX_INFLATED.
+    ValueError: it cannot be read or decompressed to its end, or has more than
+      MAX_INFLATED bytes after decompression.
   """
   compressed = inflate.is_compressed(path)
   total = 0
@@ -55,9 +55,9 @@ def chunks(path: str) -> Iterator[bytes]:
 
 
 def check_inflated(path: str, size: int) -> None:
-  """Raises ValueError where a compressed file is too large to be held."""
+  """Raises ValueError if a decompressed file is too large for memory."""
   if size > MAX_INFLATED:
     raise ValueError(
-      f"{path}: inflates to more than {MAX_INFLATED:,} bytes, too many to hold "
-      "in memory; cut it into several files, or leave it uncompressed"
+      f"{path}: inflates to more than {MAX_INFLATED:,} bytes, which is too "
+      "much to hold in memory; split it into several files or decompress it"
     )

@@ -1,20 +1,20 @@
-"""Values of a field in many records, as one array."""
+"""Turns the values of a field in many records into one array."""
 
 import numpy as np
 
 
 def strings(values: list) -> np.ndarray:
-  """An array of objects, whatever they are."""
+  """An array of Python objects."""
   array = np.empty(len(values), object)
   array[:] = values
   return array
 
 
 def column(values: list) -> np.ndarray:
-  """An array of numbers where the values are, else of objects."""
+  """A numeric array if all values are numbers, else one of objects."""
   if all(isinstance(value, (int, float, list)) for value in values):
     try:
-      # As objects first: strings would all be padded to the longest.
+      # As objects first, since NumPy pads strings to the longest one.
       leaves = np.array(values, object)
     except ValueError:
       return strings(values)

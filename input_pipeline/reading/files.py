@@ -1,6 +1,7 @@
-"""Files of a run, local or wherever Beam reaches, written whole or not at all.
+"""Files of a preparation, local or in a file system of Apache Beam.
 
-A path with a scheme, as in gs://BUCKET/DIR, is Beam's matter.
+A path with a scheme, such as gs://BUCKET/DIR, is read and written by Beam.
+Files appear when they are complete.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ def matching(pattern: str) -> list[str]:
   """The sorted files that a glob of a path with a scheme matches.
 
   Raises:
-    ValueError: Beam does not know the scheme, or cannot reach what it names.
+    ValueError: Beam does not support the scheme or cannot reach the files.
   """
   try:
     (found,) = _systems().match([pattern])
@@ -44,9 +45,9 @@ def matching(pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[BinaryIO]:
-  """A file to write into, that others see only when it is complete.
+  """A file to write to, which appears when it is complete.
 
-  Where two write the same file, the last one stays.
+  If two processes write the same file, the last one wins.
   """
   if _remote(path):  # Objects appear when they are complete.
     with _systems().create(path, "application/octet-stream") as file:
@@ -74,7 +75,7 @@ def write(path: str, *pieces: bytes) -> None:
 
 
 def opened(path: str) -> BinaryIO:
-  """A file to be read from, as it is."""
+  """A file opened for reading, without decompression."""
   if _remote(path):
     return _systems().open(
       path, "application/octet-stream", compression_type="uncompressed"
@@ -83,25 +84,25 @@ def opened(path: str) -> BinaryIO:
 
 
 def read(path: str) -> bytes:
-  """The bytes of a file."""
+  """The content of a file."""
   with opened(path) as file:
     return file.read()
 
 
 def exists(path: str) -> bool:
-  """Whether there is such a file."""
+  """Whether the file exists."""
   return _systems().exists(path) if _remote(path) else os.path.exists(path)
 
 
 def names(folder: str) -> list[str]:
-  """The names of what a folder holds, sorted; none where it is not there."""
+  """The sorted names in a folder; none if there is no such folder."""
   if _remote(folder):
     return [path.rsplit("/", 1)[-1] for path in matching(f"{folder}/*")]
   return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def sweep(folder: str) -> None:
-  """Removes what a killed process had not written to its end."""
+  """Removes the incomplete files of a process that was killed."""
   for name in names(folder):
     if name.endswith(_PARTIAL):
       remove(f"{folder}/{name}")
@@ -116,7 +117,7 @@ def remove(path: str) -> None:
 
 
 def remove_folder(folder: str) -> None:
-  """Removes a folder and all that is in it."""
+  """Removes a folder and its content."""
   if _remote(folder):
     if matching(f"{folder}/**"):
       _systems().delete([f"{folder}/"])

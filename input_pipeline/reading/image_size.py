@@ -1,23 +1,23 @@
-"""What an encoded image says of its size, read from its bytes alone.
+"""The size of an encoded image, read from its header.
 
-A few bytes can claim an image of any size. Decoders believe them and take the
-memory; so they are asked only when the claim is known.
+A few bytes can claim an image of any size, and decoders allocate memory for it.
+The claim is therefore checked before an image is decoded.
 """
 
 from input_pipeline.bad_records import Policy, check_size
 
-# Start-of-frame markers of JPEG: all of 0xC0 to 0xCF but DHT, JPG and DAC.
+# Start-of-frame markers of JPEG: 0xC0 to 0xCF except DHT, JPG and DAC.
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers that stand alone, without a length.
+# Markers that no length follows.
 _BARE = {0x01, *range(0xD0, 0xD9)}
 
 
 def check_image(data: bytes, name: str, policy: Policy) -> None:
   """Raises ValueError for an image that would decode to too many bytes.
 
-  Three bytes a pixel are counted, and one for each pixel of the frames of a
-  GIF. What is none of JPEG, PNG, BMP, GIF and WebP is left to the decoder,
-  which refuses it.
+  The estimate is three bytes per pixel, plus one for each pixel of the frames
+  of a GIF. Formats other than JPEG, PNG, BMP, GIF and WebP are left to the
+  decoder, which refuses them.
   """
   width, height, frames = image_size(data)
   what = f"an image of {width:,} x {height:,} pixels, "
@@ -25,13 +25,13 @@ def check_image(data: bytes, name: str, policy: Policy) -> None:
 
 
 def image_size(data: bytes) -> tuple[int, int, int]:
-  """(width, height, pixels in the frames of a GIF); zeros where unknown."""
+  """(width, height, pixels in the frames of a GIF); zeros if unknown."""
   if data[:3] == b"\xff\xd8\xff":
     return *_jpeg(data), 0
   if data[:8] == b"\x89PNG\r\n\x1a\n":
     return _number(data, 16, 4, "big"), _number(data, 20, 4, "big"), 0
   if data[:2] == b"BM":
-    # A negative height stands for rows from the top down.
+    # A negative height means that rows are stored from top to bottom.
     height = int.from_bytes(data[22:26], "little", signed=True)
     width = int.from_bytes(data[18:22], "little", signed=True)
     return abs(width), abs(height), 0
@@ -47,11 +47,11 @@ def _number(data: bytes, place: int, size: int, order: str = "little") -> int:
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-  """(width, height) of the largest frame that stands before the scan."""
+  """(width, height) of the largest frame before the scan."""
   place, found = 2, (0, 0)
   while place + 4 <= len(data):
     if data[place] != 0xFF:
-      place += 1  # Decoders look for the next marker, too.
+      place += 1  # decoders search for the next marker as well
       continue
     marker = data[place + 1]
     if marker == 0xFF:
@@ -71,7 +71,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _gif_frames(data: bytes) -> int:
-  """Pixels of all frames together; a decoder holds them all."""
+  """The pixels of all frames, which a decoder holds at once."""
   if len(data) < 13:
     return 0
   pixels, place = 0, 13 + _table(data[10])
@@ -91,7 +91,7 @@ def _gif_frames(data: bytes) -> int:
 
 
 def _table(flags: int) -> int:
-  """Bytes of the colour table that the flags tell of."""
+  """The bytes of the colour table that the flags announce."""
   return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 

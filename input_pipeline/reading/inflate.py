@@ -1,4 +1,4 @@
-"""A compressed file's content in pieces: gzip of many members, Zstandard."""
+"""Decompresses files in pieces: gzip with many members, and Zstandard."""
 
 import zlib
 from collections.abc import Generator, Iterator
@@ -6,27 +6,27 @@ from typing import BinaryIO
 
 _READ = 2**16
 _PIECE = 2**20
-# A window beyond this is refused, as `zstd` itself refuses it unasked.
+# Larger windows are refused, as the `zstd` program does by default.
 _ZSTD_WINDOW = 2**27
 
 
 def is_compressed(path: str) -> bool:
-  """Whether a file's name says that it is compressed."""
+  """Whether a file is compressed, judged by its name."""
   return path.endswith((".gz", ".zst"))
 
 
 def pieces(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
-  """(where its gzip member begins in the file, content) a piece at a time.
+  """Yields (offset of its gzip member in the file, content) of each piece.
 
-  No piece is larger than a mebibyte, whatever the file inflates to. A file
-  that is not named .gz or .zst is one member, its content unchanged.
+  No piece is larger than 1 MiB. A file whose name does not end in .gz or .zst
+  counts as one member and is not changed.
 
   Args:
     file: open at its beginning.
-    path: what it is called, and in errors too.
+    path: its name, which decides how it is read, and appears in errors.
 
   Raises:
-    ValueError: it cannot be inflated to its end.
+    ValueError: it cannot be decompressed to its end.
   """
   if path.endswith(".gz"):
     return _gzip(file, path)
@@ -36,13 +36,13 @@ def pieces(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _gzip(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
-  offset = 0  # In the file, of the end of `data`.
+  offset = 0  # in the file, of the end of `data`
   data = file.read(_READ)
   offset += len(data)
   while data:
     member = offset - len(data)
     inflater = zlib.decompressobj(31)
-    # The last piece waits until the member's check sum is found to be right.
+    # The last piece is held back until the member's checksum is verified.
     held = b""
     while not inflater.eof:
       if not data:
@@ -63,7 +63,7 @@ def _gzip(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
         held = piece
     if held:
       yield member, held
-    # NULs may pad a file, as they do on tapes.
+    # A file may be padded with zeros, as on tapes.
     while not (data := data.lstrip(b"\0")):
       data = file.read(_READ)
       offset += len(data)
@@ -94,10 +94,10 @@ def _zstd(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
 
 
 class _Watched:
-  """A Zstandard file that knows whether it ends inside a frame.
+  """A Zstandard file that records whether it ends inside a frame.
 
-  The decoder does not tell: a file that is cut off reads like a whole one. The
-  format is RFC 8878's, section 3.1.
+  The decoder does not report this: it reads a truncated file like a complete
+  one. The format is described in RFC 8878, section 3.1.
   """
 
   def __init__(self, file: BinaryIO):
@@ -111,7 +111,7 @@ class _Watched:
     return bool(self._take != 4 or self._skip or self._held)
 
   def read(self, size: int = -1) -> bytes:
-    """As a file's."""
+    """Reads as a file does."""
     data = self._file.read(size)
     at = 0
     while at < len(data):
@@ -129,9 +129,9 @@ class _Watched:
 
 
 def _frames() -> Generator[tuple[int, int], bytes, None]:
-  """Yields (bytes to take, bytes to skip before them); is sent what is taken.
+  """Yields (bytes to take, bytes to skip before them); receives those taken.
 
-  4 are taken where a frame begins, and nowhere else.
+  It takes 4 bytes only at the beginning of a frame.
   """
   skip = 0
   while True:

@@ -1,4 +1,4 @@
-"""Records that lie one after another in files, read at random."""
+"""Random access to records that follow each other in files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,15 +12,16 @@ Decode = Callable[[str, bytes], Any]
 
 
 class Spans(NamedTuple):
-  """Where the records of one file are.
+  """The positions of the records of one file.
 
-  starts: int64, in the file, or in `held` where there is one.
-  sizes: int64, their bytes.
-  numbers: int64, from 1 on; 0 stands for the whole file.
-  held: what a compressed file inflates to: it has no random access.
-  errors: {place among the records: what is wrong with it}, as far as known.
-  mark: between the file's name and the number.
-  limited: whether `sizes` are what `max_record_bytes` bounds.
+  starts: int64, offsets in the file, or in `held` if that is not None.
+  sizes: int64, in bytes.
+  numbers: int64, from 1 on; 0 means the whole file.
+  held: the decompressed content of a compressed file, which has no random
+    access.
+  errors: {position among the records: why it is bad}, as far as known.
+  mark: the text between the file's name and the number.
+  limited: whether `max_record_bytes` applies to `sizes`.
   """
 
   path: str
@@ -33,12 +34,12 @@ class Spans(NamedTuple):
   limited: bool = True
 
   def name(self, place: int) -> str:
-    """What to call a record in an error."""
+    """The name of a record in errors."""
     number = self.numbers[place]
     return f"{self.path}{self.mark}{number}" if number else self.path
 
   def records(self, places: np.ndarray, policy: Policy, decode: Decode) -> list:
-    """What `decode` makes of some records; ValueError for a bad one."""
+    """The decoded records at some positions; ValueError for a bad one."""
     for place in places:
       if int(place) in self.errors:
         raise ValueError(self.errors[int(place)])
@@ -65,10 +66,10 @@ class Spans(NamedTuple):
 
 
 class Records(NamedTuple):
-  """The records of all files, one after another.
+  """The concatenated records of all files.
 
-  read: (int64 [n]) -> what `decode` made of each; ValueError for a bad one.
-  name: (index) -> what to call that record.
+  read: (int64 [n]) -> the decoded records; ValueError for a bad one.
+  name: (index) -> the name of that record in errors.
   """
 
   length: int
@@ -77,16 +78,17 @@ class Records(NamedTuple):
 
 
 def broken(path: str, error: ValueError) -> Spans:
-  """A file that counts as one record, which is bad."""
+  """A file that counts as one bad record."""
   none = np.zeros(1, np.int64)
   return Spans(path, none, none, none, errors={0: str(error)})
 
 
 def hold(spans: Spans, long: np.ndarray) -> Spans:
-  """The records with their bytes in memory, but for the `long` ones, a mask.
+  """The records with their bytes in memory, except those in the mask `long`.
 
   Raises:
-    ValueError: the file cannot be read to its end, or inflates to too much.
+    ValueError: the file cannot be read to its end, or is too large after
+      decompression.
   """
   holes = [
     (int(start), int(start + size))
@@ -107,14 +109,14 @@ def hold(spans: Spans, long: np.ndarray) -> Spans:
     held[filled : filled + len(data)] = data
     filled += len(data)
   if filled < len(held):
-    raise ValueError(f"{spans.path}: was changed while it was read")
-  # A hole lies before the records after it, but not before its own.
+    raise ValueError(f"{spans.path}: changed while it was read")
+  # A gap moves the records after it, but not its own.
   before = gone - np.where(long, spans.sizes, 0)
   return spans._replace(starts=spans.starts - before, held=held)
 
 
 def joined(files: Sequence[Spans], policy: Policy, decode: Decode) -> Records:
-  """The records of some files."""
+  """The records of several files, concatenated."""
   ends = np.cumsum([len(file.starts) for file in files])
 
   def name(index: int) -> str:
@@ -138,10 +140,10 @@ def joined(files: Sequence[Spans], policy: Policy, decode: Decode) -> Records:
 
 
 def first(records: Records, policy: Policy) -> Any:
-  """The first record; under "skip", the first readable one of many tried.
+  """The first record; under "skip", the first of a sample that is readable.
 
   Raises:
-    ValueError: it cannot be read; under "skip", none of them can.
+    ValueError: it cannot be read, or under "skip", none of the sample can.
   """
   failed = None
   for place in spread(records.length) if policy.skip else (0,):

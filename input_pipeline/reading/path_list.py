@@ -1,9 +1,9 @@
-"""Lists of files, as Common Crawl publishes them: *.paths, *.paths.gz.
+"""Reads lists of files as Common Crawl publishes them: *.paths, *.paths.gz.
 
   warc:crawl/warc.paths.gz?base=DIR_OR_URL
 
-Each line is a path below the base: a folder, or an http(s) address; without
-one, the folder in which the list is.
+Each line is a path below the base, which is a folder or an http(s) address. By
+default it is the folder of the list.
 """
 
 import os
@@ -21,7 +21,7 @@ _MOST_PATHS = 10_000_000
 
 
 def split(pattern: str) -> tuple[str, str] | None:
-  """(glob of the lists, base without a slash); None of any other pattern."""
+  """(glob of the lists, base without a slash); None for another pattern."""
   found = _LIST.fullmatch(pattern)
   if not found:
     return None
@@ -32,10 +32,10 @@ def split(pattern: str) -> tuple[str, str] | None:
 
 
 def read(path: str, base: str) -> Iterator[str]:
-  """The files that a list names, in its order.
+  """Yields the files that a list names, in its order.
 
   Raises:
-    ValueError: the list cannot be read, or a line is not a path below the base.
+    ValueError: the list cannot be read, or a line leads out of the base.
   """
   with opened(path) as stream:
     for line in lines(stream, _LONGEST_PATH):

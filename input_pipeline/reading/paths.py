@@ -1,4 +1,4 @@
-"""Files of data: found by a glob or a list, and their fingerprint."""
+"""Finds files of data by a glob or a list, and fingerprints them."""
 
 import glob
 import hashlib
@@ -11,14 +11,14 @@ from input_pipeline.reading.remote import is_remote, is_web
 
 
 def fingerprint(paths: list[str]) -> str:
-  """A hash of the files' names, sizes and times of modification."""
+  """A hash of the names, sizes and modification times of files."""
   digest = hashlib.sha256()
   for path in paths:
     try:
       stat = os.stat(path)
       found = f"{stat.st_size}\0{stat.st_mtime_ns}"
     except OSError:
-      found = "gone"  # Reading it tells, where it is read.
+      found = "gone"  # the error is reported when it is read
     digest.update(f"{path}\0{found}\n".encode(errors="surrogateescape"))
   return digest.hexdigest()
 
@@ -26,13 +26,13 @@ def fingerprint(paths: list[str]) -> str:
 def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
   """The sorted files that a glob matches; ** spans folders.
 
-  A link to a file that is gone counts: it is a shard that is missing. Lists of
-  files are opened (see reading.path_list), and what they name keeps its order.
+  A link whose target is missing counts as a file, since it is a missing shard.
+  Lists of files are read (see reading.path_list), and their order is kept.
 
   Args:
     pattern: the glob.
-    uri: what to call it in an error.
-    remote: whether a list may name files behind an address.
+    uri: its name in errors.
+    remote: whether the pattern and the lists may name remote files.
 
   Raises:
     ValueError: no file matches, or a list is malformed.
@@ -40,7 +40,11 @@ def find_files(pattern: str, uri: str, remote: bool = False) -> list[str]:
   listed = path_list.split(pattern)
   lists, base = listed or (pattern, "")
   if not remote and (is_remote(base) or is_remote(lists)):
-    raise ValueError(f"{uri}: files are read at random from a folder alone")
+    raise ValueError(
+      f"{uri}: training reads records at random, which needs local files; copy"
+      " them to a folder or mount the bucket (input_pipeline.prepare reads"
+      " remote files)"
+    )
   if listed is None:
     return _matching(pattern, uri)
   found = [

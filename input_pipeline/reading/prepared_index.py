@@ -1,10 +1,10 @@
-"""The output folder of input_pipeline.prepare, as its index.json tells it.
+"""Reads index.json in an output folder of input_pipeline.prepare.
 
 DIR/index.json is {"format": 1, "text_key": "text" or null, "splits": {"train":
 {"documents": N, "records": [FILE, ...], "tokens": [FILE, ...]}, ...},
 "tokenizer": null or {"spec": STRING, "file": FILE or null, "sha256": HEX}}.
-Beside a file of tokens, X.uint16, lies X.ends: int64, where each of its
-documents ends, before the eos that follows it. No eos ends a file.
+Beside each file of tokens, X.uint16, there is X.ends with int64 positions at
+which its documents end, before the eos that follows. No eos ends a file.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ from typing import Any, NamedTuple
 from common import bounded_file
 
 _NAME = "index.json"
-# A million shards' names are a tenth of it.
+# Ten times the names of a million shards.
 _MOST_BYTES = 2**29
 _MOST_TOKENIZER_BYTES = 2**25
-# In a working directory: what the tokenizer "prepared:DIR" stands for.
+# In a workdir: the tokenizer that "prepared:DIR" resolved to.
 _STANDS_FOR = "tokenizer.prepared.json"
 _TOKENS = re.compile(r".*\.(uint8|uint16|uint32)", re.DOTALL)
 
 
 class Split(NamedTuple):
-  """One split: how many documents, and the paths of its shards in order.
+  """One split: the number of its documents and the paths of its shards.
 
-  tokens: of the shards of `records`, in their order; () where there are none.
+  tokens: one for each shard of `records`, in that order; () if there are none.
   """
 
   documents: int
@@ -36,10 +36,10 @@ class Split(NamedTuple):
 
 
 class Kept(NamedTuple):
-  """The tokenizer of the tokens.
+  """The tokenizer that the data was tokenized with.
 
-  spec: as a config writes it.
-  path: of its content; None where the spec says all.
+  spec: as in a config.
+  path: of its content; None if the spec is all it needs.
   sha256: of the content, in hexadecimal digits.
   """
 
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 
 class Index(NamedTuple):
-  """What index.json says; every file lies in its folder."""
+  """The content of index.json; all files are in its folder."""
 
   path: str
   text_key: str | None  # None for the rows of a table
@@ -61,12 +61,12 @@ def read(folder: str) -> Index:
   """The index of a prepared folder.
 
   Raises:
-    ValueError: there is none, or it is damaged; one line that names it.
+    ValueError: there is none, or it is damaged.
   """
   path = os.path.join(os.path.abspath(os.path.expanduser(folder)), _NAME)
   if not os.path.exists(path):
     raise ValueError(
-      f"{path}: there is no such file; prepared:DIR is the folder that "
+      f"{path}: there is no such file; prepared:DIR names a folder that "
       "python -m input_pipeline.prepare --output=DIR has finished"
     )
   try:
@@ -128,7 +128,7 @@ def _split(path: str, name: str, found: dict[str, Any]) -> Split:
 
 
 def _inside(path: str, name: Any) -> str:
-  """The path of a file that lies beside the index, and nowhere else."""
+  """The path of a file in the index's folder; ValueError for any other."""
   bad = not isinstance(name, str) or name in ("", ".", "..")
   if bad or any(c in name for c in "/\\\0:"):
     raise ValueError(
@@ -138,11 +138,11 @@ def _inside(path: str, name: Any) -> str:
 
 
 def tokenizer(spec: str, workdir: str | None) -> tuple[str, bytes | None]:
-  """(what a tokenizer's string stands for, its content or None).
+  """Resolves a tokenizer's spec: (the spec, its content or None).
 
-  "prepared:DIR" is the tokenizer that DIR was tokenized with; any other stands
-  for itself. A working directory keeps what it stands for, so that a finished
-  run does not need DIR; there the content is None, as the directory has it.
+  "prepared:DIR" resolves to the tokenizer that DIR was tokenized with; any
+  other spec to itself. A workdir records the result, so that a finished run
+  does not need DIR; the content is None then, since it is in the workdir.
 
   Raises:
     ValueError: DIR is not prepared, or not tokenized, or its tokenizer is
@@ -170,11 +170,11 @@ def tokenizer(spec: str, workdir: str | None) -> tuple[str, bytes | None]:
   if hashlib.sha256(content).hexdigest() != index.tokenizer.sha256:
     raise ValueError(
       f"{index.tokenizer.path}: damaged: not the tokenizer that "
-      f"{index.path} tells of"
+      f"{index.path} names"
     )
   return index.tokenizer.spec, content
 
 
 def note_of(spec: str) -> tuple[str, bytes]:
-  """(name, content) of the file that tells a working directory of it."""
+  """(name, content) of the file that records a spec in a workdir."""
   return _STANDS_FOR, json.dumps({"spec": spec}).encode()

@@ -1,4 +1,4 @@
-"""A record of named values as a document."""
+"""Makes documents of records with named fields."""
 
 import math
 from typing import Any
@@ -6,19 +6,18 @@ from typing import Any
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading.streams import bad
 
-# Deeper values could not be written again where the stack is deep already.
+# Deeper values might not be writable where the stack is already deep.
 _DEEPEST = 64
-# Columns that are named where another is missing.
+# Columns that the error for a missing one lists.
 _NAMED = 20
 
 
 def document(
   name: str, record: dict[str, Any], text_key: str, table: bool = False
 ) -> Document | Bad:
-  """A record with its text apart.
+  """A document of a record, with one field as its text.
 
-  An empty `text_key` names no field: the text is "" then, as it is where a
-  table has nothing in it.
+  If `text_key` is empty, or the cell of a table is, the text is "".
   """
   for key, value in record.items():
     flaw = _flaw(key) or _flaw(value)
@@ -38,12 +37,12 @@ def document(
 
 
 def _flaw(value: Any, depth: int = 0) -> str:
-  """Why a value cannot be written as JSON in UTF-8, or ""."""
+  """Why a value cannot be written as JSON in UTF-8; "" if it can."""
   if isinstance(value, str):
     if not value.isascii():
       try:
         value.encode()
-      except UnicodeEncodeError:  # Half of a pair, as JSON can spell it.
+      except UnicodeEncodeError:  # a lone surrogate, which JSON can escape
         return "is not Unicode text"
   elif isinstance(value, float):
     if not math.isfinite(value):

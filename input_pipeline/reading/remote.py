@@ -1,6 +1,6 @@
-"""A file that is elsewhere, read in order: by http(s), or as Beam reaches it.
+"""Reads remote files in order: by http(s), or by a file system of Beam.
 
-What http(s) gives is taken up again where it broke.
+A broken http(s) download continues where it stopped.
 """
 
 import http.client
@@ -17,20 +17,20 @@ _WAIT = 1.0  # seconds before the second try, doubled for each after it
 
 
 def is_remote(path: str) -> bool:
-  """Whether a path is an address: http(s), or as in gs://BUCKET/FILE."""
+  """Whether a path has a scheme, such as https:// or gs://."""
   return "://" in path
 
 
 def is_web(path: str) -> bool:
-  """Whether a path is an address of http(s), where nothing can be listed."""
+  """Whether a path is an http(s) address, below which nothing is listed."""
   return path.startswith(("http://", "https://"))
 
 
 def opened(url: str) -> Any:
-  """The content of an address, to be read in order.
+  """Opens a remote file for reading in order.
 
   Raises:
-    ValueError: from `read`; it cannot be had, several times in a row.
+    ValueError: from `read`, after several failed attempts.
   """
   return _Remote(url) if is_web(url) else files.opened(url)
 
@@ -40,10 +40,10 @@ class _Remote:
     self._url = url
     self._answer: Any = None
     self._offset = 0
-    self._left: int | None = None  # What the server says is still to come.
+    self._left: int | None = None  # bytes left, as announced by the server
 
   def read(self, size: int = -1) -> bytes:
-    """As a file's; at least one byte, unless it is the end."""
+    """Reads as a file does; at least one byte except at the end."""
     error: Any = None
     for attempt in range(_TRIES):
       if attempt:
@@ -60,7 +60,7 @@ class _Remote:
       except urllib.error.HTTPError as failed:
         error = f"HTTP status {failed.code}"
         failed.close()
-        # That the file is not there, or not for us, will not change.
+        # A missing or forbidden file stays so.
         if failed.code < 500 and failed.code not in (408, 429):
           break
       except (OSError, http.client.HTTPException) as failed:
@@ -79,7 +79,7 @@ class _Remote:
     self._answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     length = self._answer.headers.get("Content-Length", "")
     self._left = int(length) if length.isdecimal() else None
-    # A server that does not know ranges begins anew.
+    # A server that does not support ranges begins at the start.
     missing = self._offset if self._answer.status != 206 else 0
     while missing:
       data = self._answer.read1(min(missing, 2**20))

@@ -1,4 +1,4 @@
-"""A file's content read in order, with no more of it in memory than asked."""
+"""Reads files in order, with bounded memory."""
 
 import contextlib
 import os
@@ -12,19 +12,19 @@ from input_pipeline.reading import bounded, inflate, remote
 
 
 class Stream:
-  """Bytes to be read in order, inflated on the way.
+  """A stream of decompressed bytes.
 
-  Raises ValueError, from any method, where there is more that cannot be read.
+  Any method raises ValueError where the rest cannot be read.
 
-  ended: whether the last line that was read had an end.
+  ended: whether the last line that was read ended with a newline.
   """
 
   def __init__(self, pieces: Iterator[tuple[int, bytes]]):
     self._pieces = pieces
     self._piece = b""
-    self._at = 0  # In the piece.
+    self._at = 0  # in the piece
     self._member = 0
-    self._before = 0  # Bytes of the member that came before the piece.
+    self._before = 0  # bytes of the member before the piece
     self.ended = False
 
   def more(self) -> bool:
@@ -41,12 +41,12 @@ class Stream:
     return True
 
   def place(self) -> tuple[int, int]:
-    """Of the next byte: (its gzip member's in the file, its in the member)."""
+    """(offset of the gzip member in the file, offset in the member) now."""
     self.more()
     return self._member, self._before + self._at
 
   def read(self, size: int) -> bytes:
-    """The next bytes; fewer than `size` at the end alone."""
+    """The next bytes; fewer than `size` only at the end."""
     parts = []
     while size and self.more():
       part = self._piece[self._at : self._at + size]
@@ -56,7 +56,7 @@ class Stream:
     return b"".join(parts)
 
   def skip(self, size: int) -> int:
-    """Passes over bytes; how many there were."""
+    """Skips bytes; returns how many there were."""
     left = size
     while left and self.more():
       step = min(left, len(self._piece) - self._at)
@@ -65,10 +65,10 @@ class Stream:
     return size - left
 
   def line(self, most: int) -> tuple[bytes, int]:
-    """(the next line with its end, its size).
+    """(the next line including its newline, its size).
 
-    Of a line that is larger than `most`, its end not counted, b"" stands for
-    the line. (b"", 0) is the end.
+    The line is b"" if it is larger than `most`, not counting the newline.
+    (b"", 0) is the end.
     """
     parts, size = [], 0
     self.ended = False
@@ -88,10 +88,10 @@ class Stream:
 class Line(NamedTuple):
   """A line that is not blank.
 
-  start: of its first byte in the content.
-  size: without the line's end.
+  start: offset of its first byte in the content.
+  size: without the newline.
   number: from 1 on.
-  content: without the line's end; None where it is too large.
+  content: without the newline; None if it is too large.
   """
 
   start: int
@@ -101,10 +101,10 @@ class Line(NamedTuple):
 
 
 def lines(stream: Stream, most: int) -> Iterator[Line]:
-  """The lines that are not blank; of those that are too large no content.
+  """Yields the lines that are not blank; too large ones without content.
 
-  A line is blank that holds nothing, or one or two bytes of white space: what
-  is longer and all white space is a record that is bad.
+  A line is blank if it is empty or one or two bytes of white space. A longer
+  line of white space is a bad record.
   """
   start = number = 0
   while True:
@@ -122,10 +122,10 @@ def lines(stream: Stream, most: int) -> Iterator[Line]:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Stream]:
-  """A regular file or an http(s) address as a Stream.
+  """Opens a regular or a remote file as a Stream.
 
   Raises:
-    ValueError: it cannot be opened; it names it.
+    ValueError: it cannot be opened.
   """
   try:
     if remote.is_remote(path):
@@ -139,10 +139,10 @@ def opened(path: str) -> Iterator[Stream]:
 
 
 def whole(path: str, policy: Policy) -> bytes:
-  """A file's content, unless it is more than `max_record_bytes`.
+  """The content of a file.
 
   Raises:
-    ValueError: it is larger, or cannot be read; it names the file.
+    ValueError: it cannot be read, or is larger than `max_record_bytes`.
   """
   if not remote.is_remote(path) and not inflate.is_compressed(path):
     return bounded.read_file(path, policy)
@@ -155,8 +155,8 @@ def whole(path: str, policy: Policy) -> bytes:
 def bad(name: str, error: ValueError | str, path: str = "") -> Bad:
   """A Bad whose reason is one line that names the record.
 
-  path: what the error calls the file; `name` takes its place, so that a
-    report does not depend on where the data lies.
+  path: the file as the error names it. It is replaced by `name`, so that a
+    report does not depend on where the data is stored.
   """
   reason = str(error)
   return Bad(name, told(name, reason.replace(path, name) if path else reason))

@@ -1,9 +1,9 @@
-"""Where the files in a tar archive lie, from its headers alone.
+"""The positions of the files in a tar archive, from its headers.
 
-Python's tarfile trusts sizes that an archive claims: it reads headers of any
-length into memory, and a negative size sends it round for ever. So headers are
-read here, by the formats' descriptions (POSIX.1-2001 ustar and pax, GNU tar).
-A tar within the tar is read in its place; nothing is unpacked.
+Python's tarfile trusts the sizes in an archive: it reads headers of any length
+into memory, and loops forever on a negative size. Headers are therefore parsed
+here, after POSIX.1-2001 (ustar and pax) and the manual of GNU tar. A tar within
+the tar is read in place; nothing is unpacked.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from input_pipeline.reading.paths import fingerprint
 
 _FORMAT = 1
 _BLOCK = 512
-# A path of more is no path; a pax header holds a few of them.
+# Limits of a path, and of a pax header, which holds a few of them.
 _MOST_NAME = 2**16
 _MOST_PAX = 2**20
-# What cannot be read of a file that is in the archive; 0 is nothing.
+# Why a file in the archive cannot be read; 0 if it can.
 _WRONG = (
   "",
   "a link, and links are not followed",
-  "a sparse file, which has no place of its own",
+  "a sparse file, which has no position of its own",
   "its name leaves the archive",
   "a tar within a tar within a tar",
 )
@@ -40,10 +40,10 @@ _LINK, _SPARSE, _LEAVES, _DEEP = 1, 2, 3, 4
 class Index(NamedTuple):
   """The files of an archive, in its order.
 
-  names: as written in the archive; one of an inner tar is "INNER.tar/NAME".
-  starts: int64, in the archive's file.
-  sizes: int64, bytes.
-  wrong: uint8, an index of what is the matter; 0 is nothing.
+  names: as in the archive; a file of an inner tar is "INNER.tar/NAME".
+  starts: int64, offsets in the archive's file.
+  sizes: int64, in bytes.
+  wrong: uint8, the code of why it cannot be read; 0 if it can.
   """
 
   names: list[str]
@@ -53,15 +53,15 @@ class Index(NamedTuple):
 
 
 def reason(code: int) -> str:
-  """What the number in `Index.wrong` says, or ""."""
+  """The text for a code in `Index.wrong`; "" for 0."""
   return _WRONG[code]
 
 
 def index(path: str, suffixes: tuple[str, ...]) -> Index:
-  """The files whose names end in one of `suffixes`; kept in the cache folder.
+  """The files whose names end in one of `suffixes`; cached on disk.
 
   Raises:
-    ValueError: the archive is cut short, damaged or compressed; one line.
+    ValueError: the archive is cut short, damaged or compressed.
   """
   identity = [_FORMAT, fingerprint([path]), suffixes]
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
@@ -69,7 +69,7 @@ def index(path: str, suffixes: tuple[str, ...]) -> Index:
   found = _load(kept)
   if found is None:
     found = _read(path, suffixes)
-    # A cache that cannot be written only costs the next run time.
+    # Without a cache, the next run only takes longer to start.
     with contextlib.suppress(OSError):
       write_atomically(kept, [_packed(found)])
   return found
@@ -99,14 +99,14 @@ def _read(path: str, suffixes: tuple[str, ...]) -> Index:
 def _members(
   file: BinaryIO, path: str, start: int, stop: int, inside: str
 ) -> Iterator[tuple[str, int, int, int]]:
-  """(name, start, size, what is wrong) of each file between two places.
+  """Yields (name, start, size, code) of each file in a range.
 
   Args:
     file: the outermost archive.
-    path: of it, for errors.
-    start: of the archive that is read.
+    path: its path, for errors.
+    start: the offset of the archive to read.
     stop: its end.
-    inside: "", or the name of the inner tar that is read, with a "/".
+    inside: the name of the inner tar to read, with a "/"; or "".
   """
   where = f"{path}: {inside.rstrip('/')}" if inside else path
   told: dict[str, str] = {}
@@ -117,7 +117,7 @@ def _members(
     name, size, kind = _parsed(header, start, where)
     start += _BLOCK
     if kind in b"LxgK":
-      # What comes before a header and speaks of it: a long name, a size.
+      # It describes the next header: a long name, a size.
       if kind == b"K"[0]:
         pass
       elif size > (_MOST_NAME if kind == b"L"[0] else _MOST_PAX):
@@ -161,7 +161,7 @@ def _at(file: BinaryIO, start: int, size: int, stop: int, where: str) -> bytes:
 
 
 def _parsed(header: bytes, place: int, where: str) -> tuple[str, int, int]:
-  """(name, size, type) of a header; ValueError where it is none."""
+  """(name, size, type) of a header; ValueError if it is not one."""
   given = _number(header[148:156], where)
   blank = header[:148] + b" " * 8 + header[156:]
   if sum(blank) != given:
@@ -172,7 +172,7 @@ def _parsed(header: bytes, place: int, where: str) -> tuple[str, int, int]:
     )
     if compressed and place == 0:
       raise ValueError(
-        f"{where}: is compressed, which has no random access; inflate it to a "
+        f"{where}: is compressed and has no random access; decompress it to a "
         ".tar first"
       )
     raise ValueError(f"{where}: damaged: no header of a tar at byte {place:,}")
@@ -184,7 +184,7 @@ def _parsed(header: bytes, place: int, where: str) -> tuple[str, int, int]:
 
 
 def _number(field: bytes, where: str) -> int:
-  if field[0] & 0x80:  # GNU's: big endian, two's complement
+  if field[0] & 0x80:  # of GNU tar: big endian, two's complement
     value = int.from_bytes(field[1:], "big") | (field[0] & 0x7F) << (
       8 * (len(field) - 1)
     )
@@ -204,7 +204,7 @@ def _count(text: str, base: int, where: str) -> int:
 
 
 def _pax(content: bytes, where: str) -> dict[str, str]:
-  """The records "LENGTH KEY=VALUE", a line each, of a pax header."""
+  """The lines "LENGTH KEY=VALUE" of a pax header."""
   found = {}
   while content.strip(b"\0"):
     digits, _, _ = content[:20].partition(b" ")
@@ -235,12 +235,12 @@ def _packed(index: Index) -> bytes:
 
 
 def _load(path: str) -> Index | None:
-  """The index that was kept, unless there is none or it is damaged."""
+  """The cached index; None if there is none or it is damaged."""
   try:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
       names = kept["names"].tobytes().decode().split("\0")
       starts, sizes, wrong = (kept[k] for k in ("starts", "sizes", "wrong"))
-  except Exception:  # Whatever is wrong with a cache, it is made anew.
+  except Exception:  # a damaged cache is made anew
     return None
   if not len(starts):
     names = []

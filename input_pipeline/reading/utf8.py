@@ -1,11 +1,11 @@
-"""Text files in UTF-8."""
+"""Decodes text files, which must be UTF-8."""
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import bounded
 
 
 def decode(path: str, content: bytes) -> str:
-  """The text of a file; ValueError where it is not UTF-8."""
+  """The text of a file; ValueError if it is not UTF-8."""
   try:
     return content.decode("utf-8")
   except UnicodeDecodeError as error:
@@ -13,5 +13,5 @@ def decode(path: str, content: bytes) -> str:
 
 
 def read_text(path: str, policy: Policy) -> str:
-  """The text of a file within the policy's limits; ValueError as `decode`."""
+  """The text of a file; ValueError if it is too large or not UTF-8."""
   return decode(path, bounded.read_file(path, policy))

@@ -1,7 +1,7 @@
-"""The records of WARC files: where they are, and what they hold.
+"""Finds and parses the records of WARC files (ISO 28500).
 
-The format is ISO 28500. A record that is broken costs no other: what follows
-it is passed over up to the next line that begins with "WARC/".
+After a broken record, reading continues at the next line that begins with
+"WARC/".
 """
 
 import functools
@@ -21,14 +21,14 @@ _HTML = ("text/html", "application/xhtml+xml")
 
 
 class Frame(NamedTuple):
-  """A record as it lies in a file.
+  """A record and its position in a file.
 
   number: from 1 on.
-  member: where its gzip member begins in the file.
-  within: its place in the member's content.
-  start, size: its bytes in the file's content.
-  content: its header and block; b"" where it is of another type than asked.
-  reason: what is wrong with it.
+  member: offset of its gzip member in the file.
+  within: offset of the record in the member's content.
+  start, size: its span in the file's content, in bytes.
+  content: its header and block; b"" if it has another type than requested.
+  reason: why it is bad; "" if it is not.
   """
 
   number: int
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 class _Scanner:
-  """The line that a stream is at, and where that line is."""
+  """The current line of a stream and its position."""
 
   def __init__(self, stream: Stream):
     self.stream = stream
@@ -49,13 +49,13 @@ class _Scanner:
     self.next()
 
   def next(self) -> None:
-    """Goes on to the next line; `size` is 0 at the end."""
+    """Advances to the next line; `size` is 0 at the end."""
     self.start += self.size
     self.place = self.stream.place()
     self.line, self.size = self.stream.line(_LONGEST_LINE)
 
   def blank(self) -> bool:
-    """Whether the line is there, and empty."""
+    """Whether there is a line and it is empty."""
     return bool(self.line) and not self.line.strip()
 
   def begins(self) -> bool:
@@ -64,11 +64,11 @@ class _Scanner:
 
 
 class _MalformedError(Exception):
-  """Of a record whose end is not known; the message says why."""
+  """A record whose end is not known, for the reason in the message."""
 
 
 def frames(stream: Stream, kind: str, policy: Policy) -> Iterator[Frame]:
-  """All records of a file in order, with the content of one WARC-Type."""
+  """Yields all records in order; only one WARC-Type with its content."""
   scan = _Scanner(stream)
   number = 0
   while scan.size:
@@ -90,7 +90,7 @@ def frames(stream: Stream, kind: str, policy: Policy) -> Iterator[Frame]:
 
 
 def _record(scan: _Scanner, kind: str, policy: Policy) -> tuple[bytes, str]:
-  """(content, what is wrong) of the record that begins at a line."""
+  """(content, why it is bad) of the record that begins at a line."""
   header, wanted, length = _header(scan, kind)
   held = length if wanted and length <= policy.max_record_bytes else 0
   content = scan.stream.read(held)
@@ -108,7 +108,7 @@ def _record(scan: _Scanner, kind: str, policy: Policy) -> tuple[bytes, str]:
 
 
 def _header(scan: _Scanner, kind: str) -> tuple[bytes, bool, int]:
-  """(the header, whether it is of this WARC-Type, the block's length)."""
+  """(the header, whether it has this WARC-Type, the block's length)."""
   if not scan.begins():
     raise _MalformedError("not a WARC record")
   header, found = [scan.line], {}
@@ -136,7 +136,7 @@ Decode = Callable[[str, bytes, Policy], Document | None]
 def documents(
   path: str, kind: str, decode: Decode, policy: Policy, name: str
 ) -> Iterator[Document | Bad]:
-  """What `decode` makes of a file's records of one WARC-Type."""
+  """Yields the decoded records of one WARC-Type in a file."""
   name = name or path
   try:
     with opened(path) as stream:
@@ -157,10 +157,11 @@ def documents(
 
 
 def page(name: str, content: bytes, policy: Policy) -> Document | None:
-  """The HTML of a response with status 200; None of any other response.
+  """The HTML of a response with status 200; None for other responses.
 
   Raises:
-    ValueError: it is malformed, or the page larger than `max_record_bytes`.
+    ValueError: it is malformed, or the page is larger than
+      `max_record_bytes`.
   """
   record = _parsed(name, content)
   http = record.http_headers
@@ -194,7 +195,7 @@ def conversion(name: str, content: bytes, policy: Policy) -> Document | None:
 
 
 def _parsed(name: str, content: bytes) -> Any:
-  """A record as warcio knows it."""
+  """A record as parsed by warcio."""
   try:
     parse = _loader().parse_record_stream
     return parse(io.BytesIO(content), known_format="warc")
@@ -203,7 +204,7 @@ def _parsed(name: str, content: bytes) -> Any:
       f"{name}: WARC and WET files need warcio, which is not installed: "
       "pip install -e '.[clean]'"
     ) from None
-  except Exception as error:  # Of any kind, where a header is not one.
+  except Exception as error:  # of any kind, if the header is malformed
     raise ValueError(f"{name}: not a WARC record: {error}") from None
 
 
@@ -211,7 +212,7 @@ def _parsed(name: str, content: bytes) -> Any:
 def _loader() -> Any:
   from warcio.recordloader import ArcWarcRecordLoader
 
-  # A line for each address with a space in it.
+  # It logs a line for each address with a space in it.
   logging.getLogger("warcio.recordloader").setLevel(logging.ERROR)
   return ArcWarcRecordLoader()
 
@@ -230,22 +231,22 @@ def _fields(record: Any, mime: str) -> dict[str, str]:
 
 
 def _dechunked(body: bytes) -> bytes:
-  """A body without the marks of its chunks; unchanged where it has none."""
+  """A body without chunk headers; unchanged if it has none."""
   from warcio.bufferedreaders import ChunkedDataReader
 
   return ChunkedDataReader(io.BytesIO(body)).read()
 
 
 def _decoded(name: str, body: bytes, encoding: str, policy: Policy) -> bytes:
-  """A body inflated, as far as it goes, within `max_record_bytes`.
+  """Decompresses as much of a body as is intact, up to `max_record_bytes`.
 
-  warcio would inflate it too, however large it becomes.
+  warcio would decompress it without a limit.
   """
   most = policy.max_record_bytes
   if encoding in ("", "identity", "utf-8"):
     html = body
   elif encoding in ("gzip", "x-gzip"):
-    # Archives keep the header of what they have unpacked.
+    # Archives may keep the header of a body that they decompressed.
     gzipped = body.startswith(b"\x1f\x8b")
     html = _inflated(name, body, 31, most) if gzipped else body
   elif encoding == "deflate":

@@ -1,19 +1,24 @@
-"""Kinds of rows that text becomes: a kind's name is the file that defines it.
+"""Kinds of rows made from text: the name of a kind is its file's name.
 
-Without `data.rows` a tokenized text is windows or packed rows for language
+Without `data.rows` a tokenized text becomes windows or packed rows for language
 modelling. With `data.rows = dict(name="labeled", …)` the function `labeled` of
 the file of that name makes the rows; the other keys are its arguments.
 
-A kind is a function (Given, **settings) -> Rows. What its rows hold beside the
-source's text, such as a token between two sentences, it names in
+A kind is a function (Given, **settings) -> Rows. The tokens that its rows
+contain besides those of the source's text, such as a separator of two
+sentences, are declared in
 
   SPECIAL_TOKENS = (special_tokens.CLS, special_tokens.SEP)
 
-and finds with `special_tokens.find`: those that the tokenizer lacks are added
-to it. Where they hang on the settings, a function needed_tokens(**settings)
-tells them. By convention a row is padded with 0, "segments" [T] is 0 on padding
-and counts from 1 elsewhere, and a leaf that is predicted is "targets" with
+and found with `special_tokens.find`: those that the tokenizer lacks are added
+to it. If they depend on the settings, a function needed_tokens(**settings)
+returns them. By convention a row is padded with 0, "segments" [T] is 0 on
+padding and counts from 1 elsewhere, and a predicted leaf is "targets" with
 "mask".
+
+A kind that reads no text sets NEEDS_TOKENIZER = False. One that learns from
+the training data has a function fit(Learning, **settings), called once for all
+components of the data; its rows find the result in Given.fitted.
 """
 
 import importlib
@@ -24,21 +29,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import names
-from input_pipeline.bad_records import Tally
+from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.sources import Source
 from input_pipeline.tokenizers import Tokenizer
 
 
 class Rows(NamedTuple):
-  """Rows of numbers, read at random.
+  """Rows of numbers, with random access.
 
-  length: how many there are.
+  length: the number of rows.
   read: (int64 [n]) -> {leaf: array [n, ...]}; ValueError for a bad record.
-  texts: (int64 [n]) -> {field: [n values]}, what evaluators need beside the
-    numbers: references, questions, identifiers; None where there is nothing.
-  num_classes: of what is classified, or None.
-  class_names: in the order of the labels, where they have names.
-  note: a line worth telling, or "".
+  texts: (int64 [n]) -> {field: [n values]}, which evaluators need besides the
+    arrays: references, questions, identifiers; None if there are none.
+  num_classes: the number of classes, or None.
+  class_names: in the order of the labels, or None.
+  note: a line to print, or "".
   """
 
   length: int
@@ -50,23 +55,24 @@ class Rows(NamedTuple):
 
 
 class Given(NamedTuple):
-  """What every kind of rows is made from.
+  """The inputs of every kind of rows.
 
   source: of the records.
   tokenizer: with the kind's SPECIAL_TOKENS.
   seq_len: T.
-  text_key: the field of the text, where a record has one.
-  training: False in an evaluation, where no record may be left out.
-  title: what to call the data in an error.
+  text_key: the field of the text, if a record has one.
+  training: False in an evaluation, which must not leave any record out.
+  title: the name of the data in error messages.
   uri: of the source, and
-  split: of it, to name in caches what is derived from it.
+  split: of it, which identify cached files derived from it.
   cache_dir: see common.files.cache_folder.
   tally: of bad records.
+  fitted: what the kind's `fit` returned; None for a kind without one.
   """
 
   source: Source
-  tokenizer: Tokenizer
-  seq_len: int
+  tokenizer: Tokenizer | None
+  seq_len: int | None
   text_key: str
   training: bool
   title: str
@@ -74,12 +80,30 @@ class Given(NamedTuple):
   split: str
   cache_dir: str | None
   tally: Tally
+  fitted: Any = None
+
+
+class Learning(NamedTuple):
+  """What a kind of rows learns its statistics from.
+
+  sources: of all components of the data.
+  titles: what to call each in an error.
+  training: False in an evaluation, whose data must not be learned from.
+  workdir: where what is learned is kept, or None.
+  policy: of bad records.
+  """
+
+  sources: Sequence[Source]
+  titles: Sequence[str]
+  training: bool
+  workdir: str | None
+  policy: Policy
 
 
 def special_tokens(
   settings: Mapping[str, Any] | None,
 ) -> tuple[tuple[str, ...], ...]:
-  """The families of tokens that a kind of rows needs; () without rows.
+  """Returns the families of tokens that a kind of rows needs; () without rows.
 
   Raises:
     ValueError: there is no such kind.
@@ -97,9 +121,10 @@ def special_tokens(
 def text_keys(
   settings: Mapping[str, Any] | None, text_key: str
 ) -> tuple[str, ...]:
-  """The fields that a tokenizer is learned from, where it is.
+  """Returns the fields from which a tokenizer is learned.
 
-  A kind with others than text_key tells by `text_keys(text_key, **settings)`.
+  A kind with fields other than text_key defines `text_keys(text_key,
+  **settings)`.
 
   Raises:
     ValueError: there is no such kind.
@@ -113,12 +138,12 @@ def text_keys(
 def planned(
   settings: Mapping[str, Any], seq_len: int
 ) -> tuple[dict[str, tuple[tuple[int, ...], Any]], int | None]:
-  """({leaf: (shape, dtype)}, classes) of rows, without their data.
+  """Returns ({leaf: (shape, dtype)}, classes) of rows, without their data.
 
-  A kind tells by its function `leaves(seq_len, **settings)`.
+  They come from the kind's function `leaves(seq_len, **settings)`.
 
   Raises:
-    ValueError: there is no such kind, or it does not tell.
+    ValueError: there is no such kind, or it has no such function.
   """
   module = _module(settings)
   if not hasattr(module, "leaves"):
@@ -127,15 +152,40 @@ def planned(
   return module.leaves(seq_len, **keywords)
 
 
-def make(settings: Mapping[str, Any], given: Given) -> Rows:
-  """The Rows that a config's `data.rows` asks for.
+def needs_tokenizer(settings: Mapping[str, Any]) -> bool:
+  """Whether a kind of rows reads text.
 
   Raises:
-    ValueError: a name or a key is unknown, or the source does not suit.
+    ValueError: there is no such kind.
   """
-  module = _module(settings)
+  return getattr(_module(settings), "NEEDS_TOKENIZER", True)
+
+
+def fit(settings: Mapping[str, Any], learning: Learning) -> Any:
+  """What a kind of rows learns from the training data; None for most kinds.
+
+  Raises:
+    ValueError: a name or a key is unknown, or the data do not suit.
+  """
+  function = getattr(_module(settings), "fit", None)
+  keywords = _keywords(settings)
+  return None if function is None else function(learning, **keywords)
+
+
+def make(settings: Mapping[str, Any], given: Given) -> Rows:
+  """Returns the Rows that a config's `data.rows` specifies.
+
+  Raises:
+    ValueError: a name or a key is unknown, or the source does not fit.
+  """
+  function = getattr(_module(settings), settings["name"])
+  return function(given, **_keywords(settings))
+
+
+def _keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings of a kind; ValueError for one that it does not take."""
   name = settings["name"]
-  function = getattr(module, name)
+  function = getattr(_module(settings), name)
   keywords = {k: v for k, v in settings.items() if k != "name"}
   known = list(inspect.signature(function).parameters)[1:]
   for key in keywords:
@@ -144,7 +194,7 @@ def make(settings: Mapping[str, Any], given: Given) -> Rows:
         f"rows.{key}: unknown to input_pipeline/rows/{name}.py"
         f"{names.nearest(key, known)}"
       )
-  return function(given, **keywords)
+  return keywords
 
 
 def _module(settings: Mapping[str, Any]):
@@ -156,5 +206,5 @@ def _module(settings: Mapping[str, Any]):
     return importlib.import_module(kinds[name])
   raise ValueError(
     f"rows.name: input_pipeline/rows has no {name!r}"
-    f"{names.nearest(name, kinds)} (there are: {', '.join(sorted(kinds))})"
+    f"{names.nearest(name, kinds)} (valid: {', '.join(sorted(kinds))})"
   )

@@ -1,4 +1,4 @@
-"""Conversations packed into rows, to learn their answers alone."""
+"""Packs conversations into rows in which only the answers are learned."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ from input_pipeline.tokenizers.parts import chat_template
 from input_pipeline.tokenizers.parts.chat_template import Chat, Message
 
 _FORMAT = 1
-# Conversations that are read at once, and that are packed together.
+# The number of conversations read at once, and packed together.
 _AT_ONCE, _TOGETHER = 1024, 2**16
-# Of a conversation that has nothing to learn, and of a bad record.
+# The length of a conversation without an answer, and of a bad record.
 _NOTHING, _BAD = 0, -1
 
 
 def needed_tokens(template: str = "chatml", **other):
-  """Those of the template."""
+  """Returns the families of special tokens that the template needs."""
   del other
   return chat_template.tokens_of(template)
 
@@ -30,17 +30,18 @@ def needed_tokens(template: str = "chatml", **other):
 def conversations(
   given: Given, *, template: str = "chatml", key: str | None = None
 ) -> Rows:
-  """Rows of whole conversations, whose answers are learned.
+  """Rows of whole conversations, in which only the answers are targets.
 
   A row is {"inputs", "targets", "segments", "positions": int32 [T], "mask":
-  float32 [T]}: mask is 1 where the target is of an assistant's content, or the
-  token that ends it. Segments number the conversations of a row from 1,
-  positions count from the start of each; all are 0 on padding. Which ones
-  share a row is planned once, by best fit decreasing, as packing.py does.
+  float32 [T]}: mask is 1 where the target belongs to an assistant's content, or
+  is the token that ends it. Segments number the conversations of a row from 1,
+  positions count from the start of each; all are 0 on padding. The
+  conversations of a row are planned once, by best fit decreasing, as in
+  packing/whole_documents.py.
 
-  One that is longer than a row ends with the last answer that is whole in it;
-  where not even the first is, with the part of it that fits. What has no answer
-  is left out. Both are told in the note.
+  A conversation longer than a row is cut after its last complete answer that
+  fits; if not even the first one fits, within that answer. Conversations
+  without an answer are left out. The note counts both.
 
   Args:
     given: of the data.
@@ -67,7 +68,7 @@ def conversations(
       raise ValueError(f"{given.source.name(index)}: {error}") from None
 
   def encoded(indices: np.ndarray) -> dict[str, np.ndarray]:
-    """{"found": objects (ids, mask, whether it was cut)} of conversations."""
+    """Returns {"found": objects (ids, mask, whether cut)} of conversations."""
     records = given.source.read(indices)
     found = np.empty(len(indices), object)
     for place, index in enumerate(map(int, indices)):
@@ -104,7 +105,7 @@ def conversations(
 
 
 def leaves(seq_len: int, **other) -> tuple[dict[str, Any], None]:
-  """({leaf: (shape, dtype)}, no classes) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, no classes) of such rows."""
   del other
   names = ("inputs", "targets", "segments", "positions")
   found = dict.fromkeys(names, ((seq_len,), np.int32))
@@ -112,9 +113,9 @@ def leaves(seq_len: int, **other) -> tuple[dict[str, Any], None]:
 
 
 class Packed(NamedTuple):
-  """Which conversations are in which row; both int64.
+  """The conversations of each row; both int64.
 
-  ends: [rows], how many conversations there are up to the end of each row.
+  ends: [rows], the cumulative number of conversations up to each row's end.
   members: [conversations], their indices.
   """
 
@@ -123,7 +124,7 @@ class Packed(NamedTuple):
 
 
 def plan(lengths: np.ndarray, seq_len: int) -> Packed:
-  """Packs conversations of so many targets; those below 1 are left out."""
+  """Packs conversations by their numbers of targets; omits those below 1."""
   ends, members, before = [], [], 0
   for start in range(0, len(lengths), _TOGETHER):
     some = start + np.flatnonzero(lengths[start : start + _TOGETHER] > 0)
@@ -142,12 +143,12 @@ def plan(lengths: np.ndarray, seq_len: int) -> Packed:
 def fitted(
   chat: Chat, messages: tuple[Message, ...], most: int
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-  """(ids, mask, whether it was cut) of a conversation, `most` ids of it.
+  """Returns (ids, mask, whether it was cut) of at most `most` ids.
 
-  There are no ids where no answer's token is among them.
+  There are no ids if none of them would belong to an answer.
   """
   ids, mask = chat.encode(messages)
-  # What follows the last answer has nothing to learn.
+  # Nothing after the last answer is learned.
   end = int(np.flatnonzero(mask)[-1]) + 1 if mask.any() else 0
   cut = end > most
   if cut:
@@ -161,9 +162,9 @@ def fitted(
 def _lengths(
   given: Given, encoded, kind: list
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(int64 targets, bool whether it was cut) of each conversation.
+  """Returns (int64 targets, bool whether it was cut) of each conversation.
 
-  They are kept in the cache, where no record is skipped.
+  They are kept in the cache, unless records are skipped.
   """
   source, skip = given.source, given.tally.policy.skip
   identity = [
@@ -199,14 +200,14 @@ def _lengths(
 
 
 def _note(title: str, lengths: np.ndarray, cut: np.ndarray) -> str:
-  """What is told of conversations that were cut or left out, or ""."""
+  """Returns the note that counts cut and omitted conversations, or ""."""
   nothing = int(np.sum(lengths == _NOTHING))
   shortened = int(np.sum(cut & (lengths > 0)))
   told = []
   if shortened:
-    told.append(f"{shortened:,} end early, with what fits a row")
+    told.append(f"{shortened:,} are cut to fit a row")
   if nothing:
-    told.append(f"{nothing:,} are left out, with no answer that fits a row")
+    told.append(f"{nothing:,} are left out, as no answer fits a row")
   if not told:
     return ""
-  return f"{title}: of {len(lengths):,} conversations {', '.join(told)}"
+  return f"{title}: of {len(lengths):,} conversations, {', '.join(told)}"

@@ -1,4 +1,4 @@
-"""How often words stand near one another: the entries of GloVe's matrix."""
+"""Counts how often words occur near one another: GloVe's co-occurrences."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from input_pipeline.packing.token_file import token_file
 from input_pipeline.rows import Given, Rows
 
 _FORMAT = 1
-# Words whose pairs are counted at once.
+# The number of words whose pairs are counted at once.
 _TOGETHER = 2**18
 
 
@@ -19,19 +19,19 @@ def cooccurrence(given: Given, *, window: int = 10) -> Rows:
   """Rows of T entries X_ij of the matrix of co-occurrences.
 
   Two words of a document that are d <= window words apart add 1 / d to the
-  entries of both orders (Pennington et al., EMNLP 2014). A word whose count the
-  tokenizer has as 0, such as <unk>, is first left out, and the others close up.
+  entries of both orders (Pennington et al., EMNLP 2014). Words whose count in
+  the tokenizer is 0, such as <unk>, are removed before distances are measured.
 
   A row is {"word", "context": int32 [T], "count", "mask": float32 [T]}. Each
-  entry above 0 is in one row, by a fixed permutation; they are counted once and
-  kept beside the token file.
+  entry above 0 is in one row, by a fixed permutation; the entries are counted
+  once and kept beside the token file.
 
   Args:
     given: of the data.
-    window: the farthest that a context may be, in words.
+    window: the largest distance of a context, in words.
 
   Raises:
-    ValueError: window is below 1, or no two words stand so near.
+    ValueError: window is below 1, or no two words are within the window.
   """
   if not isinstance(window, int) or window < 1:
     raise ValueError(f"rows.window={window!r} is not a positive integer")
@@ -58,7 +58,7 @@ def cooccurrence(given: Given, *, window: int = 10) -> Rows:
   n = os.path.getsize(path) // 12
   if not n:
     raise ValueError(
-      f"{given.title} has no two words within {window} of each other"
+      f"{given.title} has no two words within a distance of {window}"
     )
   word, context, bits = np.memmap(path, np.int32, mode="r").reshape(3, n)
   count = bits.view(np.float32)
@@ -77,7 +77,7 @@ def cooccurrence(given: Given, *, window: int = 10) -> Rows:
 
 
 def leaves(seq_len: int, **other):
-  """({leaf: (shape, dtype)}, None) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, None) of such rows."""
   del other
   found = dict.fromkeys(("word", "context"), ((seq_len,), np.int32))
   return {**found, "count": ((seq_len,), np.float32)}, None
@@ -86,21 +86,21 @@ def leaves(seq_len: int, **other):
 def counted(
   tokens: np.ndarray, ends: np.ndarray, known_V: np.ndarray, window: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(word, context, count) of the entries above 0, by word and context.
+  """Returns (word, context, count) of the entries above 0, in this order.
 
   Args:
-    tokens: ids, all documents one after another.
-    ends: int64, where each document ends; what stands between two is of the
-      later one.
+    tokens: ids, all documents concatenated.
+    ends: int64, where each document ends; a token between two documents belongs
+      to the later one.
     known_V: bool, which ids are words.
-    window: the farthest that a context may be.
+    window: the largest distance of a context.
   """
   size = len(known_V)
   keys, sums = np.zeros(0, np.int64), np.zeros(0)
   waiting: list[tuple[np.ndarray, np.ndarray]] = []
   for found in _blocks(tokens, ends, known_V, window):
     waiting.append(_summed(*found, size, window))
-    # Merged when there are as many as before: no sum is copied often.
+    # Merged when their number has doubled, so that no sum is copied often.
     if sum(len(k) for k, _ in waiting) >= len(keys):
       keys, sums = _added([(keys, sums), *waiting])
       waiting = []
@@ -111,7 +111,7 @@ def counted(
 def _blocks(
   tokens, ends, known_V, window
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-  """(ids, their documents, how many first ones the block before has had)."""
+  """Yields (ids, their documents, number of ids shared with the last block)."""
   ids, documents = (np.zeros(0, np.int64),) * 2
   for start in range(0, len(tokens), _TOGETHER):
     place = np.arange(start, min(start + _TOGETHER, len(tokens)))
@@ -127,7 +127,7 @@ def _blocks(
 
 
 def _summed(ids, documents, before, size, window):
-  """(keys, sums) of the pairs of a block whose later word is new."""
+  """Returns (keys, sums) of the pairs of a block whose later word is new."""
   parts = []
   for d in range(1, window + 1):
     first, stop = max(before - d, 0), max(len(ids) - d, 0)
@@ -140,14 +140,14 @@ def _summed(ids, documents, before, size, window):
 
 
 def _added(parts) -> tuple[np.ndarray, np.ndarray]:
-  """(keys, sums), each key once, in order."""
+  """Returns (keys, sums) with each key once, in order."""
   keys, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
   keys, place = np.unique(keys, return_inverse=True)
   return keys, np.bincount(place, weights, minlength=len(keys))
 
 
 def _mixed(word, context, count) -> list[np.ndarray]:
-  """The entries as they are kept, so that any row is a fair sample."""
+  """Returns the entries in stored order, in which any row is a fair sample."""
   n = len(word)
   if not n:
     return []

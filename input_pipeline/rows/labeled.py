@@ -1,4 +1,4 @@
-"""Texts, or pairs of texts, with a label each: for classification."""
+"""Labelled texts, or pairs of texts, for classification."""
 
 from collections.abc import Sequence
 
@@ -20,17 +20,17 @@ def labeled(
   """Rows of "[CLS] text [SEP]" or "[CLS] text [SEP] other [SEP]".
 
   A row is {"tokens", "segments", "types": int32 [T], "label": int32 []}: types
-  is 1 on the second text, segments 1 on all that is not padding. What does not
-  fit is cut from the end of the longer text (BERT, arXiv:1810.04805).
+  is 1 on the second text, segments is 1 except on padding. Texts that are too
+  long are truncated at the end of the longer one (BERT, arXiv:1810.04805).
 
   Args:
     given: of the data.
     pair_key: the field of the second text, or None.
     label_key: of the label.
-    labels: the names of the classes in order; None where labels are numbers.
+    labels: the names of the classes in order; None if labels are numbers.
 
   Raises:
-    ValueError: a field is missing, or a label is none of the classes.
+    ValueError: a field is missing, or a label is not one of the classes.
   """
   source = given.source
   cls, sep = (
@@ -85,14 +85,14 @@ def labeled(
 
 
 def leaves(seq_len: int, labels: Sequence[str] | None = None, **other):
-  """({leaf: (shape, dtype)}, classes or None) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, classes or None) of such rows."""
   del other
   found = dict.fromkeys(("tokens", "segments", "types"), ((seq_len,), np.int32))
   return {**found, "label": ((), np.int32)}, len(labels) if labels else None
 
 
 def fitted(ids: list[np.ndarray], most: int) -> list[np.ndarray]:
-  """The sequences, cut at their ends until they have `most` ids together."""
+  """Truncates the longest sequences until they have `most` ids together."""
   sizes = [len(each) for each in ids]
   while sum(sizes) > most:
     longest = int(np.argmax(sizes))
@@ -106,7 +106,9 @@ def _label(value, names: tuple[str, ...], record: str, key: str) -> int:
   if not names:
     if isinstance(value, (int, np.integer)) and value >= 0:
       return int(value)
-    raise ValueError(f"{record}: {key}={value!r} is no class; set rows.labels")
+    raise ValueError(
+      f"{record}: {key}={value!r} is not a class; set rows.labels"
+    )
   if str(value) in names:
     return names.index(str(value))
   if isinstance(value, (int, np.integer)) and 0 <= value < len(names):

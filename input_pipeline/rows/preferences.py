@@ -1,4 +1,4 @@
-"""Pairs of answers to a prompt, of which one is preferred."""
+"""Pairs of answers to a prompt, one of which is preferred."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,30 +13,31 @@ _SIDES = ("chosen", "rejected")
 
 
 def needed_tokens(template: str = "chatml", **other):
-  """Those of the template."""
+  """Returns the families of special tokens that the template needs."""
   del other
   return chat_template.tokens_of(template)
 
 
 def preferences(given: Given, *, template: str = "chatml") -> Rows:
-  """Rows of one pair each: an answer that is preferred, and one that is not.
+  """Rows of one pair each: a preferred answer and a rejected one.
 
-  A record is {"prompt", "chosen", "rejected"}: the prompt a text, or the turns
-  up to the answer; an answer a text, or turns that end with it. Where they hold
-  the whole conversation, as in many data sets, there need be no prompt.
+  A record is {"prompt", "chosen", "rejected"}: the prompt is a text, or the
+  turns before the answer; an answer is a text, or turns that end with it. If
+  the answers hold the entire conversation, as in many data sets, the prompt may
+  be missing.
 
   A row is, for each side of the pair, {"SIDE_inputs", "SIDE_targets": int32
-  [T], "SIDE_mask": float32 [T]}; mask is 1 where the target is of the last
-  answer, or the token that ends it. Where the longer side does not fit, the
-  oldest turns of the prompt are dropped from both, but what the system says and
-  the last; then the answer is cut at its end.
+  [T], "SIDE_mask": float32 [T]}; mask is 1 where the target belongs to the last
+  answer, or is the token that ends it. If the longer side does not fit, the
+  oldest turns of the prompt are dropped from both sides, except system turns
+  and the last turn; then the answer is truncated.
 
   Args:
     given: of the data.
     template: a name in chat_template.py.
 
   Raises:
-    ValueError: a record holds no pair, or no answer's token fits its row.
+    ValueError: a record holds no pair, or no token of an answer fits its row.
   """
   chat = chat_template.bind(template, given.tokenizer)
   names = list(leaves(given.seq_len)[0])
@@ -63,7 +64,7 @@ def preferences(given: Given, *, template: str = "chatml") -> Rows:
 
 
 def leaves(seq_len: int, **other) -> tuple[dict[str, Any], None]:
-  """({leaf: (shape, dtype)}, no classes) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, no classes) of such rows."""
   del other
   kinds = {"inputs": np.int32, "targets": np.int32, "mask": np.float32}
   return {
@@ -80,7 +81,7 @@ def fitted(
   rejected: str,
   most: int,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """(ids, whether each is of the answer) of both sides, `most` ids each.
+  """Returns (ids, mask of the answer) of both sides, `most` ids each.
 
   Raises:
     ValueError: the prompt leaves no room.
@@ -98,12 +99,14 @@ def fitted(
     del turns[oldest]
   sides = [(ids[:most], mask[:most]) for ids, mask in sides]
   if not all(mask.any() for _, mask in sides):
-    raise ValueError(f"the prompt leaves no room in {most - 1} for an answer")
+    raise ValueError(
+      f"the prompt leaves no room for an answer in {most - 1} tokens"
+    )
   return sides
 
 
 def _side(chat: Chat, turns: list[Message], answer: str):
-  """(ids, mask) up to what ends the answer."""
+  """Returns (ids, mask) up to the token that ends the answer."""
   start = len(chat.prompt(turns))
   ids, mask = chat.encode([*turns, Message("assistant", answer)])
   mask = mask & (np.arange(len(ids)) >= start)
@@ -112,7 +115,7 @@ def _side(chat: Chat, turns: list[Message], answer: str):
 
 
 def _pair(record: Mapping) -> tuple[tuple[Message, ...], str, str]:
-  """(prompt, chosen, rejected) of a record.
+  """Returns (prompt, chosen, rejected) of a record.
 
   Raises:
     ValueError: it holds no such pair.

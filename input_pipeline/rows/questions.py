@@ -1,4 +1,4 @@
-"""Questions on texts that hold their answers, as SQuAD has them."""
+"""Questions about texts that contain their answers, as in SQuAD."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from input_pipeline.rows.parts.record_windows import cut, records, spans
 from input_pipeline.tokenizers.parts import offsets, special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
-# Longer texts are books: what is made of one at a time would not be small.
+# Longer texts, such as books, would need too much memory at a time.
 _MOST_CHARACTERS = 2**20
 
 
@@ -29,31 +29,31 @@ def questions(
   """Rows of "[CLS] question [SEP] window of the text [SEP]".
 
   A row is {"tokens", "segments", "types": int32 [T], "start", "end": int32 []}:
-  types is 1 behind the first [SEP], segments 1 on all that is not padding; the
-  answer is tokens[start … end], and both are 0, at [CLS], where the window does
-  not hold it (BERT, arXiv:1810.04805, section 4.3). Of several answers, that
-  counts which most have given, and of those the first. With `features` there is
-  "features", float32 [T, F], see match_features.py.
+  types is 1 after the first [SEP], segments is 1 except on padding; the answer
+  is tokens[start … end], and both are 0, at [CLS], if the window does not
+  contain it (BERT, arXiv:1810.04805, section 4.3). Of several answers the most
+  frequent one is used, and the first of these on a tie. With `features` there
+  is also "features", float32 [T, F], see match_features.py.
 
   The text is the field `text_key`. The field of answers is {"text": [str, …],
-  "answer_start": [int, …]}, in characters; empty lists where there is none.
+  "answer_start": [int, …]}, in characters; empty lists if there is none.
 
   texts gives "id", "question", "context" and "answers", "record", the number of
   the question, and "starts" and "ends", int32 [T]: the characters of the text
-  that a token stands for, -1 for what is not of the text.
+  that a token spans, -1 for tokens outside the text.
 
   Args:
     given: of the data.
     question_key: the field of the question.
     answers_key: of the answers.
-    id_key: of the name that a question has in a file of predictions.
-    stride: tokens from the start of a window to that of the next; None for
-      half a window.
-    max_question: tokens that are kept of a question.
-    features: whether a row tells what of the question is where.
+    id_key: the field of the question's name in a file of predictions.
+    stride: tokens from the start of a window to that of the next; None for half
+      a window.
+    max_question: the number of tokens to which a question is truncated.
+    features: whether a row has the features of matches with the question.
 
   Raises:
-    ValueError: a field is missing, or an answer does not stand where it says.
+    ValueError: a field is missing, or an answer is not at its stated place.
   """
   keys = (id_key, question_key, given.text_key, answers_key)
   encode = offsets.encoder(given.tokenizer)
@@ -65,7 +65,7 @@ def questions(
   if given.seq_len < least or max_question < 1:
     raise ValueError(
       f"seq_len {given.seq_len} leaves no room for a text; with"
-      f" max_question={max_question} it is at least {least}"
+      f" max_question={max_question} it must be at least {least}"
     )
 
   def windows(name: str, record: dict[str, Any]):
@@ -95,13 +95,13 @@ def questions(
       for each, of in zip(found, (asked, text), strict=True)
     )
 
-  held_matches = offsets.remembered(matches, 2**13)  # They take their time.
+  held_matches = offsets.remembered(matches, 2**13)  # They are slow to compute.
   if stride is not None and stride < 1:
     raise ValueError(f"rows.stride {stride} is below 1")
   index = cut(given, keys, windows)
 
   def pairs(rows: np.ndarray):
-    """(question and text, their Encoded, the text's first and last token)."""
+    """Yields (question and text, their Encoded, the text's token range)."""
     found = records(given, index[rows, 0], keys)
     both = zip(found[question_key], found[given.text_key], strict=True)
     for i, each in enumerate(both):
@@ -149,7 +149,7 @@ def questions(
 
 
 def leaves(seq_len: int, features: bool = False, **other):
-  """({leaf: (shape, dtype)}, None) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, None) of such rows."""
   del other
   found = dict.fromkeys(("tokens", "segments", "types"), ((seq_len,), np.int32))
   found |= dict.fromkeys(("start", "end"), ((), np.int32))
@@ -159,7 +159,7 @@ def leaves(seq_len: int, features: bool = False, **other):
 
 
 def checked(name: str, identity, question, context, answers):
-  """(id, question, text, [(start, answer), …]) of a record.
+  """Returns (id, question, text, [(start, answer), …]) of a record.
 
   Raises:
     ValueError: it is not such a record; one line that names it.
@@ -177,17 +177,20 @@ def checked(name: str, identity, question, context, answers):
   alike = isinstance(texts, list) and isinstance(starts, list)
   if not alike or len(texts) != len(starts):
     raise ValueError(
-      f'{name}: its answers are not {{"text": […], "answer_start": […]}}, as'
-      " many of the one as of the other"
+      f'{name}: its answers are not {{"text": […], "answer_start": […]}} with'
+      " lists of equal length"
     )
   found = list(zip(starts, texts, strict=True))
   for start, text in found:
     whole = isinstance(start, int) and isinstance(text, str)
     if not whole or start < 0 or not text.strip():
-      raise ValueError(f"{name}: {text!r:.60} at {start!r:.20} is no answer")
+      raise ValueError(
+        f"{name}: {text!r:.60} at {start!r:.20} is not an answer"
+      )
     if context[start : start + len(text)] != text:
       raise ValueError(
-        f"{name}: the answer {text!r:.60} does not stand at {start} of the text"
+        f"{name}: the answer {text!r:.60} is not at character {start} of its"
+        " text"
       )
   return str(identity), question, context, found
 
@@ -195,18 +198,18 @@ def checked(name: str, identity, question, context, answers):
 def _answer(
   name: str, text: offsets.Encoded, answers: list[tuple[int, str]]
 ) -> tuple[int, int]:
-  """The first and the last token of the answer; (-1, -1) without one."""
+  """Returns the answer's first and last token; (-1, -1) without an answer."""
   if not answers:
     return -1, -1
   start, answer = Counter(answers).most_common(1)[0][0]
   end = start + len(answer)
   touched = np.flatnonzero((text.starts < end) & (text.ends > start))
   if not len(touched):
-    raise ValueError(f"{name}: no token stands for the answer {answer!r:.60}")
+    raise ValueError(f"{name}: no token covers the answer {answer!r:.60}")
   return int(touched[0]), int(touched[-1])
 
 
 def _of_tokens(of_words: np.ndarray, text: offsets.Encoded) -> np.ndarray:
-  """Features of words and whether a token begins one, of each token."""
+  """Returns the words' features and whether a word begins, for each token."""
   first = np.diff(text.word, prepend=-1) > 0
   return np.column_stack([of_words[text.word], first])

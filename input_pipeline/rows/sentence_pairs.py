@@ -1,8 +1,8 @@
-"""Two pieces of text in a row, the second of which may be a random one.
+"""Rows of two pieces of text, the second of which may be a random one.
 
-What BERT is pre-trained on, with the op mask_tokens after it: `inputs` are the
-row, `targets` the same, and `mask` is 1 on the text alone, so that "[CLS]" and
-"[SEP]" are never masked.
+They are BERT's pre-training data, with the op mask_tokens after them: `inputs`
+is the row, `targets` is the same, and `mask` is 1 on the text alone, so that
+"[CLS]" and "[SEP]" are never masked.
 """
 
 import functools
@@ -17,7 +17,7 @@ from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
 _ENDS = tuple(".!?。！？…")
-# How far back the beginning of a sentence is looked for, in tokens.
+# How far back the beginning of a sentence is searched, in tokens.
 _BACK = 512
 
 
@@ -28,12 +28,12 @@ def sentence_pairs(
 
   A row is {"inputs", "targets", "segments", "types": int32 [T], "mask": float32
   [T], "bytes", "label": []}. A document is cut into pieces that fill a row, and
-  a piece into A and B, between two sentences where it has them; a sentence ends
-  where a token ends in a full stop or its like. In a share `random` of the
-  rows, whose label is 1, B is as many tokens from another document (fewer if
-  that is shorter), from the beginning of a sentence on. Which, is a function of
-  the row's number: the same in every epoch. Another document is drawn in
-  proportion to its pieces.
+  a piece into A and B, between two sentences if possible; a sentence ends where
+  a token ends in a full stop or a similar mark. In a share `random` of the
+  rows, whose label is 1, B is the same number of tokens from another document
+  (fewer if that is shorter), starting at the beginning of a sentence. The
+  choice is a function of the row's number, the same in every epoch. The other
+  document is sampled in proportion to its number of pieces.
 
   Args:
     given: of the data.
@@ -67,19 +67,19 @@ def sentence_pairs(
   if not length:
     raise ValueError(f"{given.title} has no document of {least} tokens")
   if next_sentence and random and np.count_nonzero(counts) < 2:
-    raise ValueError(f"{given.title} has one document alone: set random=0")
+    raise ValueError(f"{given.title} has only one document: set random=0")
   tokens = file.tokens
   sentences = functools.partial(_begins, ends=sentence_ends(given.tokenizer))
 
   def piece(index: int) -> tuple[int, np.ndarray]:
-    """(number of its document, tokens) of a piece."""
+    """Returns (number of its document, tokens) of a piece."""
     document = int(np.searchsorted(stops, index, side="right"))
     number = index - (stops[document] - counts[document])
     start = starts[document] + number * width
     return document, tokens[start : min(start + width, file.ends[document])]
 
   def other(document: int, size: int, rng) -> np.ndarray:
-    """`size` tokens, if there are as many, of another document."""
+    """Returns up to `size` tokens of another document."""
     before = stops[document] - counts[document]
     drawn = int(rng.integers(length - counts[document]))
     drawn += int(counts[document]) if drawn >= before else 0
@@ -111,7 +111,7 @@ def sentence_pairs(
 
 
 def leaves(seq_len: int, next_sentence: bool = True, **other):
-  """({leaf: (shape, dtype)}, classes or None) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, classes or None) of such rows."""
   del other
   names = ("inputs", "targets", "segments", "types")
   found = dict.fromkeys(names, ((seq_len,), np.int32))
@@ -122,7 +122,7 @@ def leaves(seq_len: int, next_sentence: bool = True, **other):
 
 
 def sentence_ends(tokenizer: Tokenizer) -> np.ndarray:
-  """Which tokens of the vocabulary end a sentence, by their text; bool [V]."""
+  """Returns which tokens of the vocabulary end a sentence, bool [V]."""
   found = np.zeros(tokenizer.vocab_size, bool)
   for i in np.flatnonzero(tokenizer.byte_lengths):
     text = tokenizer.decode([int(i)])
@@ -131,10 +131,10 @@ def sentence_ends(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _begins(tokens: np.ndarray, ends: np.ndarray) -> np.ndarray:
-  """Where a sentence begins; the first token always does."""
+  """Returns where sentences begin; the first token always begins one."""
   ended = ends[tokens]
   begins = np.ones(len(tokens), bool)
-  # Of several ends in a row, as in "?!", the last one counts.
+  # Of several consecutive ends, as in "?!", the last one counts.
   begins[1:] = ended[:-1] & ~ended[1:]
   return begins
 
@@ -145,7 +145,7 @@ def _reader(
   texts: Callable[[int], tuple[list[np.ndarray], int]],
   labeled: bool,
 ):
-  """What reads rows, each of what `texts` gives: (its texts, its label)."""
+  """Returns a reader of rows; `texts` gives (its texts, its label) of each."""
   cls = special_tokens.find(tokenizer, special_tokens.CLS)
   sep = special_tokens.find(tokenizer, special_tokens.SEP)
   byte_lengths = tokenizer.byte_lengths.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Words with a tag each, such as the names in a sentence: IOB2 and others."""
+"""Words with a tag each, such as named entities: IOB2 and other schemes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,34 +22,35 @@ def tagged(
   overlap: int | None = None,
   buckets: int | None = None,
 ) -> Rows:
-  """Rows of "[CLS] word word … [SEP]", the first token of each word labeled.
+  """Rows of "[CLS] word word … [SEP]"; the first token of a word has its tag.
 
   A row is {"tokens", "segments", "targets": int32 [T], "mask": float32 [T]}:
-  mask is 1 on the tokens whose target counts, segments is 1 on all that is not
-  padding (BERT, arXiv:1810.04805, section 5.3). A sentence that does not fit is
-  cut into windows that overlap; each of its words counts in one window, that
-  where it stands farther from the edge. Words are encoded one by one, those
-  after the first with a space before them; of one that alone is longer than a
-  window the end is cut.
+  mask is 1 on the tokens whose target counts, segments is 1 except on padding
+  (BERT, arXiv:1810.04805, section 5.3). A sentence that does not fit is cut
+  into overlapping windows; each of its words counts in one window, the one in
+  which it is farther from the edge. Words are encoded one by one, those after
+  the first with a space before them; a single word longer than a window is
+  truncated.
 
   With `buckets` the tokens are int32 [T, F], the hashed features of each word
-  (see word_features.py), 0 for none; there is one position a word, and no [CLS]
-  or [SEP].
+  (see word_features.py), 0 for none; there is one position per word, and no
+  [CLS] or [SEP].
 
-  texts gives "words" and "tags" of the whole sentence, "record", the number of
-  the sentence, and "first", which of its words each position that counts is.
+  texts gives "words" and "tags" of the entire sentence, "record", the number of
+  the sentence, and "first", the index of the word of each position that counts.
 
   Args:
     given: of the data.
     labels: the tags in the order of their numbers.
     words_key: the field of the words, a list of strings.
-    tags_key: of their tags, a list as long.
-    overlap: tokens that neighbouring windows share; None for a quarter.
+    tags_key: of their tags, a list of equal length.
+    overlap: the number of tokens that neighbouring windows share; None for a
+      quarter of a window.
     buckets: of the hash, or None for the tokenizer's tokens.
 
   Raises:
-    ValueError: there are no labels, a tag is none of them, or a record is not
-      words and tags.
+    ValueError: there are no labels, a tag is not one of them, or a record does
+      not hold words and tags.
   """
   keys = (words_key, tags_key)
   if not labels:
@@ -123,7 +124,7 @@ def leaves(
   buckets: int | None = None,
   **other,
 ):
-  """({leaf: (shape, dtype)}, classes or None) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, classes or None) of such rows."""
   del other
   tail = (word_features.COUNT,) if buckets else ()
   found = dict.fromkeys(("segments", "targets"), ((seq_len,), np.int32))
@@ -133,7 +134,7 @@ def leaves(
 
 
 def owned(sizes: np.ndarray, room: int, overlap: int):
-  """(start, end, first, last) of each window over words of so many tokens.
+  """Yields (start, end, first, last) of each window over words of given sizes.
 
   A window holds the words start … end - 1, at most `room` tokens; of them,
   first … last - 1 count in it, and every word counts in one window.
@@ -142,12 +143,12 @@ def owned(sizes: np.ndarray, room: int, overlap: int):
   spans = [(0, int(np.searchsorted(ends, room, side="right")))]
   while spans[-1][1] < len(sizes):
     stop = spans[-1][1]
-    # Back by as many words as the overlap holds, but onwards at least by one.
+    # Goes back by the words in the overlap, but advances by at least one word.
     start = int(np.searchsorted(ends, ends[stop - 1] - overlap, side="left"))
     start = max(min(start + 1, stop), spans[-1][0] + 1)
     before = ends[start - 1]
     end = int(np.searchsorted(ends, before + room, side="right"))
-    if end <= stop:  # The next word is too long to come with any other.
+    if end <= stop:  # The next word is too long to share a window.
       start, end = stop, stop + 1
     spans.append((start, end))
   middles = [
@@ -161,7 +162,7 @@ def owned(sizes: np.ndarray, room: int, overlap: int):
 
 
 def _encoder(given: Given, room: int, buckets: int | None):
-  """(words) -> an array for each: ids [n] or, hashed, features [1, F]."""
+  """Returns (words) -> an array of each: ids [n] or hashed features [1, F]."""
   if buckets:
     hashed = word_features.hasher(buckets)
     return lambda words: [hashed(word)[None] for word in words]
@@ -172,7 +173,7 @@ def _encoder(given: Given, room: int, buckets: int | None):
       given.tokenizer.encode(" " * bool(i) + word)[:room]
       for i, word in enumerate(words)
     ]
-    # A word that the tokenizer drops, such as a control character, stays one.
+    # Keeps words that the tokenizer drops, such as a control character.
     return [ids if len(ids) else np.array([sep]) for ids in found]
 
   return encode
@@ -183,16 +184,16 @@ def _checked(name: str, words, tags) -> tuple[list[str], list[str]]:
     if not isinstance(values, (list, tuple)) or not all(
       isinstance(value, str) for value in values
     ):
-      raise ValueError(f"{name}: its {what} are not a list of strings")
+      raise ValueError(f"{name}: {what} is not a list of strings")
   if len(words) != len(tags):
-    raise ValueError(f"{name}: {len(words)} words have {len(tags)} tags")
+    raise ValueError(f"{name}: {len(words)} words, but {len(tags)} tags")
   if not words:
     raise ValueError(f"{name}: holds no word")
   return list(words), list(tags)
 
 
 def _all_tags(given: Given, keys: tuple[str, str]) -> str:
-  """A line that tells which tags the data has."""
+  """Returns a line that lists the tags of the data."""
   found: set[str] = set()
 
   def collect(name: str, record: dict[str, Any]):

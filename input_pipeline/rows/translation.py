@@ -1,11 +1,11 @@
-"""Pairs of texts, one to be written given the other: translation, summaries.
+"""Pairs of texts, one generated from the other: translation, summaries.
 
 A row has "inputs", "input_segments" and "input_positions", int32 [S], and
 "targets", "segments" and "positions", int32 [T], with "mask", float32 [T], and
-"bytes", float32 [], of what the targets stand for. Segments are equal where the
-two sides belong to one pair. Either text ends with the end-of-text token; a
-source too long is cut before it, and of a target too long the rest is left out,
-its end too.
+"bytes", float32 [], the byte length of the targets. Segments are equal where
+the two sides belong to one pair. Each text ends with the end-of-text token; a
+source that is too long is truncated before it, and a target that is too long
+loses its end token as well.
 """
 
 from collections.abc import Sequence
@@ -29,24 +29,26 @@ def translation(
   target_len: int | None = None,
   packing: bool = True,
 ) -> Rows:
-  """Rows of pairs: in training several a row, in an evaluation one.
+  """Rows of pairs: several per row in training, one per row in evaluation.
 
-  The tokenizer, where it is learned from the data, learns from both texts.
+  A tokenizer learned from the data is learned from both texts.
 
   Args:
     given: of the data; its seq_len is S.
-    source_key: the field of the text that is given.
-    target_key: of the one to be written.
+    source_key: the field of the source text.
+    target_key: the field of the target text.
     prefix: before each source, such as T5's "summarize: ".
     target_len: T; S if None.
-    packing: False for one pair a row in training, too.
+    packing: False for one pair per row in training, too.
 
   Raises:
     ValueError: a field is missing or is not text.
   """
   rooms = (given.seq_len, target_len or given.seq_len)
   if not all(isinstance(room, int) and room > 0 for room in rooms):
-    raise ValueError(f"rows.target_len={target_len!r} is no positive integer")
+    raise ValueError(
+      f"rows.target_len={target_len!r} is not a positive integer"
+    )
   keys = (source_key, target_key)
   if packing and given.training:
     return _packed(given, keys, prefix, rooms)
@@ -69,13 +71,13 @@ def translation(
 def text_keys(
   text_key: str, source_key: str = "source", target_key: str = "target", **other
 ) -> tuple[str, ...]:
-  """The fields that a tokenizer is learned from."""
+  """Returns the fields from which a tokenizer is learned."""
   del text_key, other
   return source_key, target_key
 
 
 def leaves(seq_len: int, target_len: int | None = None, **other):
-  """({leaf: (shape, dtype)}, None) of such rows."""
+  """Returns ({leaf: (shape, dtype)}, None) of such rows."""
   del other
   T = target_len or seq_len
   sources = ("inputs", "input_segments", "input_positions")
@@ -87,7 +89,7 @@ def leaves(seq_len: int, target_len: int | None = None, **other):
 def sides(
   source: Source, keys: tuple[str, str], title: str, indices: np.ndarray
 ) -> list[list[str]]:
-  """The texts of both fields of some records.
+  """Returns the texts of both fields of some records.
 
   Raises:
     ValueError: a field is missing, or is not text; it names the record.
@@ -121,7 +123,7 @@ def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
     column[:] = pairs
     return {"pair": column}
 
-  # The fields are part of what names the tokens in the cache.
+  # The fields are part of the identity of the tokens in the cache.
   fingerprint = f"{given.source.fingerprint} {keys} {prefix}"
   joined = given.source._replace(
     read=read, fingerprint=fingerprint, tokens=None
@@ -145,7 +147,7 @@ def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
 
 
 def _padded(ids: Sequence[Sequence[int]], room: int) -> paired_texts.Leaves:
-  """The leaves of one side, a text a row."""
+  """Returns the leaves of one side, one text per row."""
   names = ("tokens", "segments", "positions")
   found = {name: np.zeros((len(ids), room), np.int32) for name in names}
   for i, each in enumerate(ids):

@@ -1,13 +1,13 @@
-"""A data set as random access: open_source(uri, split) -> Source.
+"""Random-access data sets: open_source(uri, split) -> Source.
 
 A URI is SCHEME:REST, and a scheme is a file in this folder: `csv:GLOB` is read
 by the function `csv` of csv.py, which returns {split name: Source}.
 
-A split is written as TFDS writes it: train, train[:90%], train[10%:-5%],
-train[:1000], train+test; `all` is everything. Where the data has no splits of
-its own, a fixed tenth is held out: it serves as validation and as test, and
-train is the rest. A text that is one document is cut by characters instead,
-in order, and its slices count characters.
+A split is written in the syntax of TFDS: train, train[:90%], train[10%:-5%],
+train[:1000], train+test; `all` is the entire data set. If the data has no
+splits of its own, a fixed tenth is held out, which serves as both validation
+and test, and train is the rest. A text that is a single document is cut by
+characters instead, in order, and its slices count characters.
 """
 
 import importlib
@@ -21,17 +21,17 @@ from input_pipeline import order
 from input_pipeline.bad_records import Policy
 from input_pipeline.sources.parts import splits
 
-# Part of the meaning of "train" and "validation": never change it.
+# It defines "train" and "validation" of such data: never change it.
 _HELD_OUT_KEY = np.uint64(0x7E55E7A)
 
 
 class Tokens(NamedTuple):
-  """The text of a source as it was tokenized beforehand.
+  """The tokens of a source whose text was tokenized beforehand.
 
-  text_key: the field that was.
+  text_key: the field that was tokenized.
   sha256: of the tokenizer's content, in hexadecimal digits.
-  read: (int64 [n], whether an eos separates documents) -> [ids of each], no
-    eos among them.
+  read: (int64 [n], whether an eos separates documents) -> [ids of each],
+    without eos.
   """
 
   text_key: str
@@ -43,14 +43,14 @@ class Source(NamedTuple):
   """A random-access data set.
 
   length: number of examples.
-  read: (int64 [n]) -> {field: array [n, ...]}; str and bytes come as object
+  read: (int64 [n]) -> {field: array [n, ...]}; str and bytes are in object
     arrays.
-  name: (index) -> what to call that example in an error.
+  name: (index) -> the name of that example in error messages.
   num_classes: of the integer field "label", or None.
   class_names: in the order of the labels, or None.
-  fingerprint: changes when the files do.
-  note: a line worth telling, or "".
-  tokens: of its text, where they are kept beside it.
+  fingerprint: a string that changes when the files change.
+  note: a line to print, or "".
+  tokens: the tokens of its text, if they are stored beside it.
   """
 
   length: int
@@ -66,10 +66,10 @@ class Source(NamedTuple):
 def open_source(
   uri: str, split: str = "train", policy: Policy = Policy()
 ) -> Source:
-  """The examples of one split of a data set.
+  """Opens one split of a data set.
 
-  Under a policy that skips, what is known to be bad when the data is opened
-  keeps a place in it, and raises ValueError when it is read.
+  Under a policy that skips, records that are known to be bad when the data is
+  opened keep their places, and raise ValueError when they are read.
 
   Raises:
     ValueError: the URI matches nothing, or the split is malformed, unknown or
@@ -79,7 +79,7 @@ def open_source(
   scheme, rest = names.scheme_of(uri, schemes)
   read = getattr(importlib.import_module(schemes[scheme]), scheme)
   natives = read(rest, policy)
-  # A lone train split holds its tenth out, as data without splits does.
+  # A lone train split has a tenth held out, as data without splits has.
   if set(natives) == {"train"}:
     natives = {"all": natives["train"]}
   try:
@@ -97,7 +97,7 @@ def open_source(
 
 
 def _document(natives: dict[str, Source]) -> str | None:
-  """The text, where the whole data set is one document."""
+  """Returns the text if the data set is a single document."""
   if set(natives) != {"all"} or natives["all"].length != 1:
     return None
   text = natives["all"].read(np.zeros(1, np.int64)).get("text")
@@ -123,7 +123,7 @@ def _lengths(
 def _joined(
   natives: dict[str, Source], parts: list[tuple[str, int, int]]
 ) -> Source:
-  """One source out of slices (split name, start, stop)."""
+  """Concatenates slices (split name, start, stop) into one source."""
   pieces = []
   for name, start, stop in parts:
     if set(natives) == {"all"}:
@@ -182,20 +182,20 @@ def _joined(
 
 
 def _held_out(name: str, start: int, stop: int, n: int):
-  """The sorted indices of a slice of a split that the data does not have."""
+  """Returns the sorted indices of a slice of a held-out or remaining part."""
   if name in ("validation", "test"):
     start, stop = start + n * 9 // 10, stop + n * 9 // 10
   positions = np.arange(start, stop, dtype=np.int64)
   if not positions.size:
     return positions
-  # Sorted, so that files are read in their own order.
+  # Sorted, so that files are read in order.
   return np.sort(order.permute(positions, n, _HELD_OUT_KEY))
 
 
 def _cut(
   source: Source, document: str, parts: list[tuple[str, int, int]]
 ) -> Source:
-  """The slices of a single document; those that adjoin become one."""
+  """Returns slices of a single document; adjacent slices are merged."""
   spans: list[list[int]] = []
   for name, start, stop in parts:
     if name in ("validation", "test"):

@@ -1,8 +1,8 @@
-"""conll:GLOB, a word a line with its tag last, sentences apart by a blank line.
+"""conll:GLOB: a word and its tag per line, a blank line between sentences.
 
-Columns are parted by tabs or, where a line has none, by spaces: the word is the
-first, the tag the last (CoNLL-2002 and 2003, WNUT). Comments of CoNLL-U and
-lines that begin with -DOCSTART- are left out.
+Columns are separated by tabs or, in a line without tabs, by spaces: the first
+is the word and the last the tag (CoNLL-2002 and 2003, WNUT). CoNLL-U comments
+and lines that begin with -DOCSTART- are ignored.
 """
 
 import numpy as np
@@ -35,9 +35,11 @@ def conll(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
 
 
 def _sentences(path: str, policy: Policy) -> Spans:
-  """Lines that follow each other, as one record each."""
+  """Groups consecutive lines into one record each."""
   if is_compressed(path):
-    raise ValueError(f"{path}: conll: reads files that are not compressed")
+    raise ValueError(
+      f"{path}: conll: cannot read compressed files; decompress it"
+    )
   found = lines(path, policy)
   if found.errors:
     return found
@@ -55,7 +57,7 @@ def _sentences(path: str, policy: Policy) -> Spans:
 
 
 def _document_marks(found: Spans, begins, ends) -> np.ndarray:
-  """Which records are a lone line that begins a document."""
+  """Returns which records are a single line that marks a new document."""
   marks = np.zeros(len(begins), bool)
   short = np.flatnonzero((begins == ends) & (found.sizes[begins] < 100))
   content = found.records(begins[short], Policy(), lambda name, line: line)
@@ -64,7 +66,7 @@ def _document_marks(found: Spans, begins, ends) -> np.ndarray:
 
 
 def parse(name: str, content: bytes) -> dict[str, list[str]]:
-  """The words and tags of a sentence; ValueError where it has neither."""
+  """Parses the words and tags of a sentence; ValueError if it has neither."""
   words, tags = [], []
   for line in decode(name, content).split("\n"):
     columns = line.rstrip("\r").split("\t" if "\t" in line else " ")
@@ -79,5 +81,5 @@ def parse(name: str, content: bytes) -> dict[str, list[str]]:
 
 
 def _comment(columns: list[str]) -> bool:
-  """Whether it is "# key = value", and not the word "#" with its tag."""
+  """Returns whether a line is "# key = value", not the word "#" and a tag."""
   return columns[0].startswith("# ") or (columns[0] == "#" and "=" in columns)

@@ -1,20 +1,20 @@
-"""csv:GLOB, a table with a header, read at random."""
+"""csv:GLOB: tables with a header, with random access to the rows."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import csv as tables
 from input_pipeline.reading import line_records
 from input_pipeline.reading.columns import strings
+from input_pipeline.reading.formats import csv as tables
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.reading.streams import opened
 from input_pipeline.sources import Source
 
-# What a column holds: the last of these that one of its cells asks for.
+# The types of columns: a column has the last type that any of its cells needs.
 _INT, _FLOAT, _STR = range(3)
 
 
@@ -26,10 +26,10 @@ class _Table(NamedTuple):
 
 
 def _table(path: str, policy: Policy) -> _Table:
-  """Where a file's rows are, and what its columns hold.
+  """Locates the rows of a file and infers the types of its columns.
 
   Raises:
-    ValueError: it cannot be read, or has no row.
+    ValueError: the file cannot be read, or has no row.
   """
   try:
     with opened(path) as stream:
@@ -69,19 +69,20 @@ def _kind(cell: str) -> int:
   found = tables.number(cell)
   if isinstance(found, int):
     return _INT
-  # What is missing is NaN, in a column of numbers.
+  # A missing value is NaN in a column of numbers.
   return _FLOAT if found is not None or not cell.strip() else _STR
 
 
 def csv(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """csv:GLOB, a row a record, the header's names the fields.
+  """csv:GLOB: a record per row; the header names the fields.
 
-  A column whose cells are all integers is int64, one of numbers and empty
-  cells float64 with NaN for what is missing, any other str, "?" included. All
-  files must have the same columns. Compressed files are held in memory.
+  A column whose cells are all integers is int64; one of numbers and empty cells
+  is float64, with NaN for missing values; any other is str, including one with
+  "?" for missing values. All files must have the same columns. Compressed files
+  are held in memory.
 
-  A file that cannot be read, or holds no row, is an error; under "skip" it is
-  one bad record.
+  A file that cannot be read or that holds no row is an error; under "skip" it
+  is one bad record.
   """
   paths = find_files(pattern, f"csv:{pattern}")
   known: list[_Table] = []
@@ -91,8 +92,8 @@ def csv(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
       table = _table(path, policy)
       if known and table.names != known[0].names:
         raise ValueError(
-          f"{path}: its columns are {', '.join(table.names)}; those of "
-          f"{known[0].spans.path} are {', '.join(known[0].names)}"
+          f"{path} has the columns {', '.join(table.names)}, but "
+          f"{known[0].spans.path} has {', '.join(known[0].names)}"
         )
       known.append(table)
       files.append(table.spans)

@@ -1,4 +1,4 @@
-"""fake:KIND?key=value&...: examples made up from their own index, by NumPy."""
+"""fake:KIND?key=value&...: synthetic examples, computed from their indices."""
 
 import functools
 import inspect
@@ -13,8 +13,8 @@ _SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
 
 
 def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """fake:text, fake:labeled_text, fake:image, …: that function's options."""
-  del policy  # no record of it is bad
+  """fake:text, fake:labeled_text, fake:image, …, each with its own options."""
+  del policy  # none of its records is bad
   kinds = {
     "text": fake_text,
     "labeled_text": fake_labeled_text,
@@ -23,13 +23,15 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "preferences": fake_preferences,
     "image": fake_image,
     "linear": fake_linear,
+    "points": fake_points,
+    "table": fake_table,
     "tagged": fake_tagged,
     "questions": fake_questions,
   }
   kind, _, query = rest.partition("?")
   if kind not in kinds:
     raise ValueError(
-      f"fake:{rest}: no kind {kind!r}; valid: {', '.join(kinds)}"
+      f"fake:{rest}: unknown kind {kind!r}; valid: {', '.join(kinds)}"
     )
   make = kinds[kind]
   defaults = {
@@ -40,7 +42,7 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
     if key not in defaults:
       raise ValueError(
-        f"fake:{rest}: no option {key!r}; valid: {', '.join(defaults)}"
+        f"fake:{rest}: unknown option {key!r}; valid: {', '.join(defaults)}"
       )
     try:
       options[key] = type(defaults[key])(value)
@@ -84,7 +86,7 @@ def fake_text(documents: int = 20, length: int = 2000, seed: int = 0):
 def fake_labeled_text(
   documents: int = 40, length: int = 60, classes: int = 2, seed: int = 0
 ):
-  """Texts of `fake_text`, each begun by a word that tells its label."""
+  """Texts as in `fake_text`; the first word determines the label."""
   texts = fake_text(documents, length, seed)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -105,7 +107,7 @@ def fake_pairs(
   source_key: str = "source",
   target_key: str = "target",
 ):
-  """Texts of `fake_text`, and their words from the last to the first."""
+  """Pairs of a text as in `fake_text` and the same words in reverse order."""
   texts = fake_text(documents, length, seed)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,7 +119,7 @@ def fake_pairs(
 
 
 def fake_conversations(documents: int = 40, turns: int = 4, seed: int = 0):
-  """Conversations of so many turns: each answer says the question again.
+  """Conversations of `turns` turns: each answer repeats the question.
 
   {"messages": [{"role", "content"}, …]}.
   """
@@ -141,7 +143,7 @@ def fake_conversations(documents: int = 40, turns: int = 4, seed: int = 0):
 
 
 def fake_preferences(documents: int = 40, seed: int = 0):
-  """Pairs of answers: the question said again, and another word.
+  """Pairs of answers: one repeats the question, the other is another word.
 
   {"prompt", "chosen", "rejected"}, texts.
   """
@@ -165,7 +167,7 @@ def fake_image(
   seed: int = 0,
   dtype: str = "float32",
 ):
-  """Images whose class shows: a pattern per class under noise.
+  """Images with a visible class: a pattern per class under noise.
 
   {"image": [size, size, channels], "label": int32 []}; float32 in [-1, 1], or
   uint8 in 0..255, as images are before the ops.
@@ -206,24 +208,97 @@ def fake_linear(
   intercept: float = 0.0,
   noise: float = 0.0,
   seed: int = 0,
+  features: int = 1,
 ):
-  """Points on a line: {"x": float32 [1] in [-1, 1], "y": float32 [1]}."""
+  """Points on a line or plane, {"x": float32 [features], "y": float32 [1]}.
+
+  x is uniform in [-1, 1], and y = slope * sum(x) + intercept + noise * normal.
+  """
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     draws = [np.random.default_rng([seed, int(i)]) for i in indices]
-    x = np.array([d.uniform(-1, 1) for d in draws]).reshape(-1, 1)
+    x = np.array([d.uniform(-1, 1, features) for d in draws])
+    x = x.reshape(-1, features)
     error = np.array([d.standard_normal() for d in draws]).reshape(-1, 1)
-    y = slope * x + intercept + noise * error
+    y = slope * x.sum(1, keepdims=True) + intercept + noise * error
     return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
 
   return Source(n, read, _no_name)
 
 
-def fake_tagged(documents: int = 40, length: int = 9, seed: int = 0):
-  """Sentences of at most `length` words; names are known by their capital.
+def fake_points(x: str = "0", y: str = "", label: str = ""):
+  """The points that are written out: "x=0,0;0,1&y=1;2" or "…&label=0;1".
 
-  {"words": [str, …], "tags": [str, …]}: a capital word is a person, and with
-  the next word where its second letter is a.
+  ";" separates examples, "," the numbers of one. {"x": float32 [n]}, and "y",
+  float32 [m], or "label", int32 [], or both.
+  """
+  leaves = {"x": _written("x", x)}
+  if y:
+    leaves["y"] = _written("y", y)
+  if label:
+    found = _written("label", label)
+    if found.shape[1:] != (1,) or (found < 0).any() or (found % 1).any():
+      raise ValueError(
+        f"fake:points: label={label} is not whole numbers from 0"
+      )
+    leaves["label"] = found[:, 0].astype(np.int32)
+  if len({len(leaf) for leaf in leaves.values()}) > 1:
+    counts = ", ".join(f"{len(v)} of {k}" for k, v in leaves.items())
+    raise ValueError(f"fake:points: as many of each are needed, not {counts}")
+
+  return Source(
+    len(leaves["x"]),
+    lambda indices: {name: leaf[indices] for name, leaf in leaves.items()},
+    _no_name,
+    num_classes=int(leaves["label"].max()) + 1 if label else None,
+  )
+
+
+def _written(name: str, text: str) -> np.ndarray:
+  """float32 [examples, numbers] of "1,2;3,4"."""
+  try:
+    rows = [[float(v) for v in row.split(",")] for row in text.split(";")]
+    return np.array(rows, np.float32)
+  except ValueError:
+    raise ValueError(
+      f"fake:points: {name}={text} is not numbers of one count, as in 0,0;0,1"
+    ) from None
+
+
+def fake_table(n: int = 80, seed: int = 0):
+  """A table: age, hours, job, income, and price, which depends on them all.
+
+  Every eighth age is NaN and every tenth job "?". `income` is "high" or "low".
+  """
+  jobs = ("clerk", "nurse", "smith")
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    draws = [np.random.default_rng([seed, int(i)]) for i in indices]
+    age = np.array([d.uniform(20, 60) for d in draws])
+    hours = np.array([d.integers(10, 50) for d in draws], np.int64)
+    job = np.array([d.integers(3) for d in draws], np.int64)
+    price = 2 * age + hours + 20.0 * job
+    income = np.where(price > 130, "high", "low").astype(object)
+    names = np.array([jobs[j] for j in job], object)
+    places = np.asarray(indices)
+    names[places % 10 == 9] = "?"
+    age = np.where(places % 8 == 7, np.nan, age)
+    return {
+      "age": age,
+      "hours": hours,
+      "job": names,
+      "income": income,
+      "price": price,
+    }
+
+  return Source(n, read, _no_name)
+
+
+def fake_tagged(documents: int = 40, length: int = 9, seed: int = 0):
+  """Sentences of at most `length` words, whose names begin with a capital.
+
+  {"words": [str, …], "tags": [str, …]}: a capitalized word is a person,
+  together with the next word if its second letter is "a".
   """
 
   @functools.lru_cache(maxsize=1024)
@@ -247,10 +322,10 @@ def fake_tagged(documents: int = 40, length: int = 9, seed: int = 0):
 
 
 def fake_questions(documents: int = 40, length: int = 60, seed: int = 0):
-  """Texts of `fake_text`, and the question which word follows one of theirs.
+  """Texts as in `fake_text`, with the question which word follows a given one.
 
-  {"id", "context", "question": str, "answers": {"text", "answer_start"}}; of
-  every fourth text the question has no answer.
+  {"id", "context", "question": str, "answers": {"text", "answer_start"}}; the
+  question of every fourth text has no answer.
   """
   texts = fake_text(documents, length, seed)
 

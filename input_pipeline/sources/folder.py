@@ -1,4 +1,4 @@
-"""Sources of labelled images: idx:DIR and folder:DIR."""
+"""folder:DIR: labelled images in a folder per class."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
 
 def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """folder:DIR, a folder of images per class, labelled in sorted order.
+  """folder:DIR: a folder of images per class; classes are sorted by name.
 
-  DIR/train, DIR/validation (or val) and DIR/test are splits where DIR/train
-  exists. {"image": the file's bytes, "label": int32 []}. Examples come in a
+  If DIR/train exists, DIR/train, DIR/validation (or val) and DIR/test are the
+  splits. {"image": the file's bytes, "label": int32 []}. Examples are in a
   fixed shuffled order, so that a slice of a split holds every class. A folder
   that cannot be read is an error; under "skip" it is one bad record.
   """

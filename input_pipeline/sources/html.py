@@ -1,17 +1,17 @@
-"""html:GLOB, each page a record."""
+"""html:GLOB: a record per page."""
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad
-from input_pipeline.reading import html as pages
 from input_pipeline.reading.columns import strings
+from input_pipeline.reading.formats import html as pages
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 
 
 def html(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """html:GLOB, each page a record: "html" its bytes, "file" its name."""
+  """html:GLOB: a record per page, "html" with its bytes and "file" its name."""
   paths = find_files(pattern, f"html:{pattern}")
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""idx:DIR, the files of the MNIST family."""
+"""idx:DIR: the files of the MNIST family."""
 
 import functools
 import math
@@ -15,13 +15,13 @@ from input_pipeline.sources import Source
 
 
 def idx(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """idx:DIR, the files of the MNIST family, gzipped or not.
+  """idx:DIR: the files of the MNIST family, optionally gzipped.
 
   train-{images-idx3,labels-idx1}-ubyte and t10k-..., as "train" and "test":
-  {"image": uint8 [h, w, 1], "label": int32 []}. The labels are read at once;
-  where the file of the images is broken, each of them is a bad record.
+  {"image": uint8 [h, w, 1], "label": int32 []}. The labels are read at once; if
+  the file of the images is broken, each of them is a bad record.
   """
-  del policy  # Each record is as small as the header says.
+  del policy  # The header bounds the size of each record.
   uri = f"idx:{folder}"
   folder = os.path.expanduser(folder)
   natives = {}
@@ -49,7 +49,7 @@ def _idx_path(folder: str, stem: str, rank: int) -> str | None:
 
 
 def _idx_bytes(path: str, size: int) -> bytes:
-  """The first bytes of a file, inflated, or all where it has fewer."""
+  """Returns the first bytes of a file, decompressed, or all if it has fewer."""
   found = bytearray()
   for chunk in bounded.chunks(path):
     found += chunk[: size - len(found)]
@@ -59,27 +59,29 @@ def _idx_bytes(path: str, size: int) -> bytes:
 
 
 def _idx_shape(path: str, rank: int) -> tuple[int, ...]:
-  """The shape that a header tells; big-endian int32 after the magic number."""
+  """Returns the header's shape: big-endian int32 after the magic number."""
   header = _idx_bytes(path, 4 + 4 * rank)
   magic = 0x0800 + rank
   if len(header) < 4 + 4 * rank or int.from_bytes(header[:4], "big") != magic:
-    raise ValueError(f"{path}: not an idx file, no magic number {magic:#010x}")
+    raise ValueError(
+      f"{path}: not an idx file: magic number {magic:#010x} is missing"
+    )
   return tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
 
 
 def _idx_array(path: str, shape: tuple[int, ...]) -> np.ndarray:
-  """The array of an idx file; memory-mapped where it is not compressed."""
+  """Returns the array of an idx file; memory-mapped unless compressed."""
   start, size = 4 + 4 * len(shape), math.prod(shape)
   if path.endswith(".gz"):
     bounded.check_inflated(path, start + size)
-    # One byte more than there should be tells that there are more.
+    # One byte more than expected shows that the file is too long.
     data = np.frombuffer(_idx_bytes(path, start + size + 1), np.uint8)[start:]
   else:
     data = np.memmap(path, np.uint8, mode="r")[start:]
   if data.size != size:
     more = "more" if data.size > size else f"{data.size:,}"
     raise ValueError(
-      f"{path}: {more} bytes of data, where its header says {size:,}"
+      f"{path}: {more} bytes of data, but its header specifies {size:,}"
     )
   return data.reshape(shape)
 
@@ -91,13 +93,15 @@ def _idx_split(image_path: str, label_path: str) -> Source:
     raise ValueError(f"{image_path}: {shape[0]} images, but {count} labels")
   labels = _idx_array(label_path, (count,)).astype(np.int32)
 
-  # Opening one split must not inflate the other.
+  # Opening one split must not decompress the other.
   @functools.cache
   def images() -> np.ndarray | str:
     try:
       return _idx_array(image_path, shape)
     except ValueError as error:
-      return str(error)  # Kept, or each record would inflate the file again.
+      return str(
+        error
+      )  # Kept; otherwise each record would decompress the file again.
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = images()

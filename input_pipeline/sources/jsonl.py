@@ -1,12 +1,12 @@
-"""jsonl:GLOB, a record per line, read at random."""
+"""jsonl:GLOB: a record per line, with random access."""
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import bounded, line_records
 from input_pipeline.reading.columns import column
+from input_pipeline.reading.formats.jsonl import parse
 from input_pipeline.reading.inflate import is_compressed
-from input_pipeline.reading.jsonl import parse
 from input_pipeline.reading.line_records import Spans
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
@@ -16,11 +16,11 @@ _SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\x0b\x0c", np.uint8))
 
 
 def lines(path: str, policy: Policy) -> Spans:
-  """The lines of a file that are not blank, each a record.
+  """Locates the non-blank lines of a file, each a record.
 
   Raises:
-    ValueError: the file has none or cannot be read; under "skip" it is one
-      record, a broken one.
+    ValueError: the file has none or cannot be read; under "skip" it is one bad
+      record.
   """
   try:
     found = Spans(path, *_find(path))
@@ -36,9 +36,9 @@ def lines(path: str, policy: Policy) -> Spans:
 
 
 def _find(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(starts, sizes, numbers) of the lines that are not blank."""
+  """Returns (starts, sizes, numbers) of the non-blank lines."""
   parts = []
-  begin = offset = number = 0  # of the line under way, the chunk, the line
+  begin = offset = number = 0  # of the current line, the chunk, the line
   tail = b""
   for chunk in bounded.chunks(path):
     data = np.frombuffer(tail + chunk, np.uint8)
@@ -59,14 +59,14 @@ def _find(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _full(begin: int, stops: np.ndarray, number: int, data, origin: int):
-  """What is not blank of the lines that end at `stops`.
+  """Returns which of the lines that end at `stops` are not blank.
 
   Args:
-    begin: of the first line.
+    begin: the start of the first line.
     stops: int64, the end of each line.
-    number: how many lines come before.
-    data: uint8; of each line that is shorter than 3 all bytes.
-    origin: the place in the file of data's first byte.
+    number: the number of lines before these.
+    data: uint8; all bytes of each line that is shorter than 3 bytes.
+    origin: the position in the file of data's first byte.
   """
   starts = np.concatenate([[begin], stops[:-1] + 1])
   sizes = stops - starts
@@ -81,11 +81,11 @@ def _full(begin: int, stops: np.ndarray, number: int, data, origin: int):
 
 
 def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """jsonl:GLOB, a record per line; the first record's keys are the fields.
+  """jsonl:GLOB: a record per line; the first record's keys are the fields.
 
-  Numbers and lists of numbers become arrays, other values stay as they are. A
-  .gz or .zst file is held in memory. A file that cannot be read, or inflated to
-  its end, or that holds no record, is an error; under "skip" it is one bad
+  Numbers and lists of numbers become arrays; other values are unchanged. A .gz
+  or .zst file is held in memory. A file that cannot be read or fully
+  decompressed, or that holds no record, is an error; under "skip" it is one bad
   record.
   """
   return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
@@ -94,13 +94,13 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
 def of_files(
   paths: list[str], policy: Policy, needed: tuple[str, ...] | None = None
 ) -> Source:
-  """The records of some files, one after another.
+  """Returns the records of some files, concatenated.
 
   Args:
     paths: of the files.
-    policy: of bad records.
-    needed: what each record must have, where that is not all of the first
-      one's fields; what else one lacks is None.
+    policy: how bad records are handled.
+    needed: the fields that each record must have, if not all of the first
+      record's; any other missing field is None.
   """
   files = [lines(path, policy) for path in paths]
   records = line_records.joined(files, policy, parse)

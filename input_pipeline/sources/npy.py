@@ -1,4 +1,4 @@
-"""Arrays on disk as a source: npy:DIR."""
+"""npy:DIR: arrays on disk as the fields of a source."""
 
 import glob
 import os
@@ -11,16 +11,18 @@ from input_pipeline.sources import Source
 
 
 def npy(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """npy:DIR, a field for each DIR/NAME.npy, [examples, ...], memory-mapped.
+  """npy:DIR: a field per file DIR/NAME.npy, [examples, ...], memory-mapped.
 
   Integers in "label" are classes. Arrays of objects are refused.
 
   Raises:
     ValueError: there is no such file, one is broken, or their lengths differ.
   """
-  del policy  # A record is as large as the header says, and the file holds it.
+  del policy  # The header bounds the size of a record.
   uri = f"npy:{folder}"
-  paths = sorted(glob.glob(os.path.join(os.path.expanduser(folder), "*.npy")))
+  paths = sorted(
+    glob.glob(os.path.join(glob.escape(os.path.expanduser(folder)), "*.npy"))
+  )
   if not paths:
     raise ValueError(f"{uri} holds no .npy file")
   arrays = {}
@@ -30,8 +32,7 @@ def npy(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
     first = arrays[next(iter(arrays))]
     if len(arrays[name]) != len(first):
       raise ValueError(
-        f"{path}: {len(arrays[name])} examples, where {paths[0]} has"
-        f" {len(first)}"
+        f"{path}: {len(arrays[name])} examples, but {paths[0]} has {len(first)}"
       )
   classes = None
   if "label" in arrays and arrays["label"].dtype.kind in "iu":
@@ -56,9 +57,9 @@ def _mapped(path: str) -> np.ndarray:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     reason = str(error).splitlines()[0]
-    raise ValueError(f"{path}: no array of numbers: {reason}") from None
+    raise ValueError(f"{path}: not an array of numbers: {reason}") from None
   if not isinstance(array, np.ndarray) or array.ndim == 0:
-    raise ValueError(f"{path}: no array of examples")
+    raise ValueError(f"{path}: the array has no axis of examples")
   if array.dtype.kind not in "biuf":
     raise ValueError(f"{path}: holds {array.dtype}, not numbers")
   return array

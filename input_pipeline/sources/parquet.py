@@ -1,4 +1,4 @@
-"""parquet:GLOB, read at random, a row group at a time."""
+"""parquet:GLOB: random access to rows, one row group read at a time."""
 
 import functools
 from typing import Any, NamedTuple
@@ -6,22 +6,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import parquet as files
 from input_pipeline.reading.columns import column, strings
+from input_pipeline.reading.formats import parquet as files
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 
-# Row groups that are kept decoded: rows that are near are read together.
+# The number of decoded row groups kept: neighbouring rows are read together.
 _GROUPS = 2
-# More rows than a group has, whose header says so, have no place here.
+# A header can claim more rows than a group can have.
 _MOST_ROWS = 2**40
 
 
 class _Group(NamedTuple):
   """A row group, or a file that cannot be read and counts as one row.
 
-  first: the number in its file of its first row.
-  gaps: the columns of which it says that cells are missing.
+  first: the number of its first row in the file.
+  gaps: the columns with missing cells, according to the file.
   error: what is wrong with it, or "".
   """
 
@@ -34,7 +34,7 @@ class _Group(NamedTuple):
 
 
 def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
-  """The row groups of a file, and its columns as (name, pyarrow type)."""
+  """Returns a file's row groups, and its columns as (name, pyarrow type)."""
   found, first = [], 0
   with files.parquet_file(path, policy) as file, files.readable(path):
     for number in range(file.num_row_groups):
@@ -51,7 +51,7 @@ def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
   names = [name for name, _ in columns]
   twice = [name for i, name in enumerate(names) if name in names[:i]]
   if twice:
-    raise ValueError(f"{path}: the column {twice[0]!r} is there twice")
+    raise ValueError(f"{path}: the column {twice[0]!r} occurs twice")
   return found, columns
 
 
@@ -62,15 +62,15 @@ def _has_gaps(leaf: Any) -> bool:
 
 
 def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """parquet:GLOB, a row a record, the columns the fields.
+  """parquet:GLOB: a record per row; the columns are the fields.
 
-  Numbers are of the column's type; of integers float64 where some are missing,
-  and what is missing is NaN there. Texts and bytes are objects, empty where
-  they are missing; lists of numbers become arrays; other values are as JSON
-  holds them. All files must have the same columns.
+  Numbers have the column's type; a column of integers with missing values is
+  float64, and missing numbers are NaN. Texts and bytes are objects, empty if
+  missing; lists of numbers become arrays; other values are represented as in
+  JSON. All files must have the same columns.
 
-  A file that cannot be read, or holds no row, is an error; under "skip" it is
-  one bad record.
+  A file that cannot be read or that holds no row is an error; under "skip" it
+  is one bad record.
   """
   paths = find_files(pattern, f"parquet:{pattern}")
   groups: list[_Group] = []
@@ -80,7 +80,7 @@ def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
       found, has = _groups(path, policy)
       columns = columns or has
       if has != columns:
-        raise ValueError(f"{path}: its columns are not those of {paths[0]}")
+        raise ValueError(f"{path}: its columns differ from those of {paths[0]}")
       groups += found
     except ValueError as error:
       if not policy.skip:
@@ -129,7 +129,7 @@ def _source(
 
 
 def _table(group: _Group, policy: Policy) -> Any:
-  """A row group, its texts in dictionaries."""
+  """Reads a row group, with dictionary-encoded texts."""
   if group.error:
     raise ValueError(group.error)
   with (
@@ -144,7 +144,7 @@ def _table(group: _Group, policy: Policy) -> Any:
 
 
 def _kind(kind: Any, missing: bool) -> Any:
-  """A column's NumPy type, its empty value, or None for what holds others."""
+  """Returns a column's NumPy type and empty value; None for other values."""
   from pyarrow import types
 
   if types.is_dictionary(kind):
@@ -167,7 +167,9 @@ def _column(values: list, kind: Any) -> np.ndarray:
     if kind.kind == "f":
       values = [np.nan if value is None else value for value in values]
     elif None in values:
-      raise ValueError("a value is missing, where the file says that none is")
+      raise ValueError(
+        "a value is missing, although the file declares none missing"
+      )
     return np.array(values, kind)
   if kind is not None:
     return strings([kind if value is None else value for value in values])

@@ -1,4 +1,4 @@
-"""prepared:DIR, what input_pipeline.prepare has written: records and tokens."""
+"""prepared:DIR: the records and tokens written by input_pipeline.prepare."""
 
 import functools
 import os
@@ -12,15 +12,17 @@ from input_pipeline.sources import Source, Tokens, jsonl
 
 
 def prepared(root: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """prepared:DIR, the splits that DIR/index.json names.
+  """prepared:DIR: the splits that DIR/index.json names.
 
-  The fields are the first record's: "id", "text" and what else it has. Where
-  the text was tokenized, too, a run with that tokenizer ("prepared:DIR") takes
-  the tokens and leaves the records unread. A file that is missing, or holds
-  another number of documents than the index says, is an error.
+  The fields are the first record's: "id", "text" and any others. If the text
+  was tokenized too, a run with that tokenizer ("prepared:DIR") uses the tokens
+  and does not read the records. A missing file, or one whose number of
+  documents differs from that in the index, is an error.
   """
   if not root:
-    raise ValueError("prepared:DIR needs the folder that prepare has written")
+    raise ValueError(
+      "prepared:DIR needs the output folder of input_pipeline.prepare"
+    )
   index = prepared_index.read(root)
   return {
     name: _split(index, name, split, policy)
@@ -35,7 +37,7 @@ def _split(
   split: prepared_index.Split,
   policy: Policy,
 ) -> Source:
-  # What is missing is told now, and not after days, when it is read.
+  # A missing file is reported now, not days later when it is read.
   sizes = [bounded.size_of(path) for path in split.records]
   full = [p for p, size in zip(split.records, sizes, strict=True) if size]
   where = f"{index.path}: split {name!r}"
@@ -43,12 +45,12 @@ def _split(
   @functools.cache
   def records() -> Source:
     if not full:
-      raise ValueError(f"{where}: its files of records are empty")
+      raise ValueError(f"{where}: its record files are empty")
     needed = ("id", index.text_key) if index.text_key else ("id",)
     found = jsonl.of_files(full, policy, needed)
     if found.length != split.documents:
       raise ValueError(
-        f"{where} has {found.length:,} records, where the index says "
+        f"{where} has {found.length:,} records, but the index lists "
         f"{split.documents:,}"
       )
     return found
@@ -71,14 +73,14 @@ def _split(
 
 
 def _reader(where: str, split: prepared_index.Split, separated: bool):
-  """(int64 [n]) -> [token ids of each document]."""
+  """Returns (int64 [n]) -> [token ids of each document]."""
   gap = int(separated)
   shards = [_shard(path, gap) for path in split.tokens]
   stops = np.cumsum([len(ends) for _, ends in shards])
   if stops[-1] != split.documents:
     raise ValueError(
-      f"{where} has the tokens of {stops[-1]:,} documents, where the index "
-      f"says {split.documents:,}"
+      f"{where} has the tokens of {stops[-1]:,} documents, but the index "
+      f"lists {split.documents:,}"
     )
 
   def read(indices: np.ndarray) -> list[np.ndarray]:
@@ -95,16 +97,16 @@ def _reader(where: str, split: prepared_index.Split, separated: bool):
 
 
 def _shard(path: str, gap: int) -> tuple[np.ndarray, np.ndarray]:
-  """(tokens [N], ends int64 [documents]), memory-mapped and consistent."""
+  """Returns (tokens [N], ends int64 [documents]), memory-mapped and checked."""
   stem, _, kind = path.rpartition(".")
   dtype = np.dtype(kind)
   ends = _mapped(f"{stem}.ends", np.dtype(np.int64).newbyteorder("<"))
   tokens = _mapped(path, dtype.newbyteorder("<"))
   if (np.diff(ends) < gap).any() or (ends[:1] < 0).any():
-    raise ValueError(f"{stem}.ends: damaged: not in order")
+    raise ValueError(f"{stem}.ends: damaged: its values are not in order")
   if (ends[-1] if len(ends) else 0) != len(tokens):
     raise ValueError(
-      f"{path}: damaged: {len(tokens):,} tokens, and its .ends says "
+      f"{path}: damaged: {len(tokens):,} tokens, but its .ends file gives "
       f"{int(ends[-1]) if len(ends) else 0:,}"
     )
   return tokens, ends
@@ -113,7 +115,9 @@ def _shard(path: str, gap: int) -> tuple[np.ndarray, np.ndarray]:
 def _mapped(path: str, dtype: np.dtype) -> np.ndarray:
   size = bounded.size_of(path)
   if size % dtype.itemsize:
-    raise ValueError(f"{path}: damaged: {size:,} bytes are no whole {dtype}")
+    raise ValueError(
+      f"{path}: damaged: {size:,} bytes are not a multiple of {dtype}"
+    )
   if not size:
     return np.zeros(0, dtype)
   try:

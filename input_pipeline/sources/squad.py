@@ -1,7 +1,7 @@
-"""squad:GLOB, the nested JSON of SQuAD: data, paragraphs, qas, answers.
+"""squad:GLOB: the nested JSON of SQuAD: data, paragraphs, qas, answers.
 
-Rajpurkar et al., arXiv:1606.05250 and, with questions that have no answer,
-arXiv:1806.03822. XQuAD, MLQA, SQuADShifts and CMRC 2018 come in it as well.
+Rajpurkar et al., arXiv:1606.05250 and, with questions without an answer,
+arXiv:1806.03822. XQuAD, MLQA, SQuADShifts and CMRC 2018 have the same format.
 """
 
 import json
@@ -21,7 +21,7 @@ _FIELDS = ("id", "title", "context", "question", "answers")
 
 
 class _Question(NamedTuple):
-  """A question, or what is wrong with it."""
+  """A question, or the reason why it is malformed."""
 
   name: str
   record: tuple | None
@@ -29,10 +29,10 @@ class _Question(NamedTuple):
 
 
 def squad(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """squad:GLOB: a record for each question.
+  """squad:GLOB: a record per question.
 
   {"id", "title", "context", "question": str, "answers": {"text": [str, …],
-  "answer_start": [int, …]}}; both are empty where there is no answer. Whole
+  "answer_start": [int, …]}}; both lists are empty if there is no answer. Entire
   files are held in memory, each of at most `max_record_bytes`.
   """
   paths = find_files(pattern, f"squad:{pattern}")
@@ -54,7 +54,7 @@ def squad(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
 
 
 def _of_file(path: str, policy: Policy) -> Iterator[_Question]:
-  """Its questions; what is malformed is one, and under "stop" an error."""
+  """Parses a file's questions; malformed data is an error or one bad record."""
   try:
     content = decode(path, bounded.read_file(path, policy))
     yield from _walk(path, _parsed(path, content), policy)
@@ -107,7 +107,7 @@ def _record(name: str, question: Any, title: str, context: str) -> tuple:
 
 
 def _field(name: str, value: Any, key: str, kind: type) -> Any:
-  """value[key], which must be of that kind."""
+  """Returns value[key], which must have the given type."""
   if not isinstance(value, dict) or not isinstance(value.get(key), kind):
     what = {list: "list", str: "text", int: "number"}[kind]
     raise ValueError(f"{name}: no {what} {key!r}")

@@ -1,4 +1,4 @@
-"""Chosen examples of another source, relabelled where it says so."""
+"""subset:FILE.json: selected, optionally relabelled examples of a source."""
 
 import json
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from input_pipeline.sources import Source, open_source
 
 _KEYS = ("source", "splits", "classes")
 _SPLIT_KEYS = ("split", "indices", "labels")
-# A label is int32 in a batch.
+# Labels are int32 in a batch.
 _MOST = 2**31 - 1
 
 
 class Part(NamedTuple):
   """One split of a subset.
 
-  split: of the source.
-  indices: int [n] among the examples of that split; None for all of them.
-  labels: int [n] in place of their own field "label", or None.
+  split: the split of the source.
+  indices: int [n] of examples of that split; None for all of them.
+  labels: int [n] that replace the field "label", or None.
   """
 
   split: str
@@ -29,24 +29,25 @@ class Part(NamedTuple):
 
 
 def subset(path: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """subset:FILE.json, the examples that a file of `write` lists.
+  """subset:FILE.json: the examples listed in a file written by `write`.
 
   {"source": URI, "splits": {NAME: {"split": the source's, "indices": [...],
-  "labels": [...]}}, "classes": [...]}. Without `indices` a split is whole;
-  `labels`, one for each example, becomes the field "label". `classes` names
-  them. A relative path in URI is meant as it would be on the command line.
+  "labels": [...]}}, "classes": [...]}. Without `indices` a split is taken
+  entirely; `labels`, one for each example, becomes the field "label". `classes`
+  names the labels. A relative path in URI is relative to the working directory,
+  as on the command line.
 
   Raises:
-    ValueError: the file is no such thing, or asks for examples that the source
-      lacks; one line that names it.
+    ValueError: the file is malformed, or lists examples that the source lacks;
+      one line that names it.
   """
   known = _parsed(path, policy)
-  # A file must not lead to itself, nor down a path without end.
+  # A file must not refer to itself, nor start an endless chain.
   seen, below = {path}, known["source"]
   while below.startswith("subset:"):
     below = below.removeprefix("subset:")
     if below in seen:
-      raise ValueError(f"{path}: is a subset of itself, through {below}")
+      raise ValueError(f"{path} is a subset of itself, through {below}")
     seen.add(below)
     below = _parsed(below, policy)["source"]
   classes = known["classes"]
@@ -54,7 +55,7 @@ def subset(path: str, policy: Policy = Policy()) -> dict[str, Source]:
   largest = max((int(each.max(initial=-1)) for each in given), default=-1)
   if classes is not None and largest >= len(classes):
     raise ValueError(
-      f"{path}: label {largest}, where there are {len(classes)} classes"
+      f"{path}: label {largest}, but there are {len(classes)} classes"
     )
   found = {}
   for name, part in known["parts"].items():
@@ -103,13 +104,13 @@ def write(
 
 
 def _chosen(where: str, source: Source, part: Part) -> Source:
-  """The examples of a part of an open source."""
+  """Returns the examples of one part of an open source."""
   indices = part.indices
   if indices is None:
     indices = np.arange(source.length)
   elif len(indices) and indices.max() >= source.length:
     raise ValueError(
-      f"{where}: index {indices.max()}, where the source's split"
+      f"{where}: index {indices.max()}, but the source's split"
       f" {part.split!r} has {source.length} examples"
     )
   labels = part.labels
@@ -131,7 +132,7 @@ def _chosen(where: str, source: Source, part: Part) -> Source:
 
 
 def _parsed(path: str, policy: Policy) -> dict[str, Any]:
-  """The file's source, parts, classes, and a print of its content."""
+  """Returns the file's source, parts, classes, and a hash of its content."""
   import hashlib
 
   content = bounded.read_file(path, policy)
@@ -143,14 +144,14 @@ def _parsed(path: str, policy: Policy) -> dict[str, Any]:
     raise ValueError(f"{path}: not JSON: {error}") from None
   _check_keys(path, known, _KEYS, ("source", "splits"))
   if not isinstance(known["source"], str):
-    raise ValueError(f"{path}: its source is no URI")
+    raise ValueError(f"{path}: source is not a URI")
   splits, classes = known["splits"], known.get("classes")
   if not isinstance(splits, dict) or not splits:
-    raise ValueError(f"{path}: its splits are no object that names some")
+    raise ValueError(f"{path}: splits is not an object with one or more splits")
   if classes is not None and not (
     isinstance(classes, list) and all(isinstance(c, str) for c in classes)
   ):
-    raise ValueError(f"{path}: its classes are no list of names")
+    raise ValueError(f"{path}: classes is not a list of names")
   return {
     "source": known["source"],
     "parts": {k: _part(f"{path}: split {k!r}", v) for k, v in splits.items()},
@@ -162,7 +163,7 @@ def _parsed(path: str, policy: Policy) -> dict[str, Any]:
 def _part(where: str, known: Any) -> Part:
   _check_keys(where, known, _SPLIT_KEYS, ("split",))
   if not isinstance(known["split"], str):
-    raise ValueError(f"{where}: its split is no text")
+    raise ValueError(f"{where}: split is not a string")
   return Part(
     known["split"],
     _integers(where, "indices", known.get("indices"), np.int64, 2**62),
@@ -178,18 +179,17 @@ def _check_keys(where: str, known: Any, keys: tuple, needed: tuple) -> None:
       raise ValueError(f"{where}: unknown {key!r}; valid: {', '.join(keys)}")
   for key in needed:
     if key not in known:
-      raise ValueError(f"{where}: no {key!r}")
+      raise ValueError(f"{where}: {key!r} is missing")
 
 
 def _integers(where, key, values, dtype, most: int) -> np.ndarray | None:
   if values is None:
     return None
   if not isinstance(values, list):
-    raise ValueError(f"{where}: its {key} are no list")
+    raise ValueError(f"{where}: {key} is not a list")
   for value in values:
     if type(value) is not int or not 0 <= value < most:
       raise ValueError(
-        f"{where}: {str(value)[:40]!r} among its {key} is no whole number"
-        " from 0 on"
+        f"{where}: {str(value)[:40]!r} in {key} is not an integer from 0 on"
       )
   return np.array(values, dtype)

@@ -1,4 +1,4 @@
-"""tar:GLOB, images in tar archives, read at random without unpacking."""
+"""tar:GLOB: images in tar archives, with random access without unpacking."""
 
 import os
 import re
@@ -14,24 +14,24 @@ from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-# The words that name a split, and which of _NAMES it is.
+# Words that name a split, with the split's index in _NAMES.
 _NAMES = ("", "train", "validation", "test")
 _SPLITS = {"train": 1, "val": 2, "valid": 2, "validation": 2, "test": 3}
 _MOST_LABELS = 2**28
 _MOST_CLASSES = 2**20
-# Part of the meaning of a slice of an archive: never change it.
+# It defines the slices of an archive: never change it.
 _TAR_KEY = np.uint64(0x7A2F01D)
 
 
 class _Images(NamedTuple):
-  """Where the images of all archives lie, and what is known of each.
+  """The locations of the images of all archives, and what is known of each.
 
-  archive: int32 [n], which of the archives.
-  names: in it; "" stands for an archive that cannot be read.
+  archive: int32 [n], the index of the archive.
+  names: in the archive; "" for an archive that cannot be read.
   starts, sizes: int64 [n], bytes.
-  wrong: {image: what is the matter with it}.
+  wrong: {image: what is wrong with it}.
   split: int8 [n], an index of _NAMES.
-  label: int32 [n], an index of the classes; -1 where only a file has it.
+  label: int32 [n], an index of the classes; -1 if only a file of labels has it.
   """
 
   archive: np.ndarray
@@ -44,26 +44,26 @@ class _Images(NamedTuple):
 
 
 def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """tar:GLOB or tar:GLOB?labels=FILE, archives that are not compressed.
+  """tar:GLOB or tar:GLOB?labels=FILE: archives that are not compressed.
 
-  {"image": the file's bytes, "label": int32 []}, in a fixed shuffled order.
-  The class is the folder that holds the image, else the name of the inner tar,
-  else, where there are several archives, of the archive. The classes are
-  numbered in sorted order. An image in the one archive, in no folder, takes
-  its class from FILE; without FILE there is no "label".
+  {"image": the file's bytes, "label": int32 []}, in a fixed shuffled order. The
+  class of an image is the folder that holds it, else the name of the inner tar,
+  else, if there are several archives, that of the archive. The classes are
+  numbered in sorted order. An image outside any folder, in a single archive,
+  takes its class from FILE; without FILE there is no "label".
 
-  A line of FILE is "NAME LABEL" or "NAME,LABEL" (what follows is left out, a
-  first line that names no image, too), or LABEL alone, in the sorted order of
-  those images' names. Labels are names, or numbers from 0 on.
+  A line of FILE is "NAME LABEL" or "NAME,LABEL" (further columns are ignored,
+  as is a first line that names no image), or LABEL alone, in the sorted order
+  of those images' names. Labels are names, or numbers from 0.
 
   Archives with the word train, val or test in their names are splits, as are
-  folders of that name around those of the classes. ImageNet as it is
+  folders of these names that contain the class folders. ImageNet as it is
   distributed: 'tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE', where FILE
   has the WordNet id of each validation image.
 
-  What is found in an archive is kept in the cache folder. One that is cut
-  short or damaged is an error; under "skip" it is one bad record, and so is
-  each link or sparse file.
+  The index of an archive is kept in the cache folder. A truncated or damaged
+  archive is an error; under "skip" it is one bad record, and so is each link or
+  sparse file.
   """
   uri = f"tar:{rest}"
   pattern, _, labels = rest.partition("?labels=")
@@ -82,7 +82,7 @@ def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
 def _images(
   paths: list[str], archive: int, classes: dict[str, int], policy: Policy
 ) -> _Images:
-  """The images of one archive; new classes are added to `classes`."""
+  """Returns the images of one archive; adds new classes to `classes`."""
   path = paths[archive]
   stem = os.path.basename(path).removesuffix(".tar")
   words = [w for w in re.split(r"[^a-z]+", stem.lower()) if w in _SPLITS]
@@ -123,11 +123,11 @@ def _images(
 def _told(
   folder: str, split: int, alone: int, classes: dict[str, int]
 ) -> tuple[int, int]:
-  """(split, class) of what lies in a folder of an archive."""
+  """Returns (split, class) of the files in a folder of an archive."""
   parts = [part for part in folder.split("/") if part not in ("", ".")]
   if not parts:
     return split, alone
-  # Of an inner tar the name is a folder's, and its folders come after it.
+  # An inner tar is treated as a folder, which contains its own folders.
   label = parts[-1]
   label = label[:-4] if label.lower().endswith(".tar") else label
   around = [_SPLITS[part] for part in parts[:-1] if part in _SPLITS]
@@ -157,14 +157,17 @@ def _joined(parts: list[_Images]) -> _Images:
 def _label(
   images: _Images, classes: dict[str, int], file: str, uri: str
 ) -> bool:
-  """Gives the images without a class that of the file of labels.
+  """Labels the images without a class from the file of labels.
 
   Returns:
     Whether the labels are the numbers of the classes.
   """
   bare = _bare(images)
   if not bare:
-    raise ValueError(f"{uri}: every image has a folder or inner tar as label")
+    raise ValueError(
+      f"{uri}: every image is labelled by its folder or inner tar; leave out "
+      "?labels="
+    )
   content = bounded_file.read(file, _MOST_LABELS)
   try:
     lines = content.decode("utf-8-sig").splitlines()
@@ -184,15 +187,15 @@ def _label(
   for i, label in found.items():
     if given and label not in given:
       raise ValueError(
-        f"{file}: {label!r}, the label of {images.names[i]}, is no class of "
-        "the images that have a folder"
+        f"{file}: {label!r}, the label of {images.names[i]}, is not a class of "
+        "the images in folders"
       )
     images.label[i] = classes.setdefault(label, len(classes))
   return not given and _number(images, classes, uri)
 
 
 def _bare(images: _Images) -> list[int]:
-  """The images that have no class."""
+  """Returns the images that have no class."""
   places = np.flatnonzero(images.label < 0).tolist()
   return [i for i in places if images.names[i]]
 
@@ -200,7 +203,7 @@ def _bare(images: _Images) -> list[int]:
 def _by_name(
   names: list[str], bare: list[int], rows: list[list[str]], file: str
 ) -> dict[int, str]:
-  """{image: label} of lines that name it, with its ending or without."""
+  """Returns {image: label} from lines that name it, with or without suffix."""
   places = {}
   for i in bare:
     places[names[i]] = places[os.path.splitext(names[i])[0]] = i
@@ -208,9 +211,9 @@ def _by_name(
   for number, row in enumerate(rows):
     i = places.get(row[0])
     if i is None and number == 0:
-      continue  # The names of the columns.
+      continue  # A header.
     if i is None or len(row) < 2 or i in found:
-      why = "names no image" if i is None else "has no label, or comes twice"
+      why = "names no image" if i is None else "has no label or occurs twice"
       raise ValueError(f"{file}: {row[0]!r} {why}")
     found[i] = row[1]
   missing = [i for i in bare if i not in found]
@@ -223,19 +226,19 @@ def _by_name(
 
 
 def _number(images: _Images, classes: dict[str, int], uri: str) -> bool:
-  """Where a file's labels are numbers, makes them the classes' own."""
+  """Uses a file's labels as class numbers if they are numbers."""
   if not all(name.isascii() and name.isdigit() for name in classes):
     return False
   numbers = sorted(int(name) for name in classes)
   if numbers == list(range(1, len(numbers) + 1)):
     raise ValueError(
-      f"{uri}: its labels run from 1 to {len(numbers)}; numbers count from 0, "
-      "and ImageNet's own are not in the order of its WordNet ids, which the "
-      "training images have: give the ids"
+      f"{uri}: its labels run from 1 to {len(numbers)}, but must count from 0; "
+      "ImageNet's own numbers are not in the order of the WordNet ids of its "
+      "training images: use the ids as labels"
     )
   if numbers[-1] >= _MOST_CLASSES or len(set(numbers)) < len(classes):
     raise ValueError(
-      f"{uri}: {max(classes, key=int)!r} is no number of a class"
+      f"{uri}: {max(classes, key=int)!r} is not a valid class number"
     )
   of_code = np.array([int(name) for name in classes], np.int32)
   images.label[:] = np.where(images.label < 0, -1, of_code[images.label])
@@ -251,17 +254,17 @@ def _natives(
   files: list[str],
   policy: Policy,
 ) -> dict[str, Source]:
-  """The splits; the classes are numbered in the order of `names`."""
+  """Returns the splits; the classes are numbered in the order of `names`."""
   *paths, labels = files
   bare = _bare(images)
   note = ""
   if bare and classes:
     raise ValueError(
-      f"{paths[images.archive[bare[0]]]}: {images.names[bare[0]]!r} has no "
-      "folder to be its label, and others have; add ?labels=FILE"
+      f"{paths[images.archive[bare[0]]]}: {images.names[bare[0]]!r} is "
+      "not in a folder, as other images are; add ?labels=FILE"
     )
   if bare:
-    note = f"{paths[0]} has no labels; ?labels=FILE gives them"
+    note = f"{paths[0]} has no labels; ?labels=FILE sets them"
   place = np.zeros(len(names) + 1, np.int32)
   place[[classes[name] for name in names]] = np.arange(len(names))
   images.label[:] = place[images.label]
@@ -287,7 +290,7 @@ def _source(
   classes: list[str],
   policy: Policy,
 ) -> Source:
-  """The images of some rows, in their shuffled order."""
+  """Returns a source of some rows' images, in their shuffled order."""
   rows = rows[order.permute(np.arange(len(rows)), len(rows), _TAR_KEY)]
 
   def name(index: int) -> str:

@@ -1,4 +1,4 @@
-"""text:GLOB, each file a document."""
+"""text:GLOB: each file is a document."""
 
 import os
 
@@ -9,7 +9,7 @@ from input_pipeline.sources.parts.text_files import documents
 
 
 def text(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """text:GLOB, each matching file a document; empty ones are told of."""
+  """text:GLOB: each matching file is a document; a note counts empty files."""
   paths = find_files(pattern, f"text:{pattern}")
   natives = documents(paths, policy)
   empty = [p for p in paths if os.path.isfile(p) and not os.path.getsize(p)]

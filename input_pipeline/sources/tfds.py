@@ -1,4 +1,4 @@
-"""tfds:NAME?data_dir=DIR: TensorFlow Datasets, by random access."""
+"""tfds:NAME?data_dir=DIR: TensorFlow Datasets, with random access."""
 
 import functools
 import re
@@ -12,31 +12,34 @@ from input_pipeline.reading import image_size
 from input_pipeline.sources import Source
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
-# No path, and no namespace: TFDS would fetch a stranger's code for it.
+# A path or a namespace is refused: TFDS would run third-party code for it.
 _NAME = re.compile(r"\w+(/\w[\w.+-]*)?(:(\d+|\*)(\.(\d+|\*)){2})?", re.ASCII)
 
 
 def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """A TFDS data set, downloaded and prepared as array_record if need be.
+  """Opens a TFDS data set, downloading and preparing it if necessary.
 
-  NAME may carry a config and a version: "glue/sst2:2.0.0". Images stay
-  encoded, for the op `decode`. The fields are the features of a fixed shape
-  and the strings; what is nested or ragged is left out. Of each record the size
-  is known only when it has been read; that of its images before they decode.
+  It is prepared as array_record. NAME may include a config and a version:
+  "glue/sst2:2.0.0". Images stay encoded, for the op `decode`. The fields are
+  the features of a fixed shape and the strings; nested and ragged features are
+  left out. The size of a record is checked after reading it, that of its images
+  before they are decoded.
   """
   uri = f"tfds:{rest}"
   name, _, query = rest.partition("?")
   options = dict(urllib.parse.parse_qsl(query))
   if unknown := set(options) - {"data_dir"}:
-    raise ValueError(f"{uri}: no option {min(unknown)!r}; valid: data_dir")
+    raise ValueError(f"{uri}: unknown option {min(unknown)!r}; valid: data_dir")
   if not _NAME.fullmatch(name):
     raise ValueError(
-      f"{uri}: {name!r} is not NAME, NAME/CONFIG or either with :VERSION"
+      f"{uri}: {name!r} is not NAME or NAME/CONFIG, optionally with :VERSION"
     )
   library = _import()
   try:
     builder = library.builder(name, data_dir=options.get("data_dir"))
-  except Exception as error:  # Each kind of missing data raises its own.
+  except (
+    Exception
+  ) as error:  # Each kind of missing data raises a different error.
     raise ValueError(f"{uri}: {_first_line(error)}") from None
   _prepare(builder, library, uri)
   splits = {s: builder.info.splits[s] for s in builder.info.splits}
@@ -44,7 +47,7 @@ def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
 
 
 def _import():
-  # First, and by this way: TFDS itself would let it take the accelerators.
+  # Imported first, in this way: TFDS would let TensorFlow use the accelerators.
   import_tensorflow()
   try:
     import tensorflow_datasets
@@ -61,7 +64,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _prepare(builder: Any, library: Any, uri: str) -> None:
-  advice = "prepare it where there is a network, or set data_dir"
+  advice = "prepare it on a machine with network access, or set data_dir"
   try:
     if not builder.is_prepared():
       builder.download_and_prepare(file_format="array_record")
@@ -73,7 +76,9 @@ def _prepare(builder: Any, library: Any, uri: str) -> None:
     ) from None
   except ImportError as error:
     raise ValueError(f"{uri}: {_first_line(error)}") from None
-  except Exception as error:  # Downloads fail in too many ways to list.
+  except (
+    Exception
+  ) as error:  # Downloads raise too many kinds of errors to list.
     raise ValueError(
       f"{uri} is not prepared in {builder.data_dir} and cannot be downloaded "
       f"({type(error).__name__}: {_first_line(error)}); {advice}"
@@ -105,7 +110,9 @@ def _split(
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     try:
       examples = data().__getitems__([int(i) for i in indices])
-    except Exception as error:  # Each kind of broken file raises its own.
+    except (
+      Exception
+    ) as error:  # Each kind of broken file raises a different error.
       for i in indices if len(indices) > 1 else ():
         read(np.array([i]))
       file = _file(builder.info.splits[split], int(indices[0]))
@@ -127,7 +134,7 @@ def _split(
 
 
 def _file(split: Any, index: int) -> str:
-  """The file that holds an example."""
+  """Returns the file that holds an example."""
   ends = np.cumsum(split.shard_lengths)
   return str(split.filepaths[int(np.searchsorted(ends, index, side="right"))])
 

@@ -1,4 +1,4 @@
-"""wet:GLOB, each conversion record of a web archive."""
+"""wet:GLOB: each conversion record of a web archive."""
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import web_archive
@@ -7,7 +7,7 @@ from input_pipeline.sources.parts import archive
 
 
 def wet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """wet:GLOB, each conversion record one; "text", and the rest as of warc:."""
+  """wet:GLOB: a record per conversion record: "text", the rest as in warc:."""
   uri = f"wet:{pattern}"
   return archive.records(
     uri, "text", "conversion", web_archive.conversion, policy

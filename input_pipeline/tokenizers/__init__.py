@@ -1,13 +1,13 @@
 """Text -> token ids and back: byte, char, word, sentencepiece, wordpiece.
 
-A tokenizer is written as a string: "byte"; "char"; "word?vocab_size=30000", the
-most frequent words of the source's train split; "sentencepiece:PATH.model",
+A tokenizer is specified by a string: "byte"; "char"; "word?vocab_size=30000",
+the most frequent words of the source's train split; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
 trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
-tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library,
-where "?eos=ID" after the path says what ends a document if it does not, and
-"?bos=ID" or "?eos=ID&bos=ID" what begins one; "prepared:DIR", that of a
-prepared folder.
+tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library;
+"prepared:DIR", the tokenizer of a prepared folder. After the path of
+"tokenizers:PATH", "?eos=ID" sets the token that ends a document, if the file
+does not define it, and "?bos=ID" or "?eos=ID&bos=ID" the token that begins one.
 """
 
 import importlib
@@ -24,29 +24,32 @@ from common.files import write_atomically
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import prepared_index
 
-# The files of the largest vocabularies are half of it.
+# Twice the size of the files of the largest vocabularies.
 _MOST_BYTES = 2**26
-# What a tokenizer is learned from at most: the first lines of the split, or
-# of several data sets as many of each.
+# The most that a tokenizer is learned from: the first lines of the split, or
+# an equal number from each of several data sets.
 _MAX_LINES = 2_000_000
-# What may follow the path of a tokenizers:PATH.
+# The options that may follow the path in tokenizers:PATH.
 MARKS = re.compile(r"\?([be]os=\d{1,9}(?:&[be]os=\d{1,9})?)$")
 
 
 class Tokenizer(NamedTuple):
   """A fixed vocabulary.
 
-  spec: the string that asked for it.
+  spec: the string that specifies the tokenizer.
   encode: str or UTF-8 bytes -> int32 ids.
   decode: ids -> str; it never fails on ids below vocab_size.
   vocab_size: ids run from 0 to vocab_size - 1.
   eos: the id placed between documents, or None.
-  byte_lengths: uint32 [vocab_size], the UTF-8 bytes that an id stands for.
-  file_name: what `content` is called in a working directory, or None.
-  content: bytes that rebuild the tokenizer, and name it in caches.
-  counts: int64 [vocab_size], how often each id was in what it was learned from,
-    0 for one that stands for no text of its own; None where that is not kept.
-  bos: the id that begins each document, and each prompt; or None.
+  byte_lengths: uint32 [vocab_size], the number of UTF-8 bytes that an id stands
+    for.
+  file_name: the name of the file with `content` in a working directory, or
+    None.
+  content: bytes from which the tokenizer can be rebuilt, and which identify it
+    in caches.
+  counts: int64 [vocab_size], the frequency of each id in the training text, 0
+    for an id without text of its own; None if not kept.
+  bos: the id that begins each document and each prompt, or None.
   """
 
   spec: str
@@ -61,7 +64,7 @@ class Tokenizer(NamedTuple):
   bos: int | None = None
 
   def begun(self, text: str | bytes) -> np.ndarray:
-    """The ids of a text, after what begins one; ValueError as of `encode`."""
+    """Returns bos, if any, and a text's ids; ValueError as in `encode`."""
     ids = self.encode(text)
     if self.bos is None:
       return ids
@@ -80,20 +83,20 @@ def get_tokenizer(
   workdir: str | None = None,
   policy: Policy = Policy(),
 ) -> Tokenizer:
-  """The tokenizer that a string names.
+  """Returns the tokenizer that a string specifies.
 
-  What is learned from the data (char, word, a sentencepiece) is kept in
-  `cache_dir` and in `workdir`; where `workdir` already holds one, that is
-  loaded, so that a finished run needs neither the data nor the cache. Records
-  that the policy skips are not learned from.
+  A tokenizer learned from the data (char, word, sentencepiece) is kept in
+  `cache_dir` and in `workdir`; if `workdir` already holds one, it is loaded, so
+  that a finished run needs neither the data nor the cache. Records that the
+  policy skips are not learned from.
 
   Args:
     spec: the string.
     uri: of the data, or (URI, text_key) of several data sets, in order.
-    text_key: the field that holds the text of a lone URI.
+    text_key: the field that holds the text, for a single URI.
     cache_dir: see `cache_folder`.
     workdir: of the run, or None.
-    policy: of bad records.
+    policy: how bad records are handled.
 
   Raises:
     ValueError: the string, or the file it names, is not a tokenizer.
@@ -110,7 +113,7 @@ def get_tokenizer(
   path = os.path.join(workdir, kind.FILE) if workdir else None
   if path and os.path.lexists(path):
     return _load(kind, spec, path)
-  if content is None:  # else it is as the prepared folder has it
+  if content is None:  # else read from the prepared folder
     if ":" in spec:
       content = read(kind.path_of(spec))
     else:
@@ -122,10 +125,11 @@ def get_tokenizer(
 
 
 def kept(spec: str, workdir: str) -> Tokenizer:
-  """The tokenizer of a run, from its workdir alone.
+  """Returns the tokenizer of a run, from its workdir alone.
 
   Raises:
-    ValueError: the string is no tokenizer, or its file is missing or damaged.
+    ValueError: the string is not a tokenizer, or its file is missing or
+      damaged.
   """
   spec, _ = prepared_index.tokenizer(spec, workdir)
   kind = _kind(spec)
@@ -135,19 +139,19 @@ def kept(spec: str, workdir: str) -> Tokenizer:
 
 
 def rebuild(spec: str, content: bytes) -> Tokenizer:
-  """The tokenizer of a spec and the content that it had.
+  """Rebuilds a tokenizer from its spec and content.
 
   Raises:
-    ValueError: the string is no tokenizer, or the content is not one of it.
+    ValueError: the string is not a tokenizer, or the content does not fit it.
   """
   return _kind(spec).load(spec, content)
 
 
 def _kind(spec: str) -> Any:
-  """The module of the kind that a string names.
+  """Returns the module of the kind of tokenizer that a string names.
 
   Raises:
-    ValueError: there is no such kind, or it is not written so.
+    ValueError: there is no such kind, or the string is malformed.
   """
   modules = names.discover(__name__)
   kinds = {n: importlib.import_module(m) for n, m in sorted(modules.items())}
@@ -169,7 +173,7 @@ def _load(kind: Any, spec: str, path: str) -> Tokenizer:
 
 
 def read(path: str) -> bytes:
-  """The content of a tokenizer's file, or ValueError."""
+  """Returns the content of a tokenizer's file; ValueError if unreadable."""
   try:
     return bounded_file.read(os.path.expanduser(path), _MOST_BYTES)
   except ValueError as error:
@@ -177,7 +181,7 @@ def read(path: str) -> bytes:
 
 
 def lines_to_learn(documents: Sequence[Iterable[str]]) -> Iterator[str]:
-  """The lines that are not empty of the texts of each data set."""
+  """Yields the non-empty lines of the texts of each data set."""
   most = _MAX_LINES // len(documents)
   for found in documents:
     lines = (line for text in found for line in text.splitlines() if line)
@@ -185,5 +189,5 @@ def lines_to_learn(documents: Sequence[Iterable[str]]) -> Iterator[str]:
 
 
 def utf8(text: str | bytes) -> bytes:
-  """The text's bytes."""
+  """Returns the text's UTF-8 bytes."""
   return text if isinstance(text, bytes) else text.encode("utf-8")

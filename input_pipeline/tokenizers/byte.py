@@ -1,4 +1,4 @@
-"""Bytes as tokens: any text, and nothing to learn."""
+"""Bytes as tokens: encodes any text and has nothing to learn."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ FILE = None
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """Every byte is a token; NUL, which text does not hold, ends a document."""
+  """Returns a tokenizer of bytes; NUL, which text does not contain, is eos."""
   del content
 
   def encode(text: str | bytes) -> np.ndarray:

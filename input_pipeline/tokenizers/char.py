@@ -1,4 +1,4 @@
-"""Characters as tokens: the sorted set of those of the data."""
+"""Characters as tokens: the sorted set of the data's characters."""
 
 import json
 from collections.abc import Iterable
@@ -22,8 +22,8 @@ def _codepoints(text: str | bytes) -> np.ndarray:
 def learn(
   spec: str, corpus: Corpus, cache_dir: str | None, policy: Policy
 ) -> bytes:
-  """The JSON of the sorted set of the characters of all of the data."""
-  del spec, cache_dir  # There are no settings; it is learned anew each time.
+  """Returns the sorted set of all characters of the data, as JSON."""
+  del spec, cache_dir  # There are no settings, and the cache is not used.
   found = np.zeros(0, np.uint32)
   for uri, text_key in corpus:
     source = open_source(uri, "all", policy)
@@ -34,7 +34,7 @@ def learn(
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """The tokenizer of it: every character is a token, by code points."""
+  """Returns the tokenizer of these characters, in the order of code points."""
   try:
     characters = json.loads(content)["characters"]
     vocabulary = _codepoints(characters)

@@ -1,4 +1,4 @@
-"""SentencePiece models (Kudo and Richardson, EMNLP 2018): trained, loaded."""
+"""SentencePiece models (Kudo and Richardson, EMNLP 2018): trained or loaded."""
 
 import hashlib
 import io
@@ -41,11 +41,11 @@ def _import_sentencepiece():
 
 
 def path_of(spec: str) -> str:
-  """The file of a spec; ValueError where it says what the model does."""
+  """Returns a spec's file; ValueError for options that the model defines."""
   marks = MARKS.search(spec)
   if marks:
     raise ValueError(
-      f"tokenizer {spec!r}: a SentencePiece model says by itself what ends a"
+      f"tokenizer {spec!r}: a SentencePiece model defines its own end of a"
       f" document: leave out {marks[0]!r}"
     )
   return spec.partition(":")[2]
@@ -54,7 +54,7 @@ def path_of(spec: str) -> str:
 def learn(
   spec: str, corpus: Corpus, cache_dir: str | None, policy: Policy
 ) -> bytes:
-  """The trained model, from the cache where it is there."""
+  """Returns the trained model, from the cache if it is there."""
   options = {"vocab_size": "8000", "model_type": "unigram"}
   for key, value in urllib.parse.parse_qsl(spec.partition("?")[2]):
     if key not in options:
@@ -86,16 +86,16 @@ def learn(
 def fit(
   title: str, lines: Iterable[str], vocab_size: int, model_type: str
 ) -> bytes:
-  """A model of lines of text, with byte fallback.
+  """Trains a model on lines of text, with byte fallback.
 
   Args:
-    title: what to call it in an error.
+    title: its name in error messages.
     lines: of text.
-    vocab_size: exactly, the 256 bytes included.
+    vocab_size: the exact size, including the 256 bytes.
     model_type: "unigram" (Kudo, ACL 2018) or "bpe" (Sennrich et al., 2016).
 
   Raises:
-    ValueError: it cannot be learned from these lines.
+    ValueError: no model can be trained on these lines.
   """
   sentencepiece = _import_sentencepiece()
   model = io.BytesIO()
@@ -105,7 +105,7 @@ def fit(
       model_writer=model,
       vocab_size=vocab_size,
       model_type=model_type,
-      # Text comes back from its ids unchanged, spaces and newlines included.
+      # Decoding returns the text unchanged, including spaces and newlines.
       byte_fallback=True,
       normalization_rule_name="identity",
       remove_extra_whitespaces=False,
@@ -116,22 +116,27 @@ def fit(
       minloglevel=2,
     )
   except (RuntimeError, OSError) as error:
-    # What precedes "] " is a place in SentencePiece's own source.
+    # The part before "] " is a location in SentencePiece's source code.
     reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
     raise ValueError(f"{title}: {reason}") from None
   return model.getvalue()
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """The tokenizer of a model's bytes; ValueError where they are none."""
+  """Returns the tokenizer of a model's bytes; ValueError if malformed."""
   sentencepiece = _import_sentencepiece()
   try:
-    if not content:  # no model, and it would be taken for none given
+    if (
+      not content
+    ):  # not a model, and SentencePiece would treat it as not given
       raise ValueError("empty")
     model = sentencepiece.SentencePieceProcessor(model_proto=content)
     size = model.vocab_size()
     pieces = [model.id_to_piece(i) for i in range(size)]
-  except (RuntimeError, ValueError):  # its error may hold any bytes
+  except (
+    RuntimeError,
+    ValueError,
+  ):  # its error message may contain arbitrary bytes
     raise ValueError(f"tokenizer {spec!r} is not a model") from None
 
   def encode(text: str | bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Any tokenizer.json of Hugging Face's library: tokenizers:PATH."""
+"""tokenizers:PATH: any tokenizer.json of Hugging Face's library."""
 
 from input_pipeline.tokenizers.parts.huggingface import load, path_of
 

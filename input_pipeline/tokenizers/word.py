@@ -1,9 +1,9 @@
-"""Whole words as tokens, the most frequent of the data, with their counts.
+"""Words as tokens: the most frequent words of the data, with their counts.
 
-A word is a run of letters, digits and underscores, within which an apostrophe
-or a hyphen may join two such runs: "don't", "well-known", "x_1". All else parts
-words and is lost, and so is case under `lower`. A script without spaces between
-its words is not parted.
+A word is a run of letters, digits and underscores; an apostrophe or a hyphen
+may join two such runs: "don't", "well-known", "x_1". All other characters
+separate words and are lost, as is case under `lower`. Text in a script without
+spaces between words is not split.
 """
 
 import collections
@@ -30,7 +30,7 @@ _OPTIONS = {"vocab_size": 30_000, "min_count": 5, "lower": 1}
 
 
 def words(text: str | bytes, lower: bool) -> list[str]:
-  """The words of a text, in order."""
+  """Returns the words of a text, in order."""
   text = text.decode("utf-8") if isinstance(text, bytes) else text
   return _WORD.findall(text.lower() if lower else text)
 
@@ -38,17 +38,17 @@ def words(text: str | bytes, lower: bool) -> list[str]:
 def learn(
   spec: str, corpus: Corpus, cache_dir: str | None, policy: Policy
 ) -> bytes:
-  """The JSON of the words of the train splits, most frequent first.
+  """Returns the words of the train splits as JSON, most frequent first.
 
-  From the cache where it is there. Words that are equally frequent stand in
-  the order of their code points.
+  They are read from the cache if possible. Words of equal frequency are in the
+  order of their code points.
 
   Args:
-    spec: "word?vocab_size=30000&min_count=5&lower=1": at most so many, <unk>
-      included; how often a word must be there; whether case is lost.
+    spec: "word?vocab_size=30000&min_count=5&lower=1": the largest vocabulary,
+      including <unk>; the least count of a word; whether to lower-case.
     corpus: (URI, text_key) of each data set.
     cache_dir: see `files.cache_folder`.
-    policy: of bad records.
+    policy: how bad records are handled.
 
   Raises:
     ValueError: an option is wrong, or no word is frequent enough.
@@ -72,7 +72,7 @@ def learn(
   if not kept:
     where = ", ".join(uri for uri, _ in corpus)
     raise ValueError(
-      f"tokenizer {spec!r} on {where}: no word is there "
+      f"tokenizer {spec!r} on {where}: no word occurs "
       f"min_count={options['min_count']} times"
     )
   names, numbers = zip(*kept, strict=True)
@@ -83,7 +83,7 @@ def learn(
 
 
 def _options(spec: str) -> dict[str, int]:
-  """What the spec asks for."""
+  """Returns the options that the spec sets."""
   options = dict(_OPTIONS)
   query = spec.partition("?")[2]
   for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
@@ -103,13 +103,13 @@ def _options(spec: str) -> dict[str, int]:
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """The tokenizer of it: 0 is <unk>, which stands for all other words.
+  """Returns the tokenizer; id 0 is <unk>, which stands for all other words.
 
-  Its `counts` are those of the words where they were learned; that of <unk>,
-  which is no word, is 0.
+  Its `counts` are those of the words in the training text; that of <unk>, which
+  is not a word, is 0.
 
   Raises:
-    ValueError: the spec or the content is not one of words.
+    ValueError: the spec or the content is malformed.
   """
   _options(spec)
   lower, known, counts = _checked(content)
@@ -137,7 +137,7 @@ def load(spec: str, content: bytes) -> Tokenizer:
 
 
 def _checked(content: bytes) -> tuple[bool, list[str], list[int]]:
-  """(lower, words, counts) of the JSON."""
+  """Returns (lower, words, counts) of the JSON."""
   try:
     kept = json.loads(content)
     lower, known, counts = (kept[k] for k in ("lower", "words", "counts"))
@@ -146,7 +146,7 @@ def _checked(content: bytes) -> tuple[bool, list[str], list[int]]:
     right &= all(words(word, lower) == [word] for word in known)
     if not right or len(set(known)) < len(known):
       raise ValueError("not words and counts")
-    "".join(known).encode()  # not half of a surrogate pair
+    "".join(known).encode()  # not a lone surrogate
   except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
     raise ValueError(
       "tokenizer.json does not hold words and their counts"

@@ -1,4 +1,4 @@
-"""wordpiece:PATH, a vocab.txt or tokenizer.json (Wu et al., 2016)."""
+"""wordpiece:PATH: a vocab.txt or tokenizer.json (Wu et al., 2016)."""
 
 from input_pipeline.tokenizers.parts.huggingface import load, path_of
 

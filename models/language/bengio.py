@@ -1,7 +1,6 @@
 """Bengio's neural probabilistic language model.
 
-The shape legend stands in models/layers/basic.py; I is the number of tokens
-read.
+The shape legend is in models/layers/basic.py; I is the number of tokens read.
 """
 
 import jax.numpy as jnp
@@ -10,16 +9,34 @@ from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
 from models.language.ngram import contexts
-from models.layers.basic import Dense, Embedding, dropout_layer, float_dtype
+from models.layers.basic import (
+  ELEMENTWISE,
+  Dense,
+  Embedding,
+  choose,
+  dropout_layer,
+  float_dtype,
+)
 
 
 class Bengio(nnx.Module):
-  """Tokens to logits; `bengio` documents the arguments."""
+  """Tokens to logits. `bengio` documents the arguments."""
 
   def __init__(
-    self, *, vocab_size, order, dim, hidden, direct, dropout, rngs, **common
+    self,
+    *,
+    vocab_size,
+    order,
+    dim,
+    hidden,
+    activation,
+    direct,
+    dropout,
+    rngs,
+    **common,
   ):
     self.before, self.mark = order - 1, vocab_size
+    self.activation = activation
     inputs = self.before * dim
     self.token_embedding = Embedding(vocab_size + 1, dim, rngs=rngs, **common)
     self.hidden = Dense(
@@ -42,7 +59,7 @@ class Bengio(nnx.Module):
     self, tokens_BT, cache=None, segments_BT=None, positions_BT=None
   ):
     """logits_BTV float32; with a cache, (logits_BTV, the cache after them)."""
-    del positions_BT  # of packed rows; the segments say where one begins
+    del positions_BT  # of packed rows, in which the segments mark the starts
     before_BI = None if cache is None else cache["context"].T
     context_IBT = contexts(
       tokens_BT, self.before, self.mark, before_BI, segments_BT
@@ -50,7 +67,7 @@ class Bengio(nnx.Module):
     x_BTD = jnp.concatenate(
       [self.token_embedding(tokens) for tokens in context_IBT], axis=-1
     )
-    h_BTF = jnp.tanh(self.hidden(x_BTD))
+    h_BTF = ELEMENTWISE[self.activation](self.hidden(x_BTD))
     if self.dropout is not None:
       h_BTF = self.dropout(h_BTF)
     logits_BTV = self.unembedding(h_BTF).astype(jnp.float32)
@@ -68,6 +85,7 @@ def bengio(
   order: int = 5,
   dim: int = 60,
   hidden: int = 100,
+  activation: str = "tanh",
   direct: bool = True,
   dropout: float = 0.0,
   dtype: str = "float32",
@@ -75,33 +93,37 @@ def bengio(
 ) -> Model:
   """Bengio et al.'s language model (JMLR 3, 2003), tokens_BT -> logits_BTV.
 
-  logits = b + W x + U tanh(d + H x), where x are the embeddings C(w) of the
-  last n - 1 tokens, side by side; before a row, or a segment of it, begins,
-  stands a mark with an embedding of its own. Their names here: C is
-  "token_embedding", H and d "hidden", U and b "unembedding", W "direct".
+  logits = b + W x + U tanh(d + H x), where x is the concatenation of the
+  embeddings C(w) of the last n - 1 tokens. A mark with an embedding of its own
+  takes the place of tokens before the start of a row or of a segment. The
+  parameters are called: C "token_embedding", H and d "hidden", U and b
+  "unembedding", W "direct".
 
   The cache is "context", int32 [n - 1, B], the last tokens.
 
   Args:
     vocab_size: V.
     order: n; the paper's is 5 or 6, of words.
-    dim: of an embedding.
-    hidden: F, units of the tanh layer.
-    direct: connections from the embeddings to the logits.
-    dropout: rate, of the tanh layer's output.
+    dim: size of an embedding.
+    hidden: F, units of the hidden layer.
+    activation: of the hidden layer, in place of tanh: "relu", "gelu", "silu",
+      "sigmoid" or "identity".
+    direct: whether the embeddings are connected to the logits directly.
+    dropout: rate, of the hidden layer's output.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: order < 2, or an unknown dtype.
+    ValueError: order < 2, or the activation or a dtype is unknown.
   """
   if order < 2:
-    raise ValueError(f"order = {order} reads no token")
+    raise ValueError(f"order = {order}: a model of order 2 reads one token")
   config = {
     "vocab_size": vocab_size,
     "order": order,
     "dim": dim,
     "hidden": hidden,
+    "activation": choose("activation", activation, ELEMENTWISE),
     "direct": direct,
     "dropout": dropout,
     "dtype": float_dtype("dtype", dtype),
@@ -114,7 +136,7 @@ def bengio(
     return {"context": jnp.full(shape, vocab_size, jnp.int32)}
 
   def flops(T):
-    """2 a multiplication and its addition."""
+    """Forward FLOPs of T tokens; a multiplication and an addition are 2."""
     inputs = (order - 1) * dim
     outputs = hidden + (vocab_size if direct else 0)
     return 2 * T * (inputs * outputs + hidden * vocab_size)

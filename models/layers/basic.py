@@ -30,6 +30,15 @@ ACTIVATIONS = {
   "geglu": functools.partial(jax.nn.gelu, approximate=True),
   "relu": jax.nn.relu,
 }
+# Of networks that are no transformers, by their names in textbooks.
+ELEMENTWISE = {
+  "relu": jax.nn.relu,
+  "gelu": jax.nn.gelu,
+  "silu": jax.nn.silu,
+  "tanh": jnp.tanh,
+  "sigmoid": jax.nn.sigmoid,
+  "identity": lambda x: x,
+}
 # Those that multiply a second projection (arXiv:2002.05202).
 GATED = ("swiglu", "geglu")
 

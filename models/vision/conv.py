@@ -1,9 +1,9 @@
 """Small convolutional classifiers: LeNet-5 and the two-layer CIFAR network.
 
-The shape legend stands in models/layers/basic.py; images are B, height, width,
-C.
+The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -21,12 +21,13 @@ from models.layers.basic import (
   float_dtype,
 )
 
+PADDINGS = ("same", "valid")
 # Width of the kernels, and of the two convolutions and the dense layers.
 VARIANTS = {"lenet": (5, (6, 16, 120, 84)), "cifar": (3, (64, 128, 256))}
 
 
 class ConvNet(nnx.Module):
-  """Two convolutions, each pooled, then dense layers; see `conv`."""
+  """Two convolutions, each followed by pooling, then dense layers."""
 
   def __init__(
     self,
@@ -36,6 +37,8 @@ class ConvNet(nnx.Module):
     image_size,
     kernel_size,
     features,
+    padding,
+    pooling,
     batchnorm,
     dropout,
     rngs,
@@ -43,8 +46,17 @@ class ConvNet(nnx.Module):
   ):
     init = {"kernel_init": nnx.initializers.he_normal()}
     first, second, *dense = features
+    self.pooling = tuple(pooling)
     self.convs = nnx.List(
-      Conv(*pair, kernel_size, bias=not batchnorm, **init, **common, rngs=rngs)
+      Conv(
+        *pair,
+        kernel_size,
+        padding=0 if padding == "valid" else None,
+        bias=not batchnorm,
+        **init,
+        **common,
+        rngs=rngs,
+      )
       for pair in ((channels, first), (first, second))
     )
     self.norms = nnx.data(
@@ -55,7 +67,8 @@ class ConvNet(nnx.Module):
       if batchnorm
       else None
     )
-    sizes = [(image_size // 4) ** 2 * second, *dense]
+    pixels = _final_size(image_size, kernel_size, padding, pooling) ** 2
+    sizes = [pixels * second, *dense]
     self.dense = nnx.List(
       Dense(*pair, **init, **common, rngs=rngs)
       for pair in zip(sizes[:-1], sizes[1:], strict=True)
@@ -68,13 +81,13 @@ class ConvNet(nnx.Module):
     return self.head(self.features(image_BHWC)).astype("float32")
 
   def features(self, image_BHWC):
-    """x_BF, what the last layer reads."""
+    """x_BF, the input of the last layer."""
     x = image_BHWC
     for index, conv in enumerate(self.convs):
       x = conv(x)
       if self.norms is not None:
         x = self.norms[index](x)
-      x = max_pool(jax.nn.relu(x))
+      x = max_pool(jax.nn.relu(x), self.pooling[index])
     x_BF = x.reshape(x.shape[0], -1)
     for dense in self.dense:
       x_BF = jax.nn.relu(dense(x_BF))
@@ -83,19 +96,36 @@ class ConvNet(nnx.Module):
     return x_BF
 
 
-def max_pool(x_BHWC: jax.Array) -> jax.Array:
-  """The largest of each 2 x 2 pixels; an odd last row or column is dropped.
+def _final_size(image_size, kernel_size, padding, pooling) -> int:
+  """Height and width of the image after both convolutions and poolings."""
+  size = image_size
+  for window in pooling:
+    size -= kernel_size - 1 if padding == "valid" else 0
+    size = max(size, 0) // window
+  return size
 
-  By choosing: on CPU the gradient of a windowed maximum is slow, and that of
-  `max` asks which pixels equal it, as none may where a compiler computes them
-  anew, rounded otherwise. The first of equal pixels takes the gradient.
+
+def max_pool(x_BHWC: jax.Array, window: int = 2) -> jax.Array:
+  """The largest of each window x window pixels, without overlap.
+
+  Rows and columns that do not fill a window are dropped. The maximum is taken
+  by selection: on CPU the gradient of a windowed maximum is slow, and that of
+  `max` compares the pixels with their maximum, which fails where the compiler
+  computes them again with another rounding. Of equal pixels the first takes
+  the gradient.
   """
+  if window == 1:
+    return x_BHWC
   B, H, W, C = x_BHWC.shape
-  x_BHWC = x_BHWC[:, : H // 2 * 2, : W // 2 * 2]
-  rows_BH2WC = x_BHWC.reshape(B, H // 2, 2, -1, C)
-  x_BHWC = _greater(rows_BH2WC[:, :, 0], rows_BH2WC[:, :, 1])
-  columns_BHW2C = x_BHWC.reshape(B, H // 2, -1, 2, C)
-  return _greater(columns_BHW2C[:, :, :, 0], columns_BHW2C[:, :, :, 1])
+  x_BHWC = x_BHWC[:, : H // window * window, : W // window * window]
+  rows_BHkWC = x_BHWC.reshape(B, H // window, window, -1, C)
+  x_BHWC = functools.reduce(
+    _greater, [rows_BHkWC[:, :, i] for i in range(window)]
+  )
+  columns_BHWkC = x_BHWC.reshape(B, H // window, -1, window, C)
+  return functools.reduce(
+    _greater, [columns_BHWkC[:, :, :, i] for i in range(window)]
+  )
 
 
 def _greater(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -109,6 +139,8 @@ def conv(
   image_size: int,
   variant: str = "cifar",
   features: Sequence[int] | None = None,
+  padding: str = "same",
+  pooling: Sequence[int] = (2, 2),
   batchnorm: bool = False,
   dropout: float = 0.0,
   dtype: str = "float32",
@@ -118,36 +150,60 @@ def conv(
 
   "lenet" is LeNet-5 (LeCun et al., 1998) with relu and max pooling: two 5 x 5
   convolutions of 6 and 16 channels, dense layers of 120 and 84. "cifar" is
-  3 x 3 x 64, 3 x 3 x 128, dense 256. All convolutions keep the image's size and
-  are pooled 2 x 2. Kernels are drawn as in arXiv:1502.01852, the
-  last from normal(0.02). Its method
-  "features" returns x_BF, the activations before the last layer.
+  3 x 3 x 64, 3 x 3 x 128, dense 256. By default each convolution keeps the
+  image's size and is followed by 2 x 2 max pooling. Kernels are drawn as in
+  arXiv:1502.01852, the last from normal(0.02). Its method "features" returns
+  x_BF, the activations before the last layer.
 
   Args:
     num_classes: C of the logits.
     channels: C of the images.
-    image_size: height and width of the images, at least 4.
+    image_size: height and width of the images.
     variant: "lenet" or "cifar".
     features: widths of the two convolutions, then of each dense layer; the
       variant's own if None.
-    batchnorm: normalize between convolution and relu (arXiv:1502.03167).
-    dropout: rate, after each dense layer.
+    padding: "same" pads images with zeros, so that a convolution keeps their
+      size; "valid" does not pad, and each convolution takes its kernel's width
+      less one off.
+    pooling: width of the max pooling after each convolution; 1 does not pool.
+    batchnorm: whether there is batch norm between each convolution and its
+      relu (arXiv:1502.03167).
+    dropout: rate, after each hidden dense layer.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown variant, or fewer than three features.
+    ValueError: an unknown variant or padding, fewer than three features, a
+      pooling that is not two positive widths, or images too small for it.
   """
   kernel_size, widths = VARIANTS[choose("variant", variant, VARIANTS)]
   widths = tuple(features or widths)
   if len(widths) < 3:
-    raise ValueError(f"features = {widths}: two convolutions and a dense layer")
+    raise ValueError(
+      f"features = {widths}: give the widths of two convolutions and of at"
+      " least one dense layer"
+    )
+  choose("padding", padding, PADDINGS)
+  if len(pooling) != 2 or not all(
+    isinstance(n, int) and n > 0 for n in pooling
+  ):
+    raise ValueError(
+      f"pooling = {tuple(pooling)}: give a positive width for each of the two"
+      " convolutions"
+    )
+  if not _final_size(image_size, kernel_size, padding, pooling):
+    raise ValueError(
+      f"images of {image_size} x {image_size} are too small for two"
+      f" convolutions with padding {padding!r} and pooling {tuple(pooling)}"
+    )
   config = {
     "num_classes": num_classes,
     "channels": channels,
     "image_size": image_size,
     "kernel_size": kernel_size,
     "features": widths,
+    "padding": padding,
+    "pooling": tuple(pooling),
     "batchnorm": batchnorm,
     "dropout": dropout,
     "dtype": float_dtype("dtype", dtype),

@@ -1,7 +1,6 @@
 """A convolutional generator and discriminator of images.
 
-The shape legend stands in models/layers/basic.py; images are B, height, width,
-C.
+The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
 
 from typing import NamedTuple
@@ -19,8 +18,8 @@ class Gan(NamedTuple):
   """The two players.
 
   generator: z_BZ -> image_BHWC in [-1, 1].
-  discriminator: image_BHWC -> logits_B, large on what it takes for real.
-  latent: Z, the size of the normal noise that the generator reads.
+  discriminator: image_BHWC -> logits_B, large for images judged real.
+  latent: Z, the size of the generator's normal noise.
   """
 
   generator: Model
@@ -29,7 +28,7 @@ class Gan(NamedTuple):
 
 
 class Generator(nnx.Module):
-  """A dense layer to a small image, doubled until it has its size."""
+  """A dense layer to a small image, which is doubled up to the full size."""
 
   def __init__(self, *, image_size, channels, latent, width, rngs, **common):
     self.start, doublings = _pyramid(image_size)
@@ -52,7 +51,7 @@ class Generator(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-  """Convolutions of stride 2 down to a small image; then a dense layer."""
+  """Convolutions of stride 2 down to a small image, then a dense layer."""
 
   def __init__(self, *, image_size, channels, width, rngs, **common):
     start, halvings = _pyramid(image_size)
@@ -94,18 +93,19 @@ def gan(
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Gan:
-  """A generator and a discriminator in DCGAN's manner (arXiv:1511.06434).
+  """A generator and a discriminator after DCGAN (arXiv:1511.06434).
 
   Kernels are drawn from normal(0.02); the discriminator's convolutions are
-  4 x 4 of stride 2 with leaky relu 0.2. Unlike DCGAN's, neither player mixes
-  the examples of a batch, so that gradient penalties mean what they say: the
-  generator normalizes each pixel (arXiv:1710.10196, section 4.2) in place of
-  batch norm, the discriminator has no norm. The generator doubles the image by
-  a 3 x 3 convolution to four times the channels, rearranged
+  4 x 4 of stride 2 with leaky relu 0.2. Unlike in DCGAN, no output depends on
+  other examples of the batch, which gradient penalties require: the generator
+  normalizes each pixel (arXiv:1710.10196, section 4.2) instead of using batch
+  norm, and the discriminator has no norm. The generator doubles the image by a
+  3 x 3 convolution to four times the channels, which are rearranged into pixels
   (arXiv:1609.05158).
 
   Args:
-    image_size: height and width; it halves to at most 7, as 28, 32 and 64 do.
+    image_size: height and width. Halving it must lead to 7 or less, as it does
+      for 28, 32 and 64.
     channels: C of the images.
     latent: Z.
     width: channels at half the image's size; doubled at each halving.
@@ -113,7 +113,8 @@ def gan(
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an image size that does not halve so.
+    ValueError: the image size does not halve to 7 or less, or a dtype is
+      unknown.
   """
   _pyramid(image_size)
   common = {
@@ -131,7 +132,7 @@ def gan(
 
 
 def _pyramid(image_size: int) -> tuple[int, int]:
-  """(the smallest size, how many halvings lead there)."""
+  """(the smallest size, the number of halvings that lead to it)."""
   size, halvings = image_size, 0
   while size > 7 and size % 2 == 0:
     size, halvings = size // 2, halvings + 1

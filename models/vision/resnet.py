@@ -1,7 +1,6 @@
 """Residual networks, version 1.5.
 
-The shape legend stands in models/layers/basic.py; images are B, height, width,
-C.
+The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
 
 import jax
@@ -24,7 +23,7 @@ STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # width of the kernel, stride
 
 
 class ConvNorm(nnx.Module):
-  """A convolution without bias, padded alike on both sides; then its norm."""
+  """A convolution without bias and with symmetric padding, then batch norm."""
 
   def __init__(
     self, inputs, outputs, size, stride=1, *, dtype, param_dtype, rngs
@@ -36,7 +35,7 @@ class ConvNorm(nnx.Module):
       stride,
       padding=size // 2,
       bias=False,
-      # Fan out keeps the gradients' variance (arXiv:1502.01852, section 2.2).
+      # Fan out preserves the gradients' variance (arXiv:1502.01852, 2.2).
       kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
       dtype=dtype,
       param_dtype=param_dtype,
@@ -71,7 +70,7 @@ class ResidualBlock(nnx.Module):
     )
 
   def __call__(self, x):
-    """The block's output; a quarter of the pixels where it strides."""
+    """The block's output; with a stride of 2 it has a quarter of the pixels."""
     y = x
     for conv in self.convs[:-1]:
       y = jax.nn.relu(conv(y))
@@ -80,7 +79,7 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-  """Images to logits; `resnet` documents the arguments."""
+  """Images to logits. `resnet` documents the arguments."""
 
   def __init__(
     self, *, num_classes, channels, depth, stem, width, dtype, **common
@@ -133,25 +132,26 @@ def resnet(
 ) -> Model:
   """A residual network, image_BHWC -> logits_BC in float32.
 
-  arXiv:1512.03385 in its version 1.5, with the stride of a bottleneck in its
-  3 x 3 convolution, as PyTorch has it; padding is symmetric, as PyTorch's.
-  Batch norm's moving averages keep 0.9 of the old; its epsilon is 1e-5. The
-  moving variance averages the biased variance of the batch, where PyTorch
-  averages the unbiased (n / (n - 1) times as large). Its method "features"
+  Version 1.5 of arXiv:1512.03385, in which a bottleneck's 3 x 3 convolution has
+  the stride; this and the symmetric padding are as in PyTorch. Batch norm's
+  moving averages keep 0.9 of their value at each step; its epsilon is 1e-5. The
+  moving variance averages the biased variance of the batch; PyTorch averages
+  the unbiased one, which is n / (n - 1) times as large. The method "features"
   returns x_BF, the pooled activations before the last layer.
 
   Args:
     num_classes: C of the logits.
     channels: C of the images.
-    depth: 18, 34 (two 3 x 3 a block), 50, 101 or 152 (bottlenecks).
-    stem: "imagenet", 7 x 7 of stride 2 and a max pool of stride 2, or "cifar",
-      3 x 3 of stride 1.
+    depth: 18 or 34 (two 3 x 3 convolutions a block); 50, 101 or 152
+      (bottlenecks).
+    stem: "imagenet", a 7 x 7 convolution and a max pool, both of stride 2; or
+      "cifar", a 3 x 3 convolution of stride 1.
     width: channels of the stem and of the first stage's 3 x 3 convolutions.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown depth or stem.
+    ValueError: the depth, the stem or a dtype is unknown.
   """
   config = {
     "num_classes": num_classes,

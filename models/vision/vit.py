@@ -1,7 +1,6 @@
 """The vision transformer.
 
-The shape legend stands in models/layers/basic.py; images are B, height, width,
-C.
+The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
 
 import re
@@ -15,7 +14,7 @@ from models import Model, pure
 from models.layers import quantization, transformer
 from models.layers.basic import Dense, Norm, choose, dropout_layer, float_dtype
 
-# layers, dim, heads; hidden is 4 dim.
+# layers, dim, heads; the hidden size is 4 dim.
 VARIANTS = {
   "Ti": (12, 192, 3),
   "S": (12, 384, 6),
@@ -26,7 +25,7 @@ POOLS = ("cls", "gap")
 
 
 class ViT(nnx.Module):
-  """Images to logits; `vit` documents the arguments."""
+  """Images to logits. `vit` documents the arguments."""
 
   def __init__(
     self,
@@ -130,16 +129,17 @@ def vit(
 ) -> Model:
   """A vision transformer, image_BHWC -> logits_BC in float32.
 
-  arXiv:2010.11929, without the hidden layer before the logits; positions are
-  learned. Kernels are Xavier uniform, the last is zero. Its method "features"
-  returns x_BD, what the last layer reads.
+  arXiv:2010.11929, without the hidden layer before the logits and with learned
+  positions. Kernels are drawn from Xavier's uniform distribution; the last one
+  is zero. The method "features" returns x_BD, the input of the last layer.
 
   Args:
     num_classes: C of the logits.
     channels: C of the images.
     image_size: height and width of the images, a multiple of `patch`.
-    variant: size and patch, such as "B/16"; sizes are Ti, S, B and L.
-    layers: number of blocks; the variant's if None, as below.
+    variant: size and patch, such as "B/16"; sizes are Ti, S, B and L. It sets
+      layers, dim, heads and patch where they are None.
+    layers: number of blocks.
     dim: D.
     heads: N, a divisor of D.
     hidden: F; 4 D if None.
@@ -147,17 +147,19 @@ def vit(
     pool: "cls", a class token, or "gap", the mean over patches.
     activation: "gelu_exact", "gelu" (tanh approximation) or "swiglu".
     norm_eps: added to the variance.
-    dropout: rate, of embeddings and of what enters the residual stream.
-    scan: compile one layer and loop over it; else compile each on its own,
-      with the same parameters.
-    remat: what is computed again in the backward pass: "none", "full", "dots".
-    matmul: "int8" or "fp8" for the blocks' dense layers in 8 bits, forward and
-      backward; see models/layers/quantization.py.
+    dropout: rate, of the embeddings and of each addition to the residual
+      stream.
+    scan: whether one layer is compiled and looped over; otherwise each layer is
+      compiled. The parameters are the same.
+    remat: which activations the backward pass computes again: "none", "full"
+      or "dots".
+    matmul: "int8" or "fp8" computes the blocks' dense layers in 8 bits, forward
+      and backward; see models/layers/quantization.py.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown choice, or sizes that do not divide.
+    ValueError: a choice is unknown, or a size does not divide another.
   """
   found = sizes(variant)
   layers, dim, heads, patch = (
@@ -169,7 +171,7 @@ def vit(
     ("dim", dim, heads),
   ):
     if whole % part:
-      raise ValueError(f"{what} = {whole} is no multiple of {part}")
+      raise ValueError(f"{what} = {whole} is not a multiple of {part}")
   init = nnx.initializers.xavier_uniform()
   config = {
     "num_classes": num_classes,

@@ -6,6 +6,7 @@ import pytest
 from common.names import find
 from models.layers import basic as layers
 from models.layers.attention import attention
+from models.tabular import mlp
 from models.vision import conv
 
 pytestmark = pytest.mark.usefixtures("compiled_soon")
@@ -519,3 +520,74 @@ def test_the_first_of_equal_pixels_takes_the_gradient_and_nan_stays():
   for place in range(4):
     x_B22C = jnp.zeros(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
     assert jnp.isnan(conv.max_pool(x_B22C)).all()
+
+
+def test_a_wider_pooling_is_the_largest_of_its_windows():
+  x_BHWC = np.random.default_rng(0).normal(size=(2, 7, 8, 3))
+  wanted = np.zeros((2, 2, 2, 3))
+  for i, j in np.ndindex(2, 2):
+    window = x_BHWC[:, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3]
+    wanted[:, i, j] = window.max((1, 2))
+  found = conv.max_pool(jnp.float32(x_BHWC), 3)
+  np.testing.assert_allclose(found, np.float32(wanted))
+  np.testing.assert_array_equal(conv.max_pool(x_BHWC, 1), x_BHWC)
+
+
+def test_a_valid_convolution_sees_no_padding():
+  """By the definition, in loops; then each pooled and unpooled size."""
+  settings = dict(num_classes=3, channels=2, image_size=6, features=(2, 4, 5))
+  model = conv.conv(**settings, padding="valid", pooling=(1, 1))
+  params, state = model.init(jax.random.key(0))
+  params = jax.tree.map(np.asarray, params)
+  assert params["dense"]["0"]["kernel"].shape == (2 * 2 * 4, 5)
+  image = np.random.default_rng(0).normal(size=(1, 6, 6, 2))
+  x = image
+  for layer in ("0", "1"):
+    kernel = np.asarray(params["convs"][layer]["kernel"], float)
+    size = x.shape[1] - 2
+    y = np.zeros((1, size, size, kernel.shape[-1]))
+    for i, j in np.ndindex(size, size):
+      patch = x[0, i : i + 3, j : j + 3]
+      y[0, i, j] = np.einsum("hwi,hwio->o", patch, kernel)
+    x = np.maximum(y + np.asarray(params["convs"][layer]["bias"]), 0)
+  dense = params["dense"]["0"]
+  wanted = np.maximum(x.reshape(1, -1) @ dense["kernel"] + dense["bias"], 0)
+  found, _ = model.apply(params, state, jnp.float32(image), method="features")
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("settings", "said"),
+  [
+    (dict(padding="full"), "padding = 'full'"),
+    (dict(pooling=(2,)), r"pooling = \(2,\)"),
+    (dict(pooling=(0, 2)), r"pooling = \(0, 2\)"),
+    (dict(image_size=4, padding="valid"), "4 x 4 are too small"),
+    (dict(image_size=3), "3 x 3 are too small"),
+  ],
+)
+def test_images_that_the_poolings_leave_nothing_of(settings, said):
+  given = dict(num_classes=3, channels=1, image_size=8) | settings
+  with pytest.raises(ValueError, match=said):
+    conv.conv(**given)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "identity"])
+def test_the_activations_of_a_perceptron_are_numpys(activation):
+  functions = {
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "identity": lambda x: x,
+  }
+  model = mlp.mlp(
+    in_features=3, out_features=2, hidden=(4,), activation=activation
+  )
+  params, state = model.init(jax.random.key(0))
+  params = jax.tree.map(np.asarray, params)
+  x = np.random.default_rng(0).normal(size=(5, 3))
+  first, last = (params["layers"][i] for i in ("0", "1"))
+  hidden = functions[activation](x @ np.asarray(first["kernel"], float))
+  wanted = hidden @ np.asarray(last["kernel"]) + last["bias"]
+  found, _ = model.apply(params, state, jnp.float32(x))
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)

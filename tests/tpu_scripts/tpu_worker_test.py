@@ -193,7 +193,7 @@ def test_training_outlives_the_connection_and_is_joined(worker):
   other = worker.train("3", *ARGS, "--config.seed=1")
   said, _ = other.communicate(timeout=30)
   assert other.returncode == 102
-  assert "error: another training is going on" in said
+  assert "error: another training is running" in said
   worker.go(1)
   said, _ = joined.communicate(timeout=30)
   assert joined.returncode == 101

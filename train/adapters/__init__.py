@@ -1,1 +1,1 @@
-"""Adapters: few parameters that change a large model. A name is a file."""
+"""Adapters of large models. An adapter's name is that of its file."""

@@ -20,24 +20,25 @@ def lora(
   targets: Sequence[str] = (r"attention/(query|value)/kernel$",),
   trained: Sequence[str] = (r"^head/",),
 ) -> Model:
-  """The model with W + alpha / rank * A B in the place of some matrices W.
+  """Returns the model with W + alpha / rank * A B in place of matrices W.
 
-  Its params are {"base": what never changes, "trained": what is trained whole,
-  "lora": {… {"A": [..., I, r], "B": [..., r, O]}}}; the run freezes "base". A
-  is normal(1 / sqrt(I)) and B zero, so that it begins as the model itself
-  (section 4.1 of the paper). Leading axes, of layers or experts, have an A and
-  a B each.
+  Its params are {"base": frozen, "trained": trained in full, "lora": {… {"A":
+  [..., I, r], "B": [..., r, O]}}}; the run freezes "base". A is sampled from
+  normal(1 / sqrt(I)) and B is zero, so that training starts from the model
+  itself (section 4.1 of the paper). With leading axes, of layers or experts,
+  each matrix has its own A and B.
 
   Args:
-    model: that is adapted.
+    model: the model to adapt.
     rank: r.
-    alpha: of the scale alpha / r.
-    targets: regexes of the matrices' paths.
-    trained: regexes of parameters that are trained as they are; may match none.
+    alpha: numerator of the scale alpha / r.
+    targets: regexes of the paths of the adapted matrices.
+    trained: regexes of the paths of parameters that are trained in full; they
+      may match none.
 
   Raises:
     ValueError: a setting is out of range; from `init`, a target matches no
-      parameter or one that is no matrix.
+      parameter, or one that is not a matrix.
   """
   if rank < 1 or not 0 < alpha < math.inf:
     raise ValueError(f"rank={rank} is below 1, or alpha={alpha} not above 0")
@@ -60,7 +61,7 @@ def lora(
     }, model_state
 
   def plain(params: PyTree) -> PyTree:
-    """The params of the model that was adapted."""
+    """Returns the params of the original model, with the change merged."""
     flat = jax.tree.map(jax.lax.stop_gradient, params["base"])
     flat = parameter_rules.flat(flat) | parameter_rules.flat(params["trained"])
     low = parameter_rules.flat(params["lora"])
@@ -77,7 +78,7 @@ def lora(
 
 
 def _drawn(rng, flat, targets: Sequence[str], rank: int) -> PyTree:
-  """A and B of each target, in params' float32."""
+  """Returns the initial A and B of each target, in float32."""
   for regex in targets:
     if not any(re.search(regex, path) for path in flat):
       raise ValueError(
@@ -88,7 +89,7 @@ def _drawn(rng, flat, targets: Sequence[str], rank: int) -> PyTree:
   for i, path in enumerate(paths):
     *leading, inputs, outputs = (1, *flat[path].shape)
     if flat[path].ndim < 2:
-      raise ValueError(f"adapt.targets: {path} is no matrix")
+      raise ValueError(f"adapt.targets: {path} is not a matrix")
     leading = leading[1:]
     key = jax.random.fold_in(rng, i)
     shape = (*leading, inputs, rank)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from common import json_lines
+from common import json_lines, mirror
 
 
 class Skip(NamedTuple):
@@ -51,7 +51,11 @@ def read(path: str | os.PathLike | None) -> list[Skip]:
 
 
 def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
-  """Appends a line; it is on disk when this returns."""
+  """Appends a line; it is on disk, and in the bucket, when this returns.
+
+  Raises:
+    BucketError: the bucket of the workdir cannot be written.
+  """
   row = {
     "time": time.time(),
     **skip._asdict(),
@@ -62,6 +66,7 @@ def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
     file.write(f"\n{json.dumps(row)}\n")
     file.flush()
     os.fsync(file.fileno())
+  mirror.push(path)
 
 
 def batch_of(skips: Sequence[Skip], step: int) -> int:

@@ -1,10 +1,10 @@
-"""Checkpoints: the whole state and a record of it, by Orbax.
+"""Saves and restores checkpoints by Orbax: the state and a record of it.
 
-A save is asynchronous and atomic: a directory gets its final name only when
-every byte of it is written, so a kill in the middle leaves the one before. The
-record (a JSON object) says where in the data the run stood and holds a digest
-of every array; what is restored is held against it, so that a byte that has
-changed on the disk is never trained on.
+A save is asynchronous and atomic: a directory gets its final name only when all
+of it is written, so a kill in the middle leaves the previous checkpoint intact.
+The record (a JSON object) contains the position in the data and a digest of
+every array. Restored arrays are compared with their digests, so that a byte
+that has changed on the disk is never trained on.
 """
 
 import contextlib
@@ -22,15 +22,23 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from common import mirror, storage
 from common.errors import UserError
-from train.checkpointing import digests, retention, storage_errors
+from train.checkpointing import (
+  digests,
+  literal_paths,
+  retention,
+  storage_errors,
+)
 from train.hosts import distributed
 from train.types import PyTree, State
 
-# Of a record. A reader knows all that came before its own.
+literal_paths.install()
+
+# The format of a record; a reader supports its own and all earlier ones.
 FORMAT = 1
 _ARRAYS, _FORMAT, _SEAL = "arrays", "format", "seal"
-# Of what is read of a record before the rest.
+# The fields of a record that are checked when it is read.
 _TYPES = {
   "position": int,
   "evaluated": bool,
@@ -40,16 +48,16 @@ _TYPES = {
   _ARRAYS: dict,
 }
 _MAX_RECORD_BYTES = 2**26
-# In the name of a directory until all of it is written.
+# Part of the name of a directory until all of it is written.
 UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class DamagedError(UserError):
-  """A checkpoint that is not what was saved; the line says what of it."""
+  """A checkpoint differs from what was saved."""
 
 
 class Restored(NamedTuple):
-  """A checkpoint read back: `record` is what `save` was given."""
+  """A restored checkpoint; `record` is what was passed to `save`."""
 
   step: int
   state: State
@@ -57,7 +65,13 @@ class Restored(NamedTuple):
 
 
 def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
-  """The checkpoints of one run; the last `keep` stay."""
+  """Opens the checkpoints of one run in a local folder.
+
+  Args:
+    directory: the folder, which is created if it does not exist.
+    keep: how many of the latest checkpoints are kept.
+  """
+  storage.check_local("checkpoints", directory)
   storage_errors.hush()
   path = pathlib.Path(directory).absolute()
   kept = retention.Kept(keep)
@@ -66,8 +80,8 @@ def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
     options=ocp.CheckpointManagerOptions(
       preservation_policy=kept,
       create=True,
-      # Else threads wait for minutes for a directory that cannot be made, and
-      # the process for them.
+      # Otherwise threads wait for minutes for a directory that cannot be
+      # created, and the process waits for them.
       async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     ),
     item_handlers={
@@ -80,14 +94,15 @@ def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
 
 
 def _state_handler() -> ocp.PyTreeCheckpointHandler:
-  # Weights hardly get smaller, and compressing them takes whole cores.
+  # Weights hardly compress, and trying to takes whole cores.
   return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
 def sweep(directory: str | os.PathLike) -> None:
-  """Removes what a killed save, or removal, left unfinished.
+  """Removes unfinished saves and removals of a process that was killed.
 
-  For the run that writes there alone: to a reader, it may be a save in flight.
+  Only the run that writes there may call it: what looks unfinished to a reader
+  may be a save in progress.
   """
   for litter in pathlib.Path(directory).glob(f"*{UNFINISHED}*"):
     shutil.rmtree(litter, ignore_errors=True)
@@ -99,16 +114,16 @@ def save(
   state: State,
   record: dict[str, Any],
 ) -> None:
-  """Starts to write `state`; returns once it is copied off the device.
+  """Starts to write `state`; returns when it is copied from the device.
 
   Args:
     manager: from `open_manager`.
-    step: of the state.
-    state: what a step carries.
-    record: what else is needed to go on, as JSON has it.
+    step: the number of updates that led to the state.
+    state: the state of the learner.
+    record: what else is needed to resume, as JSON.
 
   Raises:
-    OSError: this save, or the one before, could not be written.
+    OSError: this save or the previous one could not be written.
   """
   check(manager, wait=True)
   found = digests.of(state)
@@ -123,8 +138,8 @@ def save(
   )
 
   def start():
-    # Orbax raises an error once in each thread; that of the save before is
-    # told by now, but this thread has not seen it.
+    # Orbax raises an error once in each thread. The error of the previous save
+    # has been reported, but not to this thread.
     with contextlib.suppress(Exception):
       manager.wait_until_finished()
     manager.save(step, args=args)
@@ -139,11 +154,14 @@ def save(
 def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
   """Raises OSError, once, if the last save could not be written.
 
-  One still in flight is waited for if `wait`, else left alone.
+  If `wait`, a save in progress is waited for, until it is in the bucket if the
+  workdir is in one.
   """
   if wait or not manager.is_saving_in_progress():
     with storage_errors.as_os_errors(manager, str(manager.directory)):
       manager.wait_until_finished()
+  if wait:
+    mirror.push(manager.directory)
 
 
 def _seal(content: dict[str, Any]) -> str:
@@ -152,20 +170,22 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def _give_way() -> None:
-  """Lowers this thread's priority, and so that of the threads it starts.
+  """Lowers the priority of this thread and of the threads it starts.
 
-  Writing must not take the processor from training.
+  Writing must not compete with training for the processor.
   """
-  if sys.platform.startswith("linux"):  # elsewhere it is of whole processes
+  if sys.platform.startswith(
+    "linux"
+  ):  # elsewhere priorities belong to processes
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
-  """What `save` was given, of the checkpoint of `step`.
+  """Reads the record that was passed to `save` for `step`.
 
   Raises:
-    DamagedError: it is missing, or not what was written.
-    UserError: a later release has written it.
+    DamagedError: it is missing or differs from what was written.
+    UserError: it was written by a later release.
   """
   path = pathlib.Path(directory) / str(step) / "data" / "metadata"
   try:
@@ -173,10 +193,10 @@ def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
       raise ValueError("too large for a record")
     content = json.loads(path.read_bytes())
     if isinstance(content, dict) and set(content) == {"position"}:
-      return content  # before there were digests
+      return content  # from before digests were introduced
     seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
     if seal is None or seal != _seal(content):
-      raise ValueError("the record is not what was written")
+      raise ValueError("the record differs from what was written")
     wrong = [
       k for k, kind in _TYPES.items() if type(content.get(k)) is not kind
     ]
@@ -184,11 +204,11 @@ def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
     raise DamagedError(storage_errors.one_line(error, f"{path}")) from error
   if type(content.get(_FORMAT)) is int and content[_FORMAT] > FORMAT:
     raise UserError(
-      f"{path}: format {content[_FORMAT]}, of a later release than this one,"
-      f" which knows {FORMAT}: update Tessera"
+      f"{path}: written by a later release in format {content[_FORMAT]}, but"
+      f" this one supports up to format {FORMAT}: update Tessera"
     )
   if wrong or not all(map(_is_described, content[_ARRAYS].values())):
-    raise DamagedError(f"{path}: {(wrong or [_ARRAYS])[0]!r} makes no sense")
+    raise DamagedError(f"{path}: {(wrong or [_ARRAYS])[0]!r} is malformed")
   return content
 
 
@@ -204,19 +224,19 @@ def _is_described(array: Any) -> bool:
 def restore(
   manager: ocp.CheckpointManager, abstract_state: PyTree, step: int
 ) -> Restored:
-  """The checkpoint of `step`, held against its record.
+  """Restores the checkpoint of `step` and verifies it against its record.
 
   Every process must call it.
 
   Args:
     manager: from `open_manager`.
-    abstract_state: ShapeDtypeStructs with the shardings to restore to; they
-      need not be those that it was saved with.
-    step: which one.
+    abstract_state: ShapeDtypeStructs with the shardings to restore to, which
+      may differ from those it was saved with.
+    step: which checkpoint.
 
   Raises:
-    DamagedError: it is not what was saved; on every process, if on one.
-    UserError: there is no such checkpoint, or its arrays are of other shapes.
+    DamagedError: it differs from what was saved; raised on all processes.
+    UserError: there is no such checkpoint, or its arrays have other shapes.
   """
   if step not in manager.all_steps():
     have = ", ".join(map(str, manager.all_steps())) or "none"
@@ -227,15 +247,15 @@ def restore(
 
 
 def _record(manager, step) -> dict[str, Any]:
-  """`read_record`, on which all processes agree."""
+  """Calls `read_record`; all processes agree on the outcome."""
   where = f"{manager.directory / str(step)}"
   return _on_all(where, lambda: read_record(manager.directory, step))
 
 
 def _on_all(where: str, read: Callable[[], Any]) -> Any:
-  """What `read` returns; if it fails on one process, DamagedError on all.
+  """Calls `read`; if it fails on one process, DamagedError on all.
 
-  It must not wait for other processes: they may have failed and gone on.
+  `read` must not wait for other processes, which may have failed.
   """
   found, problem = None, None
   try:
@@ -244,7 +264,7 @@ def _on_all(where: str, read: Callable[[], Any]) -> Any:
     problem = str(error)
   except UserError:
     raise
-  except Exception as error:  # of many kinds, by what is broken
+  except Exception as error:  # of many kinds
     problem = storage_errors.one_line(error, f"{where}: cannot be read")
   if not distributed.all_agree(problem is None):
     raise DamagedError(problem or f"{where}: another process cannot read it")
@@ -261,10 +281,13 @@ def _restore(manager, abstract_state, step, record) -> Restored:
     abstract_state,
     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
   )
-  # By the handler: the manager waits for all processes once it has read.
-  state = _on_all(
-    f"{where}", lambda: _state_handler().restore(where / "state", args=args)
-  )
+
+  def read():
+    mirror.fetch(where)
+    # By the handler: the manager waits for all processes once it has read.
+    return _state_handler().restore(where / "state", args=args)
+
+  state = _on_all(f"{where}", read)
   if arrays is not None:
     wanted = {path: digest for path, (*_, digest) in arrays.items()}
     changed = digests.differing(digests.of(state), wanted)
@@ -277,7 +300,7 @@ def _restore(manager, abstract_state, step, record) -> Restored:
 
 
 def _check_shapes(where: str, abstract_state: PyTree, arrays) -> None:
-  """Raises UserError where a state has other arrays than a checkpoint."""
+  """Raises UserError if a checkpoint has other arrays than the state."""
   if arrays is None:
     return
   ours = {
@@ -289,8 +312,8 @@ def _check_shapes(where: str, abstract_state: PyTree, arrays) -> None:
     if ours.get(path) != there:
       raise UserError(
         f"{where}: {path} is {_described(there)} there and"
-        f" {_described(ours.get(path))} in this run: another config or release"
-        " has made it"
+        f" {_described(ours.get(path))} in this run: it was saved by another"
+        " config or release"
       )
 
 
@@ -305,17 +328,21 @@ def restore_last(
   strict: bool = False,
   stands: Callable[[int, dict[str, Any]], bool] = lambda step, record: True,
 ) -> tuple[Restored | None, list[tuple[int, str]]]:
-  """(the last checkpoint that is whole, or None; those after it, with why not).
+  """Restores the last checkpoint that is intact.
 
   Args:
     manager: from `open_manager`.
-    abstract_state: as of `restore`.
-    strict: raise at the first that is damaged.
-    stands: (step, record) -> whether the checkpoint counts at all.
+    abstract_state: as in `restore`.
+    strict: raise an error for the first damaged checkpoint.
+    stands: (step, record) -> whether the checkpoint is considered at all.
+
+  Returns:
+    (the restored checkpoint or None, [(step, reason) of each damaged one that
+    was tried before]).
 
   Raises:
-    DamagedError: with `strict`, or where there are some and none is whole.
-    UserError: as of `restore`.
+    DamagedError: with `strict`, or if none of several checkpoints is intact.
+    UserError: as in `restore`.
   """
   passed: list[tuple[int, str]] = []
   for step in sorted(manager.all_steps(), reverse=True):
@@ -336,17 +363,18 @@ def restore_last(
 
 @storage_errors.hushed()
 def verify(directory: str | os.PathLike, step: int) -> list[str]:
-  """What is damaged of a checkpoint, in lines; [] where all is as saved.
+  """Describes the damage of a checkpoint in lines; [] if there is none.
 
-  Needs neither the model nor the devices of the run; reads it all to this
-  process's memory.
+  It needs neither the model nor the devices of the run, and reads the whole
+  checkpoint into memory.
 
   Raises:
-    UserError: a later release has written it.
+    UserError: it was written by a later release.
   """
   where = pathlib.Path(directory).absolute() / str(step)
   try:
     arrays = read_record(directory, step).get(_ARRAYS)
+    mirror.fetch(where)
     reader = _state_handler()
     place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     args = ocp.args.PyTreeRestore(

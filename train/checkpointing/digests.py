@@ -1,14 +1,15 @@
-"""Digests of arrays: 64 bits that tell whether any element has changed.
+"""Digests of arrays: 64 bits that detect a change of any element.
 
-The bits of each element are mixed with its place in the array and summed,
-modulo 2^32, over all dimensions but the last; the sums are mixed and summed
-likewise, twice. Sums of integers are exact in any order, so a digest does not
-depend on the devices that hold the array: it is computed where the array
-lives, and compared on another mesh.
+The bits of each element are mixed with its position in the array and summed
+modulo 2^32 over all dimensions but the last. The sums are mixed and summed in
+the same way, twice with different constants. Integer sums are exact in any
+order, so a digest does not depend on the devices that hold the array: it is
+computed where the array is, and can be compared on another mesh.
 
-A change of one element is always seen, for the mixing is a bijection; changes
-of many cancel with a chance of about 2^-32. This guards against errors, not
-against an adversary, who can compute digests too.
+A change of one element is always detected, since the mixing is a bijection.
+Changes of several elements cancel with a probability of about 2^-32. Digests
+detect errors; they do not protect against an adversary, who can compute them
+too.
 """
 
 import functools
@@ -18,15 +19,15 @@ import jax.numpy as jnp
 
 from train.types import PyTree
 
-# Elements from which on the time of a sum counts, and not that of its compiler.
+# Number of elements above which the sum takes longer than its compilation.
 _LARGE = 2**18
 
 
 def of(tree: PyTree) -> dict[str, str]:
   """{path of a leaf: 16 hexadecimal digits}; every process must call it."""
   leaves = named(tree)
-  # A program a shape: one of all leaves takes a CPU's compiler seconds. There
-  # one runs at a time: many in flight may wait for each other's threads.
+  # One program per shape: compiling one for all leaves takes seconds on a CPU.
+  # There they run one at a time, since concurrent ones may block each other.
   serial = jax.default_backend() == "cpu"
   found = []
   for _, leaf in leaves:
@@ -50,7 +51,7 @@ def named(tree: PyTree) -> list[tuple[str, jax.Array]]:
 
 
 def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
-  """Paths, sorted, whose digests differ or that only one of them has."""
+  """The sorted paths whose digests differ or exist on one side only."""
   return sorted(
     path
     for path in found.keys() | wanted.keys()
@@ -59,7 +60,7 @@ def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
 
 
 def _numbers(x):
-  """An array of numbers on the device; keys of random numbers have some."""
+  """The array in device memory; the numbers of a random key."""
   x = jnp.asarray(x)
   memory = next(iter(x.sharding.device_set)).default_memory().kind
   if x.sharding.memory_kind not in (None, memory):
@@ -70,10 +71,10 @@ def _numbers(x):
 
 
 def _fold(x) -> int:
-  """How many rows of `x` are added to one another before the rest.
+  """How many rows of `x` are added to each other before the column sums.
 
-  A CPU adds rows to rows as fast as it reads them, and sums a column at less
-  than half of that. Rows of one shard only: others would have to be sent.
+  A CPU adds rows at the speed of its memory, but sums columns at less than half
+  of it. Only rows of one shard are added, so that none is sent.
   """
   if x.ndim < 2 or x.size < _LARGE:
     return 1
@@ -83,7 +84,7 @@ def _fold(x) -> int:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _digest(x, fold: int):
-  """The digest of an array of numbers, uint32 [2]; the same for any `fold`."""
+  """The digest of an array, uint32 [2]; it does not depend on `fold`."""
   words = _words(x)
   mixed = _mixed(words ^ _places(words.shape, 0))
   if fold > 1 and words.ndim == x.ndim:
@@ -106,9 +107,9 @@ def _sum_all_but_last(words):
 
 
 def _places(shape, lane):
-  """A number for each place, as pseudo-random uint32; broadcasts to `shape`."""
+  """A pseudo-random uint32 for each position; broadcasts to `shape`."""
   places = jnp.uint32(_hash(f"lane {lane}"))
-  # A dimension at a time: the product of all may pass 2^32.
+  # One dimension at a time, since their product may exceed 2^32.
   for axis, size in enumerate(shape):
     along = _mixed(
       jnp.arange(size, dtype=jnp.uint32) ^ jnp.uint32(_hash(f"{lane} {axis}"))
@@ -120,7 +121,7 @@ def _places(shape, lane):
 
 
 def _words(x):
-  """The bits of each element as uint32, in one more dimension where 64."""
+  """The bits of each element as uint32; 64 bits add a dimension."""
   if x.dtype == jnp.bool_:
     return x.astype(jnp.uint32)
   if jnp.issubdtype(x.dtype, jnp.complexfloating):
@@ -132,14 +133,14 @@ def _words(x):
 
 
 def _mixed(h):
-  """A bijection of uint32; MurmurHash3's finaliser (Appleby, 2011)."""
+  """A bijection of uint32: the finalizer of MurmurHash3 (Appleby, 2011)."""
   h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
   h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
   return h ^ (h >> 16)
 
 
 def _hash(text: str) -> int:
-  """32 bits of a text: FNV-1a."""
+  """A 32-bit hash of a text: FNV-1a."""
   h = 2166136261
   for byte in text.encode():
     h = (h ^ byte) * 16777619 % 2**32

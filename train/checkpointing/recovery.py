@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from common import mirror
 from common.errors import SaveError
 from train import types
 from train.checkpointing import bad_batches, checkpoint, health, tracking
@@ -65,7 +66,7 @@ def restored(
       saver.say(f"damaged: {reason}")
     saver.say(
       f"resuming from step {step}: {max(damaged) - step} steps are lost; the"
-      f" damaged checkpoints were moved to {aside}"
+      f" damaged checkpoints were moved to {mirror.named(aside)}"
     )
   return found
 
@@ -77,6 +78,7 @@ def _set_aside(manager, steps: Sequence[int], folder: pathlib.Path) -> None:
     target, n = folder / str(step), 1
     while target.exists():
       target, n = folder / f"{step}.{n}", n + 1
+    mirror.fetch(manager.directory / str(step))
     # Checkpoints may lie on another disk than the rest of the workdir.
     shutil.move(manager.directory / str(step), target)
 

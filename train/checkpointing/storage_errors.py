@@ -1,8 +1,8 @@
-"""What the storage libraries say of files that fail, told once, in a line.
+"""Reports errors of the storage libraries once, in one line.
 
 TensorStore's errors quote every layer down to the file. Orbax raises them, logs
 them with tracebacks from each of its threads, and leaves coroutines behind that
-fail when nobody waits for them any more.
+fail later without being awaited.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from typing import Any
 from common.errors import UserError
 
 _MAX_REASON = 200
-_PATIENCE = 60.0  # seconds for what was begun beside what has failed
+_PATIENCE = 60.0  # seconds to wait for concurrent operations
 
 
 def one_line(error: BaseException, where: str) -> str:
-  """An error as "FILE: reason"; of `where`, if it names no file."""
-  # Orbax wraps what names a file in what names none.
+  """An error as "FILE: reason"; `where` replaces a missing file name."""
+  # Orbax wraps errors that name a file in others that do not.
   while "local file" not in str(error) and error.__cause__:
     error = error.__cause__
   if isinstance(error, OSError) and error.strerror:
@@ -30,14 +30,14 @@ def one_line(error: BaseException, where: str) -> str:
   text = " ".join(str(error).split())
   if not isinstance(error, (ValueError, OSError)):  # such as KeyError: 'shape'
     text = f"{type(error).__name__}: {text}"
-  # What follows in brackets is for those who debug the library.
+  # The text in brackets is for debugging the library.
   text = re.split(r" \[[a-z_ ]+(\[\d+\])?[=:]", text)[0]
   code, _, _ = text.partition(":")
   files = list(re.finditer(r'local file "([^"]*)"', text))
   if not files:
     return f"{where}: {text[:_MAX_REASON]}"
   reason = text[files[-1].end() :].lstrip(": ")
-  # Writers go on to name the file that they write first, and then rename.
+  # An error of writing also names the temporary file.
   reason = re.sub(r'[^:"]*: "[^"]*": ', "", reason)
   return f"{files[-1][1].rstrip('/')}: {reason[:_MAX_REASON] or code}"
 
@@ -46,7 +46,8 @@ def one_line(error: BaseException, where: str) -> str:
 def as_os_errors(manager: Any, where: str) -> Iterator[None]:
   """Inside, an error of a save becomes an OSError of one line.
 
-  By then nothing of that save goes on, nor is left for the next one to raise.
+  When it is raised, all work of that save has ended, and no error of it is left
+  for the next save to raise.
   """
   try:
     yield
@@ -58,10 +59,10 @@ def as_os_errors(manager: Any, where: str) -> Iterator[None]:
 
 
 def _finish(manager) -> None:
-  """Waits for all that a failed save has begun.
+  """Waits for all work that a failed save has started.
 
-  Orbax stops to wait at the first error, and raises the others, each once, out
-  of whatever comes next.
+  Orbax stops waiting at the first error, and raises each of the others from a
+  later call.
   """
   for thread in threading.enumerate():
     if type(thread).__module__.startswith("orbax."):
@@ -74,9 +75,11 @@ def _finish(manager) -> None:
 
 
 def hush() -> None:
-  """Leaves of an error what is raised; --verbosity=0 shows the logs as well."""
+  """Silences logs of errors that are also raised, except with --verbosity=0."""
   logging.getLogger("absl").addFilter(_is_not_raised)
-  with contextlib.suppress(ImportError):  # private: another release may differ
+  with contextlib.suppress(
+    ImportError
+  ):  # private, and may differ in another release
     from orbax.checkpoint._src import asyncio_utils
 
     asyncio_utils._run_sync_via_new_loop = _run_to_the_end
@@ -84,7 +87,7 @@ def hush() -> None:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-  """Inside, also no warnings of coroutines that fail before they begin."""
+  """Inside, also silences warnings of coroutines that never ran."""
   hush()
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)
@@ -92,16 +95,16 @@ def hushed() -> Iterator[None]:
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
-  """False for Orbax's own log of an exception, which it raises as well."""
+  """Whether to log a record; False for exceptions that Orbax also raises."""
   verbose = logging.getLogger("absl").isEnabledFor(logging.INFO)
   return verbose or not (record.exc_info and "orbax" in record.pathname)
 
 
 def _run_to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
-  """What `coroutine` returns; if it fails, once all that it has begun is over.
+  """Runs a coroutine; if it fails, waits for all tasks that it has started.
 
-  Orbax's own closes the loop at once. Then the other arrays of a state, some of
-  them still being read or written, complain on stderr, each for itself.
+  Orbax's own function closes the loop at once. Tasks of other arrays, which may
+  still be in progress, then print an error each to stderr.
   """
   loop = asyncio.new_event_loop()
   asyncio.set_event_loop(loop)

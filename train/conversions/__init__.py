@@ -1,7 +1,8 @@
-"""Weights of Hugging Face's folders and ours, read and written by one table.
+"""Converts weights between Hugging Face folders and workdirs.
 
-A family is a file, named as config.json's model_type: it says which sizes of
-the two configs mean the same, and which tensor is which of our arrays, laid out
-how. What stands in a folder is hostile until it is checked: no pickle is read,
-and no memory is taken for what the files do not hold.
+Each family is a file named like the model_type in config.json. It maps the
+sizes in config.json to those of our config and each tensor to one of our
+arrays; the same table serves both directions. The contents of a folder are not
+trusted: no pickle is read, and no memory is allocated for data that the files
+do not contain.
 """

@@ -1,10 +1,13 @@
 """BERT (arXiv:1810.04805) and models/language/bert.py, with their heads.
 
-Which head there is, the names of the tensors tell: cls.predictions of
-BertForMaskedLM, with cls.seq_relationship of BertForPreTraining; classifier of
-BertForSequenceClassification, or without a pooler of
-BertForTokenClassification; qa_outputs of BertForQuestionAnswering. A lone
-BertModel is read as a classifier of rows, whose last layer is 0.
+The names of the tensors determine the head:
+  cls.predictions: BertForMaskedLM; with cls.seq_relationship,
+    BertForPreTraining.
+  classifier: BertForSequenceClassification; without a pooler,
+    BertForTokenClassification.
+  qa_outputs: BertForQuestionAnswering.
+A BertModel without a head is read as a sequence classifier (without a pooler,
+a token classifier) whose output layer is 0.
 """
 
 from common.errors import UserError
@@ -107,7 +110,7 @@ def _copies(section) -> dict[str, str]:
 
 
 def _spelling(name: str) -> str:
-  """Norms of the first release are called as TensorFlow calls them."""
+  """Renames LayerNorm's gamma and beta, the TensorFlow names of old files."""
   if name.endswith("LayerNorm.gamma"):
     return f"{name.removesuffix('gamma')}weight"
   if name.endswith("LayerNorm.beta"):
@@ -130,7 +133,7 @@ def _tidy(config, names):
   act = config.get("hidden_act", "gelu")
   if config["_head"] == "mlm" and act != "gelu":
     raise UserError(
-      f"hidden_act = {act!r}: the head of masked tokens knows 'gelu' alone"
+      f"hidden_act = {act!r}: the masked language model head needs 'gelu'"
     )
   return config
 
@@ -140,8 +143,8 @@ def _filled(section, shapes):
   outputs = section["head"] in ("classes", "tokens")
   if section["head"] == "mlm" and section["activation"] != "gelu_exact":
     raise UserError(
-      f"config.model.activation is {section['activation']!r}, and under the"
-      " head of masked tokens only 'gelu_exact' is known there"
+      f"config.model.activation is {section['activation']!r}, but BERT's masked"
+      " language model head needs 'gelu_exact'"
     )
   classes = section["num_classes"] if outputs else None
   return {**section, "hidden": hidden, "num_classes": classes}

@@ -1,6 +1,7 @@
 """GPT-2 (Radford et al., 2019): GPT2LMHeadModel and models/language/decoder.py.
 
-Its dense layers are [in, out] as ours are; query, key and value are one.
+Its dense kernels are [in, out] like ours. Query, key and value share one
+tensor.
 """
 
 from train.conversions.parts.family import Family, Size
@@ -99,6 +100,6 @@ gpt2 = Family(
   prefix="transformer.",
   filled=_filled,
   copies=_copies,
-  # Causal masks, in files of before 2023.
+  # Causal masks, in files from before 2023.
   dropped=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",
 )

@@ -1,6 +1,6 @@
-"""Llama (arXiv:2302.13971, 2407.21783): LlamaForCausalLM, our decoder.
+"""Llama (arXiv:2302.13971, 2407.21783): LlamaForCausalLM and decoder.py.
 
-Both pair the coordinates that rotary positions turn alike, (h, h + H/2).
+Both rotate the coordinates (h, h + H/2) of a head together in rotary positions.
 """
 
 from common.errors import UserError
@@ -46,17 +46,17 @@ def _copies(section) -> dict[str, str]:
 
 
 def _tidy(config, names):
-  """One spelling of the rotary settings: rope_theta and rope_scaling."""
+  """Normalizes the rotary settings to the keys rope_theta and rope_scaling."""
   del names
   scaling = config.pop("rope_parameters", None) or config.get("rope_scaling")
   config.pop("rope_scaling", None)
   if scaling is None:
     return config
   if not isinstance(scaling, dict):
-    raise UserError(f"rope_scaling = {scaling!r}: is no object")
+    raise UserError(f"rope_scaling = {scaling!r}: is not a JSON object")
   scaling = dict(scaling)
   theta = scaling.pop("rope_theta", None)
-  kind = scaling.pop("type", None)  # of before 2024
+  kind = scaling.pop("type", None)  # the key's name before 2024
   scaling.setdefault("rope_type", kind or "default")
   if theta is not None:
     config["rope_theta"] = theta
@@ -108,6 +108,6 @@ llama = Family(
   tidy=_tidy,
   filled=_filled,
   copies=_copies,
-  # Computed of rope_theta; in files of before 2024.
+  # In files from before 2024; it follows from rope_theta.
   dropped=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )

@@ -1,6 +1,6 @@
-"""Residual networks, version 1.5: ResNetForImageClassification, models/resnet.
+"""ResNet v1.5: ResNetForImageClassification and models/vision/resnet.py.
 
-arXiv:1512.03385. The averages of batch norm are model_state here.
+See arXiv:1512.03385. The running averages of batch norm are our model_state.
 """
 
 from models.vision.resnet import DEPTHS
@@ -22,7 +22,7 @@ _LEAVES = (
 
 
 def _places(section) -> dict[str, str]:
-  """{prefix of a convolution and its norm: our path}."""
+  """Returns {prefix of a convolution and its norm: our path}."""
   counts, bottleneck = DEPTHS[section["depth"]]
   places, block = {"resnet.embedder.embedder": "stem"}, 0
   for stage, count in enumerate(counts):

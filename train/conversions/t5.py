@@ -1,7 +1,7 @@
-"""T5 (arXiv:1910.10683): T5ForConditionalGeneration, models/encoder_decoder.
+"""T5 (arXiv:1910.10683): T5ForConditionalGeneration and encoder_decoder.py.
 
-Version 1.0 has relu, one table of embeddings and scaled logits; 1.1 has gated
-units, a table of its own before the logits, and no scale.
+Version 1.0 has ReLU, a single embedding table and scaled logits. Version 1.1
+has gated units, a separate output embedding and unscaled logits.
 """
 
 from common.errors import UserError
@@ -24,7 +24,7 @@ def _dense(theirs: str, ours: str, layers: int) -> Row:
 
 
 def _stack(name: str, section, parts: dict[str, str]) -> list[Row]:
-  """The rows of the encoder or decoder, whose layers have these parts."""
+  """Returns the rows of the encoder or decoder, whose layers have `parts`."""
   L = section["layers"]
   if name == "decoder":
     L = section["decoder_layers"] or L
@@ -74,36 +74,36 @@ def _copies(section) -> dict[str, str]:
 
 
 def _tidy(config, names):
-  """Whether logits are scaled, and by which table they are made.
+  """Determines whether logits are scaled and whether embeddings are tied.
 
-  tie_word_embeddings of False says that they are not scaled; of late it says
-  no more, and scale_decoder_outputs is written beside.
+  Originally, tie_word_embeddings = false also meant unscaled logits. Newer
+  files specify the scaling separately, in scale_decoder_outputs.
   """
   tied = config.pop("tie_word_embeddings", True)
   scaled = config.pop("scale_decoder_outputs", tied)
   for value in (tied, scaled):
     if not isinstance(value, bool):
-      raise UserError(f"tie_word_embeddings = {value!r}: is not true or false")
+      raise UserError(f"tie_word_embeddings = {value!r}: must be true or false")
   config["_scaled"] = scaled and tied
   config["_tied"] = config["_scaled"] or _HEAD not in names
   return config
 
 
 def _task(section, config) -> dict:
-  """What ends a text, and what stands before it."""
+  """Returns config.task, with the end and start tokens of config.json."""
   del section
   start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
   end = config.get("eos_token_id", 1)
   for key, value in (("decoder_start_token_id", start), ("eos_token_id", end)):
     if type(value) is not int or not 0 <= value < 2**31:
-      raise UserError(f"{key} = {value!r}: is no token")
+      raise UserError(f"{key} = {value!r}: is not a token id")
   return {"name": "sequence_to_sequence", "eos": end, "start": start}
 
 
 def _filled(section, shapes):
   if section["scale_logits"] and not section["tie_embeddings"]:
     raise UserError(
-      "config.model.scale_logits is True, and there only with tied embeddings"
+      "config.model.scale_logits = True is supported only with tied embeddings"
     )
   heads, dim = section["heads"], section["dim"]
   return {
@@ -111,7 +111,7 @@ def _filled(section, shapes):
     "head_dim": section["head_dim"] or dim // heads,
     "hidden": shapes["params/encoder/feed_forward/up/kernel"][-1],
     "decoder_layers": section["decoder_layers"] or section["layers"],
-    "max_len": 512,  # of learned positions alone
+    "max_len": 512,  # only limits learned positions, which T5 does not have
   }
 
 
@@ -157,7 +157,7 @@ t5 = Family(
     "scale_decoder_outputs": section["scale_logits"],
   },
   copies=_copies,
-  # Of files of before 2021; never read by transformers either.
+  # In files from before 2021; transformers does not read it either.
   dropped=r"decoder\.block\.0\.layer\.1\.EncDecAttention"
   r"\.relative_attention_bias\.weight",
 )

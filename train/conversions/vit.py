@@ -1,7 +1,7 @@
 """The vision transformer: ViTForImageClassification and models/vision/vit.py.
 
-arXiv:2010.11929. A patch is embedded by a convolution there, by a dense layer
-here.
+See arXiv:2010.11929. Hugging Face embeds patches with a convolution, our model
+with a dense layer.
 """
 
 from models.vision.vit import sizes

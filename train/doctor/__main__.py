@@ -1,19 +1,19 @@
-"""Says whether this machine can run what is here: `python -m train.doctor`.
+"""Checks whether this machine can run Tessera: `python -m train.doctor`.
 
-One line a check: "ok", "note" for what only makes runs slower or is good to
-know, "wrong" with the way to mend it. What may hang (devices, disks, names of
-hosts) is asked in processes of their own, which are given up after a while.
+Prints one line per check: "ok"; "note" for something that only makes runs
+slower or is good to know; "wrong" with a way to fix it. Checks that may hang
+(devices, disks, host names) run in their own processes, with a timeout.
 
   python -m train.doctor --workdir=runs/a --config=configs/language/gpt2_124m.py
-  python -m train.doctor --coordinator=HOST:PORT   # the port of a run of many
+  python -m train.doctor --coordinator=HOST:PORT   # for runs on several hosts
 
-Exit codes: 0 nothing is wrong, 1 something is, 2 bad arguments.
+Exit codes: 0 nothing is wrong, 1 something is wrong, 2 bad arguments.
 """
 
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036
-  sys.exit("wrong Python is older than 3.11: take a newer one")
+  sys.exit("wrong Python is older than 3.11: install a newer version")
 
 import concurrent.futures
 import json
@@ -32,16 +32,23 @@ except ImportError as error:
 FLAGS = flags.FLAGS
 cli.define_config()
 flags.declare_key_flag("config")
-flags.DEFINE_string("workdir", "runs", "Where runs live, or will.")
-flags.DEFINE_string("coordinator", None, "HOST:PORT of a run of many.")
-flags.DEFINE_float("wait", 12, "Seconds for the devices to answer.", 0.1)
+flags.DEFINE_string("workdir", "runs", "The folder of the runs to check.")
+flags.DEFINE_string(
+  "coordinator",
+  None,
+  "HOST:PORT of the coordinator of a run on several hosts. Default: not "
+  "checked.",
+)
+flags.DEFINE_float(
+  "wait", 12, "Seconds to wait for the devices to respond.", 0.1
+)
 
 _DISK_SECONDS = 10.0
 _PORT_SECONDS = 6.0
 
 
 def main(argv) -> int:
-  """Prints the lines; 1 where one of them is wrong."""
+  """Prints the lines and returns 1 if one of them is "wrong", else 0."""
   del argv
   found = []
   for line in _lines():
@@ -51,7 +58,7 @@ def main(argv) -> int:
 
 
 def _lines():
-  """All checks in order; those that may hang are under way meanwhile."""
+  """Yields all lines in order; checks that may hang run concurrently."""
   with concurrent.futures.ThreadPoolExecutor() as threads:
     accelerators = threads.submit(checks.accelerators)
     devices = threads.submit(_ask, "devices", "", FLAGS.wait)
@@ -66,8 +73,8 @@ def _lines():
     yield checks.memory()
     yield checks.open_files()
     yield from checks.shared_memory()
-    seen, told = accelerators.result()
-    yield from told
+    seen, lines = accelerators.result()
+    yield from lines
     yield from _devices(*devices.result(), seen)
     yield from workdir.result()[1]
     yield from cache.result()[1]
@@ -76,18 +83,18 @@ def _lines():
 
 
 def _ask(kind: str, argument: str, seconds: float):
-  """(facts, lines) of a probe, or one line that says it did not answer."""
+  """Runs a probe; returns (facts, lines), with one line if it failed."""
   root = str(pathlib.Path(__file__).absolute().parents[2])
   path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
   code, said, wrong = checks.answer(
     [sys.executable, "-m", "train.doctor.probes", kind, argument],
     seconds,
-    # A look must not take the memory of a GPU that is at work.
+    # Do not allocate the memory of a GPU that may be in use.
     {"PYTHONPATH": path, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
   )
   name = f"{kind} {argument}".strip()
   if code is None:
-    return {}, [Line("wrong", f"{name}: no answer within {seconds:g} s")]
+    return {}, [Line("wrong", f"{name}: no response within {seconds:g} s")]
   try:
     found = json.loads(said.strip().splitlines()[-1])
     return found["facts"], [Line(*line) for line in found["lines"]]
@@ -97,17 +104,17 @@ def _ask(kind: str, argument: str, seconds: float):
 
 
 def _devices(facts, lines, seen: str | None):
-  """What JAX sees, against what seems to be in the machine."""
+  """Compares the devices that JAX sees with those that seem to be present."""
   yield from lines
   if seen is None or facts.get("platform") != "cpu":
     return
   extra = "tpu" if seen == "TPU" else "cuda"
   if os.environ.get("JAX_PLATFORMS") == "cpu":
-    yield Line("note", f"JAX_PLATFORMS=cpu keeps JAX from the {seen} here")
+    yield Line("note", f"JAX_PLATFORMS=cpu hides the {seen} from JAX")
     return
   yield Line(
     "wrong",
-    f"a {seen} seems to be in this machine, but JAX sees only the CPU:"
+    f"this machine seems to have a {seen}, but JAX sees only the CPU:"
     f" pip install -U -e '.[{extra}]'",
   )
 

@@ -1,4 +1,4 @@
-"""What can be told of a machine without starting JAX or touching a disk."""
+"""Checks of a machine that neither start JAX nor access a disk."""
 
 import contextlib
 import glob
@@ -18,26 +18,30 @@ from packaging.requirements import Requirement
 
 _GIB = 2**30
 _ROOT = pathlib.Path(__file__).absolute().parents[2]
-# Extras that no run needs to find installed: for a platform, or for tests.
+# Extras for a platform or for tests, which are not checked.
 _NOT_ASKED = ("cuda", "parity", "test", "tpu")
-# Either brings the module.
+# Either package provides the module.
 _INSTEAD = {"tensorflow-cpu": "tensorflow", "tensorflow": "tensorflow-cpu"}
 
 
 class Line(NamedTuple):
-  """level: "ok", "note" or "wrong"; text: one line for people."""
+  """A line of the report.
+
+  level: "ok", "note" or "wrong".
+  text: one line.
+  """
 
   level: str
   text: str
 
 
 def python() -> Line:
-  """The interpreter; an older one does not come so far."""
+  """Reports the version of Python; __main__ rejects one that is too old."""
   return Line("ok", f"Python {platform.python_version()}")
 
 
 def requirements() -> dict[str, list[Requirement]]:
-  """What pyproject.toml asks for, by extra; "" is what all need."""
+  """Returns pyproject.toml's requirements by extra; "" has the common ones."""
   try:
     text = (_ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
@@ -48,7 +52,7 @@ def requirements() -> dict[str, list[Requirement]]:
     if project["name"] == "tessera":
       return {name: _asked(texts) for name, texts in groups.items()}
   except (OSError, ValueError, KeyError):
-    pass  # installed without its folder
+    pass  # installed without the source tree
   try:
     found = importlib.metadata.metadata("tessera")
   except importlib.metadata.PackageNotFoundError:
@@ -63,14 +67,14 @@ def requirements() -> dict[str, list[Requirement]]:
 
 
 def _asked(texts, extra: str = "") -> list[Requirement]:
-  """Those that are for this platform."""
+  """Parses requirements and keeps those for this platform."""
   found = [Requirement(text) for text in texts]
   here = {"extra": extra}
   return [r for r in found if r.marker is None or r.marker.evaluate(here)]
 
 
 def packages() -> Iterator[Line]:
-  """Every dependency against its minimum, and jaxlib against jax."""
+  """Checks the versions of all dependencies, and of jaxlib against jax."""
   right = []
   for requirement in requirements()[""]:
     complaint = _complaint(requirement)
@@ -85,7 +89,7 @@ def packages() -> Iterator[Line]:
     jaxlib = Requirement(text)
     if jaxlib.name == "jaxlib" and jaxlib.marker is None:
       complaint = _complaint(jaxlib)
-      said = f"jaxlib {_version('jaxlib')} is the one that jax asks for"
+      said = f"jaxlib {_version('jaxlib')} matches jax"
       yield Line("wrong", complaint) if complaint else Line("ok", said)
 
 
@@ -99,22 +103,22 @@ def _version(name: str) -> str | None:
 def _complaint(requirement: Requirement) -> str | None:
   name, asked = requirement.name, requirement.specifier
   found = _version(name) or _version(_INSTEAD.get(name, name))
-  # Outside quotes a shell would take ">" for its own.
-  mend = f"pip install -U '{name}{asked}'"
+  # Without the quotes, a shell would treat ">" as a redirection.
+  fix = f"pip install -U '{name}{asked}'"
   if found is None:
-    return f"{name} is not installed: {mend}"
+    return f"{name} is not installed: {fix}"
   if asked.contains(found, prereleases=True):
     return None
   least = next((s.version for s in asked if s.operator == ">="), None)
   if least and not Requirement(f"x>={least}").specifier.contains(
     found, prereleases=True
   ):
-    return f"{name} {found} is older than {least}: {mend}"
-  return f"{name} {found} is not {asked}: {mend}"
+    return f"{name} {found} is older than {least}: {fix}"
+  return f"{name} {found} is not {asked}: {fix}"
 
 
 def extras(config: Any) -> Iterator[Line]:
-  """Which are installed; those that `config` (or None) needs must be."""
+  """Reports the installed extras, and whether `config` (or None) needs more."""
   complaints = {
     name: next(filter(None, map(_complaint, asked)), None)
     for name, asked in requirements().items()
@@ -122,9 +126,9 @@ def extras(config: Any) -> Iterator[Line]:
   }
   there = [name for name, complaint in complaints.items() if not complaint]
   without = [name for name, complaint in complaints.items() if complaint]
-  text = f"extras: {', '.join(there) or 'none'}"
+  text = f"extras installed: {', '.join(there) or 'none'}"
   if without:
-    text += f"; without {', '.join(without)}"
+    text += f"; not installed: {', '.join(without)}"
   yield Line("ok", text)
   for name, why in (needs(config) if config else {}).items():
     if complaints.get(name):
@@ -134,11 +138,11 @@ def extras(config: Any) -> Iterator[Line]:
         f" ({complaints[name].partition(':')[0]})",
       )
     else:
-      yield Line("ok", f"{why} needs the extra {name}, which is there")
+      yield Line("ok", f"{why} needs the extra {name}, which is installed")
 
 
 def needs(config: Any) -> dict[str, str]:
-  """{extra: the key of the config that needs it}."""
+  """Returns {extra: the key of the config that needs it}."""
   found: dict[str, str] = {}
   sections = {"data": config.get("data")}
   evals = config.get("evals") or {}
@@ -171,7 +175,7 @@ def needs(config: Any) -> dict[str, str]:
 
 
 def memory() -> Line:
-  """Of the host, or of the container where that has a limit."""
+  """Checks the free memory of the host, or of the container if limited."""
   try:
     text = pathlib.Path("/proc/meminfo").read_text()
     fields = dict(line.split(":") for line in text.splitlines())
@@ -179,7 +183,7 @@ def memory() -> Line:
       1024 * int(fields[key].split()[0]) for key in ("MemTotal", "MemAvailable")
     )
   except (OSError, ValueError, KeyError):
-    return Line("note", "memory: not told by this system")
+    return Line("note", "memory: not reported by this system")
   for limit, used in (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -190,7 +194,7 @@ def memory() -> Line:
   text = f"memory {free / _GIB:.1f} GiB free of {total / _GIB:.1f}"
   if free < _GIB:
     return Line(
-      "wrong", f"{text}: end other programs, or take a larger machine"
+      "wrong", f"{text}: close other programs, or use a larger machine"
     )
   return Line("ok" if free > 4 * _GIB else "note", text)
 
@@ -203,24 +207,24 @@ def _number(path: str) -> int | None:
 
 
 def open_files() -> Line:
-  """How many files a process may have open: a checkpoint opens hundreds."""
+  """Checks the limit on open files; a checkpoint opens hundreds."""
   try:
     import resource
   except ImportError:
-    return Line("note", "open files: no limit is told by this system")
+    return Line("note", "open files: limit not reported by this system")
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   if soft == resource.RLIM_INFINITY:
     return Line("ok", "open files: no limit")
-  mend = f"ulimit -n {4096 if hard < 0 else min(4096, hard)}"
+  fix = f"ulimit -n {4096 if hard < 0 else min(4096, hard)}"
   if soft < 256:
-    return Line("wrong", f"open files: at most {soft}: {mend}")
+    return Line("wrong", f"open files: at most {soft}: {fix}")
   if soft < 1024:
-    return Line("note", f"open files: at most {soft}; better: {mend}")
+    return Line("note", f"open files: at most {soft}; better: {fix}")
   return Line("ok", f"open files: at most {soft}")
 
 
 def shared_memory(path: str = "/dev/shm") -> Iterator[Line]:
-  """A line only where it is small, as in a container by default."""
+  """Yields a note if shared memory is small, as in containers by default."""
   try:
     size = shutil.disk_usage(path).total
   except OSError:
@@ -234,15 +238,15 @@ def shared_memory(path: str = "/dev/shm") -> Iterator[Line]:
 
 
 def accelerators(devices: str = "/dev") -> tuple[str | None, list[Line]]:
-  """("GPU", "TPU" or None: what seems to be here, lines of what is wrong)."""
+  """Returns ("GPU", "TPU" or None, as found on this machine; problems)."""
   if shutil.which("nvidia-smi"):
     code, said, wrong = answer(["nvidia-smi", "-L"], 5)
     if code == 0 and "GPU" in said:
       return "GPU", []
     first = (said + wrong).strip().splitlines()
-    reason = "no answer within 5 s" if code is None else "".join(first[:1])
+    reason = "no response within 5 s" if code is None else "".join(first[:1])
     return None, [
-      Line("wrong", f"nvidia-smi: {reason or 'no GPU'}: see to the driver")
+      Line("wrong", f"nvidia-smi: {reason or 'no GPU'}: check the driver")
     ]
   if glob.glob(f"{devices}/nvidia[0-9]*"):
     return "GPU", []
@@ -254,12 +258,13 @@ def accelerators(devices: str = "/dev") -> tuple[str | None, list[Line]]:
 def answer(
   command: list[str], seconds: float, env: dict[str, str] | None = None
 ) -> tuple[int | None, str, str]:
-  """(exit code, stdout, stderr) of a command.
+  """Runs a command and returns (exit code, stdout, stderr).
 
   Args:
-    command: and its arguments.
-    seconds: after which it is killed with all it started; the code is None.
-    env: variables beside those of this process.
+    command: the command and its arguments.
+    seconds: a timeout, after which the command and its children are killed and
+      the exit code is None.
+    env: variables in addition to those of this process.
   """
   try:
     process = subprocess.Popen(
@@ -282,7 +287,7 @@ def answer(
       process.kill()
     else:
       os.killpg(process.pid, signal.SIGKILL)
-  # One that waits for a device or a disk cannot even be killed.
+  # A process that is blocked on a device or a disk cannot even be killed.
   with contextlib.suppress(subprocess.TimeoutExpired):
     process.communicate(timeout=1)
   return None, "", ""

@@ -1,4 +1,4 @@
-"""What may hang, asked in a process of its own: devices, a disk, a port.
+"""Probes that may hang and run in their own process: devices, disk and port.
 
 `python -m train.doctor.probes KIND ARGUMENT` prints one JSON object:
 {"facts": {…}, "lines": [[level, text], …]}.
@@ -16,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from common import storage
+
 Found = tuple[str, str]  # (level, text)
 _GB = 1e9
 _BLOCK, _BLOCKS = 4 * 2**20, 8
 
 
 def devices(argument: str, facts: dict) -> Iterator[Found]:
-  """A product of matrices on every device of JAX, against NumPy's."""
+  """Compares a matrix product on every JAX device with NumPy's result."""
   del argument
   try:
     import jax
@@ -43,48 +45,55 @@ def devices(argument: str, facts: dict) -> Iterator[Found]:
     yield "wrong", f"JAX cannot use its devices: {lines[0]}"
     return
   names = f"{len(there)} x {there[0].device_kind} ({there[0].platform})"
-  # A broken device is off by far more, or holds a NaN.
+  # The error of a broken device is far larger, or NaN.
   broken = [name for name, gap in worst.items() if not gap < 1e-3]
   for name in broken:
-    yield "wrong", f"{name} multiplies matrices wrongly: take it out of use"
+    yield "wrong", f"{name} computes wrong matrix products: do not use it"
   if not broken:
-    yield "ok", f"JAX sees {names}; products of matrices agree with NumPy's"
+    yield "ok", f"JAX sees {names}; matrix products agree with NumPy's"
 
 
 def workdir(argument: str, facts: dict) -> Iterator[Found]:
-  """Whether a run can live in this folder."""
+  """Checks whether this folder is suitable for a run."""
   yield from _folder(
     "workdir", argument, facts, [_fsync, _rename, _flock, _speed]
   )
 
 
 def cache(argument: str, facts: dict) -> Iterator[Found]:
-  """Whether compiled programs and token files can be kept in this folder."""
+  """Checks whether this folder can hold compiled programs and token files."""
   yield from _folder("cache", argument, facts, [_rename])
 
 
 def _folder(
   what: str, argument: str, facts: dict, checks: list[Callable]
 ) -> Iterator[Found]:
+  if storage.scheme(argument):
+    try:
+      storage.check(what, argument)
+      yield "note", f"{what} {argument}: a bucket, which was not looked into"
+    except ValueError as error:
+      yield "wrong", str(error)
+    return
   path = pathlib.Path(argument).absolute()
-  # Where it will be made: a look leaves nothing behind.
+  # Test the nearest existing folder, so that the check creates nothing.
   there = next(p for p in [path, *path.parents] if p.exists())
   facts["folder"] = str(there)
   if not there.is_dir():
     yield "wrong", f"{what} {argument}: {there} is a file, not a folder"
     return
-  missing = "" if there == path else f" (not there yet; seen in {there})"
+  missing = "" if there == path else f" (does not exist yet; tested {there})"
   try:
     folder = tempfile.mkdtemp(prefix=".doctor-", dir=there)
   except OSError as error:
     reason = error.strerror or error
-    yield "wrong", f"{what} {argument} cannot be written: {there}: {reason}"
+    yield "wrong", f"{what} {argument} is not writable: {there}: {reason}"
     return
   try:
     free = shutil.disk_usage(there).free
-    text = f"{what} {argument} can be written, {free / _GB:.1f} GB free"
+    text = f"{what} {argument} is writable, {free / _GB:.1f} GB free"
     if free < _GB:
-      yield "wrong", f"{text}: make room, or take another disk"
+      yield "wrong", f"{text}: free some space, or use another disk"
     else:
       yield "ok" if free > 10 * _GB else "note", text + missing
     for check in checks:
@@ -97,7 +106,7 @@ def _folder(
 
 
 def _fsync(folder: pathlib.Path) -> Found:
-  """Of a small file and of its folder, as after every row and every save."""
+  """Times fsync of a small file and its folder, as runs do after each write."""
   started = time.perf_counter()
   with open(folder / "synced", "wb") as file:
     file.write(b"x")
@@ -113,7 +122,7 @@ def _fsync(folder: pathlib.Path) -> Found:
 
 
 def _rename(folder: pathlib.Path) -> Found:
-  """A reader sees the old file or the new one while it is replaced."""
+  """Checks that a reader sees either the old or the new file in a replace."""
   path, other = folder / "named", folder / "other"
   contents = [bytes([i]) * 10_000 for i in range(2)]
   path.write_bytes(contents[0])
@@ -137,15 +146,15 @@ def _rename(folder: pathlib.Path) -> Found:
   over.set()
   reader.join()
   if seen <= set(contents):
-    return "ok", "a file is replaced in one move"
+    return "ok", "files are replaced atomically"
   return "wrong", (
-    "a file that is replaced is seen missing or cut: take another disk"
+    "replacing a file is not atomic (readers miss it): use another disk"
   )
 
 
 def _flock(folder: pathlib.Path) -> Found:
-  """Whether the kernel tells a second run of the first."""
-  instead = "run.lock's age keeps a second run out, for a minute after a kill"
+  """Checks whether flock prevents a second run in the same workdir."""
+  instead = "run.lock's age blocks a second run, for a minute after a kill"
   try:
     import fcntl
   except ImportError:
@@ -159,12 +168,12 @@ def _flock(folder: pathlib.Path) -> Found:
     try:
       fcntl.flock(two, how)
     except BlockingIOError:
-      return "ok", "flock keeps a second run out"
-  return "note", f"flock is granted twice here: {instead}"
+      return "ok", "flock blocks a second run"
+  return "note", f"flock does not exclude others here: {instead}"
 
 
 def _speed(folder: pathlib.Path) -> Found:
-  """MB/s, on disk at the end; what random bytes cannot be squeezed to."""
+  """Measures the write speed in MB/s, with fsync and incompressible data."""
   block, written = os.urandom(_BLOCK), 0
   started = time.perf_counter()
   with open(folder / "written", "wb") as file:
@@ -177,11 +186,11 @@ def _speed(folder: pathlib.Path) -> Found:
         break
   speed = written / 1e6 / (time.perf_counter() - started)
   level = "ok" if speed > 50 else "note"
-  return level, f"{speed:,.0f} MB/s written, {written / 1e6:.0f} MB at once"
+  return level, f"write speed {speed:,.0f} MB/s ({written / 1e6:.0f} MB)"
 
 
 def port(argument: str, facts: dict) -> Iterator[Found]:
-  """Free to listen on where its host is this one; else, reachable."""
+  """Checks that the port is free on this host, or reachable on another."""
   host, _, number = argument.rpartition(":")
   if not (host and number.isdigit() and 0 < int(number) < 65536):
     yield "wrong", f"--coordinator={argument} is not HOST:PORT"
@@ -211,8 +220,8 @@ def _listens(number: int) -> Found:
   except OSError as error:
     if error.errno == errno.EADDRINUSE:
       return "wrong", (
-        f"port {number} of this host is in use: end what listens there, or take"
-        " another --coordinator"
+        f"port {number} of this host is in use: stop the program that listens"
+        " there, or use another port in --coordinator"
       )
     return "wrong", f"port {number} of this host: {error.strerror or error}"
   return "ok", f"port {number} of this host is free for the coordinator"
@@ -223,18 +232,18 @@ def _reaches(argument: str, host: str, number: int) -> Found:
     socket.create_connection((host.strip("[]"), number), timeout=4).close()
   except ConnectionRefusedError:
     return "note", (
-      f"coordinator {argument}: the host answers, but nothing listens there yet"
+      f"coordinator {argument}: host responds, but nothing listens there yet"
     )
   except OSError as error:
     return "wrong", (
-      f"coordinator {argument} cannot be reached:"
+      f"coordinator {argument} is not reachable:"
       f" {error.strerror or error}: open the port in the firewall"
     )
-  return "ok", f"coordinator {argument} can be reached"
+  return "ok", f"coordinator {argument} is reachable"
 
 
 def main(kind: str, argument: str) -> None:
-  """Prints what a probe found."""
+  """Runs one probe and prints its result as JSON."""
   probe = {"devices": devices, "workdir": workdir, "cache": cache, "port": port}
   facts: dict = {}
   lines = list(probe[kind](argument, facts))

@@ -10,7 +10,7 @@ from train.objectives import metrics
 
 
 def classification(context: types.EvalContext) -> types.Evaluator:
-  """accuracy, top5_accuracy (of more than five classes), macro_f1 and loss.
+  """Measures accuracy, top5_accuracy (with over five classes), macro_f1, loss.
 
   The confusion matrix (rows: true, columns: predicted) is written to
   WORKDIR/<key>_confusion.csv, and goes to config.writers as the image

@@ -1,4 +1,4 @@
-"""Named entities: span F1, and the tagged text."""
+"""Named entities: F1 of spans, and the tagged text as a file."""
 
 import pathlib
 
@@ -10,15 +10,15 @@ from train.objectives import span_f1
 
 
 def entities(context: types.EvalContext) -> types.Evaluator:
-  """f1, precision and recall of spans (micro), macro_f1, each type's, and loss.
+  """Measures f1, precision, recall (micro), macro_f1, f1 of each type, loss.
 
-  By the rules of seqeval, see train/objectives/span_f1.py. Every word of the
-  data
-  counts: one that no row holds is taken for O. WORKDIR/<key>.conll has a word a
-  line with its true and its predicted tag, parted by tabs.
+  Spans are counted by the rules of seqeval, see train/objectives/span_f1.py,
+  over all words of the data; a word that is in no row is predicted as O. Each
+  line of WORKDIR/<key>.conll has a word, its true and its predicted tag,
+  separated by tabs.
 
   Raises:
-    ValueError: the task predicts no labels, or the rows have no words.
+    ValueError: the task does not predict labels, or the rows have no words.
   """
   names = context.class_names
   if "labels" not in context.task.predict or not names or not context.texts:
@@ -26,7 +26,7 @@ def entities(context: types.EvalContext) -> types.Evaluator:
       "entities needs data.rows=dict(name='tagged', labels=[…]) and a task that"
       " predicts labels"
     )
-  span_f1.spans(names)  # Tells of labels that are no tags of spans.
+  span_f1.spans(names)  # Raises for labels that are not tags of spans.
 
   @jax.jit
   def predict(variables, batch, rng):

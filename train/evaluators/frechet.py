@@ -1,4 +1,4 @@
-"""Fréchet distance between generated and real images, in a feature space."""
+"""Fréchet distance between generated and real images in a feature space."""
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,24 @@ from train.objectives import metrics
 def frechet(
   context: types.EvalContext, *, classifier: str = "", num_samples: int = 10000
 ) -> types.Evaluator:
-  """The distance of two Gaussians fitted to features (Heusel et al. 2017).
+  """The distance between Gaussians fitted to features (Heusel et al. 2017).
 
-  frechet_distance = |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with the mean
-  and covariance of real images (the split) and of as many generated ones.
+  frechet_distance = |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), where m and S are
+  the mean and covariance of the features of the split's images, and m' and S'
+  those of as many generated images.
 
   Args:
-    context: the task predicts "samples" in [-1, 1].
-    classifier: workdir of an image classifier of our own, trained on images
-      in [-1, 1], whose prediction "features" spans the space; "" takes pixels.
-    num_samples: images of either kind, rounded up to whole batches; at most
-      those of the split.
+    context: of the run; its task predicts "samples" in [-1, 1].
+    classifier: workdir of an image classifier trained by this code on images in
+      [-1, 1]; its prediction "features" are the features. "" takes the pixels.
+    num_samples: number of real and of generated images, rounded up to whole
+      batches and limited by the size of the split.
 
   Raises:
-    ValueError: the task draws no samples.
+    ValueError: the task does not predict samples.
   """
   if "samples" not in context.task.predict:
-    raise ValueError("the task predicts no samples")
+    raise ValueError("frechet needs a task that predicts samples")
   if classifier:
     judge, judge_variables = context.load(classifier)
     embed = judge.predict["features"]
@@ -43,7 +44,7 @@ def frechet(
     return feature.reshape(feature.shape[0], -1).astype(jnp.float32)
 
   draw = jax.jit(context.task.predict["samples"])
-  real: list = []  # computed in the first evaluation: it never changes
+  real: list = []  # computed once: the real images do not change
 
   def moments(images):
     """metrics.Moments of the features of (image, mask) pairs."""
@@ -71,7 +72,7 @@ def frechet(
 
 
 def _limit(context, num_samples):
-  """Batches until `num_samples` rows have passed."""
+  """Batches until they hold `num_samples` rows."""
   passed = 0
   for batch in context.batches():
     yield batch

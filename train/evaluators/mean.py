@@ -1,4 +1,4 @@
-"""The losses and metrics of the task, averaged over a whole split."""
+"""The losses and metrics of the task, averaged over a split."""
 
 import jax
 
@@ -6,10 +6,10 @@ from train import types
 
 
 def mean(context: types.EvalContext) -> types.Evaluator:
-  """Averages every loss and metric, without training's noise.
+  """Averages every loss and metric, without the noise of training.
 
-  A single loss is called "loss"; several are called "<player>_loss". Batches
-  merge as sums, so each real token or example counts once.
+  A single loss is called "loss"; several are called "<player>_loss". Sums are
+  merged over batches, so that each real token or example has the same weight.
   """
   losses = context.task.losses
 

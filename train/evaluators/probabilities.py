@@ -1,4 +1,4 @@
-"""What a classifier believes of each example, kept as a file."""
+"""The class probabilities of each example, written to a file."""
 
 import pathlib
 
@@ -10,10 +10,10 @@ from train import types
 
 
 def probabilities(context: types.EvalContext) -> types.Evaluator:
-  """Class probabilities of every example of a split, [N, C] in its order.
+  """Writes the class probabilities of a split, float32 [N, C] in its order.
 
-  Written as float32 to WORKDIR/<key>/STEP.npy; the figure is `confidence`, the
-  mean of the largest. A record that was skipped has a row of zeros.
+  The file is WORKDIR/<key>/STEP.npy; a record that was skipped has a row of
+  zeros. The metric `confidence` is the mean of the largest probability.
 
   Raises:
     ValueError: the task does not predict logits, or the run has no workdir.

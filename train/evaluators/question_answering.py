@@ -1,4 +1,4 @@
-"""Answers to questions on texts: exact match and F1."""
+"""Extractive question answering: exact match and F1."""
 
 import json
 import pathlib
@@ -12,10 +12,10 @@ from train.objectives import squad_metrics
 
 
 class Answered(NamedTuple):
-  """A question and what the windows of its text say.
+  """The answers to a question that the windows of its text give.
 
-  best: [(score, answer)] of the best spans, the best first.
-  null: the lowest score of "no answer" in any window.
+  best: [(score, answer)] of the best spans, in descending order.
+  null: the lowest score of "no answer" over the windows.
   """
 
   identity: str
@@ -32,27 +32,28 @@ def question_answering(
   null_threshold: float | None = None,
   language: str = "en",
 ) -> types.Evaluator:
-  """exact_match and f1 in per cent, as SQuAD's script has them, and loss.
+  """Measures exact_match and f1 in per cent, as SQuAD's script does, and loss.
 
   The answer is the span with the highest sum of start and end logits in any
   window of the text (Devlin et al., arXiv:1810.04805, section 4.3). Where the
-  data has questions without an answer, version 2's rules count, and best_f1 is
-  what f1 would be at the best threshold, best_threshold.
+  data has questions without an answer, the rules of version 2 apply, and
+  best_f1 is f1 at the threshold that maximizes it, best_threshold.
 
-  WORKDIR/<key>_predictions.json is {id: answer}, as SQuAD's script reads it;
-  with n_best > 1 <key>_nbest.json has the best answers with their scores.
+  WORKDIR/<key>_predictions.json is {id: answer}, the input of SQuAD's script.
+  With n_best > 1, <key>_nbest.json has the best answers with their scores.
 
   Args:
     context: of the run.
-    max_answer: tokens of an answer at most.
-    n_best: how many answers are written.
-    null_threshold: the answer is "" where the score of none, at [CLS] of the
-      window that doubts least, passes the best span's by more; None: never.
+    max_answer: largest number of tokens in an answer.
+    n_best: number of answers to write.
+    null_threshold: the answer is "" if the lowest score of "no answer", at the
+      [CLS] of a window, exceeds that of the best span by more than this; None
+      always gives an answer.
     language: "zh" compares characters, see train/objectives/squad_metrics.py.
 
   Raises:
-    ValueError: a setting is wrong, the task predicts no span, or the rows are
-      no questions.
+    ValueError: a setting is wrong, the task does not predict a span, or the
+      rows are not questions.
   """
   if "span" not in context.task.predict or not context.texts:
     raise ValueError(
@@ -109,7 +110,7 @@ def of_window(
   max_answer: int,
   n_best: int,
 ) -> Answered:
-  """What one window says: its best spans that lie in the text."""
+  """The best spans of one window that lie in the text."""
   places = np.flatnonzero(texts["ends"] >= 0)
   first, last = places[0], places[-1] + 1
   null = float(start_T[0]) + float(end_T[0])
@@ -120,7 +121,7 @@ def of_window(
   for k in range(longest):
     scores_KT[k, : T - k] = start_T[: T - k] + end_T[k:]
   flat = scores_KT.ravel()
-  # Of equal scores the shorter and then the earlier span.
+  # Among equal scores, the shorter span, then the earlier one.
   some = np.argsort(-flat, kind="stable")[:n_best]
   best = []
   for place in some[np.isfinite(flat[some])]:
@@ -132,13 +133,13 @@ def of_window(
 
 
 def _merged(a: Answered, b: Answered, n_best: int) -> Answered:
-  """What two windows of one text say together."""
+  """The answers of two windows of one text, merged."""
   best = sorted(a.best + b.best, key=lambda each: -each[0])[:n_best]
   return a._replace(best=best, null=min(a.null, b.null))
 
 
 def _told(answered: Answered, threshold: float | None) -> str:
-  """The answer, or "" where none is likelier."""
+  """The answer, or "" if "no answer" has the better score."""
   score, text = answered.best[0]
   if threshold is not None and answered.null - score > threshold:
     return ""
@@ -146,7 +147,7 @@ def _told(answered: Answered, threshold: float | None) -> str:
 
 
 def best_threshold(answered: list[Answered], mixed: bool) -> dict[str, float]:
-  """{"best_f1", "best_threshold"}: F1 in per cent where the most is right.
+  """{"best_f1", "best_threshold"}: the largest F1 in per cent, and where it is.
 
   The thresholds tried are those at which one more question is answered.
   """
@@ -159,7 +160,7 @@ def best_threshold(answered: list[Answered], mixed: bool) -> dict[str, float]:
   ]
   gains = np.array([told[i] - empty[i] for i in order])
   sums = sum(empty) + np.concatenate([[0.0], np.cumsum(gains)])
-  # Between two questions of the same doubt no threshold decides.
+  # No threshold separates two questions with the same difference.
   ends = np.append(np.diff(doubts[order]) > 0, True)
   allowed = np.concatenate([[True], ends])
   count = int(np.argmax(np.where(allowed, sums, -np.inf)))

@@ -18,7 +18,7 @@ def samples(
   length: int = 200,
   temperature: float = 0.8,
 ) -> types.Evaluator:
-  """Writes WORKDIR/samples/<key>_<step>.png or .txt; measures nothing.
+  """Writes WORKDIR/samples/<key>_<step>.png or .txt; returns no metrics.
 
   The same image or text goes to config.writers as "<key>/samples".
 
@@ -34,7 +34,7 @@ def samples(
       encode the prompt.
   """
   if "samples" not in context.task.predict:
-    raise ValueError("the task predicts no samples")
+    raise ValueError("samples needs a task that predicts samples")
   predict = jax.jit(context.task.predict["samples"])
   # Here, so that a prompt that cannot be encoded fails before training.
   ids = [] if context.encode is None else list(map(int, context.encode(prompt)))

@@ -1,4 +1,4 @@
-"""How well texts are written: BLEU, chrF and ROUGE beside their references."""
+"""Generated texts against their references: BLEU, chrF and ROUGE."""
 
 import json
 import pathlib
@@ -25,32 +25,33 @@ def text_generation(
   lowercase: bool = False,
   attention: int = 0,
 ) -> types.Evaluator:
-  """Writes a text for each example; figures of 0 to 100.
+  """Generates a text for each example; metrics are from 0 to 100.
 
-  In WORKDIR/<key>/ it leaves hypotheses.txt and references.txt, a line each,
-  and figures.json, with sacrebleu's signatures; and of the first examples
-  attention_<i>.png. BLEU (Papineni et al., 2002) and chrF (Popović, 2015) are
-  sacrebleu's; ROUGE-1, -2 and -L (Lin, 2004) are rouge_score's mean F1, of
-  stems of English words.
+  WORKDIR/<key>/ holds hypotheses.txt and references.txt, a text a line;
+  figures.json, the metrics with sacrebleu's signatures; and attention_<i>.png
+  of the first examples. BLEU (Papineni et al., 2002) and chrF (Popović, 2015)
+  are sacrebleu's; ROUGE-1, -2 and -L (Lin, 2004) are rouge_score's mean F1 over
+  the stems of English words.
 
   Args:
-    context: the task predicts "samples" of inputs, and the data has texts.
-    reference: the field of the text that should be written.
+    context: of the run; its task predicts "samples", and its data has texts.
+    reference: field of the reference text.
     metrics: some of "bleu", "chrf" and "rouge".
-    beams: of the search; 0 takes the best token at each place.
-    alpha: of its length penalty, (Wu et al., 2016).
-    max_tokens: of a text; by default as many as a row has targets.
-    tokenize: how BLEU splits words; a name of sacrebleu's, such as "zh".
-    lowercase: whether BLEU and chrF see no case.
-    attention: of how many examples to draw where the decoder looks.
+    beams: width of the beam search; 0 decodes greedily.
+    alpha: exponent of the length penalty (Wu et al., 2016).
+    max_tokens: largest length of a text in tokens; by default that of a row's
+      targets.
+    tokenize: sacrebleu's name of how BLEU splits words, such as "zh".
+    lowercase: whether BLEU and chrF ignore case.
+    attention: number of examples whose attention is drawn.
 
   Raises:
-    ValueError: the task, the data or an argument does not suit, or a library
-      is not installed.
+    ValueError: the task or the data lacks texts, an argument is wrong, or a
+      library is not installed.
   """
   if "samples" not in context.task.predict or context.texts is None:
     raise ValueError(
-      "text_generation needs rows of texts, and a task's samples"
+      "text_generation needs rows of texts and a task that predicts samples"
     )
   for name in metrics:
     if name not in METRICS:
@@ -158,7 +159,7 @@ def scorer(metrics: Sequence[str], tokenize: str = "13a", lowercase=False):
 
 
 def draw(path, maps_LTS, sources: Sequence[str], targets: Sequence[str]):
-  """A PNG of where each layer looks, the sources across, the targets down."""
+  """Writes a PNG of each layer's attention, from targets (y) to sources (x)."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -173,20 +174,20 @@ def draw(path, maps_LTS, sources: Sequence[str], targets: Sequence[str]):
     axes.set_xticks(range(len(sources)), sources, rotation=90)
     axes.set_yticks(range(len(targets)), targets)
   with warnings.catch_warnings():
-    # A script that the font lacks is drawn as boxes.
+    # Characters that the font lacks are drawn as boxes.
     warnings.filterwarnings("ignore", message="Glyph")
     figure.savefig(path, dpi=110)
 
 
 def _drawing(context, rows, i: int):
-  """(maps_LTS, source's tokens, target's tokens) of one row."""
+  """(maps_LTS, source tokens, target tokens) of one row."""
   S = int((rows["input_segments"][i] > 0).sum())
   T = min(int(rows["length"][i]) + 1, rows["tokens"].shape[1])
   names = [
     [context.decode([int(token)]).strip().replace("$", r"\$") for token in ids]
     for ids in (rows["inputs"][i, :S], rows["tokens"][i, :T])
   ]
-  # Some tokens stand for nothing that is seen: an end, half of a character.
+  # Some tokens have no visible text: an end, a part of a character.
   sources, targets = (
     [n if n.isprintable() and n else "∅" for n in side] for side in names
   )

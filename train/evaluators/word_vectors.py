@@ -1,4 +1,4 @@
-"""What vectors of words know: neighbours, analogies; kept as a text file."""
+"""Word vectors: their neighbours and analogies, and a text file of them."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from common.files import write_atomically
 from train import types
 
 _MOST_BYTES = 2**26
-# Products of vectors that are held at once.
+# Products of vectors that are in memory at once.
 _AT_ONCE = 2**24
 
 
@@ -25,23 +25,25 @@ def word_vectors(
 ) -> types.Evaluator:
   """Writes WORKDIR/<key>.txt in the text format of word2vec.
 
-  Its first line is "words dimensions", and each other one a word and its
-  numbers, digits enough for the same float32 again. The nearest neighbours of
-  `words` by cosine are told. An analogy "a b c d", a to b as c to d, is right
-  if d is the nearest to b - a + c, of unit vectors and without a, b and c
-  (3CosAdd; Mikolov et al., NAACL 2013): analogy_accuracy is the share of right
-  ones among `analogies`, those whose words are all known.
+  The first line is "words dimensions"; each other line has a word and its
+  numbers, with enough digits to restore the float32. The nearest neighbours of
+  `words` by cosine are printed. An analogy "a b c d", a is to b as c to d, is
+  correct if d is nearest to b - a + c among the unit vectors of all words but
+  a, b and c (3CosAdd; Mikolov et al., NAACL 2013). The metric "analogies"
+  counts those whose words are all known; analogy_accuracy is the share of
+  correct ones among them.
 
   Args:
-    context: the task predicts "vectors".
-    words: whose neighbours are told.
-    nearest: how many neighbours.
-    analogies: of four words each.
-    questions: a file of more, one a line; lines that begin with ":" are titles.
+    context: of the run; its task predicts "vectors".
+    words: words whose neighbours are printed.
+    nearest: number of neighbours.
+    analogies: analogies of four words each.
+    questions: path of a file with more, one a line; lines that begin with ":"
+      are titles.
 
   Raises:
-    ValueError: the task has no vectors, an analogy has not four words, or the
-      file cannot be read.
+    ValueError: the task does not predict vectors, an analogy does not have four
+      words, or the file cannot be read.
   """
   if "vectors" not in context.task.predict or context.decode is None:
     raise ValueError("word_vectors needs a task that predicts vectors of words")
@@ -55,7 +57,7 @@ def word_vectors(
     del step
     found = context.fetch(predict(variables, {}, context.rng))
     names = [context.decode([i]) for i in range(len(found["vectors"]))]
-    # What the format cannot hold is no word.
+    # The format holds words without white space only.
     kept = [
       i for i in np.flatnonzero(found["known"]) if len(names[i].split()) == 1
     ]
@@ -88,7 +90,7 @@ def word_vectors(
 
 
 def normalized(x_VD: np.ndarray) -> np.ndarray:
-  """Each vector over its length; zeros stay."""
+  """Each vector divided by its length; zeros stay zeros."""
   x_VD = np.asarray(x_VD, np.float32)
   length_V1 = np.linalg.norm(x_VD, axis=1, keepdims=True)
   return x_VD / np.where(length_V1 > 0, length_V1, 1)
@@ -123,7 +125,9 @@ def _questions(lines: Iterable[str], where: str) -> Iterator[list[str]]:
     if not words or words[0].startswith(":"):
       continue
     if len(words) != 4:
-      raise ValueError(f"{where}: line {number} {line!r} has not four words")
+      raise ValueError(
+        f"{where}: line {number} {line!r} does not have four words"
+      )
     yield words
 
 
@@ -131,5 +135,5 @@ def _written(names: list[str], table_VD: np.ndarray) -> Iterator[bytes]:
   """The lines of the text format."""
   yield "{} {}\n".format(*table_VD.shape).encode()
   for name, x_D in zip(names, np.asarray(table_VD, np.float32), strict=True):
-    # Of NumPy's float32, str has the fewest digits that give it again.
+    # str of NumPy's float32 has the fewest digits that restore it.
     yield f"{name} {' '.join(map(str, x_D))}\n".encode()

@@ -1,1 +1,1 @@
-"""Text from a trained model: sampling, beam search, streaming, chat."""
+"""Text generation: sampling, beam search, streaming and chat."""

@@ -1,8 +1,9 @@
-"""Writing what ends by itself: greedily, by drawing, or by beam search.
+"""Beam search, sampling and greedy decoding, up to an end token.
 
-All are pure loops over a decode.Step, without a prompt: what is written begins
-after a start token. A cache's leaf of two or more axes has the rows on its
-second; one of one axis has them there; a scalar is of all rows.
+Each function is a pure loop over a sampling.Step. There is no prompt: decoding
+begins after a start token. In a cache, a leaf with two or more axes has the
+rows on its second axis, a leaf with one axis has them on that axis, and a
+scalar is shared by all rows.
 
 Shapes: B rows, K beams, C candidates, L length, V vocabulary, N = B K.
 """
@@ -17,12 +18,12 @@ from train.generation.sampling import Step, sample_logits
 
 
 class Written(NamedTuple):
-  """What was written, of each row the best first.
+  """The decoded texts, sorted by score within each row.
 
-  tokens_BKL: int32, the text, its end token if it ended, and then `pad`.
-  lengths_BK: int32, tokens of the text without its end.
-  scores_BK: float32, log-probability over the length penalty, of the text and
-    its end; -inf where fewer than K were found.
+  tokens_BKL: int32, the text, its end token if there is one, then `pad`.
+  lengths_BK: int32, the number of tokens without the end token.
+  scores_BK: float32, the log-probability of the text and its end token, divided
+    by the length penalty; -inf if fewer than K texts were found.
   """
 
   tokens_BKL: jax.Array
@@ -31,7 +32,7 @@ class Written(NamedTuple):
 
 
 def length_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
-  """((5 + n) / 6)^alpha (Wu et al., 2016, arXiv:1609.08144, equation 14)."""
+  """Returns ((5 + n) / 6)^alpha (Wu et al., arXiv:1609.08144, equation 14)."""
   return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
 
 
@@ -48,25 +49,27 @@ def beam_search(
   early_stop: bool = False,
   pad: int = 0,
 ) -> Written:
-  """The K likeliest texts that a search with K beams finds.
+  """Returns the K most likely texts that a search with K beams finds.
 
-  At each position the 2K best continuations are looked at. Those among the
-  first K that end go to the found, by log-probability over the length penalty;
-  the K best that do not end live on. A row is done when no living beam can
-  surpass the worst of K found, be it as long as is allowed.
+  At each position the 2K best continuations are considered. Those among the
+  first K that end are finished texts, ranked by log-probability divided by the
+  length penalty. The K best that do not end remain live. A row is done when no
+  live beam can surpass the worst of K finished texts, even at the maximum
+  length.
 
   Args:
-    step: (cache, token_N1) -> (logits_NV, cache), for the next position.
-    cache: of B rows, before anything has been fed.
-    start_B: int32, what is fed first.
+    step: (cache, token_N1) -> (logits_NV, cache), the logits of the next
+      position.
+    cache: an empty cache of B rows.
+    start_B: int32, the token that is fed first.
     beams: K.
-    length: L, the most tokens of any row, the end token included.
+    length: L, the maximum number of tokens per row, including the end token.
     eos: the end token.
-    limit_B: int32, the most tokens of each row; what has not ended by then
-      counts as it is. L if None.
-    alpha: of the length penalty; 0 for none.
-    early_stop: a row is done as soon as K are found.
-    pad: what stands after the end.
+    limit_B: int32, the maximum number of tokens of each row; a text that has
+      not ended by then counts as finished. L if None.
+    alpha: the exponent of the length penalty; 0 disables it.
+    early_stop: whether a row is done as soon as K texts are finished.
+    pad: the token that fills the row after the end token.
 
   Raises:
     ValueError: beams < 1, length < 1 or alpha < 0.
@@ -151,25 +154,26 @@ def sample(
   top_p: float | None = None,
   pad: int = 0,
 ) -> Written:
-  """One text a row (K = 1), each token drawn given those before; 0 is greedy.
+  """Samples one text per row (K = 1) token by token; temperature 0 is greedy.
 
-  The scores are log-probabilities of the model, whatever it was drawn by.
+  The scores are the model's log-probabilities at temperature 1, unfiltered,
+  whatever the sampling options are.
 
   Args:
     step: see `beam_search`.
-    cache: see there.
-    start_B: see there.
+    cache: see `beam_search`.
+    start_B: see `beam_search`.
     rng: a key.
-    length: see there.
-    eos: see there.
-    limit_B: see there.
-    temperature: see decode.sample_logits; by default 0, the best token.
-    top_k: see there.
-    top_p: see there.
+    length: see `beam_search`.
+    eos: see `beam_search`.
+    limit_B: see `beam_search`.
+    temperature: see sampling.sample_logits; the default of 0 is greedy.
+    top_k: see sampling.filter_logits.
+    top_p: see sampling.filter_logits.
     pad: see `beam_search`.
 
   Raises:
-    ValueError: length < 1, or from decode.filter_logits.
+    ValueError: length < 1, or from sampling.filter_logits.
   """
   limit_B = _limits(limit_B, start_B, length)
   B = start_B.shape[0]
@@ -220,22 +224,25 @@ def write(
   alpha: float = 0.6,
   temperature: jax.Array | float = 0.0,
 ) -> Written:
-  """What an encoder-decoder writes for each row of inputs.
+  """Generates an encoder-decoder's output for each row of inputs.
+
+  A row's output has at most floor(ratio * n + extra) tokens, where n is the
+  number of its input tokens.
 
   Args:
     model: see models/language/encoder_decoder.py.
-    variables: of it.
-    inputs_BS: int32, a text a row.
-    segments_BS: 0 on padding; None where there is none.
+    variables: the model's variables.
+    inputs_BS: int32, one text per row.
+    segments_BS: 0 on padding; None if there is no padding.
     rng: a key.
-    length: L, the most tokens.
+    length: L, the maximum number of tokens of any row.
     eos: the end token.
-    start: what the decoder reads first.
-    ratio: a row has at most so many tokens as its inputs times this,
-    extra: and so many more.
-    beams: of a search; None draws.
-    alpha: of the search's length penalty.
-    temperature: of the draws; 0 is greedy.
+    start: the token that the decoder reads first.
+    ratio: output tokens allowed per input token.
+    extra: output tokens allowed in addition.
+    beams: the number of beams; None samples instead of searching.
+    alpha: the exponent of beam search's length penalty.
+    temperature: the sampling temperature; 0 is greedy.
   """
   given = (variables.params, variables.model_state)
   cache, _ = model.apply(
@@ -271,7 +278,7 @@ def _limits(limit_B, start_B, length: int) -> jax.Array:
 
 def _written(tokens_BKL, scores_BK, eos, limit_B, pad) -> Written:
   ended_BKL = tokens_BKL == eos
-  # The padding may be the end token as well.
+  # The first end token counts: `pad` may have the same id.
   end_BK = jnp.where(ended_BKL.any(-1), ended_BKL.argmax(-1), limit_B[:, None])
   lengths_BK = jnp.minimum(end_BK, limit_B[:, None])
   lengths_BK = jnp.where(scores_BK > -jnp.inf, lengths_BK, 0)
@@ -283,12 +290,12 @@ def _written(tokens_BKL, scores_BK, eos, limit_B, pad) -> Written:
 
 
 def _rows(texts_BKL: jax.Array, at_BC: jax.Array) -> jax.Array:
-  """The texts at the places at_BC of each row."""
+  """Gathers the texts at indices at_BC of each row."""
   return jnp.take_along_axis(texts_BKL, at_BC[..., None], axis=1)
 
 
 def _axis(leaf: jax.Array) -> int:
-  """Where a leaf of a cache has the rows."""
+  """Returns the axis of a cache leaf that indexes the rows."""
   return min(leaf.ndim - 1, 1)
 
 
@@ -297,9 +304,10 @@ def _tiled(leaf: jax.Array, times: int) -> jax.Array:
 
 
 def _reordered(before, after, from_N: jax.Array):
-  """The cache after a step, its rows those at from_N.
+  """Gathers the rows from_N of the cache after a step.
 
-  What a step hands on as it was is alike in all beams of a row, and stays.
+  A leaf that the step returns unchanged is the same for all beams of a row and
+  is not gathered.
   """
 
   def one(old, new):

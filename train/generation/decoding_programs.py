@@ -1,14 +1,14 @@
 """The compiled programs with which a model continues a batch of texts.
 
-Shapes: B rows, P tokens of prompts, C tokens of a chunk, V vocabulary, W the
-window of a text longer than max_len. B, P and the length of a cache are rounded
-up, so that few programs are compiled.
+Shapes: B rows, P prompt tokens, C tokens per chunk, V vocabulary, W the window
+of a text longer than max_len. B, P and the length of a cache are rounded up, so
+that few programs are compiled.
 
-Of every prompt all but its last token are fed first. A cache that grows with
-the text takes them in one pass: what it holds of a shorter row's padding lies
-beyond that row's length, where nothing looks before it is overwritten. Any
-other cache (a recurrent state) takes them token by token, and a row that has
-had all of its own is held as it is.
+All tokens of a prompt except the last are fed first (prefill). A cache that
+grows with the text takes them in one pass: the padding of a shorter row is
+stored beyond that row's length, where it is never read before it is
+overwritten. Any other cache (a recurrent state) takes them one token at a time,
+and a row whose prompt is exhausted keeps its state.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ import numpy as np
 from train.generation import sampling
 
 _LEAST_ROOM = 64
-# Prompts are fed so many tokens at a time: attention's scores are T by S.
+# Tokens per prefill pass; it bounds the attention scores, which are T by S.
 _SLAB = 256
 
 
 class How(NamedTuple):
-  """How each row draws, [B]; None where no row asks for it.
+  """Sampling options per row, [B]; None if no row uses the option.
 
-  seed: uint32; a draw's key is folded from it and the place of the token in
-    the text.
-  temperature: None where every row takes its best token.
-  top_k, top_p, min_p: see decode.filter_logits.
-  penalty: see decode.penalize.
+  seed: uint32; the key of each sample is folded from the seed and the position
+    of the token in the text.
+  temperature: None if every row selects its most likely token.
+  top_k, top_p, min_p: see sampling.filter_logits.
+  penalty: see sampling.penalize.
   """
 
   seed: Any
@@ -44,13 +44,13 @@ class How(NamedTuple):
 
 
 class Rows(NamedTuple):
-  """What the writing of a batch carries from token to token.
+  """The state of a batch of texts, carried from token to token.
 
-  cache: of what has been fed: all but the last token of each text.
-  token_B: the last of each text.
-  place_B: where in the text it stands.
-  left_B: how many tokens may yet be drawn; 0 where the text has ended.
-  seen_BV: bool, the tokens of the text; None where nothing is penalized.
+  cache: the model's cache of every token except the last one of each text.
+  token_B: the last token of each text.
+  place_B: the position of that token in its text.
+  left_B: how many more tokens may be generated; 0 if the text has ended.
+  seen_BV: bool, the tokens that occur in the text; None without a penalty.
   """
 
   cache: Any
@@ -61,16 +61,20 @@ class Rows(NamedTuple):
 
 
 class Programs(NamedTuple):
-  """What continues texts.
+  """The functions that continue a batch of texts.
 
-  room: (tokens) -> the length of a cache for so many, or None where it does
-    not depend on them, or where there is none for so many.
-  begin: (variables, fed, room) -> a cache that has been fed each row's ids;
-    with room None where there is none for so many: the window.
-  grow: (cache, rows, room) -> the cache, with room for more.
-  advance: (variables, Rows, How) -> (Rows, tokens_CB, count_B): draws up to C
-    tokens a row, of which the first `count` are of the text, up to its end.
-  feeds: (tokens that a row may yet draw) -> how many `advance` may feed it.
+  room: (tokens) -> the length of a cache that holds this many tokens. None if
+    the cache does not depend on the length, or if the model's max_len is too
+    short for this many tokens.
+  begin: (variables, fed, room) -> a cache that has been fed each row's ids. If
+    room is None because max_len is too short, the cache is the window of
+    sampling.window_step.
+  grow: (cache, rows, room) -> the cache, extended to length `room`.
+  advance: (variables, Rows, How) -> (Rows, tokens_CB, count_B): generates up to
+    C tokens per row; the first `count` of them belong to the text, including
+    the token that ends it.
+  feeds: (tokens that a row may still generate) -> the maximum number of tokens
+    that one `advance` feeds to it.
   """
 
   room: Callable[[int], int | None]
@@ -81,14 +85,14 @@ class Programs(NamedTuple):
 
 
 def rounded(count: int, least: int = 1) -> int:
-  """The next power of two, and no less than `least`."""
+  """Returns count rounded up to a power of two, at least `least`."""
   return max(least, 1 << max(count - 1, 0).bit_length())
 
 
 def draw(
   logits_BV: jax.Array, how: How, place_B: jax.Array, seen_BV=None
 ) -> jax.Array:
-  """The token after the one at each row's place, int32 [B]."""
+  """Samples the token that follows each row's position, int32 [B]."""
   if how.penalty is not None:
     logits_BV = sampling.penalize(logits_BV, seen_BV, how.penalty)
   if how.temperature is None:
@@ -98,7 +102,7 @@ def draw(
 
 
 def distribution(logits_BV: jax.Array, how: How, seen_BV=None) -> jax.Array:
-  """The probabilities [B, V] with which `draw` draws."""
+  """Returns the distribution [B, V] that `draw` samples from."""
   if how.penalty is not None:
     logits_BV = sampling.penalize(logits_BV, seen_BV, how.penalty)
   if how.temperature is None:
@@ -107,7 +111,7 @@ def distribution(logits_BV: jax.Array, how: How, seen_BV=None) -> jax.Array:
 
 
 def keys(how: How, place_B: jax.Array) -> jax.Array:
-  """The key [B] of what each row draws after the token at its place."""
+  """Returns the keys [B] for sampling the token after each position."""
 
   def key(seed, place):
     return jax.random.fold_in(jax.random.key(seed), place)
@@ -120,12 +124,12 @@ def _filters(how: How):
 
 
 def programs(model, eos: int | None, chunk: int) -> Programs:
-  """The Programs of a model with an init_cache.
+  """Returns the Programs of a model that has an init_cache.
 
   Args:
-    model: models.Model.
+    model: a models.Model.
     eos: the id that ends a text, or None.
-    chunk: C.
+    chunk: C, the maximum number of tokens per call of `advance`.
   """
   grows = grows_with_text(model)
   most = model.max_len if grows else None
@@ -190,7 +194,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
 
 
 def _advance(step, eos: int | None, chunk: int):
-  """Draws up to `chunk` tokens a row, until no row goes on."""
+  """Returns the loop that generates up to `chunk` tokens per row."""
 
   def advance(variables, rows, how):
     def going(carry):
@@ -209,7 +213,7 @@ def _advance(step, eos: int | None, chunk: int):
       seen_BV = rows.seen_BV
       if seen_BV is not None:
         seen_BV = seen_BV.at[jnp.arange(len(token_B)), token_B].set(True)
-      if has_length(cache):  # one that has ended stays within its cache
+      if has_length(cache):  # a row that has ended must not outgrow its cache
         length_B = jnp.where(alive_B, cache["length"], rows.cache["length"])
         cache = cache | {"length": length_B}
       place_B = rows.place_B + alive_B
@@ -227,7 +231,7 @@ def _advance(step, eos: int | None, chunk: int):
 
 
 def _feed_each(step):
-  """Feeds each row its own number of tokens, one at a time."""
+  """Returns a function that feeds each row its tokens, one at a time."""
 
   def feed(variables, cache, tokens_BP, length_B):
     def body(cache, inputs):
@@ -237,7 +241,7 @@ def _feed_each(step):
 
       def held(new, old):
         if new.ndim == 0:
-          return new  # it belongs to all rows
+          return new  # shared by all rows
         axis = min(new.ndim - 1, 1)
         shape = [-1 if i == axis else 1 for i in range(new.ndim)]
         return jnp.where(mine_B.reshape(shape), new, old)
@@ -251,7 +255,7 @@ def _feed_each(step):
 
 
 def grows_with_text(model) -> bool:
-  """Whether the model's cache keeps every token in a place of its own."""
+  """Whether the model's cache has a separate slot for every token."""
   if not has_length(jax.eval_shape(lambda: model.init_cache(1, 1))):
     return False
 
@@ -263,26 +267,26 @@ def grows_with_text(model) -> bool:
 
 
 def has_length(cache) -> bool:
-  """Whether the cache is a dict that counts what has been fed."""
+  """Whether the cache is a dict with the number of tokens fed so far."""
   return isinstance(cache, dict) and "length" in cache
 
 
 def _of_rows(cache, B: int):
-  """The cache with a length for every row, where it has one."""
+  """Replaces the cache's length, if it has one, by one per row."""
   if not has_length(cache):
     return cache
   return cache | {"length": jnp.zeros((B,), jnp.int32)}
 
 
 def _laid_into(empty, old):
-  """What is in a cache, at the beginning of a longer one's."""
+  """Copies a leaf of a cache to the beginning of a longer one."""
   if empty.ndim != old.ndim or empty.shape == old.shape:
     return old
   return jax.lax.dynamic_update_slice(empty, old, (0,) * old.ndim)
 
 
 def _padded(ids: Sequence[Sequence[int]], length: int) -> np.ndarray:
-  """int32 [B, length]: the ids, then zeros."""
+  """Returns the ids as int32 [B, length], padded with zeros."""
   tokens_BP = np.zeros((len(ids), length), np.int32)
   for row, each in enumerate(ids):
     tokens_BP[row, : len(each)] = each

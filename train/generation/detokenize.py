@@ -1,23 +1,25 @@
-"""Token ids into text as they come: whole characters, up to a stop string."""
+"""Streaming detokenization: complete characters only, up to a stop string."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-# What a decoder gives for bytes that are no character, or not yet.
+# The replacement character, which stands for incomplete or invalid bytes.
 _BROKEN = "\ufffd"
-# The longest character but its last byte: so many may yet become readable.
+# How many trailing replacement characters further bytes may still complete: the
+# bytes of the longest UTF-8 character, less its last one.
 _UNFINISHED = 3
-# Ids decoded together, so that spaces between words come out right.
+# Ids that are decoded together, so that the spaces between words are right.
 _CONTEXT = 8
 _MOST = 32
 
 
 class Reader(NamedTuple):
-  """How far a text has been read.
+  """The state of detokenizing one text.
 
-  recent: the last ids, decoded together.
-  given: how many characters of theirs have been read.
-  held: characters read, not handed out: they may begin a stop string.
+  recent: the last ids, which are decoded together.
+  given: how many characters of their text have been consumed.
+  held: characters consumed but not yet returned, because they may be the
+    beginning of a stop string.
   """
 
   recent: tuple[int, ...] = ()
@@ -29,7 +31,7 @@ Decode = Callable[[Iterable[int]], str]
 
 
 def begin(decode: Decode, prompt: Sequence[int]) -> Reader:
-  """A Reader of what follows a prompt."""
+  """Returns a Reader for the text that follows a prompt."""
   recent = tuple(prompt[-_CONTEXT:])
   return Reader(recent, len(decode(recent)))
 
@@ -37,16 +39,19 @@ def begin(decode: Decode, prompt: Sequence[int]) -> Reader:
 def read(
   decode: Decode, stop: Sequence[str], reader: Reader, token: int
 ) -> tuple[Reader, str, bool]:
-  """(reader, what can be handed out now, whether a stop string has come).
+  """Reads one token and returns the text that it completes.
 
-  What is handed out is never half a character, and nothing of a stop string,
-  which may begin and end within tokens.
+  The text contains only complete characters and no part of a stop string,
+  which may begin and end in the middle of a token.
 
   Args:
-    decode: of the tokenizer.
-    stop: strings that end the text; none is empty.
-    reader: before the token.
+    decode: the tokenizer's decode function.
+    stop: non-empty strings that end the text.
+    reader: the state before the token.
     token: the next id.
+
+  Returns:
+    (reader, new text, whether a stop string was found).
   """
   recent = (*reader.recent, token)
   text = decode(recent)
@@ -64,7 +69,7 @@ def read(
 
 
 def _begins(text: str, stop: Sequence[str]) -> int:
-  """How many of the last characters may be the beginning of a stop string."""
+  """Returns how many trailing characters may begin a stop string."""
   longest = max((len(s) - 1 for s in stop), default=0)
   for size in range(min(longest, len(text)), 0, -1):
     if any(s.startswith(text[-size:]) for s in stop):

@@ -1,7 +1,8 @@
-"""Answers of a trained model in a conversation, and texts as tokens come.
+"""Replies of a trained model in a conversation, and incremental texts.
 
-What the terminal and the server share: a template in the run's tokens, a
-history cut to the window, and the text of tokens up to whatever ends it.
+The terminal and the server share this module: it applies a chat template,
+truncates the history to the model's window, and turns tokens into text until a
+stop condition is met.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +16,13 @@ from train.generation import detokenize, streaming
 
 
 class Speaker(NamedTuple):
-  """A run that answers.
+  """A trained run that answers messages.
 
   found: the run.
-  chat: its template, in its tokens.
-  write: see generation.writer.
-  window: the most tokens of a prompt and its answer, or None.
-  template: its name.
+  chat: the chat template, in the ids of the run's tokenizer.
+  write: see streaming.writer.
+  window: the maximum number of tokens of a prompt and its answer, or None.
+  template: the name of the template.
   """
 
   found: trained.Trained
@@ -32,14 +33,14 @@ class Speaker(NamedTuple):
 
 
 class Text(NamedTuple):
-  """A text as it is written.
+  """A text during its generation.
 
-  ids: of the prompt, and what has been drawn.
-  options: its own `stop` ends the text.
+  ids: the ids of the prompt and those generated so far.
+  options: the generation options; their `stop` strings end the text.
   stop_id: a token that ends the text, or None.
-  reader: of what has been drawn.
-  drawn: how many ids have been.
-  finish: None while it goes on; "stop" or "length".
+  reader: the state of detokenizing the generated text.
+  drawn: the number of ids generated so far.
+  finish: None while the text is unfinished, then "stop" or "length".
   """
 
   ids: tuple[int, ...]
@@ -50,10 +51,11 @@ class Text(NamedTuple):
   finish: str | None = None
 
   def rest(self) -> streaming.Options:
-    """What `write` is asked for to go on; where it ends is seen here.
+    """Returns the options with which `write` continues the text.
 
-    A row's draws depend on its seed and its text alone, so that a text which
-    goes on from what it has is the text that would have been.
+    They hold no stop strings, because `read` detects the end. A row's samples
+    depend only on its seed and its text, so a text that is continued equals one
+    that was never interrupted.
     """
     left = self.options.max_tokens - self.drawn
     return self.options._replace(max_tokens=left, stop=())
@@ -62,16 +64,18 @@ class Text(NamedTuple):
 def speaker(
   found: trained.Trained, template: str | None = None, chunk: int = 8
 ) -> Speaker:
-  """The Speaker of a run.
+  """Returns the Speaker of a run.
 
   Args:
     found: the run.
-    template: a name of chat_template.py; if None the one that the run learned
-      its conversations in, or "plain" where it learned none.
-    chunk: see generation.writer.
+    template: the name of a template in chat_template.py. If None, the template
+      of the conversations that the run was trained on, or "plain" if it was
+      trained on none.
+    chunk: see streaming.writer.
 
   Raises:
-    UserError: the run's model does not write, or lacks the template's tokens.
+    UserError: the run's model cannot generate text, or its tokenizer lacks the
+      template's tokens.
   """
   write = streaming.writer(found, chunk)
   rows = found.parts.config["data"].get("rows") or {}
@@ -91,7 +95,7 @@ def begin(
   options: streaming.Options,
   stop_id: int | None = None,
 ) -> Text:
-  """The Text of a prompt before anything is drawn."""
+  """Returns the Text of a prompt before any token is generated."""
   ids = tuple(map(int, ids))
   decode = speaker.found.parts.data.tokenizer.decode
   return Text(ids, options, stop_id, detokenize.begin(decode, ids))
@@ -100,7 +104,13 @@ def begin(
 def read(
   speaker: Speaker, text: Text, tokens: Iterable[int]
 ) -> tuple[Text, str]:
-  """(the text with tokens more, what became readable) up to its end."""
+  """Appends tokens up to the end of the text; returns (text, new characters).
+
+  Args:
+    speaker: the speaker that generates the text.
+    text: the text so far.
+    tokens: the next ids; those after the end of the text are ignored.
+  """
   tokenizer = speaker.found.parts.data.tokenizer
   ids, reader, drawn, parts = list(text.ids), text.reader, text.drawn, []
   finish = text.finish
@@ -129,12 +139,12 @@ def read(
 def answer(
   speaker: Speaker, messages: Sequence[Message], options: streaming.Options
 ) -> Iterator[str]:
-  """The answer to the messages, piece by piece.
+  """Yields the answer to the messages, piece by piece.
 
   Args:
-    speaker: who answers.
-    messages: of the conversation, cut to the window by `within`.
-    options: the template's stop is added to theirs.
+    speaker: the speaker that answers.
+    messages: the conversation, truncated to the window by `within`.
+    options: the generation options; the template's stop string is added.
   """
   ids = speaker.chat.prompt(messages)
   text = begin(speaker, ids, asked(speaker, options), speaker.chat.stop_id)
@@ -151,7 +161,7 @@ def answer(
 
 
 def asked(speaker: Speaker, options: streaming.Options) -> streaming.Options:
-  """The options, with the text that ends the template's answers."""
+  """Adds the template's stop string, if its answers end with a string."""
   if speaker.chat.stop_id is not None:
     return options
   return options._replace(stop=(*options.stop, speaker.chat.stop))
@@ -160,18 +170,22 @@ def asked(speaker: Speaker, options: streaming.Options) -> streaming.Options:
 def within(
   speaker: Speaker, messages: Sequence[Message], reserve: int
 ) -> tuple[list[Message], int]:
-  """(messages that leave room for the answer, how many were dropped).
+  """Drops old messages so that the prompt leaves room for the answer.
 
-  The oldest are dropped up to a turn of the user, but never what the system
-  says, nor the last.
+  The oldest messages are dropped, up to the next message of the user. System
+  messages and the last message are never dropped.
 
   Args:
-    speaker: whose window it is.
-    messages: of the conversation.
-    reserve: tokens for the answer; at most half of the window is kept free.
+    speaker: the speaker whose window limits the prompt.
+    messages: the conversation.
+    reserve: tokens reserved for the answer, at most half of the window.
+
+  Returns:
+    (the remaining messages, the number of dropped messages).
 
   Raises:
-    ValueError: what cannot be dropped does not fit, or cannot be encoded.
+    ValueError: the messages that must stay do not fit, or a message cannot be
+      encoded.
   """
   kept, dropped = list(messages), 0
   if speaker.window is None:
@@ -181,7 +195,7 @@ def within(
     turns = [i for i, m in enumerate(kept[:-1]) if m.role != "system"]
     if not turns:
       raise ValueError(
-        f"{length} tokens are more than the {most} that a prompt may have"
+        f"{length} tokens are more than the {most} that fit into the prompt"
       )
     following = (i for i in turns[1:] if kept[i].role == "user")
     end = next(following, len(kept) - 1)

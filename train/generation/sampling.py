@@ -14,7 +14,7 @@ from train import types
 
 # (cache, token_B1) -> (logits_BV, cache)
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
-# One for all rows, or [B].
+# A scalar shared by all rows, or one value per row, [B].
 PerRow = jax.Array | float
 _HEAD = 1024
 
@@ -25,26 +25,29 @@ def filter_logits(
   top_p: PerRow | None = None,
   min_p: PerRow | None = None,
 ) -> jax.Array:
-  """Logits with -inf on what top-k, then the nucleus, then min-p leaves out.
+  """Masks logits with top-k, then nucleus (top-p), then min-p filtering.
 
-  Tokens are ranked by logit, ties by lower id first. The nucleus is the
-  smallest set of best tokens whose probability, among those that top-k keeps,
-  is >= top_p (Holtzman et al., arXiv:1904.09751, equation 2). Min-p keeps what
-  is at least min_p times as probable as the best token (Nguyen et al.,
-  arXiv:2407.01082).
+  Tokens are ranked by logit; of equal logits, the lower id ranks first. The
+  nucleus is the smallest set of highest-ranked tokens whose probability,
+  normalized over the tokens kept by top-k, is >= top_p (Holtzman et al.,
+  arXiv:1904.09751, equation 2). Min-p keeps the tokens that are at least min_p
+  times as probable as the most likely one (Nguyen et al., arXiv:2407.01082).
 
   Args:
-    logits_BV: any float dtype.
-    top_k: how many tokens to keep; static, or int32 [B], where V or more keeps
-      all.
-    top_p: above 0; 1 keeps all; static, or [B].
-    min_p: 0 keeps all, 1 the best and its equals; static, or [B].
+    logits_BV: logits, of any float dtype.
+    top_k: number of tokens to keep; a static number, or int32 [B], where a
+      value of V or more keeps all tokens.
+    top_p: probability mass to keep, above 0; 1 keeps all tokens. A static
+      number, or [B].
+    min_p: minimum relative probability; 0 keeps all tokens, 1 only the most
+      likely one and its equals. A static number, or [B].
 
   Returns:
-    float32 logits_BV.
+    float32 logits_BV, with -inf for the tokens that are filtered out.
 
   Raises:
-    ValueError: static, top_k < 1, top_p outside (0, 1], min_p outside [0, 1].
+    ValueError: a static top_k < 1, top_p outside (0, 1] or min_p outside
+      [0, 1].
   """
   if _static(top_k) and top_k < 1:
     raise ValueError(f"top_k={top_k} is below 1")
@@ -69,15 +72,15 @@ def _static(value) -> bool:
 
 
 def _column(value: PerRow) -> jax.Array:
-  """[B, 1] of what is [B], and [1, 1] of a scalar."""
+  """Reshapes [B] to [B, 1] and a scalar to [1, 1]."""
   return jnp.reshape(jnp.asarray(value), (-1, 1))
 
 
 def _best(logits_BV, top_k, top_p) -> jax.Array:
-  """Bool [B, V]: what top-k and the nucleus keep.
+  """Returns a bool mask [B, V] of the tokens that top-k and top-p keep.
 
-  Where the best _HEAD tokens of every row hold all that it keeps, no others
-  are sorted: to sort a vocabulary can take longer than the model's step.
+  If every row keeps only tokens among its _HEAD highest logits, the rest is
+  not sorted: sorting the vocabulary can take longer than the model's step.
   """
   B, V = logits_BV.shape
   ones_B1 = jnp.ones((B, 1), jnp.int32)
@@ -87,7 +90,7 @@ def _best(logits_BV, top_k, top_p) -> jax.Array:
   whole_B1 = jax.nn.logsumexp(logits_BV, axis=-1, keepdims=True)
 
   def of_sorted(sorted_BM):
-    """(how many tokens are kept, whether the M best hold them), [B, 1]."""
+    """Returns (number of kept tokens, whether the M best suffice), [B, 1]."""
     M = sorted_BM.shape[1]
     keep_BM = jnp.arange(M)[None] < k_B1
     sorted_BM = jnp.where(keep_BM, sorted_BM, -jnp.inf)
@@ -95,8 +98,8 @@ def _best(logits_BV, top_k, top_p) -> jax.Array:
     log_sum_B1 = jnp.where(k_B1 < V, own_B1, whole_B1)
     sums_BM = jnp.cumsum(jnp.exp(sorted_BM - log_sum_B1), axis=-1)
     before_BM = jnp.pad(sums_BM[:, :-1], ((0, 0), (1, 0)))
-    # A token stays if those before it fall short of top_p. Where that is 1,
-    # rounding in the sums would cut the tail.
+    # A token is kept if the tokens before it sum to less than top_p. All are
+    # kept for top_p = 1, where rounding in the sums would cut the tail.
     keep_BM &= (before_BM < p_B1) | (p_B1 >= 1)
     held_B1 = (k_B1 <= M) | ((k_B1 >= V) & (sums_BM[:, -1:] >= p_B1))
     return jnp.sum(keep_BM, axis=-1, keepdims=True), held_B1
@@ -105,7 +108,7 @@ def _best(logits_BV, top_k, top_p) -> jax.Array:
     count_B1, _ = of_sorted(sorted_BM)
     last_B1 = jnp.take_along_axis(sorted_BM, count_B1 - 1, axis=-1)
     above_BV, equal_BV = logits_BV > last_B1, logits_BV == last_B1
-    # Of those equal to the last that is kept, the lower ids.
+    # Among the tokens that tie with the last one kept, the lower ids win.
     room_B1 = count_B1 - jnp.sum(above_BV, axis=-1, keepdims=True)
     return above_BV | (equal_BV & (jnp.cumsum(equal_BV, axis=-1) <= room_B1))
 
@@ -122,15 +125,18 @@ def _best(logits_BV, top_k, top_p) -> jax.Array:
 def penalize(
   logits_BV: jax.Array, seen_BV: jax.Array, penalty: PerRow
 ) -> jax.Array:
-  """Logits, float32, of the tokens seen pushed down by a factor.
+  """Applies a repetition penalty to the logits of tokens already seen.
 
-  A positive logit is divided by the penalty and a negative one multiplied
-  (CTRL, arXiv:1909.05858, as it is commonly extended to negative logits).
+  A positive logit is divided by the penalty, a negative one is multiplied by
+  it (CTRL, arXiv:1909.05858, with the common extension to negative logits).
 
   Args:
-    logits_BV: before the temperature.
-    seen_BV: bool, what stands in the row's text so far.
-    penalty: 1 changes nothing; scalar or [B].
+    logits_BV: logits before the temperature is applied.
+    seen_BV: bool, the tokens that the row's text contains so far.
+    penalty: the factor, a scalar or [B]; 1 applies no penalty.
+
+  Returns:
+    float32 logits_BV.
   """
   logits_BV = logits_BV.astype(jnp.float32)
   penalty = _column(penalty)
@@ -146,16 +152,21 @@ def sample_logits(
   top_p: PerRow | None = None,
   min_p: PerRow | None = None,
 ) -> jax.Array:
-  """One token id a row, int32 [B], from softmax(logits / temperature).
+  """Samples one token id per row from softmax(logits / temperature).
 
   Args:
-    logits_BV: any float dtype.
-    rng: a key, or keys [B], one a row: then what a row draws is its own.
-    temperature: scalar or [B]; where it is 0, the best token (of equals the
-      lowest id).
-    top_k: see `filter_logits`, which sees the logits after the temperature.
-    top_p: likewise.
-    min_p: likewise.
+    logits_BV: logits, of any float dtype.
+    rng: one key, or one key per row, [B], which makes a row's sample
+      independent of the other rows.
+    temperature: scalar or [B]; 0 selects the most likely token (of equal
+      logits, the lowest id).
+    top_k: see `filter_logits`, which receives the logits divided by the
+      temperature.
+    top_p: see `filter_logits`.
+    min_p: see `filter_logits`.
+
+  Returns:
+    Token ids, int32 [B].
 
   Raises:
     ValueError: from `filter_logits`.
@@ -176,14 +187,17 @@ def distribution(
   top_p: PerRow | None = None,
   min_p: PerRow | None = None,
 ) -> jax.Array:
-  """float32 probabilities [B, V] with which `sample_logits` draws.
+  """Returns the distribution that `sample_logits` samples from.
 
   Args:
-    logits_BV: any float dtype.
-    temperature: see `sample_logits`; so the others.
+    logits_BV: logits, of any float dtype.
+    temperature: see `sample_logits`.
     top_k: see `filter_logits`.
-    top_p: likewise.
-    min_p: likewise.
+    top_p: see `filter_logits`.
+    min_p: see `filter_logits`.
+
+  Returns:
+    float32 probabilities [B, V].
 
   Raises:
     ValueError: from `filter_logits`.
@@ -195,7 +209,7 @@ def distribution(
 
 
 def _tempered(logits_BV, temperature, top_k, top_p, min_p):
-  """(what is kept of the logits / temperature, where that is 0 [B, 1])."""
+  """Returns (filtered logits / temperature, mask of greedy rows [B, 1])."""
   temperature = jnp.broadcast_to(
     jnp.asarray(temperature, jnp.float32), logits_BV.shape[:1]
   )
@@ -216,24 +230,26 @@ def generate(
   top_k: int | None = None,
   top_p: float | None = None,
 ) -> jax.Array:
-  """Fills tokens_BL after each row's prompt, by one scan over positions.
+  """Continues each row's prompt to length L with one scan over positions.
 
-  At position i the token there is fed to `step`; where position i + 1 is not of
-  the prompt, it receives one drawn from the logits with the key folded from i.
+  The token at position i is fed to `step`. If position i + 1 is not part of
+  the prompt, it is sampled from the resulting logits with
+  `jax.random.fold_in(rng, i)`.
 
   Args:
-    step: (cache, token_B1) -> (logits_BV, cache), for the next position.
-    cache: before anything has been fed.
-    tokens_BL: integers; what stands after the prompts is ignored.
-    prompt_mask_BL: 1 on the prompt, a prefix of at least one token; prompts may
-      differ in length.
+    step: (cache, token_B1) -> (logits_BV, cache), the logits of the next
+      position.
+    cache: an empty cache.
+    tokens_BL: integer ids; those after each prompt are ignored.
+    prompt_mask_BL: 1 on the prompt, which is a prefix of at least one token;
+      prompts may differ in length.
     rng: a key.
     temperature: scalar or [B]; 0 is greedy.
     top_k: see `filter_logits`.
     top_p: see `filter_logits`.
 
   Returns:
-    tokens_BL, of the type given.
+    tokens_BL with the sampled tokens, in the dtype of the input.
   """
   given_LB = jnp.swapaxes(tokens_BL, 0, 1)
   prompt_LB = jnp.swapaxes(prompt_mask_BL, 0, 1) > 0
@@ -259,16 +275,17 @@ def window_step(
   batch_size: int,
   window: int,
 ) -> tuple[Step, Any]:
-  """(step, cache) that reads the last `window` tokens anew at each position.
+  """Returns (step, cache) that recompute the last `window` tokens every step.
 
-  For texts longer than what a model was made for: slow, and without limit. The
-  cache is (tokens_BW, count [B]): what was fed last, and how much was fed.
+  This is for texts longer than the model's max_len: slow, but without a limit
+  on the length. The cache is (tokens_BW, count [B]): the most recent tokens,
+  and the number of tokens fed so far.
 
   Args:
-    logits_of: (tokens_BW, place [B]) -> logits_BV after the token at a row's
-      place; causal.
+    logits_of: (tokens_BW, place [B]) -> logits_BV that follow the token at
+      index `place` of each row; it must be causal.
     batch_size: B.
-    window: W.
+    window: W, in tokens.
   """
 
   def step(cache, token_B1):
@@ -287,7 +304,7 @@ def window_step(
 def logits_at(
   model, variables: types.Variables, tokens_BT: jax.Array, place_B: jax.Array
 ) -> jax.Array:
-  """float32 logits_BV after the token at each row's place, and no others."""
+  """Returns float32 logits_BV at index `place_B` of each row only."""
 
   def of_row(x_BTY):
     return jnp.take_along_axis(x_BTY, place_B[:, None, None], axis=1)[:, 0]
@@ -307,10 +324,10 @@ def logits_at(
 def stepper(
   model, variables: types.Variables, batch_size: int, length: int
 ) -> tuple[Step, types.PyTree]:
-  """(step, cache) for `generate` to write texts of `length` tokens.
+  """Returns (step, cache) with which `generate` produces `length` tokens.
 
-  With the model's KV cache while `length` is within its max_len; beyond, each
-  token is drawn from the window of the last max_len.
+  They use the model's KV cache if `length` is within its max_len. For longer
+  texts, each token is computed from the last max_len tokens (`window_step`).
   """
 
   def apply(tokens_BT, **kwargs):

@@ -3,16 +3,16 @@
 from absl import flags
 
 FLAGS = flags.FLAGS
-# Each command lists them in its own --help.
+# Each command's --help lists these flags as its own.
 flags.disclaim_key_flags()
 
 
 def define() -> None:
-  """Defines them; each command defines `seed` and `max_tokens` itself."""
+  """Defines the flags; commands define `seed` and `max_tokens` themselves."""
   flags.DEFINE_float(
     "temperature",
     0.8,
-    "The sampling temperature; 0 always takes the most likely token.",
+    "The sampling temperature; 0 always selects the most likely token.",
     0.0,
   )
   flags.DEFINE_integer(
@@ -40,20 +40,20 @@ def define() -> None:
   flags.DEFINE_float(
     "repetition_penalty",
     1.0,
-    "Divides the positive logits of tokens that are already in the text, and "
-    "multiplies the negative ones; 1 is no penalty.",
+    "Factor that divides the positive logits of tokens already in the text "
+    "and multiplies the negative ones; 1 applies no penalty.",
     0.0,
   )
   flags.DEFINE_multi_string(
     "stop",
     [],
-    "A string at which a text ends; it is not part of the text. May be given "
-    "several times.",
+    "Generation ends at this string, which is not part of the output. May be "
+    "given several times.",
   )
 
 
 def options(seed: int):
-  """The streaming.Options given by the flags, not yet validated."""
+  """Returns the flags as streaming.Options, not yet validated."""
   from train.generation import streaming
 
   return streaming.Options(

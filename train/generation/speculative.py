@@ -1,13 +1,13 @@
 """Speculative decoding (Leviathan et al., arXiv:2211.17192).
 
-A small model drafts G tokens, and a large one reads them all at once. A drafted
-token x is kept with probability min(1, p(x) / q(x)), p and q being what the
-large and the small model would draw it with; the first that is not is drawn
-anew from max(p - q, 0), normalized. So the text has the distribution of the
-large model's own, whatever the draft is worth.
+A small model drafts G tokens, and the large model scores them in one pass. A
+drafted token x is accepted with probability min(1, p(x) / q(x)), where p and q
+are the distributions of the large and the small model. The first rejected token
+is sampled again from max(p - q, 0), normalized. The text therefore has exactly
+the distribution of the large model, however good or bad the draft is.
 
-Shapes: B rows, G drafted tokens, T = G + 1 that the large model reads, V
-vocabulary.
+Shapes: B rows, G drafted tokens, T = G + 1 tokens scored by the large model,
+V vocabulary.
 """
 
 import jax
@@ -20,14 +20,14 @@ from train.generation import decoding_programs
 def accept(
   p_TV: jax.Array, q_GV: jax.Array, drafted_G: jax.Array, rng: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """(how many drafted tokens are kept, the token after them), int32.
+  """Returns (number of accepted tokens, the token after them), both int32.
 
   Args:
-    p_TV: probabilities with which the large model draws each drafted token,
-      and the one after them.
-    q_GV: those with which the drafted tokens were drawn.
-    drafted_G: int32.
-    rng: a key that has drawn nothing.
+    p_TV: the large model's distributions at each drafted token and at the token
+      after the last one.
+    q_GV: the distributions from which the drafted tokens were sampled.
+    drafted_G: the drafted token ids, int32.
+    rng: an unused key.
   """
   G = len(drafted_G)
   chance, again = jax.random.split(rng)
@@ -38,27 +38,30 @@ def accept(
   p_V = p_TV[count]
   q_V = jnp.where(count < G, q_GV[jnp.minimum(count, G - 1)], 0)
   rest_V = jnp.maximum(p_V - q_V, 0)
-  # By rounding alone: a token is refused only where q has more than p.
+  # The sum is 0 only through rounding: a token is rejected only if q > p.
   rest_V = jnp.where(jnp.sum(rest_V) > 0, rest_V, p_V)
   return count, jax.random.categorical(again, jnp.log(rest_V)).astype(jnp.int32)
 
 
 def programs(model, draft, ahead: int) -> decoding_programs.Programs:
-  """decoding.Programs whose variables and caches are (large's, draft's).
+  """Returns Programs whose variables and caches are pairs (large, draft).
 
-  A round draws from 1 to G + 1 tokens. Texts end within both models' max_len.
+  Each round produces between 1 and G + 1 tokens. Texts must end within the
+  max_len of both models.
 
   Args:
-    model: the large one.
-    draft: the small one, of the same vocabulary.
-    ahead: G, how many tokens are drafted at a time.
+    model: the large model.
+    draft: the small model, with the same vocabulary.
+    ahead: G, the number of tokens drafted per round.
 
   Raises:
-    UserError: a model's cache cannot forget its last tokens.
+    UserError: a model's cache cannot drop its last tokens.
   """
   for each in (model, draft):
     if not decoding_programs.grows_with_text(each):
-      raise UserError("a model whose cache is one state cannot be drafted for")
+      raise UserError(
+        "speculative decoding does not support a model with a recurrent state"
+      )
   both = [
     decoding_programs.programs(each, None, ahead + 1) for each in (model, draft)
   ]
@@ -69,7 +72,7 @@ def programs(model, draft, ahead: int) -> decoding_programs.Programs:
 
   def begin(variables, fed, room):
     if room is None:
-      raise UserError("a text that is drafted for ends within max_len")
+      raise UserError("speculative decoding cannot exceed a model's max_len")
     pairs = zip(both, variables, strict=True)
     return tuple(each.begin(own, fed, room) for each, own in pairs)
 
@@ -84,7 +87,7 @@ def programs(model, draft, ahead: int) -> decoding_programs.Programs:
 
 
 def _round(model, draft, ahead: int):
-  """One draft of G tokens and what the large model makes of it."""
+  """Returns the function that drafts G tokens and verifies them."""
 
   def read(model, variables, tokens_BT, cache):
     return model.apply(
@@ -92,7 +95,7 @@ def _round(model, draft, ahead: int):
     )[0]
 
   def drafted(variables, cache, rows, how, keys_B):
-    """(cache, drafted_BG, q_BGV, what had been seen at each [B, T, V])."""
+    """Returns (cache, drafted_BG, q_BGV, tokens seen before each [B, T, V])."""
 
     def body(carry, step):
       cache, token_B, seen_BV = carry
@@ -106,7 +109,7 @@ def _round(model, draft, ahead: int):
         seen_BV = seen_BV.at[jnp.arange(len(token_B)), token_B].set(True)
       return (cache, token_B, seen_BV), (token_B, q_BV, before_BV)
 
-    # The last token is drawn in vain, to feed the one before it.
+    # The last step's token is discarded: the step only feeds the one before.
     (cache, _, _), outputs = jax.lax.scan(
       body, (cache, rows.token_B, rows.seen_BV), jnp.arange(ahead + 1)
     )
@@ -143,7 +146,7 @@ def _round(model, draft, ahead: int):
     seen_BV = rows.seen_BV
     if seen_BV is not None:
       each_B1 = jnp.arange(len(next_B))[:, None]
-      # Beyond a row's count stands its last token once more.
+      # Positions beyond a row's count repeat its last token.
       seen_BV = seen_BV.at[each_B1, token_BT].set(True)
     rows = decoding_programs.Rows(
       tuple(cache | {"length": place_B} for cache in (large, small)),

@@ -1,4 +1,4 @@
-"""Text that a trained model writes after prompts, handed out as it comes."""
+"""Streaming text generation from a trained model."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -13,14 +13,15 @@ from train.generation import decoding_programs, detokenize, speculative
 
 
 class Options(NamedTuple):
-  """How a row is written.
+  """The generation options of one row.
 
-  max_tokens: that are drawn at most.
-  temperature: 0 takes the best token.
-  top_k, top_p, min_p: see decode.filter_logits; None for none.
-  repetition_penalty: see decode.penalize; of the prompt's tokens too.
-  stop: strings before the first of which the text ends.
-  seed: of the row's draws, which depend on it, the text and nothing else.
+  max_tokens: the maximum number of tokens to generate.
+  temperature: the sampling temperature; 0 is greedy.
+  top_k, top_p, min_p: see sampling.filter_logits; None disables the filter.
+  repetition_penalty: see sampling.penalize; it applies to the prompt's tokens
+    as well.
+  stop: the text ends before the first occurrence of any of these strings.
+  seed: the row's samples depend only on the seed and the row's text.
   """
 
   max_tokens: int = 200
@@ -34,13 +35,14 @@ class Options(NamedTuple):
 
 
 class Piece(NamedTuple):
-  """A row's next piece of text.
+  """The next piece of a row's text.
 
-  row: the index of its prompt.
-  text: newly readable; never half a character (one that the limit cuts is left
-    out), and nothing of a stop string.
-  tokens: the ids drawn since the row's last piece, with those of what ends it.
-  finish: None while the row goes on; "stop" after a stop string or the
+  row: the index of the row's prompt.
+  text: the new text. It contains only complete characters (one that max_tokens
+    cuts is dropped) and no part of a stop string.
+  tokens: the ids generated since the row's last piece, including those that
+    end the text.
+  finish: None while the row is unfinished; "stop" after a stop string or the
     tokenizer's end of text, "length" after max_tokens.
   """
 
@@ -50,7 +52,7 @@ class Piece(NamedTuple):
   finish: str | None
 
 
-# (prompts, options) -> the pieces of all rows, in the order they come.
+# (prompts, options) -> the pieces of all rows, in the order of generation.
 Write = Callable[[Sequence[Sequence[int]], Sequence[Options]], Iterator[Piece]]
 
 
@@ -60,15 +62,15 @@ def stream(
   options: Sequence[Options],
   chunk: int = 8,
 ) -> Iterator[Piece]:
-  """The pieces of the texts that follow the prompts; see `writer`."""
+  """Yields the pieces of the texts that follow the prompts; see `writer`."""
   return writer(found, chunk)(prompts, options)
 
 
 def check(options: Options) -> Options:
-  """The options, if each has a meaning.
+  """Validates the options and returns them.
 
   Raises:
-    ValueError: one has none.
+    ValueError: an option is outside its valid range.
   """
   wrong = {
     "max_tokens": options.max_tokens < 1,
@@ -86,7 +88,7 @@ def check(options: Options) -> Options:
     "top_p": "above 0 and at most 1",
     "min_p": "between 0 and 1",
     "repetition_penalty": "above 0",
-    "stop": "strings that are not empty",
+    "stop": "a sequence of non-empty strings",
   }
   for name, is_wrong in wrong.items():
     if is_wrong:
@@ -100,20 +102,22 @@ def writer(
   chunk: int = 8,
   draft: trained.Trained | None = None,
 ) -> Write:
-  """A function that writes; what it compiles serves all of its calls.
+  """Returns a generation function whose compiled programs serve all its calls.
 
   Args:
-    found: the run of a model that writes text.
-    chunk: how many tokens are drawn between two looks at the text.
-    draft: the run of a smaller model with the same tokenizer, which drafts
-      chunk - 1 tokens at a time for the larger to check: the distribution of
-      the text is the same (train/generation/speculative.py), its draws are
-      others.
+    found: a run whose model generates text.
+    chunk: the number of tokens generated between two updates of the text.
+    draft: a run of a smaller model with the same tokenizer, which drafts
+      chunk - 1 tokens at a time for the larger one to verify
+      (train/generation/speculative.py). The distribution of the text stays the
+      same, but the same seed gives other samples.
 
   Raises:
-    UserError: a run's model does not write text, or not with that draft.
-    ValueError: from the function: a prompt is empty or holds an unknown id, or
-      options have no meaning.
+    UserError: a run's model cannot generate text, or the two models cannot be
+      combined.
+    ValueError: `chunk` is below 2 with a draft. The returned function raises it
+      for an empty prompt, an unknown id, an invalid option or, with a draft, a
+      text that exceeds a model's max_len.
   """
   tokenizer = found.parts.data.tokenizer
   model, variables = _for_inference(found)
@@ -122,16 +126,16 @@ def writer(
     programs = decoding_programs.programs(model, tokenizer.eos, chunk)
   else:
     if chunk < 2:
-      raise ValueError(f"chunk = {chunk} is below 2: nothing would be drafted")
+      raise ValueError(f"chunk = {chunk} must be at least 2 with a draft model")
     drafter, drafters = _for_inference(draft)
     other = draft.parts.data.tokenizer
     if (other.vocab_size, other.content) != (
       tokenizer.vocab_size,
       tokenizer.content,
     ):
-      raise UserError("the draft's tokenizer is not that of the run")
+      raise UserError("the draft model's tokenizer differs from the run's")
     programs = speculative.programs(model, drafter, chunk - 1)
-    # The last round may begin with one token left, and reads a chunk.
+    # The last round may begin with one token left, yet it feeds a full chunk.
     lengths = [m.max_len for m in (model, drafter) if m.max_len is not None]
     most = min(lengths, default=most) - chunk + 2
     variables = (variables, drafters)
@@ -151,8 +155,8 @@ def writer(
       total = len(ids) + check(each).max_tokens
       if total > most:
         raise ValueError(
-          f"prompt {row} and max_tokens = {each.max_tokens} make {total}"
-          f" tokens: with this draft a text may have {most}"
+          f"prompt {row} and max_tokens = {each.max_tokens} need {total}"
+          f" tokens: with this draft model a text may have {most}"
         )
     if not prompts:
       return iter(())
@@ -166,15 +170,15 @@ def writer(
 
 
 def _for_inference(found: trained.Trained):
-  """(model, variables): without an adapter, each layer on its own.
+  """Returns (model, variables) with adapters merged and layers unstacked.
 
   Raises:
-    UserError: it does not write text.
+    UserError: the model cannot generate text.
   """
   model, params = found.parts.model, found.variables.params
   writes = getattr(model, "init_cache", None) is not None
   if found.parts.data.tokenizer is None or not writes:
-    raise UserError("this run's model does not write text")
+    raise UserError("this run's model cannot generate text")
   if model.plain is not None:
     model, params = found.parts.network, jax.jit(model.plain)(params)
   if model.unstacked is not None:
@@ -186,7 +190,7 @@ def _for_inference(found: trained.Trained):
 
 
 def _logits(model, params, model_state) -> int:
-  """How many logits the model gives for each token."""
+  """Returns the number of logits per token."""
 
   def first():
     token_11 = jnp.zeros((1, 1), jnp.int32)
@@ -197,7 +201,10 @@ def _logits(model, params, model_state) -> int:
 
 
 def _of_the_tokenizer(model, vocabulary: int):
-  """The model, which knows nothing of ids that only fill up its tables."""
+  """Restricts the model's logits to the ids of the tokenizer.
+
+  A model's embedding table may be padded to more rows than the vocabulary has.
+  """
 
   def apply(*args, **kwargs):
     outputs, model_state = model.apply(*args, **kwargs)
@@ -210,12 +217,14 @@ def _of_the_tokenizer(model, vocabulary: int):
 
 
 class _Text(NamedTuple):
-  """A row on the host.
+  """The state of a row on the host.
 
-  ids: of the prompt, and what has been drawn.
-  fresh: the ids since its last piece.
-  drawn: how many ids have been drawn.
-  finish: as in Piece.
+  ids: the ids of the prompt and those generated so far.
+  options: the row's options.
+  reader: the state of detokenizing the generated text.
+  fresh: the ids generated since the row's last piece.
+  drawn: the number of ids generated so far.
+  finish: see Piece.
   """
 
   ids: list[int]
@@ -227,7 +236,7 @@ class _Text(NamedTuple):
 
 
 def _written(programs, variables, tokenizer, texts) -> Iterator[Piece]:
-  """The pieces of all rows; `texts` is brought up to date."""
+  """Yields the pieces of all rows and updates `texts` in place."""
   B = decoding_programs.rounded(len(texts))
   how = _how([text.options for text in texts], B)
 
@@ -266,7 +275,7 @@ def _written(programs, variables, tokenizer, texts) -> Iterator[Piece]:
 
 
 def _how(options: Sequence[Options], B: int) -> decoding_programs.How:
-  """The options as arrays, a padded row like the first."""
+  """Returns the options as arrays; padding rows repeat the first row's."""
   options = [*options, *[options[0]] * (B - len(options))]
 
   def of(name, dtype, neutral):
@@ -290,7 +299,7 @@ def _how(options: Sequence[Options], B: int) -> decoding_programs.How:
 def _rows(
   texts, B: int, V: int, how: decoding_programs.How
 ) -> decoding_programs.Rows:
-  """The texts as the programs carry them, but for the cache."""
+  """Returns the Rows of the texts, without a cache."""
   token_B, place_B, left_B = np.zeros((3, B), np.int32)
   seen_BV = None if how.penalty is None else np.zeros((B, V), bool)
   for row, text in enumerate(texts):
@@ -305,7 +314,7 @@ def _rows(
 
 
 def _read(tokenizer, text: _Text, row: int, tokens):
-  """(the text with a chunk's tokens, its Piece or None) up to its end."""
+  """Appends a chunk's tokens up to the end; returns (text, Piece or None)."""
   parts, reader, fresh = [], text.reader, list(text.fresh)
   drawn, finish = text.drawn, None
   for token in map(int, tokens):

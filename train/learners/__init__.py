@@ -1,1 +1,1 @@
-"""Learners: how it is learned. A learner's name is its file."""
+"""Learners: how it is learned. A learner's name is that of its file."""

@@ -1,4 +1,4 @@
-"""Adversarial learning: a discriminator and a generator play in turn."""
+"""Adversarial learning: alternating updates of two players."""
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,16 @@ def adversarial(
 
   Goodfellow et al. 2014, Algorithm 1: `discriminator_steps` updates of the
   discriminator on parts of the batch, then one update of the generator. Each
-  player has moments of its own; per-player rates are regexes of the optimizer
-  (`lr=[("generator", 1e-4), ("discriminator", 4e-4)]`). A step in which a
-  loss or a gradient of either is not finite is dropped: only `step` changes.
+  player has its own optimizer state; the optimizer's regexes set its rate
+  (`lr=[("generator", 1e-4), ("discriminator", 4e-4)]`). A step in which a loss
+  or a gradient of either player is not finite is dropped: only `step` changes.
 
   Args:
     task: has the losses "generator" and "discriminator".
-    optimizer: what turns gradients into updates, for either player.
+    optimizer: of both players.
     discriminator_steps: k of Algorithm 1; must divide the batch size.
-    ema: decay of the moving average of the generator that is evaluated; 0
-      keeps none (Yazıcı et al. 2019).
+    ema: decay of the moving average of the generator, which is evaluated in its
+      place (Yazıcı et al. 2019); 0 keeps none.
 
   Raises:
     ValueError: the task has other losses, or a value is out of range.
@@ -60,7 +60,7 @@ def adversarial(
     )
 
   def play(player, variables, opt_state, batch, rng):
-    """One update of `player`: (variables, its opt_state, metrics, finite)."""
+    """One update of a player: (variables, its opt_state, metrics, finite)."""
 
     def loss(own):
       params = {**variables.params, **own}

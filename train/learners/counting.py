@@ -1,4 +1,4 @@
-"""Counting: a step adds what it sees to the model's state; no gradients."""
+"""Counting: a step adds the batch to the model's counts, without gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -8,21 +8,20 @@ from train import types
 
 
 def counting(task: types.Task, optimizer: types.Optimizer) -> types.Learner:
-  """Learning by one look at each example, for models without parameters.
+  """One pass over the examples, for models that count and have no parameters.
 
-  A step takes the loss of the batch as it stood before, and keeps the
-  model_state that the forward pass in training wrote: the counts of
-  models/language/ngram.py, say. Where those are sums, no order of the batches
-  changes what is learned, and one epoch is all there is to it.
+  A step reports the loss of the batch before it is counted, and keeps the
+  model_state that the forward pass in training wrote, such as the counts of
+  models/language/ngram.py. If those are sums, the result does not depend on the
+  order of the batches, and one epoch is enough.
 
   Args:
     task: has exactly one loss.
-    optimizer: not used: there is nothing to descend.
+    optimizer: not used.
 
   Raises:
     ValueError: the task has several losses.
-    UserError: from `init`, the model has parameters, or has nothing to count
-      in.
+    UserError: from `init`, the model has parameters, or has no counts.
   """
   del optimizer
   if len(task.losses) != 1:
@@ -36,11 +35,11 @@ def counting(task: types.Task, optimizer: types.Optimizer) -> types.Learner:
     if jax.tree.leaves(variables.params):
       raise UserError(
         "config.learner.name=counting: the model has parameters, which counting"
-        " does not learn; it is for models such as ngram"
+        " does not learn; use it for models such as ngram"
       )
     if not jax.tree.leaves(variables.model_state):
       raise UserError(
-        "config.learner.name=counting: the model keeps no counts; it is for"
+        "config.learner.name=counting: the model has no counts; use it for"
         " models such as ngram"
       )
     return types.State(jnp.zeros((), jnp.int32), variables, (), {})

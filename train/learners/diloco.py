@@ -1,4 +1,4 @@
-"""DiLoCo: workers that learn apart and meet now and then."""
+"""DiLoCo: workers that train separately and average at intervals."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from common.errors import UserError
 from train import types
 from train.learners.supervised import supervised
 
-AXIS = "slice"  # of the mesh: one or more workers on each
+AXIS = "slice"  # of the mesh; each slice holds one or more workers
 
 
 def diloco(
@@ -25,32 +25,34 @@ def diloco(
 ) -> types.Learner:
   """Distributed low-communication training, arXiv:2311.08105, Algorithm 1.
 
-  Each of W workers takes steps of its own, with an optimizer of its own, on its
-  own block of B / W rows of every batch. After every `local_steps` of them the
-  mean of what they moved by, global - mean(workers), is the gradient of one
-  step of SGD with Nesterov momentum on the global parameters, from which all
-  workers go on with the moments they have.
+  Each of W workers has its own parameters and optimizer state, and takes steps
+  on its own block of B / W rows of every batch. After `local_steps` of them
+  their mean change, global - mean(workers), is the gradient of one step of SGD
+  with Nesterov momentum on the global parameters. All workers continue from
+  these, and keep their optimizer state.
 
-  Where the mesh has an axis "slice", its devices hold the workers in order, and
-  all that crosses it is one mean of parameters every `local_steps` steps, and
-  the sums of the metrics. Within a slice a worker is laid out like any run.
+  If the mesh has an axis "slice", its devices hold the workers in order. Only
+  the mean of the parameters every `local_steps` steps and the sums of the
+  metrics are communicated over it. Within a slice, a worker is sharded like any
+  run.
 
-  Of the State, `variables` are the global parameters, which move at the outer
-  updates alone: what is evaluated and exported. `extra["workers"]` and
-  `opt_state["workers"]` have a leading axis W. A model_state is averaged when
-  the parameters are. Metrics are merged over the workers.
+  In the State, `variables` are the global parameters, which only outer updates
+  change and which are evaluated and exported. `extra["workers"]` and
+  `opt_state["workers"]` have a leading axis W. model_state is averaged together
+  with the parameters. Metrics are merged over the workers.
 
   Args:
     task: has exactly one loss.
-    optimizer: the inner one. Its schedule counts inner steps; parameters that
-      it would evaluate in place of its own (schedule-free) are not used.
-    workers: W; must divide the batch size, and be a multiple of the mesh axis.
-    local_steps: H, inner steps for each outer one; 1 with outer_lr=1 and no
-      momentum is data parallelism, where the inner optimizer is SGD.
-    outer_lr: rate of the outer step.
-    outer_momentum: of the outer step; 0 keeps no buffer.
-    microbatches: each worker's share is cut in so many.
-    loss_scale: each worker's, as of `supervised`.
+    optimizer: the inner one. Its schedule counts inner steps; its eval_params
+      (of schedule-free methods) are not used.
+    workers: W; must divide the batch size and be a multiple of the mesh axis.
+    local_steps: H, the number of inner steps for each outer step. 1, with
+      outer_lr=1, no momentum and SGD as the inner optimizer, is data
+      parallelism.
+    outer_lr: learning rate of the outer step.
+    outer_momentum: momentum of the outer step; 0 keeps no buffer.
+    microbatches: number of parts that each worker's share is split into.
+    loss_scale: of each worker, as in `supervised`.
 
   Raises:
     ValueError: the task has several losses, or a value is out of range.
@@ -105,7 +107,7 @@ def diloco(
     return state.opt_state, extra, metrics
 
   def meet(variables, outer_state, own):
-    """The outer step: (variables, outer_state, what the workers go on from)."""
+    """The outer step: (variables, outer_state, the workers' part of extra)."""
 
     def means(tree, like):
       return jax.tree.map(
@@ -137,14 +139,14 @@ def diloco(
       shares = jax.tree.map(
         lambda x: x.reshape(len(indices), -1, *x.shape[1:]), batch
       )
-      # One after another: each step is then what it is in a run of its own.
+      # One after another, so that each step is the same as in a separate run.
       return jax.lax.map(
         lambda one: local_step(shared, one),
         (opt_state, own, shares, indices),
       )
 
     if slices > 1:
-      # By hand over this axis, so that nothing the compiler does can cross it.
+      # Manual over this axis: the compiler must add no communication over it.
       each = jax.shard_map(
         each,
         in_specs=(P(), P(AXIS), P(AXIS), P(AXIS), P(AXIS)),

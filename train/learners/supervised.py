@@ -1,4 +1,4 @@
-"""Supervised learning: one loss, one optimizer, every parameter."""
+"""Supervised learning: one loss and one optimizer for all parameters."""
 
 import math
 
@@ -20,23 +20,23 @@ def supervised(
 ) -> types.Learner:
   """Gradient descent on the single loss of `task`.
 
-  Gradients are sum(grad) / sum(weight) over the whole batch, so that neither
-  the number of microbatches nor a ragged mask changes the update. An update
-  whose loss or gradient is not finite is dropped: only `step` changes.
+  Gradients are sum(grad) / sum(weight) over the whole batch, so that the update
+  does not depend on the number of microbatches, even with a ragged mask. An
+  update whose loss or gradient is not finite is dropped: only `step` changes.
 
   Args:
     task: has exactly one loss.
-    optimizer: what turns gradients into updates.
-    microbatches: the batch is cut in so many parts, one after another, to save
-      memory. Must divide the batch size.
+    optimizer: turns gradients into updates.
+    microbatches: number of parts that the batch is split into, which are
+      computed one after another to save memory. It must divide the batch size.
     ema: decay of the moving average of params that is evaluated and exported,
       `e <- ema * e + (1 - ema) * params` after every update; 0 keeps none.
-    loss_scale: what the mean loss is multiplied by before it is differentiated,
-      and the gradients divided by after, for a model that computes in float16.
-      "dynamic" starts at 2^16 and halves when a gradient is not finite, which
-      skips that update: only `step` and the scale change. It doubles after
-      2,000 updates without (train.optimization.updates). At scale 1 an update
-      that is not finite counts as dropped, as in a run without a scale.
+    loss_scale: factor of the mean loss before it is differentiated, by which
+      gradients are divided afterwards, for models that compute in float16.
+      "dynamic" starts at 2^16 and is halved if a gradient is not finite, which
+      skips that update: only `step` and the scale change. It is doubled after
+      2,000 updates without one (train.optimization.updates). At scale 1 an
+      update that is not finite counts as dropped, as in a run without a scale.
 
   Raises:
     ValueError: the task has several losses, or a value is out of range.
@@ -59,7 +59,7 @@ def supervised(
     variables = task.init(rng, batch)
     extra = {}
     if ema:
-      # A copy: the step donates its buffers, and one buffer is given once.
+      # A copy, because the step donates its buffers, each of them once.
       extra["ema"] = jax.tree.map(jnp.copy, variables.params)
     if dynamic:
       extra["loss_scale"] = updates.initial_scale()
@@ -136,7 +136,7 @@ def supervised(
       "loss": mean,
       **aux.metrics,
       "grad_norm": types.mean_of(grad_norm),
-      # Not finite after an update that went wrong: told before it is saved.
+      # Not finite after a wrong update, which is reported before it is saved.
       "param_norm": types.mean_of(optax.tree.norm(new.variables.params)),
       "learning_rate": types.mean_of(optimizer.learning_rate(state.opt_state)),
       "dropped": updates.dropped(finite),

@@ -66,6 +66,6 @@ def _nvml_joules() -> Callable[[], float] | None:
   read = pynvml.nvmlDeviceGetTotalEnergyConsumption  # millijoules
   try:
     read(handles[0])
-  except pynvml.NVMLError:  # GPUs before Volta count nothing
+  except pynvml.NVMLError:  # not supported before Volta
     return None
   return lambda: sum(map(read, handles)) / 1e3

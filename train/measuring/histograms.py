@@ -13,7 +13,7 @@ class Histogram(NamedTuple):
   """Counts of finite values in BINS equal intervals from `low` to `high`.
 
   counts: int32 [BINS]; the last interval includes `high`.
-  low, high: the smallest and the largest finite value; 0 where there is none.
+  low, high: the smallest and the largest finite value; 0 if there is none.
   total, squares: float32, the sum of the finite values and of their squares.
   """
 

@@ -63,6 +63,61 @@ def cross_entropy(
   return loss
 
 
+def vectors(values: jax.Array) -> jax.Array:
+  """[B] as [B, 1], so that one number an example is a vector of one."""
+  return values[:, None] if values.ndim == 1 else values
+
+
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)) of each output, in nats.
+
+  Computed as softplus(z) - y z, which neither overflows nor takes the
+  logarithm of 0. It takes logits: a sigmoid before it would be applied twice.
+
+  Args:
+    logits: z, any shape and float dtype; computed in float32.
+    labels: y, of the same shape, in 0…1.
+
+  Returns:
+    float32 of that shape.
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  logits, labels = _alike(logits, labels)
+  return jax.nn.softplus(logits) - labels * logits
+
+
+def perceptron(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """The perceptron's criterion max(0, -t z), where t = 2 y - 1.
+
+  Its gradient by z is -t where t z <= 0, else 0: stochastic gradient descent is
+  Rosenblatt's rule (Psychological Review 65, 1958), which corrects an example
+  that lies on the boundary, too.
+
+  Args:
+    logits: z, any shape and float dtype; computed in float32.
+    labels: y, of the same shape, 0 or 1.
+
+  Returns:
+    float32 of that shape.
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  logits, labels = _alike(logits, labels)
+  margin = (2 * labels - 1) * logits
+  # Not maximum(), whose gradient is a half on the boundary.
+  return jnp.where(margin <= 0, -margin, 0.0)
+
+
+def _alike(logits: jax.Array, labels: jax.Array):
+  """Both in float32; ValueError unless their shapes are equal."""
+  if logits.shape != labels.shape:
+    raise ValueError(f"logits have shape {logits.shape}, labels {labels.shape}")
+  return logits.astype(jnp.float32), labels.astype(jnp.float32)
+
+
 def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
   """Elementwise (predictions - targets)^2 in float32; shapes must be equal.
 

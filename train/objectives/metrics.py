@@ -47,6 +47,12 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return top_k_correct(logits, labels, 1)
 
 
+def binary_accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """1 where logit > 0 is the label, 0 or 1; else 0. float32, same shape."""
+  correct = (logits > 0) == (labels > 0.5)
+  return (correct & ~jnp.isnan(logits)).astype(jnp.float32)
+
+
 def confusion_matrix(
   labels: jax.Array,
   predictions: jax.Array,

@@ -1,1 +1,1 @@
-"""What a run needs, computed before it starts: memory, time, cost."""
+"""Predicts a run's memory, time and cost before it starts."""

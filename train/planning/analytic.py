@@ -1,9 +1,10 @@
-"""What a step needs, by formula: for machines whose compiler is not at hand.
+"""Estimates a step's memory and communication without a compiler.
 
-Exact: the bytes of the state, by the sharding rules. By rule: what the backward
-pass keeps, as the gradient's own trace tells it, and the gathers and sums of
-fully sharded and replicated parameters. Not known: what a compiler fuses, pads
-and keeps beside; a run's memory has been seen to differ by a tenth and more.
+The bytes of the state are exact, from the sharding rules. The residuals of the
+backward pass come from a trace of the gradient, and the collectives from rules
+for fully sharded and replicated parameters. What a compiler fuses, pads and
+additionally keeps is unknown: the memory of real runs has differed by 10% and
+more.
 """
 
 import math
@@ -17,14 +18,14 @@ from train.planning import collectives, compile_ahead
 
 
 class Estimate(NamedTuple):
-  """Bytes a device, and what it exchanges a step.
+  """Bytes per device, and the collectives of a step.
 
-  arguments: state and batch.
-  temporaries: gradients, what the backward pass keeps, and its largest part
-    once more as it is being made.
-  moved: to and from the memory, a step.
-  collectives: as collectives.of_program gives them.
-  uncounted: mesh axes whose exchanges no formula here knows.
+  arguments: bytes of the state and the batch.
+  temporaries: bytes of the gradients and the residuals of the backward pass;
+    the largest residual counts twice, for the moment when it is computed.
+  moved: bytes moved to and from the device's memory per step.
+  collectives: see collectives.of_program.
+  uncounted: mesh axes whose communication is not covered by a formula.
   """
 
   arguments: int
@@ -35,11 +36,11 @@ class Estimate(NamedTuple):
 
 
 def estimate(parts: assembly.Experiment, kept: list[Any]) -> Estimate:
-  """The Estimate of a step.
+  """Returns the Estimate of a step.
 
   Args:
-    parts: of compile_ahead.experiment, on any devices.
-    kept: of `residuals`, of the whole batch.
+    parts: the result of compile_ahead.experiment, on any devices.
+    kept: the result of `residuals`, for the global batch.
   """
   _, state = assembly.state_of(parts)
   mesh, params = parts.mesh, state.variables.params
@@ -74,10 +75,10 @@ def estimate(parts: assembly.Experiment, kept: list[Any]) -> Estimate:
 
 
 def residuals(parts: assembly.Experiment) -> list[Any]:
-  """Shapes of what the forward pass keeps for the backward one.
+  """Returns the shapes of the residuals kept for the backward pass.
 
-  Of the whole batch on one device; parameters are left out, and the scores of
-  attention, which fused kernels do not keep.
+  The shapes are those of the global batch on one device. Parameters are not
+  included, nor are attention scores, which fused kernels do not keep.
   """
   data = parts.data
   mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
@@ -113,7 +114,7 @@ def residuals(parts: assembly.Experiment) -> list[Any]:
 def largest(
   parts: assembly.Experiment, kept: list[Any], most: int
 ) -> list[compile_ahead.Tensor]:
-  """What a device holds most of: of the state, and for the backward pass."""
+  """Returns the `most` largest tensors of the state and the residuals."""
   _, state = assembly.state_of(parts)
   found = [
     compile_ahead.Tensor(compile_ahead.held(leaf), _spelled(leaf), path)
@@ -124,7 +125,7 @@ def largest(
     compile_ahead.Tensor(
       math.prod(x.shape) * x.dtype.itemsize // cut,
       _spelled(x),
-      "kept for the backward pass (by formula; the whole batch's shape)",
+      "residual of the backward pass (estimated; shape of the global batch)",
     )
     for x in kept
   ]
@@ -141,7 +142,7 @@ def _spelled(x) -> str:
 
 
 def _activation_parts(parts: assembly.Experiment) -> int:
-  """In how many parts a device's activations are of the global batch's."""
+  """Returns by how much a device's activations are smaller than the batch's."""
   shape = parts.mesh.shape
   return (
     sharding.batch_parts(parts.mesh)
@@ -152,7 +153,7 @@ def _activation_parts(parts: assembly.Experiment) -> int:
 
 
 def _exchanged(parts, params, width: int, microbatches: int):
-  """(collectives of a step, axes that are not counted)."""
+  """Returns (collectives of a step, axes that are not counted)."""
   mesh = parts.mesh
   batch_axes = [
     axis
@@ -183,7 +184,7 @@ def _exchanged(parts, params, width: int, microbatches: int):
   if tensor > 1 and layers and dim and "inputs" in parts.data.spec:
     tokens = parts.data.batch_size * parts.data.spec["inputs"][0][0]
     tokens /= sharding.batch_parts(mesh) * mesh.shape.get("context", 1)
-    # Into and out of both halves of a block, forward and backward.
+    # At the input and output of both halves of a block, forward and backward.
     add("all-gather", ["tensor"], tokens * dim * width * layers, 4)
     add("reduce-scatter", ["tensor"], tokens * dim * width * layers, 4)
   uncounted = [
@@ -203,7 +204,7 @@ def _names(part) -> tuple[str, ...]:
 
 
 def _one(kind, axes, nbytes, mesh) -> collectives.Collective:
-  """All of a step's exchange of a kind over some axes, as one collective."""
+  """Returns one Collective for all exchanges of a kind over the same axes."""
   names = list(mesh.shape)
   places = np.arange(mesh.size).reshape(tuple(mesh.shape.values()))
   first = places[tuple(slice(None) if n in axes else 0 for n in names)]
@@ -220,7 +221,7 @@ def _one(kind, axes, nbytes, mesh) -> collectives.Collective:
 
 
 def memory(found: Estimate, limit: float | None) -> compile_ahead.Memory:
-  """The Estimate as a Memory of a device that has `limit` bytes, if known."""
+  """Returns the Estimate as a Memory; `limit` is the device's bytes or None."""
   return compile_ahead.Memory(
     arguments=found.arguments,
     outputs=found.arguments,

@@ -1,7 +1,7 @@
-"""What a run's batches look like, told from its config alone.
+"""Derives the shapes of a run's batches from its config alone.
 
-A plan is made where the data is not: no file is opened, and nothing that reads
-data is imported but `fake:` sources.
+A plan may be made on a machine without the data: no data file is opened, and
+only `fake:` sources are built.
 """
 
 import re
@@ -16,9 +16,9 @@ from input_pipeline.batching import added_tokens, components, pipeline
 from input_pipeline.ops.parts import spans
 from input_pipeline.tokenizers.parts import special_tokens
 
-# Ops whose first argument is the size of the images they give.
+# Ops whose first argument is the size of the images that they return.
 _SIZING = ("resize", "central_crop", "random_crop", "random_resized_crop")
-# Ops that make a label the shares of the classes.
+# Ops that turn a label into a distribution over the classes.
 _MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
 _CLASSES = (
   (r"cifar100", 100),
@@ -28,21 +28,21 @@ _CLASSES = (
 
 
 def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
-  """The Data of a complete config, with no batches to give.
+  """Returns the Data of a complete config, whose iterator of batches is empty.
 
   Args:
-    config: of assembly.complete.
-    multiple_of: the parts that a batch is cut into.
+    config: the result of assembly.complete.
+    multiple_of: the number of shards of a batch.
 
   Raises:
-    UserError: the config does not tell a size that the model needs.
+    UserError: a size that the model needs does not follow from the config.
   """
   settings, batch_size = config["data"], config["batch_size"]
   if all(uri.startswith("fake:") for uri in _sources(settings)):
     return _fake(settings, batch_size, multiple_of)
   if not isinstance(batch_size, int):
     raise UserError(
-      f"config.batch_size={batch_size!r}: a plan needs a number for this source"
+      f"config.batch_size={batch_size!r}: planning needs a number here"
     )
   tokens = settings.get("tokenizer") is not None
   spec, classes = _text(config) if tokens else _images(config)
@@ -58,9 +58,9 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
 
 
 def vocabulary(config: dict[str, Any]) -> int | None:
-  """The tokens of the tokenizer that the config spells, if that tells."""
+  """Returns the vocabulary size that the config implies, or None."""
   spelled = str(config["data"].get("tokenizer"))
-  # Those whose size is known have an end of their own.
+  # The tokenizers of known size already include an end-of-text token.
   families = [
     family
     for family in rows.special_tokens(config["data"].get("rows"))
@@ -79,7 +79,7 @@ def vocabulary(config: dict[str, Any]) -> int | None:
 
 
 def _sources(settings) -> list[str]:
-  """The URIs of the run's data."""
+  """Returns the URIs of the run's data."""
   try:
     parts = components.parts(settings.get("source"), settings.get("mixture"))
   except ValueError as error:
@@ -123,7 +123,7 @@ def _text(config) -> tuple[dict, int | None]:
 
 
 def _rows(settings, length) -> tuple[dict, int | None]:
-  """The leaves that a kind of rows tells of, and its classes."""
+  """Returns (leaves, number of classes) of the config's kind of rows."""
   try:
     return rows.planned(settings, length)
   except ValueError as error:
@@ -138,7 +138,7 @@ def _found_spans(call: ops.Call, length: int, has_eos: bool) -> spans.Spans:
 
 
 def _blanks(call: ops.Call, length: int) -> dict:
-  """The leaves of ops_infilling.py."""
+  """Returns the leaves made by input_pipeline's infilling ops."""
   blanks = 1
   if call.name == "blank_infilling":
     blanks = _found_spans(call, length, False).count
@@ -149,8 +149,8 @@ def _blanks(call: ops.Call, length: int) -> dict:
 
 
 def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:
-  """The leaves of ops_text.span_corruption."""
-  # The tokenizer of characters has no end-of-document token.
+  """Returns the leaves made by the op span_corruption."""
+  # The character tokenizer has no end-of-text token.
   found = _found_spans(call, length, tokenizer != "char")
   return {
     "inputs": ((found.inputs,), np.int32),
@@ -168,20 +168,20 @@ def _images(config) -> tuple[dict, int]:
   size = sizes[-1] if sizes else model.get("image_size")
   if size is None:
     raise UserError(
-      "config.data.ops gives images no size: a plan without the data needs a"
-      " resize or a crop there, or config.model.image_size"
+      "the size of the images is unknown: planning needs a resize or a crop in"
+      " config.data.ops, or config.model.image_size"
     )
   height, width = (size, size) if isinstance(size, int) else size
   decoded = [
     each.args[0] for each in calls if each.name == "decode" and each.args
   ]
   channels = model.get("channels") or (decoded[-1] if decoded else 3)
-  uri = _sources(settings)[0]  # in a mixture all have the same classes
+  uri = _sources(settings)[0]  # all parts of a mixture have the same classes
   known = (n for regex, n in _CLASSES if re.search(regex, uri))
   classes = model.get("num_classes") or next(known, None)
   if classes is None:
     raise UserError(
-      "config.model.num_classes: a plan without the data needs it"
+      "config.model.num_classes is not set: planning needs it for this source"
     )
   mixed = any(each.name in _MIXING for each in calls)
   return {
@@ -191,7 +191,7 @@ def _images(config) -> tuple[dict, int]:
 
 
 def _calls(string: str) -> list[ops.Call]:
-  """The ops of the string, in order; which there are is not asked."""
+  """Parses the ops of a string, without checking that they exist."""
   try:
     return ops.calls(string) if string else []
   except ValueError as error:
@@ -199,5 +199,5 @@ def _calls(string: str) -> list[ops.Call]:
 
 
 def _first(call: ops.Call) -> Any:
-  """The size that an op is given, by place or by name."""
+  """Returns an op's size argument, positional or by keyword."""
   return call.args[0] if call.args else call.kwargs.get("size")

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, by the axes of its mesh."""
+"""The communication of a compiled program, by the axes of its mesh."""
 
 import math
 import re
@@ -27,12 +27,14 @@ _IOTA = r"\[([\d,]+)\](?:<=\[([\d,]+)\])?(?:T\(([\d,]+)\))?"
 class Collective(NamedTuple):
   """One collective instruction.
 
+  name: the name of the instruction.
+  kind: one of KINDS.
   axes: names of the mesh axes that its groups span.
-  group: devices in a group.
-  payload: bytes of the whole tensor that a device has before a reduction or
-    after a gathering; for an exchange or a permute, what it has before.
-  times: how often it runs a step.
-  spread: devices of the first group, as indices in the mesh's order.
+  group: the number of devices in a group.
+  payload: bytes of the tensor on one device: after the collective for an
+    all-gather, before it for all other kinds.
+  times: how many times it runs per step.
+  spread: the devices of the first group, as indices in the mesh's order.
   """
 
   name: str
@@ -45,10 +47,11 @@ class Collective(NamedTuple):
 
   @property
   def sent(self) -> float:
-    """Bytes that a device sends each time, in a ring: the least there can be.
+    """Returns the bytes that a device sends per execution, at the minimum.
 
-    (n - 1) / n of the payload, twice that for an all-reduce (Thakur et al.
-    2005, "Optimization of collective communication operations in MPICH").
+    A ring algorithm reaches the minimum: (n - 1) / n of the payload, and twice
+    that for an all-reduce (Thakur et al. 2005, "Optimization of collective
+    communication operations in MPICH").
     """
     if self.kind in ("collective-permute", "collective-broadcast"):
       return float(self.payload)
@@ -57,11 +60,11 @@ class Collective(NamedTuple):
 
 
 def of_program(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
-  """Every collective of a program's text.
+  """Returns every collective in a program's text.
 
   Args:
-    text: compiled.as_text() of a program whose devices are those of the mesh,
-      in its order.
+    text: compiled.as_text() of a program that runs on the devices of the mesh,
+      in the mesh's order.
     mesh_shape: {axis: size}, in order.
   """
   program = hlo.parse(text)
@@ -106,7 +109,7 @@ def _collective(
   if kind == "all-gather":
     payload *= size
   if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-    kind = "reduce-scatter"  # as the TPU compiler writes one
+    kind = "reduce-scatter"  # the TPU compiler emits it in this form
   return [
     Collective(
       name=instruction.name,
@@ -123,9 +126,10 @@ def _collective(
 def replica_groups(
   attributes: str, mesh_shape: dict[str, int]
 ) -> list[list[int]]:
-  """The groups of devices that an instruction's attributes tell of.
+  """Parses the device groups in an instruction's attributes.
 
-  Understands {{0,1},{2,3}}, the iota [2,4]<=[4,2]T(1,0), and the mesh
+  The supported notations are lists, {{0,1},{2,3}}, iota tiles,
+  [2,4]<=[4,2]T(1,0), and meshes,
   mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}.
   """
   devices = math.prod(mesh_shape.values())
@@ -151,7 +155,8 @@ def _mesh_groups(axes: str, ids: str | None, chosen: str) -> list[list[int]]:
     shape, _, transposed = re.match(_IOTA, ids).groups()
     dims, order = _numbers(shape), _numbers(transposed)
   places = _iota(dims, order).reshape(sizes)
-  # An axis may be cut: 'a':(2)4 is 4 parts of it, with 2 before them.
+  # A group may span a part of an axis: 'a':(2)4 splits axis a into sub-axes, of
+  # which one of size 4 is spanned, after a major one of size 2.
   over = {}
   for name, before, size in re.findall(
     r"'([^']+)'(?::\((\d+)\)(\d+))?", chosen
@@ -185,7 +190,7 @@ def _iota(dims: Sequence[int], order: Sequence[int]) -> np.ndarray:
 def spanned(
   groups: list[list[int]], mesh_shape: dict[str, int]
 ) -> tuple[str, ...]:
-  """The mesh axes along which members of a group differ."""
+  """Returns the mesh axes along which the members of a group differ."""
   sizes = tuple(mesh_shape.values())
   names = []
   for axis, name in enumerate(mesh_shape):
@@ -199,7 +204,10 @@ def spanned(
 
 
 def by_axis(found: list[Collective]) -> dict[str, dict[str, dict[str, float]]]:
-  """{"data+fsdp": {"all-reduce": {count, bytes, sent_bytes}}}, a step."""
+  """Returns {"data+fsdp": {"all-reduce": {count, bytes, sent_bytes}}} per step.
+
+  The outer keys are mesh axes joined by "+", the inner ones are kinds.
+  """
   table: dict[str, dict[str, dict[str, float]]] = {}
   for one in found:
     kinds = table.setdefault("+".join(one.axes), {})

@@ -1,4 +1,4 @@
-"""Compiles a training step for machines that are not there."""
+"""Compiles a training step ahead of time for machines that are not present."""
 
 import math
 import re
@@ -17,14 +17,15 @@ _SIZE = r"([\d.]+)([KMGT]?)"
 
 
 class Memory(NamedTuple):
-  """Bytes a device, as the compiler lays them out; None where it did not say.
+  """Bytes per device, as allocated by the compiler; None if not reported.
 
-  arguments: state and batch.
-  outputs: the new state and the metrics; `aliased` of them live where the
-    donated arguments did.
-  temporaries: activations, gradients, buffers of collectives.
-  peak: the most that is alive at a time; the sum where that is not told.
-  limit: what the compiler grants of the device's memory.
+  arguments: the state and the batch.
+  outputs: the new state and the metrics.
+  aliased: the part of the outputs that reuses the donated arguments' memory.
+  temporaries: activations, gradients and the buffers of collectives.
+  peak: the maximum that is live at one time, or the sum of all if the compiler
+    does not report the maximum.
+  limit: the part of the device's memory that the compiler may use.
   """
 
   arguments: int | None
@@ -36,7 +37,7 @@ class Memory(NamedTuple):
 
 
 class Tensor(NamedTuple):
-  """A large allocation: its shape and the operation that makes it."""
+  """A large allocation: its shape and the operation that computes it."""
 
   nbytes: int
   shape: str
@@ -44,13 +45,14 @@ class Tensor(NamedTuple):
 
 
 class Compiled(NamedTuple):
-  """What compiling gave.
+  """The result of a compilation.
 
-  fits: False where the memory does not suffice; then there is no program.
-  largest: the largest allocations where it does not fit.
-  text: of the program, for train.planning.hlo; "" where there is none.
-  flops: a device's, as XLA counts: a loop's body once.
-  seconds: that it took.
+  fits: False if the memory does not suffice; then there is no program.
+  memory: the memory of a device.
+  largest: the largest allocations, if the program does not fit.
+  text: the program's text, for train.planning.hlo; "" if there is no program.
+  flops: the FLOPs of a device by XLA's count, where a loop's body counts once.
+  seconds: the time of the compilation.
   """
 
   fits: bool
@@ -62,15 +64,15 @@ class Compiled(NamedTuple):
 
 
 def experiment(config: dict[str, Any], devices) -> assembly.Experiment:
-  """The Experiment of a complete config on those devices, without its data.
+  """Returns the Experiment of a complete config on the devices, without data.
 
   Raises:
-    UserError: the config is wrong, or does not suit the number of devices.
+    UserError: the config is invalid or does not suit the number of devices.
   """
   config = {**config, "model": dict(config["model"])}
   try:
     mesh = sharding.make_mesh(config["mesh"], devices)
-  except NotImplementedError as error:  # JAX's word for a torus it cannot cut
+  except NotImplementedError as error:  # JAX cannot split the torus this way
     raise UserError(f"config.mesh: {_line(error)}") from error
   parts = sharding.batch_parts(mesh)
   batch_size = config["batch_size"]
@@ -88,14 +90,14 @@ def experiment(config: dict[str, Any], devices) -> assembly.Experiment:
 
 
 def program(parts: assembly.Experiment, limit: float | None = None) -> Compiled:
-  """Compiles the step that the loop runs.
+  """Compiles the training step.
 
   Args:
-    parts: of `experiment`.
-    limit: the device's memory, where the compiler does not tell it.
+    parts: the result of `experiment`.
+    limit: the device's memory in bytes, if known.
 
   Raises:
-    UserError: the step cannot be traced or compiled; one line.
+    UserError: the step cannot be traced or compiled.
   """
   start = time.perf_counter()
   init, state = assembly.state_of(parts)
@@ -103,9 +105,9 @@ def program(parts: assembly.Experiment, limit: float | None = None) -> Compiled:
   lowered = _lowered(parts, init, state, batch)
   try:
     compiled = lowered.compile()
-  except Exception as error:  # XLA's own kinds, which differ by version
+  except Exception as error:  # XLA's types of error differ between versions
     if "RESOURCE_EXHAUSTED" not in str(error):
-      raise UserError(f"the compiler refuses: {_line(error)}") from error
+      raise UserError(f"compilation failed: {_line(error)}") from error
     memory, largest = exhausted(str(error), held((state, batch)))
     seconds = time.perf_counter() - start
     return Compiled(False, memory, largest, "", 0.0, seconds)
@@ -115,7 +117,7 @@ def program(parts: assembly.Experiment, limit: float | None = None) -> Compiled:
   temporaries = found.temp_size_in_bytes
   peak = arguments + outputs - aliased + temporaries
   if parts.mesh.devices.flat[0].platform == "tpu":
-    peak = found.peak_memory_in_bytes  # not all temporaries live at a time
+    peak = found.peak_memory_in_bytes  # temporaries are not all live at once
   granted = int(limit) if limit else None
   memory = Memory(arguments, outputs, aliased, temporaries, peak, granted)
   costs = compiled.cost_analysis() or {}
@@ -130,7 +132,7 @@ def program(parts: assembly.Experiment, limit: float | None = None) -> Compiled:
 
 
 def held(tree: Any) -> int:
-  """Bytes a device holds of a tree of ShapeDtypeStructs with shardings."""
+  """Returns a device's bytes of a tree of ShapeDtypeStructs with shardings."""
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     for x in jax.tree.leaves(tree)
@@ -150,7 +152,7 @@ def _batch(parts: assembly.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _lowered(parts: assembly.Experiment, init, state, batch):
-  """The loop's jitted step, traced for the mesh of `parts`."""
+  """Returns the loop's jitted step, traced for the mesh of `parts`."""
   rng = jax.eval_shape(lambda: jax.random.key(0))
   run = loop.Run(
     learner=parts.learner,
@@ -171,14 +173,15 @@ def _lowered(parts: assembly.Experiment, init, state, batch):
 
 
 def exhausted(message: str, arguments: int) -> tuple[Memory, list[Tensor]]:
-  """What a RESOURCE_EXHAUSTED tells, as figures; the largest tensors first.
+  """Parses a RESOURCE_EXHAUSTED error into (Memory, largest tensors first).
 
-  The TPU compiler words it in two ways. Where temporaries alone overfill the
-  memory it names their sum; else it lists what is allocated, too.
+  The TPU compiler has two forms of this message. The short one, used if the
+  temporaries alone exceed the memory, gives only their sum; the long one also
+  lists the allocations.
 
   Args:
-    message: of the error.
-    arguments: bytes a device, which the short message leaves out.
+    message: the error's message.
+    arguments: bytes of the arguments per device, which the short message omits.
   """
   short = re.search(
     rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)", message
@@ -216,6 +219,6 @@ def _bytes(number: str, unit: str) -> int:
 
 
 def _line(error: Exception) -> str:
-  """The first line of an error that says something."""
+  """Returns the first non-empty line of an error's message."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   return lines[0][:300] if lines else type(error).__name__

@@ -1,8 +1,8 @@
-"""A compiled program's text, as XLA prints it: instructions, and how often.
+"""Parses the text of a compiled XLA program and counts its instructions.
 
-XLA counts a loop's body once in its own cost analysis; here it counts as often
-as the loop runs. The grammar is that of openxla.org/xla/operation_semantics
-and of HloModule::ToString, for programs of TPUs and CPUs.
+XLA's own cost analysis counts the body of a loop once; here it counts once per
+iteration. The grammar is that of openxla.org/xla/operation_semantics and of
+HloModule::ToString, for programs of TPUs and CPUs.
 """
 
 import math
@@ -31,9 +31,9 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
 class Leaf(NamedTuple):
-  """One array of a shape; `nbytes` as it is stored without padding.
+  """One array of a shape; `nbytes` is its size without padding.
 
-  hbm: it lives in the main memory, not in one on the chip.
+  hbm: whether it is stored in main memory instead of an on-chip memory.
   """
 
   dtype: str
@@ -43,7 +43,7 @@ class Leaf(NamedTuple):
 
 
 class Instruction(NamedTuple):
-  """One line: %name = shape opcode(operands), attributes."""
+  """One instruction: %name = shape opcode(operands), attributes."""
 
   name: str
   opcode: str
@@ -55,19 +55,23 @@ class Instruction(NamedTuple):
 
   @property
   def nbytes(self) -> int:
-    """Of all arrays of its result."""
+    """Returns the bytes of all arrays of the result."""
     return sum(leaf.nbytes for leaf in self.leaves)
 
 
 class Program(NamedTuple):
-  """computations: {name: {instruction's name: Instruction}}."""
+  """A parsed program.
+
+  computations: {name: {name of an instruction: Instruction}}.
+  entry: the name of the computation that runs first.
+  """
 
   computations: dict[str, dict[str, Instruction]]
   entry: str
 
 
 def parse(text: str) -> Program:
-  """The Program of `compiled.as_text()`.
+  """Parses the result of `compiled.as_text()`.
 
   Raises:
     ValueError: the text has no entry computation.
@@ -79,14 +83,14 @@ def parse(text: str) -> Program:
     if header:
       current = computations.setdefault(header[2], {})
       entry = header[2] if header[1] else entry
-    elif line == "}":  # a kernel's own notes may begin so, and go on
+    elif line == "}":  # lines of kernel metadata may start with a brace too
       current = None
     elif current is not None:
       found = _instruction(line)
       if found:
         current[found.name] = found
   if entry is None:
-    raise ValueError("not the text of an HLO module: it has no ENTRY")
+    raise ValueError("the text is not an HLO module: it has no ENTRY")
   return Program(computations, entry)
 
 
@@ -113,7 +117,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, opening: int) -> int:
-  """Where the parenthesis that opens at `opening` closes."""
+  """Returns the index of the parenthesis that closes the one at `opening`."""
   depth = 0
   for match in re.compile(r"[()]").finditer(text, opening):
     depth += 1 if match[0] == "(" else -1
@@ -123,7 +127,7 @@ def _closing(text: str, opening: int) -> int:
 
 
 def leaves(shape: str) -> tuple[Leaf, ...]:
-  """The arrays of a shape; a tuple has many."""
+  """Returns the arrays of a shape, which are several for a tuple."""
   found = []
   for dtype, dims, layout in _ARRAY.findall(shape):
     sizes = tuple(int(d.strip("<=")) for d in dims.split(",") if d)
@@ -137,7 +141,7 @@ def leaves(shape: str) -> tuple[Leaf, ...]:
 
 
 def called(instruction: Instruction) -> list[tuple[str, str]]:
-  """(how, computation) of each that an instruction runs."""
+  """Returns (attribute, computation) for each that an instruction calls."""
   found = _CALLS.findall(instruction.attributes)
   for names in _BRANCHES.findall(instruction.attributes):
     found += [("branch", n.strip().lstrip("%")) for n in names.split(",")]
@@ -145,10 +149,10 @@ def called(instruction: Instruction) -> list[tuple[str, str]]:
 
 
 def executed(program: Program) -> Iterator[tuple[str, float, bool]]:
-  """(computation, times it runs a step, whether it is inside a fusion).
+  """Yields (computation, executions per step, whether it is inside a fusion).
 
-  A computation called from several places comes once for each. Each branch of
-  a conditional counts as run.
+  A computation that is called from several places is yielded once for each.
+  Every branch of a conditional counts as executed.
   """
 
   def visit(name, times, fused):
@@ -158,7 +162,7 @@ def executed(program: Program) -> Iterator[tuple[str, float, bool]]:
         if callee not in program.computations:
           continue
         if how == "to_apply" and instruction.opcode != "call":
-          continue  # one addition of a reduction
+          continue  # the scalar function of a reduction
         inner = times
         if how == "body":
           inner *= trips(program, instruction)
@@ -169,9 +173,10 @@ def executed(program: Program) -> Iterator[tuple[str, float, bool]]:
 
 
 def trips(program: Program, loop: Instruction) -> int:
-  """How often a `while` runs: as XLA noted it, else its condition's constant.
+  """Returns the number of iterations of a `while`.
 
-  The loops of `scan` count from 0 to below a constant. 1 where there is none.
+  That is XLA's known trip count or else the largest constant of the condition,
+  because a `scan` counts from 0 up to a constant. 1 if there is no constant.
   """
   known = _TRIPS.search(loop.attributes)
   if known:

@@ -1,4 +1,4 @@
-"""A plan as tables on the terminal."""
+"""Prints a plan as tables on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +10,14 @@ from rich.table import Table
 
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-  """Gives say(line), which shows what is being done, on stderr."""
+  """Yields say(line), which shows the current activity on stderr."""
   console = Console(stderr=True)
   with console.status("planning") as status:
     yield status.update if console.is_terminal else console.log
 
 
 def show(figures: Mapping[str, Any]) -> None:
-  """Prints the figures of planning.plan, and what was tried."""
+  """Prints the figures of summary.plan and the settings that were tried."""
   console = Console(width=None if Console().is_terminal else 100)
   mesh = ", ".join(f"{k}={v}" for k, v in figures["mesh"].items())
   console.print(
@@ -26,8 +26,8 @@ def show(figures: Mapping[str, Any]) -> None:
   )
   if figures["by"] == "formula":
     console.print(
-      "By formula: there is no compiler for this chip here. Memory and"
-      " exchanges are estimates."
+      "No compiler for this chip is available here: memory and communication"
+      " are estimated by formula."
     )
   console.print(_memory(figures))
   for title, rows in _details(figures):
@@ -62,11 +62,11 @@ def _share(memory) -> str:
 def _memory(figures) -> Table:
   memory = figures["memory"]
   verdict = "it fits" if figures["fits"] else "it does NOT fit"
-  title = f"Memory a device, by {figures['by']}: {verdict}"
+  title = f"Memory per device, by {figures['by']}: {verdict}"
   table = Table("", "", title=title, title_justify="left", show_header=False)
-  table.add_row("arguments: state and batch", _size(memory["arguments"]))
+  table.add_row("arguments (state and batch)", _size(memory["arguments"]))
   table.add_row("outputs", _size(memory["outputs"]))
-  table.add_row("of them in the arguments' place", _size(memory["aliased"]))
+  table.add_row("outputs that reuse arguments", _size(memory["aliased"]))
   table.add_row("temporaries", _size(memory["temporaries"]))
   table.add_row("peak", _share(memory))
   for tensor in figures["largest"][:8]:
@@ -81,25 +81,25 @@ def _details(figures) -> Iterator[tuple[str, list[tuple[str, str]]]]:
   flops = figures["flops"]
   rows = [
     (f"model, by {flops['model_by']}", f"{flops['model']:.4g}"),
-    ("executed, with what is computed again", f"{flops['executed']:.4g}"),
+    ("executed, including rematerialization", f"{flops['executed']:.4g}"),
   ]
   if flops["compiler"]:
-    title = "compiler's count (a scanned body once, kernels not at all)"
+    title = "compiler's count (a scan's body counts once, kernels as 0)"
     rows.append((title, f"{flops['compiler']:.4g}"))
-  yield "FLOPs a step", rows
+  yield "FLOPs per step", rows
   bound = figures.get("roofline")
   if bound:
-    yield f"Roofline: bound by {bound['limit']}", _roofline(bound, figures)
+    yield f"Roofline, bound by {bound['limit']}", _roofline(bound, figures)
   run = figures.get("run")
   if run:
-    money = [] if run["money"] is None else [("money", f"{run['money']:,.0f}")]
+    money = [] if run["money"] is None else [("cost", f"{run['money']:,.0f}")]
     yield (
-      f"The whole run at that pace, {run['steps']:,} steps",
+      f"The entire run at this rate, {run['steps']:,} steps",
       [
         ("time", f"{run['hours']:,.1f} h"),
         ("chip-hours", f"{run['chip_hours']:,.0f}"),
         (
-          f"energy at {run['watts']:.0f} W a chip ({run['watts_are']})",
+          f"energy at {run['watts']:.0f} W per chip ({run['watts_are']})",
           f"{run['kwh']:,.0f} kWh",
         ),
         *money,
@@ -115,10 +115,10 @@ def _roofline(bound, figures) -> list[tuple[str, str]]:
   for axis, seconds in bound["interconnect_seconds"].items():
     rows.append((f"interconnect, {axis}", f"{seconds:.4f} s"))
   for axis in figures["uncounted"]:
-    rows.append((f"interconnect, {axis}", "not in the formula"))
+    rows.append((f"interconnect, {axis}", "not covered by the formula"))
   if figures["bubble"]:
-    bubble = f"{figures['bubble']:.1%} of each pass, not in the bound"
-    rows.append(("the pipeline's bubble", bubble))
+    bubble = f"{figures['bubble']:.1%} of each pass, not part of the bound"
+    rows.append(("pipeline bubble", bubble))
   rows.append(("step, at least", f"{bound['step_seconds']:.4f} s"))
   if "tokens_per_second" in bound:
     rows.append(("tokens/s, at most", f"{bound['tokens_per_second']:,.0f}"))
@@ -131,10 +131,10 @@ def _collectives(figures) -> Table:
   table = Table(
     "mesh axis",
     "collective",
-    "a step",
+    "per step",
     "tensors",
     "sent",
-    title="Collectives of a device, a step",
+    title="Collectives per device and step",
     title_justify="left",
   )
   for axis, kinds in figures["collectives"].items():
@@ -151,7 +151,7 @@ def _collectives(figures) -> Table:
 
 def _knobs(rows) -> Table:
   table = Table(
-    "knob", "memory", "", title="What would help", title_justify="left"
+    "setting", "memory", "", title="Ways to save memory", title_justify="left"
   )
   for row in rows:
     if "error" in row:
@@ -170,7 +170,7 @@ def _search(rows) -> Table:
     "MFU",
     "bound by",
     "by",
-    title="Settings, the fastest first",
+    title="Settings, fastest first",
     title_justify="left",
   )
   for row in rows:

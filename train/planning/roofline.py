@@ -1,9 +1,9 @@
-"""The least time a step can take, by each of a chip's limits.
+"""The roofline model: a lower bound on the time of a step.
 
 Williams, Waterman and Patterson 2009, "Roofline: an insightful visual
-performance model". Compute, memory and interconnect are taken to overlap
-wholly, so the bound on a step is the greatest of their times; what a chip does
-one after another only makes it longer.
+performance model". Compute, memory traffic and communication are assumed to
+overlap perfectly, so the bound is the longest of the three times. Imperfect
+overlap only makes a step slower.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from train.measuring import hardware
 from train.planning import collectives, hlo
 
-# What moves no bytes, or whose bytes are counted where they are used.
+# Instructions that move no bytes, or whose bytes are counted at their users.
 _FREE = {
   "parameter",
   "constant",
@@ -32,12 +32,14 @@ _SLICES = {"dynamic-slice", "slice", "gather"}
 
 
 class Bound(NamedTuple):
-  """Seconds a step takes at least, by what limits it.
+  """Lower bounds on the time of a step, in seconds.
 
-  interconnect: by mesh axes, within a slice or host and between them.
-  step: the greatest of all.
-  mfu: of the model's FLOPs, were a step to take that long.
-  limit: "compute", "hbm" or "interconnect".
+  compute: the time of the arithmetic.
+  hbm: the time of the memory traffic.
+  interconnect: the time of the collectives, by mesh axes.
+  step: the longest of these times.
+  mfu: the model FLOPs utilization of a step that takes this long.
+  limit: the resource with the longest time: "compute", "hbm" or "interconnect".
   """
 
   compute: float
@@ -57,15 +59,16 @@ def bound(
   hbm_bytes: float,
   interconnect: dict[str, float],
 ) -> Bound:
-  """The Bound of a step.
+  """Returns the Bound of a step.
 
   Args:
-    chip: its peaks.
-    chips: how many share the work, evenly.
-    dtype: of the products: a key of chip.peak_flops.
-    model_flops: of the global batch; see train.measuring.flops.
-    executed_flops: the same with all that is computed again.
-    hbm_bytes: that a chip moves to and from its memory.
+    chip: the chip, with its peak rates.
+    chips: the number of chips, which share the work evenly.
+    dtype: the dtype of matrix products, a key of chip.peak_flops.
+    model_flops: the model's FLOPs for the global batch; see
+      train.measuring.flops.
+    executed_flops: model_flops plus recomputation.
+    hbm_bytes: bytes that a chip moves to and from its memory.
     interconnect: seconds of collectives, by mesh axes.
   """
   peak = chips * chip.peak_flops[dtype]
@@ -93,19 +96,19 @@ def interconnect(
   host_size: int,
   torus: Sequence[int],
 ) -> dict[str, float]:
-  """{mesh axes: seconds a step} of what the devices send.
+  """Returns the seconds of communication per step, by mesh axes.
 
-  On a torus a group uses the links of the dimensions it spans, in both
-  directions where the dimension closes to a ring. What leaves the slice or the
-  host also goes over the slow network, one n-th of it from each device of the
-  n that the fast one holds.
+  On a torus, a group uses the links of the dimensions that it spans, in both
+  directions if the dimension closes to a ring. Data that leaves the slice or
+  the host also crosses the slow network; each of the n devices in a fast
+  network sends one n-th of it.
 
   Args:
-    found: of collectives.of_program, or made by formula.
-    chip: its bandwidths.
-    devices: in the mesh's order; with `coords` on a torus.
-    host_size: devices in one fast network.
-    torus: sizes of a slice's dimensions; () for a switch.
+    found: the collectives, from collectives.of_program or by formula.
+    chip: the chip, with its bandwidths.
+    devices: the devices in the mesh's order; with `coords` on a torus.
+    host_size: the number of devices in one fast network.
+    torus: the sizes of a slice's dimensions; () for a switch.
   """
   times: dict[str, float] = {}
   for one in found:
@@ -125,12 +128,12 @@ def interconnect(
 
 
 def _network(device, host_size: int) -> tuple[int, int]:
-  """Which fast network a device is in: its slice, or its host."""
+  """Returns the key of a device's fast network: its slice, or its host."""
   return (getattr(device, "slice_index", 0) or 0, device.id // host_size)
 
 
 def _bandwidth(members, chip: hardware.Chip, torus: Sequence[int]) -> float:
-  """Bytes/s that a member can send to the others, one way."""
+  """Returns the bytes/s that a member can send to the others, one way."""
   if not chip.torus:
     return chip.ici_bandwidth
   a_dimension = chip.ici_bandwidth / chip.torus  # both its links
@@ -139,19 +142,19 @@ def _bandwidth(members, chip: hardware.Chip, torus: Sequence[int]) -> float:
     places = {device.coords[axis] for device in members}
     if len(places) < 2:
       continue
-    # Rings close where a group spans a dimension that is wired around: all of
-    # a v5e's or v6e's 16, and the multiples of 4 of a v4 or v5p.
+    # A ring needs a group that spans a dimension with wraparound links: size 16
+    # on v5e and v6e, any multiple of 4 on v4 and v5p.
     wired = size == 16 if chip.torus == 2 else size % 4 == 0
     total += a_dimension if wired and len(places) == size else a_dimension / 2
   return total or a_dimension / 2
 
 
 def hbm_bytes(text: str) -> float:
-  """Bytes that a device's memory moves a step, by the program's text.
+  """Returns the bytes of HBM traffic per step and device, from the program.
 
-  Each instruction that is not inside a fusion reads its operands and writes
-  its result once; a slice reads, and an update in place writes, what it cuts
-  out. A kernel that reads an operand twice is counted once.
+  Each instruction outside a fusion reads its operands and writes its result
+  once. A slice reads only the slice, and an in-place update writes only the
+  update. A kernel that reads an operand twice is counted once.
   """
   program = hlo.parse(text)
   total = 0.0
@@ -179,7 +182,7 @@ def _moved(program, scope, instruction) -> float:
   if opcode == "dynamic-update-slice":
     return 2.0 * _in_hbm(operands[1]) if len(operands) > 1 else 0.0
   if opcode == "async-start":
-    return 0.0  # the computation that it calls is counted
+    return 0.0  # counted in the computation that it calls
   if opcode in ("copy-start", "slice-start"):
     first, second, *_ = instruction.leaves
     made, source = (
@@ -194,7 +197,7 @@ def _in_hbm(instruction) -> float:
 
 
 def _fusion_reads(program, inner, operands) -> float:
-  """Bytes of the operands that the instructions of a fusion read."""
+  """Returns the bytes of its operands that a fusion reads from HBM."""
   total = 0.0
   for parameter in inner.values():
     if parameter.opcode != "parameter":
@@ -207,7 +210,10 @@ def _fusion_reads(program, inner, operands) -> float:
 
 
 def _read(program, inner, name: str, whole: float) -> float:
-  """Bytes of `name` that its users read; `whole` for one that reads all."""
+  """Returns the bytes of `name` that its users read.
+
+  That is `whole`, the size of `name`, if a user reads all of it.
+  """
   total = 0.0
   for user in inner.values():
     if name not in user.operands:
@@ -234,7 +240,7 @@ def _read(program, inner, name: str, whole: float) -> float:
 
 
 def _carried(user) -> bool:
-  """Whether it only hands a buffer on: a tuple, a collective in flight."""
+  """Whether an instruction only forwards a buffer: a tuple or a collective."""
   return (
     user.opcode == "tuple"
     or user.opcode in collectives.KINDS
@@ -243,7 +249,7 @@ def _carried(user) -> bool:
 
 
 def _written(inner, fusion) -> float:
-  """Bytes that a fusion writes: an update in place writes the update."""
+  """Returns the bytes that a fusion writes; in place, only the update."""
   root = next(i for i in inner.values() if i.root)
   made = [root]
   if root.opcode == "tuple":
@@ -264,7 +270,7 @@ def _written(inner, fusion) -> float:
 
 
 def dtype_of(name: str | None) -> str:
-  """The key of Chip.peak_flops for a model's `dtype`; bfloat16 if None."""
+  """Returns the key of Chip.peak_flops for a dtype; bfloat16 by default."""
   return name if name in ("float32", "float16", "int8", "fp8") else "bfloat16"
 
 
@@ -275,14 +281,14 @@ def whole_run(
   watts: float,
   price: float | None,
 ) -> dict[str, float | None]:
-  """Chip-hours, kWh and money of a run at that pace.
+  """Returns the hours, chip-hours, kWh and cost of a run.
 
   Args:
-    step_seconds: of one step.
-    steps: of the run.
-    chips: that it holds all the while.
-    watts: that a chip draws.
-    price: of a chip-hour, in any currency; None for no money.
+    step_seconds: seconds per step.
+    steps: the number of steps of the run.
+    chips: the number of chips that the run occupies.
+    watts: the power of a chip.
+    price: the price of a chip-hour, in any currency; if None, "money" is None.
   """
   hours = step_seconds * steps / 3600
   chip_hours = hours * chips

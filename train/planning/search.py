@@ -1,4 +1,4 @@
-"""Which knobs of a config make it fit, and which settings run fastest."""
+"""Searches for settings of a config that fit into memory or run fastest."""
 
 import inspect
 import itertools
@@ -17,23 +17,23 @@ from train.planning import (
   topology,
 )
 
-# From what keeps all to what computes all again; train/plan tries these.
+# From no rematerialization to full rematerialization.
 REMATS = ("none", "dots", "attention", "full")
 MICROBATCHES = (1, 2, 4, 8, 16)
 
 
 class Knob(NamedTuple):
-  """Settings of a config: key -> value, such as "model.remat"."""
+  """Settings of a config, as {key: value} with keys such as "model.remat"."""
 
   settings: dict[str, Any]
 
   def spelled(self) -> str:
-    """The lines of a config file that make them."""
+    """Returns the settings as lines of a config file, joined by "; "."""
     lines = [
       f"config.{key} = {_spelled(value)}"
       for key, value in self.settings.items()
     ]
-    return "; ".join(lines) or "as it is"
+    return "; ".join(lines) or "unchanged"
 
 
 def _spelled(value) -> str:
@@ -43,7 +43,7 @@ def _spelled(value) -> str:
 
 
 def turned(config: Mapping[str, Any], knob: Knob) -> dict[str, Any]:
-  """A copy of a complete config with the knob's settings."""
+  """Returns a copy of a complete config with the knob's settings."""
   config = {k: dict(v) if isinstance(v, dict) else v for k, v in config.items()}
   for key, value in knob.settings.items():
     section, _, name = key.partition(".")
@@ -55,7 +55,7 @@ def turned(config: Mapping[str, Any], knob: Knob) -> dict[str, Any]:
 
 
 def knobs(config: Mapping[str, Any], devices: int) -> list[Knob]:
-  """What may lessen the memory of a step, one by one, then together."""
+  """Returns knobs that may save memory: each one, then all combined."""
   found = []
   model, learner = config["model"], config["learner"]
   if "remat" in _arguments("models", model) and model.get("remat") != "full":
@@ -99,9 +99,11 @@ def _arguments(package: str, section: Mapping[str, Any]) -> set[str]:
 def tried(
   config: Mapping[str, Any], where: topology.Topology, say: Callable
 ) -> list[summary.Figures]:
-  """What each knob does to a config that does not fit.
+  """Measures the effect of each knob on a config that does not fit.
 
-  Each is {"knob", "fits", "memory"} or, where it cannot be, {"knob", "error"}.
+  Returns:
+    One row per knob: {"knob", "fits", "memory"}, or {"knob", "error"} if the
+    settings are not valid.
   """
   config = assembly.complete(config)
   rows = []
@@ -118,7 +120,7 @@ def tried(
 
 
 def meshes(config: Mapping[str, Any], where: topology.Topology) -> list[dict]:
-  """Meshes worth a try: those whose axes divide what they cut."""
+  """Returns candidate meshes whose axes divide what they partition."""
   devices = len(where.devices)
   slices = max(1, devices // where.host_size) if where.torus else 1
   inner = devices // slices
@@ -145,7 +147,7 @@ def meshes(config: Mapping[str, Any], where: topology.Topology) -> list[dict]:
 def candidates(
   config: Mapping[str, Any], where: topology.Topology
 ) -> Iterator[Knob]:
-  """Meshes, remat policies and microbatches, all with all."""
+  """Yields the product of meshes, remat policies and microbatch counts."""
   batch_size = batch_spec.of_config(config).batch_size
   policies: list[Any] = [None]
   if "remat" in _arguments("models", config["model"]):
@@ -171,7 +173,7 @@ def candidates(
 
 
 def _now(config: Mapping[str, Any], key: str) -> Any:
-  """What a complete config has at "section.name"."""
+  """Returns a complete config's current value of "section.name"."""
   section, _, name = key.partition(".")
   if not name:
     return config[section]
@@ -184,13 +186,19 @@ def search(
   most: int,
   say: Callable,
 ) -> list[summary.Figures]:
-  """Settings by the least time of a step, those that fit first.
+  """Ranks settings by step time, with those that fit first.
 
-  Every candidate is judged by formula; where there is a compiler, the best
-  `most` of those that may fit are compiled, and their figures are its own.
+  Every candidate is estimated by formula. If a compiler is available, the best
+  `most` candidates are compiled, and their figures come from the compiler.
+
+  Args:
+    config: the experiment.
+    where: the topology.
+    most: the maximum number of rows.
+    say: receives a line of progress.
 
   Returns:
-    rows {"knob", "by", "fits", "peak", "step_seconds", "mfu"}.
+    Rows {"knob", "by", "fits", "peak", "step_seconds", "limit", "mfu"}.
   """
   config = assembly.complete(config)
   rows, known = [], {}
@@ -199,10 +207,10 @@ def search(
       rows.append((knob, *_judged(turned(config, knob), where, known)))
     except UserError as error:
       say(f"{knob.spelled()}: {error}")
-  # What the state alone overfills no compiler can mend.
+  # If the state and the batch alone exceed the memory, compiling cannot help.
   rows = [row for row in rows if row[2]["memory"]["arguments"] < _limit(where)]
   rows.sort(key=lambda row: (not row[2]["fits"], _seconds(row[2])))
-  say(f"{len(rows)} settings judged by formula")
+  say(f"estimated {len(rows)} settings by formula")
   chosen = [(knob, figures) for knob, _, figures in rows[:most]]
   if where.compiles:
     chosen = []
@@ -218,7 +226,7 @@ def search(
 
 
 def _judged(config, where, known):
-  """(parts, figures) by formula; traces are kept in `known` by their policy."""
+  """Returns (parts, figures by formula); `known` caches traces per policy."""
   parts = compile_ahead.experiment(config, where.devices)
   policy = config["model"].get("remat")
   if policy not in known:

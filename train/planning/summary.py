@@ -1,4 +1,4 @@
-"""A plan's figures: one dict, which prints as a table and as JSON."""
+"""The figures of a plan, as one dict for the tables and for JSON."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,16 +23,16 @@ def plan(
   watts: float | None = None,
   price: float | None = None,
 ) -> Figures:
-  """All figures of a config's run on a topology.
+  """Returns all figures of a config's run on a topology.
 
   Args:
     config: the experiment.
-    where: of topology.find.
-    watts: that a chip draws; the table's by default.
-    price: of a chip-hour, or None.
+    where: the result of topology.find.
+    watts: the power of a chip; by default that of hardware.CHIPS.
+    price: the price of a chip-hour, or None.
 
   Raises:
-    UserError: the config is wrong or does not suit the topology.
+    UserError: the config is invalid or does not suit the topology.
   """
   complete = assembly.complete(config)
   parts = compile_ahead.experiment(complete, where.devices)
@@ -73,7 +73,7 @@ def _watts_are(watts: float, chip) -> str:
 
 
 def operations(parts: assembly.Experiment) -> dict[str, float | str]:
-  """FLOPs of a step of the global batch: the model's, and all executed."""
+  """Returns the FLOPs of a step of the global batch: model and executed."""
   model = flops.step(parts)
   once = flops.traced(parts)
   again = flops.traced(parts, recomputed=True)
@@ -82,7 +82,7 @@ def operations(parts: assembly.Experiment) -> dict[str, float | str]:
     "model": model,
     "executed": model * again / once if once else model,
     "model_by": (
-      "the model's formula; a causal triangle of attention counts as half"
+      "the model's formula; causal attention counts as half of full attention"
       if formula and "inputs" in parts.data.spec
       else "a trace of matrix products and convolutions"
     ),
@@ -94,7 +94,7 @@ def measure(
   where: topology.Topology,
   counted: Figures,
 ) -> Figures:
-  """Memory, collectives and roofline of a step: compiled, where that can be."""
+  """Returns a step's memory, collectives and roofline, compiled if possible."""
   if not where.compiles:
     return by_formula(parts, where, counted, analytic.residuals(parts))
   compiled = compile_ahead.program(parts, _limit(where))
@@ -126,13 +126,13 @@ def by_formula(
   counted: Figures,
   kept: list[Any],
 ) -> Figures:
-  """What `measure` gives, without a compiler.
+  """Returns the figures of `measure` without a compiler.
 
   Args:
-    parts: of compile_ahead.experiment.
-    where: its topology.
-    counted: of `operations`.
-    kept: of plan_formula.residuals.
+    parts: the result of compile_ahead.experiment.
+    where: the topology.
+    counted: the result of `operations`.
+    kept: the result of analytic.residuals.
   """
   found = analytic.estimate(parts, kept)
   memory = analytic.memory(found, _limit(where))

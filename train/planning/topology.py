@@ -1,4 +1,4 @@
-"""Machines that need not be there: v5e:16x16, h100:8x8, cpu:8."""
+"""Descriptions of machines that need not exist here: v5e:16x16, h100:8x8."""
 
 import dataclasses
 import math
@@ -10,8 +10,8 @@ from common.errors import UserError
 from common.names import nearest
 from train.measuring import hardware
 
-# Dimensions of a slice, and its greatest number of chips: cloud.google.com/tpu
-# /docs/v4, /v5e, /v5p and /v6e, "Supported configurations".
+# The number of dimensions of a slice and its maximum number of chips:
+# cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, "Supported configurations".
 _TPUS = {"v4": (3, 4096), "v5e": (2, 256), "v5p": (3, 6144), "v6e": (2, 256)}
 _GPUS = ("a100", "h100", "h200", "b200")
 
@@ -19,12 +19,13 @@ _GPUS = ("a100", "h100", "h200", "b200")
 class Topology(NamedTuple):
   """The devices of a plan.
 
-  name: as it was asked for.
-  chip: None for simulated CPU devices.
-  devices: of JAX, or stand-ins for GPUs.
-  compiles: whether there is a compiler for them here.
-  host_size: devices in one fast network: a slice, or a host of GPUs.
-  torus: sizes of the slice's dimensions, () where there is no torus.
+  name: the name that the user gave.
+  chip: the kind of chip; None for simulated CPU devices.
+  devices: devices of JAX, or StandIns for GPUs.
+  compiles: whether a compiler for the devices is available here.
+  host_size: the number of devices in one fast network: a slice, or a host of
+    GPUs.
+  torus: the sizes of the slice's dimensions; () if there is no torus.
   """
 
   name: str
@@ -37,7 +38,7 @@ class Topology(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StandIn:
-  """A device that is known by its kind alone; enough to shard shapes over."""
+  """A device without hardware, sufficient for computing shardings."""
 
   id: int
   device_kind: str
@@ -48,17 +49,17 @@ class StandIn:
 
 
 def parse(text: str) -> tuple[str, tuple[int, ...]]:
-  """(chip, sizes) of "v5e:16x16"; imports nothing heavy.
+  """Parses "v5e:16x16" into (chip, sizes) without importing JAX.
 
   Raises:
-    UserError: it is not spelled so, or there is no such machine.
+    UserError: the text has another form, or there is no such machine.
   """
   match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", text)
   known = [*_TPUS, *_GPUS, "cpu"]
   if not match or match[1] not in known:
     name = text.partition(":")[0]
     raise UserError(
-      f"--topology={text}: not CHIP:SIZExSIZE with a chip of"
+      f"--topology={text}: not CHIP:SIZExSIZE, where CHIP is one of"
       f" {', '.join(known)}{'' if name in known else nearest(name, known)}"
     )
   name, sizes = match[1], tuple(int(n) for n in match[2].split("x"))
@@ -69,7 +70,7 @@ def parse(text: str) -> tuple[str, tuple[int, ...]]:
     if len(sizes) != dimensions:
       example = "x".join("4" * dimensions)
       raise UserError(
-        f"--topology={text}: a slice of {name} has {dimensions} sizes, as in"
+        f"--topology={text}: a slice of {name} has {dimensions} sizes, such as"
         f" {name}:{example}"
       )
     if math.prod(sizes) > most:
@@ -78,23 +79,23 @@ def parse(text: str) -> tuple[str, tuple[int, ...]]:
       )
   elif len(sizes) > (2 if name in _GPUS else 1):
     spelled = "HOSTSxGPUS" if name in _GPUS else "DEVICES"
-    raise UserError(f"--topology={text}: spelled {name}:{spelled}")
+    raise UserError(f"--topology={text}: the format is {name}:{spelled}")
   return name, sizes
 
 
 def prepare(text: str) -> None:
-  """Sets what JAX reads when it is imported, so before that.
+  """Sets the environment variables of JAX; call it before importing JAX.
 
   Raises:
-    UserError: as `parse`.
+    UserError: see `parse`.
   """
   name, sizes = parse(text)
-  # A plan computes nothing: an accelerator that is here stays free.
+  # Planning computes nothing on devices: leave a local accelerator free.
   os.environ["JAX_PLATFORMS"] = "cpu"
   os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-  # Programs for other machines can be kept, but not be read again.
+  # Programs for other machines can be written to the cache but not read back.
   os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-  # One plan may be made beside another.
+  # Several plans may run at the same time.
   os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
@@ -106,15 +107,18 @@ def prepare(text: str) -> None:
 
 
 def find(text: str, slices: int = 1) -> Topology:
-  """The Topology of "v5e:16x16", `slices` times.
+  """Returns the Topology of `slices` slices such as "v5e:16x16".
 
   Raises:
-    UserError: as `parse`; libtpu is not installed, or refuses the sizes; there
-      are too few devices for "cpu:N", where `prepare` came too late.
+    UserError: see `parse`. Also if libtpu is not installed or rejects the
+      sizes, or if there are fewer than N devices for "cpu:N" because `prepare`
+      was called too late.
   """
   name, sizes = parse(text)
   if slices < 1 or (slices > 1 and name not in _TPUS):
-    raise UserError(f"--slices={slices}: only TPUs come in slices, 1 or more")
+    raise UserError(
+      f"--slices={slices}: must be at least 1, and 1 for anything but TPUs"
+    )
   count = math.prod(sizes)
   if name == "cpu":
     import jax
@@ -154,6 +158,6 @@ def _tpus(text, name, sizes, slices) -> list[Any]:
     return topologies.get_topology_desc(
       platform="tpu", topology_name=text, **options
     ).devices
-  except Exception as error:  # XLA's own kinds, which differ by version
+  except Exception as error:  # XLA's types of error differ between versions
     reason = str(error).strip().splitlines()[0]
     raise UserError(f"--topology={text}: {reason}") from error

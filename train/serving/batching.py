@@ -27,7 +27,7 @@ class Event(NamedTuple):
 
   index: the text's index within the request.
   text: the characters that became complete.
-  finish: None while the text goes on, then "stop" or "length", or "error".
+  finish: None while the text is unfinished, then "stop", "length" or "error".
   tokens: the number of tokens sampled so far.
   """
 
@@ -77,8 +77,8 @@ class Engine:
 
   Args:
     speaker: the model.
-    batch: the most texts that are generated at the same time.
-    waiting: the most texts in the queue.
+    batch: the maximum number of texts generated at the same time.
+    waiting: the maximum number of texts in the queue.
     say: called with a line for each batch that fails.
   """
 
@@ -159,7 +159,7 @@ class Engine:
             self._take(row, piece)
           if self._ends(rows, max(written)):
             return
-    except Exception as error:  # whatever it is, the server goes on
+    except Exception as error:  # the server must survive any error
       self.say(f"a batch failed: {type(error).__name__}: {error}")
       for row in rows:
         if row.going():

@@ -178,7 +178,7 @@ class _Routes:
   async def complete(self, request: Request) -> Response:
     access.check_client(request, self.rate, self.service.key)
     body = await self._body(request)
-    # Long prompts take a while to encode; other requests go on meanwhile.
+    # Long prompts take a while to encode; serve other requests meanwhile.
     answer = await asyncio.to_thread(
       self.service.answer, request.scope["path"], body
     )

@@ -1,1 +1,1 @@
-"""Tasks: what is learned. A task's name is the file that defines it."""
+"""Tasks: what is learned. A task's name is that of its file."""

@@ -16,7 +16,7 @@ def generative_adversarial(
   Batch: image [B, H, W, C] in [-1, 1], mask [B].
 
   Args:
-    model: the generator z_BZ -> image_BHWC and the discriminator
+    model: the generator, z_BZ -> image_BHWC, and the discriminator,
       image_BHWC -> logits_B.
     loss: "nonsaturating" (Goodfellow et al. 2014, section 3) or "wasserstein"
       (Arjovsky et al. 2017).
@@ -26,7 +26,7 @@ def generative_adversarial(
       lambda * (|grad D(x)| - 1)^2 (Gulrajani et al. 2017).
 
   Raises:
-    ValueError: `loss` is neither of these.
+    ValueError: `loss` is unknown.
   """
   if loss not in ("nonsaturating", "wasserstein"):
     raise ValueError(f"loss={loss!r} is neither nonsaturating nor wasserstein")
@@ -44,7 +44,7 @@ def generative_adversarial(
     )
 
   def apply(variables, player, x, rng=None, train=False):
-    """(outputs, the model_state of both players after it)."""
+    """(outputs, the new model_state of both players)."""
     outputs, new = players[player].apply(
       variables.params[player],
       variables.model_state[player],

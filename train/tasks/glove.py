@@ -1,4 +1,4 @@
-"""GloVe: vectors whose products are the logarithms of co-occurrences."""
+"""GloVe: word vectors whose products are logarithms of co-occurrence counts."""
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,18 @@ def glove(
 
     f(X_ij) (w_i w~_j + b_i + b~_j - log X_ij)^2,  f(x) = min(1, (x / x_max)^a)
 
-  averaged over the entries X_ij of the batch. The vectors of words are w + w~.
+  averaged over the entries X_ij of the batch. The vector of a word is w + w~.
 
-  Batch: of rows "cooccurrence": word, context [B, T] int32, count [B, T] float,
-  mask [B, T].
+  Batch, from rows "cooccurrence": word, context [B, T] int32, count [B, T]
+  float, mask [B, T].
 
   Args:
-    model: of models.language.word_vectors, with bias=True.
-    counts: int [V], 0 for a word that takes no part; those of the tokenizer.
-    x_max: the count from which all weigh the same. The paper's 100 is for
-      billions of words.
-    alpha: a.
+    model: a models.language.word_vectors with bias=True.
+    counts: int [V], the tokenizer's counts of the words; a word of count 0 is
+      left out.
+    x_max: the count from which on all entries have the same weight. The
+      paper's 100 is for billions of words.
+    alpha: the exponent a.
 
   Raises:
     ValueError: x_max or alpha is not above 0.
@@ -48,7 +49,7 @@ def glove(
       batch["word"],
       batch["context"],
     )
-    # Padding has the count 0, of which there is no logarithm.
+    # Padding has the count 0, whose logarithm is not finite.
     count_BT = jnp.where(batch["mask"] > 0, batch["count"], 1)
     weight_BT = jnp.minimum(count_BT / x_max, 1) ** alpha
     error_BT = weight_BT * (score_BT - jnp.log(count_BT)) ** 2
@@ -56,7 +57,7 @@ def glove(
     return mean, types.Aux(model_state, {})
 
   def vectors(variables, batch, rng):
-    """w + w~ of all words, and which of them took part."""
+    """w + w~ of all words, and which of them were learned."""
     del batch, rng
     params, state = variables.params, variables.model_state
     w_VD, other_VD = model.apply(params, state, method="tables")[0]

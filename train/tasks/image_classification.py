@@ -17,17 +17,19 @@ def image_classification(
 ) -> types.Task:
   """Cross-entropy of the label.
 
-  Batch: image [B, H, W, C] float, label [B] int32, or float [B, C], the share
-  of each class where the input pipeline has mixed images; mask [B].
+  Batch: image [B, H, W, C] float; label [B] int32, or [B, C] float, the share
+  of each class, where the input pipeline has mixed images; mask [B].
 
   Args:
-    model: image_BHWC -> logits_BC; its method "features" gives the prediction
-      of that name.
-    label_smoothing: share of the target spread over the classes, in training
-      only (Szegedy et al. 2016).
-    mixup: alpha of Beta(alpha, alpha), from which one mixing weight a batch is
-      drawn, in training only (Zhang et al. 2018); 0 mixes nothing. Each image
-      is mixed with its mirror in the batch: training batches should be full.
+    model: image_BHWC -> logits_BC. The loss takes logits: a softmax in the
+      model would be applied twice. Its method "features" computes the
+      prediction of that name.
+    label_smoothing: share of the target that is spread over the classes, in
+      training only (Szegedy et al. 2016).
+    mixup: alpha of the distribution Beta(alpha, alpha) from which a mixing
+      weight is drawn for each batch, in training only (Zhang et al. 2018); 0
+      mixes nothing. Image i is mixed with image B - 1 - i, so training batches
+      should have no padding.
     inkey: the field that the model reads; "x" for rows of numbers.
   """
 
@@ -57,11 +59,11 @@ def image_classification(
     smoothing = label_smoothing if train else 0.0
     nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
     if mixing:
-      # Linear in the target: mixing the losses is mixing the labels.
+      # The loss is linear in the target: mixing losses mixes labels.
       nats_B = lam * nats_B + (1 - lam) * losses.cross_entropy(
         logits_BC, label_B[::-1], label_smoothing=smoothing
       )
-    # Of a mixture, the class with the greatest share counts as the label.
+    # The class with the largest share of a mixture counts as its label.
     soft = jnp.issubdtype(label_B.dtype, jnp.floating)
     class_B = jnp.argmax(label_B, axis=-1) if soft else label_B
     correct_B = metrics.accuracy(logits_BC, class_B)

@@ -20,26 +20,26 @@ def language_modeling(
   load_balance: float = 0.01,
   router_z: float = 0.001,
 ) -> types.Task:
-  """Cross-entropy of the next token, averaged over tokens that are real.
+  """Cross-entropy of the next token, averaged over real tokens.
 
-  Batch: inputs, targets [B, T] int32, mask [B, T]; bytes [B], the UTF-8 bytes
-  that the real targets stand for, gives bits per byte. In packed rows, segments
-  [B, T] numbers the documents from 1 (0: padding) and positions [B, T] counts
-  from the start of each. Blanks to be filled in have block_positions [B, T] and
-  prefix [B]; see input_pipeline/ops/infilling.py.
+  Batch: inputs, targets [B, T] int32, mask [B, T]; optionally bytes [B], the
+  number of UTF-8 bytes of the real targets, for bits per byte. In packed rows,
+  segments [B, T] numbers the documents from 1 (0 is padding), and positions
+  [B, T] counts from the start of each document. Blank infilling adds
+  block_positions [B, T] and prefix [B]; see input_pipeline/ops/infilling.py.
 
   Args:
-    model: tokens_BT -> logits_BTV; with a KV cache if it is to generate.
-    label_smoothing: share of the target spread over the vocabulary, in
-      training only (Szegedy et al. 2016).
-    z_loss: weight of log(Z)^2, in training only (PaLM, Chowdhery et al. 2022).
-    loss_chunk: positions whose logits exist at a time, on each device; 0: all.
-      For a model that represents.
-    load_balance: weight of a mixture's loss of that name, in training only.
-    router_z: weight of a mixture's loss of that name, in training only.
+    model: tokens_BT -> logits_BTV, logits and not probabilities; generation
+      also needs its cache.
+    label_smoothing: see losses.cross_entropy; in training only.
+    z_loss: see losses.cross_entropy; in training only.
+    loss_chunk: positions whose logits are in memory at a time, on each device;
+      0 computes all at once. It needs a model with the method "represent".
+    load_balance: weight of a mixture's load-balancing loss, in training only.
+    router_z: weight of a mixture's router z-loss, in training only.
 
   Raises:
-    ValueError: loss_chunk is given, and the model does not represent.
+    ValueError: loss_chunk is set, and the model has no method "represent".
   """
   if loss_chunk and not model.represents:
     raise ValueError(f"loss_chunk={loss_chunk}: this model gives logits alone")
@@ -50,7 +50,7 @@ def language_modeling(
     return types.Variables(*model.init(rng))
 
   def within_rows(batch):
-    """What the model is told of packed rows, and of blanks to be filled in."""
+    """The model's arguments for packed rows and for blank infilling."""
     names = ("positions", "segments", "block_positions")
     where = {f"{name}_BT": batch[name] for name in names if name in batch}
     return where | ({"prefix_B": batch["prefix"]} if "prefix" in batch else {})
@@ -100,9 +100,9 @@ def language_modeling(
     return model.apply(params, state, batch["inputs"], rng=rng, **where)[0]
 
   def samples(variables, batch, rng):
-    """Continues prompts: tokens [B, L], where mask [B, L] is 0, are written.
+    """Continues prompts: writes tokens [B, L] where mask [B, L] is 0.
 
-    temperature, a scalar leaf of the batch, is 1 where it is absent.
+    The batch may have a scalar leaf temperature; the default is 1.
     """
     step, cache = sampling.stepper(model, variables, *batch["tokens"].shape)
     return sampling.generate(

@@ -1,4 +1,4 @@
-"""Masked language modelling, and whether a sentence follows another: BERT."""
+"""Masked language modelling and next-sentence prediction, as in BERT."""
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +11,20 @@ from train.objectives import losses, metrics
 def masked_language_modeling(
   model: Model, *, next_sentence: bool = False, places: int = 0
 ) -> types.Task:
-  """Cross-entropy of the tokens that the op mask_tokens chose (1810.04805).
+  """Cross-entropy of the tokens that mask_tokens selected (arXiv:1810.04805).
 
-  Batch: inputs, targets [B, T] int32, mask [B, T], 1 on what is predicted; and
-  where there are, segments, positions and types [B, T]. With next_sentence also
-  label [B], 0 where the second text follows the first, whose mean cross-entropy
-  is added to that of the tokens; rows without a token predicted count as well,
-  but padding.
+  Batch: inputs, targets [B, T] int32; mask [B, T], 1 on the tokens to predict;
+  optionally segments, positions and types [B, T]. With next_sentence also label
+  [B], 0 where the second text follows the first; its mean cross-entropy, over
+  all rows but padding, is added to that of the tokens.
 
   Args:
     model: tokens_BT -> logits_BTV; with next_sentence it has the method
       "pretrain".
     next_sentence: whether the label is learned.
-    places: tokens of a row whose logits are computed, for speed: some more than
-      the share that is predicted, of which the first are learned where there
-      are more. 0: all tokens.
+    places: number of tokens of each row whose logits are computed, for speed;
+      somewhat more than are predicted on average. In a row with more, only the
+      first are learned. 0 computes all logits.
   """
 
   def init(rng, batch):
@@ -45,7 +44,7 @@ def masked_language_modeling(
   def loss(variables, batch, rng, train):
     targets, mask, where = batch["targets"], batch["mask"], {}
     if places:
-      # Of equals the lowest place comes first.
+      # top_k orders equal values by their index.
       count = min(places, mask.shape[1])
       mask, places_BP = jax.lax.top_k(mask, count)
       targets = jnp.take_along_axis(targets, places_BP, axis=1)

@@ -1,4 +1,4 @@
-"""Direct preference optimization: prefer one answer to another (DPO)."""
+"""Direct preference optimization (DPO): prefer one answer to another."""
 
 import jax
 import jax.numpy as jnp
@@ -18,32 +18,31 @@ def preference_optimization(
   label_smoothing: float = 0.0,
   loss_chunk: int = 0,
 ) -> types.Task:
-  """DPO (Rafailov et al., arXiv:2305.18290), averaged over pairs that are real.
+  """DPO (Rafailov et al., arXiv:2305.18290), averaged over real pairs.
 
   With log pi(y | x) summed over the answer's tokens and a reward
   r = beta (log pi(y | x) - log pi_ref(y | x)), the loss is
-  -log sigmoid(r_chosen - r_rejected) (equation 7). The reference pi_ref is what
-  the model was when the run began: Variables.frozen["reference"], which init
-  fills with a copy of the params.
+  -log sigmoid(r_chosen - r_rejected) (equation 7). The reference pi_ref is the
+  model at the start of the run: init copies its params to
+  Variables.frozen["reference"].
 
-  Batch: for SIDE in chosen, rejected SIDE_inputs, SIDE_targets int32 [B, T] and
-  SIDE_mask [B, T], 1 on the answer; mask [B].
+  Batch: SIDE_inputs, SIDE_targets int32 [B, T] and SIDE_mask [B, T], 1 on the
+  answer, where SIDE is chosen and rejected; mask [B].
 
   Metrics: accuracy, the share of pairs whose chosen answer has the higher
   reward (a tie counts half); margin, r_chosen - r_rejected; both rewards.
 
   Args:
     model: tokens_BT -> logits_BTV.
-    beta: how dear it is to leave the reference.
-    label_smoothing: the share of pairs taken to be labelled the wrong way
-      round, in 0 … 0.5 (conservative DPO: Mitchell, 2023, equation 3); in
-      training only.
-    loss_chunk: positions whose logits exist at a time; 0: all. For a model
-      that represents.
+    beta: strength of the penalty for leaving the reference.
+    label_smoothing: assumed share of pairs with swapped labels, in 0 … 0.5, in
+      training only (conservative DPO: Mitchell, 2023, equation 3).
+    loss_chunk: number of positions whose logits are in memory at a time; 0
+      computes all at once. It needs a model with the method "represent".
 
   Raises:
-    ValueError: an argument is outside its range, or loss_chunk is given and
-      the model does not represent.
+    ValueError: an argument is outside its range, or loss_chunk is set and the
+      model has no method "represent".
   """
   if beta <= 0:
     raise ValueError(f"beta={beta} is not positive")

@@ -1,4 +1,4 @@
-"""Extractive question answering: where in a text the answer begins and ends."""
+"""Extractive question answering: the first and last token of the answer."""
 
 import jax.numpy as jnp
 
@@ -8,17 +8,17 @@ from train.objectives import losses
 
 
 def question_answering(model: Model) -> types.Task:
-  """Cross-entropy of the answer's first and last token, their mean.
+  """The mean of the cross-entropies of the answer's first and last token.
 
   Batch: tokens, segments, types int32 [B, T], start, end int32 [B], mask [B],
-  and where the rows have them features [B, T, F]; see
+  and optionally features [B, T, F]; see
   input_pipeline/rows/questions.py. An answer begins and ends in the text, whose
-  type is 1, or at token 0, which stands for none (Devlin et al.,
-  arXiv:1810.04805, section 4.3); elsewhere the logits are the lowest.
+  type is 1, or at token 0, which means that there is none (Devlin et al.,
+  arXiv:1810.04805, section 4.3); at other tokens the logits are set to -1e4.
 
   Args:
     model: (tokens_BT, types_BT=…, segments_BT=…) -> (start_BT, end_BT); it
-      takes features_BTF where the rows have features.
+      takes features_BTF if the rows have features.
   """
 
   def init(rng, batch):
@@ -40,7 +40,7 @@ def question_answering(model: Model) -> types.Task:
     )
     inside_BT = (batch["types"] == 1) & (batch["segments"] > 0)
     inside_BT = inside_BT.at[:, 0].set(True)
-    # Low, and finite: what is averaged stays a number.
+    # Finite, so that averages are, too.
     logits = tuple(
       jnp.where(inside_BT, each_BT.astype(jnp.float32), -1e4)
       for each_BT in logits

@@ -1,4 +1,4 @@
-"""One sequence written given another: translation, summaries, T5's spans."""
+"""Sequence to sequence: translation, summarization, T5's span corruption."""
 
 import math
 
@@ -21,23 +21,23 @@ def sequence_to_sequence(
   length_ratio: float = 1.5,
   length_extra: int = 10,
 ) -> types.Task:
-  """Cross-entropy of each target token given those before it and the inputs.
+  """Cross-entropy of each target token, given the inputs and earlier targets.
 
   Batch: inputs [B, S], targets [B, T] int32, mask [B, T]; bytes [B], the UTF-8
-  bytes that the real targets stand for, gives bits per byte. input_segments
-  [B, S] is 0 on padding (or inputs_mask is); in packed rows it numbers the
-  pairs from 1, as segments [B, T] does, and input_positions [B, S] and
-  positions [B, T] count from the start of each.
+  bytes of the real targets, gives bits per byte. input_segments [B, S], or
+  inputs_mask, is 0 on padding. In packed rows it and segments [B, T] number the
+  pairs from 1, and input_positions and positions count from the start of each.
 
   Args:
     model: an encoder-decoder, see models/language/encoder_decoder.py.
-    eos: what ends a text; without it nothing can be written.
-    start: what the decoder reads before the first target.
+    eos: id of the token that ends a text; without it there are no samples.
+    start: id of the token that the decoder reads before the first target.
     label_smoothing: see losses.cross_entropy; in training only.
-    z_loss: likewise.
-    loss_chunk: positions whose logits exist at a time, on each device; 0: all.
-    length_ratio: texts are at most so many times as long as their source,
-    length_extra: and so many tokens.
+    z_loss: see losses.cross_entropy; in training only.
+    loss_chunk: positions whose logits are in memory at a time, on each device;
+      0 computes all at once.
+    length_ratio: most tokens of a generated text for each one of its source,
+    length_extra: and how many more there may be.
   """
 
   def init(rng, batch):
@@ -45,7 +45,7 @@ def sequence_to_sequence(
     return types.Variables(*model.init(rng))
 
   def read(batch):
-    """(what the model is given, and is told of rows)."""
+    """(inputs and tokens, the model's arguments for rows)."""
     targets_BT = batch["targets"]
     late_BT = jnp.pad(targets_BT[:, :-1], ((0, 0), (1, 0)))
     first_BT = jnp.expand_dims(jnp.arange(targets_BT.shape[1]) == 0, 0)
@@ -85,9 +85,9 @@ def sequence_to_sequence(
     return lambda variables, batch, rng: applied(variables, batch, method)[0]
 
   def samples(variables, batch, rng):
-    """Texts for the inputs: tokens [B, L], length [B] without their ends.
+    """Texts for the inputs: tokens [B, L], length [B] without the end token.
 
-    The batch may hold as numbers: length (L), beams and alpha, or temperature.
+    The batch may have the numbers length (L), beams and alpha, or temperature.
     """
     found = beam_search.write(
       model,
@@ -113,7 +113,7 @@ def sequence_to_sequence(
 
 
 def _segments(batch):
-  """input_segments of the batch; a mask of real inputs serves as well."""
+  """input_segments of the batch, or inputs_mask as segments."""
   if "input_segments" in batch:
     return batch["input_segments"]
   mask = batch.get("inputs_mask")

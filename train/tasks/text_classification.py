@@ -15,9 +15,9 @@ def text_classification(
 
   Args:
     model: (tokens_BT, types_BT, segments_BT) -> logits_BC; its method
-      "features" gives the prediction of that name.
-    label_smoothing: share of the target spread over the classes, in training
-      only (Szegedy et al. 2016).
+      "features" computes the prediction of that name.
+    label_smoothing: share of the target that is spread over the classes, in
+      training only (Szegedy et al. 2016).
   """
 
   def init(rng, batch):

@@ -15,36 +15,39 @@ def token_classification(
   crf: bool = False,
   label_smoothing: float = 0.0,
 ) -> types.Task:
-  """Cross-entropy of the labels where mask is 1, a token's on average.
+  """Cross-entropy of the labels, averaged over the tokens whose mask is 1.
 
-  Batch: tokens int32 [B, T] or, of hashed words, [B, T, F], segments int32
+  Batch: tokens int32 [B, T], or [B, T, F] for hashed words; segments int32
   [B, T], targets int32 [B, T], mask [B, T]; see input_pipeline/rows/tagged.py.
 
   With `crf` the logits are the emissions of a linear-chain conditional random
-  field over the tokens whose mask is 1, and the loss is minus its
-  log-likelihood, by token (Lample et al., arXiv:1603.01360, section 2.2). Its
-  transitions are the parameters "crf".
+  field over the tokens whose mask is 1, and the loss is its negative
+  log-likelihood per token (Lample et al., arXiv:1603.01360, section 2.2). The
+  parameters "crf" hold its transitions.
 
   Args:
     model: (tokens_BT, segments_BT=…) -> logits_BTC.
     num_classes: C.
-    crf: whether labels depend on their neighbours.
-    label_smoothing: share of the target spread over the labels, in training
-      only; not with a CRF.
+    crf: whether there is a conditional random field.
+    label_smoothing: share of the target that is spread over the labels, in
+      training only; not with a CRF.
 
   Raises:
-    ValueError: the number of labels is not known, or a CRF is to be smoothed.
+    ValueError: the number of labels is unknown, or label_smoothing is set with
+      a CRF.
   """
   if num_classes is None:
     raise ValueError("token_classification needs labels: set data.rows.labels")
   if crf and label_smoothing:
-    raise ValueError("label_smoothing is not for crf=True: a sequence has none")
+    raise ValueError(
+      "label_smoothing does not apply to sequences: leave it out with crf=True"
+    )
 
   def init(rng, batch):
     del batch
     params, model_state = model.init(rng)
     if crf:
-      # Zeros are a chain that does not care; its gradient is not zero.
+      # Zeros make all chains equally likely; their gradient is not zero.
       params = {
         **params,
         "crf": {

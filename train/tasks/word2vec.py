@@ -1,4 +1,4 @@
-"""word2vec: words told from noise by the words around them.
+"""word2vec: word vectors that tell the words of a context from noise.
 
 Shapes: B rows, T words of a row, S the same words as contexts, K words of
 noise, D features, V vocabulary.
@@ -29,28 +29,28 @@ def word2vec(
   """Skip-gram or CBOW with negative sampling (arXiv:1310.4546, 1301.3781).
 
   Batch: inputs [B, T] int32, mask [B, T]; segments [B, T] in packed rows, whose
-  documents are then no context of one another. What word2vec draws is drawn
-  from the step's rng: a word stays with probability sqrt(subsample / its
-  frequency), those that stay close up, and each has contexts up to a distance
-  uniform in 1 … window. Of a word w and its context c, skip-gram's loss is
+  contexts then do not cross documents. All draws come from the step's rng: a
+  word is kept with probability sqrt(subsample / frequency), gaps are closed,
+  and each word has contexts up to a distance that is uniform in 1 … window. For
+  a word w and its context c, skip-gram's loss is
 
     -log s(x_w y_c) - sum over `negatives` words n of noise of log s(-x_w y_n)
 
-  averaged over pairs; CBOW has the mean of x over the contexts in the place of
-  x_w, y_w in that of y_c, and is averaged over words. Noise is of frequency ^
-  power. The `noise` words drawn for a row serve all its words, each with the
-  weight negatives / noise: the same loss in expectation, by a matrix product.
+  averaged over pairs. CBOW replaces x_w by the mean of x over the contexts and
+  y_c by y_w, and averages over words. Noise is drawn by frequency ^ power. All
+  words of a row share its `noise` words, each with the weight negatives /
+  noise: the expected loss is the same, computed by a matrix product.
 
   Args:
-    model: of models.language.word_vectors.
-    counts: int [V], occurrences of each word, 0 for one that takes no part;
-      those of the tokenizer.
+    model: a models.language.word_vectors.
+    counts: int [V], the tokenizer's counts of the words; a word of count 0 is
+      left out.
     architecture: "skip_gram" or "cbow".
-    window: the farthest context, in words.
-    negatives: words of noise a pair, in expectation.
-    noise: K, words of noise that are drawn for each row.
-    power: of the frequency that noise is drawn by.
-    subsample: the frequency above which words are left out; 0: none is.
+    window: largest distance of a context, in words.
+    negatives: expected number of noise words per pair.
+    noise: K, the number of noise words drawn for each row.
+    power: exponent of the frequency that noise is drawn by.
+    subsample: frequency above which words are dropped at random; 0 drops none.
 
   Raises:
     ValueError: the tokenizer has no counts, or a value is out of range.
@@ -60,7 +60,9 @@ def word2vec(
   if architecture not in ARCHITECTURES:
     raise ValueError(f"architecture={architecture!r} is not of {ARCHITECTURES}")
   if min(window, negatives, noise) < 1 or subsample < 0:
-    raise ValueError("window, negatives or noise is below 1, or subsample 0")
+    raise ValueError(
+      "window, negatives or noise is below 1, or subsample is below 0"
+    )
   stay_V, noise_V = skip_grams.chances(counts, power, subsample)
 
   def init(rng, batch):
@@ -99,7 +101,7 @@ def word2vec(
     return mean, types.Aux(variables.model_state, {})
 
   def vectors(variables, batch, rng):
-    """The input vectors of all words, and which of them took part."""
+    """The input vectors of all words, and which of them were learned."""
     del batch, rng
     params, state = variables.params, variables.model_state
     input_VD, _ = model.apply(params, state, method="tables")[0]

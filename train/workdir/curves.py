@@ -7,21 +7,21 @@ import numpy as np
 
 from train.workdir import metrics
 
-# Series of at least so many points also get a smoothed line.
+# Series with at least this many points also get a smoothed line.
 _SMOOTHED_FROM = 100
 _COLUMNS = 4
 
 
 def draw_curves(workdir: str) -> str | None:
-  """Draws metrics.jsonl into WORKDIR/curves.png and returns its path.
+  """Plots metrics.jsonl to WORKDIR/curves.png and returns its path.
 
   Each metric has one panel, which training and all evaluations share:
-  "train/loss" and "val/loss" are drawn in the panel "loss". A series of 100
-  points or more is drawn faintly, with its centred moving average over 1/50 of
-  the points on top; the legend states the number of points averaged.
+  "train/loss" and "val/loss" are plotted in the panel "loss". A series of 100
+  points or more is plotted faintly, with its centered moving average over 1/50
+  of the points on top; the legend states the number of points averaged.
 
   Returns:
-    None where metrics.jsonl has no figures; nothing is written then.
+    The path, or None if metrics.jsonl has no values, and nothing is written.
 
   Raises:
     UserError: metrics.jsonl is not a regular file.
@@ -50,7 +50,7 @@ def draw_curves(workdir: str) -> str | None:
     ax.legend(fontsize=6)
   for ax in axes[-1]:
     ax.set_xlabel("step", fontsize=8)
-  # By hand: tight_layout takes seconds where there are many panels.
+  # Not tight_layout, which takes seconds if there are many panels.
   figure.subplots_adjust(
     left=0.6 / (4 * columns),
     right=1 - 0.2 / (4 * columns),
@@ -66,7 +66,7 @@ def draw_curves(workdir: str) -> str | None:
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-  """The centred mean over `window` values (odd), fewer at both ends."""
+  """Returns the centered mean over `window` (odd) values, fewer at the ends."""
   sums = np.cumsum(np.concatenate([[0.0], values]))
   at = np.arange(len(values))
   first = np.maximum(at - window // 2, 0)
@@ -92,9 +92,9 @@ def _draw(ax, key, steps, values) -> None:
 
 
 def _panels(rows: list[dict]) -> dict[str, dict[str, list]]:
-  """{metric: {key: [(step, value)]}}, losses first, the clock's figures last.
+  """Returns {metric: {key: [(step, value)]}}, losses first, timings last.
 
-  The shares of lost time, "badput_*", have one panel.
+  The shares of lost time, "badput_*", share one panel.
   """
   panels: dict[str, dict[str, list]] = {}
   for row in rows:

@@ -1,4 +1,4 @@
-"""A workdir as facts that JSON can hold, and as lines for people."""
+"""Describes a workdir as JSON and as lines for people."""
 
 import hashlib
 import json
@@ -10,30 +10,38 @@ from typing import Any
 
 from common.errors import UserError
 from train.checkpointing import bad_batches, checkpoint
-from train.workdir import metrics, run_record
+from train.workdir import bucket, metrics, run_record
 
-# Of a checkpoint; in the order of trust.
+# States of a checkpoint, from best to worst.
 VERIFIED, READ, UNKNOWN, DAMAGED = "verified", "read", "unknown", "damaged"
 _SAID = {
-  READ: "read; of before there were digests",
-  UNKNOWN: "of a later release",
+  READ: "readable; it has no digests",
+  UNKNOWN: "from a later release",
 }
-_SHOWN = 4  # figures in a line
+_SHOWN = 4  # figures per line
 
 
 def run(workdir: str) -> dict[str, Any]:
-  """All that is known of a run.
+  """Reads all facts about a run.
 
   Returns:
-    {"workdir", "config" and "data" (None where damaged), "checkpoints": [{
-    "step", "position" (examples consumed), "format", "saved" (Unix seconds),
-    "bytes", "state", "damage": [lines], "figures": the last of each metric up
-    to then}], "unfinished": [names], "set_aside": [paths], "skipped": [{"step",
-    "to", "batches", "reason"}], "damaged": [lines]}.
+    {"workdir", "config" and "data" (None if damaged), "checkpoints": [{"step",
+    "position" (examples consumed), "format", "saved" (Unix seconds), "bytes",
+    "state", "digests", "damage": [lines], "figures": the last value of each
+    metric up to that step}], "unfinished": [names], "set_aside": [paths],
+    "skipped": [{"step", "to", "batches", "reason"}], "damaged": [lines]}.
 
   Raises:
-    UserError: no run was made there.
+    UserError: there is no run in it, or its bucket cannot be read.
   """
+  with bucket.reading(workdir) as local:
+    found = _run(local)
+    if local != workdir:  # its own paths mean nothing to users
+      found = json.loads(json.dumps(found).replace(local, workdir.rstrip("/")))
+    return found
+
+
+def _run(workdir: str) -> dict[str, Any]:
   path = pathlib.Path(workdir)
   folder = path / "checkpoints"
   if not (path / "config.json").exists() and not folder.is_dir():
@@ -72,7 +80,7 @@ def _or_damaged(damaged: list[str], read, otherwise):
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-  """Of the checkpoints that were finished."""
+  """The steps of the finished checkpoints."""
   if not folder.is_dir():
     return []
   names = [p.name for p in folder.iterdir() if p.is_dir()]
@@ -80,7 +88,7 @@ def _steps(folder: pathlib.Path) -> list[int]:
 
 
 def _saved(folder: pathlib.Path, step: int, rows) -> dict[str, Any]:
-  """One checkpoint."""
+  """The facts about one checkpoint."""
   where, state, damage = folder / str(step), VERIFIED, []
   record: dict[str, Any] = {}
   try:
@@ -121,7 +129,7 @@ def _size(folder: pathlib.Path) -> int:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list]:
-  """{key: [of one, of the other]} of configs and data; None is "has none"."""
+  """{key: [one value, the other]} of configs and data; None if missing."""
   found = {}
   for section in ("config", "data"):
     a, b = (dict(_flat(each[section] or {})) for each in (one, other))
@@ -133,7 +141,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list]:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-  """(dotted key, value) of a dict of dicts."""
+  """Yields (dotted key, value) of nested dicts."""
   for key, inner in value.items():
     if isinstance(inner, dict) and inner:
       yield from _flat(inner, f"{prefix}{key}.")
@@ -142,7 +150,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def lines(facts: dict[str, Any]) -> Iterator[str]:
-  """What `run` and `differences` found, for people."""
+  """Yields the facts from `run` and `differences` as lines of text."""
   for found in facts["runs"]:
     yield from _lines_of_run(found)
   if "differences" not in facts:
@@ -195,9 +203,9 @@ def _lines_of_run(found: dict[str, Any]) -> Iterator[str]:
       yield ("  " + "  ".join(text.ljust(n) for text, n in cells)).rstrip()
   for skip in found["skipped"]:
     a, b = skip["batches"]
-    yield f"  passed over: batches {a} to {b - 1}: {skip['reason']}"
+    yield f"  skipped: batches {a} to {b - 1}: {skip['reason']}"
   for name in found["unfinished"]:
-    yield f"  unfinished: {name}, of a save in flight or killed"
+    yield f"  unfinished: {name}, from a save in progress or killed"
   for path in found["set_aside"]:
     yield f"  set aside as damaged: {path}"
   for line in found["damaged"]:
@@ -205,13 +213,13 @@ def _lines_of_run(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_all(digests: dict[str, str]) -> str:
-  """Eight digits that are equal where all arrays are; --json has each."""
+  """Eight digits that are equal if all arrays are; --json prints each."""
   text = json.dumps(digests, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8] if digests else "-"
 
 
 def _figures(figures: dict[str, float]) -> str:
-  """The losses and what evaluators found, as many as a line holds."""
+  """The losses and results of evaluators, as many as fit in a line."""
   last = [
     (key, value)
     for key, value in figures.items()

@@ -79,7 +79,7 @@ def _shortened(
   """A file of rows, opened for appending, without rows of steps after `last`.
 
   Rows of `last` itself whose keys are all of evaluators in `owed` are removed,
-  and so are damaged rows. The file is replaced in one move, so a kill
+  and so are damaged rows. The file is replaced atomically, so a kill
   leaves either the old file or the new one. None if the file does not exist
   and `create` is False.
   """

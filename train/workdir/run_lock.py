@@ -1,38 +1,36 @@
-"""One run a workdir: a second one is refused, and told of the first.
+"""The lock of a local workdir: a second run is refused and the first one named.
 
-WORKDIR/run.lock is there while a run is. Its holder has flock on it, which the
-kernel gives back at any death of the process. Flock may reach no further than
-one host (FUSE, some mounts of NFS) or be missing (then OSError), so the file
-also tells who holds it, and its time is renewed every ten seconds: another
-host, and every process where flock is missing, honours a file renewed in the
-last minute. Those who only read a run take no lock.
+A run holds WORKDIR/run.lock from its start to its end. It has flock on the
+file, which the kernel releases however the process ends. On some file systems
+(FUSE, some NFS mounts) flock does not reach other hosts or is not supported.
+Therefore the file also names its holder, who renews its modification time every
+ten seconds: other hosts, and every process where flock is not supported,
+respect a file renewed within the last minute. Reading a run takes no lock. For
+workdirs in buckets see `bucket_lock`.
 """
 
 import contextlib
-import datetime
 import errno
-import json
 import os
 import pathlib
-import socket
 import stat
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
+from common import storage
 from common.errors import UserError
 from train.hosts import distributed
+from train.workdir import lock_record
+from train.workdir.lock_record import Holder
 
 try:
   import fcntl
 except ImportError:  # Windows has none
   fcntl = None
 
-_NAME = "run.lock"
-_BEAT = 10.0
-_FRESH = 60.0
+_BEAT = lock_record.BEAT
+_FRESH = lock_record.FRESH
 _MISSING = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 _NO_LINKS = _MISSING | {errno.EPERM, errno.EMLINK}
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -40,25 +38,21 @@ _held: dict[str, "Lock"] = {}  # of this process, by the workdir's real path
 _mutex = threading.Lock()
 
 
-class _Holder(NamedTuple):
-  """What the file tells. `age`: seconds since it was renewed."""
-
-  host: str
-  boot: str
-  pids: str
-  pid: int
-  started: float
-  token: str
-  age: float = 0.0
-
-
 class Lock:
-  """A workdir that is held; `release` may be called twice."""
+  """A workdir held by this process; `release` may be called twice."""
 
   def __init__(
     self, key: str, path: pathlib.Path, fd: int | None, token: str, made: bool
   ):
-    """`fd`: has flock, or None; `made`: the folder goes with the lock."""
+    """Starts to renew the lock.
+
+    Args:
+      key: of `_held`.
+      path: of the file.
+      fd: a descriptor that has flock; None where that is not supported.
+      token: in the file, unique to this lock.
+      made: whether `release` removes the folder if it is empty.
+    """
     self.thread = threading.get_ident()
     self._key, self._path, self._fd, self._token = key, path, fd, token
     self._made, self._pid = made, os.getpid()
@@ -66,7 +60,7 @@ class Lock:
     threading.Thread(target=self._beat, daemon=True).start()
 
   def release(self) -> None:
-    """Lets another run have the workdir; leaves no file."""
+    """Ends the lock and removes its file."""
     if self._over.is_set() or os.getpid() != self._pid:
       return
     with self._writing:
@@ -82,7 +76,7 @@ class Lock:
       del _held[self._key]
 
   def close(self) -> None:
-    """Closes the file alone, as a forked process must."""
+    """Only closes the file, as a forked process must."""
     if self._fd is not None:
       os.close(self._fd)
       self._fd = None
@@ -104,10 +98,10 @@ class Lock:
 def claimed(workdir: str) -> Iterator[None]:
   """Inside, the processes of one run have `workdir` to themselves.
 
-  Process 0 holds it; the others wait until it does.
+  Process 0 takes the lock; the others wait until it has.
 
   Raises:
-    UserError: another run has it; or it cannot be written.
+    UserError: another run holds it, or it cannot be written.
   """
   lock = hold(workdir) if distributed.first() else None
   try:
@@ -119,14 +113,16 @@ def claimed(workdir: str) -> Iterator[None]:
 
 
 def hold(workdir: str) -> Lock:
-  """Takes `workdir`, which is made where it is missing.
+  """Locks `workdir`, creating the folder if needed.
 
-  A thread that holds it already gives it up by asking again: the run that it
-  built before cannot be going on.
+  If this thread already holds the workdir, the old lock is released first: the
+  run that was built with it cannot be going on.
 
   Raises:
-    UserError: another run has it; or it cannot be written.
+    UserError: another run holds it, or it cannot be written, or its path has a
+      scheme such as gs://.
   """
+  storage.check_local("workdir", workdir)
   path = pathlib.Path(workdir)
   try:
     made = not path.exists()
@@ -137,7 +133,7 @@ def hold(workdir: str) -> Lock:
       if before is not None and before.thread == threading.get_ident():
         before.release()
         path.mkdir(parents=True, exist_ok=True)
-      lock = _held[key] = _take(workdir, key, path / _NAME, made)
+      lock = _held[key] = _take(workdir, key, path / lock_record.NAME, made)
       return lock
   except FileExistsError as error:
     raise UserError(f"--workdir={workdir} is a file, not a folder") from error
@@ -149,20 +145,13 @@ def hold(workdir: str) -> Lock:
 
 
 def _take(workdir: str, key: str, path: pathlib.Path, made: bool) -> Lock:
-  me = _Holder(
-    host=socket.gethostname(),
-    boot=_told("/proc/sys/kernel/random/boot_id"),
-    pids=_namespace(),
-    pid=os.getpid(),
-    started=time.time(),
-    token=uuid.uuid4().hex,
-  )
-  mine = path.with_name(f"{_NAME}.{me.token}")
+  me = lock_record.current()
+  mine = path.with_name(f"{lock_record.NAME}.{me.token}")
   try:
     fd = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644)
     try:
       _write(fd, me)
-      # The file system's own clock: those of two hosts differ.
+      # By the file system's clock, since the clocks of two hosts differ.
       now, shuts = os.fstat(fd).st_mtime, _flock(fd) is not None
     finally:
       os.close(fd)
@@ -180,8 +169,8 @@ def _take(workdir: str, key: str, path: pathlib.Path, made: bool) -> Lock:
   return Lock(key, path, held, me.token, made)
 
 
-def _take_by_flock(workdir, path, mine, me: _Holder, now: float) -> int:
-  """The file descriptor that has flock."""
+def _take_by_flock(workdir, path, mine, me: Holder, now: float) -> int:
+  """Takes the lock by flock; returns the descriptor that has it."""
   del mine
   while True:
     try:
@@ -189,7 +178,7 @@ def _take_by_flock(workdir, path, mine, me: _Holder, now: float) -> int:
     except OSError as error:
       if error.errno != errno.ELOOP:
         raise
-      path.unlink()  # a symbolic link: no run made it
+      path.unlink()  # a symbolic link, which no run makes
       continue
     try:
       if _foreign(fd):
@@ -197,13 +186,17 @@ def _take_by_flock(workdir, path, mine, me: _Holder, now: float) -> int:
         os.close(fd)
         continue
       if not _flock(fd):
-        raise _refusal(workdir, _named(path))
-      if not _same_file(fd, path):  # its holder has just gone, with the file
+        raise lock_record.refusal(workdir, _named(path))
+      if not _same_file(fd, path):  # the holder has just removed it
         os.close(fd)
         continue
       other = _read(path, now)
-      if other and not _same_host(other, me) and abs(other.age) < _FRESH:
-        raise _refusal(workdir, other, waits=True)
+      if (
+        other
+        and not lock_record.same_host(other, me)
+        and abs(other.age) < _FRESH
+      ):
+        raise lock_record.refusal(workdir, other, expires=True)
       _write(fd, me)
       return fd
     except BaseException:
@@ -211,26 +204,26 @@ def _take_by_flock(workdir, path, mine, me: _Holder, now: float) -> int:
       raise
 
 
-def _take_by_name(workdir, path, mine, me: _Holder, now: float) -> None:
-  """Where flock is missing: whose file it is, and how fresh."""
+def _take_by_name(workdir, path, mine, me: Holder, now: float) -> None:
+  """Takes the lock where flock is not supported, by the age of the file."""
   while not _put(mine, path, me):
     other = _read(path, now)
     age = other.age if other else _age(path, now)
-    if abs(age) < _FRESH and not (other and _dead(other, me)):
-      near = other is not None and _same_host(other, me)
-      raise _refusal(workdir, _named(path), waits=not near)
+    if abs(age) < _FRESH and not (other and lock_record.is_dead(other, me)):
+      near = other is not None and lock_record.same_host(other, me)
+      raise lock_record.refusal(workdir, _named(path), expires=not near)
     old = path.with_name(f"{mine.name}.old")
     with contextlib.suppress(FileNotFoundError):  # another was faster
       os.rename(path, old)
       moved = _read(old)
       if moved and (other is None or moved.token != other.token):
-        os.rename(old, path)  # another had put its own there meanwhile
+        os.rename(old, path)  # another process has put its own there
       else:
         old.unlink()
 
 
-def _put(mine: pathlib.Path, path: pathlib.Path, me: _Holder) -> bool:
-  """Gives the lock this process's record; False where there is one."""
+def _put(mine: pathlib.Path, path: pathlib.Path, me: Holder) -> bool:
+  """Creates the lock with this process's record; False if it exists."""
   try:
     os.link(mine, path)
     return True
@@ -251,7 +244,7 @@ def _put(mine: pathlib.Path, path: pathlib.Path, me: _Holder) -> bool:
 
 
 def _flock(fd: int) -> bool | None:
-  """Whether it was free; None where there is no flock."""
+  """Whether flock was taken; None where it is not supported."""
   if fcntl is None:
     return None
   try:
@@ -265,32 +258,28 @@ def _flock(fd: int) -> bool | None:
     raise
 
 
-def _write(fd: int, me: _Holder) -> None:
+def _write(fd: int, me: Holder) -> None:
   os.ftruncate(fd, 0)
-  fields = {k: v for k, v in me._asdict().items() if k != "age"}
-  os.pwrite(fd, json.dumps(fields).encode() + b"\n", 0)
+  os.pwrite(fd, lock_record.encode(me), 0)
 
 
-def _read(path: pathlib.Path, now: float = 0.0) -> _Holder | None:
-  """What the file tells, or None where it is missing or no such record."""
+def _read(path: pathlib.Path, now: float = 0.0) -> Holder | None:
+  """The holder that a file names; None if it is missing or damaged."""
   try:
     fd = os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0))
   except OSError:
     return None
   try:
-    found: Any = json.loads(os.read(fd, 4096))
-    kinds = (str, str, str, int, float, str)
-    fields = [found[name] for name in _Holder._fields[:-1]]
-    right = all(map(isinstance, fields, kinds)) and 0 < fields[3] < 2**31
-    return _Holder(*fields, now - os.fstat(fd).st_mtime) if right else None
-  except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    content = os.read(fd, lock_record.MAX_BYTES)
+    return lock_record.decode(content, now - os.fstat(fd).st_mtime)
+  except OSError:
     return None
   finally:
     os.close(fd)
 
 
-def _named(path: pathlib.Path) -> _Holder | None:
-  """The holder; one that has just taken it is given time to write."""
+def _named(path: pathlib.Path) -> Holder | None:
+  """The holder; waits a second for one that is just writing its record."""
   for _ in range(20):
     found = _read(path, time.time())
     if found is not None:
@@ -299,27 +288,8 @@ def _named(path: pathlib.Path) -> _Holder | None:
   return None
 
 
-def _refusal(workdir, other: _Holder | None, waits: bool = False) -> UserError:
-  who, since = "another process", ""
-  if other is not None:
-    try:
-      when = datetime.datetime.fromtimestamp(other.started)
-      since = f", started {when:%Y-%m-%d %H:%M}"
-    except (ValueError, OverflowError, OSError):
-      pass
-    host = "".join(c for c in other.host if c.isprintable())[:80]
-    who = f"process {other.pid} on host {host}"
-  hint = ""
-  if waits:
-    hint = f" (if it was killed, wait until {_FRESH:.0f} s after)"
-  return UserError(
-    f"{workdir} is in use: {who}{since}; stop it, or take another --workdir"
-    f"{hint}"
-  )
-
-
 def _foreign(fd: int) -> bool:
-  """Whether it has another name too: no run made it, writing would reach it."""
+  """Whether it is a hard link to a file elsewhere, which no run makes."""
   found = os.fstat(fd)
   return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
 
@@ -331,24 +301,6 @@ def _same_file(fd: int, path: pathlib.Path) -> bool:
     return False
 
 
-def _same_host(other: _Holder, me: _Holder) -> bool:
-  """A container's name changes with every start: the kernel's does not."""
-  return other.host == me.host or (me.boot != "" and other.boot == me.boot)
-
-
-def _dead(other: _Holder, me: _Holder) -> bool:
-  """Whether it is known to be gone; other hosts' processes are not seen."""
-  if not _same_host(other, me) or other.pids != me.pids or fcntl is None:
-    return False
-  try:
-    os.kill(other.pid, 0)
-  except ProcessLookupError:
-    return True
-  except OSError:
-    return False
-  return False
-
-
 def _age(path: pathlib.Path, now: float) -> float:
   try:
     return now - os.lstat(path).st_mtime
@@ -356,23 +308,8 @@ def _age(path: pathlib.Path, now: float) -> float:
     return _FRESH
 
 
-def _told(path: str) -> str:
-  try:
-    return pathlib.Path(path).read_text().strip()
-  except OSError:
-    return ""
-
-
-def _namespace() -> str:
-  """Of process ids: in two containers one number is two processes."""
-  try:
-    return os.readlink("/proc/self/ns/pid")
-  except OSError:
-    return ""
-
-
 def _forked() -> None:
-  """A child holds nothing: else it would outlive the run and its lock."""
+  """Drops all locks in a forked child, which would keep flock otherwise."""
   global _mutex
   _mutex = threading.Lock()
   for lock in _held.values():

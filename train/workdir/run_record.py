@@ -1,4 +1,4 @@
-"""What a workdir says of the run that made it: config.json, data.json."""
+"""The record of a run in its workdir: config.json and data.json."""
 
 import json
 import math
@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from common import bounded_file
+from common import bounded_file, storage
 from common.errors import UserError
 from train.hosts import distributed
 
-# What may differ when a run goes on: how far, how often and on which devices,
-# and whether it goes on past a bad record, but never what is learned.
+# Keys that may differ when a run is resumed: how far, how often and on which
+# devices it runs, and whether bad records stop it, but never what is learned.
 _RESUMABLE = (
   "total_steps",
   "log_every_steps",
@@ -29,22 +29,22 @@ _RESUMABLE = (
   "data.on_bad_record",
   "data.max_bad_share",
 )
-# No config is larger, or nested deeper.
+# Limits of a config.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
 _FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
-_FILES = ("config.json", "curves.png", "data.json", "evaluated.json")
-_FILES += ("goodput.jsonl",)
+_FILES = ("columns.json", "config.json", "curves.png", "data.json")
+_FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("tokenizer.json", "tokenizer.model")
-# Of a batch, whose indices each process lists.
+# Limit of a batch, whose indices are listed by each process.
 _MOST_ROWS = 2**26
-# What an example holds, by NumPy's letters; in 32 bits at most.
+# NumPy's kinds of the numbers in an example, of at most 32 bits.
 _NUMBERS = "biuf"
 
 
 def read_config(workdir: str) -> dict[str, Any]:
-  """WORKDIR/config.json.
+  """Reads WORKDIR/config.json.
 
   Raises:
     UserError: there is none, or it is damaged.
@@ -53,13 +53,14 @@ def read_config(workdir: str) -> dict[str, Any]:
 
 
 def check_links(workdir: str) -> None:
-  """Refuses a workdir from which a name leads elsewhere.
+  """Refuses a workdir with symbolic links to other places.
 
-  Whoever made it must not choose what else is read and written. The folder
-  itself may be a link, and so may its checkpoints: to a larger disk.
+  Whoever made it must not decide which other files are read and written. The
+  folder itself may be a link, and so may its checkpoints, to a larger disk.
 
   Raises:
-    UserError: a name is a symbolic link, or no file or folder as it should be.
+    UserError: an entry is a symbolic link, or a folder in place of a file, or a
+      file in place of a folder.
   """
   path = pathlib.Path(workdir)
   for folder in (path, path / "samples", path / "hugging_face"):
@@ -74,7 +75,7 @@ def check_links(workdir: str) -> None:
         continue
       if entry.is_symlink():
         raise UserError(
-          f"{entry.path} is a symbolic link: put in its place what it leads to"
+          f"{entry.path} is a symbolic link: replace it by its target"
         )
       name = entry.name
       if name in _FILES and not entry.is_file():
@@ -86,19 +87,21 @@ def check_links(workdir: str) -> None:
 def check(
   workdir: str, config: dict[str, Any], defaults: dict[str, Any]
 ) -> None:
-  """Refuses a workdir whose run another config made; process 0 looks.
+  """Refuses a workdir that was made by another config.
 
-  For who holds the workdir: what a failed start left there is removed. Every
-  process must call it.
+  The caller must hold the workdir: files that a failed start left there are
+  removed. Every process must call it; process 0 does the work.
 
   Args:
-    workdir: where the run lives, or will.
+    workdir: of the run, a local folder.
     config: complete.
-    defaults: what a config had where it was made before there was such a key.
+    defaults: of keys that may be missing from the config of an older run.
 
   Raises:
-    UserError: names the first key that differs.
+    UserError: a key differs, which it names; or the path has a scheme such as
+      gs://.
   """
+  storage.check_local("workdir", workdir)
   if distributed.first():
     _check(workdir, config, defaults)
   distributed.wait_for_all("the workdir is checked")
@@ -108,31 +111,31 @@ def _check(workdir, config, defaults) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
-    # What a start left behind that failed before its config was written.
-    for litter in path.glob("tokenizer.*"):
+    # A start failed before it wrote its config.
+    for litter in (*path.glob("tokenizer.*"), *path.glob("columns.json")):
       litter.unlink()
     return
   before = {**defaults, **read_config(workdir)}
   difference = _first_difference(before, config)
   if difference is not None:
     raise UserError(
-      f"{workdir} was made by another config: config.{difference}; take"
-      " another --workdir, or give the same config to go on"
+      f"{workdir} was made by another config: config.{difference}; choose"
+      " another --workdir, or resume with the same config"
     )
 
 
 def begin(workdir: str, config: dict[str, Any], data) -> None:
-  """Writes config.json and data.json, each whole or not at all.
+  """Writes config.json and data.json, each atomically.
 
   Args:
-    workdir: where the run lives.
+    workdir: of the run, a local folder.
     config: complete.
-    data: the pipeline.Data; data.json keeps what a model must know of it when
-      it is gone.
+    data: the pipeline.Data; data.json records what a model needs to know of it
+      when the data is no longer available.
 
   Raises:
-    UserError: it cannot be written; or what process 0 has written, another
-      process does not see.
+    UserError: they cannot be written, or a process does not see the files that
+      process 0 has written.
   """
   path = pathlib.Path(workdir)
   if distributed.first():
@@ -151,7 +154,7 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
 
 
 def read_facts(workdir: str) -> dict[str, Any]:
-  """What `begin` wrote of the data.
+  """Reads WORKDIR/data.json.
 
   Raises:
     UserError: there is none, or it is damaged.
@@ -169,7 +172,7 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
     right &= min(sizes, default=0) >= 0
     right &= classes is None or 0 < classes < 2**31
-    # What no memory holds is no example either.
+    # No example is larger than any memory.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
     right &= max(whole, default=0) < 2**40 and all(
       t.kind in _NUMBERS and t.itemsize <= 4 for t in types
@@ -178,7 +181,7 @@ def read_facts(workdir: str) -> dict[str, Any]:
     what = f"{type(e).__name__}: {e}"
     raise UserError(f"{path}: damaged: {what[:200]}") from e
   if not right:
-    raise UserError(f"{path}: damaged: no data has such shapes or sizes")
+    raise UserError(f"{path}: damaged: impossible shapes or sizes")
   return facts
 
 
@@ -187,7 +190,7 @@ def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.unlink(missing_ok=True)
-    with open(temporary, "x") as file:  # through no link, then
+    with open(temporary, "x") as file:  # follows no link
       file.write(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, path)
   except OSError as error:
@@ -221,7 +224,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _levels(value: Any) -> int:
-  """How deep it is nested; by a list, for recursion has an end."""
+  """The depth of nested values, computed without recursion."""
   found, layer = 0, [value]
   while layer and found <= _MOST_LEVELS:
     inner = [v.values() if isinstance(v, dict) else v for v in layer]

@@ -65,7 +65,7 @@ class Terminal:
     self._plain(step, text)
 
   def _plain(self, step: int, text: str) -> None:
-    """Where there is no terminal, a line every ten seconds."""
+    """Without a terminal, prints a line every ten seconds."""
     now = time.monotonic()
     if self._started is None:
       self._started = (now, step)

@@ -1,13 +1,12 @@
-"""Columns of numbers put on one scale, by statistics that are kept.
+"""Columns of numbers, scaled by statistics that are kept in a file.
 
-What is learned from a training set, {"kind": "z_score" or "min_max", "missing",
+The statistics of a training set, {"kind": "z_score" or "min_max", "missing",
 "low", "high", "columns": {name: {"count", "missing", "mean", "std", "min",
-"max"}}} as JSON, scales new data at inference: as a stage of `prepare`, or as
-the op `standardize` of a batch.
+"max"}}} as JSON, scale new data at inference: in a stage of `prepare`, in the
+op `standardize`, or in rows of columns.
 
-A value x becomes (x - offset) * factor + shift; all three are the column's. A
-column whose values are all one is only moved: its factor is that of a spread
-of 1.
+A value x becomes (x - offset) * factor + shift, which are specific to the
+column. A constant column is only shifted: its factor is that of a spread of 1.
 """
 
 import json
@@ -20,16 +19,16 @@ from input_pipeline.document import Counted, Document, Dropped, Result
 
 KINDS = ("z_score", "min_max")
 MISSING = ("kept", "mean")
-# How a table may spell that it has no value.
+# Spellings of a missing value.
 SPELLED_MISSING = ("", "?")
 _MOST_BYTES = 2**24
 
 
 class Column(NamedTuple):
-  """What is known of a column.
+  """Statistics of a column.
 
-  count, missing: rows with a number, and without.
-  mean, std, min, max: of the numbers; std divides by count.
+  count, missing: number of rows with and without a number.
+  mean, std, min, max: of the numbers; std is the population's.
   """
 
   count: int
@@ -44,8 +43,8 @@ class Scaling(NamedTuple):
   """How each column is scaled.
 
   kind: one of KINDS.
-  missing: "kept" leaves a missing value as it is, "mean" takes the mean.
-  low, high: what "min_max" maps a column's least and greatest to.
+  missing: "kept" keeps missing values, "mean" replaces them by the mean.
+  low, high: values to which "min_max" maps a column's minimum and maximum.
   columns: {name: Column}.
   """
 
@@ -57,7 +56,7 @@ class Scaling(NamedTuple):
 
 
 class Terms(NamedTuple):
-  """(x - offset) * factor + shift; `fill` is the x of a missing value."""
+  """(x - offset) * factor + shift; `fill` replaces a missing x."""
 
   offset: float
   factor: float
@@ -66,7 +65,7 @@ class Terms(NamedTuple):
 
 
 def terms(scaling: Scaling) -> dict[str, Terms]:
-  """{column: of its formula}."""
+  """{column: Terms}."""
   return {name: _terms(scaling, c) for name, c in scaling.columns.items()}
 
 
@@ -87,7 +86,7 @@ def is_missing(value: Any) -> bool:
 
 
 def number(value: Any) -> float | None:
-  """A finite number as a float; None for everything else."""
+  """A finite number as a float, or None."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     return None
   try:
@@ -98,7 +97,7 @@ def number(value: Any) -> float | None:
 
 
 def scale(known: Mapping[str, Terms], document: Document) -> Result:
-  """The row on its scale; dropped where a column holds what is no number."""
+  """The scaled row; Dropped if a column holds something else than a number."""
   fields, filled = dict(document.fields), 0
   for name, (offset, factor, shift, fill) in known.items():
     value = fields.get(name)
@@ -117,41 +116,41 @@ def scale(known: Mapping[str, Terms], document: Document) -> Result:
 
 
 def dump(scaling: Scaling) -> bytes:
-  """As JSON."""
+  """The statistics as JSON."""
   columns = {name: c._asdict() for name, c in scaling.columns.items()}
   found = {**scaling._asdict(), "columns": columns}
   return (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def read(path: str) -> Scaling:
-  """What `dump` left in a file.
+  """The statistics that `dump` wrote to a file.
 
   Raises:
-    ValueError: there is none, or it is damaged or something else.
+    ValueError: the file is missing, damaged or something else.
   """
   content = bounded_file.read(path, _MOST_BYTES)
   try:
     return parse(content)
   except (ValueError, RecursionError) as error:
     reason = str(error).splitlines()[0]
-    raise ValueError(f"{path}: no statistics of a scaling: {reason}") from None
+    raise ValueError(f"{path}: not statistics of a scaling: {reason}") from None
 
 
 def parse(content: bytes) -> Scaling:
-  """What `dump` gave; ValueError where it is something else."""
+  """The statistics from JSON; ValueError if it is something else."""
   found = json.loads(content)
   if not isinstance(found, dict) or set(found) != set(Scaling._fields):
     raise ValueError(f"it does not hold {', '.join(Scaling._fields)}")
   if found["kind"] not in KINDS or found["missing"] not in MISSING:
     raise ValueError("its kind or its treatment of what is missing is unknown")
   if not isinstance(found["columns"], dict):
-    raise ValueError("its columns are no columns")
+    raise ValueError("its columns are not an object")
   columns = {}
   for name, values in found["columns"].items():
     if not isinstance(values, dict) or set(values) != set(Column._fields):
-      raise ValueError(f"column {name!r} lacks one of its figures")
+      raise ValueError(f"column {name!r} lacks one of its statistics")
     if any(number(value) is None for value in values.values()):
-      raise ValueError(f"column {name!r} has a figure that is no number")
+      raise ValueError(f"column {name!r} has a statistic that is not a number")
     columns[name] = Column(**values)
   check_range(found["low"], found["high"])
   scaling = Scaling(**{**found, "columns": columns})
@@ -162,6 +161,6 @@ def parse(content: bytes) -> Scaling:
 
 
 def check_range(low: Any, high: Any) -> None:
-  """Raises ValueError unless two numbers are one below the other."""
+  """Raises ValueError unless both are numbers and low is below high."""
   if number(low) is None or number(high) is None or not low < high:
     raise ValueError(f"low={low!r} is not a number below high={high!r}")

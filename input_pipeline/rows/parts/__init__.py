@@ -1,1 +1,1 @@
-"""What several kinds of rows share."""
+"""Functions that several kinds of rows share."""

@@ -1,8 +1,8 @@
-"""What of a question is found where in a text: numbers for a reader of both.
+"""Features of the matches between a question and a text.
 
 Exact matches are the feature that helps most in DrQA (Chen et al.,
-arXiv:1704.00051, section 3.2); matches around a word, weighted by rarity, are
-what the sliding window of MCTest sums (Richardson et al., EMNLP 2013).
+arXiv:1704.00051, section 3.2); the sums of matches around a word, weighted by
+rarity, are those of MCTest's sliding window (Richardson et al., EMNLP 2013).
 """
 
 import math
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 NAMES = (
-  "exact",  # the word is in the other text, case aside
-  "stem",  # a word with the same five first letters is
-  "run",  # the longest run of words around it that is, of at most four
+  "exact",  # the word is in the other text, ignoring case
+  "stem",  # the other text has a word with the same first five letters
+  "run",  # the longest run of words around it in the other text, at most four
   "rarity",  # log(1 + 1 / count in its own text) / log 2
   "near5",  # share of the question's words within five words, by rarity
-  "near15",  # likewise within fifteen
-  "sentence",  # likewise within the sentence
+  "near15",  # the same within fifteen words
+  "sentence",  # the same within the sentence
   "capital",
   "upper",
   "digit",
@@ -32,9 +32,9 @@ _STOPS = frozenset(".!?。！？…")
 def match(
   question: Sequence[str], text: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Features of the words of both, float32 [n, len(NAMES)] in 0 … 1.
+  """Returns features of the words of both, float32 [n, len(NAMES)] in 0 … 1.
 
-  What is near is told of the text's words alone.
+  The window and sentence features are computed for the text's words only.
   """
   asked = [word.casefold() for word in question]
   found = [word.casefold() for word in text]
@@ -76,7 +76,7 @@ def _features(spelled, own: list[str], other: list[str], near: bool):
 
 
 def _runs(own: list[str], other: list[str]) -> np.ndarray:
-  """Of each word, the longest run around it that `other` has, at most four."""
+  """Returns the longest run around each word that `other` has, at most four."""
   longest = np.zeros(len(own), np.float32)
   for n in range(1, _LONGEST + 1):
     known = {tuple(other[i : i + n]) for i in range(len(other) - n + 1)}

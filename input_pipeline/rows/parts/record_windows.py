@@ -1,4 +1,4 @@
-"""Records cut into windows: what rows of questions and of tags share."""
+"""Cuts records into windows, for rows of questions and of tags."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _AT_ONCE = 256
 
 
 def records(given: Given, indices: np.ndarray, keys: Sequence[str]):
-  """{key: values} of some records.
+  """Returns {key: values} of some records.
 
   Raises:
     ValueError: a record has no such field.
@@ -31,13 +31,13 @@ def cut(
   keys: Sequence[str],
   windows: Callable[[str, dict[str, Any]], list[tuple[int, ...]]],
 ) -> np.ndarray:
-  """[record, *what `windows` tells] of each window, int64 [n, 1 + w].
+  """Returns [record, *result of `windows`] of each window, int64 [n, 1 + w].
 
   Args:
     given: of the data; every record is read once.
-    keys: the fields that matter.
+    keys: the fields that are used.
     windows: (name, the record's fields) -> w numbers for each of its windows;
-      ValueError for a bad record. Under "skip" it then has none.
+      ValueError for a bad record, which under "skip" has no windows.
 
   Raises:
     ValueError: a record is bad, or under "skip" too many are.
@@ -62,7 +62,7 @@ def cut(
     except ValueError:
       if not skip:
         raise
-      found = None  # One of them; which one shows when each is read alone.
+      found = None  # One of them is bad; reading each alone shows which.
     for i, index in enumerate(indices):
       try:
         one = found and {key: found[key][i] for key in keys}
@@ -81,10 +81,10 @@ def cut(
 
 
 def spans(size: int, room: int, stride: int) -> list[tuple[int, int]]:
-  """(start, end) of overlapping windows over `size` tokens.
+  """Returns (start, end) of overlapping windows over `size` tokens.
 
-  Each holds at most `room`, each begins `stride` after the one before, and the
-  last ends with the text: no token is left out.
+  Each holds at most `room` tokens and begins `stride` after the one before; the
+  last ends with the text, so no token is left out.
   """
   found, start = [], 0
   while True:

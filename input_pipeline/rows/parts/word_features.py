@@ -1,6 +1,6 @@
-"""What can be seen of a word, hashed: its spelling, shape, ends and trigrams.
+"""Hashed features of a word: its spelling, shape, prefixes and trigrams.
 
-The features that taggers with conditional random fields are given (Ratnaparkhi
+They are the features of taggers with conditional random fields (Ratnaparkhi
 1996; Okazaki's CRFsuite tutorial) and fastText's character n-grams
 (arXiv:1607.04606), as numbers 1 … buckets - 1 by CRC-32; 0 is no feature.
 """
@@ -14,20 +14,20 @@ from collections.abc import Callable
 import numpy as np
 
 _TRIGRAMS = 12
-_LONGEST = 100  # characters of a word that are looked at
-# Spelling, lower case, two shapes, kind, four beginnings and four ends.
+_LONGEST = 100  # the number of characters of a word that are used
+# Spelling, lower case, two shapes, kind, four prefixes and four suffixes.
 _FIXED = 13
 COUNT = _FIXED + _TRIGRAMS
 
 
 def hasher(buckets: int) -> Callable[[str], np.ndarray]:
-  """(word) -> int32 [COUNT].
+  """Returns (word) -> int32 [COUNT].
 
   Raises:
     ValueError: there are fewer than two buckets.
   """
   if not isinstance(buckets, int) or buckets < 2:
-    raise ValueError(f"buckets {buckets!r} is not a count above 1")
+    raise ValueError(f"buckets {buckets!r} is not an integer above 1")
 
   @functools.lru_cache(maxsize=2**16)
   def of_beginning(word: str) -> np.ndarray:
@@ -42,7 +42,7 @@ def hasher(buckets: int) -> Callable[[str], np.ndarray]:
 
 
 def features(word: str) -> list[str]:
-  """At most COUNT features of a word; "" where one is missing."""
+  """Returns at most COUNT features of a word; "" for a missing one."""
   lower = word.lower()
   shape = "".join(map(_shape, word[:20]))
   short = "".join(c for c, _ in itertools.groupby(shape))
@@ -56,7 +56,7 @@ def features(word: str) -> list[str]:
 
 
 def _shape(character: str) -> str:
-  """X for a capital, x for a letter, d for a digit, else itself."""
+  """Maps a capital to X, another letter to x, a digit to d; keeps the rest."""
   if character.isupper():
     return "X"
   if character.isalpha():
@@ -65,7 +65,7 @@ def _shape(character: str) -> str:
 
 
 def _kind(word: str) -> str:
-  """What the word is on the web: an address, a handle, a tag; or ""."""
+  """Returns a word's kind on the web: an address, a handle, a tag; or ""."""
   lower = word.lower()
   if lower.startswith(("http:", "https:", "www.")):
     return "k=address"

@@ -1,1 +1,1 @@
-"""What several sources share."""
+"""Functions that several sources share."""

@@ -1,4 +1,4 @@
-"""The records of web archives, read at random."""
+"""Random access to the records of web archives."""
 
 import functools
 import io
@@ -23,14 +23,14 @@ from input_pipeline.sources import Source
 def records(
   uri: str, field: str, kind: str, decode: web_archive.Decode, policy: Policy
 ) -> dict[str, Source]:
-  """The records of one kind, each with "url", "date", "mime" and `field`.
+  """Opens records of one kind, each with "url", "date", "mime" and `field`.
 
   Args:
     uri: SCHEME:GLOB.
-    field: "html" or "text", what `decode` finds.
+    field: "html" or "text", the field that `decode` fills.
     kind: the WARC-Type of the records: "response", "conversion".
-    decode: a record's bytes to a Document.
-    policy: of bad records.
+    decode: (a record's bytes) -> Document.
+    policy: how bad records are handled.
   """
   paths = find_files(uri.partition(":")[2], uri)
   files = [_spans(path, kind, decode, policy) for path in paths]
@@ -62,7 +62,7 @@ def _document(
   name: str,
   content: bytes,
 ) -> Document:
-  """A record of a file, out of what lies there of it."""
+  """Decodes one record of a file from its bytes."""
   path = name.rpartition("#")[0]
   if path in members:
     pieces = inflate.pieces(io.BytesIO(content), path)
@@ -76,12 +76,12 @@ def _document(
 def _spans(
   path: str, kind: str, decode: web_archive.Decode, policy: Policy
 ) -> Spans:
-  """Where the records of a file are that are documents, or bad."""
+  """Locates the records of a file that are documents, or bad."""
   kept: list[web_archive.Frame] = []
   members: list[int] = []
   errors: dict[int, str] = {}
   end = ""
-  apart = path.endswith(".gz")  # A member for each record.
+  apart = path.endswith(".gz")  # One gzip member per record.
   try:
     with opened(path) as stream:
       for frame in web_archive.frames(stream, kind, policy):
@@ -114,16 +114,16 @@ def _placed(
   apart: bool,
   policy: Policy,
 ) -> Spans:
-  """The Spans of what is kept of a file.
+  """Returns the Spans of the records kept of a file.
 
   Args:
     path: of the file.
-    kept: the frames of documents, and of bad ones.
-    members: where the gzip member of each of all frames begins.
+    kept: the frames of documents and of bad records.
+    members: the start of the gzip member of each of all frames.
     errors: {place among the kept: what is wrong}.
     end: why the file cannot be read to its end, or "".
     apart: whether each record is a gzip member of its own.
-    policy: under "skip" the end is one more place, if it is bad.
+    policy: under "skip" an unreadable end is one more place.
   """
   numbers = np.array([frame.number for frame in kept], np.int64)
   starts = np.array([frame.start for frame in kept], np.int64)

@@ -1,4 +1,4 @@
-"""Folders of files, a folder a class, and the splits in them."""
+"""Finds labelled files, in one folder per class, and their splits."""
 
 import os
 
@@ -11,20 +11,20 @@ from input_pipeline.reading import bounded
 _SPLIT_FOLDERS = ("train", "validation", "val", "test")
 
 
-# Part of the meaning of a slice of a folder: never change it.
+# It defines the slices of a folder: never change it.
 _FOLDER_KEY = np.uint64(0xF01DE7)
 
 
 def class_folders(
   uri: str, root: str, suffixes: tuple[str, ...], policy: Policy
 ) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
-  """The classes' names, sorted, and each split's files (path, label).
+  """Returns the classes' names, sorted, and each split's files (path, label).
 
   Args:
-    uri: what to call it in an error.
-    root: a folder of folders, or of splits of them.
+    uri: its name in error messages.
+    root: a folder of class folders, or of splits that contain them.
     suffixes: of the files, in lower case.
-    policy: under "skip" a folder that cannot be read stays as a bad file.
+    policy: under "skip" a folder that cannot be read becomes one bad file.
   """
   root = os.path.expanduser(root)
   if not os.path.isdir(root):
@@ -72,7 +72,7 @@ def _files(
   for label, name in enumerate(classes):
     path = os.path.join(root, name)
     if not os.path.lexists(path):
-      continue  # A class of another split.
+      continue  # The class is in another split only.
     for where, folders, files in os.walk(path, onerror=unreadable):
       folders.sort()
       found += [

@@ -1,4 +1,4 @@
-"""The texts of a source, one after another."""
+"""Iterates over the texts of a source."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import numpy as np
 from input_pipeline.bad_records import Policy, first_readable, surviving
 from input_pipeline.sources import Source
 
-# Records, and about how many characters, that are held at once.
+# The number of records, and about the number of characters, held at once.
 _RECORDS = 64
 _CHARACTERS = 2**25
 
@@ -15,11 +15,11 @@ _CHARACTERS = 2**25
 def documents(
   source: Source, text_key: str, uri: str, policy: Policy = Policy()
 ) -> Iterator[tuple[int, str | bytes | None, str]]:
-  """(index, text, "") of each record in order, or (index, None, why not).
+  """Yields (index, text, "") of each record, or (index, None, reason) if bad.
 
   Raises:
-    ValueError: the source has no such field of text; or, unless the policy
-      skips, a record cannot be read or is not text: it names the record.
+    ValueError: the source has no such text field; or, unless the policy skips,
+      a record cannot be read or is not text: it names the record.
   """
   sample = first_readable(source, policy)
   if text_key not in sample:
@@ -56,7 +56,7 @@ def documents(
 def texts(
   source: Source, text_key: str, uri: str, policy: Policy = Policy()
 ) -> Iterator[str]:
-  """The texts to learn a vocabulary from, in order; bad ones as `documents`."""
+  """Yields the texts to learn a vocabulary from; bad ones as in `documents`."""
   for index, text, _ in documents(source, text_key, uri, policy):
     try:
       if text is not None:
@@ -67,12 +67,12 @@ def texts(
 
 
 def _wrong(value: object) -> str:
-  """What a value is not, if it is not text; else ""."""
+  """Returns why a value is not text, or "" if it is."""
   if not isinstance(value, (str, bytes)):
     return "text"
   if isinstance(value, str) and not value.isascii():
     try:
       value.encode()
-    except UnicodeEncodeError:  # Half of a surrogate pair, as JSON can spell.
+    except UnicodeEncodeError:  # A lone surrogate, which JSON can encode.
       return "Unicode text"
   return ""

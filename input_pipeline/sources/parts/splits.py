@@ -1,10 +1,10 @@
-"""TFDS's language of splits: "train[10%:-5%]+test" -> slices of splits."""
+"""TFDS's syntax of splits: "train[10%:-5%]+test" -> slices of splits."""
 
 import re
 
 _PART = re.compile(r"([\w-]+)(?:\[([^\[\]]*):([^\[\]]*)\])?")
 _BOUND = re.compile(r"(-?\d+)|(-?\d+(?:\.\d+)?)%")
-# What stands in for a split that the data does not have.
+# The substitutes for splits that the data does not have.
 _STAND_INS = {
   "val": ("validation", "test"),
   "valid": ("validation", "test"),
@@ -16,20 +16,20 @@ _STAND_INS = {
 def resolve(
   split: str, lengths: dict[str, int]
 ) -> tuple[list[tuple[str, int, int]], str]:
-  """The slices that a split names.
+  """Returns the slices that a split names.
 
   Args:
     split: parts joined by "+", each NAME or NAME[FROM:TO], where a bound is a
-      count or a percentage (rounded to the closest example), negative from
-      the end.
-    lengths: the number of examples of each split there is.
+      count or a percentage (rounded to the closest example); a negative one
+      counts from the end.
+    lengths: the number of examples of each existing split.
 
   Returns:
-    [(name, start, stop)] and a note, "" or a line that tells which split
-    stands in for a missing one.
+    [(name, start, stop)] and a note: "", or a line that names the split used in
+      place of a missing one.
 
   Raises:
-    ValueError: malformed, unknown, or outside the data.
+    ValueError: the split is malformed, unknown, or outside the data.
   """
   parts, note = [], ""
   for spec in split.split("+"):
@@ -51,9 +51,9 @@ def resolve(
         raise ValueError(
           f"unknown split {name!r}; valid: {', '.join([*lengths, 'all'])}"
         )
-      # "val" is only a spelling; test in place of validation is news.
+      # "val" is only a spelling; test in place of validation deserves a note.
       if {name[:3], stand_ins[0][:3]} != {"val"}:
-        note = f"no split {name!r}: {stand_ins[0]!r} stands in for it"
+        note = f"no split {name!r}: using {stand_ins[0]!r} instead"
       name = stand_ins[0]
     n = lengths[name]
     start = _bound(start, n, 0, spec)

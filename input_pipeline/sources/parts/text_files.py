@@ -10,7 +10,7 @@ from input_pipeline.sources import Source
 
 
 def documents(paths: list[str], policy: Policy) -> dict[str, Source]:
-  """One document per file, its text unchanged to the byte."""
+  """Returns one document per file, with its text unchanged to the byte."""
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     return {"text": strings([read_text(paths[i], policy) for i in indices])}

@@ -1,1 +1,1 @@
-"""What goes with tokenizers: special tokens, offsets, chat templates."""
+"""Additions to tokenizers: special tokens, offsets, chat templates."""

@@ -1,10 +1,10 @@
-"""Chat templates: how a conversation is written, and what opens each turn.
+"""Chat templates: how a conversation is written as text and special tokens.
 
-A template is data, not a program: what opens a turn and what closes it, in
-text and in special tokens. Every text, a turn's content above all, is encoded
-by itself, and never to a special token: what a user writes cannot close a turn
-or open another. "plain" alone has no tokens of its own, so that there a content
-can imitate a turn; it is for models that know no such tokens.
+A template is data, not a program: the text and special tokens that open and
+  close a turn. Every text, and in particular the content of a turn, is encoded
+  separately and never to a special token, so a user's text cannot close a turn
+  or open another. Only "plain" has no special tokens, so there a content can
+  imitate a turn; it is for models that do not know such tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from input_pipeline.tokenizers import Tokenizer
 from input_pipeline.tokenizers.parts import special_tokens
 
 ROLES = ("system", "user", "assistant")
-# ShareGPT's spellings, and what OpenAI now calls the system.
+# ShareGPT's names, and OpenAI's newer name for the system.
 _SPEAKERS = {
   "developer": "system",
   "human": "user",
@@ -25,23 +25,23 @@ _SPEAKERS = {
   "chatgpt": "assistant",
   **{role: role for role in ROLES},
 }
-# No conversation has more; a hostile record would be paid for in memory.
+# No real conversation has more; this bounds the memory of a hostile record.
 _MOST_TURNS = 10_000
 
-# A text, in which {role} is the role's name; or the family of a special token.
+# A text, with {role} for the role's name; or the family of a special token.
 Part = str | tuple[str, ...]
 
 
 class Template(NamedTuple):
   """How conversations are written.
 
-  name: what it is called.
-  roles: {role: what the template calls it}.
-  opening: of a turn, up to its content.
-  closing: of a turn, after its content; its first part ends an answer, and is
-    learned with it.
-  begin: of a conversation; if nothing, the tokenizer's bos where it has one.
-  trimmed: whether white space around a content is dropped.
+  name: of the template.
+  roles: {role: its name in the template}.
+  opening: the parts of a turn before its content.
+  closing: the parts of a turn after its content; the first part ends an answer
+    and is learned with it.
+  begin: the parts before a conversation; if empty, the tokenizer's bos, if any.
+  trimmed: whether white space around a content is removed.
   """
 
   name: str
@@ -56,7 +56,7 @@ _OWN_NAMES = {role: role for role in ROLES}
 TEMPLATES = {
   each.name: each
   for each in (
-    # OpenAI's ChatML; what Qwen and many others speak.
+    # OpenAI's ChatML, which Qwen and many others use.
     Template(
       "chatml",
       _OWN_NAMES,
@@ -89,7 +89,7 @@ TEMPLATES = {
 
 
 class Message(NamedTuple):
-  """One turn: one of ROLES, and what it says."""
+  """One turn: its role, one of ROLES, and its content."""
 
   role: str
   content: str
@@ -98,11 +98,12 @@ class Message(NamedTuple):
 class Chat(NamedTuple):
   """A template in a tokenizer's tokens.
 
-  encode: (messages) -> (int32 ids, bool whether each is of an answer: its
-    content, and what ends it); ValueError where a content cannot be encoded.
-  prompt: (messages) -> int32 ids that the answer goes on from.
+  encode: (messages) -> (int32 ids, bool whether each belongs to an answer: its
+    content or the part that ends it); ValueError if a content cannot be
+    encoded.
+  prompt: (messages) -> int32 ids that the answer continues.
   stop: the text that ends an answer.
-  stop_id: the token that ends an answer, or None where a text does.
+  stop_id: the token that ends an answer, or None if a text ends it.
   """
 
   encode: Callable[[Sequence[Message]], tuple[np.ndarray, np.ndarray]]
@@ -112,24 +113,24 @@ class Chat(NamedTuple):
 
 
 def get(name: str) -> Template:
-  """The template of a name; ValueError, with the nearest, where none has it."""
+  """Returns the template of a name; ValueError, with the nearest, if none."""
   if name in TEMPLATES:
     return TEMPLATES[name]
   raise ValueError(
     f"template={name!r} is unknown{nearest(name, TEMPLATES)}"
-    f" (there are: {', '.join(TEMPLATES)})"
+    f" (valid: {', '.join(TEMPLATES)})"
   )
 
 
 def tokens_of(name: str) -> tuple[tuple[str, ...], ...]:
-  """The families of special tokens that a template needs, each once."""
+  """Returns the families of special tokens that a template needs, each once."""
   found = get(name)
   parts = (*found.begin, *found.opening, *found.closing)
   return tuple(dict.fromkeys(p for p in parts if isinstance(p, tuple)))
 
 
 def bind(name: str, tokenizer: Tokenizer) -> Chat:
-  """The Chat of a template's name in the tokens of `tokenizer`.
+  """Returns the Chat of a template's name in the tokens of `tokenizer`.
 
   Raises:
     ValueError: there is no such template, or the tokenizer lacks its tokens.
@@ -175,18 +176,18 @@ def bind(name: str, tokenizer: Tokenizer) -> Chat:
 def text_ids(
   tokenizer: Tokenizer, text: str, special: Mapping[int, str]
 ) -> np.ndarray:
-  """The ids of a text, none of which is special.
+  """Encodes a text such that none of the ids is a special token.
 
-  A tokenizer that takes a special token's spelling for the token is given the
-  spelling in two parts.
+  If a tokenizer takes the spelling of a special token in the text for the
+  token, the spelling is encoded in two parts.
 
   Args:
     tokenizer: of the text.
-    text: whoever wrote it.
-    special: {id: how it is spelled}.
+    text: from any author.
+    special: {id: its spelling}.
 
   Raises:
-    ValueError: the text cannot be encoded without one of them.
+    ValueError: the text cannot be encoded without a special token.
   """
   ids = tokenizer.encode(text)
   if not np.isin(ids, list(special)).any():
@@ -196,12 +197,12 @@ def text_ids(
     parts = [piece for part in parts for piece in _parted(part, name)]
   ids = _joined([tokenizer.encode(part) for part in parts if part])
   if np.isin(ids, list(special)).any():
-    raise ValueError("a text is encoded to a token that opens or closes turns")
+    raise ValueError("a text is encoded as a token that opens or closes turns")
   return ids
 
 
 def _parted(text: str, name: str) -> list[str]:
-  """The text, cut behind the first character of each `name` in it."""
+  """Returns the text, split after the first character of each `name` in it."""
   first, *others = text.split(name)
   parts = [first]
   for other in others:
@@ -215,30 +216,33 @@ def _joined(ids: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def messages_of(turns: Any, what: str = "messages") -> tuple[Message, ...]:
-  """The messages of a record's list of turns.
+  """Returns the messages of a record's list of turns.
 
   A turn is {"role", "content"}, or ShareGPT's {"from", "value"}.
 
   Raises:
-    ValueError: it is no such list; one line that tells which turn is wrong.
+    ValueError: the value is not such a list; one line that names the wrong
+      turn.
   """
   if not isinstance(turns, (list, tuple, np.ndarray)) or not len(turns):
-    raise ValueError(f"{what} is no list of turns")
+    raise ValueError(f"{what} is not a list of turns")
   if len(turns) > _MOST_TURNS:
-    raise ValueError(f"{what} has {len(turns)} turns, of {_MOST_TURNS} at most")
+    raise ValueError(
+      f"{what} has {len(turns)} turns; at most {_MOST_TURNS} are allowed"
+    )
   found = []
   for i, turn in enumerate(turns):
     if not isinstance(turn, Mapping):
-      raise ValueError(f"{what}[{i}] is no object with role and content")
+      raise ValueError(f"{what}[{i}] is not an object with role and content")
     keys = ("from", "value") if "from" in turn else ("role", "content")
     speaker, content = (turn.get(key) for key in keys)
     role = _SPEAKERS.get(speaker) if isinstance(speaker, str) else None
     if role is None:
       raise ValueError(
-        f"{what}[{i}].{keys[0]}={str(speaker)[:40]!r} is none of "
+        f"{what}[{i}].{keys[0]}={str(speaker)[:40]!r} is not one of "
         f"{', '.join(ROLES)}"
       )
     if not isinstance(content, str):
-      raise ValueError(f"{what}[{i}].{keys[1]} is no text")
+      raise ValueError(f"{what}[{i}].{keys[1]} is not a string")
     found.append(Message(role, content))
   return tuple(found)

@@ -1,4 +1,4 @@
-"""How finely a tokenizer cuts text, by language."""
+"""Measures how finely a tokenizer splits text, by language."""
 
 import functools
 import re
@@ -10,31 +10,32 @@ _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _KANA = re.compile("[\u3040-\u30ff]")
 _LATIN = re.compile("[A-Za-z]")
 _LETTER = re.compile(r"[^\W\d_]")
-# Of the letters, for a text to count as of that script.
+# The least share of the letters for a text to count as of that script.
 _HAN_SHARE, _LATIN_SHARE = 0.3, 0.5
 _COUNTS = ("tokens", "words", "characters", "bytes", "unknown")
-# How much of a text is looked at for its language.
+# The number of characters of a text by which its language is guessed.
 _ENOUGH = 2000
 
 
 def measure(
   tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]
 ) -> dict[str, dict[str, int]]:
-  """{language: counts} of texts; languages in alphabetical order.
+  """Returns {language: counts} of texts; languages in alphabetical order.
 
-  tokens: ids that the texts are encoded as.
-  words: what stands between white space; of no use for Chinese.
-  characters: code points but white space.
-  bytes: of UTF-8, white space included.
-  unknown: those of `characters` that the vocabulary does not have: encoded
-    alone, an unknown id stands for it, or only pieces of its UTF-8 do.
+  tokens: the number of ids.
+  words: the number of runs of characters other than white space; meaningless
+    for Chinese.
+  characters: code points other than white space.
+  bytes: of UTF-8, including white space.
+  unknown: the number of `characters` that the vocabulary lacks: encoded alone,
+    they become an unknown id or pieces of their UTF-8 bytes.
 
   Args:
     tokenizer: the tokenizer.
     texts: (language, text).
 
   Raises:
-    ValueError: the tokenizer cannot spell a text.
+    ValueError: the tokenizer cannot encode a text.
   """
   unknown = functools.cache(functools.partial(_unknown, tokenizer))
   found: dict[str, dict[str, int]] = {}
@@ -53,14 +54,14 @@ def _unknown(tokenizer: Tokenizer, character: str) -> bool:
   ids = tokenizer.encode(character).tolist()
   if any(not tokenizer.byte_lengths[i] for i in ids):
     return True
-  # A piece of a character's bytes is no text by itself.
+  # A part of a character's bytes is not valid text by itself.
   return character != "\ufffd" and any(
     "\ufffd" in tokenizer.decode([i]) for i in ids
   )
 
 
 def rates(counts: Mapping[str, int]) -> dict[str, float]:
-  """What is told of one language's counts; 0 where there is nothing.
+  """Returns the reported ratios of one language's counts; 0 for empty counts.
 
   tokens_per_word, tokens_per_character: fertility.
   coverage: the share of the characters that the vocabulary has.
@@ -79,10 +80,11 @@ def rates(counts: Mapping[str, int]) -> dict[str, float]:
 
 
 def language(text: str) -> str:
-  """A guess by script alone, from the beginning of a text: zh, en or other.
+  """Guesses the language of a text's beginning by script: zh, en or other.
 
-  zh: of the letters at least 30 % are Chinese, and kana are fewer than those;
-  en: at least half are A to Z, so that other Latin scripts pass for it.
+  zh: at least 30 % of the letters are Chinese, and kana are fewer than those;
+    en: at least half are A to Z, so other languages in Latin script count as
+    en.
   """
   text = text[:_ENOUGH]
   letters = len(_LETTER.findall(text))

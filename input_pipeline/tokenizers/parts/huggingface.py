@@ -1,8 +1,8 @@
-"""WordPiece, and whatever else is in a tokenizer.json of Hugging Face's.
+"""WordPiece, and any other model in a Hugging Face tokenizer.json.
 
-WordPiece (Wu et al., 2016; Devlin et al., 2019) is no code that gives the text
-back: white space is lost, and by the file's own settings case and accents; a
-word that no pieces spell is one [UNK].
+WordPiece (Wu et al., 2016; Devlin et al., 2019) is not reversible: white space
+is lost, as are case and accents depending on the file's settings; a word that
+no pieces spell becomes one [UNK].
 """
 
 import collections
@@ -16,7 +16,8 @@ from input_pipeline.tokenizers import MARKS, Tokenizer, utf8
 
 _UNKNOWN = "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
-# A tokenizer.json does not say what ends a document: the first of these.
+# A tokenizer.json does not define the token that ends a document: the first
+# existing one of these does.
 _ENDS = (
   "</s>",
   "<|endoftext|>",
@@ -25,9 +26,9 @@ _ENDS = (
   "<|im_end|>",
   "[SEP]",
 )
-# No vocabulary has more; an id beyond would be paid for in memory.
+# No real vocabulary has more; this bounds the memory of a hostile file.
 _MOST_IDS = 2**22
-# What share of the letters a vocabulary learned here has; as SentencePiece's.
+# The share of letters that a learned vocabulary covers; as in SentencePiece.
 _COVERAGE = 0.9995
 _AT_ONCE = 10_000
 _EMPTY = np.zeros(0, np.int32)
@@ -44,13 +45,13 @@ def _import_tokenizers():
 
 
 def _guarded(function: Callable, *args) -> Any:
-  """The call's result; ValueError where the library fails or panics."""
+  """Returns the call's result; ValueError if the library fails or panics."""
   try:
     return function(*args)
   except KeyboardInterrupt:
     raise
   except BaseException as error:
-    # What Rust panics with derives from BaseException alone.
+    # A Rust panic raises a class that derives from BaseException alone.
     known = isinstance(error, Exception)
     if not known and type(error).__name__ != "PanicException":
       raise
@@ -59,21 +60,21 @@ def _guarded(function: Callable, *args) -> Any:
 
 
 def path_of(spec: str) -> str:
-  """The file of a spec, without what it says of ends and beginnings."""
+  """Returns the file of a spec, without the options eos and bos."""
   return MARKS.sub("", spec.partition(":")[2])
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """The tokenizer of a tokenizer.json's bytes, or of a vocab.txt's.
+  """Returns the tokenizer of the bytes of a tokenizer.json or a vocab.txt.
 
-  Special tokens are never read out of the text: "[SEP]" in it is spelled like
-  any other text. Nothing is added, cut or padded. A spec that ends in
-  "?eos=7&bos=1" says what ends a document and what begins one; else the first
-  of _ENDS that there is ends it, and nothing begins it.
+  Special tokens are never read out of the text: "[SEP]" in it is encoded like
+  any other text. Nothing is added, truncated or padded. A spec that ends in
+  "?eos=7&bos=1" sets the tokens that end and begin a document; otherwise the
+  first existing token of _ENDS ends it, and nothing begins it.
 
   Raises:
-    ValueError: it is neither, or for "wordpiece:" no WordPiece; or it has no
-      such id.
+    ValueError: the bytes are neither, or not WordPiece for "wordpiece:"; or an
+      id of the spec does not exist.
   """
   tokenizers = _import_tokenizers()
   told = _marks(spec)
@@ -85,12 +86,12 @@ def load(spec: str, content: bytes) -> Tokenizer:
     size = max(pieces.values()) + 1
     if size > _MOST_IDS:
       raise ValueError(
-        f"it has the id {size - 1}; at most {_MOST_IDS} are held"
+        f"it has the id {size - 1}; at most {_MOST_IDS} ids are supported"
       )
     for name, verb in (("eos", "end"), ("bos", "begin")):
       if name in told and told[name] not in pieces.values():
         raise ValueError(f"it has no id {told[name]} to {verb} a document")
-    # A model whose own parts do not fit together fails when it is used.
+    # A model with inconsistent parts fails only when it is used.
     for sample in ("a", "猫 \U0001f408", "\x00"):
       _guarded(found.encode, sample)
   except ValueError as error:
@@ -120,17 +121,17 @@ def load(spec: str, content: bytes) -> Tokenizer:
 
 
 def _marks(spec: str) -> dict[str, int]:
-  """The "eos" and "bos" that a spec says."""
+  """Returns the "eos" and "bos" that a spec sets."""
   told = MARKS.search(spec)
   pairs = [pair.split("=") for pair in told[1].split("&")] if told else []
   return {name: int(value) for name, value in pairs}
 
 
 def added_before(content: bytes) -> int | None:
-  """The id that a tokenizer.json's own rules put before a text, or None.
+  """Returns the id that a tokenizer.json's rules put before a text, or None.
 
   Raises:
-    ValueError: it is no tokenizer.json.
+    ValueError: the content is not a tokenizer.json.
   """
   found = _tokenizer(_import_tokenizers(), "tokenizers:", content)
   plain = _guarded(lambda: found.encode("a", add_special_tokens=False).ids)
@@ -164,15 +165,17 @@ def _tokenizer(tokenizers, spec: str, content: bytes):
 
 
 def _of_vocabulary(tokenizers, text: str):
-  """BERT's tokenizer of a vocab.txt: a piece a line, its number the id.
+  """Builds BERT's tokenizer from a vocab.txt: the line numbers are the ids.
 
-  A vocabulary without a capital letter outside brackets could spell none, so
-  that its text is lower-cased, and its accents are dropped, as BERT's own.
+  If no piece outside brackets has a capital letter, text is lower-cased and its
+  accents are removed, as in BERT's own tokenizer.
   """
   pieces = text.removesuffix("\n").split("\n")
   pieces = [piece.rstrip("\r") for piece in pieces]
   if _UNKNOWN not in pieces or len(set(pieces)) < len(pieces):
-    raise ValueError(f"a vocab.txt has {_UNKNOWN} and each piece once")
+    raise ValueError(
+      f"a vocab.txt must contain {_UNKNOWN}, and each piece once"
+    )
   special = [p for p in pieces if p.startswith("[") and p.endswith("]")]
   uncased = all(p == p.lower() for p in set(pieces).difference(special))
   vocabulary = {piece: i for i, piece in enumerate(pieces)}
@@ -182,7 +185,7 @@ def _of_vocabulary(tokenizers, text: str):
 
 
 def _bert(tokenizers, vocabulary: dict[str, int], lowercase: bool):
-  """BERT's: white space, punctuation and Chinese characters part words."""
+  """BERT's: white space, punctuation and Chinese characters separate words."""
   model = tokenizers.models.WordPiece(vocab=vocabulary, unk_token=_UNKNOWN)
   found = tokenizers.Tokenizer(model)
   found.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lowercase)
@@ -194,22 +197,23 @@ def _bert(tokenizers, vocabulary: dict[str, int], lowercase: bool):
 def fit_wordpiece(
   title: str, lines: Iterable[str], vocab_size: int, lowercase: bool = True
 ) -> bytes:
-  """A WordPiece vocabulary for BERT, as a tokenizer.json.
+  """Learns a WordPiece vocabulary for BERT, as a tokenizer.json.
 
   Args:
-    title: what to call it in an error.
+    title: its name in error messages.
     lines: of text.
-    vocab_size: at most, [PAD], [UNK], [CLS], [SEP] and [MASK] included.
-    lowercase: as BERT "uncased": accents are dropped, too.
+    vocab_size: the largest size, including [PAD], [UNK], [CLS], [SEP] and
+      [MASK].
+    lowercase: as in "uncased" BERT, which also removes accents.
 
   Raises:
-    ValueError: it cannot be learned from these lines.
+    ValueError: no vocabulary can be learned from these lines.
   """
   tokenizers = _import_tokenizers()
   found = _bert(tokenizers, {_UNKNOWN: 0}, lowercase)
   words = _alphabetic(_words(found, lines))
-  # The library numbers letters as its hash table yields words, and breaks ties
-  # by number: named as special, they are numbered in this order.
+  # The library numbers letters in the order of its hash table, and breaks ties
+  # by number. Declared as special, they are numbered in this order.
   first = sorted({word[0] for word in words})
   others = sorted({"##" + letter for word in words for letter in word[1:]})
   fixed = [*_SPECIAL, *first, *others]
@@ -237,7 +241,7 @@ def fit_wordpiece(
 
 
 def _words(found, lines: Iterable[str]) -> collections.Counter:
-  """How often each word is; each group of them is parted only once."""
+  """Counts the words; each distinct run of text is split only once."""
   groups: collections.Counter = collections.Counter()
   for line in lines:
     groups.update(found.normalizer.normalize_str(line).split())
@@ -249,7 +253,7 @@ def _words(found, lines: Iterable[str]) -> collections.Counter:
 
 
 def _alphabetic(words: collections.Counter) -> dict[str, int]:
-  """The words of the most frequent letters, in order."""
+  """Returns the words made of the most frequent letters, in order."""
   letters: collections.Counter = collections.Counter()
   for word, count in words.items():
     for letter in word:
@@ -264,16 +268,16 @@ def _alphabetic(words: collections.Counter) -> dict[str, int]:
 
 
 def _repeated(words: dict[str, int]) -> Iterator[str]:
-  """Text in which each word is as often as it was."""
+  """Yields text that contains each word as often as counted."""
   for word, count in words.items():
     for start in range(0, count, _AT_ONCE):
       yield " ".join([word] * min(_AT_ONCE, count - start))
 
 
 def _byte_lengths(found, pieces: dict[str, int], size: int) -> np.ndarray:
-  """Of each id; 0 for a special or unknown one.
+  """Returns the byte length of each id; 0 for a special or unknown one.
 
-  White space that a piece does not hold counts for none.
+  White space that a piece does not contain is not counted.
   """
   described = json.loads(found.to_str())
   special = {
@@ -289,7 +293,7 @@ def _byte_lengths(found, pieces: dict[str, int], size: int) -> np.ndarray:
   for piece, i in pieces.items():
     if piece in special:
       continue
-    if '"ByteLevel"' in parts:  # each character is a byte in disguise
+    if '"ByteLevel"' in parts:  # each character encodes a byte
       lengths[i] = len(piece)
     elif model.get("byte_fallback") and _is_byte(piece):
       lengths[i] = 1

@@ -1,11 +1,11 @@
-"""Where tokens stand in their text, for any tokenizer that only encodes.
+"""Finds the character offsets of tokens, for any tokenizer that can encode.
 
-A text is cut into words (runs of letters with their marks, runs of digits, and
-every other character, also a Chinese or Japanese one, by itself), each with the
-white space before it. Each word is encoded alone. Where the bytes that its
-tokens stand for are the word's own, so are their places; otherwise, as where
-WordPiece drops case and accents or knows no piece, all tokens of the word stand
-for the whole of it. White space before a word belongs to no token.
+A text is split into words (runs of letters with their marks, runs of digits,
+and every other character, including a Chinese or Japanese one, by itself), each
+with the white space before it. Each word is encoded alone. If the bytes that
+its tokens stand for are the word's own, they determine the offsets; otherwise,
+for example if WordPiece drops case and accents or lacks a piece, all tokens of
+the word span the entire word. White space before a word belongs to no token.
 """
 
 import functools
@@ -17,7 +17,7 @@ import numpy as np
 
 from input_pipeline.tokenizers import Tokenizer
 
-# Scripts without spaces, of which a character is about a word.
+# Scripts without spaces, in which a character is about a word.
 _SINGLE = (
   (0x2E80, 0x2FDF),
   (0x3040, 0x30FF),
@@ -27,8 +27,7 @@ _SINGLE = (
   (0xF900, 0xFAFF),
   (0x20000, 0x3FFFF),
 )
-# How many words and texts are encoded once, of those that are not long: what
-# is held is bounded.
+# The number and length of cached words and texts, which bound the memory.
 _WORDS, _LONG_WORD = 2**16, 2**8
 _TEXTS, _LONG_TEXT = 2**12, 2**14
 
@@ -39,7 +38,7 @@ class Encoded(NamedTuple):
   ids: int32 [n].
   starts: int32 [n], the first character of each, and
   ends: int32 [n], the one after its last: text[start:end].
-  word: int32 [n], which of `words` each is of.
+  word: int32 [n], the index in `words` of each token's word.
   words: without the white space.
   """
 
@@ -51,9 +50,9 @@ class Encoded(NamedTuple):
 
 
 def words(text: str) -> list[tuple[int, int]]:
-  """(start, end) of each word with the white space before it.
+  """Returns (start, end) of each word, including the white space before it.
 
-  Together they are the text; white space at its end is a word of its own.
+  Together they cover the text; white space at its end is a word of its own.
   """
   found, begin, previous = [], 0, " "
   for i, kind in enumerate(map(_kind, text)):
@@ -65,7 +64,7 @@ def words(text: str) -> list[tuple[int, int]]:
     if i and not joins:
       found.append((begin, i))
       begin = i
-    # A mark goes on with what it stands on; at the start it is a letter.
+    # A mark continues the preceding run; at the start it counts as a letter.
     previous = kind if kind != "m" else ("l" if previous == " " else previous)
   if text:
     found.append((begin, len(text)))
@@ -73,7 +72,7 @@ def words(text: str) -> list[tuple[int, int]]:
 
 
 def encoder(tokenizer: Tokenizer) -> Callable[[str], Encoded]:
-  """(text) -> Encoded; texts met again are not encoded again."""
+  """Returns (text) -> Encoded; repeated texts are encoded once."""
 
   def of_word(word: str):
     ids = np.asarray(tokenizer.encode(word), np.int32)
@@ -106,9 +105,9 @@ def encoder(tokenizer: Tokenizer) -> Callable[[str], Encoded]:
 
 
 def remembered(function: Callable, most: int, longest: int = _LONG_TEXT):
-  """The function of strings, whose last `most` results are kept.
+  """Caches the last `most` results of a function of strings.
 
-  Where the strings have more than `longest` characters they are not.
+  Strings of more than `longest` characters are not cached.
   """
   held = functools.lru_cache(maxsize=most)(function)
 
@@ -120,7 +119,7 @@ def remembered(function: Callable, most: int, longest: int = _LONG_TEXT):
 
 
 def _places(word: str, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(starts, ends) in characters of tokens that stand for so many bytes."""
+  """Returns (starts, ends) in characters of tokens with these byte lengths."""
   lead = len(word) - len(word.lstrip())
   sizes = [len(c.encode()) for c in word]
   hidden, total = sum(sizes[:lead]), int(lengths.sum())
@@ -137,7 +136,7 @@ def _places(word: str, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=_WORDS)
 def _kind(character: str) -> str:
-  """What it is: " ", l(etter), d(igit), m(ark) or o(ther)."""
+  """Returns a character's kind: " ", l(etter), d(igit), m(ark) or o(ther)."""
   if character.isspace():
     return " "
   category = unicodedata.category(character)

@@ -1,10 +1,9 @@
 """Tokens that ops and rows add to a vocabulary: a mask, sentinels, marks.
 
-They stand above the tokenizer's own, in the order of the ops: "<mask>" is one;
-the sentinels count down, as T5's do, so that the first, "<extra_id_0>", has
-the highest id. What the rows need stands before what the ops do. A tokenizer
-that has a token of such a name, or BERT's
-"[MASK]", needs no other, and none is added.
+Their ids follow the tokenizer's own, in the order of the ops. "<mask>" is one
+id; the sentinels count down, as T5's do, so that the first, "<extra_id_0>", has
+the highest id. The tokens of the rows precede those of the ops. If a tokenizer
+already has a token of such a name, or BERT's "[MASK]", none is added.
 """
 
 from collections.abc import Iterable
@@ -13,29 +12,29 @@ import numpy as np
 
 from input_pipeline.tokenizers import Tokenizer
 
-# Families of spellings; the first is what is added.
+# Families of spellings; the first one is added if none exists.
 MASK = ("<mask>", "[MASK]")
 CLS = ("<cls>", "[CLS]")
 SEP = ("<sep>", "[SEP]")
-# Of every kind of rows that a BERT reads, masked or not: it keeps its
-# vocabulary from pre-training to fine-tuning.
+# Added for every kind of rows that a BERT reads, masked or not, so that its
+# vocabulary is the same in pre-training and fine-tuning.
 BERT = (CLS, SEP, MASK)
 BOS = ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>")
 EOS = ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
-# A blank to be filled in begins and ends so; the second spelling is GLM's.
+# The beginning and end of a blank to fill in; the second spelling is GLM's.
 START = ("<sop>", "<|startofpiece|>")
 END = ("<eop>", "<|endofpiece|>")
-# T5's vocabulary has as many.
+# As many as in T5's vocabulary.
 SENTINELS = 100
 
 
 def sentinel(number: int) -> str:
-  """What T5 calls it."""
+  """Returns T5's name of a sentinel."""
   return f"<extra_id_{number}>"
 
 
 def added(tokenizer: Tokenizer, names: list[str]) -> Tokenizer:
-  """The tokenizer with these tokens above its own."""
+  """Returns the tokenizer with these tokens added after its own."""
   if not names:
     return tokenizer
   first = tokenizer.vocab_size
@@ -65,7 +64,7 @@ def added(tokenizer: Tokenizer, names: list[str]) -> Tokenizer:
 
 
 def find(tokenizer: Tokenizer, family: Iterable[str]) -> int:
-  """The id of the first token of a family that the tokenizer has.
+  """Returns the id of the first token of a family that the tokenizer has.
 
   Raises:
     ValueError: it has none.
@@ -77,7 +76,7 @@ def find(tokenizer: Tokenizer, family: Iterable[str]) -> int:
 
 
 def lookup(tokenizer: Tokenizer, family: Iterable[str]) -> int | None:
-  """The id of the first of a family; what ends a document is of EOS."""
+  """Returns the id of the first of a family, for EOS the tokenizer's eos."""
   if family == EOS and tokenizer.eos is not None:
     return tokenizer.eos
   ids = (piece(tokenizer, name) for name in family)
@@ -85,29 +84,29 @@ def lookup(tokenizer: Tokenizer, family: Iterable[str]) -> int | None:
 
 
 def end(tokenizer: Tokenizer) -> int | None:
-  """What ends a text: of the family EOS, or None."""
+  """Returns the id that ends a text: the first of the family EOS, or None."""
   return lookup(tokenizer, EOS)
 
 
 def piece(tokenizer: Tokenizer, name: str) -> int | None:
-  """The id of a token by its name, or None where there is no such token.
+  """Returns the id of a token by its name, or None if there is no such token.
 
-  A special token, which stands for no text, is known by what it decodes to.
+  A special token, which stands for no text, is recognized by its decoding.
   """
   for i in np.flatnonzero(tokenizer.byte_lengths == 0):
     if tokenizer.decode([int(i)]).strip() == name:
       return int(i)
   try:
     ids = tokenizer.encode(name)
-  except ValueError:  # a character that the vocabulary lacks
+  except ValueError:  # the vocabulary lacks a character
     return None
-  # One that leaves things out finds some token in any text.
+  # A tokenizer that omits characters finds some token in any text.
   named = len(ids) == 1 and tokenizer.decode(ids).strip() == name
   return int(ids[0]) if named else None
 
 
 def mask_id(tokenizer: Tokenizer) -> int:
-  """The mask of an extended tokenizer.
+  """Returns the mask of an extended tokenizer.
 
   Raises:
     ValueError: it has none.
@@ -117,7 +116,7 @@ def mask_id(tokenizer: Tokenizer) -> int:
 
 
 def sentinel_id(tokenizer: Tokenizer) -> int:
-  """The first sentinel of an extended tokenizer; the others count down.
+  """Returns the first sentinel of an extended tokenizer; the others count down.
 
   Raises:
     ValueError: it has none, or they do not count down.
@@ -125,7 +124,7 @@ def sentinel_id(tokenizer: Tokenizer) -> int:
   highest = _first([piece(tokenizer, sentinel(0))], "sentinel_id")
   if piece(tokenizer, sentinel(1)) != highest - 1:
     raise ValueError(
-      f"{sentinel(1)} of the tokenizer does not stand below {sentinel(0)}; "
+      f"{sentinel(1)} of the tokenizer is not the id below {sentinel(0)}; "
       "set sentinel_id"
     )
   return highest

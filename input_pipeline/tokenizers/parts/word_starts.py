@@ -1,8 +1,8 @@
-"""Where words begin in a sequence of tokens, told from the tokens' text.
+"""Finds where words begin in a sequence of tokens, from the tokens' text.
 
-A word is a run of letters and digits, with the space before it; a Chinese
-character is a word, as in BERT's tokenization, and so is a sign of any other
-kind. What a token adds to a text shows when it is decoded after another one.
+A word is a run of letters and digits, with the space before it. A Chinese
+character is a word, as in BERT's tokenization, and so is any other symbol. The
+text that a token adds is found by decoding it after another token.
 """
 
 import functools
@@ -25,11 +25,11 @@ _CHINESE = (
 
 
 class Words(NamedTuple):
-  """What each token does; all bool [V].
+  """The effect of each token on words; all bool [V].
 
-  opens: it begins a word wherever it stands.
-  joins: it goes on with the word before it, if that is open.
-  leaves_open: the token after it may go on with its word.
+  opens: it begins a word in any position.
+  joins: it continues the word before it, if that is open.
+  leaves_open: the token after it may continue its word.
 
   So a token begins a word if it opens one, or does not join, or the token
   before it does not leave its word open.
@@ -41,7 +41,7 @@ class Words(NamedTuple):
 
 
 def words(tokenizer: Tokenizer) -> Words:
-  """What each token of the vocabulary does."""
+  """Returns the effect of each token of the vocabulary."""
   real = (tokenizer.byte_lengths > 0).tobytes()
   return _words(tokenizer.spec, tokenizer.encode, tokenizer.decode, real)
 
@@ -50,7 +50,7 @@ def words(tokenizer: Tokenizer) -> Words:
 def _words(spec: str, encode: Callable, decode: Callable, real: bytes) -> Words:
   try:
     anchor = [int(i) for i in encode("a")]
-  except ValueError:  # a vocabulary of characters that has no "a"
+  except ValueError:  # a character vocabulary without "a"
     anchor = []
   before = len(decode(anchor)) if anchor else 0
   found = np.zeros((3, len(real)), bool)
@@ -71,14 +71,14 @@ def _of_text(text: str) -> tuple[bool, bool, bool]:
 
 
 def _of_byte(byte: int) -> tuple[bool, bool, bool]:
-  """In UTF-8, three bytes or more begin at 0xE0; Chinese is among them."""
+  """Classifies a byte token; in UTF-8, Chinese begins at 0xE0 or above."""
   if byte < 0x80:
     return _of_text(chr(byte))
   return byte >= 0xE0, byte < 0xE0, True
 
 
 def _in_word(character: str) -> bool:
-  """Whether it is part of a run; an undecodable byte is, for want of more."""
+  """Returns whether a character is part of a run; undecodable bytes count."""
   point = ord(character)
   if any(low <= point <= high for low, high in _CHINESE):
     return False

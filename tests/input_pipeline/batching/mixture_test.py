@@ -287,7 +287,7 @@ def test_all_is_every_example_once():
   parts = [dict(source="fake:linear?n=20"), dict(source="fake:linear?n=9")]
   data = pipeline.train(mixture=parts, split="all", batch_size="all")
   np.testing.assert_array_equal(take(data, 3, 1)[0]["index"], np.arange(29))
-  with pytest.raises(ValueError, match="batch_size 'all' .* no weights"):
+  with pytest.raises(ValueError, match="batch_size 'all' .* weights out"):
     pipeline.train(mixture=[dict(p, weight=1) for p in parts], batch_size="all")
 
 
@@ -409,9 +409,9 @@ _LINEAR = dict(source="fake:linear?n=9")
 @pytest.mark.parametrize(
   ("arguments", "named"),
   [
-    (dict(), "exactly one of the two; neither is given"),
+    (dict(), "exactly one of source and mixture; neither is given"),
     (dict(source="fake:linear", mixture=[_LINEAR]), "both are given"),
-    (dict(mixture="fake:linear"), "mixture is no list"),
+    (dict(mixture="fake:linear"), "mixture is not a list"),
     (dict(mixture=[_LINEAR, "fake:linear"]), r"mixture\[1\] is not a dict"),
     (dict(mixture=[dict(weight=1)]), r"mixture\[0\] is not a dict"),
     (
@@ -423,17 +423,17 @@ _LINEAR = dict(source="fake:linear?n=9")
     (dict(mixture=[dict(_LINEAR, weight=math.nan)]), r"weight=nan is not"),
     (
       dict(mixture=[dict(_LINEAR, weight=1), _LINEAR]),
-      r"mixture\[1\]\.weight: all have one, or none",
+      r"mixture\[1\]\.weight is missing: set all weights",
     ),
     (
       dict(mixture=[dict(_LINEAR, weight=1), dict(_LINEAR, weight=1e-12)]),
       r"mixture\[1\]: its weight is too small",
     ),
     (dict(mixture=[_LINEAR] * 2, temperature=0.0), "temperature=0.0 is not"),
-    (dict(source="fake:linear", temperature=2.0), "temperature is for a mix"),
+    (dict(source="fake:linear", temperature=2.0), "temperature needs a mix"),
     (
       dict(mixture=[dict(_LINEAR, weight=1)] * 2, temperature=2.0),
-      "temperature is for a mixture whose weights are left out",
+      "temperature needs a mixture without weights",
     ),
     (
       dict(mixture=[_LINEAR, dict(source="text:/nowhere/*.txt")]),
@@ -505,5 +505,5 @@ def test_a_missing_component_is_never_left_out(missing, read, policy, tmp_path):
 
 def test_more_examples_than_an_index_counts():
   many = pipeline.Examples(2**30, read=None, name=str)
-  with pytest.raises(ValueError, match=r"2147483648 .* to 2\*\*31 - 1"):
+  with pytest.raises(ValueError, match=r"2147483648 .* most 2\*\*31 - 1"):
     components.joined([many, many], ["a", "b"])

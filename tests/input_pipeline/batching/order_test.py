@@ -91,7 +91,7 @@ def test_without_shuffle_the_order_is_the_sources():
 
 
 def test_bad_sizes_are_named():
-  with pytest.raises(ValueError, match="no example"):
+  with pytest.raises(ValueError, match="no examples"):
     order.indices(0, 0, span(0, 1))
   with pytest.raises(ValueError, match="batch_size 10 .* 4 hosts"):
     order.host_rows(10, 0, 4)

@@ -265,7 +265,7 @@ def test_posterize_is_pillows():
     ("scale|salt_and_pepper", "'salt_and_pepper': needs a uint8 image"),
     ("salt_and_pepper(1.5)", "share=1.5, salt=0.5: not within 0..1"),
     ("blur((2, 1))", "sigma .2, 1. is not positive and ascending"),
-    ("shear(-1)", "x=-1, y=0.0: a range has no sign"),
+    ("shear(-1)", "x=-1, y=0.0: both must be at least 0"),
     ("scale|trivialaugment", "needs a uint8 image"),
   ],
 )

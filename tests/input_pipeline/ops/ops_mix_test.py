@@ -268,7 +268,7 @@ def test_a_bad_partner_is_told(tmp_path):
 @pytest.mark.parametrize(
   ("string", "named"),
   [
-    ("mixup|cutmix", "position 7: cutmix: mixup has mixed already"),
+    ("mixup|cutmix", "position 7: cutmix: mixup already mixes"),
     ("scale|mixup(0)", "'mixup': alpha=0 is not positive"),
     ("mixup(label='y')", "'mixup': no field 'y'"),
     ("cutmix(inkey='x')", "'cutmix': no field 'x'"),
@@ -281,7 +281,7 @@ def test_a_wrong_use_is_named(string, named):
 
 
 def test_an_evaluation_does_not_mix():
-  with pytest.raises(ValueError, match="an evaluation needs ops of its own"):
+  with pytest.raises(ValueError, match="set other ops for the evaluation"):
     pipeline.evaluation(source=_SOURCE, ops="scale|mixup", batch_size=4)
 
 
@@ -295,14 +295,14 @@ def test_a_run_trains_on_mixed_labels():
   assert np.isfinite(scalars["train/loss"])
   assert 0 <= scalars["test/accuracy"] <= 1
   del config.evals.test.ops
-  with pytest.raises(ValueError, match="config.evals.test: .*ops of its own"):
+  with pytest.raises(ValueError, match="config.evals.test: .*set other ops"):
     build.run(config, None, say=lambda line: None)
 
 
 def test_labels_of_an_unknown_number_of_classes():
   function = ops.compile("mixup")
   own, other = pair()
-  with pytest.raises(ValueError, match="how many classes; set classes="):
+  with pytest.raises(ValueError, match="is unknown; set classes="):
     function(own, seed(0, 0), other, seed(0, 1))
   found = ops.compile("mixup(classes=5)")(own, seed(0, 0), other, seed(0, 1))
   assert found["label"].shape == (5,)

@@ -91,13 +91,13 @@ def test_what_is_wrong_is_named(statistics, tmp_path):
   path, _ = statistics
   with pytest.raises(ValueError, match="op 'standardize': no field 'gain'"):
     apply(path, age=1, same=2)
-  with pytest.raises(ValueError, match="field 'gain' is bool, no number"):
+  with pytest.raises(ValueError, match="field 'gain' is bool, not a number"):
     apply(path, age=1, gain=True, same=2)
   with pytest.raises(ValueError, match="/nowhere: No such file"):
     apply("/nowhere", age=1)
   bad = tmp_path / "bad.json"
   bad.write_text("{}")
-  with pytest.raises(ValueError, match="bad.json: no statistics of a scaling"):
+  with pytest.raises(ValueError, match="bad.json: not statistics of a scaling"):
     apply(str(bad), age=1)
 
 

@@ -225,9 +225,13 @@ def test_what_cannot_be_fitted(columns, settings, named):
 @pytest.mark.parametrize(
   ("stage", "settings", "named"),
   [
-    (z_score, {"columns": "age"}, "z_score: columns='age' is no list"),
-    (z_score, {"columns": []}, "is no list of names"),
-    (z_score, {"missing": "zero"}, "missing='zero'; valid: kept, mean"),
+    (z_score, {"columns": "age"}, "z_score: columns='age' is not a list"),
+    (z_score, {"columns": []}, "is not a list of names"),
+    (
+      z_score,
+      {"missing": "zero"},
+      "missing='zero' is unknown; valid: kept, mean",
+    ),
     (z_score, {"statistics": "/no.json"}, "/no.json: No such file"),
     (
       z_score,
@@ -253,17 +257,17 @@ def changed(**changes):
 @pytest.mark.parametrize(
   ("content", "named"),
   [
-    ("", "no statistics of a scaling"),
-    ("[" * 100_000, "no statistics of a scaling"),
+    ("", "not statistics of a scaling"),
+    ("[" * 100_000, "not statistics of a scaling"),
     ("{}", "it does not hold kind"),
     (changed(kind="other"), "its kind or"),
-    (changed(kind="min_max"), "is from min_max"),
-    (changed(columns=[]), "no columns"),
+    (changed(kind="min_max"), "was written by min_max"),
+    (changed(columns=[]), "not an object"),
     (changed(columns={"x": {}}), "column 'x' lacks"),
     (changed(high=0), "low=0.0 is not a number below high=0"),
     (
       changed().replace('"std": 2.0', '"std": NaN'),
-      "column 'x' has a figure that is no number",
+      "column 'x' has a statistic that is not a number",
     ),
     (
       changed().replace('"std": 2.0', '"std": 5e-324'),

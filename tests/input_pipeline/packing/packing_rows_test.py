@@ -234,11 +234,11 @@ def test_the_loss_of_packed_rows_is_that_of_documents_apart(
   ("arguments", "named"),
   [
     (dict(packing=True), "packing=True packs tokens; set a tokenizer"),
-    (dict(packing="yes"), "packing='yes' is neither True nor False"),
+    (dict(packing="yes"), "packing='yes' is not True or False"),
     (dict(packing=True, tokenizer="byte"), "seq_len None"),
     (
       dict(packing=True, tokenizer="char", seq_len=8),
-      r"\*\.txt all has no document of two tokens",
+      r"\*\.txt all has no document of two or more tokens",
     ),
   ],
 )

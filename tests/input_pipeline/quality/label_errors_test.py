@@ -9,12 +9,8 @@ import cleanlab.filter
 import numpy as np
 import pytest
 
-from input_pipeline.quality import (
-  label_errors,
-  label_models,
-  label_noise,
-  patches,
-)
+from input_pipeline.quality import label_models, label_noise, patches
+from input_pipeline.quality.checks import label_errors
 from input_pipeline.quality.out_of_fold import assign_folds, out_of_fold
 from input_pipeline.sources import open_source, subset
 from train import build, loop
@@ -417,25 +413,25 @@ def spelled(**given):
     (b"\xff\x00", "not JSON"),
     (b"[" * 100_000, "nested too deeply"),
     (b"[]", "not a JSON object"),
-    (b"{}", "no 'source'"),
-    (spelled(source=3), "its source is no URI"),
-    (spelled(source="fake:imag"), "no kind 'imag'"),
-    (spelled(splits=[]), "its splits are no object"),
+    (b"{}", "'source' is missing"),
+    (spelled(source=3), "source is not a URI"),
+    (spelled(source="fake:imag"), "unknown kind 'imag'"),
+    (spelled(splits=[]), "splits is not an object"),
     (spelled(splits={"train": 3}), "split 'train': not a JSON object"),
     (spelled(extra=1), "unknown 'extra'; valid: source, splits, classes"),
     (spelled(part={"indexes": []}), "unknown 'indexes'"),
-    (spelled(part={"indices": [0, -1]}), "'-1' among its indices"),
-    (spelled(part={"indices": [0, 1.5]}), "'1.5' among its indices"),
-    (spelled(part={"indices": [0, True]}), "'True' among its indices"),
-    (spelled(part={"indices": [0, 9]}), "index 9, where"),
-    (spelled(part={"indices": [0, 2**70]}), "among its indices"),
-    (spelled(part={"indices": "01"}), "its indices are no list"),
+    (spelled(part={"indices": [0, -1]}), "'-1' in indices"),
+    (spelled(part={"indices": [0, 1.5]}), "'1.5' in indices"),
+    (spelled(part={"indices": [0, True]}), "'True' in indices"),
+    (spelled(part={"indices": [0, 9]}), "index 9, but"),
+    (spelled(part={"indices": [0, 2**70]}), "in indices is not"),
+    (spelled(part={"indices": "01"}), "indices is not a list"),
     (spelled(part={"labels": [0]}), "1 labels for 2 examples"),
-    (spelled(part={"labels": [0, 2**31]}), "among its labels"),
+    (spelled(part={"labels": [0, 2**31]}), "in labels is not"),
     (spelled(part={"split": "tarin"}), "unknown split 'tarin'"),
-    (spelled(part={"split": None}), "its split is no text"),
-    (spelled(classes=["a"]), "label 1, where there are 1 classes"),
-    (spelled(classes=[1]), "its classes are no list of names"),
+    (spelled(part={"split": None}), "split is not a string"),
+    (spelled(classes=["a"]), "label 1, but there are 1 classes"),
+    (spelled(classes=[1]), "classes is not a list of names"),
     (spelled(part={"indices": [], "labels": []}), "is empty"),
   ],
 )
@@ -470,14 +466,14 @@ def test_arrays_that_are_none_end_in_one_line(tmp_path):
   x = tmp_path / "x.npy"
   np.save(x, np.zeros((8, 2)))
   np.save(tmp_path / "label.npy", np.arange(7))
-  with pytest.raises(ValueError, match=r"x.npy: 8 examples, where .* has 7"):
+  with pytest.raises(ValueError, match=r"x.npy: 8 examples, but .* has 7"):
     open_source(f"npy:{tmp_path}")
   (tmp_path / "label.npy").unlink()
   x.write_bytes(x.read_bytes()[:-8])
-  with pytest.raises(ValueError, match=r"x.npy: no array of numbers"):
+  with pytest.raises(ValueError, match=r"x.npy: not an array of numbers"):
     open_source(f"npy:{tmp_path}")
   np.save(x, np.array([{"a": 1}, None]), allow_pickle=True)
-  with pytest.raises(ValueError, match=r"x.npy: no array of numbers"):
+  with pytest.raises(ValueError, match=r"x.npy: not an array of numbers"):
     open_source(f"npy:{tmp_path}")
   np.save(x, np.array(["a", "b"]))
   with pytest.raises(ValueError, match=r"x.npy: holds <U1, not numbers"):
@@ -502,4 +498,4 @@ def test_labels_that_are_none_end_in_one_line(tmp_path):
   rows[4]["kind"] = None
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   source = open_source(uri, "all")
-  assert told("kind") == f"{path}:5: kind=None is no label"
+  assert told("kind") == f"{path}:5: kind=None is not a label"

@@ -161,7 +161,7 @@ def test_a_list_does_not_lead_out_of_its_base(tmp_path, entry, base):
 def test_what_is_behind_an_address_is_not_read_at_random(tmp_path):
   (tmp_path / "a.paths").write_bytes(b"a.html\n")
   uri = f"html:{tmp_path}/a.paths?base=http://127.0.0.1:1"
-  with pytest.raises(ValueError, match="from a folder alone"):
+  with pytest.raises(ValueError, match="needs local files"):
     open_source(uri)
 
 

@@ -180,18 +180,21 @@ def test_a_long_one_ends_with_its_last_whole_answer(tmp_path):
   assert learned[1] == [*b"f" * (51 - (frame - 1) - 1)]
   assert data.num_examples == 2
   assert data.note.endswith(
-    "of 4 conversations 2 end early, with what fits a row, "
-    "2 are left out, with no answer that fits a row"
+    "of 4 conversations, 2 are cut to fit a row, "
+    "2 are left out, as no answer fits a row"
   )
 
 
 @pytest.mark.parametrize(
   "record, told",
   [
-    ([], "messages is no list of turns"),
+    ([], "messages is not a list of turns"),
     ([{"role": "wizard", "content": "a"}], r"messages\[0\].role='wizard'"),
-    ([{"role": "user", "content": 3}], r"messages\[0\].content is no text"),
-    ([{"role": "user", "content": "a"}, 3], r"messages\[1\] is no object"),
+    (
+      [{"role": "user", "content": 3}],
+      r"messages\[0\].content is not a string",
+    ),
+    ([{"role": "user", "content": "a"}, 3], r"messages\[1\] is not an object"),
     (turns("nobody answers"), "has no answer to learn"),
   ],
 )

@@ -190,7 +190,7 @@ def test_a_plan_knows_the_leaves(tmp_path):
 @pytest.mark.parametrize(
   ("texts", "kind", "told"),
   [
-    (["abc def"], {}, "one document alone: set random=0"),
+    (["abc def"], {}, "only one document: set random=0"),
     (["a", "b"], {}, "no document of 2 tokens"),
     (["abc", "def"], dict(seq_len=4), "leaves no room"),
     (["abc", "def"], dict(random=2), "not within 0..1"),

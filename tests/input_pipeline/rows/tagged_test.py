@@ -121,12 +121,12 @@ def test_a_plan_knows_the_leaves(tmp_path):
 @pytest.mark.parametrize(
   "record, kind, told",
   [
-    (("a b", "O"), {}, "2 words have 1 tags"),
+    (("a b", "O"), {}, "2 words, but 1 tags"),
     (("a", "B-y"), {}, "tag 'B-y' is none of B-x, I-x, O"),
     (("a", "O"), {"overlap": 14}, "leaves no room for words with an overlap"),
     (("a", "O"), {"labels": []}, r"labels is missing: .* has labels=\['O'\]"),
     (("a", "O"), {"tags_key": "t"}, "no field 't'; valid: words, tags"),
-    (("a", "O"), {"buckets": 1}, "buckets 1 is not a count above 1"),
+    (("a", "O"), {"buckets": 1}, "buckets 1 is not an integer above 1"),
   ],
 )
 def test_hostile_records_and_settings_are_one_line(

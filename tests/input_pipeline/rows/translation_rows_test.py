@@ -172,7 +172,7 @@ def test_bad_records_take_both_texts_with_them(tmp_path):
     ({"target_len": -1}, {}, "rows.target_len=-1"),
     ({"sorce_key": "de"}, {}, "did you mean"),
     ({}, {"target": 5}, r"a.jsonl:1: the field 'target' is not text"),
-    ({}, {"source": "a\0b"}, r"a.jsonl:1: a text of a pair holds .* NUL"),
+    ({}, {"source": "a\0b"}, r"a.jsonl:1: a text of a pair contains .* NUL"),
   ],
 )
 def test_what_is_wrong_is_told_in_one_line(tmp_path, kind, record, told):

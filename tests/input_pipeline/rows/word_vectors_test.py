@@ -252,7 +252,7 @@ def test_shared_noise_has_the_expectation_of_noise_for_each_pair():
     (dict(), "set config.data.tokenizer"),
     (dict(counts=COUNTS, architecture="cbov"), "architecture='cbov'"),
     (dict(counts=COUNTS, window=0), "is below 1"),
-    (dict(counts=COUNTS, subsample=-1.0), "subsample 0"),
+    (dict(counts=COUNTS, subsample=-1.0), "subsample is below 0"),
   ],
 )
 def test_a_wrong_setting_of_word2vec_is_told(settings, told):
@@ -354,7 +354,7 @@ def test_the_file_holds_the_same_numbers(tmp_path):
 @pytest.mark.parametrize(
   "settings, told",
   [
-    (dict(analogies=("a b c",)), "analogies: line 1 'a b c' has not four"),
+    (dict(analogies=("a b c",)), "analogies: line 1 'a b c' does not have"),
     (dict(questions="/gone.txt"), "/gone.txt"),
   ],
 )

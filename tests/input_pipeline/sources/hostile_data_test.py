@@ -401,7 +401,7 @@ def test_an_idx_header_that_lies(tmp_path, shape, gz):
     open_source(uri, "all")
   lying = struct.pack(">4I", 0x0803, 6, *shape[1:])
   write_idx(tmp_path, lying + bytes(23), labels, gz)
-  said = "its header says|inflates to more than"
+  said = "its header specifies|inflates to more than"
   with pytest.raises(ValueError, match=rf"train-images\S*: .*({said})"):
     open_source(uri, "all").read(np.arange(2))
   with pytest.raises(ValueError, match="no record can be read.*train-images"):
@@ -425,7 +425,7 @@ except ValueError as error:
   print(error)
 """
   for shape, said in (
-    ((6, 2, 2), "more bytes of data, where its header says 24"),
+    ((6, 2, 2), "more bytes of data, but its header specifies 24"),
     ((6, 2**16, 2**16), "inflates to more than"),
   ):
     header = gzip.compress(struct.pack(">4I", 0x0803, *shape))

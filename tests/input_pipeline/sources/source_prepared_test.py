@@ -251,7 +251,7 @@ def test_documents_that_are_gone_are_told(model, tmp_path):
   path = folder / "train-00001-of-00003.jsonl"
   lines = path.read_text().splitlines(keepends=True)
   path.write_text("".join(lines[:-1]))
-  with pytest.raises(ValueError, match="49 records.*says 50"):
+  with pytest.raises(ValueError, match="49 records.*lists 50"):
     all_texts(uri, "train")
 
   source = open_source(uri, "train")

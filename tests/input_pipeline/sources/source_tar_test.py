@@ -186,9 +186,11 @@ def test_a_label_that_no_training_image_has(tmp_path):
   (tmp_path / "x_val.tar").write_bytes(archive({"1.png": png(1)}))
   uri = f"tar:{tmp_path}/x_*.tar"
   (tmp_path / "labels").write_text("n00000001x\n")
-  with pytest.raises(ValueError, match="'n00000001x', .* no class"):
+  with pytest.raises(ValueError, match="'n00000001x', .* not a class"):
     open_source(f"{uri}?labels={tmp_path}/labels")
-  with pytest.raises(ValueError, match=r"val\.tar: '1\.png' has no folder"):
+  with pytest.raises(
+    ValueError, match=r"val\.tar: '1\.png' is not in a folder"
+  ):
     open_source(uri)
 
 
@@ -198,9 +200,9 @@ def test_a_label_that_no_training_image_has(tmp_path):
     ("a\nb\n", "2 labels for 3 images"),
     ("1\n2\n3\n", "run from 1 to 3"),
     ("0.png 4\n1.png 0\n", "no label for 1 of 3 images: 2.png"),
-    ("0.png 4\n0.png 0\n", "comes twice"),
+    ("0.png 4\n0.png 0\n", "occurs twice"),
     ("0.png 4\n9.png 0\n", "'9.png' names no image"),
-    ("0\n1\n99999999\n", "no number of a class"),
+    ("0\n1\n99999999\n", "not a valid class number"),
     ("\xff\n", "not UTF-8"),
   ],
 )

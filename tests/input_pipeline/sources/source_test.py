@@ -209,7 +209,7 @@ def test_idx_gives_the_arrays(tmp_path, compress):
     assert source.note == ""
   validation = open_source(f"idx:{tmp_path}", "validation")
   np.testing.assert_array_equal(all_of(validation)["label"], arrays["t10k"][1])
-  assert "'test' stands in" in validation.note
+  assert "using 'test' instead" in validation.note
 
 
 def test_broken_idx_files_are_named(tmp_path):
@@ -218,7 +218,7 @@ def test_broken_idx_files_are_named(tmp_path):
   whole = path.read_bytes()
   path.write_bytes(whole[:-3])
   source = open_source(f"idx:{tmp_path}", "train")
-  with pytest.raises(ValueError, match="397 bytes .* header says 400"):
+  with pytest.raises(ValueError, match="397 bytes .* header specifies 400"):
     source.read(np.array([0]))
   path.write_bytes(b"\x00\x00\x08\x01" + whole[4:])
   with pytest.raises(ValueError, match="train-images.*magic number 0x00000803"):
@@ -257,7 +257,7 @@ def test_folder_uses_the_splits_that_are_there(tmp_path):
   validation = open_source(f"folder:{tmp_path}", "validation")
   assert validation.length == 6
   assert validation.note == ""
-  assert "'val' stands in" in open_source(f"folder:{tmp_path}", "test").note
+  assert "using 'val' instead" in open_source(f"folder:{tmp_path}", "test").note
 
 
 def test_tfds_is_read_at_random(tmp_path):
@@ -353,8 +353,8 @@ def test_fake_image_shows_its_class():
     ("idx:/nowhere", "no train-images"),
     ("test:x", 'did you mean "text"'),
     ("stdlib", "unknown scheme"),
-    ("fake:cube", "no kind 'cube'; valid: text, labeled_text, "),
-    ("fake:image?sice=3", "no option 'sice'"),
+    ("fake:cube", "unknown kind 'cube'; valid: text, labeled_text, "),
+    ("fake:image?sice=3", "unknown option 'sice'"),
     ("fake:image?size=big", "size=big is not of type int"),
   ],
 )

@@ -266,9 +266,9 @@ def changed(**model):
 @pytest.mark.parametrize(
   ("content", "named"),
   [
-    ("", "vocab.txt has"),
-    ("a\nb\n", "vocab.txt has"),
-    ("[UNK]\na\na\n", "vocab.txt has"),
+    ("", "vocab.txt must contain"),
+    ("a\nb\n", "vocab.txt must contain"),
+    ("[UNK]\na\na\n", "vocab.txt must contain"),
     (b"\xff\xfe", "no text"),
     ("{", "damaged JSON"),
     ('{"a":' * 100_000, "damaged JSON"),

@@ -91,7 +91,7 @@ def test_counts_grow_with_the_tokens_that_ops_add(texts):
     ("word?vocab_size=many", "vocab_size is not a count"),
     ("word?vocab_size=1", "vocab_size is below 2"),
     ("word?lower=2", "lower is 0 or 1"),
-    ("word?min_count=100000", "no word is there min_count=100000 times"),
+    ("word?min_count=100000", "no word occurs min_count=100000 times"),
     ("words", "unknown; valid: byte, char, sentencepiece:"),
   ],
 )

@@ -91,8 +91,12 @@ def test_bengio_forgets_what_is_older_than_its_order():
   np.testing.assert_array_equal(before[:, 3:], after[:, 3:])
 
 
-def test_bengio_is_the_papers_formula():
-  model = MAKE["bengio"]()
+@pytest.mark.parametrize(
+  ("activation", "function"),
+  [("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0))],
+)
+def test_bengio_is_the_papers_formula(activation, function):
+  model = MAKE["bengio"](activation=activation)
   params, x = started(model), tokens((1, 5))
   p = jax.tree.map(np.asarray, params)
   table = p["token_embedding"]["embedding"]
@@ -100,7 +104,7 @@ def test_bengio_is_the_papers_formula():
   text = [V, V, *np.asarray(x[0])]  # marks of a beginning
   for t in range(5):
     c = np.concatenate([table[w] for w in text[t : t + 3]])
-    a = np.tanh(c @ p["hidden"]["kernel"] + p["hidden"]["bias"])
+    a = function(c @ p["hidden"]["kernel"] + p["hidden"]["bias"])
     want = (
       p["unembedding"]["bias"]
       + c @ p["direct"]["kernel"]

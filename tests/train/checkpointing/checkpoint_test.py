@@ -167,7 +167,7 @@ def test_no_fault_of_any_file_is_trained_on(workdir, capfd):
     "/d/",
     "digest differs",
     "data/metadata: No such file",
-    "the record is not what was written",
+    "the record differs from what was written",
   ):
     assert kind in text, text
   # Orbax's threads and TensorStore's keep their tracebacks to themselves.
@@ -296,7 +296,7 @@ def test_a_record_that_was_edited(key, sealed, workdir):
     assert (found.step, found.record["position"]) == (SAVED, 7)
   else:
     assert found.step == 4
-    reason = f"{name} is not what" if sealed else "the record is not what"
+    reason = f"{name} is not what" if sealed else "the record differs from what"
     assert reason in passed[0][1]
     assert reason in checkpoint.verify(manager.directory, SAVED)[0]
 

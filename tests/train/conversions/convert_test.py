@@ -292,26 +292,26 @@ def test_what_is_not_finite_is_told(tmp_path):
     ({"rope_scaling": {"rope_type": [1], "factor": 2}}, "rope_type = [1]"),
     ({"quantization_config": {"bits": 4}}, "quantization_config"),
     ({"sliding_window": 128}, "sliding_window = 128"),
-    ({"num_hidden_layers": 10**9}, "not as many tensors"),
+    ({"num_hidden_layers": 10**9}, "fewer tensors than that"),
     ({"num_hidden_layers": 1}, "layers.1"),
     ({"num_hidden_layers": "2"}, "num_hidden_layers = '2'"),
     ({"hidden_size": -8}, "hidden_size = -8"),
-    ({"vocab_size": 2**30}, "[17, 8], and by config.json [1073741824, 8]"),
+    ({"vocab_size": 2**30}, "[17, 8], but by config.json [1073741824, 8]"),
     ({"hidden_size": 2**30}, "by config.json"),
-    ({"vocab_size": 10**30}, "makes no sense"),
-    ({"vocab_size": True}, "makes no sense"),
-    ({"rms_norm_eps": 1e400}, "makes no sense"),
+    ({"vocab_size": 10**30}, "is not a valid value"),
+    ({"vocab_size": True}, "is not a valid value"),
+    ({"rms_norm_eps": 1e400}, "is not a valid value"),
     ({"num_key_value_heads": 3}, "no multiple of kv_heads"),
     ({"model_type": "mistral"}, "has no 'mistral'"),
-    ({"model_type": "../gpt2"}, "is no family"),
+    ({"model_type": "../gpt2"}, "is not a family's name"),
     ({"model_type": "layout"}, "there are: bert, gpt2"),
-    ({"model_type": None}, "is no family"),
+    ({"model_type": None}, "is not a family's name"),
     ({"tie_word_embeddings": True}, "lm_head.weight differs"),
     ({"intermediate_size": 25}, "by config.json [25, 8]"),
     ({"head_dim": 2**31 - 1, "num_attention_heads": 2**31 - 4}, "config.json"),
     (
       {"num_hidden_layers": json.loads("[" * 900 + "]" * 900)},
-      "makes no sense",
+      "is not a valid value",
     ),
   ],
 )
@@ -336,14 +336,14 @@ def test_a_tensor_too_many_or_too_few(tmp_path):
   tensors = by_hand.llama()
   more = {**tensors, "model.layers.0.extra": np.ones(3, np.float32)}
   folder = by_hand.folder(tmp_path / "more", by_hand.LLAMA, more)
-  assert "'model.layers.0.extra' is of no such model" in refused(folder)
+  assert "'model.layers.0.extra' is not part of the model" in refused(folder)
   tensors.pop("model.norm.weight")
   folder = by_hand.folder(tmp_path / "less", by_hand.LLAMA, tensors)
   assert "tensor model.norm.weight is missing" in refused(folder)
   double = by_hand.llama()
   double["model.norm.weight"] = double["model.norm.weight"].astype("float64")
   folder = by_hand.folder(tmp_path / "double", by_hand.LLAMA, double)
-  assert "model.norm.weight is 'F64', none of: F32" in refused(folder)
+  assert "model.norm.weight is 'F64', not one of: F32" in refused(folder)
 
 
 def test_pickles_are_not_read(gpt2):
@@ -387,14 +387,14 @@ def test_an_index_leads_nowhere_else(gpt2, tmp_path):
     7,
   ):
     write_index(gpt2, {**index, first: part})
-    assert "which is no .safetensors file in this folder" in refused(gpt2)
+    assert "which is not a .safetensors file in this folder" in refused(gpt2)
   write_index(gpt2, {**index, first: "c.safetensors"})
   assert "c.safetensors: missing" in refused(gpt2)
   write_index(gpt2, {**index, first: "b.safetensors"})
-  assert "the index says b.safetensors" in refused(gpt2)
+  assert "the index lists it in b.safetensors" in refused(gpt2)
   del index[first]
   write_index(gpt2, index)
-  assert "the index says nothing of it" in refused(gpt2)
+  assert "the index lists it in no file" in refused(gpt2)
   write_index(gpt2, {})
   assert "has no weight_map" in refused(gpt2)
 
@@ -413,7 +413,7 @@ def test_a_tensor_in_two_parts(gpt2):
   [
     (None, 2**40, "1,099,511,627,776 bytes"),
     (None, 0, "0 bytes"),
-    (b"[1]", None, "no object"),
+    (b"[1]", None, "not a JSON object"),
     (b"{", None, "not JSON"),
     (b'{"a": 1}', None, "'a' has no dtype or shape"),
     (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}", None, "damaged"),
@@ -426,7 +426,7 @@ def test_a_tensor_in_two_parts(gpt2):
       b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},'
       b' "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
       None,
-      "'a' is there twice",
+      "'a' occurs twice",
     ),
   ],
 )
@@ -454,18 +454,18 @@ def test_a_config_that_makes_no_sense(gpt2):
 def test_digests(gpt2):
   path = gpt2 / "model.safetensors"
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  assert "SHA-256 that was given" in weights.read(str(gpt2), digest).notes[0]
+  assert "the given SHA-256" in weights.read(str(gpt2), digest).notes[0]
   assert "its SHA-256 is" in refused(gpt2, sha256="0" * 64)
   assert "64 hexadecimal digits" in refused(gpt2, sha256="12")
   sums = gpt2 / "SHA256SUMS"
   sums.write_text(f"{digest}  model.safetensors\n")
-  assert "1 files are as SHA256SUMS" in weights.read(str(gpt2)).notes[0]
+  assert "1 files match SHA256SUMS" in weights.read(str(gpt2)).notes[0]
   sums.write_text(f"{'1' * 64}  model.safetensors\n")
   assert "its SHA-256 is" in refused(gpt2)
   sums.write_text(f"{digest}  ../gpt2/model.safetensors\n")
   assert "SHA256SUMS:1: is not a digest" in refused(gpt2)
   sums.write_text(f"{digest}  other.txt\n")
-  assert "has no line of model.safetensors" in refused(gpt2)
+  assert "has no line for model.safetensors" in refused(gpt2)
 
 
 def test_whatever_is_changed_ends_as_before_or_in_one_line(gpt2):
@@ -513,7 +513,7 @@ def test_a_place_in_use(gpt2, tmp_path):
     runs.write(str(run), str(gpt2), say=quiet)
   file = tmp_path / "file"
   file.write_text("")
-  with pytest.raises(UserError, match="no folder"):
+  with pytest.raises(UserError, match="is not a folder"):
     runs.make(str(gpt2), str(file), say=quiet)
   empty = tmp_path / "empty"
   empty.mkdir()

@@ -182,7 +182,7 @@ def test_lora_begins_as_the_model_and_changes_only_its_own(finished, tmp_path):
   [
     (dict(rank=0), "rank=0 is below 1"),
     (dict(targets=["nothing"]), "matches no parameter"),
-    (dict(targets=["final_norm/scale"]), "is no matrix"),
+    (dict(targets=["final_norm/scale"]), "is not a matrix"),
     (dict(name="lore"), 'did you mean "lora"'),
     (dict(targets="query"), "lists of regexes"),
   ],

@@ -51,12 +51,12 @@ def test_this_machine_is_well(tmp_path):
   for part in (
     f"ok    Python {version}",
     f"jax {jax}, ",
-    "extras: ",
-    "JAX sees 1 x cpu (cpu); products of matrices agree",
-    f"workdir {workdir} can be written",
-    "flock keeps a second run out",
-    "a file is replaced in one move",
-    "MB/s written",
+    "extras installed: ",
+    "JAX sees 1 x cpu (cpu); matrix products agree",
+    f"workdir {workdir} is writable",
+    "flock blocks a second run",
+    "files are replaced atomically",
+    "write speed",
   ):
     assert part in text, text
   assert list(tmp_path.iterdir()) == []  # a look leaves nothing
@@ -80,7 +80,7 @@ def test_another_host_s_port():
     number = server.getsockname()[1]
     at = f"127.0.0.1:{number}"
     level, text = probes._reaches(at, "127.0.0.1", number)
-    assert (level, text) == ("ok", f"coordinator {at} can be reached")
+    assert (level, text) == ("ok", f"coordinator {at} is reachable")
   level, text = probes._reaches(at, "127.0.0.1", number)
   assert level == "note" and "nothing listens there yet" in text
   (found,), _ = probe(probes.port, "no-such-host.invalid:80")
@@ -107,7 +107,7 @@ def test_a_port_that_swallows_what_is_sent():
       each.close()
   assert level == "wrong"
   assert text == (
-    "coordinator x cannot be reached: timed out: open the port in the firewall"
+    "coordinator x is not reachable: timed out: open the port in the firewall"
   )
 
 
@@ -125,7 +125,7 @@ def test_a_workdir_that_is_a_file(tmp_path):
 def test_a_workdir_that_cannot_be_written():
   (found,), _ = probe(probes.workdir, "/sys/fs/runs")
   assert found[0] == "wrong"
-  assert "workdir /sys/fs/runs cannot be written: /sys/fs: " in found[1]
+  assert "workdir /sys/fs/runs is not writable: /sys/fs: " in found[1]
 
 
 def test_an_old_version_is_named(monkeypatch):
@@ -169,7 +169,7 @@ def test_an_extra_is_missing_where_a_config_needs_it(missing, monkeypatch):
   monkeypatch.setattr(importlib.metadata, "version", version)
   extra = {"sentencepiece": "text", "tensorflow-datasets": "data"}[missing]
   (line,) = checks.extras(None)
-  assert line.level == "ok" and f"; without {extra}" in line.text
+  assert line.level == "ok" and f"; not installed: {extra}" in line.text
   config = {
     "data": {"source": "stdlib:", "tokenizer": "sentencepiece?vocab_size=9"},
     "evals": {"val": {"source": "tfds:mnist"}, "odd": 3},
@@ -209,12 +209,12 @@ def test_a_gpu_that_jax_does_not_see(tmp_path):
   env = {"PATH": path, "JAX_PLATFORMS": ""}
   _, wrong = doctor(f"--workdir={tmp_path}", **env)
   assert wrong == [
-    "a GPU seems to be in this machine, but JAX sees only the CPU: pip install"
+    "this machine seems to have a GPU, but JAX sees only the CPU: pip install"
     " -U -e '.[cuda]'"
   ]
   lines, wrong = doctor(f"--workdir={tmp_path}", PATH=path, JAX_PLATFORMS="cpu")
   assert wrong == []
-  assert "note  JAX_PLATFORMS=cpu keeps JAX from the GPU here" in lines
+  assert "note  JAX_PLATFORMS=cpu hides the GPU from JAX" in lines
 
 
 def test_what_seems_to_be_in_the_machine(tmp_path, monkeypatch):
@@ -233,7 +233,7 @@ def test_what_seems_to_be_in_the_machine(tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", smi(tmp_path / "bin", "echo broken >&2; exit 9"))
   seen, (line,) = checks.accelerators(str(nothing))
   assert seen is None
-  assert line == ("wrong", "nvidia-smi: broken: see to the driver")
+  assert line == ("wrong", "nvidia-smi: broken: check the driver")
 
 
 def test_a_command_that_hangs_is_killed_with_all_it_started(tmp_path):
@@ -264,7 +264,7 @@ def test_devices_that_do_not_answer(tmp_path):
     "os.getpid()))\ntime.sleep(600)\n"
   )
   _, wrong = doctor("--wait=1.5", PYTHONPATH=str(tmp_path))
-  assert wrong == ["devices: no answer within 1.5 s"]
+  assert wrong == ["devices: no response within 1.5 s"]
   assert gone(int((tmp_path / "pid").read_text()))
 
 
@@ -296,7 +296,7 @@ def test_a_device_that_multiplies_wrongly(monkeypatch):
   monkeypatch.setattr(jax, "device_put", put)
   found, _ = probe(probes.devices, "")
   assert found == [
-    ("wrong", f"{bad} multiplies matrices wrongly: take it out of use")
+    ("wrong", f"{bad} computes wrong matrix products: do not use it")
   ]
 
 
@@ -308,7 +308,7 @@ def test_a_disk_where_a_rename_is_no_one_move(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, "replace", replace)
   level, text = probes._rename(tmp_path)
-  assert level == "wrong" and "seen missing" in text
+  assert level == "wrong" and "is not atomic" in text
 
 
 def test_a_disk_without_flock(tmp_path, monkeypatch):
@@ -320,7 +320,7 @@ def test_a_disk_without_flock(tmp_path, monkeypatch):
   assert level == "note" and text.startswith("no flock here (Operation not")
   monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
   level, text = probes._flock(tmp_path)
-  assert level == "note" and "granted twice" in text
+  assert level == "note" and "does not exclude" in text
 
 
 def test_a_full_disk(tmp_path):

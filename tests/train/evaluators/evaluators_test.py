@@ -297,7 +297,7 @@ def test_frechet_takes_the_features_of_a_classifier():
 
 @pytest.mark.parametrize("make", [frechet, samples])
 def test_a_task_that_draws_nothing_is_refused(make):
-  with pytest.raises(ValueError, match="predicts no samples"):
+  with pytest.raises(ValueError, match="a task that predicts samples"):
     make(context(task_of(), []))
 
 

@@ -90,7 +90,7 @@ def test_a_draft_leaves_the_greedy_text_as_it_is(workdir):
     (("--prompt=猫",), "--prompt: character '猫' is not in the vocabulary"),
     (
       ("--prompt=a", "--stop="),
-      "stop = ('',) is not strings that are not empty",
+      "stop = ('',) is not a sequence of non-empty strings",
     ),
     (("--prompt=a", "--top_p=0"), "top_p = 0.0 is not above 0 and at most 1"),
     (("--prompts_file=none.txt",), "--prompts_file=none.txt: No such file"),

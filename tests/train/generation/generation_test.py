@@ -267,7 +267,7 @@ def test_prompts_that_cannot_be_read_are_named():
   with pytest.raises(ValueError, match="1 prompts, but 2 options"):
     write([[65]], [streaming.Options()] * 2)
   assert list(write([], [])) == []
-  with pytest.raises(UserError, match="does not write text"):
+  with pytest.raises(UserError, match="cannot generate text"):
     streaming.writer(found_of(Script([65], 1), tokenizer=None))
 
 

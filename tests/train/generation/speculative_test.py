@@ -171,11 +171,11 @@ def test_a_draft_that_does_not_fit_is_told():
   write = streaming.writer(large, 4, small)
   options = streaming.Options(max_tokens=77, temperature=0.0)
   assert sum(len(p.tokens) for p in write([[65]], [options])) == 77
-  with pytest.raises(ValueError, match="make 79 tokens: with .* may have 78"):
+  with pytest.raises(ValueError, match="need 79 tokens: with .* may have 78"):
     write([[65]], [options._replace(max_tokens=78)])
-  with pytest.raises(UserError, match="whose cache is one state"):
+  with pytest.raises(UserError, match="with a recurrent state"):
     streaming.writer(large, 4, common.found_of(common.Script([65], 1)))
   other = common.BYTES._replace(vocab_size=300)
   small.parts.data.tokenizer = other
-  with pytest.raises(UserError, match="draft's tokenizer"):
+  with pytest.raises(UserError, match="draft model's tokenizer"):
     streaming.writer(large, 4, small)

@@ -95,7 +95,7 @@ def test_models_that_do_not_count_are_refused():
 
   for made, message in (
     (model({"kernel": jnp.ones(3)}, {}), "has parameters"),
-    (model({}, {}), "keeps no counts"),
+    (model({}, {}), "has no counts"),
   ):
     learner = counting(language_modeling(made), None)
     with pytest.raises(UserError, match=message):

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from train.objectives import losses
 
@@ -166,3 +167,36 @@ def test_gradient_penalty_of_a_constant_score_has_a_finite_gradient():
   value, grad = jax.value_and_grad(penalty)(0.0)
   assert value == 20
   assert np.isfinite(grad)
+
+
+def test_binary_cross_entropy_is_scipys_formula():
+  rng = np.random.default_rng(0)
+  z = (5 * rng.normal(size=(7, 3))).astype(np.float32)
+  y = rng.integers(0, 2, (7, 3)).astype(np.float32)
+  y[0] = 0.3  # a share
+  p = scipy.special.expit(z.astype(float))
+  wanted = -scipy.special.xlogy(y, p) - scipy.special.xlog1py(1 - y, -p)
+  found = losses.binary_cross_entropy(jnp.asarray(z), jnp.asarray(y))
+  np.testing.assert_allclose(found, wanted, 2e-5, 1e-6)
+  assert found.dtype == jnp.float32
+
+
+def test_binary_cross_entropy_and_its_gradient_stay_finite():
+  z, y = jnp.float32([1e4, -1e4, 1e4]), jnp.float32([0, 1, 1])
+  found = losses.binary_cross_entropy(z, y)
+  np.testing.assert_allclose(found, [1e4, 1e4, 0])
+  slope = jax.grad(lambda z: losses.binary_cross_entropy(z, y).sum())(z)
+  np.testing.assert_allclose(slope, [1, -1, 0])
+
+
+def test_the_perceptrons_gradient_is_the_rule_on_the_boundary_too():
+  z, y = jnp.float32([2, -2, 0, 0, 3, -3]), jnp.float32([1, 1, 1, 0, 0, 0])
+  np.testing.assert_allclose(losses.perceptron(z, y), [0, 2, 0, 0, 3, 0])
+  slope = jax.grad(lambda z: losses.perceptron(z, y).sum())(z)
+  np.testing.assert_allclose(slope, [0, -1, -1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy", "perceptron"])
+def test_binary_losses_do_not_broadcast(name):
+  with pytest.raises(ValueError, match="shape"):
+    getattr(losses, name)(jnp.zeros((4, 1)), jnp.zeros(4))

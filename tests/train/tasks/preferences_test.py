@@ -92,7 +92,7 @@ def test_only_the_last_answer_counts_and_old_turns_are_dropped(tmp_path):
   [
     ({"prompt": "a", "chosen": "b"}, "no field 'rejected'"),
     ({"chosen": "a", "rejected": "b"}, "no field 'prompt'"),
-    ({"prompt": "a", "chosen": 3, "rejected": "b"}, "chosen is no list"),
+    ({"prompt": "a", "chosen": 3, "rejected": "b"}, "chosen is not a list"),
     (
       {
         "prompt": "a",

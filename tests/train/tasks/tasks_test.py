@@ -11,6 +11,7 @@ from models import Model
 from models.language.decoder import decoder
 from models.vision.gan import Gan
 from train import types
+from train.tasks.binary_classification import binary_classification
 from train.tasks.generative_adversarial import generative_adversarial
 from train.tasks.image_classification import image_classification
 from train.tasks.language_modeling import language_modeling
@@ -328,6 +329,62 @@ def test_regression_is_the_masked_mean_square():
   assert aux.model_state == {"calls": 1}
   found = task.predict["outputs"](variables, batch, None)
   np.testing.assert_allclose(found, outputs, 1e-5)
+
+
+def test_regression_reads_one_number_an_example():
+  """[B] is [B, 1], never broadcast to [B, B]."""
+  model = Model(
+    lambda rng: ({"w": jnp.float32([[2.0]])}, {}),
+    lambda params, state, x, **_: (x @ params["w"], state),
+  )
+  task = regression(model)
+  batch = {
+    "x": jnp.float32([1, 2, 3]),
+    "y": jnp.int32([2, 4, 9]),
+    "mask": jnp.ones(3),
+  }
+  variables = task.init(jax.random.key(0), batch)
+  mean, _ = task.losses["loss"](variables, batch, None, True)
+  assert float(mean.value()) == 3.0
+
+
+def test_binary_classification_of_several_labels():
+  """The mean over examples and labels; padding does not count."""
+  batch = points()
+  rng = np.random.default_rng(0)
+  y = rng.integers(0, 2, batch["y"].shape)
+  batch = {**batch, "y": jnp.int32(y)}
+  task = binary_classification(dense(3, (2,), lambda x: x))
+  variables = task.init(jax.random.key(0), batch)
+  mean, aux = task.losses["loss"](variables, batch, None, False)
+  z = np.asarray(batch["x"], float) @ np.asarray(variables.params["kernel"])
+  p = 1 / (1 + np.exp(-z))
+  real = np.asarray(batch["mask"]) > 0
+  nats = -(y * np.log(p) + (1 - y) * np.log(1 - p))[real]
+  assert float(mean.value()) == pytest.approx(nats.mean(), rel=1e-5)
+  right = ((p > 0.5) == y)[real].mean()
+  assert float(aux.metrics["accuracy"].value()) == pytest.approx(right)
+  np.testing.assert_allclose(
+    task.predict["logits"](variables, batch, None), z, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_one_binary_label_has_the_logits_of_two_classes():
+  batch = {k: v for k, v in points().items() if k != "y"}
+  batch["label"] = jnp.int32(np.arange(len(batch["mask"])) % 2)
+  task = binary_classification(dense(3, (1,), lambda x: x))
+  variables = task.init(jax.random.key(0), batch)
+  logits_B2 = task.predict["logits"](variables, batch, None)
+  mean, aux = task.losses["loss"](variables, batch, None, False)
+  log_p = jax.nn.log_softmax(logits_B2)
+  own = jnp.take_along_axis(log_p, batch["label"][:, None], 1)[:, 0]
+  wanted = types.mean_of(-own, batch["mask"])
+  assert float(mean.value()) == pytest.approx(float(wanted.value()), rel=1e-5)
+  hits = jnp.argmax(logits_B2, -1) == batch["label"]
+  wanted = types.mean_of(hits, batch["mask"]).value()
+  assert float(aux.metrics["accuracy"].value()) == float(wanted)
+  with pytest.raises(ValueError, match="loss='hinge'"):
+    binary_classification(dense(3, (1,)), loss="hinge")
 
 
 def gan_parts(act=jnp.tanh, **settings):

@@ -169,7 +169,7 @@ def test_what_a_run_left_beside_its_checkpoints(workdir):
   bad_batches.append(workdir / "skipped.jsonl", skip, 16)
   code, lines, _ = inspect(workdir)
   assert code == 0
-  assert r"  passed over: batches 6 to 9: loss 7e9\x0a\x1b[2J" in lines
+  assert r"  skipped: batches 6 to 9: loss 7e9\x0a\x1b[2J" in lines
   assert any("unfinished: 16.orbax" in line for line in lines)
   assert f"  set aside as damaged: {workdir / 'damaged' / '7'}" in lines
 
@@ -214,8 +214,8 @@ def test_a_damaged_config_is_named_and_the_rest_told(name, workdir):
 def test_where_there_is_no_run(tmp_path):
   for arguments, said in (
     ([tmp_path], f"{tmp_path}: no config.json, so no run was made here"),
-    ([], "give one workdir or two"),
-    (["a", "b", "c"], "give one workdir or two"),
+    ([], "give one or two workdirs"),
+    (["a", "b", "c"], "give one or two workdirs"),
   ):
     code, lines, error = inspect(*arguments)
     assert (code, lines) == (2, [])

@@ -75,8 +75,9 @@ def test_the_second_is_refused_until_the_first_ends(how, tmp_path):
   line = said(start(workdir, *how))
   host = re.escape(os.uname().nodename)
   assert re.fullmatch(
-    rf"error: {workdir} is in use: process {first.pid} on host {host}, started"
-    r" 20\d\d-\d\d-\d\d \d\d:\d\d; stop it, or take another --workdir",
+    rf"error: {workdir} is in use by process {first.pid} on host {host},"
+    r" started 20\d\d-\d\d-\d\d \d\d:\d\d; stop that process or choose another"
+    r" --workdir",
     line,
   )
   end(first)
@@ -165,7 +166,7 @@ def test_a_live_run_of_another_host_is_named(how, tmp_path):
   path.write_text(record(host="tpu-3"))
   line = said(start(tmp_path, *how))
   assert "process 4711 on host tpu-3, started 2023-11-1" in line
-  assert "if it was killed, wait until 60 s after" in line
+  assert "if it was killed, wait 60 s" in line
   assert path.read_text() == record(host="tpu-3")
   # For a minute after its last sign of life, and whatever the clocks say.
   for age in (70, -1e6):
@@ -300,7 +301,9 @@ def test_train_main_twice(tmp_path):
   second = main(tmp_path, 20)
   _, line = second.communicate(timeout=120)
   assert second.returncode == 2
-  assert line.startswith(f"error: {tmp_path} is in use: process {first.pid} on")
+  assert line.startswith(
+    f"error: {tmp_path} is in use by process {first.pid} on"
+  )
   assert line.count("\n") == 1
   assert (tmp_path / "config.json").read_bytes() == config
   first.kill()

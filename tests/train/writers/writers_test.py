@@ -116,7 +116,9 @@ def events(workdir):
   accumulator = pytest.importorskip(
     "tensorboard.backend.event_processing.event_accumulator"
   )
-  found = accumulator.EventAccumulator(str(workdir), {"tensors": 0})
+  found = accumulator.EventAccumulator(
+    str(workdir), {"tensors": 0, "histograms": 0}
+  )
   found.Reload()
   return found
 

@@ -1,1 +1,1 @@
-"""What the families of pretrained weights share."""
+"""Code shared by the families of pretrained weights."""

@@ -1,8 +1,7 @@
-"""A family of models: which sizes of config.json are which of ours, and how.
+"""A family of models: the mapping between config.json and config.model.
 
-All that config.json says is either a size of our model, or has the one value
-that our model computes by, or does not change what is computed. Anything else
-is refused.
+Every key of config.json must be a size of our model, or have the one value that
+our model implements, or not affect the outputs. Anything else is an error.
 """
 
 import inspect
@@ -14,7 +13,8 @@ from typing import Any, NamedTuple
 from common.errors import UserError
 from train.conversions.parts.layout import Row, Shapes
 
-# Of our models' arguments, those that change how and not what is computed.
+# Arguments of our models that change how the outputs are computed, but not what
+# they are.
 _COMPUTATION = (
   "dropout",
   "dtype",
@@ -24,7 +24,7 @@ _COMPUTATION = (
   "scan",
   "stage_microbatches",
 )
-# Keys that any config.json may have, and that no forward pass reads.
+# Keys that any config.json may have and that do not affect the forward pass.
 _ANY = {
   *("architectures", "model_type", "transformers_version", "_name_or_path"),
   *("torch_dtype", "dtype", "initializer_range", "initializer_factor"),
@@ -40,19 +40,20 @@ _ANY = {
   *("length_penalty", "no_repeat_ngram_size", "num_return_sequences"),
   *("num_beam_groups", "diversity_penalty", "encoder_no_repeat_ngram_size"),
 }
-_LARGEST = 2**31  # of a size
+_LARGEST = 2**31  # the exclusive limit of an integer size
 
 
 class Size(NamedTuple):
-  """What both configs say.
+  """A setting that exists in both configs.
 
-  theirs: key of config.json, or several that one of ours stands for.
-  ours: argument of our model.
-  default: of theirs, where config.json is silent; of several a tuple. None
-    leaves ours as it is.
-  kind: of the value: int, float, bool or dict.
-  choices: {theirs: ours}, one to one, where the values differ. Of several, or
-    of a list, theirs is a tuple.
+  theirs: the key of config.json, or several keys that together correspond to
+    one argument of ours.
+  ours: the argument of our model.
+  default: the value if config.json lacks the key; a tuple for several keys.
+    None keeps the default of our model.
+  kind: the type of the value: int, float, bool, str or dict.
+  choices: {theirs: ours}, one to one, if the values differ. For several keys,
+    or for a list, theirs is a tuple.
   """
 
   theirs: str | tuple[str, ...]
@@ -63,30 +64,34 @@ class Size(NamedTuple):
 
 
 class Family(NamedTuple):
-  """What a file of train/conversions states.
+  """The definition of a family, one per file of train/conversions.
+
+  "Our section" is config.model.
 
   model: the name of our model.
-  task: (our section, config.json) -> config.task of its runs.
-  sizes: what both configs say.
-  ours: the arguments of our model that make it this family's.
-  fixed: {key of theirs: the value that ours computes by, or (our section) ->
-    that value}; config.json may say nothing else.
-  ignored: keys of theirs that change nothing in the forward pass.
-  table: (our section) -> the rows of every tensor.
-  architectures: (our section) -> the class that reads what is written.
-  prefix: of the names in the table, that a file may lack.
-  tops: how names begin that never have the prefix.
-  spelling: (name of a tensor) -> its name today.
-  tidy: (config.json, names of its tensors) -> the same with one spelling for
-    each thing; keys that begin with "_" are for `sizes` alone.
-  filled: (our section, shapes of our arrays) -> it, None replaced by what it
-    stands for.
-  written: (our section) -> more keys for config.json.
-  copies: (our section) -> {name that may be there: the one it must equal}.
-  dropped: regex of names that no forward pass reads.
-  optional: regex of names whose tensors may be missing; ours are 0 then.
+  task: (our section, config.json) -> config.task of the family's runs.
+  sizes: the settings that exist in both configs.
+  ours: arguments of our model that are the same for the entire family.
+  fixed: {key of config.json: the only supported value, or (our section) ->
+    that value}.
+  ignored: keys of config.json that do not affect the forward pass.
+  table: (our section) -> the rows of all tensors.
+  architecture: (our section) -> the class in transformers that reads what we
+    write.
+  prefix: a prefix of the names in the table that a file may omit.
+  tops: the beginnings of names that never have the prefix.
+  spelling: (name of a tensor) -> its current name.
+  tidy: (config.json, names of its tensors) -> config.json in a normalized form;
+    keys that begin with "_" are only for `sizes`.
+  filled: (our section, shapes of our arrays) -> the section, with every None
+    replaced by the value that it stands for.
+  written: (our section) -> additional keys for config.json.
+  copies: (our section) -> {name of an optional tensor: the tensor that it must
+    equal}.
+  dropped: a regex of names that do not affect the forward pass.
+  optional: a regex of names that may be missing; our arrays are then 0.
   counters: (our section) -> names of int64 scalars that count training steps;
-    ours keeps none, and writes 0.
+    they are not read, and are written as 0.
   """
 
   model: str
@@ -112,10 +117,10 @@ class Family(NamedTuple):
 def section_of(
   family: Family, config: dict[str, Any], names: Collection[str]
 ) -> dict[str, Any]:
-  """Our config.model of a config.json beside tensors of such names.
+  """Returns config.model for a config.json and the names of its tensors.
 
   Raises:
-    UserError: it says what our model cannot do; names the key.
+    UserError: our model does not support a value; the message names the key.
   """
   config = family.tidy(dict(config), names)
   section = {"name": family.model, **family.ours}
@@ -127,8 +132,8 @@ def section_of(
     value = wanted(section) if callable(wanted) else wanted
     if key in config and config[key] != value:
       raise UserError(
-        f"{key} = {short(config[key])}: models/{family.model}.py knows"
-        f" {short(value)} alone"
+        f"{key} = {short(config[key])}: the model {family.model} supports"
+        f" only {short(value)}"
       )
   known = {*_ANY, *family.ignored, *family.fixed}
   for size in family.sizes:
@@ -136,8 +141,8 @@ def section_of(
   for key, value in config.items():
     if key not in known and value not in (None, False, {}, []):
       raise UserError(
-        f"{short(key)[1:-1]} = {short(value)}: no such key is known of"
-        f" {family.model}, so it cannot be told what it changes"
+        f"{short(key)[1:-1]} = {short(value)}: unknown key for the model"
+        f" {family.model}, which may change its outputs"
       )
   return section
 
@@ -162,7 +167,7 @@ def _ours(size: Size, config: Mapping) -> Any:
       if theirs == chosen:
         return ours
     listed = "; ".join(map(short, size.choices))
-    raise UserError(f"{said}: is none of: {listed}")
+    raise UserError(f"{said}: must be one of: {listed}")
   (value,) = given
   if value is None:
     return None
@@ -173,28 +178,29 @@ def _ours(size: Size, config: Mapping) -> Any:
     right = type(value) in (int, float) and 0 < value < math.inf
     value = float(value) if right else value
   if not right:
-    raise UserError(f"{said}: makes no sense")
+    raise UserError(f"{said}: is not a valid value")
   return value
 
 
 def _frozen(value: Any) -> Any:
-  """A list as a tuple, to be found among choices."""
+  """Converts lists to tuples, which `choices` has as keys."""
   return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def config_of(
   family: Family, function: Callable, section: Mapping, shapes: Shapes
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(config.json of one of our models, its section with nothing left out).
+  """Returns (config.json, complete section) of one of our models.
 
   Args:
-    family: to write it as.
-    function: that makes the model, for its defaults.
-    section: config.model, with what the data has given.
-    shapes: of its arrays.
+    family: the family to write.
+    function: the function that builds the model, for its defaults.
+    section: config.model, including the sizes that come from the data.
+    shapes: the shapes of the model's arrays.
 
   Raises:
-    UserError: the family has no such model; names the argument.
+    UserError: the family cannot express the model; the message names the
+      argument.
   """
   defaults = defaults_of(function)
   full = complete(family, function, section, shapes)
@@ -213,7 +219,7 @@ def config_of(
       found = [t for t, ours in size.choices.items() if ours == value]
       if not found:
         raise UserError(
-          f"config.model.{size.ours} is {value!r}, none of:"
+          f"config.model.{size.ours} is {value!r}, not one of:"
           f" {', '.join(map(str, size.choices.values()))}"
         )
       value = found[0]
@@ -230,7 +236,7 @@ def config_of(
 
 
 def defaults_of(function: Callable) -> dict[str, Any]:
-  """{argument: its default}."""
+  """Returns {argument: its default}."""
   parameters = inspect.signature(function).parameters
   return {name: p.default for name, p in parameters.items()}
 
@@ -238,13 +244,13 @@ def defaults_of(function: Callable) -> dict[str, Any]:
 def complete(
   family: Family, function: Callable, section: Mapping, shapes: Shapes
 ) -> dict[str, Any]:
-  """Every argument of a model, with what a None of its config stands for."""
+  """Returns all arguments of a model, with every None replaced."""
   given = {k: v for k, v in section.items() if k != "name"}
   return family.filled({**defaults_of(function), **given}, shapes)
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-  """Whether two complete sections compute the same."""
+  """Whether two complete sections give the same outputs."""
   return all(one[key] == other[key] for key in one if key not in _COMPUTATION)
 
 
@@ -253,7 +259,7 @@ def _plain(value: Any) -> Any:
 
 
 def short(value: Any) -> str:
-  """The value in at most 80 characters."""
+  """Returns the value's repr, truncated to 80 characters."""
   try:
     text = repr(value)
   except RecursionError:
@@ -262,7 +268,7 @@ def short(value: Any) -> str:
 
 
 def labels(section: Mapping) -> dict[str, Any]:
-  """id2label and label2id of as many classes as our model has."""
+  """Returns id2label and label2id for the number of classes of our model."""
   names = [f"LABEL_{i}" for i in range(section["num_classes"])]
   return {
     "id2label": {str(i): name for i, name in enumerate(names)},
@@ -273,8 +279,10 @@ def labels(section: Mapping) -> dict[str, Any]:
 def counted_labels(
   config: dict[str, Any], names: Collection[str] = ()
 ) -> dict[str, Any]:
-  """The config.json with num_labels, which it may tell by id2label alone."""
+  """Adds num_labels to a config.json, which may have only id2label."""
   del names
-  told = config.get("id2label")
-  count = len(told) if isinstance(told, dict) else config.get("num_labels", 2)
+  id2label = config.get("id2label")
+  count = (
+    len(id2label) if isinstance(id2label, dict) else config.get("num_labels", 2)
+  )
   return {**config, "num_labels": count}

@@ -1,8 +1,7 @@
-"""A folder of Hugging Face's: config.json and its tensors, in one file or many.
+"""A Hugging Face folder: config.json and tensors, in one file or several.
 
-Reading trusts nothing: what files say of sizes and places is checked before
-anything is read by it. safetensors itself checks that the tensors of a file
-fill it without gap or overlap.
+The files are not trusted: sizes and names are checked before they are used.
+safetensors itself checks that the tensors fill a file without gaps or overlaps.
 """
 
 import contextlib
@@ -22,7 +21,8 @@ from train.conversions.parts.family import short
 
 CONFIG, SINGLE = "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Kept beside a converted run, and given back: what they say is not read here.
+# Copied into a converted workdir and back into an exported folder. With the
+# exception of generation_config.json's end token, they are not read.
 COMPANIONS = (
   "generation_config.json",
   "preprocessor_config.json",
@@ -36,7 +36,7 @@ _PICKLES = (".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth")
 
 
 class Tensor(NamedTuple):
-  """What a header says of a tensor; `part` is the name of its file."""
+  """A tensor's entry in a header; `part` is the name of its file."""
 
   part: str
   dtype: str
@@ -46,11 +46,11 @@ class Tensor(NamedTuple):
 class Folder(NamedTuple):
   """A folder whose headers have been read.
 
-  path: of the folder.
-  config: config.json.
-  tensors: by name.
-  read: (name) -> the tensor, alone in memory.
-  note: a line on digests, or "".
+  path: the path of the folder.
+  config: the contents of config.json.
+  tensors: {name: Tensor}.
+  read: (name) -> the tensor; only this tensor is loaded into memory.
+  note: a line about verified digests, or "".
   """
 
   path: pathlib.Path
@@ -61,7 +61,7 @@ class Folder(NamedTuple):
 
 
 def library():
-  """The module safetensors.
+  """Imports and returns the module safetensors.
 
   Raises:
     UserError: it is not installed.
@@ -77,10 +77,13 @@ def library():
 
 @contextlib.contextmanager
 def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
-  """The Folder at `path`, or of a lone .safetensors file; closed at the end.
+  """Opens a folder, or the folder of a single .safetensors file.
+
+  Yields:
+    The Folder. Its files are closed at the end of the context.
 
   Raises:
-    UserError: it is no such folder, or a file in it is damaged; one line.
+    UserError: there is no such folder, or a file in it is missing or damaged.
   """
   folder, parts, index = pathlib.Path(path), None, None
   if folder.suffix == ".safetensors" and not folder.is_dir():
@@ -98,7 +101,7 @@ def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
     for part in parts:
       file = folder / part
       header = _header(file)
-      with _told(safetensors, file):
+      with _reported(safetensors, file):
         handles[part] = stack.enter_context(
           safetensors.safe_open(file, framework="numpy")
         )
@@ -113,14 +116,14 @@ def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
 
     def read(name: str) -> np.ndarray:
       part = tensors[name].part
-      with _told(safetensors, folder / part):
+      with _reported(safetensors, folder / part):
         return handles[part].get_tensor(name)
 
     yield Folder(folder, config, tensors, read, note)
 
 
 @contextlib.contextmanager
-def _told(safetensors, file) -> Iterator[None]:
+def _reported(safetensors, file) -> Iterator[None]:
   try:
     yield
   except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
@@ -129,7 +132,7 @@ def _told(safetensors, file) -> Iterator[None]:
 
 
 def _parts(folder: pathlib.Path) -> tuple[list[str], dict | None]:
-  """(the files of the weights, the index's weight_map or None)."""
+  """Returns (names of the files of weights, the index's weight_map or None)."""
   if os.path.lexists(folder / SINGLE):
     return [SINGLE], None
   if os.path.lexists(folder / INDEX):
@@ -140,23 +143,23 @@ def _parts(folder: pathlib.Path) -> tuple[list[str], dict | None]:
       plain = isinstance(part, str) and pathlib.PurePath(part).name == part
       if not plain or not part.endswith(".safetensors") or "\\" in part:
         raise UserError(
-          f"{folder / INDEX}: {short(name)} is in {short(part)}, which is no"
+          f"{folder / INDEX}: {short(name)} is in {short(part)}, which is not a"
           " .safetensors file in this folder"
         )
     parts = sorted(set(index.values()))
     if len(parts) > _MOST_PARTS:
-      raise UserError(f"{folder / INDEX}: names {len(parts)} files")
+      raise UserError(f"{folder / INDEX}: lists {len(parts)} files, too many")
     for part in parts:
       if not (folder / part).is_file():
-        raise UserError(f"{folder / part}: missing, and {INDEX} names it")
+        raise UserError(f"{folder / part}: missing, but listed in {INDEX}")
     return parts, index
   pickles = sorted(
     p.name for p in folder.iterdir() if p.suffix in _PICKLES and p.is_file()
   )
   if pickles:
     raise UserError(
-      f"{folder}: its weights are {pickles[0]}, and pickles, which can run"
-      f" code, are not read: save them as {SINGLE}"
+      f"{folder}: its weights are in {pickles[0]}, and pickles are not read"
+      f" because they can run code: save the weights as {SINGLE}"
     )
   raise UserError(f"{folder}: has neither {SINGLE} nor {INDEX}")
 
@@ -166,13 +169,13 @@ def _check_index(folder, index, tensors) -> None:
     there = tensors[name].part if name in tensors else None
     if index.get(name) != there:
       raise UserError(
-        f"{folder / INDEX}: {short(name)} is in {there or 'no file'}, and the"
-        f" index says {index.get(name) or 'nothing of it'}"
+        f"{folder / INDEX}: {short(name)} is in {there or 'no file'}, but the"
+        f" index lists it in {index.get(name) or 'no file'}"
       )
 
 
 def _header(file: pathlib.Path) -> dict[str, dict]:
-  """The header of a file of tensors, of bounded size and each name once."""
+  """Reads the header of a file, with a bounded size and unique names."""
   try:
     with os.fdopen(bounded_file.descriptor(file), "rb") as opened_file:
       whole = os.fstat(opened_file.fileno()).st_size
@@ -180,8 +183,8 @@ def _header(file: pathlib.Path) -> dict[str, dict]:
       size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
       if not 0 < size <= min(whole - 8, _MOST_HEADER):
         raise ValueError(
-          f"{file}: damaged: its header is said to have {size:,} bytes, of"
-          f" {whole:,} in all"
+          f"{file}: damaged: its header claims {size:,} bytes, but the file has"
+          f" {whole:,}"
         )
       text = opened_file.read(size)
     header = json.loads(text, object_pairs_hook=_once)
@@ -191,7 +194,7 @@ def _header(file: pathlib.Path) -> dict[str, dict]:
     at = "" if str(error).startswith(str(file)) else f"{file}: damaged: "
     raise UserError(f"{at}{error}") from error
   if not isinstance(header, dict):
-    raise UserError(f"{file}: damaged: its header is no object")
+    raise UserError(f"{file}: damaged: its header is not a JSON object")
   header.pop("__metadata__", None)
   for name, tensor in header.items():
     if (
@@ -209,15 +212,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   if len(found) != len(pairs):
     names = [name for name, _ in pairs]
     double = next(name for name in found if names.count(name) > 1)
-    raise ValueError(f"{short(double)} is there twice")
+    raise ValueError(f"{short(double)} occurs twice")
   return found
 
 
 def read_json(path: pathlib.Path, most: int) -> dict[str, Any]:
-  """The object in a JSON file of at most `most` bytes.
+  """Reads the JSON object in a file of at most `most` bytes.
 
   Raises:
-    UserError: it is missing, larger, or no JSON object.
+    UserError: the file is missing, too large or not a JSON object.
   """
   if not os.path.lexists(path):
     raise UserError(f"{path.parent}: has no {path.name}")
@@ -236,12 +239,14 @@ def read_json(path: pathlib.Path, most: int) -> dict[str, Any]:
 def write(
   folder: pathlib.Path, tensors: Iterator[tuple[str, int, Any]], most: int
 ) -> list[str]:
-  """Writes tensors to files of at most `most` bytes each; their names.
+  """Writes tensors to one or more files and returns the names of the files.
 
   Args:
-    folder: exists.
-    tensors: (name, bytes, () -> the array); one file's are held at a time.
-    most: bytes a file, but for a tensor that alone is larger.
+    folder: an existing folder.
+    tensors: (name, bytes, () -> array); the arrays of one file are in memory
+      at a time.
+    most: the maximum number of bytes per file; a larger tensor gets a file of
+      its own.
   """
   files: list[list[tuple[str, Any]]] = [[]]
   held = total = 0
@@ -271,5 +276,5 @@ def write(
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-  """Writes a file as Hugging Face does, keys in order."""
+  """Writes a JSON file as Hugging Face does, with sorted keys."""
   path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,8 +1,8 @@
-"""How one tensor of theirs lies in arrays of ours: read either way.
+"""The layout of a Hugging Face tensor in our arrays, for both directions.
 
-A layout is written with a letter an axis, theirs first: "OI->IO" transposes,
-"OIHW->(HWI)O" also joins axes, "I(SO)->SIO" parts one into S. The way back is
-the same with the sides exchanged.
+A layout has one letter per axis, with the Hugging Face tensor on the left:
+"OI->IO" transposes, "OIHW->(HWI)O" also merges axes, and "I(SO)->SIO" splits
+off an axis S. Exchanging the two sides gives the inverse.
 """
 
 import math
@@ -13,19 +13,22 @@ from typing import NamedTuple
 import numpy as np
 
 Shape = tuple[int, ...]
-# Of paths such as "params/blocks/attention/query/kernel".
+# {path such as "params/blocks/attention/query/kernel": shape}.
 Shapes = Mapping[str, Shape]
 
 
 class Row(NamedTuple):
   """One row of a family's table.
 
-  theirs: name of the tensor; with "{}", of one a layer, numbered from 0.
-  ours: path in params; several where theirs holds them all, along S.
-  layout: see above; "" where they are alike.
-  layers: how many stand along the first axis of ours; 0 where none do.
-  known: sizes of axes that are joined on our side.
-  state: whether the path is in model_state instead.
+  theirs: the name of the tensor; "{}" stands for the number of the layer,
+    counted from 0.
+  ours: a path in params, or several if the tensor contains several of our
+    arrays along S.
+  layout: see above; "" if the layouts are the same.
+  layers: the number of layers on the first axis of our array; 0 if it has no
+    such axis.
+  known: the sizes of axes that are merged on our side.
+  state: whether the path is in model_state instead of params.
   """
 
   theirs: str
@@ -36,27 +39,29 @@ class Row(NamedTuple):
   state: bool = False
 
   def names(self) -> list[str]:
-    """Of their tensors, in order."""
+    """Returns the names of the tensors, in order."""
     if not self.layers:
       return [self.theirs]
     return [self.theirs.format(i) for i in range(self.layers)]
 
   def paths(self) -> list[str]:
-    """Of our arrays."""
+    """Returns the paths of our arrays."""
     ours = (self.ours,) if isinstance(self.ours, str) else self.ours
     root = "model_state" if self.state else "params"
     return [f"{root}/{path}" for path in ours]
 
   def shape(self, shapes: Shapes) -> Shape:
-    """Of each of their tensors, by those of our arrays.
+    """Returns the shape of each tensor, given the shapes of our arrays.
 
     Raises:
-      ValueError: no tensor can be laid out as these.
+      ValueError: the layout does not fit the shapes of our arrays.
     """
     first, *others = (shapes[path] for path in self.paths())
     if self.layers:
       if first[:1] != (self.layers,):
-        raise ValueError(f"{self.paths()[0]} has not {self.layers} layers")
+        raise ValueError(
+          f"{self.paths()[0]} does not have {self.layers} layers"
+        )
       first = first[1:]
     if others:
       first = (1 + len(others), *first)
@@ -67,7 +72,7 @@ class Row(NamedTuple):
     return tuple(math.prod(sizes[a] for a in axis) for axis in _axes(left))
 
   def put(self, number: int, tensor: np.ndarray, arrays: dict) -> None:
-    """Writes their tensor `number` to where it lies in our arrays."""
+    """Writes tensor `number` into our arrays, in place."""
     paths = self.paths()
     piece = turned(tensor, self.layout, self._known())
     for path, part in zip(
@@ -76,7 +81,7 @@ class Row(NamedTuple):
       arrays[path][number if self.layers else ...] = part
 
   def take(self, number: int, arrays: Mapping) -> np.ndarray:
-    """Their tensor `number`, of our arrays."""
+    """Returns tensor `number`, taken from our arrays."""
     parts = [
       np.asarray(arrays[path][number] if self.layers else arrays[path])
       for path in self.paths()
@@ -93,12 +98,12 @@ class Row(NamedTuple):
 def turned(
   array: np.ndarray, layout: str, known: Mapping[str, int]
 ) -> np.ndarray:
-  """The array, laid out as the right side of a layout says.
+  """Converts an array from the left side of a layout to the right side.
 
   Args:
-    array: as its left side says.
-    layout: such as "OIHW->(HWI)O"; "" for no change.
-    known: sizes of axes that the array does not show.
+    array: the array, in the left side's layout.
+    layout: a layout such as "OIHW->(HWI)O"; "" for no change.
+    known: sizes of axes that do not follow from the array's shape.
   """
   if not layout:
     return array
@@ -113,19 +118,19 @@ def turned(
 
 
 def _axes(side: str) -> list[str]:
-  """The letters of each axis: "(HWI)O" has ["HWI", "O"]."""
+  """Returns the letters of each axis: "(HWI)O" gives ["HWI", "O"]."""
   return [axis.strip("()") for axis in re.findall(r"\(\w+\)|\w", side)]
 
 
 def _sizes(side: str, shape: Shape, known: Mapping[str, int]) -> dict[str, int]:
-  """The size of each letter of a side of a layout, which has that shape."""
+  """Returns the size of each letter in one side of a layout."""
   sizes = dict(known)
   if len(_axes(side)) != len(shape):
-    raise ValueError(f"{list(shape)} is not of the layout {side}")
+    raise ValueError(f"{list(shape)} does not fit the layout {side}")
   for axis, size in zip(_axes(side), shape, strict=True):
     new = [letter for letter in axis if letter not in sizes]
     rest = math.prod(sizes[letter] for letter in axis if letter in sizes)
     if len(new) > 1 or size % rest or (not new and size != rest):
-      raise ValueError(f"{list(shape)} is not of the layout {side} {sizes}")
+      raise ValueError(f"{list(shape)} does not fit the layout {side} {sizes}")
     sizes |= dict.fromkeys(new, size // rest)
   return sizes

@@ -1,4 +1,4 @@
-"""A workdir of ours from a pretrained model, and a folder from a workdir."""
+"""Converts a pretrained model to a workdir, and a workdir to a folder."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys
+from common import bounded_file, config_keys, mirror, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import pipeline
@@ -23,11 +23,11 @@ from train.conversions.parts import weights
 from train.optimization import parameter_rules
 from train.workdir import run_record
 
-# Where a converted workdir keeps the files that are not read here.
+# The directory in a converted workdir for the original's other files.
 KEPT = "hugging_face"
-_MOST_TOKENIZER = 2**26  # as input_pipeline.tokenizers reads
+_MOST_TOKENIZER = 2**26  # the limit of input_pipeline.tokenizers
 _BATCH, _LONGEST = 8, 1024
-# Files of tokenizers, in order of trust, and how ours are told to read them.
+# Tokenizer files, in order of preference, and the spec of our tokenizer.
 _TOKENIZERS = {
   "tokenizer.json": "tokenizers:tokenizer.json",
   "vocab.txt": "wordpiece:vocab.txt",
@@ -44,21 +44,22 @@ def make(
   source: str | None = None,
   say: Callable[[str], None] = print,
 ) -> None:
-  """Makes a workdir of the model in a folder; whole, or not at all.
+  """Creates a workdir from the model in a folder, completely or not at all.
 
-  It holds one checkpoint, of step 0, under an optimizer without state: to train
-  on, another run names it in config.init_from.
+  The workdir has one checkpoint, at step 0, with an optimizer that has no
+  state. To continue training, set another run's config.init_from to it.
 
   Args:
-    path: of the folder, or of a .safetensors file.
-    workdir: is not there, or is empty.
-    sha256: of the file of weights, or None.
-    source: of data to evaluate on; fake data where None.
-    say: is told what was found.
+    path: the folder, or a .safetensors file.
+    workdir: the workdir to create; it must not exist or be empty.
+    sha256: the expected digest of the file of weights, or None.
+    source: the URI of data for evaluation; None for fake data.
+    say: receives one line per finding.
 
   Raises:
     UserError: the folder cannot be read, or the workdir is in use.
   """
+  storage.check_local("workdir", workdir)
   target = pathlib.Path(workdir)
   _check_free(target)
   found = weights.read(path, sha256)
@@ -69,17 +70,17 @@ def make(
     count = _fill(pathlib.Path(made) / "run", path, found, source, say)
     os.replace(pathlib.Path(made) / "run", target)
   say(
-    f"{workdir}: {found.config['model_type']} of {count:,} parameters in"
-    f" {found.model['param_dtype']}"
+    f"{mirror.named(workdir)}: {found.config['model_type']} with {count:,}"
+    f" parameters in {found.model['param_dtype']}"
   )
 
 
 def _check_free(target: pathlib.Path) -> None:
-  """Raises UserError where something is in the place of what is to be made."""
+  """Raises UserError unless the target is missing or an empty folder."""
   if not os.path.lexists(target):
     return
   if target.is_symlink() or not target.is_dir():
-    raise UserError(f"{target}: is there, and no folder")
+    raise UserError(f"{target}: exists and is not a folder")
   if (target / "config.json").exists():
     raise UserError(f"{target}: is in use: it has a config.json already")
   if any(target.iterdir()):
@@ -87,7 +88,7 @@ def _check_free(target: pathlib.Path) -> None:
 
 
 def _fill(run, path, found, source, say) -> int:
-  """Writes all of a workdir; returns how many parameters it has."""
+  """Writes the contents of a workdir; returns the number of parameters."""
   folder = weights.folder_of(path)
   run.mkdir()
   words, notes = _tokenizer(folder, found, run)
@@ -119,7 +120,7 @@ def _one_device() -> jax.sharding.Mesh:
 
 
 def _state(parts, abstract, found):
-  """The state of step 0; what an optimizer has is made, parameters are not."""
+  """Returns the state of step 0 with the pretrained parameters on devices."""
 
   def rest(rng):
     batch = {
@@ -134,7 +135,7 @@ def _state(parts, abstract, found):
   for name, tree in arrays.items():
     wanted = parameter_rules.flat(getattr(abstract.variables, name))
     leaves = parameter_rules.flat(tree)
-    tree.clear()  # each is let go once it is on the device
+    tree.clear()  # frees each array as soon as it is on the device
     placed[name] = parameter_rules.nested(
       {
         path: jax.device_put(
@@ -149,7 +150,7 @@ def _state(parts, abstract, found):
 
 
 def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
-  """(config, Data) of a run that has learned what was found."""
+  """Returns (config, Data) of a run with the pretrained model."""
   model = found.model
   spec, data = (_images if "channels" in model else _texts)(model)
   if words is not None:
@@ -160,7 +161,7 @@ def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
   known = words is not None or "image" in spec
   if task["name"] in ("language_modeling", "image_classification"):
     measured = known
-  else:  # fake data has no such rows
+  else:  # there is no fake data for these tasks
     measured = known and "rows" in data and source is not None
   evals = {"val": {"name": "mean", "split": "validation"}}
   config = config_keys.complete(
@@ -190,7 +191,7 @@ _ALWAYS = {"mask": ((), _FLOAT), "index": ((), _INT)}
 
 
 def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
-  """(leaves of a batch, config.data) of images with a label."""
+  """Returns (leaves of a batch, config.data) for labeled images."""
   size, channels = model.get("image_size", 224), model["channels"]
   fake = (
     f"fake:image?size={size}&channels={channels}&classes={model['num_classes']}"
@@ -200,7 +201,7 @@ def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
 
 
 def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
-  """(leaves of a batch, config.data) of texts."""
+  """Returns (leaves of a batch, config.data) for texts."""
   T = min(model.get("max_len", _LONGEST), _LONGEST)
   data = {"source": "fake:text", "seq_len": T}
   leaves = dict.fromkeys(("inputs", "targets"), ((T,), _INT))
@@ -214,7 +215,7 @@ def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
 
 
 def _tokenizer(folder, found, run):
-  """(the tokenizer, kept in the workdir; notes); None without one."""
+  """Copies the tokenizer to the run; returns (tokenizer or None, notes)."""
   for name, spec in _TOKENIZERS.items():
     path = folder / name
     if not os.path.lexists(path):
@@ -231,20 +232,20 @@ def _tokenizer(folder, found, run):
     size = found.model.get("vocab_size")
     if size is not None and words.vocab_size > size:
       raise UserError(
-        f"{path}: has {words.vocab_size} tokens, and the model knows {size}"
+        f"{path}: has {words.vocab_size} tokens, but the model has only {size}"
       )
     (run / words.file_name).write_bytes(content)
     return words, []
   if "vocab_size" not in found.model:
     return None, []
   return None, [
-    f"{folder} has no tokenizer.json, so the run has no tokenizer and writes"
-    " no text"
+    f"{folder} has no tokenizer.json, so the run has no tokenizer and cannot"
+    " generate text"
   ]
 
 
 def _marks(folder, found, spec: str, words) -> list[str]:
-  """What the tokenizer's own file does not say: what ends a text, or begins."""
+  """Returns options for end and start tokens that the file does not specify."""
   if not spec.startswith("tokenizers:"):
     return []
   marks = []
@@ -259,14 +260,14 @@ def _marks(folder, found, spec: str, words) -> list[str]:
 
 
 def _end(folder, config) -> int | None:
-  """The first eos_token_id that generation_config.json or config.json says."""
+  """Returns the first eos_token_id of generation_config.json or config.json."""
   generation = folder / "generation_config.json"
-  told = config.get("eos_token_id")
+  end = config.get("eos_token_id")
   if os.path.lexists(generation):
-    said = folder_lib.read_json(generation, folder_lib.MOST_CONFIG)
-    told = said.get("eos_token_id", told)
-  told = told[0] if isinstance(told, list) and told else told
-  return told if type(told) is int and 0 <= told < 2**31 else None
+    settings = folder_lib.read_json(generation, folder_lib.MOST_CONFIG)
+    end = settings.get("eos_token_id", end)
+  end = end[0] if isinstance(end, list) and end else end
+  return end if type(end) is int and 0 <= end < 2**31 else None
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path, most: int) -> None:
@@ -287,18 +288,19 @@ def write(
   most: int = 5 * 10**9,
   say: Callable[[str], None] = print,
 ) -> None:
-  """Writes the model of a workdir as a folder; whole, or not at all.
+  """Exports the model of a workdir as a folder, completely or not at all.
 
   Args:
-    workdir: of the run; what its learner would evaluate is written.
-    path: of the folder: is not there, or is empty.
-    step: which checkpoint, or "best"; the last if None.
-    most: bytes a file of weights.
-    say: is told what was written.
+    workdir: the run; the variables that its learner evaluates are exported.
+    path: the folder to create; it must not exist or be empty.
+    step: the step of a checkpoint, or "best"; the last one if None.
+    most: the maximum number of bytes per file of weights.
+    say: receives lines that describe what was written.
 
   Raises:
-    UserError: there is no such run, or its model is of no family.
+    UserError: there is no such run, or no family supports its model.
   """
+  storage.check_local("to", path)
   target = pathlib.Path(path)
   _check_free(target)
   found = trained.load(workdir, step, say)
@@ -325,13 +327,13 @@ def write(
     _words_out(found, folder, say)
     os.replace(folder, target)
   say(
-    f"{path}: {family.architecture(full)} of step {found.step},"
+    f"{mirror.named(path)}: {family.architecture(full)} of step {found.step},"
     f" {len(tensors)} tensors in {', '.join(files)}"
   )
 
 
 def _arrays(found) -> dict[str, np.ndarray]:
-  """{path: array} of what its learner would evaluate, without an adapter."""
+  """Returns {path: array} of the evaluated variables, with adapters merged."""
   variables, plain = found.variables, found.parts.model.plain
   tree = {
     "params": plain(variables.params) if plain else variables.params,
@@ -344,7 +346,7 @@ def _arrays(found) -> dict[str, np.ndarray]:
 
 
 def _section(found) -> dict[str, Any]:
-  """config.model with the sizes that the data gave."""
+  """Returns config.model, including the sizes that come from the data."""
   model = dict(found.parts.config["model"])
   takes = family_lib.defaults_of(weights.function(model["name"]))
   sizes = run_data.sizes(found.parts.data)
@@ -352,7 +354,7 @@ def _section(found) -> dict[str, Any]:
 
 
 def _as_it_was(family, config, full, kept, names, shapes) -> dict[str, Any]:
-  """The config.json that the run was made of, if it says the same model."""
+  """Returns the original config.json if it still describes the model."""
   config["dtype"] = config["torch_dtype"] = full["param_dtype"]
   file = kept / folder_lib.CONFIG
   if not file.is_file():
@@ -373,7 +375,7 @@ def _as_it_was(family, config, full, kept, names, shapes) -> dict[str, Any]:
 
 
 def _words_out(found, folder, say) -> None:
-  """The tokenizer's file, where Hugging Face's libraries know its format."""
+  """Writes the tokenizer's file if Hugging Face's libraries can read it."""
   words = found.parts.data.tokenizer
   if words is None:
     return
@@ -386,4 +388,4 @@ def _words_out(found, folder, say) -> None:
     name = "spiece.model" if "spiece" in words.spec else "tokenizer.model"
     (folder / name).write_bytes(words.content)
   else:
-    say(f"its tokenizer, {words.spec}, has no file that others read")
+    say(f"its tokenizer, {words.spec}, is not exported: no common file format")

@@ -1,4 +1,4 @@
-"""SHA-256 of files, held against SHA256SUMS or a digest that was given."""
+"""Verifies the SHA-256 of files against SHA256SUMS or a given digest."""
 
 import hashlib
 import os
@@ -15,28 +15,31 @@ _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *](.+)")
 
 
 def check(folder: pathlib.Path, names: Iterable[str], given: str | None) -> str:
-  """A line that says what was held against what; "" where there is nothing.
+  """Verifies digests and returns a line that describes what was verified.
 
   Args:
-    folder: of the files.
-    names: of those that hold weights.
+    folder: the folder of the files.
+    names: the names of the files that contain weights.
     given: the digest of the only file of weights, or None.
 
+  Returns:
+    The line, or "" if there is no digest.
+
   Raises:
-    UserError: a file is not what it should be, or SHA256SUMS lacks one of
-      `names`, or lists one that is not there or not in the folder.
+    UserError: a digest differs, or SHA256SUMS does not list all of `names`, or
+      it lists a file that is missing or not in the folder.
   """
   names = list(names)
   if given is not None:
     if not re.fullmatch("[0-9a-fA-F]{64}", given):
-      raise UserError(f"--sha256={given}: is not 64 hexadecimal digits")
+      raise UserError(f"--sha256={given}: must be 64 hexadecimal digits")
     if len(names) != 1:
       raise UserError(
-        f"--sha256 is of one file, and the weights are {len(names)}: write"
-        f" {folder / NAME}"
+        f"--sha256 is for one file, but the weights are in {len(names)} files:"
+        f" list their digests in {folder / NAME}"
       )
     _same(folder / names[0], given)
-    return f"{names[0]} has the SHA-256 that was given"
+    return f"{names[0]} matches the given SHA-256"
   if not os.path.lexists(folder / NAME):
     return ""
   try:
@@ -48,16 +51,16 @@ def check(folder: pathlib.Path, names: Iterable[str], given: str | None) -> str:
     match = _LINE.fullmatch(line)
     if match is None or pathlib.PurePath(match[2]).name != match[2]:
       raise UserError(
-        f"{folder / NAME}:{number}: is not a digest and the name of a file in"
-        " this folder"
+        f"{folder / NAME}:{number}: is not a digest followed by the name of a"
+        " file in this folder"
       )
     listed[match[2]] = match[1]
   for name in names:
     if name not in listed:
-      raise UserError(f"{folder / NAME}: has no line of {name}")
+      raise UserError(f"{folder / NAME}: has no line for {name}")
   for name, digest in listed.items():
     _same(folder / name, digest)
-  return f"{len(listed)} files are as {NAME} says"
+  return f"{len(listed)} files match {NAME}"
 
 
 def _same(path: pathlib.Path, wanted: str) -> None:

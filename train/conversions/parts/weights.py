@@ -1,4 +1,4 @@
-"""Arrays of ours from a folder's tensors, and tensors from our arrays."""
+"""Converts a folder's tensors to our arrays, and our arrays to tensors."""
 
 import math
 import pathlib
@@ -23,14 +23,14 @@ DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 class Pretrained(NamedTuple):
-  """A model that was read.
+  """A pretrained model that was read.
 
-  model: config.model of it, complete but for what does not change outputs.
-  params: nested dicts of NumPy arrays, in the dtype that the file has.
-  model_state: likewise; {} where there is none.
-  family: that it is of.
-  config: config.json.
-  notes: lines worth telling.
+  model: config.model, with every argument that affects the outputs.
+  params: nested dicts of NumPy arrays, in the dtype of the file.
+  model_state: nested dicts of float32 NumPy arrays; {} if there are none.
+  family: the model's family.
+  config: the contents of config.json.
+  notes: lines to report to the user.
   """
 
   model: dict[str, Any]
@@ -42,17 +42,16 @@ class Pretrained(NamedTuple):
 
 
 def read(path: str, sha256: str | None = None) -> Pretrained:
-  """The model in a folder of Hugging Face's, or in a .safetensors file of one.
+  """Reads the model in a Hugging Face folder or .safetensors file.
 
-  Tensors are read one at a time, straight to where they lie in our arrays.
+  Tensors are read one at a time, directly into our arrays.
 
   Args:
-    path: of the folder, or the file: then config.json lies beside it.
-    sha256: of the only file of weights, or None.
+    path: the folder, or a .safetensors file next to its config.json.
+    sha256: the expected digest of the only file of weights, or None.
 
   Raises:
-    UserError: a file is missing, damaged or says what our models cannot do;
-      one line.
+    UserError: a file is missing or damaged, or our models do not support it.
   """
   with folder_lib.opened(path, sha256) as folder:
     where = folder.path / folder_lib.CONFIG
@@ -60,10 +59,10 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       family = _family(folder.config)
       found = _named(folder, family)
       section = family_lib.section_of(family, folder.config, found)
-      # No size may be paid for before it is known that the files have it.
+      # Check sizes against the files before spending time or memory on them.
       for key in ("layers", "decoder_layers"):
         if section.get(key, 0) > len(folder.tensors):
-          raise UserError(f"{section[key]} layers, and not as many tensors")
+          raise UserError(f"{section[key]} layers, but fewer tensors than that")
       full = {
         **family_lib.defaults_of(function(section["name"])),
         **section,
@@ -71,7 +70,7 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       shapes = _shapes(section)
       rows = family.table(full)
     except RecursionError as error:
-      raise UserError(f"{where}: nested too deep") from error
+      raise UserError(f"{where}: nested too deeply") from error
     except (ArithmeticError, TypeError, ValueError) as error:
       line = (str(error).splitlines() or [type(error).__name__])[0]
       raise UserError(f"{where}: {line[:400]}") from error
@@ -96,11 +95,10 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
         row.put(number, tensor, arrays)
     if strange:
       notes.append(
-        f"{len(strange)} tensors hold NaN or infinity, the first is"
-        f" {strange[0]}"
+        f"{len(strange)} tensors contain NaN or infinity, first {strange[0]}"
       )
     if absent:
-      notes.append(f"it has no {', '.join(absent)}: 0 in their place")
+      notes.append(f"missing tensors, set to 0: {', '.join(absent)}")
     notes += _rest(folder, family, full, found)
   tree = parameter_rules.nested(arrays)
   return Pretrained(
@@ -114,7 +112,7 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
 
 
 def are_at(path: str) -> bool:
-  """Whether it is a file or folder for `read`, and no workdir of ours."""
+  """Whether `read` accepts the path; False for a workdir of ours."""
   folder = pathlib.Path(path)
   if folder.suffix == ".safetensors" and not folder.is_dir():
     return True
@@ -127,12 +125,12 @@ def are_at(path: str) -> bool:
 def _family(config: Mapping[str, Any]) -> Family:
   name = config.get("model_type")
   if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
-    raise UserError(f"model_type = {short(name)}: is no family")
+    raise UserError(f"model_type = {short(name)}: is not a family's name")
   return names.find(conversions.__name__, name, "model_type")
 
 
 def function(model: str) -> Callable[..., Any]:
-  """What makes models of that name."""
+  """Returns the function that builds the models of that name."""
   return names.find("models", model, "config.model.name")
 
 
@@ -144,7 +142,7 @@ def _model(section: Mapping[str, Any]):
 
 
 def _shapes(section) -> dict[str, tuple[int, ...]]:
-  """{path: shape} of a model's arrays, of which none is made."""
+  """Returns {path: shape} of a model's arrays, without allocating them."""
   model = _model(section)
   rng = jax.eval_shape(lambda: jax.random.key(0))
   params, state = jax.eval_shape(model.init, rng)
@@ -161,10 +159,10 @@ def _numpy(dtype: str) -> np.dtype:
 
 
 def _named(folder, family: Family) -> dict[str, str]:
-  """{name in the table: name in the files}; a prefix may be left out."""
+  """Returns {name in the table: name in the files}; the prefix is optional."""
   spelled = {family.spelling(name): name for name in folder.tensors}
   if len(spelled) != len(folder.tensors):
-    raise UserError("two of its tensors are the same under other names")
+    raise UserError("two tensors are old and new names of the same parameter")
   prefix = family.prefix
   if not prefix or any(name.startswith(prefix) for name in spelled):
     return spelled
@@ -175,15 +173,16 @@ def _named(folder, family: Family) -> dict[str, str]:
 
 
 def _check(folder, family, section, rows, shapes, found) -> None:
-  """Holds names, shapes and the table itself against one another.
+  """Checks the tensors' names and shapes against the table and the model.
 
   Raises:
-    UserError: a tensor is missing, of another shape, or not of this model.
+    UserError: a tensor is missing, has the wrong shape or is not part of the
+      model.
   """
   covered = {path for row in rows for path in row.paths()}
   if covered != shapes.keys():
     other = sorted(covered ^ shapes.keys())
-    raise UserError(f"{folder.path}: no tensor is known of {other[0]}")
+    raise UserError(f"{folder.path}: no tensor corresponds to {other[0]}")
   wanted = {}
   for row in rows:
     wanted |= dict.fromkeys(row.names(), row.shape(shapes))
@@ -194,7 +193,7 @@ def _check(folder, family, section, rows, shapes, found) -> None:
       raise UserError(f"{folder.path}: {name} is not tied to {free[name]}")
   for name, shape in wanted.items():
     if name not in found:
-      # Made here, so no larger than what a file would have to hold.
+      # No file backs this array of zeros, so its size is limited.
       small = math.prod(shape) <= _MOST_ABSENT
       if re.fullmatch(family.optional, name) and small:
         continue
@@ -202,7 +201,7 @@ def _check(folder, family, section, rows, shapes, found) -> None:
     there = folder.tensors[found[name]]
     if there.shape != shape:
       raise UserError(
-        f"{folder.path / there.part}: {name} is {list(there.shape)}, and by"
+        f"{folder.path / there.part}: {name} is {list(there.shape)}, but by"
         f" config.json {list(shape)}"
       )
   counters = set(family.counters(section))
@@ -211,12 +210,12 @@ def _check(folder, family, section, rows, shapes, found) -> None:
     if not known and not re.fullmatch(family.dropped, name):
       part = folder.tensors[theirs].part
       raise UserError(
-        f"{folder.path / part}: tensor {short(theirs)} is of no such model"
+        f"{folder.path / part}: tensor {short(theirs)} is not part of the model"
       )
 
 
 def _dtype(folder, rows: list[Row], found) -> tuple[str, list[str]]:
-  """(the dtype of our arrays, notes)."""
+  """Returns (the dtype of our arrays, notes)."""
   seen: dict[str, int] = {}
   for row in rows:
     for name in row.names():
@@ -225,29 +224,29 @@ def _dtype(folder, rows: list[Row], found) -> tuple[str, list[str]]:
       tensor = folder.tensors[found[name]]
       if tensor.dtype not in DTYPES:
         raise UserError(
-          f"{folder.path / tensor.part}: {name} is {short(tensor.dtype)}, none"
-          f" of: {', '.join(DTYPES)}"
+          f"{folder.path / tensor.part}: {name} is {short(tensor.dtype)}, not"
+          f" one of: {', '.join(DTYPES)}"
         )
       seen[tensor.dtype] = seen.get(tensor.dtype, 0) + math.prod(tensor.shape)
   if len(seen) == 1:
     return DTYPES[next(iter(seen))], []
   listed = " and ".join(sorted(seen))
-  return "float32", [f"its tensors are {listed}: all become float32"]
+  return "float32", [f"its tensors are {listed}: all are read as float32"]
 
 
 def _rest(folder, family, section, found) -> list[str]:
-  """Holds copies against their originals; notes on what is left behind.
+  """Checks copies against their originals; returns notes on unused tensors.
 
   Raises:
-    UserError: a copy differs.
+    UserError: a copy differs from its original.
   """
   for copy, original in family.copies(section).items():
     if copy in found:
       pair = [folder.read(found[name]) for name in (copy, original)]
       if pair[0].tobytes() != pair[1].tobytes():
         raise UserError(
-          f"{folder.path}: {copy} differs from {original}, and config.json"
-          " says that they are tied"
+          f"{folder.path}: {copy} differs from {original}, but config.json"
+          " specifies that they are tied"
         )
   counted = [
     name
@@ -258,7 +257,7 @@ def _rest(folder, family, section, found) -> list[str]:
   ]
   notes = []
   if counted:
-    notes.append(f"{len(counted)} counters such as {counted[0]} are not kept")
+    notes.append(f"{len(counted)} counters such as {counted[0]} are not read")
   left = [name for name in found if re.fullmatch(family.dropped, name)]
   left = [name for name in left if name not in _named_in(family, section)]
   if left:
@@ -273,21 +272,21 @@ def _named_in(family: Family, section) -> set[str]:
 def tensors(
   family: Family, section: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> Iterator[tuple[str, int, Any]]:
-  """(name, bytes, () -> array) of each tensor that a family writes.
+  """Yields (name, bytes, () -> array) for each tensor of a model.
 
   Args:
-    family: to write them as.
+    family: the family to write.
     section: config.model, complete.
-    arrays: {path: array}, NumPy's or on this host.
+    arrays: {path: array}, in NumPy or on this host.
 
   Raises:
-    UserError: the arrays are not those of such a model.
+    UserError: the arrays do not match the family's table.
   """
   rows = family.table(section)
   covered = {path for row in rows for path in row.paths()}
   if covered != arrays.keys():
     other = sorted(covered ^ arrays.keys())
-    raise UserError(f"no tensor is known of {other[0]}")
+    raise UserError(f"no tensor corresponds to {other[0]}")
   dtype = _numpy(section["param_dtype"])
   shapes = {path: x.shape for path, x in arrays.items()}
   for row in rows:
@@ -305,14 +304,14 @@ def tensors(
 def writable(
   section: Mapping[str, Any], shapes: Mapping
 ) -> tuple[Family, dict[str, Any], dict[str, Any]]:
-  """(family, config.json, complete section) of the first that fits.
+  """Returns (family, config.json, complete section) of the first match.
 
   Args:
-    section: config.model, and what the data gave.
-    shapes: of its arrays.
+    section: config.model, including the sizes that come from the data.
+    shapes: the shapes of the model's arrays.
 
   Raises:
-    UserError: none can say what this model is; tells why.
+    UserError: no family can express the model; the message gives the reasons.
   """
   reasons = []
   make = function(section["name"])
@@ -333,6 +332,6 @@ def writable(
 
 
 def folder_of(path: str) -> pathlib.Path:
-  """The folder itself, or that of a file."""
+  """Returns the folder itself, or the folder of a file."""
   found = pathlib.Path(path)
   return found.parent if found.suffix == ".safetensors" else found

@@ -1,0 +1,1 @@
+"""Tables: a class or a number from the columns of a row."""

@@ -1,0 +1,1 @@
+"""What the data sets share: downloads, archives, text and image formats."""

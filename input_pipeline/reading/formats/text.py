@@ -1,0 +1,23 @@
+"""Reads text files, each as one document."""
+
+from collections.abc import Iterator
+
+from input_pipeline.bad_records import Policy
+from input_pipeline.document import Bad, Document
+from input_pipeline.reading.streams import bad, whole
+from input_pipeline.reading.utf8 import decode
+
+
+def read(
+  path: str, *, text_key: str, policy: Policy, name: str = ""
+) -> Iterator[Document | Bad]:
+  """Yields the file as one document; its id is the name.
+
+  text_key: not used.
+  name: the name of the file in ids and errors; "" for its path.
+  """
+  name = name or path
+  try:
+    yield Document(name, decode(path, whole(path, policy)))
+  except ValueError as error:
+    yield bad(name, error, path)

@@ -1,0 +1,71 @@
+"""Binary classification: yes or no, for one label or several."""
+
+import jax.numpy as jnp
+
+from models import Model
+from train import types
+from train.objectives import losses, metrics
+
+LOSSES = {
+  "cross_entropy": losses.binary_cross_entropy,
+  "perceptron": losses.perceptron,
+}
+
+
+def binary_classification(
+  model: Model, *, loss: str = "cross_entropy", inkey: str = "x"
+) -> types.Task:
+  """Binary cross-entropy, or the perceptron's criterion, of 0/1 labels.
+
+  Batch: the field `inkey`, numbers [B, ...] (a number an example, [B], is read
+  as [B, 1]); mask [B]; and either label [B], 0 or 1, for a model of one output,
+  or y [B, O], 0 or 1, several labels of which any number may be 1. The loss
+  and "accuracy" are means over examples and labels.
+
+  The model gives logits: the loss takes their sigmoid itself, without
+  overflow. A sigmoid, or a softmax, as the model's last layer would be applied
+  twice, and its gradients vanish.
+
+  Of one output, the prediction "logits" is [B, 2], (0, logit), whose softmax
+  has the sigmoid as the second class: evaluators of classes read it. Of
+  several it is [B, O].
+
+  Args:
+    model: x -> logits_BO.
+    loss: "cross_entropy"; or "perceptron", max(0, -t * logit), t = 2 * y - 1,
+      whose gradient descent is Rosenblatt's rule: a step for each example on
+      the wrong side of, or on, the boundary, and none for the others.
+    inkey: the field that the model reads.
+
+  Raises:
+    ValueError: `loss` is unknown; or while a loss is traced, the labels do not
+      have the shape of the model's outputs.
+  """
+  if loss not in LOSSES:
+    raise ValueError(f"loss={loss!r}; valid: {', '.join(LOSSES)}")
+
+  def init(rng, batch):
+    del batch
+    return types.Variables(*model.init(rng))
+
+  def apply(variables, batch, **how):
+    inputs = losses.vectors(batch[inkey])
+    return model.apply(variables.params, variables.model_state, inputs, **how)
+
+  def objective(variables, batch, rng, train):
+    logits_BO, model_state = apply(variables, batch, rng=rng, train=train)
+    labels_BO = losses.vectors(batch["label" if "label" in batch else "y"])
+    error_BO = LOSSES[loss](logits_BO, labels_BO)
+    correct_BO = metrics.binary_accuracy(logits_BO, labels_BO)
+    accuracy = types.mean_of(correct_BO, batch["mask"])
+    mean = types.mean_of(error_BO, batch["mask"])
+    return mean, types.Aux(model_state, {"accuracy": accuracy})
+
+  def logits(variables, batch, rng):
+    del rng
+    logits_BO = apply(variables, batch)[0]
+    if logits_BO.shape[-1] > 1:
+      return logits_BO
+    return jnp.concatenate([jnp.zeros_like(logits_BO), logits_BO], axis=-1)
+
+  return types.Task(init, {"loss": objective}, {"logits": logits})

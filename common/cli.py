@@ -67,15 +67,20 @@ def config_stem() -> str:
 
 
 def start_jax() -> None:
-  """Settings of every run: compiled programs are kept, ranks must match."""
+  """Settings of every run: compiled programs are kept, ranks must match.
+
+  JAX's own environment variables for the folder and for the shortest
+  compilation that is kept come first.
+  """
   _keep_freed_memory()
   import jax
 
   jax.config.update("jax_numpy_rank_promotion", "raise")
-  jax.config.update(
-    "jax_compilation_cache_dir", os.path.join(files.cache_folder(), "xla")
-  )
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = os.path.join(files.cache_folder(), "xla")
+    jax.config.update("jax_compilation_cache_dir", folder)
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _keep_freed_memory() -> None:

@@ -26,6 +26,7 @@ __all__ = [
   "UserError",
   "config_stem",
   "define_config",
+  "define_step",
   "run",
   "start_jax",
 ]
@@ -56,6 +57,29 @@ def define_config() -> None:
     "--config.KEY=VALUE overrides one value.",
     lock_config=False,
     accept_new_attributes=True,
+  )
+
+
+class _StepParser(flags.ArgumentParser):
+  """A whole number, or "best"."""
+
+  def parse(self, argument):
+    """An int or "best"; ValueError for anything else."""
+    if argument == "best" or isinstance(argument, int):
+      return argument
+    if not re.fullmatch(r"\d{1,18}", argument):
+      raise ValueError("expected the step of a checkpoint, or best")
+    return int(argument)
+
+
+def define_step() -> None:
+  """--step=N or --step=best: which checkpoint of a workdir is read."""
+  flags.DEFINE(
+    _StepParser(),
+    "step",
+    None,
+    "Which checkpoint to read: its step; or best, the one that "
+    "config.checkpoint.keep_best has kept. Default: the last one.",
   )
 
 

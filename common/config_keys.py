@@ -25,12 +25,14 @@ DEFAULTS: dict[str, Any] = {
   "init_from": None,
   "adapt": {},
   "checkpoint": {},
+  "early_stopping": {},
   "recovery": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
-_TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "recovery", "mesh")
+_TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
+_TABLES += ("recovery", "mesh")
 # key -> the least that makes sense
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
 # A key of config.evals becomes the names of files.

@@ -21,7 +21,7 @@ from train import (
   trained,
   types,
 )
-from train.checkpointing import checkpoint, health
+from train.checkpointing import checkpoint, health, retention, tracking
 from train.conversions.parts import weights as pretrained
 from train.hosts import distributed
 from train.measuring import costs
@@ -32,13 +32,12 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """Everything `fit` needs; writes into `workdir` where one is given.
 
   Raises:
-    UserError: the config is wrong, or `workdir` holds another one's run, or
-      one that is going on.
+    UserError: the config is wrong, or `workdir` holds another one's run.
   """
   config = complete(config)
-  return run_record.claimed(
-    workdir, config, config_keys.DEFAULTS, lambda: _run(config, workdir, say)
-  )
+  if workdir is not None:
+    run_record.check(workdir, config, config_keys.DEFAULTS)
+  return _run(config, workdir, say)
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
@@ -58,7 +57,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     for key in assembly.eval_keys(config)
   }
   saving = names.call(
-    checkpoint.Settings,
+    retention.Settings,
     where="config.checkpoint",
     settings=config["checkpoint"],
   )
@@ -80,6 +79,8 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     units_per_step=units,
     rng=jax.random.fold_in(seed_rng, 1),
     checkpoint_every=saving.every_steps,
+    checkpoint_minutes=saving.every_minutes,
+    rules=_rules(config, saving),
     stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
     costs=costs.of(parts, assembly.compute_dtype(parts.mesh)),
@@ -90,6 +91,26 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     say=say,
     **({} if workdir is None else _files(workdir, config, parts.data, saving)),
   )
+
+
+def _rules(config, saving: retention.Settings) -> tracking.Rules:
+  """What is tracked, from config.checkpoint and config.early_stopping."""
+  due = {k: e.get("every_steps", 0) for k, e in config["evals"].items()}
+  found = tracking.Rules()
+  if saving.keep_best is not None:
+    where = "config.checkpoint.keep_best"
+    best = tracking.metric(saving.keep_best, where, due)
+    found = found._replace(keep_best=best)
+  if config["early_stopping"]:
+    stopping = names.call(
+      tracking.early_stopping,
+      where="config.early_stopping",
+      settings=config["early_stopping"],
+    )
+    where = "config.early_stopping.metric"
+    stop = tracking.metric(stopping.pop("metric"), where, due)
+    found = found._replace(stop=stop, **stopping)
+  return found
 
 
 def _files(workdir, config, data, saving) -> dict[str, Any]:
@@ -105,6 +126,7 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
     "writer": metrics,
     "ledger": metrics and os.path.join(workdir, "goodput.jsonl"),
     "skipped": os.path.join(workdir, "skipped.jsonl"),
+    "evaluated": os.path.join(workdir, "evaluated.json"),
   }
 
 
@@ -173,12 +195,12 @@ def evaluator(
   return names.call(function, context, where=where, settings=settings)
 
 
-def weights(path: str, step: int | None = None) -> tuple:
+def weights(path: str, step: int | str | None = None) -> tuple:
   """(params, model_state) of the model of a run, without its adapter.
 
   Args:
     path: the run's workdir, or a folder or file of Hugging Face's.
-    step: which checkpoint of a workdir; the last by default.
+    step: which checkpoint of a workdir, or "best"; the last by default.
 
   Raises:
     UserError: there is no such run or model.

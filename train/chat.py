@@ -27,7 +27,7 @@ flags.DEFINE_string("system", None, "What the conversation stands under.")
 sampling_flags.define()
 flags.DEFINE_integer("seed", 0, "Of the draws: equal seeds, equal text.")
 flags.DEFINE_integer("max_tokens", 500, "Tokens of an answer.", 1)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+cli.define_step()
 
 _HELP = "/reset, /system TEXT, /save FILE, /quit; Ctrl-C stops an answer"
 

@@ -27,7 +27,7 @@ def _define() -> None:
   flags.DEFINE_string(
     "sha256", None, "With --from: what the file of weights must have."
   )
-  flags.DEFINE_integer("step", None, "With --to: which checkpoint; the last.")
+  cli.define_step()
   flags.DEFINE_integer(
     "shard_bytes", 5 * 10**9, "With --to: of a file of weights at most.", 1
   )

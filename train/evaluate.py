@@ -16,7 +16,7 @@ from train.hosts import flags as host_flags
 FLAGS = flags.FLAGS
 host_flags.define()
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+cli.define_step()
 flags.DEFINE_list("evals", None, "Keys of config.evals; all by default.")
 
 

@@ -14,7 +14,7 @@ from train.generation import sampling_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+cli.define_step()
 flags.DEFINE_multi_string("prompt", [], "What a text goes on from; repeatable.")
 flags.DEFINE_string("prompts_file", None, "Prompts, one a line.")
 flags.DEFINE_integer("num_samples", 1, "Texts for each prompt.", 1)

@@ -38,14 +38,14 @@ class Settings(NamedTuple):
   """What `config.init_from` says.
 
   path: a WORKDIR, or a file or folder of weights; if None, nothing is taken.
-  step: which checkpoint of the WORKDIR; the last if None.
+  step: which checkpoint of the WORKDIR, or "best"; the last if None.
   map: (regex, replacement) pairs, applied one after another to the paths of
     the other run, as re.sub does; one that becomes "" is left out.
   skip: regexes of parameters of this run that stay as they were drawn.
   """
 
   path: str | None = None
-  step: int | None = None
+  step: int | str | None = None
   map: Sequence[tuple[str, str]] = ()
   skip: Sequence[str] = ()
 
@@ -118,7 +118,7 @@ def _replaced(tree: PyTree, arrays: Mapping[str, jax.Array]) -> PyTree:
 def read(
   wanted: Settings,
   model: Model,
-  load: Callable[[str, int | None], tuple[PyTree, PyTree]],
+  load: Callable[[str, int | str | None], tuple[PyTree, PyTree]],
   say: Callable[[str], None],
 ) -> Start:
   """What the parameters of `model` begin with.

@@ -1,4 +1,4 @@
-"""The one loop: evaluate, save, batch, step, read the step before."""
+"""The one loop: save, evaluate, batch, step, read the step before."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,15 @@ import jax
 
 from common.errors import Preempted
 from train import sharding, types
-from train.checkpointing import bad_batches, determinism_check, health, recovery
+from train.checkpointing import (
+  bad_batches,
+  determinism_check,
+  evaluated,
+  health,
+  recovery,
+  schedule,
+  tracking,
+)
 from train.hosts import distributed
 from train.measuring import goodput, profile, timing
 
@@ -31,6 +39,10 @@ class Run(NamedTuple):
   batches: (first batch) -> iterator of global batches, one a step.
   units_per_step: what a step consumes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to keep nothing.
+  checkpoint_every: a checkpoint every so many steps, and one at the end; 0
+    saves at the end alone.
+  checkpoint_minutes: a checkpoint also when so many minutes have passed since
+    the last one; 0 never.
   strict: refuse a damaged checkpoint, instead of going on from the one before.
   stop_on_save_error: stop when a checkpoint cannot be written, or go on.
   writer: has start(step), write(step, scalars), close(); or None.
@@ -44,7 +56,8 @@ class Run(NamedTuple):
   stop: (step) -> why to save and leave now, or None; the same on all processes.
   twice_every: every so many steps, a step is taken twice and compared; 0 never.
   log_examples: the writer also keeps which examples each update took.
-  lock: has release(); held as long as the run writes to its workdir; or None.
+  rules: which checkpoint is the best, and when to stop early.
+  evaluated: the file that records which evaluations are done; or None.
   say: (line) -> None; tells people.
   """
 
@@ -58,6 +71,7 @@ class Run(NamedTuple):
   rng: jax.Array
   checkpoints: Any = None
   checkpoint_every: int = 0
+  checkpoint_minutes: float = 0.0
   strict: bool = False
   stop_on_save_error: bool = True
   log_every: int = 10
@@ -71,7 +85,8 @@ class Run(NamedTuple):
   stop: Callable[[int], str | None] = lambda step: None
   twice_every: int = 0
   log_examples: bool = False
-  lock: Any = None
+  rules: tracking.Rules = tracking.Rules()
+  evaluated: str | None = None
   say: Callable[[str], None] = print
 
 
@@ -85,14 +100,16 @@ class Report(NamedTuple):
 class Start(NamedTuple):
   """Where a run goes on from: a checkpoint, or its beginning.
 
-  evaluated: whether the evaluations due at `step` are done.
+  tracked: the best values before the evaluations of `step`.
+  done: those of its evaluations that are done, unless none are owed: None.
   skipped: what the run passes over.
   """
 
   step: int
   state: types.State
   health: health.Health
-  evaluated: bool
+  tracked: tracking.Tracked
+  done: evaluated.Done | None
   skipped: Sequence[bad_batches.Skip]
 
 
@@ -121,7 +138,7 @@ def fit(run: Run) -> Iterator[Report]:
         except health.Unwell as found:
           bad = found.with_traceback(None)  # which would keep the state alive
         with clock.phase("restore"):
-          skipped = recovery.pass_over(run, start.skipped, bad)
+          skipped = _pass_over(run, start.skipped, bad)
         start = _start(run, clock, ledger, skipped)
     finally:
       _close(run, clock)
@@ -131,34 +148,43 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
   """The updates from `start` on.
 
   Their order is what exact resuming rests on. At step k: read the metrics of
-  the update before, evaluate the state, save it, take batch k, update. All that
-  is written up to k is on disk before the save of k starts; a resumed run drops
-  what was written after k and does not evaluate k again.
+  the update before, save the state, evaluate it, take batch k, update. A crash
+  in an evaluation loses no training: a resumed run drops what was written after
+  k and makes up for the evaluations of k that were not done.
   """
   state, well, pending = start.state, start.health, None
+  tracked = start.tracked
   start = start._replace(state=None)  # the step donates it
   serial = distributed.one_at_a_time()
+  saves = schedule.Schedule(run.checkpoint_every, run.checkpoint_minutes)
   batches = _batches(run, start)
   try:
     for step in range(start.step, run.total_steps + 1):
       last, fresh = step == run.total_steps, step > start.step
       reason = None if last else run.stop(step)
-      due = _due(run, step, last) if fresh or not start.evaluated else []
-      saving = fresh and _saving(run, step, bool(last or reason))
+      due = _due(run, step, last) if fresh or start.done else []
+      saving = _saving(run, saves, step, due, last or reason) and fresh
       if pending is not None and (due or saving or last or reason):
         well = yield from _read(run, clock, ledger, well, *pending)
         pending = None
-      if due and not reason:
-        yield from _evaluated(run, clock, state, due, step)
+      record = _record(run, step, well, start, tracked, not due)
       if saving:
-        with clock.phase("save"):
-          record = _record(run, step, well, start, not (due and reason))
-          recovery.save(run, step, state, record, bool(last or reason))
-        ledger.note("save", step)
-      if last:
-        break
+        _save(run, clock, ledger, state, record, step, last or reason)
+        saves.saved(step)
       if reason:
         raise Preempted(reason, step)
+      done = evaluated.Done() if fresh else start.done
+      if due:
+        tracked = yield from _evaluated(
+          run, clock, state, due, step, tracked, done
+        )
+      if not last and tracking.ends(run.rules, tracked):
+        if fresh and not saving and run.checkpoints is not None:
+          _save(run, clock, ledger, state, record, step, True)
+        yield from _stopped_early(run, clock, state, due, step, tracked, done)
+        break
+      if last:
+        break
       with clock.phase("report"):
         run.trace.before(step)
       with clock.waiting(pending):
@@ -175,7 +201,7 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.after(step, metrics)
         determinism_check.compare(expected, state, metrics, step)
         _log_examples(run, step, batch)
-        recovery.check_save(run)
+        recovery.check_save(_saver(run))
       if pending is not None:
         well = yield from _read(run, clock, ledger, well, *pending)
       pending = (step + 1, metrics)
@@ -209,10 +235,23 @@ def _due(run, step, last) -> list[str]:
   ]
 
 
-def _saving(run, step, leaving) -> bool:
-  return run.checkpoints is not None and (
-    leaving or _every(run.checkpoint_every, step)
-  )
+def _saving(run, saves, step, due, leaving) -> bool:
+  """Whether the state of a step is saved, on all processes alike."""
+  if run.checkpoints is None:
+    return False
+  best = run.rules.keep_best
+  scheduled = saves.due(step)  # asked at every step
+  return bool(leaving or scheduled or (best and best.evaluator in due))
+
+
+def _saver(run) -> recovery.Saver:
+  return recovery.Saver(run.checkpoints, run.stop_on_save_error, run.say)
+
+
+def _save(run, clock, ledger, state, record, step, leaving) -> None:
+  with clock.phase("save"):
+    recovery.save(_saver(run), step, state, record, bool(leaving))
+  ledger.note("save", step)
 
 
 def _start(run, clock, ledger, skipped) -> Start:
@@ -220,20 +259,24 @@ def _start(run, clock, ledger, skipped) -> Start:
   restored = None
   if run.checkpoints is not None:
     with clock.phase("restore"):
-      restored = recovery.restored(run, skipped)
+      restored = recovery.restored(
+        _saver(run), run.abstract_state, skipped, run.strict
+      )
   step = restored and restored.step
+  record = restored.record if restored else {}
+  tracked = tracking.read(record)
+  done = evaluated.resume(run.evaluated, step or 0, tracked)
+  if record.get("evaluated", restored is not None):
+    done = None
   if run.writer is not None:
-    run.writer.start(step)
+    owed = [] if done is None else set(run.evaluations) - set(done.figures)
+    run.writer.start(step, owed)
   ledger.note("resume", step)
   if restored is None:
-    return Start(0, run.init(), health.Health(), False, skipped)
-  record = restored.record
+    return Start(0, run.init(), health.Health(), tracked, done, skipped)
+  recovery.keep_best(_saver(run), tracked)
   return Start(
-    step,
-    restored.state,
-    health.read(record),
-    record.get("evaluated", True),
-    skipped,
+    step, restored.state, health.read(record), tracked, done, skipped
   )
 
 
@@ -249,26 +292,53 @@ def _batches(run, start) -> Iterator[types.Batch]:
       stream.close()
 
 
-def _evaluated(run, clock, state, due, step) -> Iterator[Report]:
-  """Runs the evaluators that are due; yields what they find."""
+def _evaluated(run, clock, state, due, step, tracked, done):
+  """Runs the evaluators that are due and not done; yields what they find.
+
+  Returns:
+    What is tracked after them.
+  """
   with clock.phase("evaluation"):
     variables = run.learner.variables(state)
     for key in due:
-      found = run.evaluations[key].evaluate(variables, step)
-      scalars = {f"{key}/{name}": v for name, v in found.items()}
-      if scalars:
-        yield from _told(run, clock, Report(step, scalars))
+      found = done.figures.get(key)
+      if found is None:
+        found = run.evaluations[key].evaluate(variables, step)
+        scalars = {f"{key}/{name}": v for name, v in found.items()}
+        if scalars:
+          yield from _told(run, clock, Report(step, scalars))
+      tracked = tracking.observe(run.rules, tracked, step, key, found)
+      best = None
+      if run.checkpoints is not None:
+        best = recovery.keep_best(_saver(run), tracked)
+      done = evaluated.Done(step, {**done.figures, key: found}, best)
+      evaluated.write(run.evaluated, done)
+  return tracked
 
 
-def _record(run, step, well, start, evaluated) -> dict[str, Any]:
+def _stopped_early(run, clock, state, due, step, tracked, done):
+  """Runs the evaluations that were to come at the end."""
+  best = tracked.stop
+  run.say(
+    f"stopped early at step {step}: {run.rules.stop.name} has not improved for"
+    f" {best.since} evaluations; its best is {best.value:.6g} at step"
+    f" {best.step}"
+  )
+  done = evaluated.read(run.evaluated) if run.evaluated else done
+  rest = [key for key in _due(run, step, True) if key not in due]
+  yield from _evaluated(run, clock, state, rest, step, tracked, done)
+
+
+def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
   """What a checkpoint needs beside the state for the run to go on."""
   batch = bad_batches.batch_of(start.skipped, step)
   return {
     # Examples: 2^31 of them are not the end of a large run.
     "position": batch * run.units_per_step["examples"],
-    "evaluated": evaluated,
+    "evaluated": measured,
     "health": well._asdict(),
     "rollbacks": len(start.skipped),
+    "tracked": tracking.written(tracked),
   }
 
 
@@ -277,12 +347,17 @@ def _close(run, clock) -> None:
   try:
     if run.checkpoints is not None:
       with clock.phase("save"):
-        recovery.close(run)
+        recovery.close(_saver(run))
   finally:
     if run.writer is not None:
       run.writer.close()
-    if run.lock is not None:
-      run.lock.release()
+
+
+def _pass_over(run, skipped, bad):
+  examples = run.units_per_step["examples"]
+  return recovery.pass_over(
+    _saver(run), run.limits, run.skipped, examples, skipped, bad
+  )
 
 
 def _log_examples(run, step, batch) -> None:

@@ -97,7 +97,7 @@ def _workdir() -> str:
 def _train(config, workdir, stop) -> None:
   from train import build, loop
   from train.hosts import distributed
-  from train.workdir import writer
+  from train.workdir import run_lock, writer
 
   if FLAGS.init_from:
     begin = config.get("init_from")
@@ -107,12 +107,13 @@ def _train(config, workdir, stop) -> None:
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = writer.Terminal(total_steps, quiet=not distributed.first())
-  run = build.run(config, workdir, say=terminal.say)
-  run = _watched(run, trace)._replace(stop=stop)
-  terminal.say(_describe(run, workdir))
-  with terminal:
-    for report in loop.fit(run):
-      terminal.show(report.step, report.scalars)
+  with run_lock.claimed(workdir):
+    run = build.run(config, workdir, say=terminal.say)
+    run = _watched(run, trace)._replace(stop=stop)
+    terminal.say(_describe(run, workdir))
+    with terminal:
+      for report in loop.fit(run):
+        terminal.show(report.step, report.scalars)
   if FLAGS.profile:
     terminal.say(trace.describe())
   if distributed.first():

@@ -21,7 +21,7 @@ from common import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+cli.define_step()
 flags.DEFINE_string(
   "template",
   None,

@@ -13,7 +13,7 @@ from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import added_tokens, pipeline
 from train import assembly, sharding, types
-from train.checkpointing import checkpoint
+from train.checkpointing import checkpoint, evaluated
 from train.workdir import run_record
 
 
@@ -26,8 +26,10 @@ class Trained(NamedTuple):
   step: int
 
 
-def load(workdir: str, step: int | None = None, say=print) -> Trained:
+def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
   """The run of `workdir` at its last whole checkpoint, or that of `step`.
+
+  `step` may be "best": the checkpoint that config.checkpoint.keep_best kept.
 
   Neither its data nor the devices it was made on are needed, and whoever made
   it is not trusted: its files hold no code, and lead nowhere else. `say` is
@@ -48,6 +50,8 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
       config, _mesh_at_hand(config, data.batch_size), data
     )
     _, abstract_state = assembly.state_of(parts)
+  if step == "best":
+    step = _best(workdir)
   directory = pathlib.Path(workdir) / "checkpoints"
   if not directory.is_dir():
     raise UserError(f"{workdir}: no checkpoint has been saved yet")
@@ -63,6 +67,16 @@ def load(workdir: str, step: int | None = None, say=print) -> Trained:
     raise UserError(f"{workdir}: no checkpoint has been saved yet")
   variables = parts.learner.variables(found.state)
   return Trained(parts, found.state, variables, found.step)
+
+
+def _best(workdir: str) -> int:
+  found = evaluated.local(pathlib.Path(workdir) / "evaluated.json").best_step
+  if found is None:
+    raise UserError(
+      f"{workdir}: no best checkpoint is recorded; a run keeps one with"
+      " config.checkpoint.keep_best"
+    )
+  return found
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def define_flags() -> None:
     "max_tokens", None, "Of a text; by default as many as it was trained on.", 1
   )
   flags.DEFINE_integer("batch", 16, "Lines that are written at a time.", 1)
-  flags.DEFINE_integer("step", None, "Which checkpoint; the last by default.")
+  cli.define_step()
 
 
 def main(argv) -> None:

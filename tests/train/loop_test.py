@@ -79,7 +79,10 @@ class Calls(list):
 
   def writer(self):
     return std_types.SimpleNamespace(
-      start=lambda step: self.append(f"start {step}"),
+      start=lambda step, owed: self.append(
+        f"start {step}"
+        + f" without {sorted(owed)}" * (step is not None and len(owed) > 0)
+      ),
       write=lambda step, scalars: self.append(
         f"write {step} {scalars.get('train/loss', sorted(scalars))}"
       ),
@@ -122,10 +125,10 @@ def calls(monkeypatch):
   """Calls, with the clock, the saves and the reads of the loop recorded."""
   calls = Calls()
 
-  def save(run, step, state, record, leaving):
+  def save(saver, step, state, record, leaving):
     assert int(state.step) == step
     assert record["position"] == 3 * step
-    assert leaving == (step == run.total_steps)
+    assert leaving == (step == saver.manager.total_steps)
     calls.append(f"save {step}")
 
   device_get = jax.device_get
@@ -138,11 +141,11 @@ def calls(monkeypatch):
   monkeypatch.setattr(timing, "Clock", calls.clock)
   monkeypatch.setattr(goodput, "Ledger", calls.ledger)
   monkeypatch.setattr(recovery, "save", save)
-  monkeypatch.setattr(recovery, "check_save", lambda run: None)
+  monkeypatch.setattr(recovery, "check_save", lambda saver: None)
   monkeypatch.setattr(
-    recovery, "restored", lambda run, _: run.checkpoints.restored
+    recovery, "restored", lambda saver, *_: saver.manager.restored
   )
-  close = lambda run: calls.append("close checkpoints")  # noqa: E731
+  close = lambda saver: calls.append("close checkpoints")  # noqa: E731
   monkeypatch.setattr(recovery, "close", close)
   monkeypatch.setattr(jax, "device_get", read)
   return calls
@@ -166,7 +169,7 @@ def run_of(
     units_per_step={"examples": 3},
     rng=jax.random.key(9),
     checkpoints=std_types.SimpleNamespace(
-      restored=calls.restored(latest, record or {})
+      restored=calls.restored(latest, record or {}), total_steps=total_steps
     ),
     writer=calls.writer(),
     **{"evaluations": {}, **fields},
@@ -191,20 +194,21 @@ def test_order_of_a_whole_run(calls):
   )
   reports = list(loop.fit(run))
   # The update before is read while the next one runs, but where something is
-  # due: then before it, so that all up to k is on disk before k is saved.
+  # due: then before it, so that all up to k is on disk before k is saved. A
+  # crash in an evaluation finds the state of its step saved.
   assert calls == [
     *("start None", "note ('resume', None)"),
     *("open 0", "batch 0", "step"),
     *("batch 1", "step", "read 0"),
     *("read 1", "write 2 1.0"),
-    *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
     *("save 2", "note ('save', 2)"),
+    *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
     *("batch 2", "step"),
     *("batch 3", "step", "read 2"),
     *("read 3", "write 4 3.0"),
+    *("save 4", "note ('save', 4)"),
     *("evaluate val 4", "write 4 ['val/f1', 'val/loss']"),
     *("evaluate end 4", "write 4 ['end/loss']", "evaluate grid 4"),
-    *("save 4", "note ('save', 4)"),
     *("close batches", "close checkpoints", "close writer", "close ledger"),
   ]
   assert [r.step for r in reports] == [2, 2, 4, 4, 4]
@@ -225,7 +229,7 @@ def test_order_of_a_resumed_run(calls):
   reports = list(loop.fit(run))
   # Step 2 is neither evaluated nor saved again.
   assert calls[:4] == ["start 2", "note ('resume', 2)", "open 2", "batch 2"]
-  assert calls.index("evaluate val 4") < calls.index("save 4")
+  assert calls.index("save 4") < calls.index("evaluate val 4")
   assert [r.step for r in reports] == [4, 4, 4]
 
 
@@ -240,7 +244,7 @@ def test_a_run_that_is_told_to_stop_saves_and_says_what_is_due(calls):
   )
   records = []
   save = recovery.save
-  recovery.save = lambda run, step, state, record, leaving: records.append(
+  recovery.save = lambda saver, step, state, record, leaving: records.append(
     (step, record["evaluated"], leaving)
   )
   try:
@@ -267,6 +271,7 @@ def test_a_resumed_run_makes_up_for_evaluations(calls):
     log_every=2,
   )
   list(loop.fit(run))
+  assert calls[0] == "start 2 without ['end', 'grid', 'val']"
   assert calls[2:5] == [
     *("evaluate val 2", "write 2 ['val/f1', 'val/loss']", "evaluate grid 2"),
   ]

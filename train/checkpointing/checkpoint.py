@@ -23,7 +23,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from common.errors import UserError
-from train.checkpointing import digests, storage_errors
+from train.checkpointing import digests, retention, storage_errors
 from train.hosts import distributed
 from train.types import PyTree, State
 
@@ -56,40 +56,15 @@ class Restored(NamedTuple):
   record: dict[str, Any]
 
 
-class Settings(NamedTuple):
-  """The keys of config.checkpoint.
-
-  every_steps: 0 saves at the end alone.
-  keep: the last so many stay.
-  on_error: "stop" where a checkpoint cannot be written, or "continue".
-  """
-
-  every_steps: int = 0
-  keep: int = 2
-  on_error: str = "stop"
-
-  def stops(self) -> bool:
-    """Whether an error of a save ends the run.
-
-    Raises:
-      UserError: `on_error` is neither.
-    """
-    if self.on_error not in ("stop", "continue"):
-      raise UserError(
-        f"config.checkpoint.on_error={self.on_error!r}: is neither 'stop' nor"
-        " 'continue'"
-      )
-    return self.on_error == "stop"
-
-
 def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
   """The checkpoints of one run; the last `keep` stay."""
   storage_errors.hush()
   path = pathlib.Path(directory).absolute()
+  kept = retention.Kept(keep)
   manager = ocp.CheckpointManager(
     path,
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
+      preservation_policy=kept,
       create=True,
       # Else threads wait for minutes for a directory that cannot be made, and
       # the process for them.
@@ -100,7 +75,7 @@ def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
       "data": ocp.JsonCheckpointHandler(),
     },
   )
-  manager.keep = keep  # which Orbax does not tell
+  manager.kept = kept
   return manager
 
 

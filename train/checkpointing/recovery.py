@@ -1,39 +1,58 @@
 """How a run goes on when a save, a checkpoint or a loss went wrong.
 
-`run` is a loop.Run. All processes of a run call these together.
+All processes of a run call these together.
 """
 
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from common.errors import SaveError
-from train.checkpointing import bad_batches, checkpoint, health
+from train import types
+from train.checkpointing import bad_batches, checkpoint, health, tracking
 from train.hosts import distributed
+from train.types import PyTree
+
+
+class Saver(NamedTuple):
+  """The checkpoints of a run, or None, and what becomes of their errors.
+
+  stop_on_error: an error of a save ends the run; else it is only reported.
+  say: (line) -> None; prints for people.
+  """
+
+  manager: Any
+  stop_on_error: bool
+  say: Callable[[str], None]
 
 
 def restored(
-  run: Any, skipped: Sequence[bad_batches.Skip]
+  saver: Saver,
+  abstract_state: PyTree,
+  skipped: Sequence[bad_batches.Skip],
+  strict: bool,
 ) -> checkpoint.Restored | None:
   """The last checkpoint that is whole; those after it are out of the way.
 
   Raises:
-    UserError: one is damaged and `run.strict`, or all are.
+    UserError: one is damaged and `strict`, or all are.
   """
-  manager = run.checkpoints
+  manager = saver.manager
   found, passed = checkpoint.restore_last(
     manager,
-    run.abstract_state,
-    strict=run.strict,
+    abstract_state,
+    strict=strict,
     stands=lambda step, record: bad_batches.stands(skipped, step, record),
   )
   step = found.step if found else 0
   damaged = [step for step, _ in passed]
   whole = [s for s in manager.all_steps() if s not in damaged]
   # What the run has gone back from, and what a kill kept from being removed.
-  kept = [s for s in whole if found and s <= step][-manager.keep :]
+  kept = [s for s in whole if found and s <= step][-manager.kept.latest :]
+  if found:
+    kept.append(tracking.read(found.record).keep_best.step)
   aside = pathlib.Path(manager.directory).parent / "damaged"
   if distributed.first():
     _remove(manager, [s for s in whole if s not in kept])
@@ -43,8 +62,8 @@ def restored(
   manager.reload()
   if damaged:
     for _, reason in passed:
-      run.say(f"damaged: {reason}")
-    run.say(
+      saver.say(f"damaged: {reason}")
+    saver.say(
       f"going on from step {step}: {max(damaged) - step} steps are lost; the"
       f" damaged checkpoints are in {aside}"
     )
@@ -72,85 +91,118 @@ def _remove(manager, steps: Sequence[int]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def save(run: Any, step: int, state: Any, record: dict, leaving: bool) -> None:
+def save(
+  saver: Saver, step: int, state: types.State, record: dict, leaving: bool
+) -> None:
   """Starts a save; one that fails ends the run, or is told.
 
   Raises:
     SaveError: it failed, and the run is to stop then or is `leaving` anyway.
   """
   try:
-    checkpoint.check(run.checkpoints, wait=True)
+    checkpoint.check(saver.manager, wait=True)
   except OSError as error:  # of the one before: this one may still succeed
-    _failed(run, error, False)
+    _failed(saver, error, False)
   try:
-    checkpoint.save(run.checkpoints, step, state, record)
+    checkpoint.save(saver.manager, step, state, record)
   except OSError as error:
-    _failed(run, error, leaving)
+    _failed(saver, error, leaving)
 
 
-def check_save(run: Any) -> None:
+def check_save(saver: Saver) -> None:
   """Tells of a save in the background that has failed.
 
   Raises:
     SaveError: it did, and the run is to stop then.
   """
-  if run.checkpoints is not None:
+  if saver.manager is not None:
     try:
-      checkpoint.check(run.checkpoints)
+      checkpoint.check(saver.manager)
     except OSError as error:
-      _failed(run, error, False)
+      _failed(saver, error, False)
 
 
-def close(run: Any) -> None:
+def close(saver: Saver) -> None:
   """Waits for the save in flight, and closes the checkpoints.
 
   Raises:
     SaveError: it failed.
   """
   try:
-    checkpoint.check(run.checkpoints, wait=True)
+    checkpoint.check(saver.manager, wait=True)
   except OSError as error:
-    _failed(run, error, True)
+    _failed(saver, error, True)
   finally:
-    run.checkpoints.close()
+    saver.manager.close()
 
 
-def _failed(run, error, leaving) -> None:
+def _failed(saver: Saver, error: OSError, leaving: bool) -> None:
   if distributed.first():
-    checkpoint.sweep(run.checkpoints.directory)
-  if run.checkpoints.directory.is_dir():
+    checkpoint.sweep(saver.manager.directory)
+  if saver.manager.directory.is_dir():
     # Orbax takes those for removed that it was to remove after the save.
-    run.checkpoints.reload()
-  have = run.checkpoints.latest_step()
+    saver.manager.reload()
+  have = saver.manager.latest_step()
   line = f"a checkpoint cannot be saved: {error}; " + (
     "there is none yet" if have is None else f"the last is of step {have}"
   )
-  if run.stop_on_save_error or leaving:
+  if saver.stop_on_error or leaving:
     raise SaveError(f"{line}; mend it, and the same command goes on") from error
-  run.say(line)
+  saver.say(line)
+
+
+def keep_best(saver: Saver, tracked: tracking.Tracked) -> int | None:
+  """Keeps the best checkpoint from being removed; its step, once it is saved.
+
+  Raises:
+    SaveError: the save in flight failed, and the run is to stop then.
+  """
+  best = tracked.keep_best
+  if best.value is None:
+    return None
+  if saver.manager.kept.best != best.step:
+    try:
+      checkpoint.check(saver.manager, wait=True)
+    except OSError as error:
+      _failed(saver, error, False)
+    if best.step in saver.manager.all_steps():
+      saver.manager.kept.best = best.step
+  return saver.manager.kept.best
 
 
 def pass_over(
-  run: Any, skipped: Sequence[bad_batches.Skip], bad: health.Unwell
+  saver: Saver,
+  limits: health.Limits,
+  path: str | None,
+  examples: int,
+  skipped: Sequence[bad_batches.Skip],
+  bad: health.Unwell,
 ) -> list[bad_batches.Skip]:
   """The skips and one more: the run is to go back to before `bad`.
+
+  Args:
+    saver: of the run.
+    limits: when it goes back, and how often.
+    path: skipped.jsonl, or None.
+    examples: in a batch.
+    skipped: what it passes over already.
+    bad: what was found.
 
   Raises:
     FloatingPointError: it has gone back there often enough.
     SaveError: the save in flight failed.
   """
-  limits = run.limits
   again = sum(abs(bad.last - skip.step) <= limits.window for skip in skipped)
-  if run.checkpoints is None or again >= limits.max_rollbacks:
+  if saver.manager is None or again >= limits.max_rollbacks:
     raise FloatingPointError(
       f"{bad}, after going back {again} times; what was saved before stays"
     )
   try:
-    checkpoint.check(run.checkpoints, wait=True)
+    checkpoint.check(saver.manager, wait=True)
   except OSError as error:
-    _failed(run, error, False)
+    _failed(saver, error, False)
   # One checkpoint earlier each time: the last one may hold the cause.
-  good = sorted(s for s in run.checkpoints.all_steps() if s < bad.first)
+  good = sorted(s for s in saver.manager.all_steps() if s < bad.first)
   to = good[max(0, len(good) - 1 - again)] if good else 0
   start = bad_batches.batch_of(skipped, bad.first - 1) - limits.around
   batches = (
@@ -158,10 +210,10 @@ def pass_over(
     bad_batches.batch_of(skipped, bad.last - 1) + 1 + limits.around,
   )
   skip = bad_batches.Skip(bad.last, to, batches, str(bad))
-  if run.skipped and distributed.first():
-    bad_batches.append(run.skipped, skip, run.units_per_step["examples"])
+  if path and distributed.first():
+    bad_batches.append(path, skip, examples)
   distributed.wait_for_all("what is passed over is written")
-  run.say(
+  saver.say(
     f"{bad}: goes back to step {to}, and passes over batches {batches[0]} to"
     f" {batches[1] - 1}"
   )

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import re
 import signal
@@ -239,6 +240,19 @@ def all_agree(yes: bool) -> bool:
   if jax.process_count() == 1:
     return yes
   return bool(multihost_utils.process_allgather(np.array(yes)).all())
+
+
+def said_by_first(value: Any) -> Any:
+  """Process 0's `value`, which JSON can hold, on every process.
+
+  All of them must call it; what the others pass is not read.
+  """
+  if jax.process_count() == 1:
+    return value
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+  text = text if first() else np.zeros(size, np.uint8)
+  return json.loads(bytes(multihost_utils.broadcast_one_to_all(text)))
 
 
 def fetch(tree: Any) -> Any:

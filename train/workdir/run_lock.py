@@ -19,9 +19,11 @@ import stat
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from common.errors import UserError
+from train.hosts import distributed
 
 try:
   import fcntl
@@ -96,6 +98,24 @@ class Lock:
       with self._writing, contextlib.suppress(OSError):
         if not self._over.is_set() and self._ours():
           os.utime(self._path)
+
+
+@contextlib.contextmanager
+def claimed(workdir: str) -> Iterator[None]:
+  """Inside, the processes of one run have `workdir` to themselves.
+
+  Process 0 holds it; the others wait until it does.
+
+  Raises:
+    UserError: another run has it; or it cannot be written.
+  """
+  lock = hold(workdir) if distributed.first() else None
+  try:
+    distributed.wait_for_all("the workdir is claimed")
+    yield
+  finally:
+    if lock is not None:
+      lock.release()
 
 
 def hold(workdir: str) -> Lock:

@@ -5,8 +5,6 @@ import math
 import os
 import pathlib
 import stat
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import numpy as np
 from common import bounded_file
 from common.errors import UserError
 from train.hosts import distributed
-from train.workdir import run_lock
 
 # What may differ when a run goes on: how far, how often and on which devices,
 # and whether it goes on past a bad record, but never what is learned.
@@ -24,6 +21,7 @@ _RESUMABLE = (
   "log_examples",
   "evals",
   "checkpoint",
+  "early_stopping",
   "recovery",
   "mesh",
   "sharding",
@@ -33,7 +31,8 @@ _RESUMABLE = (
 # No config is larger, or nested deeper.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
 _FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
-_FILES = ("config.json", "curves.png", "data.json", "goodput.jsonl")
+_FILES = ("config.json", "curves.png", "data.json", "evaluated.json")
+_FILES += ("goodput.jsonl",)
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("tokenizer.json", "tokenizer.model")
 # Of a batch, whose indices each process lists.
@@ -49,45 +48,6 @@ def read_config(workdir: str) -> dict[str, Any]:
     UserError: there is none, or it is damaged.
   """
   return _read(pathlib.Path(workdir) / "config.json")
-
-
-def claimed(
-  workdir: str | None,
-  config: dict[str, Any],
-  defaults: dict[str, Any],
-  make: Callable[[], Any],
-) -> Any:
-  """What `make` makes of a workdir that is held for one run.
-
-  Process 0 holds it, all wait: until `fit` has ended, or what is made is gone,
-  or the process is.
-
-  Args:
-    workdir: where the run lives; None holds nothing.
-    config: complete.
-    defaults: what a config had where it was made before there was such a key.
-    make: () -> loop.Run.
-
-  Raises:
-    UserError: another run is going on there; or another config made it: it
-      names the first key that differs.
-  """
-  if workdir is None:
-    return make()
-  lock = run_lock.hold(workdir) if distributed.first() else None
-  try:
-    if lock is not None:
-      _check(workdir, config, defaults)
-    distributed.wait_for_all("the workdir is claimed")
-    made = make()
-  except BaseException:
-    if lock is not None:
-      lock.release()
-    raise
-  if lock is not None:
-    # For one that is never fitted.
-    weakref.finalize(made.init, lock.release)
-  return made._replace(lock=lock)
 
 
 def check_links(workdir: str) -> None:
@@ -119,6 +79,27 @@ def check_links(workdir: str) -> None:
         raise UserError(f"{entry.path} is not a file")
       if name in _FOLDERS and not entry.is_dir():
         raise UserError(f"{entry.path} is not a folder")
+
+
+def check(
+  workdir: str, config: dict[str, Any], defaults: dict[str, Any]
+) -> None:
+  """Refuses a workdir whose run another config made; process 0 looks.
+
+  For who holds the workdir: what a failed start left there is removed. Every
+  process must call it.
+
+  Args:
+    workdir: where the run lives, or will.
+    config: complete.
+    defaults: what a config had where it was made before there was such a key.
+
+  Raises:
+    UserError: names the first key that differs.
+  """
+  if distributed.first():
+    _check(workdir, config, defaults)
+  distributed.wait_for_all("the workdir is checked")
 
 
 def _check(workdir, config, defaults) -> None:

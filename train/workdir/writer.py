@@ -6,6 +6,7 @@ import pathlib
 import socket
 import sys
 import time
+from collections.abc import Collection
 
 import rich.console
 import rich.progress
@@ -26,12 +27,16 @@ class MetricsWriter:
     self._file = self._examples = None
     self._path = pathlib.Path(workdir) / "metrics.jsonl"
 
-  def start(self, step: int | None) -> None:
-    """Opens the files, without what was written after `step` (None: empty)."""
+  def start(self, step: int | None, owed: Collection[str] = ()) -> None:
+    """Opens the files, without what was written after `step` (None: empty).
+
+    owed: keys of evaluators whose figures of `step` are dropped as well, since
+      they are measured again.
+    """
     if self._file is not None:
       self.close()
     last = -1 if step is None else step
-    self._file = _shortened(self._path, last)
+    self._file = _shortened(self._path, last, owed=owed)
     examples = self._path.with_name("examples.jsonl")
     # A row tells of the update after its step.
     self._examples = _shortened(examples, last - 1, create=self._log_examples)
@@ -61,7 +66,12 @@ class MetricsWriter:
     self._file = None
 
 
-def _shortened(path: pathlib.Path, last: int, create: bool = True):
+def _shortened(
+  path: pathlib.Path,
+  last: int,
+  create: bool = True,
+  owed: Collection[str] = (),
+):
   """A file of rows opened at its end, without those of steps after `last`.
 
   Nor do damaged rows stay.
@@ -75,7 +85,11 @@ def _shortened(path: pathlib.Path, last: int, create: bool = True):
   temporary.unlink(missing_ok=True)
   with open(temporary, "xb") as kept:  # through no link, then
     for line, row in json_lines.read(path):
-      if row and json_lines.count(row.get("step")) and row["step"] <= last:
+      if not row or not json_lines.count(row.get("step")) or row["step"] > last:
+        continue
+      # The row of an evaluator has no other keys; one of training has.
+      keys = {key.split("/")[0] for key in row if key != "step"}
+      if row["step"] < last or not keys <= set(owed):
         kept.write(line + b"\n")
   os.replace(temporary, path)
   return path.open("a")

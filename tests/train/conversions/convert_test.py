@@ -191,7 +191,6 @@ def test_a_trained_run_is_written_as_the_family_that_can_say_it(tmp_path):
   record = {"position": 0, "evaluated": False, "health": {}, "rollbacks": 0}
   checkpoint.save(made.checkpoints, 3, made.init(), record)
   made.checkpoints.close()
-  made.lock.release()
   runs.write(run, str(tmp_path / "out"), say=quiet)
   found = weights.read(str(tmp_path / "out"))
   assert found.config["model_type"] == "llama"

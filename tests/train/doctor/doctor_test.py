@@ -324,7 +324,7 @@ def test_a_full_disk(tmp_path):
 import json, resource, sys
 from train.doctor import probes
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-print(json.dumps(list(doctor_probes.workdir(sys.argv[1], {}))))
+print(json.dumps(list(probes.workdir(sys.argv[1], {}))))
 """
   done = subprocess.run(
     [sys.executable, "-c", code, str(tmp_path)],
@@ -348,7 +348,7 @@ def test_few_open_files(limit, level):
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, 4096))
 from train.doctor import checks
-print(*doctor_checks.open_files())
+print(*checks.open_files())
 """
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True

@@ -219,7 +219,7 @@ import hashlib, sys, threading, time
 from common import cli
 from train.hosts import preemption, watchdog
 from common.errors import Preempted
-watcher = watch.alone(0)
+watcher = watchdog.alone(0)
 run = watcher.agreement
 def hang_in_c():  # as in a compilation: no handler of Python's runs
   hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)

@@ -151,7 +151,9 @@ def test_people_are_told_the_greatest_first(tmp_path):
 
 def test_the_process_knows_when_it_began():
   before = time.time()
-  code = "import time; time.sleep(0.5); from train import goodput; print("
+  code = (
+    "import time; time.sleep(0.5); from train.measuring import goodput; print("
+  )
   code += "goodput.process_start())"
   done = subprocess.run(
     [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True

@@ -168,7 +168,7 @@ from common.errors import SaveError, UserError
 from input_pipeline import tokenizers
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for read in (
-  lambda: workdirs.read_config(sys.argv[1]),
+  lambda: run_record.read_config(sys.argv[1]),
   lambda: tokenizer.kept("char", sys.argv[1]),
   lambda: tokenizer.kept("sentencepiece?", sys.argv[1]),
 ):

@@ -31,7 +31,7 @@ if "no links" in sys.argv:
     raise OSError(errno.ENOTSUP, "not supported")
   os.link = link
 try:
-  lock = workdir_lock.hold(sys.argv[1])
+  lock = run_lock.hold(sys.argv[1])
 except errors.UserError as error:
   sys.exit(f"error: {error}")
 print("held", flush=True)
@@ -214,7 +214,7 @@ def test_a_forked_child_neither_keeps_nor_frees_it(tmp_path):
   code = """
 import os, sys, time
 from train.workdir import run_lock
-lock = workdir_lock.hold(sys.argv[1])
+lock = run_lock.hold(sys.argv[1])
 child = os.fork()
 if not child:
   lock.release()  # as what runs at exit would

@@ -283,7 +283,7 @@ def write(
   workdir: str,
   path: str,
   *,
-  step: int | None = None,
+  step: int | str | None = None,
   most: int = 5 * 10**9,
   say: Callable[[str], None] = print,
 ) -> None:
@@ -292,7 +292,7 @@ def write(
   Args:
     workdir: of the run; what its learner would evaluate is written.
     path: of the folder: is not there, or is empty.
-    step: which checkpoint; the last if None.
+    step: which checkpoint, or "best"; the last if None.
     most: bytes a file of weights.
     say: is told what was written.
 

@@ -1,0 +1,176 @@
+"""The best value of a metric so far: which checkpoint to keep, when to stop."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from common.errors import UserError
+
+# How a metric's name ends, where its direction needs no prefix.
+_LOWER = re.compile(
+  r"(loss|perplexity|nats|bits_per_\w+|error|distance|wer|cer|rmse|mae|mase)$"
+)
+_HIGHER = re.compile(
+  r"(accuracy|top5|f1|precision|recall|auc|bleu|chrf|rouge\w*|exact_match|map)$"
+)
+
+
+class Metric(NamedTuple):
+  """A figure of an evaluator, and whether less of it is better.
+
+  name: "KEY/NAME", as in metrics.jsonl.
+  """
+
+  name: str
+  lower: bool
+
+  @property
+  def evaluator(self) -> str:
+    """Its key in config.evals."""
+    return self.name.partition("/")[0]
+
+
+class Rules(NamedTuple):
+  """What is tracked.
+
+  keep_best: the metric whose best checkpoint is kept; or None.
+  stop: the metric that ends the run when it stops improving; or None.
+  patience: the number of evaluations without improvement after which it ends.
+  min_delta: by how much a value must be better to count as an improvement.
+  """
+
+  keep_best: Metric | None = None
+  stop: Metric | None = None
+  patience: int = 5
+  min_delta: float = 0.0
+
+
+class Best(NamedTuple):
+  """The best value of one metric.
+
+  value: None before the first evaluation.
+  step: of the state that had it.
+  since: evaluations after it.
+  """
+
+  value: float | None = None
+  step: int = 0
+  since: int = 0
+
+
+class Tracked(NamedTuple):
+  """The state of `Rules`; part of a checkpoint's record."""
+
+  keep_best: Best = Best()
+  stop: Best = Best()
+
+
+def metric(text: Any, where: str, evaluations: dict[str, int]) -> Metric:
+  """The Metric of "val/loss", "min:val/score" or "max:val/score".
+
+  Args:
+    text: from the config.
+    where: its key, for errors.
+    evaluations: {key of config.evals: every_steps}.
+
+  Raises:
+    UserError: it is not written so, its direction is not known, or no
+      evaluator of that key runs during training.
+  """
+  match = re.fullmatch(r"(?:(min|max):)?(([^/]+)/.+)", str(text))
+  if not match:
+    raise UserError(f'{where}={text!r}: expected a metric such as "val/loss"')
+  direction, name, key = match.groups()
+  if key not in evaluations:
+    have = ", ".join(sorted(evaluations)) or "none"
+    raise UserError(
+      f"{where}={text!r}: config.evals has no {key!r} (there are: {have})"
+    )
+  if not evaluations[key]:
+    raise UserError(
+      f"{where}={text!r}: set config.evals.{key}.every_steps, so that the"
+      " metric is measured during training"
+    )
+  if direction is None:
+    if not (_LOWER.search(name) or _HIGHER.search(name)):
+      raise UserError(
+        f"{where}={text!r}: write min:{name} or max:{name}; whether less of"
+        " this metric is better is not known"
+      )
+    direction = "min" if _LOWER.search(name) else "max"
+  return Metric(name, direction == "min")
+
+
+def early_stopping(
+  *, metric: str, patience: int = 5, min_delta: float = 0.0
+) -> dict[str, Any]:
+  """The section config.early_stopping, checked.
+
+  Args:
+    metric: the figure that must go on improving, such as "val/loss".
+    patience: the number of evaluations in a row without improvement after
+      which the run ends.
+    min_delta: by how much a value must be better to count as an improvement.
+
+  Raises:
+    ValueError: a value makes no sense.
+  """
+  if type(patience) is not int or patience < 1:
+    raise ValueError(
+      f"patience={patience!r} is not a whole number of at least 1"
+    )
+  number = isinstance(min_delta, (int, float)) and min_delta >= 0
+  if not number or not math.isfinite(min_delta):
+    raise ValueError(f"min_delta={min_delta!r} is not a number of at least 0")
+  return dict(metric=metric, patience=patience, min_delta=float(min_delta))
+
+
+def observe(
+  rules: Rules, tracked: Tracked, step: int, key: str, figures: dict[str, float]
+) -> Tracked:
+  """What is tracked after evaluator `key` has measured the state of `step`.
+
+  Raises:
+    UserError: the evaluator has no such figure.
+  """
+  best = _observed(rules.keep_best, tracked.keep_best, step, key, figures, 0.0)
+  stop = _observed(
+    rules.stop, tracked.stop, step, key, figures, rules.min_delta
+  )
+  return Tracked(best, stop)
+
+
+def _observed(wanted, best: Best, step, key, figures, min_delta) -> Best:
+  if wanted is None or wanted.evaluator != key:
+    return best
+  name = wanted.name.partition("/")[2]
+  if name not in figures:
+    raise UserError(
+      f"{wanted.name}: config.evals.{key} measures no {name!r} (there are:"
+      f" {', '.join(figures)})"
+    )
+  value = float(figures[name])
+  gain = -math.inf
+  if math.isfinite(value):
+    gain = math.inf if best.value is None else best.value - value
+    if best.value is not None and not wanted.lower:
+      gain = -gain
+  if gain > min_delta:
+    return Best(value, step, 0)
+  return best._replace(since=best.since + 1)
+
+
+def ends(rules: Rules, tracked: Tracked) -> bool:
+  """Whether the run ends, for its metric has stopped improving."""
+  return rules.stop is not None and tracked.stop.since >= rules.patience
+
+
+def read(record: dict[str, Any]) -> Tracked:
+  """What `written` has put in a checkpoint's record."""
+  found = record.get("tracked", {})
+  return Tracked(**{key: Best(*best) for key, best in found.items()})
+
+
+def written(tracked: Tracked) -> dict[str, list]:
+  """A Tracked as JSON has it."""
+  return {key: list(best) for key, best in tracked._asdict().items()}

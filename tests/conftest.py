@@ -99,10 +99,13 @@ def speaker(chat_run):
   return replies.speaker(trained.load(chat_run, say=lambda line: None))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Skips the tests of real data where there is none."""
+  """Skips the tests of real data where there is none; marks parity tests."""
   skip = pytest.mark.skip(reason="no real data beside the project")
   for item in items:
+    if item.path.name.endswith("_parity_test.py"):
+      item.add_marker("parity")
     if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
       item.add_marker(skip)
 

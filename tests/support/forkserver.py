@@ -110,7 +110,7 @@ class Popen(subprocess.Popen):
       )
     # pass_fds, cwd, env, startupinfo, creationflags, shell, then the pipes.
     _, cwd, env, _, _, _, *pipes = rest[:12]
-    p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = pipes
+    p2cread, _, _, c2pwrite, _, errwrite = pipes
     request = {
       "argv": [os.fspath(part) for part in args],
       "cwd": os.fspath(cwd or os.getcwd()),
@@ -122,14 +122,7 @@ class Popen(subprocess.Popen):
     fds = [own if fd == -1 else fd for own, fd in enumerate(fds)]
     self._channel, self.pid = _ask(request, fds)
     self._child_created = True
-    ours = {p2cread: p2cwrite, c2pwrite: c2pread, errwrite: errread}
-    for theirs, other in ours.items():
-      devnull = getattr(self, "_devnull", None)
-      if theirs != -1 and other != -1 and theirs != devnull:
-        os.close(theirs)
-    if getattr(self, "_devnull", None) is not None:
-      os.close(self._devnull)
-    self._closed_child_pipe_fds = True
+    self._close_pipe_fds(*pipes)
     return None
 
   def _internal_poll(self, *args, **named):
@@ -285,10 +278,10 @@ def become(request: dict) -> None:
   os.environ.clear()
   os.environ.update(request["env"])
   unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
-  sys.stdin = open(0, closefd=False)
-  sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
-  sys.stdout.reconfigure(write_through=unbuffered)
-  sys.stderr = sys.__stderr__ = open(
+  sys.stdin = os.fdopen(0, closefd=False)
+  sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+  sys.stdout.reconfigure(write_through=unbuffered, line_buffering=os.isatty(1))
+  sys.stderr = sys.__stderr__ = os.fdopen(
     2, "w", buffering=1, errors="backslashreplace", closefd=False
   )
   _configure_jax()

@@ -5,10 +5,10 @@ import os
 import pathlib
 import random
 import shutil
-import subprocess
 import sys
 import time
 
+import forkserver
 import jax
 import many_processes
 import numpy as np
@@ -232,7 +232,7 @@ def tree(folder: pathlib.Path) -> dict[str, bytes]:
 def command(workdir, tmp_path, *flags):
   """(exit code, lines on stderr) of the command that a user types."""
   flag = many_processes.flag_of(config_of(), tmp_path)
-  done = subprocess.run(
+  done = forkserver.run(
     [
       *(sys.executable, "-m", "train.main", flag, f"--workdir={workdir}"),
       *flags,

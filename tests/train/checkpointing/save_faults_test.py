@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+import forkserver
 import jax
 import killed_saves
 import many_processes
@@ -285,7 +286,7 @@ def test_what_a_user_sees(on_error, tmp_path):
   assert killed_saves.left(workdir) == []
   if on_error == "stop":
     return
-  done = subprocess.run(command, **arguments)
+  done = forkserver.run(command, **arguments)
   assert (done.returncode, done.stderr) == (0, "")
   assert killed_saves.left(workdir) == ["6", "8"]
 

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.parse
 
+import forkserver
 import jax
 import numpy as np
 import pytest
@@ -229,7 +230,7 @@ try:
 except BaseException as error:
   sys.exit(cli.tell(error))
 """
-  return subprocess.Popen(
+  return forkserver.Popen(
     [sys.executable, "-c", code],
     cwd=ROOT,
     stdout=subprocess.PIPE,

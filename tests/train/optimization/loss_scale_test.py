@@ -76,6 +76,7 @@ def test_the_scale_is_the_one_by_hand(monkeypatch):
     before = after
 
 
+@pytest.mark.parity
 def test_the_scale_is_pytorchs():
   torch = pytest.importorskip("torch")
   scaler = torch.amp.GradScaler("cpu", growth_interval=3)

@@ -173,6 +173,7 @@ def test_nesterov_is_sutskevers_at_the_lookahead(name):
     np.testing.assert_allclose(params["kernel"], target, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(
   ("config", "torch_name", "torch_config"),
   [

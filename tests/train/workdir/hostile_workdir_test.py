@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import forkserver
 import pytest
 
 from common import bounded_file, json_lines
@@ -169,8 +170,8 @@ from input_pipeline import tokenizers
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for read in (
   lambda: run_record.read_config(sys.argv[1]),
-  lambda: tokenizer.kept("char", sys.argv[1]),
-  lambda: tokenizer.kept("sentencepiece?", sys.argv[1]),
+  lambda: tokenizers.kept("char", sys.argv[1]),
+  lambda: tokenizers.kept("sentencepiece?", sys.argv[1]),
 ):
   try:
     read()
@@ -455,7 +456,7 @@ def test_the_line_holds_no_command_of_a_terminal(workdir):
 def test_a_workdir_that_is_a_file(verb, tmp_path):
   path = tmp_path / "file"
   path.write_text("")
-  done = subprocess.run(
+  done = forkserver.run(
     [sys.executable, "-m", f"train.{verb}", f"--workdir={path}"],
     cwd=ROOT,
     capture_output=True,

@@ -1,4 +1,4 @@
-"""Prints the ten test files that took longest: slowest_files.py REPORT.xml…"""
+"""Prints the ten test files that took longest, given reports of pytest."""
 
 import collections
 import pathlib

@@ -455,6 +455,7 @@ def test_what_came_after_a_return_is_removed_whole(workdir, monkeypatch):
   assert sorted(os.listdir(workdir / "checkpoints")) == ["10", "6", "8"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_of_two_processes_cannot_read(tmp_path):
   """Files are written, and read, by each process: both fall back alike."""
   config = config_of(SAVED, hidden=(64, 2048))

@@ -91,6 +91,7 @@ def test_a_kill_at_any_operation_of_a_save(runs, tmp_path):
     same(workdir, runs / "straight")
 
 
+@pytest.mark.slow
 def test_a_kill_while_arrays_are_written(tmp_path):
   config = killed_saves.config_of(8, LARGE)
   flag = many_processes.flag_of(config, tmp_path)

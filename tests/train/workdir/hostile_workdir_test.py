@@ -571,10 +571,13 @@ def test_nothing_runs_code_that_a_file_holds():
   assert not wrong
 
 
-def test_files_spoiled_at_random(tmp_path):
+@pytest.mark.parametrize(
+  "files", [20, pytest.param(150, marks=pytest.mark.slow)]
+)
+def test_files_spoiled_at_random(files, tmp_path):
   """The same as benchmarks/faults/fuzz_workdir.py does by thousands."""
   done = subprocess.run(
-    [sys.executable, "benchmarks/faults/fuzz_workdir.py", "--files=150"],
+    [sys.executable, "benchmarks/faults/fuzz_workdir.py", f"--files={files}"],
     cwd=ROOT,
     env={
       **os.environ,
@@ -592,5 +595,5 @@ def test_files_spoiled_at_random(tmp_path):
     if line.startswith(("config.", "data.", "goodput.", "metrics.", "token"))
   ]
   tried, accepted, refused, failed = map(sum, zip(*counts, strict=True))
-  assert (tried, failed) == (150, 0)
-  assert min(accepted, refused) > 15
+  assert (tried, failed) == (files, 0)
+  assert min(accepted, refused) > files // 10

@@ -5,6 +5,8 @@ import pytest
 
 from train.objectives import losses
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def data(batch=6, classes=5):
   rng = np.random.default_rng(0)

@@ -11,6 +11,8 @@ from train import build, loop
 from train.checkpointing import checkpoint
 from train.optimization import optax_names, optimizers
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 STEPS = 10
 
 

@@ -1,4 +1,4 @@
-"""A small file read whole, whatever is in its place."""
+"""Reads a small regular file completely, within a size limit."""
 
 import os
 import stat
@@ -7,16 +7,16 @@ _FLAGS = (
   os.O_RDONLY
   | getattr(os, "O_CLOEXEC", 0)
   | getattr(os, "O_BINARY", 0)
-  # A pipe without a writer would be waited for.
+  # Opening a pipe without a writer would block.
   | getattr(os, "O_NONBLOCK", 0)
 )
 
 
 def descriptor(path: str | os.PathLike) -> int:
-  """Of a regular file, opened to be read.
+  """A file descriptor of a regular file, opened for reading.
 
   Raises:
-    ValueError: it cannot be opened, or is a folder, a pipe or a device.
+    ValueError: the file cannot be opened, or is a folder, a pipe or a device.
   """
   try:
     fd = os.open(path, _FLAGS)
@@ -38,10 +38,10 @@ def read(path: str | os.PathLike, most: int) -> bytes:
   """
   with os.fdopen(descriptor(path), "rb") as file:
     size = os.fstat(file.fileno()).st_size
-    # Read on past the size that is told: a file may grow meanwhile.
+    # Read one byte beyond the reported size: the file may be growing.
     content = file.read(most + 1) if size <= most else b""
   if size > most or len(content) > most:
     raise ValueError(
-      f"{os.fspath(path)}: {size:,} bytes, and at most {most:,} make sense"
+      f"{os.fspath(path)}: {size:,} bytes, more than the limit of {most:,}"
     )
   return content

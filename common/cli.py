@@ -1,4 +1,4 @@
-"""What every entrypoint shares: flags, one-line errors, JAX's start."""
+"""What all commands share: flags, one-line errors, the settings of JAX."""
 
 import ctypes
 import errno
@@ -31,10 +31,19 @@ __all__ = [
   "start_jax",
 ]
 
+# The flags belong to the commands that define them, and appear in their --help.
+flags.disclaim_key_flags()
 
-# Errors whose message is all that there is to say.
-_TOLD = (UserError, HostError, SaveError, CorruptionError, FloatingPointError)
-# What writing meets where there is no room, no leave or no disk.
+
+# Errors whose message suffices; no traceback is printed.
+_EXPECTED = (
+  UserError,
+  HostError,
+  SaveError,
+  CorruptionError,
+  FloatingPointError,
+)
+# Writing failed: no space, no permission or no disk.
 _NO_ROOM = (
   errno.ENOSPC,
   errno.EDQUOT,
@@ -52,9 +61,9 @@ def define_config() -> None:
   config_flags.DEFINE_config_file(
     "config",
     None,
-    "The experiment: a file such as configs/language/lm_stdlib.py, or its "
-    "name, lm_stdlib. With :smoke behind it, the same experiment made tiny. "
-    "--config.KEY=VALUE overrides one value.",
+    "The experiment: a file such as configs/language/lm_stdlib.py, or just its "
+    "name, lm_stdlib. An appended :smoke makes it tiny, on fake data. "
+    "--config.KEY=VALUE overrides a value.",
     lock_config=False,
     accept_new_attributes=True,
   )
@@ -91,10 +100,10 @@ def config_stem() -> str:
 
 
 def start_jax() -> None:
-  """Settings of every run: compiled programs are kept, ranks must match.
+  """Configures JAX: a compilation cache, and no implicit rank promotion.
 
-  JAX's own environment variables for the folder and for the shortest
-  compilation that is kept come first.
+  JAX's own environment variables for the cache's folder and for the shortest
+  compilation that is kept take precedence.
   """
   _keep_freed_memory()
   import jax
@@ -108,10 +117,10 @@ def start_jax() -> None:
 
 
 def _keep_freed_memory() -> None:
-  """Tells glibc to keep what is freed, in one arena, for the next step.
+  """Makes glibc keep freed memory, in one arena, for the next step.
 
-  By default the buffers of every step on a CPU go back to the kernel, to be
-  mapped and zeroed again: a third of the time of a small model's step.
+  By default the buffers of every step on a CPU are returned to the kernel and
+  mapped and zeroed again, which takes a third of the time of a small step.
   """
   if not sys.platform.startswith("linux"):
     return
@@ -126,13 +135,13 @@ def _keep_freed_memory() -> None:
 
 
 def run(main: Callable) -> int:
-  """Runs `main`; what a user can mend becomes one line and exit code 2."""
+  """Runs `main`; an error of the user becomes one line and exit code 2."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   sys.unraisablehook = _unless_late
   try:
     app.run(main, flags_parser=_parse)
-  except (*_TOLD, Preempted, KeyboardInterrupt) as error:
+  except (*_EXPECTED, Preempted, KeyboardInterrupt) as error:
     return tell(error)
   except OSError as error:
     if error.errno not in _NO_ROOM:
@@ -142,27 +151,27 @@ def run(main: Callable) -> int:
 
 
 def _unless_late(unraisable) -> None:
-  """The usual hook, but for what comes after a read that has failed.
+  """The default hook, except for errors that follow a failed read.
 
-  When one array of a checkpoint cannot be read, Orbax ends its event loop, and
-  the readers of the others print that they cannot reach it.
+  When one array of a checkpoint cannot be read, Orbax closes its event loop,
+  and the readers of the other arrays print that it is closed.
   """
   if str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 
 
 def tell(error: BaseException) -> int:
-  """Prints an error, in one line where it is known; returns the exit code."""
+  """Prints an error, in one line if it is expected; returns the exit code."""
   sys.stdout.flush()
   if isinstance(error, Preempted):
     print(error, file=sys.stderr)
     return error.code
   if isinstance(error, KeyboardInterrupt):
     error, code = (
-      "interrupted; the same command goes on from the last save",
+      "interrupted; the same command resumes from the last checkpoint",
       130,
     )
-  elif isinstance(error, _TOLD):
+  elif isinstance(error, _EXPECTED):
     code = getattr(error, "code", 1)
   elif isinstance(error, OSError) and error.errno in _NO_ROOM:
     where = f"{error.filename}: " if error.filename else ""
@@ -175,33 +184,36 @@ def tell(error: BaseException) -> int:
 
 
 def printable(text: str) -> str:
-  """One line: a file may have put newlines or a terminal's commands into it."""
+  """`text` as one line, without control characters that a file may hold."""
   return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _parse(argv):
-  """Absl's parser, every complaint of which becomes a UserError."""
+  """Parses the flags with absl; its errors become UserErrors."""
   argv = [_config_found(a) if a.startswith("--config=") else a for a in argv]
   try:
     left = flags.FLAGS(argv)
     if "config" in flags.FLAGS:
-      hasattr(flags.FLAGS.config, "task")  # a missing file is told on access
+      hasattr(
+        flags.FLAGS.config, "task"
+      )  # a missing file is reported on access
   except OSError as error:
     path = getattr(error, "filename", None) or _given(argv, "--config=")
     raise UserError(f"--config={path}: there is no such file") from error
   except Exception as error:  # a config file may raise anything
     raise UserError(_one_line(argv, error)) from error
   if not flags.FLAGS["verbosity"].present:
-    # Libraries tell every step of a save; --verbosity=0 shows it.
+    # Libraries log every step of a save; --verbosity=0 shows it.
     logging.set_verbosity(logging.WARNING)
   return left
 
 
 def _config_found(flag: str) -> str:
-  """--config=NAME[:arg] as --config=FILE[:arg], for a NAME of ours.
+  """--config=NAME[:arg] as --config=FILE[:arg].
 
-  What lies at the path that is given comes first; a path below configs/ that
-  is not there, as seen from another folder, is found by its last part.
+  A file at the given path takes precedence. Otherwise a bare NAME, and a path
+  below configs/ that does not exist in the current folder, is looked up by its
+  last part among the experiments of the configs package.
   """
   path, colon, arg = flag.removeprefix("--config=").partition(":")
   ours = "/" not in path or path.startswith("configs/")
@@ -217,7 +229,7 @@ def _config_found(flag: str) -> str:
 
 
 def _given(argv, start: str) -> str:
-  """What follows `start` on the command line, or ""."""
+  """The part of the argument that begins with `start`, or ""."""
   return next((a[len(start) :] for a in argv if a.startswith(start)), "")
 
 
@@ -229,5 +241,5 @@ def _one_line(argv, error: Exception) -> str:
     path = next((a for a in argv if re.search(rf"\.{wrong}\b", a)), wrong)
     return f'{path.split("=")[0]}: unknown {wrong!r}; did you mean "{right}"?'
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  # A traceback begins with what was parsed and ends with what went wrong.
+  # The first line names what was parsed, the last one what went wrong.
   return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

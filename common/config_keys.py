@@ -1,4 +1,4 @@
-"""A config's own keys: which there are, their defaults and their types."""
+"""The top-level keys of a config: their defaults and their types."""
 
 import json
 import re
@@ -29,18 +29,19 @@ DEFAULTS: dict[str, Any] = {
   "recovery": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
+  "writers": [{"name": "tensorboard"}],
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
 _TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
 _TABLES += ("recovery", "mesh")
-# key -> the least that makes sense
+# key -> the smallest valid value
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
-# A key of config.evals becomes the names of files.
+# Keys of config.evals are used in file names.
 _KEY = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config as plain dicts, its defaults filled in.
+  """The config as plain dicts, with defaults filled in.
 
   Raises:
     UserError: a top-level key is missing, unknown or of a wrong type.
@@ -59,7 +60,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(config: Any) -> Any:
-  """ConfigDicts as dicts, tuples as lists: what JSON can hold."""
+  """Converts ConfigDicts to dicts and tuples to lists, as JSON does."""
   if hasattr(config, "items"):
     return {key: plain(value) for key, value in config.items()}
   if isinstance(config, (list, tuple)):
@@ -68,14 +69,14 @@ def plain(config: Any) -> Any:
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Refuses what no run can be made of.
+  """Checks the types of the top-level keys.
 
   Args:
-    config: its top-level keys are there; what a section's own keys mean is
-      known to the function that it names.
+    config: complete. The keys within a section are checked later, by the
+      function that the section names.
 
   Raises:
-    UserError: names the first key of a wrong type.
+    UserError: names the first key that has a wrong type.
   """
   for key in _TABLES:
     if not isinstance(config[key], dict):
@@ -91,7 +92,7 @@ def check(config: Mapping[str, Any]) -> None:
   for key, value in config["evals"].items():
     if not _KEY.fullmatch(key):
       raise UserError(
-        f"config.evals: {_short(key)} is no name of letters and digits"
+        f"config.evals: {_short(key)} is not a name of letters and digits"
       )
     if not isinstance(value, dict):
       raise UserError(f"config.evals.{key}={_short(value)}: not a section")
@@ -100,6 +101,25 @@ def check(config: Mapping[str, Any]) -> None:
     raise UserError(
       f"config.sharding={_short(config['sharding'])}: not a list of rules"
     )
+  _check_writers(config["writers"])
+
+
+def _check_writers(writers: Any) -> None:
+  if not isinstance(writers, list):
+    raise UserError(
+      f"config.writers={_short(writers)}: not a list of sections such as"
+      ' dict(name="tensorboard")'
+    )
+  for i, settings in enumerate(writers):
+    where = f"config.writers[{i}]"
+    if not isinstance(settings, dict):
+      raise UserError(f"{where}={_short(settings)}: not a section")
+    if not isinstance(settings.get("name"), str):
+      raise UserError(f"{where}.name: missing, or not a string")
+    if any(settings["name"] == other["name"] for other in writers[:i]):
+      raise UserError(f"{where}.name={settings['name']!r}: named twice")
+    every = settings.get("histograms_every", 0)
+    _count(f"{where}.histograms_every", every, 0)
 
 
 def _count(where: str, value: Any, least: int) -> None:

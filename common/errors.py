@@ -1,40 +1,40 @@
-"""Errors that are told in one line, without a traceback."""
+"""Errors that are reported in one line, without a traceback."""
 
-CTRL_C = "Ctrl-C"  # the reason to stop of whoever presses it
+CTRL_C = "Ctrl-C"  # the reason to stop when it was pressed
 
 
 class UserError(ValueError):
-  """The user's to mend: main prints it as one line and exits with 2."""
+  """An error that the user can fix: printed as one line; exit code 2."""
 
   code = 2
 
 
 class HostError(RuntimeError):
-  """Another process of the run is missing or gone; exit code 75.
+  """Another process of the run is missing or was lost; exit code 75.
 
-  The code is sysexits' "temporary failure": the same command may succeed.
+  In sysexits.h this is "temporary failure": the same command may succeed.
   """
 
   code = 75
 
 
 class SaveError(RuntimeError):
-  """A checkpoint cannot be written; exit code 74, sysexits' "I/O error"."""
+  """A checkpoint cannot be written; exit code 74, "I/O error" of sysexits.h."""
 
   code = 74
 
 
 class CorruptionError(RuntimeError):
-  """One step gave two results from the same state; exit code 70."""
+  """A step gave two different results from one state; exit code 70."""
 
   code = 70
 
 
 class Preempted(BaseException):
-  """A run was asked to stop, has saved, and leaves.
+  """A run was asked to stop and has saved; exit code 85, 130 after Ctrl-C.
 
-  No error: what catches those lets it pass, as it does KeyboardInterrupt. Exit
-  code 85, or 130 after Ctrl-C.
+  Not an Exception, like KeyboardInterrupt, so that handlers of errors do not
+  catch it.
   """
 
   code = 85
@@ -48,5 +48,5 @@ class Preempted(BaseException):
   def __str__(self) -> str:
     return (
       f"stopped by {self.reason} after step {self.step}, which is saved; the"
-      " same command goes on from there"
+      " same command resumes from there"
     )

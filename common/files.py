@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the folder for what is cached."""
+"""Atomic writes, and the cache folder."""
 
 import os
 import uuid
@@ -12,10 +12,10 @@ def cache_folder(cache_dir: str | None = None) -> str:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
-  """Writes a file that is there whole or not at all."""
+  """Writes a file atomically: a kill leaves the old file or the new one."""
   folder = os.path.dirname(path)
   os.makedirs(folder, exist_ok=True)
-  # Hosts that share the folder may write the same file at once.
+  # Hosts that share the folder may write the same file at the same time.
   temporary = f"{path}.{uuid.uuid4().hex}.tmp"
   try:
     with open(temporary, "xb") as file:

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, as a kill or a bad disk leaves them."""
+"""Reads files of one JSON object per line, some of which may be damaged."""
 
 import json
 import math
@@ -9,18 +9,18 @@ from typing import Any
 from common import bounded_file
 from common.errors import UserError
 
-# Far beyond any row: what has no newline for so long is no row.
+# Far longer than any row: a line that is longer is damaged.
 _LONGEST = 2**20
 
 
 def read(path: str | os.PathLike) -> Iterator[tuple[bytes, dict | None]]:
-  """(line, its object) in order; None where a line is damaged.
+  """Yields (line, its object) in order; the object of a damaged line is None.
 
-  A last line without its newline, which a kill cut short, is left out. Nothing
-  comes of a file that is not there. One line is in memory at a time.
+  A last line without a newline, which a kill has cut short, is left out. A file
+  that does not exist has no lines. One line is in memory at a time.
 
   Raises:
-    UserError: it cannot be read, or is no file.
+    UserError: the file cannot be read, or is not a regular file.
   """
   if not os.path.lexists(path):
     return
@@ -29,7 +29,7 @@ def read(path: str | os.PathLike) -> Iterator[tuple[bytes, dict | None]]:
   except ValueError as error:
     raise UserError(str(error)) from error
   with os.fdopen(fd, "rb") as file:
-    whole = True  # the part before ended a line
+    whole = True  # whether the part before ended a line
     while line := file.readline(_LONGEST):
       ends = line.endswith(b"\n")
       if whole and ends and line.strip():
@@ -48,7 +48,7 @@ def _object(line: bytes) -> dict | None:
 
 
 def number(value: Any) -> bool:
-  """Whether it can be a figure: a float holds it; NaN counts."""
+  """Whether `value` is a number that a float can hold, or NaN."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     return False
   try:
@@ -58,5 +58,5 @@ def number(value: Any) -> bool:
 
 
 def count(value: Any) -> bool:
-  """Whether it can be a step."""
+  """Whether `value` can be a step: a whole number from 0 to 2^63 - 1."""
   return type(value) is int and 0 <= value < 2**63

@@ -1,4 +1,4 @@
-"""A name in a config is a file, and its keys are that function's arguments."""
+"""A name in a config is a file; the other keys are its function's arguments."""
 
 import difflib
 import importlib
@@ -11,13 +11,13 @@ from common.errors import UserError
 
 
 def find(package: str, name: str, where: str) -> Callable:
-  """The function `name` of the file `name` in `package`, or in a room of it.
+  """The function `name` of the file `name` in `package` or in a room of it.
 
   Raises:
-    UserError: there is no such file; names the nearest and all there are.
+    UserError: there is no such file; lists the closest name and all names.
   """
   modules = discover(package)
-  if name in modules:
+  if isinstance(name, str) and name in modules:
     found = importlib.import_module(modules[name])
     if hasattr(found, str(name)):
       return getattr(found, name)
@@ -28,10 +28,10 @@ def find(package: str, name: str, where: str) -> Callable:
 
 
 def discover(package: str) -> dict[str, str]:
-  """{file name: module} of a package and of the rooms in it; imports none.
+  """{file name: module} of a package and of the rooms in it; imports no module.
 
-  Rooms named in the package's SHARED hold what its files share, and no file
-  that a config can name; so does a room called "parts".
+  Rooms listed in the package's SHARED, and rooms called "parts", hold what its
+  files share. A config cannot name the files in them.
   """
   module = importlib.import_module(package)
   shared = {"parts", *getattr(module, "SHARED", ())}
@@ -47,13 +47,13 @@ def discover(package: str) -> dict[str, str]:
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-  """'; did you mean "X"?', or nothing."""
+  """'; did you mean "X"?' for the closest of `names`, or ""."""
   close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
   return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def scheme_of(uri: str, schemes: Collection[str]) -> tuple[str, str]:
-  """(scheme, the rest) of a URI; ValueError where it is none of these."""
+  """(scheme, the rest) of a URI; ValueError if the scheme is not known."""
   scheme, colon, rest = uri.partition(":")
   if not colon or scheme not in schemes:
     valid = ", ".join(f"{each}:" for each in sorted(schemes))
@@ -71,19 +71,19 @@ def call(
   settings: Mapping[str, Any],
   offered: Mapping[str, Any] | None = None,
 ) -> Any:
-  """function(*args, **settings), its mistakes told as the config's.
+  """Calls function(*args, **settings); its errors name the config's keys.
 
   Args:
-    function: what `find` found.
-    *args: what it is given by position.
-    where: the section of the config: "config.model".
+    function: from `find`.
+    *args: positional arguments.
+    where: the section of the config, such as "config.model".
     settings: keyword arguments from the config.
-    offered: keyword arguments that are passed where the function takes them
-      and the config does not set them, such as sizes known from the data.
+    offered: keyword arguments, such as sizes known from the data, that are
+      passed if the function takes them and the config does not set them.
 
   Raises:
-    UserError: a key is not an argument, one is missing, or the function raised
-      ValueError.
+    UserError: a key is not an argument, an argument is missing, or the function
+      raised ValueError.
   """
   check_keys(function, where, settings, skip=len(args))
   parameters = inspect.signature(function).parameters
@@ -115,7 +115,7 @@ def check_keys(
   """Raises UserError for the first key that `function` does not take."""
   parameters = list(inspect.signature(function).parameters.values())[skip:]
   if any(p.kind is p.VAR_KEYWORD for p in parameters):
-    return  # the function itself knows, and says so
+    return  # the function itself checks its keys
   names = [p.name for p in parameters]
   for key in settings:
     if key not in names:

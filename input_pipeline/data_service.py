@@ -4,16 +4,16 @@
   python -m input_pipeline.data_service --role=worker --dispatcher=HOST:5050
   python -m train.main --config=... --config.data.service=grpc://HOST:5050
 
-One dispatcher, as many workers as it takes; workers may come and go while a
-run is on. Each step's rows are read and sent through the ops by one worker, and
-the batches are those of a run without the service, in the same order, whatever
-worker made them and wherever the run was resumed. A worker opens the run's
-data under the same URI: the paths must be readable there, and hold the same.
+Start one dispatcher and any number of workers; workers may join and leave
+during a run. One worker reads the rows of a step and applies the ops. The
+batches and their order are those of a run without the service, whichever worker
+made them and wherever the run was resumed. A worker opens the data under the
+URI of the run, so the same files must be readable at the same paths there.
 
-By default only this machine reaches either. --host=NAME, the name or address
-by which others do, opens them to the network. Whoever reaches them can have
-them read and write files: TensorFlow asks for no credentials. So that must be
-a network of one's own.
+By default both can be reached from this machine only. --host=NAME, the name or
+address of this machine on the network, makes them reachable from other
+machines. TensorFlow asks for no credentials, and a client can make the servers
+read and write files: use --host on a private network only.
 """
 
 import functools
@@ -32,45 +32,53 @@ from absl import flags
 
 from common import cli
 
-_ROLE = flags.DEFINE_enum("role", None, ["dispatcher", "worker"], "Which one.")
+_ROLE = flags.DEFINE_enum(
+  "role", None, ["dispatcher", "worker"], "The role of this server."
+)
 _PORT = flags.DEFINE_integer(
-  "port", 0, "Where it listens; 0 is any free port, which is told.", 0, 65535
+  "port",
+  0,
+  "The port to listen on; 0 takes any free port, which is printed.",
+  0,
+  65535,
 )
 _HOST = flags.DEFINE_string(
   "host",
   "127.0.0.1",
-  "The name or address by which others reach this machine; the default keeps "
-  "all others out.",
+  "The name or address of this machine on the network. With the default, only "
+  "this machine can connect.",
 )
 _DISPATCHER = flags.DEFINE_string(
-  "dispatcher", None, "HOST:PORT of the dispatcher, for a worker."
+  "dispatcher", None, "The dispatcher's HOST:PORT; required for a worker."
 )
-# Seconds in which a dispatcher must be there before a worker gives up.
+# Seconds for which a worker tries to reach the dispatcher.
 _WAIT = 60.0
 _BEAT_MS = 2_000
-# A worker that is silent for so long is lost to the dispatcher.
+# After so long without a heartbeat the dispatcher drops a worker.
 _LOST_MS = 20_000
 # Runs whose sources a worker keeps open.
 _RUNS = 8
 
 
 def main(argv: list[str]) -> None:
-  """Starts what the flags ask for, and stays until it is stopped."""
+  """Starts a server, and returns when it is stopped."""
   if len(argv) > 1:
     raise cli.UserError(f"unexpected argument {argv[1]!r}")
   if _ROLE.value is None:
-    raise cli.UserError("--role=dispatcher or --role=worker is needed")
+    raise cli.UserError(
+      "the flag --role=dispatcher or --role=worker is required"
+    )
   worker = _ROLE.value == "worker"
   if worker != (_DISPATCHER.value is not None):
     raise cli.UserError(
       "--role=worker needs --dispatcher=HOST:PORT"
       if worker
-      else "--dispatcher is for --role=worker"
+      else "--dispatcher is valid with --role=worker only"
     )
   if _HOST.value in ("", "0.0.0.0", "::", "[::]"):
     raise cli.UserError(
-      f"--host={_HOST.value}: is the name or address by which others reach "
-      "this machine; it listens on all of them"
+      f"--host={_HOST.value} is not the name or address of one machine; give "
+      "the one by which others reach this machine"
     )
   if not worker and _PORT.value:
     _check_free(_PORT.value)
@@ -129,8 +137,8 @@ def _register(tf: Any) -> None:
     token = found[0].op.get_attr("token").decode()
   if token != TOKEN:
     raise ValueError(
-      f"this TensorFlow names its first function {token!r}, not {TOKEN!r}: "
-      "the data service does not work with it"
+      f"this version of TensorFlow names its first function {token!r}, not "
+      f"{TOKEN!r}; the data service does not work with it"
     )
 
 
@@ -159,11 +167,12 @@ def _open(settings: bytes) -> Callable[[int], list[Any]]:
     examples, plan, _ = pipeline.training(**given)
     if examples.length != count:
       raise ValueError(
-        f"{examples.length:,} examples here, {count:,} where the run is"
+        f"the data has {examples.length:,} examples here, but {count:,} on the "
+        "machine of the run"
       )
     examples = pipeline.with_special_tokens(examples, ops)
     if tf_stream.content_of(examples) != tokens:
-      raise ValueError("the tokenizer here is another than where the run is")
+      raise ValueError("the tokenizer here differs from that of the run")
     steps = tf_stream.steps(examples, plan, ops)
   except (ValueError, TypeError, KeyError) as error:
     name = f"{socket.gethostname()}, process {os.getpid()}"
@@ -177,12 +186,12 @@ def _open(settings: bytes) -> Callable[[int], list[Any]]:
 
 
 def _serve(server: Any, port: int) -> None:
-  """Tells where the server is, and holds it until it is stopped."""
+  """Prints the server's address, and keeps it until it is stopped."""
   local = _HOST.value in ("127.0.0.1", "localhost", "::1")
   if local and not _keep_to_loopback(port):
     print(
-      f"warning: TensorFlow listens on every address of this machine, and "
-      f"port {port} cannot be closed to the network here; use a firewall",
+      "warning: TensorFlow listens on every address of this machine, and port "
+      f"{port} could not be closed to the network; use a firewall",
       file=sys.stderr,
     )
   # A shell's background jobs are started with it ignored.
@@ -237,7 +246,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
 
 
 def _check_free(port: int) -> None:
-  """Raises UserError where the port is taken: TensorFlow would share it."""
+  """Raises UserError if the port is taken; TensorFlow would share it."""
   with socket.socket(socket.AF_INET6) as probe:
     try:
       probe.bind(("::", port))
@@ -252,10 +261,10 @@ def _free_port() -> int:
 
 
 def _wait_for(dispatcher: str) -> None:
-  """Raises ValueError where none answers: TensorFlow would wait for ever."""
+  """Raises ValueError if none answers; TensorFlow would wait for ever."""
   host, _, port = dispatcher.rpartition(":")
   if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-    raise ValueError(f"--dispatcher={dispatcher}: is not HOST:PORT")
+    raise ValueError(f"--dispatcher={dispatcher} is not HOST:PORT")
   end = time.monotonic() + _WAIT
   while True:
     try:
@@ -264,7 +273,8 @@ def _wait_for(dispatcher: str) -> None:
     except OSError as error:
       if time.monotonic() > end:
         raise ValueError(
-          f"--dispatcher={dispatcher}: none answers ({error.strerror or error})"
+          f"--dispatcher={dispatcher} does not answer:"
+          f" {error.strerror or error}"
         ) from None
       time.sleep(0.5)
 

@@ -1,128 +1,139 @@
 """Judges a data set: `python -m input_pipeline.judge --data=URI`.
 
-Reads any source of input_pipeline/sources/__init__.py once, says a verdict for
-each check, and leaves report.html and report.json in --output. With --label
-classes are checked, with --against another split or source is compared, with
---date the later half with the earlier one.
+Reads any source of input_pipeline/sources/ once, prints the verdict of each
+check, and writes report.html and report.json to --output. --label adds checks
+of the classes, --against compares the data with another split or source, and
+--date compares its later half with the earlier one.
 
-Exit codes: 0 the data was judged, whatever the verdicts; 2 it cannot be; 3
-what --fail_on names is not well.
+Exit codes: 0 if the data was judged, whatever the verdicts; 2 for wrong
+arguments or data; 3 if a check that --fail_on names is not ok.
 """
 
 import importlib
-import importlib.util
 import inspect
 import json
 import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 from absl import flags
 
-from common import cli
+from common import cli, names
 
 FLAGS = flags.FLAGS
 
-# In the order of the report; the flag that each cannot do without.
-CHECKS = {
-  "schema": "",
-  "missing": "",
-  "ranges": "",
-  "broken": "",
-  "duplicates": "",
-  "conflicts": "label",
-  "leakage": "against",
-  "balance": "label",
-  "distribution": "",
-  "drift": "against or --date",
-  "outliers": "",
-  "label_errors": "label",
-}
-# It trains models, so it has to be asked for.
-_COSTLY = ("label_errors",)
+# Each file of this package is a check.
+_CHECKS = "input_pipeline.quality.checks"
 _NOT_WELL = 3
 _LIBRARIES = ("scipy", "sklearn", "cleanlab", "PIL", "pyarrow")
 _FAIL_ON = {"none": (), "fail": ("fail",), "warn": ("warn", "fail")}
 
 
 def define_flags() -> None:
-  """The verb's own: not those of who imports this."""
+  """Defines the flags, for a run as a program and not on import."""
   flags.DEFINE_string(
-    "data", None, "A source, e.g. jsonl:FILES or folder:DIR.", required=True
+    "data",
+    None,
+    "The source to judge, such as jsonl:FILES or folder:DIR.",
+    required=True,
   )
   flags.DEFINE_string(
-    "split", None, "Which part; all of it, or train where --against is given."
+    "split",
+    None,
+    "The split to judge. Default: all, or train if --against is given.",
   )
   flags.DEFINE_string(
-    "against", None, "Another split, or another source, to compare it with."
+    "against", None, "Another split or source to compare the data with."
   )
-  flags.DEFINE_string("label", "", "The field of the label.")
-  flags.DEFINE_string("date", "", "A field of dates, to tell drift in time.")
+  flags.DEFINE_string("label", "", "The field that holds the label.")
+  flags.DEFINE_string("date", "", "A field of dates, to find drift over time.")
   flags.DEFINE_list(
     "ignore",
     [],
-    "Fields that are not looked at, such as a number that tells records apart "
-    "which are otherwise the same.",
+    "Fields to leave out, such as a record number, which would make equal "
+    "records differ.",
   )
   flags.DEFINE_list(
     "checks",
     None,
-    f"Which of: {', '.join(CHECKS)}. By default all that the other flags "
-    f"allow, but {', '.join(_COSTLY)}, which trains models.",
+    f"The checks to run, of: {', '.join(sorted(names.discover(_CHECKS)))}. By "
+    "default every check that the other flags allow, except label_errors, "
+    "which trains models.",
   )
   flags.DEFINE_list(
     "fail_on",
     ["none"],
-    f"Exit with {_NOT_WELL} where one of these checks is not ok; or `warn`: "
-    "where any is not, `fail`: where any fails, or `none`.",
+    f"Exit with code {_NOT_WELL} if one of these checks is not ok. `warn` "
+    "names every check that is not ok, `fail` every check that fails, and "
+    "`none` no check.",
   )
-  flags.DEFINE_string("output", None, "A folder; judged/NAME by default.")
+  flags.DEFINE_string(
+    "output", None, "The folder to write to. Default: judged/NAME."
+  )
   _define_settings()
 
 
 def _define_settings() -> None:
-  """What single checks are told."""
+  """Settings of single checks."""
   flags.DEFINE_list(
-    "ranges", [], "Possible values, as field:least:most, e.g. age:0:120."
+    "ranges",
+    [],
+    "The valid values of fields as field:min:max, such as age:0:120.",
   )
   flags.DEFINE_float(
     "level",
     0.01,
-    "The chance of a false alarm of drift, over all features together.",
+    "The probability of a false alarm of drift, over all features together.",
     0,
     1,
   )
   flags.DEFINE_float(
     "imbalance",
     3,
-    "From how many times the rarest class on the commonest is told of.",
+    "Warn if the most frequent class is this many times as frequent as the "
+    "rarest.",
     1,
   )
   flags.DEFINE_integer(
     "max_records",
     None,
-    "Of more records a sample is read, the same one each time; by default a "
-    "million, or 100,000 of images or audio.",
+    "The largest number of records to read; of larger data a sample is read, "
+    "the same one each time. Default: 1,000,000, or 100,000 for images and "
+    "audio.",
     1,
   )
   flags.DEFINE_string(
-    "label_model", None, "For label_errors: the model to predict labels with."
+    "label_model", None, "For label_errors: the model that predicts labels."
   )
   flags.DEFINE_list(
     "label_settings",
     [],
-    "For label_errors: its other settings, as key=value; see "
-    "input_pipeline/quality/label_errors.py.",
+    "For label_errors: its other settings as key=value; see "
+    "input_pipeline/quality/checks/label_errors.py.",
   )
   flags.DEFINE_integer(
-    "folds", None, "For label_errors: how many parts of cross-validation.", 2
+    "folds", None, "For label_errors: the number of folds. Default: 5.", 2
   )
+
+
+class Check(NamedTuple):
+  """A file of quality/checks/.
+
+  needs: the flag without which it cannot run, or "".
+  costly: whether it runs only where --checks names it.
+  run: its function.
+  """
+
+  needs: str
+  costly: bool
+  run: Callable
 
 
 class Asked(NamedTuple):
-  """What the flags ask for."""
+  """The settings that the flags give."""
 
   uri: str
   split: str
@@ -132,7 +143,7 @@ class Asked(NamedTuple):
 
 
 def main(argv) -> int:
-  """Judges, writes the reports, and returns the exit code."""
+  """Judges the data, writes the reports, and returns the exit code."""
   del argv
   try:
     return _judge(_asked())
@@ -155,28 +166,43 @@ def _asked() -> Asked:
     other = (FLAGS.against, "all") if is_uri else (FLAGS.data, FLAGS.against)
   given = {"": True, "label": FLAGS.label, "against": FLAGS.against}
   given["against or --date"] = FLAGS.against or FLAGS.date
+  valid = known_checks()
   checks = FLAGS.checks
   if checks is None:
-    checks = [c for c, n in CHECKS.items() if given[n] and c not in _COSTLY]
+    checks = [n for n, c in valid.items() if given[c.needs] and not c.costly]
   for check in checks:
-    _known("checks", check, CHECKS)
-    if not given[CHECKS[check]]:
-      raise ValueError(f"--checks={check} needs --{CHECKS[check]}")
+    _known("checks", check, valid)
+    if not given[valid[check].needs]:
+      raise ValueError(f"--checks={check} needs --{valid[check].needs}")
   for each in FLAGS.fail_on:
-    _known("fail_on", each, (*_FAIL_ON, *CHECKS))
-    if each in CHECKS and each not in checks:
-      raise ValueError(f"--fail_on={each}: that check is not among --checks")
+    _known("fail_on", each, (*_FAIL_ON, *valid))
+    if each in valid and each not in checks:
+      raise ValueError(f"--fail_on={each}: the check is not among --checks")
   output = FLAGS.output or os.path.join("judged", _name(FLAGS.data))
   return Asked(FLAGS.data, split, other, checks, output)
 
 
+def known_checks() -> dict[str, Check]:
+  """{name: Check} of all checks, in the order of the report."""
+  found = {}
+  for name, path in names.discover(_CHECKS).items():
+    module = importlib.import_module(path)
+    needs, costly = getattr(module, "NEEDS", ""), getattr(module, "COSTLY", 0)
+    found[name] = (
+      module.ORDER,
+      Check(needs, bool(costly), getattr(module, name)),
+    )
+  ordered = sorted(found, key=lambda name: (found[name][0], name))
+  return {name: found[name][1] for name in ordered}
+
+
 def _known(flag: str, name: str, valid) -> None:
   if name not in valid:
-    raise ValueError(f"--{flag}={name}: valid: {', '.join(valid)}")
+    raise ValueError(f"--{flag}={name} is unknown; valid: {', '.join(valid)}")
 
 
 def _name(uri: str) -> str:
-  """A folder's name out of a URI."""
+  """The name of the folder for a URI's report."""
   path = uri.partition(":")[2].partition("?")[0].rstrip("/")
   stem = os.path.splitext(os.path.basename(path))[0] or uri
   return re.sub(r"[^\w.-]+", "_", stem).strip("._") or "data"
@@ -190,7 +216,7 @@ def _ranges(given: list[str]) -> dict[str, tuple[float, float]]:
       low, high = map(float, ends)
     except ValueError:
       raise ValueError(
-        f"--ranges={each} is not field:least:most, such as age:0:120"
+        f"--ranges={each} is not field:min:max, such as age:0:120"
       ) from None
     found[field] = (low, high)
   return found
@@ -205,7 +231,8 @@ def _judge(asked: Asked) -> int:
   )
   data = None
   findings = []
-  if set(asked.checks) - set(_COSTLY):
+  valid = known_checks()
+  if not all(valid[name].costly for name in asked.checks):
     options = dict(label=FLAGS.label, ignore=FLAGS.ignore)
     options |= dict(most=FLAGS.max_records, say=_progress())
     data = dataset.open_dataset(
@@ -214,12 +241,12 @@ def _judge(asked: Asked) -> int:
     if asked.other:
       other = dataset.open_dataset(*asked.other, like=data, **options)
       data = data._replace(against=other)
-  for check in asked.checks:
-    if check in _COSTLY:
-      found = _label_errors(asked)
+  for name in asked.checks:
+    check = valid[name]
+    if check.costly:
+      found = check.run(**_own_settings(check, asked))
     else:
-      module = importlib.import_module(f"input_pipeline.quality.{check}")
-      found = getattr(module, check)(data, settings)
+      found = check.run(data, settings)
     findings += found
     for each in found:
       line = cli.printable(each.line)
@@ -229,7 +256,7 @@ def _judge(asked: Asked) -> int:
 
 
 def _progress():
-  """Tells how far reading is, where someone looks on."""
+  """Prints the progress of reading, on a terminal only."""
 
   def say(done: int, whole: int) -> None:
     if sys.stderr.isatty():
@@ -239,24 +266,21 @@ def _progress():
   return say
 
 
-def _label_errors(asked: Asked) -> list:
-  module = "input_pipeline.quality.label_errors"
-  if importlib.util.find_spec(module) is None:
-    raise ValueError("--checks=label_errors: this copy of Tessera has no such")
-  check = importlib.import_module(module).label_errors
+def _own_settings(check: Check, asked: Asked) -> dict:
+  """The keyword arguments of a costly check, which reads the data itself."""
   settings = {"model": FLAGS.label_model, "folds": FLAGS.folds}
   settings = {k: v for k, v in settings.items() if v is not None}
   given = {"uri": asked.uri, "split": asked.split, "label": FLAGS.label}
   given["output"] = asked.output
-  valid = set(inspect.signature(check).parameters) - {*given, "say"}
+  valid = set(inspect.signature(check.run).parameters) - {*given, "say"}
   for each in FLAGS.label_settings:
     key, _, value = each.partition("=")
     if key not in valid:
       raise ValueError(
-        f"--label_settings={each}: valid: {', '.join(sorted(valid))}"
+        f"--label_settings={each} is unknown; valid: {', '.join(sorted(valid))}"
       )
     settings[key] = _number(value)
-  return check(**given, **settings)
+  return given | settings
 
 
 def _number(text: str) -> int | float | str:
@@ -269,7 +293,7 @@ def _number(text: str) -> int | float | str:
 
 
 def _code(findings: list) -> int:
-  """0, or 3 where --fail_on says so."""
+  """The exit code: 3 if a check named by --fail_on is not ok, else 0."""
   for each in FLAGS.fail_on:
     for found in findings:
       bad = _FAIL_ON.get(each, ("warn", "fail"))
@@ -299,7 +323,7 @@ def _write(asked: Asked, data, findings: list) -> None:
     if read < whole:
       lines[-1] += f", of which a sample of {read:,} was judged"
   lines += [f"{f.verdict}: {f.check}: {f.line}" for f in findings]
-  left = [check for check in CHECKS if check not in asked.checks]
+  left = [name for name in known_checks() if name not in asked.checks]
   if left:
     lines.append(f"Not run: {', '.join(left)}")
   sections = [
@@ -327,7 +351,7 @@ def _save(folder: str, texts: dict[str, str]) -> None:
   except FileExistsError:
     raise ValueError(f"--output={folder} is not a folder") from None
   for name, text in texts.items():
-    # A lone surrogate out of the data has no UTF-8.
+    # A lone surrogate in the data cannot be encoded as UTF-8.
     data = text.encode("utf-8", "backslashreplace")
     with open(os.path.join(folder, name), "wb") as file:
       file.write(data)
@@ -335,7 +359,7 @@ def _save(folder: str, texts: dict[str, str]) -> None:
 
 
 def _plain(value):
-  """What JSON can hold: NaN and infinity become null, keys strings."""
+  """The value as JSON holds it: keys are strings, NaN and infinity null."""
   if isinstance(value, dict):
     return {str(key): _plain(each) for key, each in value.items()}
   if isinstance(value, (list, tuple)):

@@ -3,11 +3,11 @@ r"""Raw records to a clean training set: `python -m input_pipeline.prepare`.
   python -m input_pipeline.prepare --config=configs/data/web_zh_en.py \
     --config.data.source='warc:crawl/*.warc.gz' --output=data/web
 
-Leaves records that `prepared:DIR` reads (and jsonl:), tokens where the config
-has a tokenizer, index.json, report.html and report.json. The same input and
-config give the same bytes, for any number of workers. A run that was killed
-goes on with the same command. Exit codes: 0 done, 2 bad arguments or data, 75 a
-worker was lost.
+Writes records that `prepared:DIR` and `jsonl:` read, tokens if the config names
+a tokenizer, index.json, report.html and report.json. The same input and config
+give the same bytes, whatever the number of workers. A run that was killed is
+resumed by the same command. Exit codes: 0 for success, 2 for wrong arguments or
+data, 75 if a worker was lost.
 """
 
 import sys
@@ -21,27 +21,32 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """The verb's own: not those of who imports this."""
+  """Defines the flags, for a run as a program and not on import."""
   cli.define_config()
   flags.declare_key_flag("config")
-  flags.DEFINE_string("output", None, "The folder to fill; a new or empty one.")
+  flags.DEFINE_string(
+    "output", None, "The folder to write to; it must be new or empty."
+  )
   flags.DEFINE_bool(
     "documents",
     False,
-    "Also writes documents.jsonl: every document that went out, with its id, "
-    "text, language and what was counted in it.",
+    "Also write documents.jsonl: every document of the output with its id, "
+    "text, language and counts. Default: false.",
   )
   flags.DEFINE_integer(
-    "workers", 1, "Processes on this machine; 0 as many as it has cores.", 0
+    "workers",
+    1,
+    "The number of processes on this machine; 0 starts one for each core.",
+    0,
   )
   flags.DEFINE_string(
     "runner",
     "DirectRunner",
-    "Apache Beam's runner: DataflowRunner, FlinkRunner, SparkRunner … Input "
-    "and output must be where all its workers reach them.",
+    "The Apache Beam runner, such as DataflowRunner, FlinkRunner or "
+    "SparkRunner. All of its workers must be able to reach input and output.",
   )
   flags.DEFINE_multi_string(
-    "beam", [], "A flag for Beam, as in --beam=--project=NAME; may come again."
+    "beam", [], "A flag for Beam, as in --beam=--project=NAME. May be repeated."
   )
 
 
@@ -49,9 +54,9 @@ def main(argv) -> None:
   """Prepares a data set."""
   del argv
   if FLAGS.config is None:
-    raise cli.UserError("--config=configs/data/NAME.py is missing")
+    raise cli.UserError("the flag --config=configs/data/NAME.py is required")
   if not FLAGS.output:
-    raise cli.UserError("--output=DIR is missing")
+    raise cli.UserError("the flag --output=DIR is required")
   from input_pipeline.preparation import report_page, run, workers
 
   try:

@@ -1,12 +1,12 @@
-"""Shows a batch before it is trained on.
+"""Prints and draws a batch of a config's data, before a training run.
 
   python -m input_pipeline.preview --config=configs/NAME.py [--step=0]
     [--count=16] [--output=preview] [--config.data.KEY=VALUE]
 
-Prints the leaves of the batch and its first rows: windows of tokens decoded,
-with their special tokens, what is to be predicted, and the pieces of packed
-rows. Of images it writes OUTPUT/contact_sheet.png, each as it was read beside
-what its ops have made of it.
+Prints the leaves of the batch and its first rows: decoded windows of tokens
+with their special tokens, the targets, and the pieces of packed rows. For
+images it writes OUTPUT/contact_sheet.png, which shows each image as it was read
+beside the result of the ops.
 """
 
 import pathlib
@@ -20,19 +20,21 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """The verb's own: not those of who imports this."""
+  """Defines the flags, for a run as a program and not on import."""
   cli.define_config()
   flags.declare_key_flag("config")
-  flags.DEFINE_integer("step", 0, "Which batch of the run.", 0)
-  flags.DEFINE_integer("count", 16, "How many rows of it.", 1)
-  flags.DEFINE_string("output", "preview", "The folder of the contact sheet.")
+  flags.DEFINE_integer("step", 0, "The step whose batch is shown, from 0.", 0)
+  flags.DEFINE_integer("count", 16, "The number of rows to show.", 1)
+  flags.DEFINE_string(
+    "output", "preview", "The folder to write the contact sheet of images to."
+  )
 
 
 def main(argv) -> None:
   """Prints the batch of one step, and draws its images."""
   del argv
   if FLAGS.config is None:
-    raise cli.UserError("--config=configs/NAME.py is missing")
+    raise cli.UserError("the flag --config=configs/NAME.py is required")
   from common import config_keys
 
   config = config_keys.complete(FLAGS.config)
@@ -48,16 +50,16 @@ def main(argv) -> None:
 
 
 def preview(config: dict, step: int, count: int, output: str):
-  """The lines that tell of a batch; writes the contact sheet.
+  """Yields lines that describe a batch, and writes the contact sheet.
 
   Args:
-    config: complete.
-    step: of the batch.
-    count: of rows.
-    output: a folder, made where it is not there.
+    config: a complete config.
+    step: the step whose batch is shown.
+    count: the number of rows.
+    output: the folder for the contact sheet; created if it does not exist.
 
   Raises:
-    ValueError: the data is wrong; one line.
+    ValueError: the data is wrong; the message is one line.
   """
   from common import names
   from input_pipeline.batching import pipeline
@@ -74,7 +76,7 @@ def preview(config: dict, step: int, count: int, output: str):
       "host_count": _shares(batch_size, count),
     },
   )
-  yield f"batch {step} of {data.num_examples:,} examples an epoch"
+  yield f"batch {step} of {data.num_examples:,} examples per epoch"
   yield from preview_text.leaves(data.spec, data.batch_size)
   batch = next(data.batches(step))
   if len(data.spec.get("image", ((),))[0]) == 3:
@@ -87,7 +89,7 @@ def preview(config: dict, step: int, count: int, output: str):
 
 
 def _shares(batch_size, count: int) -> int:
-  """Into how many shares a batch is cut, so that the first holds the rows."""
+  """The number of hosts among which the first one's share has `count` rows."""
   if not isinstance(batch_size, int) or batch_size < 1:
     return 1
   return next(
@@ -96,32 +98,35 @@ def _shares(batch_size, count: int) -> int:
 
 
 def _draw(settings, step: int, batch, count: int, output: str) -> str:
-  """Writes the contact sheet; returns a line that says so."""
+  """Writes the contact sheet and returns a line that describes it."""
   from input_pipeline.reporting import preview_images
   from input_pipeline.reporting.contact_sheet import contact_sheet
 
   ops = settings.get("ops", "")
   rows = [i for i, index in enumerate(batch["index"]) if index >= 0][:count]
   if not rows:
-    return "no image of the batch can be read"
+    return "no image of the batch could be read"
   read = preview_images.originals(
     preview_images.examples(settings), batch["index"][rows], ops
   )
-  pairs, captions, told = [], [], True
+  pairs, captions, all_known = [], [], True
   for i, original in zip(rows, read, strict=True):
     before, _ = preview_images.shown(original)
     after, known = preview_images.shown(batch["image"][i], ops)
     pairs.append((before, after))
-    told &= known
+    all_known &= known
     text = f"example {batch['index'][i]}"
     if "label" in batch:
       text += f"   {preview_images.label(batch['label'][i])}"
     captions.append(text)
-  title = f"step {step}: as read, and after {ops or 'no ops'}"
+  title = f"step {step}: as read, and after the ops {ops or '(none)'}"
   path = pathlib.Path(output) / "contact_sheet.png"
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(contact_sheet(pairs, captions, title))
-  note = "" if told else "; each stretched, as no op tells the range of values"
+  note = (
+    "; the ops set no range of values, so each image was rescaled to its own"
+  )
+  note = "" if all_known else note
   return f"{len(rows)} images before and after: {path}{note}"
 
 

@@ -3,10 +3,10 @@ r"""Trains an n-gram model: `python -m input_pipeline.train_ngram`.
   python -m input_pipeline.train_ngram --data='text:wiki/*.txt' --order=5 \
     --tokenizer=byte --output=wiki.npz
 
-The file holds the tokenizer, too, and is what the stage `perplexity` takes.
-Kneser-Ney smoothing; see input_pipeline/cleaning/parts/ngram.py. Prints how
-many n-grams there are, and bits and perplexity a byte on a split that is held
-out.
+The file also holds the tokenizer and is read by the cleaning stage
+`perplexity`. The model has Kneser-Ney smoothing; see
+input_pipeline/cleaning/parts/ngram.py. Prints the numbers of n-grams, and bits
+and perplexity per byte on a held-out split.
 """
 
 import math
@@ -19,27 +19,31 @@ from common import cli
 
 
 def define_flags() -> None:
-  """Not on import: other verbs have flags of the same names."""
-  flags.DEFINE_list("data", [], "URIs of the texts, apart by commas.")
-  flags.DEFINE_string("split", "train", "What is counted.")
+  """Defines the flags; not on import, as other programs share their names."""
+  flags.DEFINE_list("data", [], "The URIs of the texts, separated by commas.")
+  flags.DEFINE_string("split", "train", "The split to count n-grams in.")
   flags.DEFINE_string(
-    "held_out", "validation", "What the model is measured on; '' on nothing."
+    "held_out", "validation", "The split to measure on; '' measures nothing."
   )
   flags.DEFINE_string("text_key", "text", "The field that holds the text.")
   flags.DEFINE_string(
-    "tokenizer", "byte", "See input_pipeline/tokenizers/__init__.py."
+    "tokenizer",
+    "byte",
+    "The tokenizer, as in input_pipeline/tokenizers/__init__.py.",
   )
-  flags.DEFINE_integer("order", 5, "The n of the n-grams.")
-  flags.DEFINE_string("output", None, "The .npz to write.")
+  flags.DEFINE_integer("order", 5, "The largest n of the n-grams.")
+  flags.DEFINE_string("output", None, "The .npz file to write the model to.")
 
 
 def main(argv) -> None:
-  """What the flags ask for."""
+  """Trains with the settings that the flags give."""
   if argv[1:]:
     raise cli.UserError(f"unexpected argument {argv[1]!r}")
   values = flags.FLAGS
   if not values.data or not values.output:
-    raise cli.UserError("give --data=URI and --output=FILE.npz")
+    raise cli.UserError(
+      "the flags --data=URI and --output=FILE.npz are required"
+    )
   names = "data output split held_out text_key tokenizer order".split()
   try:
     train(**{name: values[name].value for name in names})
@@ -57,10 +61,10 @@ def train(
   order: int = 5,
   say: Callable[[str], None] = print,
 ) -> None:
-  """Counts, writes, measures; the arguments are the flags.
+  """Trains an n-gram model, writes it and measures it; see the flags.
 
   Raises:
-    ValueError: what is wrong with one of them, in one line.
+    ValueError: one of them is wrong; the message is one line.
   """
   from input_pipeline.cleaning.parts import ngram, ngram_file
   from input_pipeline.sources import open_source
@@ -68,7 +72,7 @@ def train(
   from input_pipeline.tokenizers import get_tokenizer
 
   if not output.endswith(".npz"):
-    raise ValueError(f"--output={output} does not end in .npz")
+    raise ValueError(f"--output={output} must end in .npz")
   words = get_tokenizer(tokenizer, [(uri, text_key) for uri in data])
 
   def read(split: str):
@@ -89,7 +93,7 @@ def train(
       size += len(text.encode())
     bits = nats / math.log(2) / max(size, 1)
     say(
-      f"{held_out}: {bits:.4f} bits a byte, perplexity {2**bits:.4f} a byte, "
+      f"{held_out}: {bits:.4f} bits and perplexity {2**bits:.4f} per byte, "
       f"over {size:,} bytes"
     )
   say(output)

@@ -3,12 +3,12 @@ r"""Trains a tokenizer: `python -m input_pipeline.train_tokenizer`.
   python -m input_pipeline.train_tokenizer --kind=bpe --vocab_size=32000 \
     --data='text:en/*.txt,jsonl:zh/*.jsonl' --output=zh_en.model
 
-Kinds: bpe and unigram, SentencePiece's with byte fallback, which give the text
-back; wordpiece, BERT's, as a tokenizer.json. A run takes them as
-"sentencepiece:FILE" and "wordpiece:FILE". Prints for each language of the
-held-out texts fertility (tokens a word and a character), coverage (the share
-of the characters that the vocabulary has) and compression (bytes a token), and
-leaves that in FILE.fertility.json, too.
+The kinds bpe and unigram are SentencePiece models with byte fallback, which can
+restore every text; wordpiece is BERT's, written as a tokenizer.json. Configs
+name them as "sentencepiece:FILE" and "wordpiece:FILE". Prints for each language
+of the held-out texts the fertility (tokens per word and per character), the
+coverage (share of the characters that are in the vocabulary) and the
+compression (bytes per token), and writes them to FILE.fertility.json.
 """
 
 import json
@@ -24,34 +24,44 @@ KINDS = ("bpe", "unigram", "wordpiece")
 
 
 def define_flags() -> None:
-  """Not on import: other verbs have flags of the same names."""
-  flags.DEFINE_list("data", [], "URIs of the texts, apart by commas.")
-  flags.DEFINE_enum("kind", "bpe", KINDS, "Of the tokenizer.")
-  flags.DEFINE_integer("vocab_size", 32000, "How many tokens.", 1)
-  flags.DEFINE_string("output", None, "The file to write.")
-  flags.DEFINE_string("split", "train", "What is learned from.")
+  """Defines the flags; not on import, as other programs share their names."""
+  flags.DEFINE_list("data", [], "The URIs of the texts, separated by commas.")
+  flags.DEFINE_enum("kind", "bpe", KINDS, "The kind of tokenizer.")
+  flags.DEFINE_integer(
+    "vocab_size", 32000, "The number of tokens in the vocabulary.", 1
+  )
+  flags.DEFINE_string("output", None, "The file to write the tokenizer to.")
   flags.DEFINE_string(
-    "held_out", "validation", "What is measured on; '' on nothing."
+    "split", "train", "The split to learn the vocabulary from."
+  )
+  flags.DEFINE_string(
+    "held_out", "validation", "The split to measure on; '' measures nothing."
   )
   flags.DEFINE_list(
-    "text_key", ["text"], "The field of the text: one, or one for each URI."
+    "text_key",
+    ["text"],
+    "The field of the text: one name, or one for each URI.",
   )
   flags.DEFINE_list(
     "languages",
     [],
-    "The language of each URI, to tell figures by; without, each text's is "
-    "guessed by its script: zh, en or other.",
+    "The language of each URI, by which the figures are grouped. By default "
+    "the language of each text is guessed from its script: zh, en or other.",
   )
-  flags.DEFINE_bool("lowercase", True, "Of a wordpiece: as BERT uncased.")
+  flags.DEFINE_bool(
+    "lowercase",
+    True,
+    "Lower-case the text, as BERT uncased does. For wordpiece.",
+  )
 
 
 def main(argv) -> None:
-  """What the flags ask for."""
+  """Trains with the settings that the flags give."""
   if argv[1:]:
     raise cli.UserError(f"unexpected argument {argv[1]!r}")
   values = flags.FLAGS
   if not values.data or not values.output:
-    raise cli.UserError("give --data=URI and --output=FILE")
+    raise cli.UserError("the flags --data=URI and --output=FILE are required")
   names = "data output kind vocab_size split held_out text_key languages"
   names = [*names.split(), "lowercase"]
   try:
@@ -72,10 +82,10 @@ def train(
   lowercase: bool = True,
   say: Callable[[str], None] = print,
 ) -> None:
-  """Learns, writes, measures; the arguments are the flags.
+  """Trains a tokenizer, writes it and measures it; see the flags.
 
   Raises:
-    ValueError: what is wrong with one of them, in one line.
+    ValueError: one of them is wrong; the message is one line.
   """
   from common.files import write_atomically
   from input_pipeline.sources import open_source
@@ -83,13 +93,15 @@ def train(
   from input_pipeline.tokenizers import lines_to_learn
 
   if kind not in KINDS:
-    raise ValueError(f"--kind={kind}; valid: {', '.join(KINDS)}")
+    raise ValueError(f"--kind={kind} is unknown; valid: {', '.join(KINDS)}")
   if len(text_key) not in (1, len(data)):
     raise ValueError(
-      f"--text_key={','.join(text_key)}: one, or one for each URI"
+      f"--text_key={','.join(text_key)}: give one name, or one for each URI"
     )
   if languages and len(languages) != len(data):
-    raise ValueError(f"--languages={','.join(languages)}: one for each URI")
+    raise ValueError(
+      f"--languages={','.join(languages)}: give one language for each URI"
+    )
   keys = list(text_key) * (len(data) // len(text_key))
   languages = languages or [""] * len(data)
   corpus = list(zip(data, keys, languages, strict=True))
@@ -104,7 +116,7 @@ def train(
   say(output)
   if not held_out:
     return
-  told = _measured(
+  measured = _measured(
     kind,
     output,
     (
@@ -113,9 +125,9 @@ def train(
       for text in read(uri, key, held_out)
     ),
   )
-  for line in table(told["languages"]):
+  for line in table(measured["languages"]):
     say(line)
-  report = {"kind": kind, "data": list(data), "held_out": held_out, **told}
+  report = {"kind": kind, "data": list(data), "held_out": held_out, **measured}
   text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
   write_atomically(os.path.abspath(f"{output}.fertility.json"), [text.encode()])
 
@@ -149,7 +161,7 @@ def _measured(kind: str, output: str, texts) -> dict:
 
 
 def table(languages: dict[str, dict]) -> list[str]:
-  """The lines of a table of each language's figures."""
+  """The lines of a table with a row of figures for each language."""
   titles = "language tokens tokens/word tokens/character coverage bytes/token"
   rows = [titles.split()]
   for name, each in languages.items():

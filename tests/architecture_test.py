@@ -28,22 +28,25 @@ ARROWS = {
   "models": "flax jax qwix",
   "data.": "tensorflow",
   "data.reading": "data. apache_beam pyarrow warcio zstandard",
-  "data.sources": "data. data.reading pyarrow tensorflow_datasets",
+  "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources sentencepiece tokenizers",
   "data.ops": "data. data.tokenizers tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
   "data.rows": "data. data.packing data.sources data.tokenizers",
   "data.batching": "data. data.ops data.packing data.reading data.rows"
   " data.sources data.tokenizers jax",
-  "data.cleaning": "data. data.ops data.sources data.tokenizers datasketch"
-  " ftfy lxml opencc py3langid snowballstemmer stdnum trafilatura xxhash",
+  "data.similarity": "data. datasketch xxhash",
+  "data.cleaning": "data. data.ops data.similarity data.sources"
+  " data.tokenizers ftfy lxml opencc py3langid snowballstemmer stdnum"
+  " trafilatura",
   "data.reporting": "data. data.batching data.ops data.tokenizers matplotlib",
   "data.preparation": "data. data.cleaning data.reading data.reporting"
   " data.tokenizers apache_beam array_record rich tensorflow"
   " tensorflow_datasets zstandard",
   # Label errors are found with the predictions of a model trained here.
-  "data.quality": "data. data.batching data.reading data.reporting data.sources"
-  " PIL cleanlab datasketch jax scipy sklearn train.build train.loop",
+  "data.quality": "data. data.batching data.reading data.reporting"
+  " data.similarity data.sources PIL cleanlab jax scipy sklearn train.build"
+  " train.loop",
   "data verbs": "data absl",
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",
@@ -56,13 +59,13 @@ ARROWS = {
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
   "train.checkpointing": "train.types train.hosts jax orbax",
-  "train.workdir": "train.checkpointing train.hosts matplotlib rich"
-  " tensorboard",
+  "train.workdir": "train.checkpointing train.hosts matplotlib rich",
+  "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
-  "train.serving": "train.generation data",
+  "train.serving": "train.generation data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",
   "train.doctor": "absl jax packaging",

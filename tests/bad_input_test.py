@@ -22,7 +22,7 @@ CASES = {
   "data key": ([LM, "--config.data.opps=x"], ["config.data.opps", '"ops"']),
   "flag": ([LM, "--workdirr=x"], ["workdirr", "workdir"]),
   "type": ([LM, "--config.model.dim=wide"], ["config.model.dim", "wide"]),
-  "no config": ([], ["--config=configs/NAME.py is missing"]),
+  "no config": ([], ["--config is missing"]),
   "file": (["--config=configs/nope.py"], ["configs/nope.py", "no such file"]),
   "argument": (
     ["--config=configs/language/lm_stdlib.py:smoek"],

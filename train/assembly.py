@@ -1,4 +1,4 @@
-"""Names into objects: the pure parts of a run, out of its config."""
+"""Builds the pure parts of a run from its config: names become objects."""
 
 import functools
 import inspect
@@ -94,24 +94,25 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   learner = learner._replace(
     init=sharding.within(mesh, learner.init),
     step=sharding.within(mesh, learner.step),
+    gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
   rules = tuple(inspect.getmodule(model_fn).SHARDING)
   return Experiment(config, mesh, data, task, model, learner, rules, network)
 
 
 def _startable(config, model):
-  """The model, which config.init_from may give its first parameters."""
+  """The model, prepared for config.init_from."""
   if isinstance(model, Model):
     return initialization.startable(model)
   for key in ("init_from", "adapt"):
     if config[key]:
       name = config["model"]["name"]
-      raise UserError(f"config.{key}: {name} is not one network, but several")
+      raise UserError(f"config.{key}: {name} consists of several networks")
   return model
 
 
 def _adapted(config, model):
-  """The model under the adapter that the config names, if it names one."""
+  """The model, with the adapter that the config names, if any."""
   if not config["adapt"]:
     return model
   section, settings = _section(config, "adapt")
@@ -120,7 +121,7 @@ def _adapted(config, model):
 
 
 def compute_dtype(mesh) -> str:
-  """What a model computes in where its config does not say."""
+  """The compute dtype of a model whose config does not set it."""
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   return "float32" if on_cpu else "bfloat16"
 
@@ -144,7 +145,7 @@ def _section(config, section: str) -> tuple[str, dict[str, Any]]:
 
 
 def eval_keys(config) -> list[str]:
-  """Keys of config.evals: what measures first, what shows samples last."""
+  """The keys of config.evals, with evaluators that show samples last."""
   evals = config["evals"]
   return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
 
@@ -153,9 +154,9 @@ def state_of(
   parts: Experiment,
   start: Callable[[], initialization.Start | None] = lambda: None,
 ):
-  """(init, abstract state): no device ever holds more than its shard.
+  """(init, abstract state); no device ever holds more than its shard.
 
-  `init` begins with what `start` finds.
+  `init` begins with the arrays that `start` returns.
   """
 
   def init_fn(rng, start=None):
@@ -171,7 +172,9 @@ def state_of(
     shapes = jax.eval_shape(init_fn, rng)
   except ValueError as error:
     reason = str(error).splitlines()[0]
-    raise UserError(f"config: no state can be made: {reason}") from error
+    raise UserError(
+      f"config: the state cannot be initialized: {reason}"
+    ) from error
   try:
     optimizers.check_patterns(
       parts.config["optimizer"], shapes.variables.params

@@ -1,4 +1,4 @@
-"""A run out of its config and workdir: all that `loop.fit` needs."""
+"""Builds a run from its config and workdir: everything `loop.fit` needs."""
 
 import inspect
 import os
@@ -24,8 +24,9 @@ from train import (
 from train.checkpointing import checkpoint, health, retention, tracking
 from train.conversions.parts import weights as pretrained
 from train.hosts import distributed
-from train.measuring import costs
-from train.workdir import run_record, writer
+from train.measuring import costs, histograms
+from train.workdir import run_record
+from train.writers.parts import run_writer
 
 
 def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
@@ -42,6 +43,11 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
 
 def _run(config, workdir: str | None, say) -> loop.Run:
   initialization.settings(config["init_from"])
+  writer = (
+    None
+    if workdir is None
+    else run_writer.run_writer(workdir, config, say, distributed.first())
+  )
   parts = assembly.experiment(config, workdir)
   for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
     if note:
@@ -51,7 +57,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
-      evaluator(parts, key, workdir, say),
+      evaluator(parts, key, workdir, say, writer and writer.show),
       config["evals"][key].get("every_steps", 0),
     )
     for key in assembly.eval_keys(config)
@@ -89,7 +95,26 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     ),
     log_examples=config["log_examples"],
     say=say,
+    writer=writer,
+    observe=_observer(config, parts.learner, writer, say),
     **({} if workdir is None else _files(workdir, config, parts.data, saving)),
+  )
+
+
+def _nothing(*_) -> None:
+  pass
+
+
+def _observer(config, learner, writer, say):
+  """Run.observe, which computes histograms on all processes if any is due."""
+  every = {each.get("histograms_every", 0) for each in config["writers"]} - {0}
+  if writer is None or not every:
+    return _nothing
+  if learner.gradients is None:
+    name = config["learner"]["name"]
+    say(f"histograms of parameters alone: {name} does not offer its gradients")
+  return histograms.observer(
+    learner.gradients, sorted(every), distributed.fetch, writer.histograms
   )
 
 
@@ -114,24 +139,23 @@ def _rules(config, saving: retention.Settings) -> tracking.Rules:
 
 
 def _files(workdir, config, data, saving) -> dict[str, Any]:
-  """The files of a run in its workdir, as `fit` takes them."""
-  metrics = None
+  """The files in the workdir, as fields of loop.Run."""
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)
-    metrics = writer.MetricsWriter(workdir, config["log_examples"])
   run_record.begin(workdir, config, data)
   return {
     "checkpoints": checkpoint.open_manager(directory, saving.keep),
-    "writer": metrics,
-    "ledger": metrics and os.path.join(workdir, "goodput.jsonl"),
+    "ledger": os.path.join(workdir, "goodput.jsonl")
+    if distributed.first()
+    else None,
     "skipped": os.path.join(workdir, "skipped.jsonl"),
     "evaluated": os.path.join(workdir, "evaluated.json"),
   }
 
 
 def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """What the run begins with, read from another run or from files."""
+  """The arrays that the run begins with, from another run or from files."""
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
@@ -139,9 +163,12 @@ def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
 
 
 def evaluator(
-  parts: assembly.Experiment, key: str, workdir, say
+  parts: assembly.Experiment, key: str, workdir, say, show=None
 ) -> types.Evaluator:
-  """The evaluator of config.evals.KEY, on config.data with its own split."""
+  """The evaluator of config.evals.KEY, on config.data with its own split.
+
+  `say` and `show`: see types.EvalContext; None shows nothing.
+  """
   where = f"config.evals.{key}"
   settings = dict(parts.config["evals"][key])
   settings.pop("every_steps", None)
@@ -191,6 +218,7 @@ def evaluator(
     fetch=distributed.fetch,
     texts=data.texts,
     class_names=parts.data.class_names or data.class_names,
+    **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
 

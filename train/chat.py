@@ -1,9 +1,10 @@
-r"""A conversation in the terminal: `python -m train.chat --workdir=…`.
+r"""Chats with a model in the terminal: `python -m train.chat --workdir=…`.
 
-A line is a message; one that ends with a backslash goes on in the next.
-Commands: /reset forgets the conversation, /system TEXT begins it anew under
-TEXT, /save FILE writes it as a line that rows/conversations.py reads, /quit
-leaves, as Ctrl-D does. Ctrl-C stops an answer, of which what was said is kept.
+Each line is a message; a backslash at its end continues the message on the next
+line. /reset starts a new conversation. /system TEXT starts one with TEXT as its
+system message. /save FILE writes the conversation to a new file, as a line that
+rows/conversations.py reads. /quit and Ctrl-D exit. Ctrl-C stops an answer; the
+part generated so far stays in the conversation.
 """
 
 import json
@@ -16,24 +17,28 @@ from common import cli
 from train.generation import sampling_flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 flags.DEFINE_string(
   "template",
   None,
-  "chatml, llama3 or plain; by default what the run was fine-tuned with, or "
-  "plain.",
+  "The chat template: chatml, llama3 or plain. Default: the one that the run"
+  " was fine-tuned with, or plain.",
 )
-flags.DEFINE_string("system", None, "What the conversation stands under.")
+flags.DEFINE_string("system", None, "The system message. Default: none.")
 sampling_flags.define()
-flags.DEFINE_integer("seed", 0, "Of the draws: equal seeds, equal text.")
-flags.DEFINE_integer("max_tokens", 500, "Tokens of an answer.", 1)
+flags.DEFINE_integer(
+  "seed", 0, "The seed of sampling. Equal seeds give equal answers."
+)
+flags.DEFINE_integer(
+  "max_tokens", 500, "The length limit of an answer, in tokens.", 1
+)
 cli.define_step()
 
 _HELP = "/reset, /system TEXT, /save FILE, /quit; Ctrl-C stops an answer"
 
 
 def main(argv) -> None:
-  """Reads messages, and prints the answers as they come."""
+  """Reads messages and prints the answers as they are generated."""
   del argv
   cli.start_jax()
   from train import trained
@@ -51,7 +56,8 @@ def main(argv) -> None:
     return replies.within(speaker, messages, options.max_tokens)
 
   def answer(messages, turn: int) -> Iterator[str]:
-    # A seed of its own for each: the same words may be said twice.
+    # Each turn has its own seed, so that a repeated message may get another
+    # answer.
     own = options._replace(seed=options.seed + turn)
     return replies.answer(speaker, messages, own)
 
@@ -67,21 +73,22 @@ def converse(
   within: Callable,
   system: str | None = None,
 ) -> list:
-  """Holds a conversation; gives its messages.
+  """Runs a conversation and returns its messages.
 
   Args:
-    lines: what the user says.
-    say: writes to the terminal.
-    answer: (messages, number of the turn) -> the answer's pieces.
-    within: (messages) -> (those that fit, how many were dropped).
-    system: what it stands under.
+    lines: the user's messages and commands.
+    say: writes a text to the terminal.
+    answer: (messages, index of the turn) -> the parts of the answer.
+    within: (messages) -> (the messages that fit the window, how many were
+      dropped); ValueError if the last one alone does not fit.
+    system: the system message, or None.
   """
   from input_pipeline.tokenizers.parts.chat_template import Message
 
   def begun(system):
     return [Message("system", system)] if system else []
 
-  messages, told, turn = begun(system), False, 0
+  messages, warned, turn = begun(system), False, 0
   for line in lines:
     command, _, rest = line.strip().partition(" ")
     if command == "/quit":
@@ -95,7 +102,7 @@ def converse(
     elif command == "/save":
       say(f"({saved(rest.strip(), messages)})\n")
     elif command.startswith("/"):
-      say(f"(no command {cli.printable(command)}: {_HELP})\n")
+      say(f"(unknown command {cli.printable(command)}: {_HELP})\n")
     else:
       said = Message("user", line)
       try:
@@ -103,17 +110,17 @@ def converse(
       except ValueError as error:
         say(f"({cli.printable(str(error))})\n")
         continue
-      if dropped and not told:
-        told = True
-        say("(the conversation has outgrown the window: its oldest turns are")
-        say(" forgotten, from here on without a word)\n")
+      if dropped and not warned:
+        warned = True
+        say("(the conversation is longer than the context window; the model no")
+        say(" longer sees its oldest messages)\n")
       messages.append(Message("assistant", _heard(answer(messages, turn), say)))
       turn += 1
   return messages
 
 
 def _heard(pieces: Iterator[str], say: Callable[[str], None]) -> str:
-  """The answer, said as it comes; Ctrl-C ends it."""
+  """Writes an answer as it is generated, until Ctrl-C, and returns it."""
   parts = []
   try:
     for piece in pieces:
@@ -126,16 +133,16 @@ def _heard(pieces: Iterator[str], say: Callable[[str], None]) -> str:
 
 
 def _harmless(text: str) -> str:
-  """The text without a terminal's commands."""
+  """The text with control characters escaped, except newlines and tabs."""
   return "\n".join(
     cli.printable(part).replace("\\x09", "\t") for part in text.split("\n")
   )
 
 
 def saved(path: str, messages: list) -> str:
-  """Writes the conversation into a new file; tells what became of it."""
+  """Writes the conversation to a new file; returns a line about the result."""
   if not path:
-    return "/save FILE: which file?"
+    return "/save needs the name of a file"
   record = {"messages": [message._asdict() for message in messages]}
   try:
     with open(path, "x", encoding="utf-8") as file:
@@ -143,14 +150,14 @@ def saved(path: str, messages: list) -> str:
   except (OSError, ValueError) as error:
     reason = getattr(error, "strerror", None) or str(error)
     return f"{cli.printable(path)}: {reason}"
-  return f"{len(messages)} messages in {cli.printable(path)}"
+  return f"saved {len(messages)} messages to {cli.printable(path)}"
 
 
 def _lines() -> Iterator[str]:
-  """What is typed, message by message, until Ctrl-D."""
+  """The messages that are typed, until Ctrl-D."""
   prompt = "> " if sys.stdin.isatty() else ""
   if prompt:
-    import readline  # noqa: F401  (input() then edits lines and remembers them)
+    import readline  # noqa: F401  (input() then edits lines and has a history)
   parts: list[str] = []
   while True:
     try:
@@ -161,7 +168,7 @@ def _lines() -> Iterator[str]:
       return
     except KeyboardInterrupt:
       parts = []
-      _say("\n(/quit or Ctrl-D leaves)\n")
+      _say("\n(press Ctrl-D or type /quit to exit)\n")
       continue
     parts.append(line.removesuffix("\\"))
     if not line.endswith("\\"):

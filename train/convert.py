@@ -1,11 +1,12 @@
-"""Weights in and out: a Hugging Face folder to a workdir, and back.
+"""Converts Hugging Face folders to workdirs and back.
 
   python -m train.convert --from=HF_DIR --workdir=RUN
   python -m train.convert --workdir=RUN --to=HF_DIR
 
-The folder holds config.json, model.safetensors or its parts, and if there is
-one tokenizer.json; the families are the files of train/conversions. RUN is then
-for train.generate, train.evaluate and config.init_from. Pickles are not read.
+HF_DIR holds config.json, model.safetensors or its shards, and optionally
+tokenizer.json. The supported model families are the files of
+train/conversions. The resulting RUN can be used by train.generate,
+train.evaluate and config.init_from. Pickle files are never read.
 """
 
 import sys
@@ -16,20 +17,34 @@ from common import cli
 
 
 def _define() -> None:
+  flags.DEFINE_string("from", None, "The folder or .safetensors file to read.")
   flags.DEFINE_string(
-    "from", None, "The folder to read, or a .safetensors file."
-  )
-  flags.DEFINE_string("to", None, "The folder to write.")
-  flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-  flags.DEFINE_string(
-    "source", None, "With --from: the data that train.evaluate reads."
+    "to", None, "The folder to write; must not exist, or be empty."
   )
   flags.DEFINE_string(
-    "sha256", None, "With --from: what the file of weights must have."
+    "workdir",
+    None,
+    "With --from, the directory to create; with --to, the run to export.",
+    required=True,
+  )
+  flags.DEFINE_string(
+    "source",
+    None,
+    "With --from: the URI of the data that train.evaluate will read. Default: "
+    "fake data.",
+  )
+  flags.DEFINE_string(
+    "sha256",
+    None,
+    "With --from: the SHA-256 digest that the file of weights must have. "
+    "Default: not checked.",
   )
   cli.define_step()
   flags.DEFINE_integer(
-    "shard_bytes", 5 * 10**9, "With --to: of a file of weights at most.", 1
+    "shard_bytes",
+    5 * 10**9,
+    "With --to: the greatest size of a file of weights, in bytes.",
+    1,
   )
 
 
@@ -37,19 +52,21 @@ FLAGS = flags.FLAGS
 
 
 def main(argv) -> None:
-  """Converts, and says in a line what was made."""
+  """Converts, and prints one line that describes the result."""
   if len(argv) > 1:
-    raise cli.UserError(f"{argv[1]!r}: arguments are --from, --to, --workdir")
+    raise cli.UserError(
+      f"{argv[1]!r}: unexpected; use --from, --to and --workdir"
+    )
   start = FLAGS["from"].value
   if (start is None) == (FLAGS.to is None):
     raise cli.UserError("give either --from or --to")
   for name, other in (("source", "from"), ("sha256", "from"), ("step", "to")):
     if FLAGS[name].value is not None and FLAGS[other].value is None:
-      raise cli.UserError(f"--{name} is of --{other}")
+      raise cli.UserError(f"--{name} needs --{other}")
   cli.start_jax()
   import jax
 
-  # An accelerator here may be at work for a run.
+  # An accelerator of this machine may be in use by a run.
   jax.config.update("jax_platforms", "cpu")
   from train.conversions.parts import runs
 

@@ -1,8 +1,9 @@
 """Evaluates a finished run: `python -m train.evaluate --workdir=…`.
 
-Reads the last checkpoint (or --step's) and prints every figure of the run's
-evaluators as one JSON object; the run itself is not changed. The workdir is
-enough: the config, the tokenizer and the weights are in it.
+Restores a checkpoint of the run, by default the last one, runs the evaluators
+of its config and prints their metrics as one JSON object. The run itself is not
+changed. Only the workdir is needed: it holds the config, the tokenizer and the
+weights.
 """
 
 import json
@@ -15,13 +16,18 @@ from train.hosts import flags as host_flags
 
 FLAGS = flags.FLAGS
 host_flags.define()
-flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 cli.define_step()
-flags.DEFINE_list("evals", None, "Keys of config.evals; all by default.")
+flags.DEFINE_list(
+  "evals",
+  None,
+  "The evaluators to run, as keys of config.evals separated by commas. "
+  "Default: all of them.",
+)
 
 
 def main(argv) -> None:
-  """Prints one JSON object of figures."""
+  """Prints one JSON object of metrics."""
   del argv
   cli.start_jax()
   with host_flags.joined():

@@ -1,12 +1,13 @@
-"""Transfer learning: parameters that begin as another run's, not at random.
+"""Transfer learning: initializes parameters from another run or from files.
 
-`config.init_from` is the WORKDIR of a run or a file or folder of weights, or a
-section that says more:
+`config.init_from` is the workdir of a run, a file or folder of weights, or a
+section with further settings:
 
   config.init_from = dict(path="runs/bert", map=[("^head/.*", "")])
 
-Parameters are matched by path: "blocks/attention/query/kernel". What another
-run does not have stays as it was drawn, and is told.
+Parameters are matched by path, such as "blocks/attention/query/kernel".
+Parameters that the other run does not have keep their random initialization,
+and are listed.
 """
 
 import contextlib
@@ -28,20 +29,20 @@ _START: contextvars.ContextVar = contextvars.ContextVar("start", default=None)
 
 
 class Start(NamedTuple):
-  """Arrays by path, to begin with."""
+  """The arrays to begin with, by path."""
 
   params: dict[str, jax.Array]
   model_state: dict[str, jax.Array]
 
 
 class Settings(NamedTuple):
-  """What `config.init_from` says.
+  """The keys of `config.init_from`.
 
-  path: a WORKDIR, or a file or folder of weights; if None, nothing is taken.
-  step: which checkpoint of the WORKDIR, or "best"; the last if None.
-  map: (regex, replacement) pairs, applied one after another to the paths of
-    the other run, as re.sub does; one that becomes "" is left out.
-  skip: regexes of parameters of this run that stay as they were drawn.
+  path: a workdir, or a file or folder of weights; None initializes at random.
+  step: which checkpoint of the workdir, or "best"; None is the last one.
+  map: (regex, replacement) pairs, applied in order to the paths of the other
+    run, as by re.sub; parameters whose path becomes "" are left out.
+  skip: regexes of parameters of this run that stay randomly initialized.
   """
 
   path: str | None = None
@@ -51,10 +52,10 @@ class Settings(NamedTuple):
 
 
 def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
-  """The Settings of a config's `init_from`; None where it names no path.
+  """The Settings of a config's `init_from`; None if it names no path.
 
   Raises:
-    UserError: a key is unknown or a regex is none.
+    UserError: a key is unknown or a regex is invalid.
   """
   if not given:
     return None
@@ -78,11 +79,11 @@ def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
 
 
 def startable(model: Model) -> Model:
-  """The model, whose `init` begins with what `beginning` gives it.
+  """The model, whose `init` begins with the arrays set by `beginning`.
 
-  A context of tracing and not an argument, for a task calls model.init(rng),
-  and what it derives from the parameters (a frozen copy, an average) must
-  derive from those.
+  A context of tracing rather than an argument: the task calls model.init(rng),
+  and what it derives from the parameters (a frozen copy, an average) must be
+  derived from these arrays.
   """
 
   def init(rng):
@@ -99,7 +100,7 @@ def startable(model: Model) -> Model:
 
 @contextlib.contextmanager
 def beginning(start: Start | None) -> Iterator[None]:
-  """Inside, startable models begin with these arrays, which may be tracers."""
+  """A context in which startable models begin with these arrays."""
   token = _START.set(start)
   try:
     yield
@@ -121,16 +122,16 @@ def read(
   load: Callable[[str, int | str | None], tuple[PyTree, PyTree]],
   say: Callable[[str], None],
 ) -> Start:
-  """What the parameters of `model` begin with.
+  """The arrays that the parameters of `model` begin with.
 
   Args:
     wanted: the Settings.
-    model: whose parameters are to be found.
+    model: whose parameters are initialized.
     load: (path, step) -> (params, model_state) of the other run.
-    say: is told what was found, and what was not.
+    say: prints which parameters were found.
 
   Raises:
-    UserError: nothing is found, or a shape differs: one line that names it.
+    UserError: no parameter matches, or a shape differs; names it.
   """
   params, model_state = load(wanted.path, wanted.step)
   rng = jax.eval_shape(lambda: jax.random.key(0))
@@ -142,14 +143,14 @@ def read(
     other = ", ".join(list(parameter_rules.flat(params))[:3])
     raise UserError(
       f"config.init_from: {wanted.path} has none of this run's parameters"
-      f" ({', '.join(names[:3])}, …); it has {other}, …: say how they map"
+      f" ({', '.join(names[:3])}, …); it has {other}, …: set init_from.map"
     )
   drawn = [name for name in names if name not in found]
-  told = f"{len(found)} of {len(names)} parameters from {wanted.path}"
+  found_text = f"{len(found)} of {len(names)} parameters from {wanted.path}"
   if drawn:
     more = ", …" if len(drawn) > 4 else ""
-    told += f"; at random: {', '.join(drawn[:4])}{more}"
-  say(f"init_from: {told}")
+    found_text += f"; at random: {', '.join(drawn[:4])}{more}"
+  say(f"init_from: {found_text}")
   return Start(found, state)
 
 
@@ -160,7 +161,7 @@ def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):
     for regex, replacement in wanted.map:
       path = re.sub(regex, replacement, path)
     if path in renamed:
-      raise UserError(f"config.init_from.map makes {path!r} of two parameters")
+      raise UserError(f"config.init_from.map maps two parameters to {path!r}")
     if path:
       renamed[path] = leaf
   found = {}
@@ -170,8 +171,8 @@ def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):
     if renamed[path].shape != leaf.shape:
       raise UserError(
         f"config.init_from: {path} is {list(leaf.shape)} here and"
-        f" {list(renamed[path].shape)} in {wanted.path}; skip it, or make the"
-        " sizes (the tokenizer's too) agree"
+        f" {list(renamed[path].shape)} in {wanted.path}; skip it, or use equal"
+        " sizes (and the same tokenizer)"
       )
     found[path] = renamed[path]
   return found

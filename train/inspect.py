@@ -1,11 +1,11 @@
-"""What is in a workdir, and whether it is whole: `python -m train.inspect`.
+"""Lists and verifies the contents of workdirs: `python -m train.inspect`.
 
-  python -m train.inspect runs/a           # checkpoints, held against digests
-  python -m train.inspect runs/a runs/b    # and how the two differ
+  python -m train.inspect runs/a           # verifies checkpoints by digest
+  python -m train.inspect runs/a runs/b    # and shows how two runs differ
 
 Needs neither the model, the data nor the devices of the run, takes no lock and
-changes nothing. --json prints one object. Exit codes: 0 all is whole, 1
-something is damaged, 2 bad arguments.
+changes nothing. Exit codes: 0 nothing is damaged, 1 something is damaged, 2 bad
+arguments.
 """
 
 import json
@@ -16,23 +16,23 @@ from absl import flags, logging
 from common import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("json", False, "Print one JSON object in place of a table.")
+flags.DEFINE_bool("json", False, "Print one JSON object instead of tables.")
 
 
 def main(argv) -> int:
-  """Prints what there is; 1 where something is damaged."""
+  """Prints the contents; returns 1 if something is damaged."""
   workdirs = argv[1:]
   if not 1 <= len(workdirs) <= 2:
     raise cli.UserError(
-      "give one workdir or two: train.inspect WORKDIR [OTHER]"
+      "give one or two workdirs: train.inspect WORKDIR [OTHER]"
     )
   if not FLAGS["verbosity"].present:
-    # Orbax warns of files that no checkpoint of ours has.
+    # Orbax warns about files that our checkpoints do not have.
     logging.set_verbosity(logging.ERROR)
   cli.start_jax()
   import jax
 
-  # An accelerator here may be at work for the very run.
+  # An accelerator of this machine may be in use by this very run.
   jax.config.update("jax_platforms", "cpu")
   from train.workdir import inspection
 

@@ -22,43 +22,41 @@ from train.measuring import goodput, profile, timing
 
 
 class Evaluation(NamedTuple):
-  """An evaluator and when it runs: every so many steps, and at the end.
-
-  every_steps: 0 leaves it for the end alone.
-  """
+  """An evaluator; it runs every `every_steps` (0: never) and at the end."""
 
   evaluate: types.Evaluator
   every_steps: int
 
 
 class Run(NamedTuple):
-  """All that `fit` needs.
+  """Everything that `fit` needs.
 
   init: () -> State, laid out over the mesh.
   abstract_state: its ShapeDtypeStructs with shardings, for a restore.
-  batches: (first batch) -> iterator of global batches, one a step.
-  units_per_step: what a step consumes, such as {"examples": 12}.
-  checkpoints: an Orbax manager, or None to keep nothing.
+  batches: (number of the first batch) -> iterator of global batches.
+  units_per_step: what a step processes, such as {"examples": 12}.
+  checkpoints: an Orbax manager, or None to save nothing.
   checkpoint_every: a checkpoint every so many steps, and one at the end; 0
     saves at the end alone.
   checkpoint_minutes: a checkpoint also when so many minutes have passed since
     the last one; 0 never.
-  strict: refuse a damaged checkpoint, instead of going on from the one before.
-  stop_on_save_error: stop when a checkpoint cannot be written, or go on.
+  strict: stop at a damaged checkpoint, instead of resuming from the one before.
+  stop_on_save_error: whether the run stops when a checkpoint cannot be written.
   writer: has start(step), write(step, scalars), close(); or None.
-  rng: folded with the step's number.
-  costs: a costs.Costs, of which MFU and energy are told; or None.
-  ledger: the file that goodput is kept in, over all starts; or None.
-  skipped: the file that tells which batches are passed over; or None.
-  started: Unix time at which the process began its work; None is now.
-  trace: what is profiled.
-  limits: when to go back to the last checkpoint.
-  stop: (step) -> why to save and leave now, or None; the same on all processes.
-  twice_every: every so many steps, a step is taken twice and compared; 0 never.
-  log_examples: the writer also keeps which examples each update took.
+  observe: (step, state, batch, rng) -> None, called before each update.
+  rng: the random key of the run; each step folds in its number.
+  costs: a costs.Costs, from which MFU and energy are computed; or None.
+  ledger: the file of goodput, over all starts of the run; or None.
+  skipped: the file of the batches that are skipped; or None.
+  started: Unix time at which the process began; None is now.
+  trace: which steps are profiled.
+  limits: when to roll back to a checkpoint.
+  stop: (step) -> the reason to save and stop, or None; equal on all processes.
+  twice_every: the steps between two that are computed twice; 0 is never.
+  log_examples: whether the writer records which examples each update uses.
   rules: which checkpoint is the best, and when to stop early.
   evaluated: the file that records which evaluations are done; or None.
-  say: (line) -> None; tells people.
+  say: (line) -> None; prints a line for people.
   """
 
   learner: types.Learner
@@ -76,6 +74,7 @@ class Run(NamedTuple):
   stop_on_save_error: bool = True
   log_every: int = 10
   writer: Any = None
+  observe: Callable[..., None] = lambda *_: None
   costs: Any = None
   ledger: str | None = None
   skipped: str | None = None
@@ -91,18 +90,18 @@ class Run(NamedTuple):
 
 
 class Report(NamedTuple):
-  """What is known after `step` updates."""
+  """The metrics after `step` updates."""
 
   step: int
   scalars: dict[str, float]
 
 
 class Start(NamedTuple):
-  """Where a run goes on from: a checkpoint, or its beginning.
+  """Where a run starts: at a checkpoint, or at its beginning.
 
   tracked: the best values before the evaluations of `step`.
-  done: those of its evaluations that are done, unless none are owed: None.
-  skipped: what the run passes over.
+  done: which evaluations of `step` are done; None if none are owed.
+  skipped: the batches that the run skips.
   """
 
   step: int
@@ -116,15 +115,15 @@ class Start(NamedTuple):
 def fit(run: Run) -> Iterator[Report]:
   """Trains `run`, from its last checkpoint if there is one; yields Reports.
 
-  A run found unwell goes back as if it had been killed, but for the batches
-  that it passes over from then on.
+  An unhealthy run rolls back as if it had been killed, except that it skips the
+  bad batches from then on.
 
   Raises:
-    FloatingPointError: a metric is not finite though the update was kept, or
-      going back did not help. Nothing that came of it is saved.
-    Preempted: it was asked to stop, and has saved.
+    FloatingPointError: a metric is not finite although the update was kept, or
+      rolling back did not help. No state that follows from it is saved.
+    Preempted: the run was asked to stop, and has saved.
     SaveError: a checkpoint could not be written.
-    CorruptionError: a step taken twice gave two results.
+    CorruptionError: a step computed twice gave different results.
   """
   clock = timing.Clock(run.units_per_step, run.costs, run.started)
   with goodput.Ledger(run.ledger, clock, run.costs) as ledger:
@@ -136,7 +135,7 @@ def fit(run: Run) -> Iterator[Report]:
           yield from _updates(run, clock, ledger, step_fn, start)
           break
         except health.Unwell as found:
-          bad = found.with_traceback(None)  # which would keep the state alive
+          bad = found.with_traceback(None)  # a traceback keeps the state alive
         with clock.phase("restore"):
           skipped = _pass_over(run, start.skipped, bad)
         start = _start(run, clock, ledger, skipped)
@@ -189,9 +188,10 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         run.trace.before(step)
       with clock.waiting(pending):
         batch = next(batches)
-      expected = None
-      if _every(run.twice_every, step):
-        with clock.phase("report"):
+      with clock.phase("report"):
+        run.observe(step, state, batch, run.rng)
+        expected = None
+        if _every(run.twice_every, step):
           expected = determinism_check.twin(step_fn, state, batch, run.rng)
       with clock.step(step):
         state, metrics = step_fn(state, batch, run.rng)
@@ -218,7 +218,7 @@ def jit_step(run: Run):
     state = sharding.in_device_memory(state, shardings)
     return run.learner.step(state, batch, jax.random.fold_in(rng, state.step))
 
-  # The state's own shardings: else the second step compiles again.
+  # With the state's own shardings; otherwise the second step recompiles.
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
@@ -227,7 +227,7 @@ def _every(n: int, step: int) -> bool:
 
 
 def _due(run, step, last) -> list[str]:
-  """The evaluations of a step."""
+  """The keys of the evaluations that are due at a step."""
   return [
     key
     for key, evaluation in run.evaluations.items()
@@ -255,7 +255,7 @@ def _save(run, clock, ledger, state, record, step, leaving) -> None:
 
 
 def _start(run, clock, ledger, skipped) -> Start:
-  """Where the run goes on: its last checkpoint that is whole, or nothing."""
+  """Restores the last intact checkpoint, or initializes the state."""
   restored = None
   if run.checkpoints is not None:
     with clock.phase("restore"):
@@ -281,7 +281,7 @@ def _start(run, clock, ledger, skipped) -> Start:
 
 
 def _batches(run, start) -> Iterator[types.Batch]:
-  """The batches of the updates from `start` on, without those passed over."""
+  """The batches of the updates from `start` on, without skipped ones."""
   for first, end in bad_batches.spans(start.skipped, start.step):
     stream = run.batches(first)
     try:
@@ -293,10 +293,10 @@ def _batches(run, start) -> Iterator[types.Batch]:
 
 
 def _evaluated(run, clock, state, due, step, tracked, done):
-  """Runs the evaluators that are due and not done; yields what they find.
+  """Runs the evaluators that are due and not done; yields their Reports.
 
   Returns:
-    What is tracked after them.
+    The tracked values after them.
   """
   with clock.phase("evaluation"):
     variables = run.learner.variables(state)
@@ -317,7 +317,7 @@ def _evaluated(run, clock, state, due, step, tracked, done):
 
 
 def _stopped_early(run, clock, state, due, step, tracked, done):
-  """Runs the evaluations that were to come at the end."""
+  """Runs the evaluations that are due at the end of a run."""
   best = tracked.stop
   run.say(
     f"stopped early at step {step}: {run.rules.stop.name} has not improved for"
@@ -330,10 +330,10 @@ def _stopped_early(run, clock, state, due, step, tracked, done):
 
 
 def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
-  """What a checkpoint needs beside the state for the run to go on."""
+  """What a checkpoint holds besides the state."""
   batch = bad_batches.batch_of(start.skipped, step)
   return {
-    # Examples: 2^31 of them are not the end of a large run.
+    # In examples; a large run has more than 2^31 of them.
     "position": batch * run.units_per_step["examples"],
     "evaluated": measured,
     "health": well._asdict(),
@@ -343,7 +343,7 @@ def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
 
 
 def _close(run, clock) -> None:
-  """Ends what a run has open; the save in flight is waited for."""
+  """Closes what the run has opened; waits for the save in flight."""
   try:
     if run.checkpoints is not None:
       with clock.phase("save"):
@@ -368,10 +368,10 @@ def _log_examples(run, step, batch) -> None:
 
 
 def _read(run, clock, ledger, well, step, metrics):
-  """Reads the metrics of an update; yields a Report when one is due.
+  """Reads the metrics of an update; yields a Report if one is due.
 
   Returns:
-    The health after it.
+    The health after the update.
   """
   values = {
     name: float(mean.total) / (float(mean.weight) or 1.0)
@@ -393,7 +393,7 @@ def _read(run, clock, ledger, well, step, metrics):
 
 
 def _told(run, clock, report: Report) -> Iterator[Report]:
-  """Writes a Report, then hands it to whoever drains `fit`."""
+  """Writes a Report, then yields it to the caller of `fit`."""
   with clock.phase("report"):
     if run.writer is not None:
       run.writer.write(report.step, report.scalars)

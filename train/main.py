@@ -1,11 +1,20 @@
-"""Trains what a config describes: `python -m train.main --config=… `.
+"""Trains the experiment that a config describes.
 
-Resumes from the last checkpoint in --workdir. Exit codes: 0 done, 1 a run that
-went wrong, 2 bad arguments, 70 hardware that computes wrongly, 74 a checkpoint
-that cannot be written, 75 another process of the run was lost or the run did no
-step for long, 85 told to stop (SIGTERM, a maintenance notice) and saved, 130
-Ctrl-C, likewise saved. After 74, once mended, 75, 85 and 130 the same command
-goes on.
+  python -m train.main --config=configs/language/lm_stdlib.py --workdir=runs/a
+
+Resumes from the last checkpoint in --workdir. Exit codes:
+
+  0    the run is complete
+  1    the run failed
+  2    bad arguments
+  70   the hardware computed a step wrongly (--check_determinism)
+  74   a checkpoint could not be written
+  75   another process of the run was lost, or no step was done for too long
+  85   stopped by SIGTERM or a maintenance notice, after saving
+  130  stopped by Ctrl-C, after saving
+
+After 74 (once the cause is fixed), 75, 85 and 130 the same command resumes the
+run.
 """
 
 import contextlib
@@ -25,59 +34,63 @@ flags.declare_key_flag("config")
 flags.DEFINE_string(
   "workdir",
   None,
-  "Where the run lives; a run that was stopped goes on from here. "
+  "The directory of the run; a run that was stopped resumes from it. "
   "Default: runs/<config>-<date>.",
 )
 flags.DEFINE_string(
   "init_from",
   None,
-  "Begins with the parameters of this WORKDIR, or of this file or folder of "
-  "weights: config.init_from, or its path where the config says the rest.",
+  "Initializes the parameters from this workdir, Hugging Face folder or "
+  ".safetensors file; sets config.init_from, or its `path` if the config has "
+  "further settings there. Default: random initialization.",
 )
 flags.DEFINE_string(
   "profile",
   None,
-  "START:STEPS: traces so many steps from START on into WORKDIR/profile, which "
-  "TensorBoard and XProf open.",
+  "START:STEPS, for example 100:5. Traces that many steps, beginning with step "
+  "START, into WORKDIR/profile, for TensorBoard or XProf. Default: no trace.",
 )
 flags.DEFINE_float(
   "peak_flops",
   None,
-  "FLOP/s of one device, for `mfu` where the device is not a known one.",
+  "The peak FLOP/s of one device, from which `mfu` is computed. Default: known "
+  "for common TPUs and GPUs; otherwise `mfu` is not reported.",
   lower_bound=1,
 )
 flags.DEFINE_float(
   "watts",
   None,
-  "Power of one device, for an estimate of energy where it cannot be read.",
+  "The power of one device, in watts, from which the energy is estimated where "
+  "it cannot be measured. Default: the maximum of a known device.",
   lower_bound=0,
 )
 flags.DEFINE_bool(
   "strict",
   False,
-  "Refuses to go on where the last checkpoint is damaged, instead of going on "
-  "from the one before.",
+  "Stops if the last checkpoint is damaged, instead of resuming from the one "
+  "before it.",
 )
 flags.DEFINE_integer(
   "check_determinism",
   0,
-  "Every so many steps, takes a step twice and stops where the two differ: "
-  "hardware that computes wrongly. 0 never.",
+  "Every so many steps, computes a step twice and stops if the results differ, "
+  "which means that the hardware computes wrongly; 0 disables the check.",
   lower_bound=0,
 )
 
 
 def main(argv) -> None:
-  """Runs one experiment to its end."""
+  """Runs one experiment to completion."""
   del argv
   config = FLAGS.config
   if config is None:
-    raise cli.UserError("--config=configs/NAME.py is missing")
+    raise cli.UserError("--config is missing, for example --config=lm_stdlib")
   cli.start_jax()
   from train.hosts import preemption
 
   with contextlib.ExitStack() as outermost, host_flags.joined() as watcher:
-    # Until the others have left too: a second SIGTERM must not end this one.
+    # In effect until all processes have left: a second SIGTERM must not end
+    # this one before.
     outermost.enter_context(preemption.heeded(watcher.agreement))
     _train(config, _workdir(), watcher.agreement.stop)
 
@@ -87,7 +100,7 @@ def _workdir() -> str:
 
   if FLAGS.workdir is None and jax.process_count() > 1:
     raise cli.UserError(
-      "--workdir is missing: a folder that all processes of the run share"
+      "--workdir is missing: name a folder that all processes of the run share"
     )
   return FLAGS.workdir or os.path.join(
     "runs", f"{cli.config_stem()}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -97,7 +110,8 @@ def _workdir() -> str:
 def _train(config, workdir, stop) -> None:
   from train import build, loop
   from train.hosts import distributed
-  from train.workdir import run_lock, writer
+  from train.workdir import run_lock
+  from train.workdir import terminal as terminals
 
   if FLAGS.init_from:
     begin = config.get("init_from")
@@ -106,7 +120,7 @@ def _train(config, workdir, stop) -> None:
     config = {**config, "init_from": begin}
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
-  terminal = writer.Terminal(total_steps, quiet=not distributed.first())
+  terminal = terminals.Terminal(total_steps, quiet=not distributed.first())
   with run_lock.claimed(workdir):
     run = build.run(config, workdir, say=terminal.say)
     run = _watched(run, trace)._replace(stop=stop)
@@ -131,7 +145,7 @@ def _trace(text, total_steps, workdir):
 
 
 def _watched(run, trace):
-  """The run, with what the command line says of how it is measured."""
+  """The run, with the settings of the command line."""
   from train.measuring import goodput
 
   costs = run.costs._replace(
@@ -163,12 +177,12 @@ def _describe(run, workdir) -> str:
 
 
 def _summarize(workdir, say) -> None:
-  """The last figure of each evaluator, the time, where the curves are."""
+  """Prints the last metrics of each evaluator, the time and the curves."""
   from train.measuring import goodput
-  from train.workdir import writer
+  from train.workdir import curves, metrics
 
   last = {}
-  for row in writer.read_metrics(workdir):
+  for row in metrics.read_metrics(workdir):
     for key, value in row.items():
       if key == "step" or key.startswith("train/") or "/" not in key:
         continue
@@ -177,7 +191,7 @@ def _summarize(workdir, say) -> None:
     say(line)
   for line in goodput.describe(os.path.join(workdir, "goodput.jsonl")):
     say(line)
-  path = writer.draw_curves(workdir)
+  path = curves.draw_curves(workdir)
   if path:
     say(f"curves   {path}")
 

@@ -1,15 +1,15 @@
-"""Plans a run before it is paid for: `python -m train.plan --config=… `.
+"""Plans a run before it is paid for: `python -m train.plan --config=…`.
 
-Compiles the step that the loop would run for machines that need not be there,
-and says whether it fits, how fast it can be, and what the whole run costs:
+Compiles the training step for hardware that need not be present, and reports
+whether it fits into memory, how fast it can be, and what the whole run costs:
 
   python -m train.plan --config=configs/language/llama_8b.py \
       --topology=v5e:16x16
 
 A topology is a TPU slice (v4:4x4x4, v5e:16x16, v5p:4x4x4, v6e:8x8; --slices=2
-for two of them), GPUs as HOSTSxGPUS (h100:8x8; by formula) or simulated CPU
-devices (cpu:8). TPUs need the extra `plan`, which brings their compiler. Exit
-codes: 0 it fits, 1 it does not, 2 bad arguments.
+for two of them), GPUs as HOSTSxGPUS (h100:8x8; estimated by formula) or
+simulated CPU devices (cpu:8). TPUs need the extra `plan`, which contains their
+compiler. Exit codes: 0 the run fits, 1 it does not, 2 bad arguments.
 """
 
 import json
@@ -23,26 +23,51 @@ from train.planning import topology
 FLAGS = flags.FLAGS
 cli.define_config()
 flags.declare_key_flag("config")
-flags.DEFINE_string("topology", None, "The machine, e.g. v5e:16x16.")
-flags.DEFINE_integer("slices", 1, "How many such TPU slices.", 1)
-flags.DEFINE_bool("json", False, "Print one JSON object in place of tables.")
-flags.DEFINE_bool(
-  "search", False, "Try meshes, remat policies and microbatches as well."
+flags.DEFINE_string(
+  "topology", None, "The hardware, such as v5e:16x16 or h100:8x8."
 )
-flags.DEFINE_integer("search_compiles", 4, "How many of them to compile.", 1)
-flags.DEFINE_bool("knobs", True, "Try what would help if it does not fit.")
-flags.DEFINE_float("watts", None, "That a chip draws; a table's by default.")
-flags.DEFINE_float("price_per_chip_hour", None, "For the cost of the run.")
+flags.DEFINE_integer(
+  "slices", 1, "The number of TPU slices of that topology.", 1
+)
+flags.DEFINE_bool("json", False, "Print one JSON object instead of tables.")
+flags.DEFINE_bool(
+  "search",
+  False,
+  "Also search over meshes, remat policies and microbatches.",
+)
+flags.DEFINE_integer(
+  "search_compiles",
+  4,
+  "With --search: the number of candidates to compile.",
+  1,
+)
+flags.DEFINE_bool(
+  "knobs",
+  True,
+  "If the run does not fit, try the settings that would make it fit.",
+)
+flags.DEFINE_float(
+  "watts",
+  None,
+  "The power of one chip, in watts. Default: from a table of chips.",
+)
+flags.DEFINE_float(
+  "price_per_chip_hour",
+  None,
+  "The price of one chip for an hour, for the cost of the run.",
+)
 
 
 def main(argv) -> int:
-  """Plans one run; see the module."""
+  """Plans one run and prints the plan; returns 1 if it does not fit."""
   del argv
   config = FLAGS.config
   if config is None:
-    raise cli.UserError("--config=configs/NAME.py is missing")
+    raise cli.UserError("--config is missing, for example --config=llama_8b")
   if FLAGS.topology is None:
-    raise cli.UserError("--topology is missing, e.g. --topology=v5e:16x16")
+    raise cli.UserError(
+      "--topology is missing, for example --topology=v5e:16x16"
+    )
   topology.prepare(FLAGS.topology)
   cli.start_jax()
   from train.planning import report, search, summary

@@ -1,4 +1,4 @@
-"""The data of a run or of an evaluator: from its section to placed batches."""
+"""The data of a run or an evaluator: from its section to sharded batches."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ from input_pipeline.batching import device, pipeline
 from input_pipeline.tokenizers.parts import special_tokens
 from train import sharding
 
-# Arguments of the pipeline that are the run's to give, not the config's.
+# Arguments of the pipeline that the run sets, not the config.
 _GIVEN = [
   "batch_size",
   "seed",
@@ -65,7 +65,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
 
 
 def sizes(data: pipeline.Data) -> dict[str, Any]:
-  """What the data knows for a model or a task: sizes, and counts of words."""
+  """What the data provides to models and tasks: sizes, and word counts."""
   found: dict[str, Any] = {}
   if data.tokenizer is not None:
     found["vocab_size"] = data.tokenizer.vocab_size
@@ -89,7 +89,7 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
 
 
 def placed(batches, where: str, mesh):
-  """Host batches on the devices, ahead of their use; closes them too."""
+  """Transfers host batches to the devices ahead of their use."""
   return device.prefetch(
     _laid_out(batches, where, mesh),
     functools.partial(sharding.batch_sharding, mesh),
@@ -97,7 +97,7 @@ def placed(batches, where: str, mesh):
 
 
 def _laid_out(batches, where: str, mesh):
-  """Batches in the mesh's order; errors of the data, told as the config's."""
+  """Batches in the mesh's order; errors of the data name the config's key."""
   try:
     for batch in batches:
       yield sharding.lay_out(batch, mesh)

@@ -1,9 +1,10 @@
-"""A server of a trained model: `python -m train.serve --workdir=…`.
+"""Serves a trained model over HTTP: `python -m train.serve --workdir=…`.
 
-It speaks OpenAI's protocol: /v1/completions, /v1/chat/completions, /v1/models;
-at / is a page to talk to the model. It is bound to this machine alone unless
---host says otherwise; then set a key. SIGTERM and Ctrl-C end it when what runs
-has been answered.
+The server implements OpenAI's protocol at /v1/completions,
+/v1/chat/completions and /v1/models, and shows a chat page at /. By default it
+listens on 127.0.0.1, which only this machine can reach. Set an API key before
+you pass another --host. On SIGTERM or Ctrl-C the server finishes the requests
+that it has accepted, and exits; a second signal exits at once.
 
   curl http://127.0.0.1:8000/v1/chat/completions \
     -H 'Content-Type: application/json' \
@@ -20,42 +21,91 @@ from absl import flags
 from common import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 cli.define_step()
 flags.DEFINE_string(
   "template",
   None,
-  "chatml, llama3 or plain; by default what the run was fine-tuned with, or "
-  "plain.",
+  "The chat template: chatml, llama3 or plain. Default: the one that the run"
+  " was fine-tuned with, or plain.",
 )
-flags.DEFINE_string("name", None, "Of the model; by default the workdir's.")
-flags.DEFINE_string("host", "127.0.0.1", "The address to listen at.")
+flags.DEFINE_string(
+  "name",
+  None,
+  "The model's name in requests and answers. Default: the name of the workdir.",
+)
+flags.DEFINE_string(
+  "host",
+  "127.0.0.1",
+  "The address to listen on. 0.0.0.0 listens on all IPv4 addresses, :: on all"
+  " addresses.",
+)
 flags.DEFINE_integer(
-  "port", 8000, "The port; 0 for any that is free.", 0, 65535
+  "port",
+  8000,
+  "The TCP port to listen on. 0 chooses a free port, which is printed.",
+  0,
+  65535,
 )
 flags.DEFINE_string(
   "api_key_file",
   None,
-  "A file of the key that requests must carry; or set TESSERA_API_KEY.",
+  "A file that contains the API key, which requests must carry as"
+  " 'Authorization: Bearer KEY'. Default: the environment variable"
+  " TESSERA_API_KEY, or no key if it is not set.",
 )
 flags.DEFINE_string(
-  "allow_origin", None, "Of another site whose pages may ask; none by default."
+  "allow_origin",
+  None,
+  "The origin of another web site, such as https://chat.example, whose pages"
+  " may use the server. Default: none.",
 )
-flags.DEFINE_integer("batch", 16, "Texts written at once.", 1, 1024)
-flags.DEFINE_integer("max_waiting", 64, "Texts that wait, then 503.", 0)
-flags.DEFINE_integer("max_tokens", 1024, "That a request may ask for.", 1)
-flags.DEFINE_integer("max_prompt_tokens", 8192, "Of a prompt.", 1)
-flags.DEFINE_integer("max_body_bytes", 2**20, "Of a request, then 413.", 1)
-flags.DEFINE_integer("requests_per_minute", 120, "Of one address, then 429.", 1)
+flags.DEFINE_integer(
+  "batch", 16, "The most texts that are generated at the same time.", 1, 1024
+)
+flags.DEFINE_integer(
+  "max_waiting",
+  64,
+  "The most texts that wait in the queue. Further requests are answered with"
+  " status 503.",
+  0,
+)
+flags.DEFINE_integer(
+  "max_tokens",
+  1024,
+  "The largest max_tokens that a request may ask for, in tokens.",
+  1,
+)
+flags.DEFINE_integer(
+  "max_prompt_tokens", 8192, "The length limit of a prompt, in tokens.", 1
+)
+flags.DEFINE_integer(
+  "max_body_bytes",
+  2**20,
+  "The size limit of a request's body, in bytes. Larger ones are answered with"
+  " status 413.",
+  1,
+)
+flags.DEFINE_integer(
+  "requests_per_minute",
+  120,
+  "The most requests per minute from one client address. Further requests are"
+  " answered with status 429.",
+  1,
+)
 flags.DEFINE_float(
-  "grace", 60.0, "Seconds for what runs at the end of the server.", 0.0
+  "grace",
+  60.0,
+  "The time to finish accepted requests when the server exits, in seconds.",
+  0.0,
 )
 
 
 def main(argv) -> None:
-  """Serves until it is told to end."""
+  """Serves until a signal arrives."""
   del argv
   key = _key()
+  server = _library()
   cli.start_jax()
   from train import trained
   from train.generation import replies
@@ -83,35 +133,55 @@ def main(argv) -> None:
     answers.answer, answers.models, allowed, key, FLAGS.allow_origin
   )
   try:
-    server = web.Server(FLAGS.host, FLAGS.port, service)
+    running = server.Server(FLAGS.host, FLAGS.port, service)
   except OSError as error:
     raise cli.UserError(
       f"--host={FLAGS.host} --port={FLAGS.port}: {error.strerror or error}"
     ) from error
+  _serve(running, engine, ended, name, key)
+
+
+def _serve(server, engine, ended: threading.Event, name: str, key) -> None:
+  """Runs the server until `ended` is set, then exits the process."""
   if not server.loopback and key is None:
     _warn(
-      f"warning: whoever reaches {FLAGS.host} may use this model: no key is"
-      " set (--api_key_file)"
+      f"warning: anyone who can reach {FLAGS.host} may use this model, because"
+      " no API key is set; set one with --api_key_file"
     )
   host = f"[{FLAGS.host}]" if ":" in FLAGS.host else FLAGS.host
   print(f"{name} at http://{host}:{server.server_address[1]}", flush=True)
-  threading.Thread(target=server.serve_forever, daemon=True).start()
-  while not ended.wait(1.0):  # a wait without end would hold signals back
+  server.start()
+  # A wait without a timeout would delay signals.
+  while not ended.wait(1.0) and server.running():
     pass
-  server.shutdown()
+  code = 0 if ended.is_set() else 1
+  if code:
+    _warn("error: the HTTP server stopped unexpectedly")
+  server.stop_accepting()
   written = engine.close(FLAGS.grace)
-  sent = server.wait_until_idle(5.0)
-  server.server_close()
-  if not (written and sent):
-    _warn(f"some answers were not finished in --grace={FLAGS.grace:g} seconds")
+  if not (server.join(5.0) and written):
+    _warn(f"some requests were not finished within --grace={FLAGS.grace:g} s")
   sys.stdout.flush()
-  # Threads of connections hold arrays, or wait for them: Python aborts where it
-  # ends while one of them lets go.
-  os._exit(0)
+  # The engine's thread holds arrays: Python aborts if a thread releases one
+  # while the interpreter exits.
+  os._exit(code)
+
+
+def _library():
+  """The module train.serving.server; UserError if its libraries are missing."""
+  try:
+    from train.serving import server
+  except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+      raise
+    raise cli.UserError(
+      "the server needs starlette and uvicorn: pip install -e '.[serve]'"
+    ) from error
+  return server
 
 
 def _ender(ended: threading.Event):
-  """A signal's handler: the first ends gracefully, the second at once."""
+  """A signal handler: the first signal sets `ended`, the second exits."""
 
   def end(number, frame) -> None:
     del frame
@@ -123,10 +193,10 @@ def _ender(ended: threading.Event):
 
 
 def _key() -> str | None:
-  """The key that requests must carry, or None.
+  """The API key that requests must carry, or None.
 
   Raises:
-    UserError: its file cannot be read, or holds none.
+    UserError: the key's file cannot be read or is empty.
   """
   path = FLAGS.api_key_file
   if path is None:
@@ -135,10 +205,10 @@ def _key() -> str | None:
     with open(path, encoding="utf-8") as file:
       key = file.read(4096).strip()
   except (OSError, ValueError) as error:
-    reason = getattr(error, "strerror", None) or "is no text"
+    reason = getattr(error, "strerror", None) or "not a text file"
     raise cli.UserError(f"--api_key_file={path}: {reason}") from error
   if not key:
-    raise cli.UserError(f"--api_key_file={path}: holds no key")
+    raise cli.UserError(f"--api_key_file={path}: the file is empty")
   return key
 
 

@@ -1,4 +1,4 @@
-"""Where every array lives: a mesh of devices, and regex rules over paths."""
+"""Sharding: a mesh of devices, and regex rules over paths of arrays."""
 
 import functools
 import math
@@ -16,15 +16,15 @@ from models.layers import pipeline_parallel
 from models.layers.partition import BATCH_AXES, zigzag
 from train.types import PyTree
 
-# Every axis that means something to a model or a learner, from the one that
-# sends least to the one that sends most; see models.layers.partition.
+# All axes that models and learners know, from the one that communicates least
+# to the one that communicates most; see models.layers.partition.
 AXES = ("slice", "stage", "data", "fsdp", "expert", "context", "tensor")
-# Leaves of a State that have a row for each worker of train.learners.diloco.
+# Leaves of a State with one row for each worker of train.learners.diloco.
 WORKERS = re.compile("^(extra|opt_state)/workers/")
 
 
 def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
-  """A mesh of all devices; one size may be -1 for "what is left".
+  """A mesh of all devices; one size may be -1, for the remaining devices.
 
   The axis "slice" divides the devices by the slice (or, where they have none,
   in order), so that all other axes stay within the fast network.
@@ -44,7 +44,7 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
   known = math.prod(n for n in sizes if n != -1)
   if sizes.count(-1) > 1 or known < 1 or len(devices) % known:
     raise UserError(
-      f"config.mesh: {wanted} cannot hold {len(devices)} devices (one size may"
+      f"config.mesh: {wanted} does not fit {len(devices)} devices (one size may"
       " be -1, the others must divide the number of devices)"
     )
   sizes = [len(devices) // known if n == -1 else n for n in sizes]
@@ -57,7 +57,7 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
 
 
 def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
-  """A mesh whose axes suit the network between the devices."""
+  """A mesh whose axes follow the network topology of the devices."""
   names = tuple(sizes)
   auto = (jax.sharding.AxisType.Auto,) * len(names)
   slices = sizes.get("slice", 1)
@@ -80,7 +80,7 @@ def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
-  """Where a leaf of a batch lives: its rows over BATCH_AXES.
+  """The sharding of a leaf of a batch: rows over BATCH_AXES.
 
   With an axis "context", leaves of two dimensions are [B, T], and their time
   is cut over it.
@@ -91,19 +91,19 @@ def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
 
 
 def batch_parts(mesh: Mesh) -> int:
-  """How many parts the rows of a batch are cut into."""
+  """The number of parts that the rows of a batch are divided into."""
   return math.prod(mesh.shape[a] for a in BATCH_AXES if a in mesh.shape)
 
 
 def bubble(config: Mapping, mesh: Mesh) -> float:
-  """The share of a step that the stages of a config's pipeline wait."""
+  """The fraction of a step for which the stages of a pipeline are idle."""
   stages = mesh.shape.get("stage", 1)
   microbatches = config["model"].get("stage_microbatches") or stages
   return pipeline_parallel.bubble(stages, microbatches)
 
 
 def pipeline_note(config: Mapping, mesh: Mesh) -> str:
-  """A line that tells of a pipeline's bubble; "" without a pipeline."""
+  """A line that reports the pipeline's bubble; "" without a pipeline."""
   stages = mesh.shape.get("stage", 1)
   if stages == 1:
     return ""
@@ -117,7 +117,7 @@ def pipeline_note(config: Mapping, mesh: Mesh) -> str:
 def lay_out(
   batch: Mapping[str, np.ndarray], mesh: Mesh
 ) -> dict[str, np.ndarray]:
-  """A host batch in the order that context parallelism wants time in.
+  """A host batch with its time axis in the order of context parallelism.
 
   Raises:
     UserError: the sequences cannot be cut so.
@@ -135,7 +135,7 @@ def lay_out(
 
 
 def within(mesh: Mesh, function: Callable) -> Callable:
-  """`function`, traced with `mesh` around it, unless one is there already."""
+  """`function`, traced within `mesh` unless a mesh is already set."""
 
   @functools.wraps(function)
   def surrounded(*args):
@@ -206,7 +206,7 @@ def _spec(path, shape, mesh, rules, model_rules) -> PartitionSpec:
 
 
 def _fully_sharded(spec, shape, mesh) -> PartitionSpec:
-  """`spec` with the largest dimension it leaves whole cut over fsdp."""
+  """`spec` with its largest unsharded dimension sharded over fsdp."""
   axis = "fsdp" if "fsdp" in mesh.shape else "data"
   size = mesh.shape.get(axis, 1)
   parts = [*spec, *[None] * (len(shape) - len(spec))]
@@ -221,7 +221,7 @@ def _fully_sharded(spec, shape, mesh) -> PartitionSpec:
 
 
 def _fitted(spec, shape, mesh) -> PartitionSpec:
-  """`spec` without the axes that the mesh lacks or that do not divide."""
+  """`spec` without axes that the mesh lacks or that do not divide the shape."""
   if len(spec) > len(shape):
     return PartitionSpec()  # a factored moment of a matrix, say
 
@@ -239,7 +239,7 @@ def _fitted(spec, shape, mesh) -> PartitionSpec:
 
 
 def in_host_memory(tree: PyTree, shardings: PyTree) -> PyTree:
-  """`shardings` of `tree` in the memory of the hosts, but for scalars."""
+  """`shardings` of `tree` in host memory, except those of scalars."""
   return jax.tree.map(
     lambda x, s: s.with_memory_kind("pinned_host") if x.ndim else s,
     tree,
@@ -248,7 +248,7 @@ def in_host_memory(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def in_device_memory(tree: PyTree, shardings: PyTree) -> PyTree:
-  """`tree` with what lives in host memory copied to the device; for jit."""
+  """`tree` with arrays in host memory copied to the device; within jit."""
   return jax.tree.map(
     lambda x, s: (
       jax.device_put(x, s.with_memory_kind("device"))
@@ -261,7 +261,7 @@ def in_device_memory(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
-  """ShapeDtypeStructs that know where they live; what a restore needs."""
+  """ShapeDtypeStructs with shardings, as a restore needs them."""
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,

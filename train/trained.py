@@ -1,4 +1,4 @@
-"""A run read back from its workdir, to evaluate, continue or judge with."""
+"""Restores a run from its workdir, for evaluation, generation and export."""
 
 import contextlib
 import math
@@ -31,13 +31,12 @@ def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
 
   `step` may be "best": the checkpoint that config.checkpoint.keep_best kept.
 
-  Neither its data nor the devices it was made on are needed, and whoever made
-  it is not trusted: its files hold no code, and lead nowhere else. `say` is
-  told of checkpoints that are damaged.
+  Neither its data nor the devices that it was trained on are needed. The
+  workdir is not trusted: its files contain no code and no links are followed.
+  Damaged checkpoints are reported through `say`.
 
   Raises:
-    UserError: there is no run in `workdir`, or a damaged one, or no such
-      checkpoint.
+    UserError: `workdir` contains no run, a damaged one, or no such checkpoint.
   """
   config = run_record.read_config(workdir)
   facts = run_record.read_facts(workdir)
@@ -54,7 +53,7 @@ def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
     step = _best(workdir)
   directory = pathlib.Path(workdir) / "checkpoints"
   if not directory.is_dir():
-    raise UserError(f"{workdir}: no checkpoint has been saved yet")
+    raise UserError(f"{workdir}: contains no checkpoint yet")
   manager = checkpoint.open_manager(str(directory))
   if step is not None:
     found = checkpoint.restore(manager, abstract_state, step)
@@ -64,7 +63,7 @@ def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
       say(f"damaged: {reason}")
   manager.close()
   if found is None:
-    raise UserError(f"{workdir}: no checkpoint has been saved yet")
+    raise UserError(f"{workdir}: contains no checkpoint yet")
   variables = parts.learner.variables(found.state)
   return Trained(parts, found.state, variables, found.step)
 
@@ -81,28 +80,28 @@ def _best(workdir: str) -> int:
 
 @contextlib.contextmanager
 def told(workdir: str) -> Iterator[None]:
-  """Whatever fails inside is the fault of what the workdir says."""
+  """Turns any error inside into a UserError that names the workdir."""
   try:
     yield
   except UserError as error:
     raise UserError(f"{workdir}: {error}") from error
-  except Exception as error:  # values of any type may get anywhere
+  except Exception as error:  # the files may hold values of any type
     lines = str(error).strip().splitlines() or [""]
     raise UserError(
-      f"{workdir}: no run can be made of its config.json and data.json:"
+      f"{workdir}: its config.json and data.json do not describe a run:"
       f" {type(error).__name__}: {lines[0][:200]}"
     ) from error
 
 
 def _forget_places(config) -> None:
-  """Caches of the machine that trained are no place to write on this one."""
+  """Removes cache folders of the machine that trained from the config."""
   config["data"].pop("cache_dir", None)
   for settings in config["evals"].values():
     settings.pop("cache_dir", None)
 
 
 def _remembered(known, settings, workdir: str) -> pipeline.Data:
-  """The Data that data.json tells of; it has no batches to give."""
+  """The Data that data.json describes; it yields no batches."""
   spec = {
     k: (tuple(shape), np.dtype(d)) for k, (shape, d) in known["spec"].items()
   }
@@ -125,14 +124,14 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
 
 
 def _mesh_at_hand(config, batch_size: int) -> jax.sharding.Mesh:
-  """The config's mesh, or where it does not fit, one that divides batches."""
+  """The config's mesh, or a data-parallel one if it does not fit here."""
   try:
     mesh = sharding.make_mesh(config["mesh"])
     if batch_size % sharding.batch_parts(mesh) == 0:
       return mesh
   except UserError:
     if jax.process_count() > 1:
-      raise  # some process would be left without a device
+      raise  # a process would have no device
   devices = jax.devices()
   return sharding.make_mesh(
     {"data": -1}, devices[: math.gcd(batch_size, len(devices))]

@@ -1,8 +1,8 @@
 """Translates lines: `python -m train.translate --workdir=… < lines`.
 
-For a run of the task sequence_to_sequence, whatever it writes: translations,
-summaries. For each line that is read one is written, in order, and empty ones
-stay empty.
+For runs of the task sequence_to_sequence, such as translation and
+summarization. Each input line gives one output line, in the same order; an
+empty line stays empty.
 """
 
 import sys
@@ -16,20 +16,30 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """The flags of the command."""
-  flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
-  flags.DEFINE_string("input", "-", "The file of lines, UTF-8; - for stdin.")
-  flags.DEFINE_integer("beams", 4, "Of the search; 0 takes the best tokens.", 0)
-  flags.DEFINE_float("alpha", 0.6, "Of the search's length penalty.", 0.0)
-  flags.DEFINE_integer(
-    "max_tokens", None, "Of a text; by default as many as it was trained on.", 1
+  """Defines the flags of this command."""
+  flags.DEFINE_string(
+    "workdir", None, "The directory of the run.", required=True
   )
-  flags.DEFINE_integer("batch", 16, "Lines that are written at a time.", 1)
+  flags.DEFINE_string(
+    "input", "-", "The UTF-8 file of lines to read, or - for stdin."
+  )
+  flags.DEFINE_integer(
+    "beams", 4, "The width of the beam search; 0 decodes greedily.", 0
+  )
+  flags.DEFINE_float("alpha", 0.6, "The exponent of the length penalty.", 0.0)
+  flags.DEFINE_integer(
+    "max_tokens",
+    None,
+    "The greatest number of tokens per output line. Default: the length of the "
+    "targets that the model was trained on.",
+    1,
+  )
+  flags.DEFINE_integer("batch", 16, "The number of lines decoded at a time.", 1)
   cli.define_step()
 
 
 def main(argv) -> None:
-  """Prints what the model writes for each line."""
+  """Prints one output line for each input line."""
   del argv
   cli.start_jax()
   from train import trained
@@ -43,16 +53,17 @@ def main(argv) -> None:
 
 
 def translator(found, *, beams: int, alpha: float, max_tokens=None):
-  """(lines, rows) -> lines: at most so many rows, which are one shape.
+  """(lines, rows) -> lines, for at most `rows` lines at a time.
 
   Args:
-    found: trained.Trained of a sequence_to_sequence run.
-    beams: of a search; 0 is greedy.
-    alpha: of its length penalty.
-    max_tokens: of a text; by default those of a row of the run's targets.
+    found: the trained.Trained of a sequence_to_sequence run.
+    beams: the width of the beam search; 0 decodes greedily.
+    alpha: the exponent of the length penalty.
+    max_tokens: the greatest number of tokens per line; None is the length of
+      the run's targets.
 
   Raises:
-    UserError: the run is of another task, or has no tokenizer.
+    UserError: the run has another task, or no tokenizer.
   """
   import jax
   import jax.numpy as jnp
@@ -62,10 +73,11 @@ def translator(found, *, beams: int, alpha: float, max_tokens=None):
   predict = found.parts.task.predict
   if config["task"]["name"] != "sequence_to_sequence" or not data.tokenizer:
     raise cli.UserError(
-      f"--workdir: a run of {config['task']['name']} translates nothing"
+      f"--workdir: the task of this run is {config['task']['name']}, not"
+      " sequence_to_sequence"
     )
   if "samples" not in predict:
-    raise cli.UserError("--workdir: this run knows no token that ends a text")
+    raise cli.UserError("--workdir: this run has no token that ends a text")
   from train import run_data
 
   tokenizer, eos = data.tokenizer, run_data.sizes(data)["eos"]
@@ -77,7 +89,7 @@ def translator(found, *, beams: int, alpha: float, max_tokens=None):
 
   @jax.jit
   def write(variables, batch):
-    rng = jax.random.key(0)  # nothing is drawn
+    rng = jax.random.key(0)  # decoding is deterministic
     return predict["samples"](variables, {**batch, **how}, rng)
 
   def translate(lines: list[str], rows: int) -> list[str]:
@@ -87,7 +99,7 @@ def translator(found, *, beams: int, alpha: float, max_tokens=None):
         ids.append([*tokenizer.encode(prefix + line)[: S - 1], eos])
       except ValueError as error:
         raise cli.UserError(f"--input: {line[:60]!r}: {error}") from error
-    # A few lengths, so that few programs are made.
+    # Lengths are rounded up, so that few programs are compiled.
     longest = min(S, -(-max(map(len, ids)) // 16) * 16)
     inputs = np.zeros((rows, longest), np.int32)
     real = np.zeros((rows, longest), np.int32)

@@ -1,4 +1,4 @@
-"""The whole vocabulary of training: what a task, a learner and a state are.
+"""The vocabulary of training: what a task, a learner and a state are.
 
 Every name here is a plain tuple of arrays or of pure functions.
 """
@@ -17,7 +17,7 @@ PyTree = Any
 
 
 class Mean(NamedTuple):
-  """A weighted mean kept as two sums, so that merging never loses weight.
+  """A weighted mean, kept as two sums so that merging means is exact.
 
   total: float32 scalar (or array), the sum of weight * value.
   weight: float32 of the same shape, the sum of the weights.
@@ -30,7 +30,7 @@ class Mean(NamedTuple):
     return Mean(self.total + other.total, self.weight + other.weight)
 
   def value(self) -> jax.Array:
-    """Divides, once, at the end; 0 where the weight is 0."""
+    """total / weight; 0 where the weight is 0."""
     return self.total / jnp.where(self.weight == 0, 1, self.weight)
 
 
@@ -43,13 +43,13 @@ def mean_of(values: jax.Array, mask: jax.Array | None = None) -> Mean:
   weights = jnp.broadcast_to(
     mask.astype(jnp.float32).reshape(mask.shape + (1,) * extra), values.shape
   )
-  # `where` rather than a product: 0 * NaN is NaN, and padding may hold it.
+  # `where` rather than a product: padding may be NaN, and 0 * NaN is NaN.
   total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
   return Mean(total, jnp.sum(weights))
 
 
 class Variables(NamedTuple):
-  """What a forward pass reads.
+  """The arrays that a forward pass reads.
 
   params: nested dicts of arrays, differentiated.
   model_state: written by the forward pass (batch statistics).
@@ -62,17 +62,17 @@ class Variables(NamedTuple):
 
 
 class Aux(NamedTuple):
-  """What a loss returns beside its Mean."""
+  """The second result of a loss, next to its Mean."""
 
   model_state: PyTree
   metrics: dict[str, Mean]
 
 
 class State(NamedTuple):
-  """All that a step carries; what a checkpoint holds.
+  """Everything that is carried from step to step and saved in a checkpoint.
 
   step: int32 scalar, the number of updates done.
-  extra: the learner's own (a moving average, an environment, …).
+  extra: state of the learner (a moving average, an environment, …).
   """
 
   step: jax.Array
@@ -90,11 +90,11 @@ Predict = Callable[[Variables, Batch, jax.Array], PyTree]
 class Task(NamedTuple):
   """What is learned.
 
-  init: (rng, batch) -> Variables; traced by eval_shape, so it never reads
-    values.
-  losses: one per player. With several, each name is also a top-level key of
-    params and differentiates only that.
-  predict: named predictions, all that evaluators see beside the losses.
+  init: (rng, batch) -> Variables; traced by eval_shape, so it must not depend
+    on values.
+  losses: one per player. With several players, each name is also a top-level
+    key of params, and its loss is differentiated with respect to those only.
+  predict: named predictions; with the losses, all that evaluators use.
   """
 
   init: Callable[[jax.Array, Batch], Variables]
@@ -106,27 +106,31 @@ class Learner(NamedTuple):
   """How it is learned.
 
   init: (rng, batch) -> State
-  step: (state, batch, rng) -> (state, {name: Mean}); the loop jits and
-    donates it.
-  variables: (state) -> Variables to evaluate and export, e.g. the average.
+  step: (state, batch, rng) -> (state, {name: Mean}); the loop jits it and
+    donates the state.
+  variables: (state) -> the Variables to evaluate and export, for example a
+    moving average.
+  gradients: (state, batch, rng) -> the mean gradients that `step` computes from
+    the same arguments, for histograms; None if the learner does not offer it.
   """
 
   init: Callable[[jax.Array, Batch], State]
   step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
   variables: Callable[[State], Variables]
+  gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
 
 
 def split(batch: Batch, parts: int) -> Batch:
-  """[B, ...] -> [parts, B / parts, ...], each part with rows of every device.
+  """[B, ...] -> [parts, B / parts, ...]; each part has rows of every device.
 
-  Row i goes to part i mod `parts`: a batch sharded in blocks over devices then
-  splits without moving a row between devices.
+  Row i goes to part i mod `parts`, so that a batch that is sharded in blocks
+  over devices is split without communication.
   """
 
   def one(x):
     if x.shape[0] % parts:
       raise UserError(
-        f"a batch of {x.shape[0]} cannot be cut into {parts} equal parts"
+        f"a batch of {x.shape[0]} cannot be split into {parts} equal parts"
       )
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
@@ -134,12 +138,12 @@ def split(batch: Batch, parts: int) -> Batch:
 
 
 class Optimizer(NamedTuple):
-  """An optax transformation and what else a learner needs of it.
+  """An optax transformation, and what else a learner needs from it.
 
   init: (params) -> opt_state
   update: (grads, opt_state, params, value) -> (updates, opt_state); `value`
-    is the loss, for schedules that listen to it.
-  learning_rate: (opt_state) -> float32 scalar, the rate of the next update.
+    is the loss, for schedules that depend on it.
+  learning_rate: (opt_state) -> float32 scalar, of the next update.
   eval_params: (opt_state, params) -> the params to evaluate; differs from
     params for schedule-free methods.
   """
@@ -150,12 +154,16 @@ class Optimizer(NamedTuple):
   eval_params: Callable[[PyTree, PyTree], PyTree]
 
 
+def _show_nothing(step: int, name: str, kind: str, value: Any) -> None:
+  pass
+
+
 # (variables, step) -> {name: float}: one full pass, the same on every host.
 Evaluator = Callable[[Variables, int], dict[str, float]]
 
 
 class EvalContext(NamedTuple):
-  """What an evaluator is given when it is built.
+  """The arguments that an evaluator is built with.
 
   task: the run's Task.
   batches: () -> iterator over one full pass of sharded, padded batches.
@@ -164,7 +172,7 @@ class EvalContext(NamedTuple):
   num_classes: of the evaluated data, or None.
   workdir: where files are written, or None.
   key: the evaluator's key in config.evals.
-  rng: a key of its own.
+  rng: a random key for this evaluator.
   load: (workdir) -> (Task, Variables) of another finished run.
   texts: (indices of a batch) -> {field: [values]} of the evaluated examples,
     see input_pipeline.rows.Rows; or None.
@@ -172,6 +180,8 @@ class EvalContext(NamedTuple):
   say: (line) -> None; prints above the progress bar.
   fetch: pytree of global arrays -> NumPy arrays, whole, on every host; all of
     them must call it.
+  show: (step, name, kind, value) -> None; sends an "image", uint8 [H, W, 3], or
+    a "text" to config.writers. Every process may call it.
   """
 
   task: Task
@@ -187,3 +197,4 @@ class EvalContext(NamedTuple):
   fetch: Callable[[PyTree], PyTree] = jax.device_get
   texts: Callable[[Any], dict[str, Any]] | None = None
   class_names: tuple[str, ...] = ()
+  show: Callable[[int, str, str, Any], None] = _show_nothing

@@ -12,7 +12,8 @@ import argparse
 
 import numpy as np
 
-from input_pipeline.quality import dataset, drift, statistics
+from input_pipeline.quality import dataset, statistics
+from input_pipeline.quality.checks import drift
 from input_pipeline.quality.finding import Settings
 
 LEVELS = (0.01, 0.05)

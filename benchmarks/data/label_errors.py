@@ -25,12 +25,8 @@ import time
 import numpy as np
 import prepare_cifar10
 
-from input_pipeline.quality import (
-  label_errors,
-  label_models,
-  label_noise,
-  patches,
-)
+from input_pipeline.quality import label_models, label_noise, patches
+from input_pipeline.quality.checks import label_errors
 from input_pipeline.quality.out_of_fold import out_of_fold
 from input_pipeline.sources import open_source, subset
 

@@ -32,7 +32,7 @@ import numpy as np
 from common.errors import UserError
 from train import build, loop, trained
 from train.measuring import goodput, timing
-from train.workdir import writer
+from train.workdir import metrics
 
 READ = ("config.json", "data.json", "tokenizer.json", "tokenizer.model")
 ROWS = ("metrics.jsonl", "goodput.jsonl")
@@ -194,11 +194,11 @@ def read_run(workdir: pathlib.Path) -> None:
 
 def read_rows(workdir: pathlib.Path) -> None:
   """As a run that goes on does, and its summary."""
-  rows = writer.MetricsWriter(str(workdir))
+  rows = metrics.files(str(workdir))
   rows.start(2)
   rows.write(3, {"train/loss": 1.0})
   rows.close()
-  for row in writer.read_metrics(str(workdir)):
+  for row in metrics.read_metrics(str(workdir)):
     [f"{value:.4f}" for value in row.values()]
   path = str(workdir / "goodput.jsonl")
   goodput.describe(path)

@@ -49,24 +49,26 @@ def c4(
   citations: bool = True,
   bad_words: tuple[str, ...] = (),
 ) -> Stage:
-  """The heuristics of C4: lines are left out, and some pages dropped.
+  """The heuristics of C4, which remove lines and drop some pages.
 
-  Where the paper and its authors' program differ, the program is followed: a
-  page falls by a line that would otherwise have been kept. A lone newline
-  stands between the lines that are left.
+  Where the paper and its authors' program differ, this follows the program: a
+  page is dropped only for a line that would otherwise have been kept. The
+  remaining lines are joined by single newlines.
 
   Args:
-    languages: of fields["lang"]; other documents pass. None: all are judged.
-    min_sentences: fewer in the lines that are left drop the document.
-    min_words_per_line: a line of fewer words, split by white space, goes.
-    max_word_length: a line with a longer word, in characters, goes.
-    terminal_mark: a line that ends in none of . ? ! " ' or in "..." goes.
-    javascript: a line with this word goes.
-    policy: a line about cookies, privacy or terms of use goes.
-    lorem_ipsum: drops a document with this phrase.
-    curly_bracket: drops a document with "{".
-    citations: [1], [edit] and [citation needed] are cut out.
-    bad_words: words, none of which may stand in a document; lower case.
+    languages: the values of fields["lang"] to judge; other documents pass
+      unchanged. None judges all.
+    min_sentences: drops a document whose remaining lines have fewer.
+    min_words_per_line: removes lines with fewer words, split by white space.
+    max_word_length: removes lines with a longer word, in characters.
+    terminal_mark: removes lines that do not end in one of . ? ! " ' or that
+      end in "...".
+    javascript: removes lines that contain this word.
+    policy: removes lines about cookies, privacy or terms of use.
+    lorem_ipsum: drops documents that contain this phrase.
+    curly_bracket: drops documents that contain "{".
+    citations: removes [1], [edit] and [citation needed].
+    bad_words: drops documents that contain one of these lower-case words.
   """
   check_languages("c4", languages)
   pattern = "|".join(map(re.escape, bad_words))
@@ -87,7 +89,7 @@ def c4(
 
 
 def _fault(line: str, words: list[str], settings: _Settings) -> str | None:
-  """Why a line goes, or the whole document where it is in _DROPPING."""
+  """The rule that removes a line, or the whole document if in _DROPPING."""
   s = settings
   if s.terminal_mark and (not line.endswith(_ENDS) or line.endswith("...")):
     return "lines_without_terminal_mark"
@@ -133,7 +135,7 @@ def _judge(settings: _Settings, document: Document) -> Result:
 
 
 def _enough(lines: list[str], least: int) -> bool:
-  """Whether there are so many sentences; stops where there are."""
+  """Whether there are at least so many sentences; stops counting there."""
   count = 0
   for line in lines:
     count += sentence_count(line)

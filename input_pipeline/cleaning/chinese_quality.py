@@ -1,9 +1,9 @@
-"""The quality rules for Chinese, by characters where English counts words.
+"""Quality rules for Chinese, which count characters instead of words.
 
-Gopher's, C4's and FineWeb's rules carried over: a Chinese word is taken for
-two characters. Thresholds without a source of their own were set beside clean
-Chinese: all 48 articles of XQuAD's Chinese part (Wikipedia, translated) keep
-clear of each, and what they have at most or at least is named below.
+The rules of Gopher, C4 and FineWeb, with a Chinese word counted as two
+characters. Thresholds without a published source were set on clean Chinese
+text: all 48 articles of the Chinese part of XQuAD (translated Wikipedia) pass
+every rule, and their extreme values are given below.
 """
 
 import functools
@@ -28,7 +28,7 @@ _MARK = re.compile(
 )
 _SYMBOL = re.compile(r"[^\w\s]|_")
 _LINE_ENDS = tuple('。！？…；：”’」』）》】.!?;:")')
-# What the foot and the edges of Chinese pages say, in both scripts.
+# Phrases of the footers and margins of Chinese pages, in both scripts.
 _BOILERPLATE = re.compile(
   "ICP[备備证證]|公网安备|版[权權]所有|copyright ?(?:©|\\(c\\))"
   "|(?:增值电信业务|网络视听|互联网新闻信息服务).{0,8}许可证"
@@ -43,10 +43,10 @@ _MENU = re.compile(
   "|您(?:当前|现在)?的?(?:所在)?位置|当前位置|设为首页|加入收藏|查看更多"
   "|阅读(?:全文|原文|量)|发表评论|[我网]要?评论|热门(?:推荐|文章|标签))"
 )
-# A longer line that holds such words is likely to say something about them.
+# A longer line with such words is likely to be prose about them.
 _BOILERPLATE_LENGTH = 200
 _MENU_LENGTH = 40
-# Of fewer lines the share that ends in some way says nothing.
+# With fewer lines, shares of lines carry no information.
 _FEW_LINES = 3
 
 _STOP_CHARACTERS = "的了是在不有和人这也就与为及以中被由而等對這與為於"
@@ -101,42 +101,49 @@ def chinese_quality(
   min_stop_characters: int | None = 2,
   stop_characters: str = _STOP_CHARACTERS,
 ) -> Stage:
-  """Rules for Chinese prose; lines of boilerplate are left out first.
+  """Rules for Chinese prose, applied after lines of boilerplate are removed.
 
-  Characters are counted without white space. None turns a rule off.
+  Characters are counted without white space. None disables a rule.
 
   Args:
-    languages: of fields["lang"]; other documents pass. None: all are judged.
-    boilerplate: leaves out lines such as ICP numbers, "版权所有" or "责任编辑",
+    languages: the values of fields["lang"] to judge; other documents pass
+      unchanged. None judges all.
+    boilerplate: removes lines such as ICP numbers, "版权所有" or "责任编辑",
       counted as "lines_boilerplate".
-    min_characters: fewer are "too_few_characters"; Gopher's 50 words.
-    max_characters: more are "too_many_characters"; Gopher's 100,000 words.
-    min_han: share of Han characters ("few_han"); XQuAD has at least 0.63, one
-      paragraph of names 0.40.
-    min_marks: share of punctuation ("few_marks"); XQuAD at least 0.06. Lists
-      of key words have none.
-    max_marks: the same ("many_marks"); XQuAD at most 0.14, verse 0.25.
-    max_symbols: share of other signs ("symbols"); Gopher's; XQuAD 0.014.
-    max_bullet_lines: share of lines that begin with one ("bullets"); Gopher's.
-    max_ellipsis_lines: share that end in "…" or "...", of three lines or more
-      ("ellipsis_lines"); Gopher's.
-    min_lines_with_mark: share of lines that end in a mark, closing quotation
-      marks and colons among them, of three lines or more
-      ("few_lines_with_mark"); FineWeb-2's for Chinese.
-    max_short_lines: share of lines of at most `short_line` characters
-      ("short_lines"); FineWeb's.
-    short_line: in characters; FineWeb's 30 letters are some five words.
-    max_duplicate_lines: share of lines there before ("duplicate_lines");
-      FineWeb-2's for Chinese.
+    min_characters: drops shorter documents as "too_few_characters"; Gopher's
+      50 words.
+    max_characters: drops longer documents as "too_many_characters"; Gopher's
+      100,000 words.
+    min_han: least share of Han characters ("few_han"). XQuAD has at least
+      0.63, in one paragraph of names 0.40.
+    min_marks: least share of punctuation ("few_marks"). XQuAD has at least
+      0.06; lists of keywords have none.
+    max_marks: greatest share of punctuation ("many_marks"). XQuAD has at most
+      0.14, verse 0.25.
+    max_symbols: greatest share of other symbols ("symbols"), as in Gopher.
+      XQuAD has at most 0.014.
+    max_bullet_lines: greatest share of lines that begin with a bullet
+      ("bullets"), as in Gopher.
+    max_ellipsis_lines: greatest share of lines that end in "…" or "...", for
+      three lines or more ("ellipsis_lines"), as in Gopher.
+    min_lines_with_mark: least share of lines that end in a mark, including
+      closing quotation marks and colons, for three lines or more
+      ("few_lines_with_mark"), as in FineWeb-2 for Chinese.
+    max_short_lines: greatest share of lines of at most `short_line` characters
+      ("short_lines"), as in FineWeb.
+    short_line: in characters; FineWeb's 30 letters are about five words.
+    max_duplicate_lines: greatest share of lines that repeat an earlier one
+      ("duplicate_lines"), as in FineWeb-2 for Chinese.
     max_duplicate_line_characters: the same by characters
-      ("duplicate_line_characters"); Gopher's.
-    top_ngrams: (n, share) of the most frequent run of n characters that
-      occurs more than once ("top_N_gram").
-    duplicate_ngrams: (n, share) of all runs of n characters that were there
-      before ("duplicate_N_gram").
-    min_stop_characters: how many different ones must occur
-      ("few_stop_characters"); Gopher's two. Classical verse has fewer: None.
-    stop_characters: the commonest function characters, in both scripts.
+      ("duplicate_line_characters"), as in Gopher.
+    top_ngrams: pairs of n and the greatest share of the most frequent n-gram
+      of characters that occurs more than once ("top_N_gram").
+    duplicate_ngrams: pairs of n and the greatest share of n-grams of
+      characters that repeat an earlier one ("duplicate_N_gram").
+    min_stop_characters: least number of different stop characters
+      ("few_stop_characters"); Gopher's two. Classical verse has fewer, so use
+      None for it.
+    stop_characters: the most frequent function characters, in both scripts.
   """
   check_languages("chinese_quality", languages)
   settings = _Settings(

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from input_pipeline.cleaning.parts.shingles import (
+from input_pipeline.document import Counted, Document, Dropped, Result, Stage
+from input_pipeline.similarity.shingles import (
   has_unspaced,
   is_unspaced,
   ngram_hashes,
   token_spans,
   tokens,
 )
-from input_pipeline.document import Counted, Document, Dropped, Result, Stage
 from input_pipeline.sources import open_source
 from input_pipeline.sources.parts.documents import documents
 
@@ -52,38 +52,38 @@ def contamination(
 ) -> Stage:
   """Decontamination as in GPT-3 (Brown et al., 2020, appendix C).
 
-  A document with an n-gram of an evaluation set is dropped as contaminated,
-  or loses it and `window` characters on each side; it then falls into pieces,
-  of which the short are left out, and with too many of which it is dropped.
-  n-grams are of words, lower-cased, without punctuation; of examples written
-  without spaces, of characters. 23 of them: 13 English words of XQuAD have
-  22.5 characters in its Chinese. An example shorter than that counts as one
-  n-gram if it has `fewest` words or `fewest_characters`. Unlike GPT-3's, an
-  n-gram is not passed over for being frequent in the documents.
+  A document that contains an n-gram of an evaluation set is either dropped as
+  "contaminated", or the n-gram and `window` characters on each side are cut
+  out. Of the pieces that remain the short ones are removed, and a document
+  with too many pieces is dropped. N-grams consist of lower-cased words without
+  punctuation, or of characters for examples written without spaces: 13 English
+  words of XQuAD correspond to 22.5 characters in its Chinese. A shorter example
+  counts as one n-gram if it has `fewest` words or `fewest_characters`
+  characters. Unlike GPT-3, n-grams that are frequent in the documents count.
 
-  The n-grams are read once in each process, 8 bytes for each.
+  The n-grams are read once in each process and take 8 bytes each.
 
   Args:
-    against: evaluation sets: a URI, all of it; or dict(source=URI,
-      split="all", text_keys=[...]): without keys every field of text counts.
+    against: evaluation sets, each a URI or dict(source=URI, split="all",
+      text_keys=[...]). Without keys every text field counts.
     action: "drop" or "cut".
-    ngram: words.
-    ngram_characters: characters, where no spaces are written.
-    fewest: words of a shorter example.
-    fewest_characters: and characters.
+    ngram: n for words.
+    ngram_characters: n for characters, in text written without spaces.
+    fewest: least number of words of a shorter example.
+    fewest_characters: least number of characters of a shorter example.
     window: characters cut on each side.
-    shortest_piece: characters of a piece that stays.
-    most_pieces: pieces of a document that stays.
+    shortest_piece: least number of characters of a piece that is kept.
+    most_pieces: greatest number of pieces of a document that is kept.
 
   Raises:
-    ValueError: a set that is missing, or a setting that does not exist.
+    ValueError: an evaluation set or a setting is wrong.
   """
   if action not in ("drop", "cut"):
     raise ValueError(
-      f"contamination: action: {action!r} is neither 'drop' nor 'cut'"
+      f"contamination: action={action!r} is neither 'drop' nor 'cut'"
     )
   if isinstance(against, str) or not against:
-    raise ValueError("contamination: against: needs a list of evaluation sets")
+    raise ValueError("contamination: against must be a list of evaluation sets")
   sets = tuple(_against(entry) for entry in against)
   for entry in sets:
     _keys(entry)
@@ -98,8 +98,8 @@ def _against(entry: str | Mapping[str, Any]) -> _Against:
   unknown = set(entry) - {"source", "split", "text_keys"}
   if unknown or "source" not in entry:
     raise ValueError(
-      f"contamination: against: {dict(entry)!r}: needs source, and may have"
-      " split and text_keys, nothing else"
+      f"contamination: against has {dict(entry)!r}; an evaluation set has the"
+      " key source, and optionally split and text_keys"
     )
   keys = entry.get("text_keys") or ()
   keys = (keys,) if isinstance(keys, str) else tuple(keys)

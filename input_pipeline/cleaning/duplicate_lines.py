@@ -1,4 +1,4 @@
-"""Lines that occurred in an earlier document, taken out of later ones."""
+"""Removal of lines that occur in an earlier document."""
 
 import functools
 import re
@@ -7,11 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline.cleaning.parts import places
-from input_pipeline.cleaning.parts.text_hashes import (
-  NORMAL_FORMS,
-  normal_form,
-  text_hash,
-)
 from input_pipeline.document import (
   Conclusion,
   Counted,
@@ -19,6 +14,11 @@ from input_pipeline.document import (
   Dropped,
   Global,
   Result,
+)
+from input_pipeline.similarity.text_hashes import (
+  NORMAL_FORMS,
+  normal_form,
+  text_hash,
 )
 
 _RECORD = np.dtype([("hash", "<u8", (2,)), ("place", "<u4"), ("line", "<u4")])
@@ -36,21 +36,23 @@ def duplicate_lines(
   normalize: str = "case+whitespace",
   partitions: int = 256,
 ) -> Global:
-  """Lines seen before in the corpus removed, with the break behind them.
+  """Removes lines that occur in an earlier document of the corpus.
 
-  A line stays in the first document that has it, as often as it stands there.
-  A document in which no text is left drops as only_duplicate_lines. A
-  partition compares the lines whose hashes begin alike and holds 24 bytes for
-  each; in one place stand 12 bytes for each line removed.
+  The first document with a line keeps it, as often as it occurs there. A
+  document without remaining text is dropped as "only_duplicate_lines".
+
+  A partition compares the lines whose hashes have the same remainder, and
+  needs 24 bytes of memory for each; the concluding step needs 12 bytes for
+  each line removed.
 
   Args:
-    unit: "line", or "paragraph": what blank lines part.
-    min_length: characters of the normal form; shorter ones stay.
+    unit: "line", or "paragraph", which blank lines separate.
+    min_length: in characters of the normal form; shorter lines are kept.
     normalize: as in exact_duplicates.
-    partitions: among how many the comparing is divided.
+    partitions: the number of partitions that are compared independently.
 
   Raises:
-    ValueError: a setting that does not exist.
+    ValueError: a setting is wrong.
   """
   for key, value, valid in (
     ("unit", unit, tuple(_SEPARATORS)),
@@ -58,7 +60,8 @@ def duplicate_lines(
   ):
     if value not in valid:
       raise ValueError(
-        f"duplicate_lines: {key}: unknown {value!r}; valid: {', '.join(valid)}"
+        f"duplicate_lines: {key}={value!r} is unknown; valid:"
+        f" {', '.join(valid)}"
       )
   places.check_partitions("duplicate_lines", "partitions", partitions)
   return Global(

@@ -1,4 +1,4 @@
-"""Documents that occur more than once, all dropped but one."""
+"""Removal of exact duplicates: one of several equal documents is kept."""
 
 import functools
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline.cleaning.parts import places
-from input_pipeline.cleaning.parts.text_hashes import (
+from input_pipeline.document import Conclusion, Document, Global
+from input_pipeline.similarity.text_hashes import (
   NORMAL_FORMS,
   record,
   text_hash,
 )
-from input_pipeline.document import Conclusion, Document, Global
 
 _RECORD = np.dtype([("hash", "<u8", (2,)), ("place", "<u4"), ("rank", "<f8")])
 _LARGEST = 20
@@ -23,28 +23,32 @@ def exact_duplicates(
   keep: str = "first",
   partitions: int = 64,
 ) -> Global:
-  """Equal texts, by a hash of 128 bits; the others drop as exact_duplicate.
+  """Keeps one of several equal documents and drops the rest.
 
-  A partition compares the documents whose hashes begin alike and holds 28
-  bytes for each. A text without any character but white space equals others
-  of its like.
+  Documents are compared by 128-bit hashes and dropped as "exact_duplicate".
+  All texts that consist of white space only are equal. A partition compares
+  the documents whose hashes have the same remainder, and needs 28 bytes of
+  memory for each.
 
   Args:
-    by: "text", or "record": the text and all fields, as for the rows of a
+    by: "text", or "record" for the text and all fields, as for rows of a
       table.
-    normalize: what makes no difference: "none", "whitespace" (how much there
-      is, and of which kind), or "case+whitespace".
-    keep: "first", "longest", or "field:NAME": the greatest number there.
-    partitions: among how many the comparing is divided.
+    normalize: the differences to ignore: "none", "whitespace" (its amount and
+      kind), or "case+whitespace".
+    keep: which document to keep: "first", "longest", or "field:NAME" for the
+      one with the greatest number in that field.
+    partitions: the number of partitions that are compared independently.
 
   Raises:
-    ValueError: a setting that does not exist.
+    ValueError: a setting is wrong.
   """
   if by not in ("text", "record"):
-    raise ValueError(f"exact_duplicates: by: {by!r} is not text or record")
+    raise ValueError(
+      f"exact_duplicates: by={by!r} is neither 'text' nor 'record'"
+    )
   if normalize not in NORMAL_FORMS:
     raise ValueError(
-      f"exact_duplicates: normalize: unknown {normalize!r}; valid:"
+      f"exact_duplicates: normalize={normalize!r} is unknown; valid:"
       f" {', '.join(NORMAL_FORMS)}"
     )
   places.check_keep("exact_duplicates", keep)

@@ -26,29 +26,31 @@ def extract(
   max_bytes: int = 2**24,
   max_tags: int = 2**16,
 ) -> Stage:
-  """A stage that takes the main text out of a page's HTML.
+  """A stage that extracts the main text of an HTML page.
 
-  Sets the text and, where the page has one, the field "title"; the HTML is
-  gone then. A document with a text and without HTML passes unchanged. Drops
-  what is "too_large", "unparsable" (it broke the parser, or took it a minute)
-  or has "no_main_text".
+  Sets the text and, if the page has a title, the field "title", and removes
+  the HTML. A document that has a text but no HTML passes unchanged. Drops pages
+  as "too_large", "unparsable" (the parser crashed or ran for a minute) or
+  "no_main_text".
 
-  The parser runs in a process of its own.
+  The parser runs in a separate process.
 
   Args:
-    favor: "balanced", "precision" (less text) or "recall" (more).
-    fallback: also asks readability and justext, as trafilatura does by default:
-      slower, and here not better (benchmarks/data/extraction.py).
-    comments: keeps those of readers.
-    tables: keeps the texts of tables.
-    max_bytes: of a page.
-    max_tags: of a page, as its "<" are counted; the time grows with them.
+    favor: "balanced", "precision" (less text) or "recall" (more text).
+    fallback: also use readability and justext, which trafilatura does by
+      default; slower and here not better (benchmarks/data/extraction.py).
+    comments: keep readers' comments.
+    tables: keep the text of tables.
+    max_bytes: the greatest size of a page in bytes.
+    max_tags: the greatest number of "<" in a page, on which the time depends.
 
   Raises:
-    ValueError: `favor` has no such value, or trafilatura is not installed.
+    ValueError: `favor` is unknown, or trafilatura is not installed.
   """
   if favor not in FAVORS:
-    raise ValueError(f"favor {favor!r}; valid: {', '.join(FAVORS)}")
+    raise ValueError(
+      f"extract: favor={favor!r} is unknown; valid: {', '.join(FAVORS)}"
+    )
   if importlib.util.find_spec("trafilatura") is None:
     raise ValueError(
       "extract needs trafilatura, which is not installed: "
@@ -78,12 +80,12 @@ def _extract(
   return document._replace(text=text, fields=fields, html=b"")
 
 
-# Processes that parse, and wait for a page; as many as ever worked at once.
+# Idle parser processes, as many as were ever busy at the same time.
 _IDLE: list[subprocess.Popen] = []
 
 
 def _ask(settings: Settings, html: bytes) -> tuple[str, str] | None:
-  """(title, text) of a page; None where the parser died of it."""
+  """(title, text) of a page, or None if the parser died."""
   try:
     parser = _IDLE.pop()
   except IndexError:
@@ -102,7 +104,7 @@ def _ask(settings: Settings, html: bytes) -> tuple[str, str] | None:
 
 def _start() -> subprocess.Popen:
   return subprocess.Popen(
-    # -P: the modules beside it are not what others mean by their names.
+    # -P: modules beside the script must not shadow standard ones.
     [sys.executable, "-P", extract_page.__file__],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
@@ -144,7 +146,7 @@ def _end_all() -> None:
 
 
 def _forget() -> None:
-  """After a fork: they answer the process that started them."""
+  """Forgets the parsers after a fork: they belong to the parent process."""
   for parser in _IDLE:
     parser.returncode = 0
   _IDLE.clear()

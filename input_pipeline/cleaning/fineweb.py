@@ -1,4 +1,4 @@
-"""The rules that FineWeb found worth adding (Penedo et al., 2024, 3.6)."""
+"""The heuristic filters of FineWeb (Penedo et al., 2024, section 3.6)."""
 
 import functools
 from typing import NamedTuple
@@ -32,19 +32,20 @@ def fineweb(
   max_duplicate_characters: float | None = 0.01,
   max_newlines_per_word: float | None = 0.3,
 ) -> Stage:
-  """FineWeb's rules of lines and lists; None turns a rule off.
+  """FineWeb's rules for lines and lists; None disables a rule.
 
   Args:
-    languages: of fields["lang"]; other documents pass. None: all are judged.
-    min_lines_with_mark: share of the lines that end in a terminal mark
+    languages: the values of fields["lang"] to judge; other documents pass
+      unchanged. None judges all.
+    min_lines_with_mark: least share of lines that end in a terminal mark
       ("few_lines_with_mark").
-    max_short_lines: share of lines of at most `short_line` characters
+    max_short_lines: greatest share of lines of at most `short_line` characters
       ("short_lines").
     short_line: in characters.
-    max_duplicate_characters: share of the characters in lines that were there
-      before ("duplicate_characters"). The paper says 0.1; 0.01 is what the
-      program that made the data set has.
-    max_newlines_per_word: line breaks a token ("list").
+    max_duplicate_characters: greatest share of characters in lines that repeat
+      an earlier one ("duplicate_characters"). The paper has 0.1; the program
+      that made the data set has 0.01.
+    max_newlines_per_word: greatest number of line breaks per token ("list").
   """
   check_languages("fineweb", languages)
   settings = _Settings(

@@ -42,24 +42,28 @@ def gopher_quality(
     *("the", "be", "to", "of", "and", "that", "have", "with"),
   ),
 ) -> Stage:
-  """Gopher's rules of length, symbols, lists and stop words.
+  """Gopher's rules for length, symbols, lists and stop words.
 
-  Words are counted without marks; symbols and alphabetic words are measured
-  against all tokens, marks among them, as FineWeb did. None turns a rule off.
+  Words are counted without punctuation marks. Symbols and alphabetic words are
+  measured against all tokens including marks, as in FineWeb. None disables a
+  rule.
 
   Args:
-    languages: of fields["lang"]; other documents pass. None: all are judged.
-    min_words: fewer drop the document ("too_few_words").
-    max_words: more drop it ("too_many_words").
+    languages: the values of fields["lang"] to judge; other documents pass
+      unchanged. None judges all.
+    min_words: drops documents with fewer words ("too_few_words").
+    max_words: drops documents with more words ("too_many_words").
     min_mean_word_length: in characters ("short_words").
     max_mean_word_length: in characters ("long_words").
-    max_symbols_per_word: of "#" ("hashes") and of "..." or "…" ("ellipses").
-    max_bullet_lines: share of lines that begin with "•" or "-" ("bullets").
-    max_ellipsis_lines: share of lines that end in "..." or "…"
+    max_symbols_per_word: greatest number per token of "#" ("hashes") and of
+      "..." or "…" ("ellipses").
+    max_bullet_lines: greatest share of lines that begin with "•" or "-"
+      ("bullets").
+    max_ellipsis_lines: greatest share of lines that end in "..." or "…"
       ("ellipsis_lines").
-    min_alphabetic_words: share of tokens with a letter ("few_letters").
-    min_stop_words: how many different ones must occur ("few_stop_words").
-    stop_words: as they must be written, case included.
+    min_alphabetic_words: least share of tokens with a letter ("few_letters").
+    min_stop_words: least number of different stop words ("few_stop_words").
+    stop_words: matched with their case.
   """
   check_languages("gopher_quality", languages)
   settings = _Settings(
@@ -81,7 +85,7 @@ def gopher_quality(
 def _broken_by_words(
   s: _Settings, tokens: tuple[str, ...], marks: list[str]
 ) -> str | None:
-  """The rule of word numbers and lengths that is broken, if one is."""
+  """The first broken rule on the number and length of words, or None."""
   count = len(tokens) - len(marks)
   total = sum(map(len, tokens)) - sum(map(len, marks))
   if below(count, s.min_words, 1):
@@ -96,7 +100,7 @@ def _broken_by_words(
 
 
 def _broken_by_lines(s: _Settings, text: str) -> str | None:
-  """The rule of bullets and ellipses at lines that is broken, if one is."""
+  """The first broken rule on bullets and ellipses of lines, or None."""
   lines = text.splitlines()
   bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
   if above(bullets, s.max_bullet_lines, len(lines)):
@@ -109,7 +113,7 @@ def _broken_by_lines(s: _Settings, text: str) -> str | None:
 
 def _broken(s: _Settings, text: str) -> str | None:
   tokens = words(text)
-  # Most tokens are letters alone, which is quickly seen.
+  # Most tokens consist of letters only, which is quick to test.
   others = [t for t in tokens if not t.isalpha()]
   marks = [t for t in others if not any(map(str.isalnum, t))]
   rule = _broken_by_words(s, tokens, marks)

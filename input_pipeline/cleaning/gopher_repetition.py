@@ -45,26 +45,28 @@ def gopher_repetition(
   duplicate_ngrams: tuple[tuple[int, float], ...] | None = _DUPLICATE,
   max_words: int | None = 1_000_000,
 ) -> Stage:
-  """Gopher's rules against what is said over and over.
+  """Gopher's rules against repetitive text.
 
-  Shares are of the characters of the text, white space among them; None turns
-  a rule off. Rules, in order: "empty", "duplicate_paragraphs",
+  Shares of characters are of the whole text including white space. None
+  disables a rule. The rules in order are "empty", "duplicate_paragraphs",
   "duplicate_paragraph_characters", "duplicate_lines",
   "duplicate_line_characters", "top_N_gram", "duplicate_N_gram".
 
   Args:
-    languages: of fields["lang"]; other documents pass. None: all are judged.
-    max_duplicate_paragraphs: share of paragraphs that were there before.
-    max_duplicate_paragraph_characters: the same, by their characters.
-    max_duplicate_lines: share of lines that were there before.
-    max_duplicate_line_characters: the same, by their characters.
-    top_ngrams: (n, share) of the most frequent n-gram of tokens with the
-      blanks in it, over the document; of several the first.
-    duplicate_ngrams: (n, share) of all n-grams of tokens that were there
-      before, blanks not counted, no token twice.
-    max_words: more drop the document ("too_many_words"), because its n-grams
-      would fill the memory; no rule of Gopher's, whose quality rules allow a
-      tenth of this.
+    languages: the values of fields["lang"] to judge; other documents pass
+      unchanged. None judges all.
+    max_duplicate_paragraphs: greatest share of paragraphs that repeat an
+      earlier one.
+    max_duplicate_paragraph_characters: the same by characters.
+    max_duplicate_lines: greatest share of lines that repeat an earlier one.
+    max_duplicate_line_characters: the same by characters.
+    top_ngrams: pairs of n and the greatest share of the most frequent n-gram
+      of tokens, counted with the blanks inside it.
+    duplicate_ngrams: pairs of n and the greatest share of n-grams of tokens
+      that repeat an earlier one, without blanks and counting no token twice.
+    max_words: drops longer documents ("too_many_words"), whose n-grams would
+      not fit into memory. This is not one of Gopher's rules; its quality rules
+      allow a tenth as many words.
   """
   check_languages("gopher_repetition", languages)
   settings = _Settings(

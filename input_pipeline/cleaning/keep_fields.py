@@ -1,4 +1,4 @@
-"""Only the fields that are needed: what GDPR calls minimisation."""
+"""Removal of fields that are not needed: data minimisation, as in the GDPR."""
 
 import functools
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ from input_pipeline.document import Document, Stage
 
 
 def keep_fields(fields: Sequence[str]) -> Stage:
-  """The document with these fields alone, in its own order.
+  """A stage that keeps only the given fields, in their original order.
 
   Raises:
-    ValueError: `fields` is a text and not a list of names.
+    ValueError: `fields` is a string instead of a list of names.
   """
   if isinstance(fields, str):
-    raise ValueError(f"keep_fields: fields: {fields!r} is no list of names")
+    raise ValueError(f"keep_fields: fields={fields!r} is not a list of names")
   return functools.partial(_keep, frozenset(fields))
 
 

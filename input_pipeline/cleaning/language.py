@@ -1,4 +1,4 @@
-"""The language a document is written in, found and chosen by."""
+"""Identification of the language of a document, and selection by it."""
 
 import functools
 import re
@@ -10,12 +10,12 @@ _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff9d]")
 _HANGUL = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]{1,64}@[\w-]+\.[\w.-]+")
-# A Han character or a kana says about as much as this many Latin letters.
+# A Han character or a kana carries about as much as so many Latin letters.
 _WEIGHT = 2.5
 # Japanese prose is more than a third kana, Chinese has next to none; a title
 # in Japanese may have a few.
 _JAPANESE = 0.1
-# Sums of float32 may end differently on another machine, but not so early.
+# Sums of float32 differ between machines in later decimals only.
 _DECIMALS = 2
 # More letters hardly change the answer, and time grows with them.
 _MAX_CHARACTERS = 1000
@@ -32,37 +32,41 @@ def language(
   min_score: float = 0.0,
   max_characters: int = _MAX_CHARACTERS,
 ) -> Stage:
-  """The language as an ISO 639-1 code in fields["lang"], chosen by `keep`.
+  """A stage that sets fields["lang"] and keeps documents of some languages.
 
-  What is written in Han characters, kana or Hangul is told by the script: the
-  shares of the three are surer than any model on short texts. All else is
-  py3langid's (naive Bayes over byte n-grams; Lui and Baldwin, 2012).
-  fields["lang_score"] is from 0 to 1: the share of the script among the
-  letters, or the model's probability, which is calibrated by length.
-  Counts "lang_XX" of what goes on; drops "no_letters", "other_language" and
-  "unsure_language".
+  fields["lang"] is an ISO 639-1 code. Text in Han characters, kana or Hangul is
+  identified by the shares of the three scripts, which is more reliable on short
+  texts than a model. Other text is identified by py3langid (naive Bayes over
+  byte n-grams; Lui and Baldwin, 2012). fields["lang_score"], from 0 to 1, is
+  the share of the script among the letters, or the model's probability.
+
+  Counts "lang_XX" of the documents kept, and drops the others as "no_letters",
+  "other_language" and "unsure_language".
 
   Args:
-    keep: languages that go on; None: all.
-    min_score: a document with a lower score is dropped.
-    max_characters: the length of the beginning that is looked at.
+    keep: the languages to keep; None keeps all.
+    min_score: documents with a lower score are dropped.
+    max_characters: the number of characters to look at, from the beginning.
+
+  Raises:
+    ValueError: a setting is wrong, or py3langid is not installed.
   """
   if isinstance(keep, str) or (keep is not None and not keep):
     raise ValueError(
-      f'language: keep {keep!r} is neither None nor a list such as ("zh", "en")'
+      f'language: keep={keep!r} is neither None nor a list such as ("zh", "en")'
     )
   if not 0 <= min_score <= 1:
-    raise ValueError(f"language: min_score {min_score!r} is not within 0..1")
+    raise ValueError(f"language: min_score={min_score!r} is not from 0 to 1")
   if max_characters < 1:
     raise ValueError(
-      f"language: max_characters {max_characters!r} is not positive"
+      f"language: max_characters={max_characters!r} is not positive"
     )
   known = set(_identifier().labels)
   for name in keep or ():
     if name not in known:
       raise ValueError(
-        f"language: keep has {name!r}; a language is an ISO 639-1 code such as"
-        " 'en' or 'zh'"
+        f"language: keep has {name!r}, which is not an ISO 639-1 code of a"
+        " known language, such as 'en' or 'zh'"
       )
   settings = _Settings(
     None if keep is None else frozenset(keep), min_score, max_characters
@@ -77,7 +81,7 @@ def _identifier():
     from py3langid import langid
   except ImportError as error:
     raise ValueError(
-      "language: needs py3langid, which is not installed: pip install"
+      "language needs py3langid, which is not installed: pip install"
       " -e '.[clean]'"
     ) from error
   return langid.LanguageIdentifier.from_model_file(

@@ -4,9 +4,9 @@ from input_pipeline.document import Document, Stage
 
 
 def lowercase() -> Stage:
-  """A stage that lower-cases the text, by Unicode's rules of no one language.
+  """A stage that lower-cases the text by Unicode's language-neutral rules.
 
-  For classical tasks, and for uncased models; scripts without case are left.
+  For classical models and uncased ones. Scripts without case do not change.
   """
   return _lower
 

@@ -1,4 +1,4 @@
-"""Columns of numbers from a least to a greatest."""
+"""Scaling of columns of numbers to a range."""
 
 from collections.abc import Sequence
 
@@ -14,27 +14,28 @@ def min_max(
   high: float = 1.0,
   statistics: str | None = None,
 ) -> Global | Stage:
-  """A stage that maps each column's least to `low` and greatest to `high`.
+  """A stage that scales columns so that their range is `low` to `high`.
 
-  The statistics are left as min_max.json beside the output: fitted on a
-  training set, they scale new data by `statistics`, and batches by the op
-  `standardize`; what is new may lie outside. A constant column becomes `low`.
+  The statistics of the training split are written to min_max.json beside the
+  output. They scale new data, whose values may lie outside of the range, when
+  given as `statistics` here or to the op `standardize`. A constant column
+  becomes `low`.
 
   Args:
-    columns: the fields that are scaled. A row in which one is neither a number
-      nor missing is dropped, as not_a_number. None scales every field that
-      holds numbers alone, but for the label.
-    label: what None leaves out.
-    missing: None, NaN, "" and "?": "kept", or counted as "filled" and replaced
-      by the "mean", before it is scaled.
-    low: of the scale.
-    high: of the scale.
-    statistics: a min_max.json, which says all of the above; the stage then need
-      not see the corpus first.
+    columns: the fields to scale. A row in which one of them is neither a number
+      nor missing is dropped as "not_a_number". None scales every field that
+      holds numbers only, except the label.
+    label: the field that columns=None leaves out.
+    missing: what to do with None, NaN, "" and "?": "kept", or "mean", which
+      replaces them before scaling and counts them as "filled".
+    low: the value of a column's minimum.
+    high: the value of a column's maximum.
+    statistics: a min_max.json, which replaces the settings above; the stage
+      then does not read the corpus first.
 
   Raises:
-    ValueError: a setting is wrong, or the file is no such statistics; once the
-      corpus was seen, a column has no numbers.
+    ValueError: a setting or the file is wrong, or, after reading the corpus, a
+      column has no numbers.
   """
   return fitted_scaling.stage(
     "min_max", columns, label, missing, statistics, low, high

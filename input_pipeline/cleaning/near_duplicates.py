@@ -1,4 +1,4 @@
-"""Documents that are nearly alike, found by MinHash-LSH."""
+"""Removal of near duplicates, found by MinHash-LSH."""
 
 import functools
 import json
@@ -6,17 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline.cleaning.parts import clusters, odd_sketch, places
-from input_pipeline.cleaning.parts.shingles import UNITS, shingles
-from input_pipeline.cleaning.parts.text_hashes import library
+from input_pipeline.cleaning.parts import clusters, places
 from input_pipeline.document import Conclusion, Document, Global
+from input_pipeline.similarity import minhash, odd_sketch
+from input_pipeline.similarity.shingles import UNITS, shingles
 
-# The permutations' seed: part of the meaning of a verdict.
-_SEED = 1
-# n-grams whose 112 permuted values are held at once.
-_CHUNK = 8_192
 _PAIRS = 65_536
-# Documents of one bucket, all different, that a document is compared with.
+# Different documents of a bucket with which each of them is compared.
 _WINDOW = 1_000
 _SHORT_TEXT = 120
 _LARGEST = 20
@@ -32,33 +28,35 @@ def near_duplicates(
   keep: str = "first",
   partitions_per_band: int = 1,
 ) -> Global:
-  """Near duplicates found by MinHash-LSH; all but one drop as near_duplicate.
+  """Keeps one document of each cluster of near duplicates.
 
-  Two documents are candidates if all rows of a band of their signatures are
-  equal (Broder, 1997; Indyk and Motwani, 1998): with similarity s that happens
-  with probability 1 - (1 - s^rows)^bands, at 112 values in 14 bands of 8 rows,
-  as FineWeb has them, 0.92 at s = 0.8 and 0.58 at 0.7. Candidates are kept
-  whose similarity, estimated from odd sketches, reaches the threshold. What is
-  joined by such pairs is a cluster, of which one document stays.
+  The others are dropped as "near_duplicate". Two documents are candidates if
+  all rows of a band of their signatures are equal. With the similarity s this
+  has the probability 1 - (1 - s^rows)^bands: for 112 values in 14 bands of 8
+  rows, as in FineWeb, 0.92 at s = 0.8 and 0.58 at s = 0.7. A candidate pair
+  counts if its similarity, estimated from odd sketches, reaches the threshold.
+  Documents connected by such pairs form a cluster.
 
   The values are datasketch's ("affine32", seed 1). A partition holds the
-  documents of a band, or of a part of it: 20 bytes each and 261 more if there
-  is a threshold; the first band also 120 characters for the report. In one
-  place stands only what is alike.
+  documents of a band or of a part of a band: 20 bytes each, and 261 bytes more
+  if there is a threshold. The first band also holds 120 characters of each
+  document for the report. The concluding step holds near duplicates only.
 
   Args:
-    ngram: length of the n-grams compared; a shorter text counts as one.
-    unit: of n-grams: "words", "characters", or "auto": characters where the
-      language, fields["lang"] or the letters, is written without spaces.
-    num_perm: MinHash values of a signature.
-    bands: parts of a signature; must divide num_perm.
-    threshold: least Jaccard similarity of a pair, at least 0.5; None takes
+    ngram: n; a shorter text counts as one n-gram.
+    unit: of the n-grams: "words", "characters", or "auto", which takes
+      characters if the language (from fields["lang"], or else from the
+      letters) is written without spaces.
+    num_perm: the number of MinHash values of a signature.
+    bands: the number of bands of a signature; must divide num_perm.
+    threshold: least Jaccard similarity of a pair, at least 0.5. None accepts
       all candidates, as FineWeb does.
-    keep: "first", "longest", or "field:NAME": the greatest number there.
-    partitions_per_band: among how many a band is divided.
+    keep: which document to keep: "first", "longest", or "field:NAME" for the
+      one with the greatest number in that field.
+    partitions_per_band: the number of partitions of each band.
 
   Raises:
-    ValueError: a setting that cannot be.
+    ValueError: a setting is wrong.
   """
   places.check_keep("near_duplicates", keep)
   places.check_partitions(
@@ -66,7 +64,7 @@ def near_duplicates(
   )
   if unit not in UNITS:
     raise ValueError(
-      f"near_duplicates: unit: unknown {unit!r}; valid: {', '.join(UNITS)}"
+      f"near_duplicates: unit={unit!r} is unknown; valid: {', '.join(UNITS)}"
     )
   if bands < 1 or num_perm % bands:
     raise ValueError(
@@ -85,23 +83,6 @@ def near_duplicates(
     _conclude,
     functools.partial(places.drop, "near_duplicate"),
   )
-
-
-def signatures(
-  documents: Iterable[np.ndarray], num_perm: int
-) -> Iterable[np.ndarray]:
-  """MinHash values, uint32 [num_perm], of sets of uint64 hashes.
-
-  datasketch's, of the upper 32 bits of each hash.
-  """
-  minhash = library("datasketch").MinHash
-  empty = minhash(num_perm, seed=_SEED, hashfunc=int, scheme="affine32")
-  for members in documents:
-    values = (members >> np.uint64(32)).tolist()
-    found = empty.copy()
-    for start in range(0, len(values), _CHUNK):
-      found.update_batch(values[start : start + _CHUNK])
-    yield found.hashvalues
 
 
 def _record(threshold: float | None) -> np.dtype:
@@ -142,8 +123,8 @@ def _summarize(
         examples.append((document.id, short))
         yield members
 
-  for values in signatures(sets(), num_perm):
-    buckets.append(_buckets(values, bands))
+  for values in minhash.signatures(sets(), num_perm):
+    buckets.append(minhash.bands(values, bands))
   records = np.array(rows, _record(threshold))
   found = []
   for band in range(bands):
@@ -153,13 +134,6 @@ def _summarize(
       texts = [examples[i] for i in chosen] if band == 0 else []
       found.append(_pack(records[chosen], texts))
   return found
-
-
-def _buckets(values: np.ndarray, bands: int) -> list[int]:
-  """64 bits for the rows of each band."""
-  digest = library("xxhash").xxh3_64_intdigest
-  rows = values.astype("<u4").reshape(bands, -1)
-  return [digest(row.tobytes()) for row in rows]
 
 
 def _pack(records: np.ndarray, texts: list) -> bytes:
@@ -178,7 +152,7 @@ def _unpack(data: bytes, dtype: np.dtype) -> tuple[np.ndarray, list]:
 def _combine(
   threshold: float | None, partition: int, shards: list[bytes]
 ) -> bytes:
-  """The documents that have a near duplicate here: for each its root."""
+  """The documents with a near duplicate in a partition, and their roots."""
   del partition
   found, keys, texts = [], [], {}
   for shard, data in enumerate(shards):
@@ -210,14 +184,14 @@ def _combine(
 def _pairs(
   records: np.ndarray, threshold: float | None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of pairs that are alike; records are sorted by bucket and key."""
+  """Rows of near-duplicate pairs; records are sorted by bucket and key."""
   n = len(records)
   bucket = records["bucket"]
   if threshold is None or not n:
     first = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1])[:n])
     owner = np.repeat(first, np.diff(np.append(first, n)))
     return owner[owner != np.arange(n)], np.setdiff1d(np.arange(n), first)
-  # Equal sketches in one bucket are one; no more than the first is compared.
+  # Of equal sketches in a bucket only the first is compared.
   names = ("bucket", "level", "sizes", "parity")
   what = np.concatenate(
     [
@@ -272,10 +246,10 @@ def _examples(buckets: np.ndarray, nodes: np.ndarray, texts: dict) -> list:
 def found_clusters(
   partitions: list[bytes],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """What partitions found together: (keys, numbers of clusters, ranks).
+  """The clusters of all partitions: (keys, numbers of clusters, ranks).
 
-  keys: uint64 of the documents that have a near duplicate, sorted. The number
-  of a cluster is the place of its first document among them.
+  keys: uint64 keys of the documents with a near duplicate, sorted. The number
+  of a cluster is the index of its first document among the keys.
   """
   nodes = np.concatenate([_unpack(data, _NODE)[0] for data in partitions])
   keys, numbers = np.unique(
@@ -323,10 +297,10 @@ def _texts(partitions: list[bytes]) -> dict[int, list[str]]:
 
 
 def _largest(keys: np.ndarray, root: np.ndarray, texts: dict) -> list[dict]:
-  """The largest clusters; of like size, those first that have a text to show.
+  """The largest clusters; among equal sizes, those with example texts first.
 
-  A text is known where documents also met in the first band. It is as it came
-  to this stage: let `redact` come before.
+  Texts are known only of documents that share a bucket of the first band. They
+  are as they reached this stage, so `redact` should run before it.
   """
   shown: dict[int, list] = {}
   for key in sorted(texts):

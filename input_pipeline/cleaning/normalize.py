@@ -1,4 +1,4 @@
-"""Text repaired and written in one way: encoding, width, script, spaces."""
+"""Repair and normalization of text: encoding, width, script, white space."""
 
 import functools
 import re
@@ -24,11 +24,11 @@ _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff]")
 _MARK_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])[,!?;:](?![/\d])")
 _STOP_AFTER_HAN = re.compile(rf"(?<=[{_HAN}”’》）】])\.(?![.A-Za-z\d])")
 
-# Printable ASCII without "&": nothing in it that ftfy would repair.
+# Printable ASCII without "&" needs no repair by ftfy.
 _SOUND = re.compile("[\t\n -%'-~]*")
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Controls, soft hyphens, marks of direction, blanks of no width, tags, what is
-# no character. Joiners matter to some scripts, and to emoji.
+# Controls, soft hyphens, directional marks, zero-width blanks, tags and
+# noncharacters. Some scripts and emoji need the joiners.
 _INVISIBLE = re.compile(
   "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u180e\u200b\u200e\u200f"
   "\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufdd0-\ufdef\ufeff\ufff9-\ufffb"
@@ -62,26 +62,34 @@ def normalize(
   spaces: bool = True,
   max_newlines: int | None = 2,
 ) -> Stage:
-  """Text in one normal form; nothing is dropped.
+  """A stage that repairs and normalizes text; it drops no document.
 
-  In this order: ftfy's repair, control and zero-width characters out, Unicode
-  form, width, script, white space. Counts the documents that each step changed:
+  The steps in order: ftfy's repair, removal of control and zero-width
+  characters, Unicode normal form, width, script, white space. Counts the
+  documents that each step changed as
   "repaired", "invisible_removed", "composed", "width_changed",
   "script_changed", "spaces_changed".
 
   Args:
-    repair: mojibake, HTML entities, terminal escapes and ligatures by ftfy,
-      which leaves the width of characters alone here.
-    straight_quotes: “ ” ‘ ’ become " and ', by ftfy; not for Chinese texts.
+    repair: fix mojibake, HTML entities, terminal escapes and ligatures with
+      ftfy, which does not change the width of characters here.
+    straight_quotes: replace “ ” ‘ ’ by " and '; not for Chinese text.
     form: a Unicode normal form, or None.
-    width: "half" makes full-width letters and digits ASCII; "keep".
-    punctuation: "keep"; "half" makes full-width marks ASCII; "full" makes
-      , . ! ? ; : after a Han character full-width, as Chinese is printed.
-    script: "keep"; "simplified" or "traditional" Chinese by OpenCC. A text with
-      more than one kana to ten Han characters is Japanese, and stays.
-    spaces: runs of blanks become one, blanks at the ends of lines none, and a
-      text begins and ends without white space.
-    max_newlines: of more in a row this many are left. None: all.
+    width: "half" converts full-width letters and digits to ASCII; or "keep".
+    punctuation: "half" converts full-width marks to ASCII; "full" converts
+      , . ! ? ; : after a Han character to full width, as in printed Chinese; or
+      "keep".
+    script: "simplified" or "traditional" converts Chinese with OpenCC; or
+      "keep". Text with more than one kana to ten Han characters is taken for
+      Japanese and does not change.
+    spaces: replace runs of blanks by one, and remove blanks at the ends of
+      lines and white space at both ends of the text.
+    max_newlines: the greatest number of consecutive line breaks; None keeps
+      all.
+
+  Raises:
+    ValueError: a setting is wrong, or ftfy or OpenCC is needed but not
+      installed.
   """
   for key, value, valid in (
     ("form", form, _FORMS),
@@ -91,9 +99,9 @@ def normalize(
   ):
     if value not in valid:
       names = ", ".join(map(repr, valid))
-      raise ValueError(f"normalize: {key} {value!r} is none of {names}")
+      raise ValueError(f"normalize: {key}={value!r} is none of {names}")
   if max_newlines is not None and max_newlines < 1:
-    raise ValueError(f"normalize: max_newlines {max_newlines!r} is below 1")
+    raise ValueError(f"normalize: max_newlines={max_newlines!r} is less than 1")
   if repair:
     _ftfy(straight_quotes)
   if script != "keep":
@@ -115,8 +123,7 @@ def normalize(
 
 def _missing(name: str) -> ValueError:
   return ValueError(
-    f"normalize: needs {name}, which is not installed: pip install"
-    " -e '.[clean]'"
+    f"normalize needs {name}, which is not installed: pip install -e '.[clean]'"
   )
 
 

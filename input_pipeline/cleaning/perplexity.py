@@ -1,4 +1,4 @@
-"""Documents by how well an n-gram model of ours foretells them."""
+"""Filtering of documents by their perplexity under an n-gram model."""
 
 import functools
 import os
@@ -14,41 +14,41 @@ def perplexity(
   min: float | None = None,
   languages: Sequence[str] | None = None,
 ) -> Stage:
-  """A stage that measures perplexity, and drops what lies outside of bounds.
+  """A stage that measures perplexity and drops documents outside of bounds.
 
-  As CCNet (Wenzek et al., LREC 2020), which keeps what is like Wikipedia; but
-  a UTF-8 byte, exp(-ln p(text) / bytes), so that neither the tokenizer nor the
-  language sets the scale: it is 2 to the bits a byte of a language model's
-  evaluation. fields["perplexity"] has it, to 6 digits. A text of no bytes has
-  none, and is kept.
+  CCNet (Wenzek et al., LREC 2020) filters in this way to keep text like
+  Wikipedia. The perplexity is per UTF-8 byte, exp(-ln p(text) / bytes), so that
+  it depends neither on the tokenizer nor on the language; it equals 2 to the
+  bits per byte. It is written to fields["perplexity"], with 6 digits. Empty
+  texts are kept and have none.
 
   Args:
-    model: a file of `python -m input_pipeline.train_ngram`.
-    max: what is above is dropped, as perplexity_above.
-    min: what is below is dropped, as perplexity_below: so repetitive are
-      menus, and text that a machine wrote.
-    languages: only documents whose fields["lang"] is one of these are
-      measured; None measures all.
+    model: a file written by `python -m input_pipeline.train_ngram`.
+    max: documents above are dropped as "perplexity_above".
+    min: documents below are dropped as "perplexity_below"; these are
+      repetitive, such as menus and generated text.
+    languages: the values of fields["lang"] to measure; None measures all
+      documents.
 
   Raises:
-    ValueError: there is no such model, its tokenizer cannot spell every text,
-      or a bound makes no sense.
+    ValueError: there is no such model, its tokenizer cannot encode every text,
+      or a bound is wrong.
   """
   low = 1.0 if min is None else min
   high = float("inf") if max is None else max
   numbers = all(type(bound) in (int, float) for bound in (low, high))
   if not numbers or not 1 <= low <= high:
     raise ValueError(
-      f"perplexity(min={min!r}, max={max!r}): a perplexity is 1 or more, and "
-      "min is at most max"
+      f"perplexity: min={min!r} and max={max!r}: both must be at least 1, and "
+      "min at most max"
     )
   if isinstance(languages, str):
-    raise ValueError(f"perplexity(languages={languages!r}) is no list")
+    raise ValueError(f"perplexity: languages={languages!r} is not a list")
   _, tokenizer = _load(model, _identity(model))
   if tokenizer.spec == "char":
     raise ValueError(
-      f"perplexity(model={model!r}): its tokenizer char cannot spell every "
-      "text; train one with byte or sentencepiece"
+      f"perplexity: the tokenizer char of model={model!r} cannot encode every "
+      "text; train the model with byte or sentencepiece"
     )
   chosen = None if languages is None else frozenset(languages)
   return functools.partial(_judge, model, low, high, chosen)
@@ -65,7 +65,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=4)
 def _load(path: str, identity: tuple[int, int]):
-  """Read once a process: a stage that is sent away holds but the name."""
+  """Reads a model once per process; a pickled stage holds its name only."""
   return ngram_file.load(path)
 
 
@@ -82,7 +82,7 @@ def _judge(
   found = ngram.perplexity(model, tokenizer, document.text)
   if found is None:
     return document
-  # Machines differ in a logarithm's last digits, and bytes must not.
+  # The last digits of a logarithm differ between machines.
   found = float(f"{found:.6g}")
   if found > high:
     return Dropped("perplexity_above")

@@ -1,11 +1,11 @@
-"""Documents given to splits by a hash: no draw, no state, no order."""
+"""Assignment of documents to splits by a hash, independent of their order."""
 
 import functools
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from input_pipeline.cleaning.parts.text_hashes import record, text_hash
 from input_pipeline.document import Document, Stage
+from input_pipeline.similarity.text_hashes import record, text_hash
 
 _WHOLE = float(2**64)
 
@@ -16,35 +16,41 @@ def split(
   salt: str = "",
   rest: str = "train",
 ) -> Stage:
-  """fields["split"]: which split a document is in, by a hash of `by`.
+  """A stage that sets fields["split"] by a hash of the value named by `by`.
 
-  Equal values share a split, so that a text, a site or a group is never in
-  two. Documents that are added move none of those that were there.
+  Equal values are assigned to the same split, so that a text, a site or a group
+  is never in two splits. Adding documents does not move others.
 
   Args:
-    fractions: {split: its share of the values}; dict(validation=0.01,
-      test=0.01) if not given.
-    by: "text", "id", "record" (text and all fields), a field's
-      name, or "host:FIELD": the host of the URL in that field.
-    salt: another salt, another split.
-    rest: the name of the split of all others.
+    fractions: {split: its share of the values}. Default:
+      dict(validation=0.01, test=0.01).
+    by: "text", "id", "record" (text and all fields), the name of a field, or
+      "host:FIELD" for the host of the URL in that field.
+    salt: a string that changes the assignment.
+    rest: the name of the split of the remaining documents.
 
   Raises:
-    ValueError: shares that are not within 0 and 1 together. When it runs: a
-      document without that field; it names both.
+    ValueError: the fractions are not from 0 to 1, or add up to more than 1;
+      when the stage runs, a document without the field.
   """
   if fractions is None:
     fractions = dict(validation=0.01, test=0.01)
   if rest in fractions:
-    raise ValueError(f"split: fractions: {rest!r} is the name of the rest")
+    raise ValueError(
+      f"split: fractions has {rest!r}, which is the name of the rest"
+    )
   bounds, total = [], 0.0
   for name, fraction in fractions.items():
     if not 0 <= fraction <= 1:
-      raise ValueError(f"split: fractions: {name}={fraction} is not in [0, 1]")
+      raise ValueError(
+        f"split: fractions: {name}={fraction} is not from 0 to 1"
+      )
     total += fraction
     bounds.append((total, name))
   if total > 1 + 1e-9:
-    raise ValueError(f"split: fractions: they add up to {total:g}, above 1")
+    raise ValueError(
+      f"split: fractions add up to {total:g}, which is more than 1"
+    )
   return functools.partial(_split, tuple(bounds), by, salt, rest)
 
 

@@ -1,4 +1,4 @@
-"""Words reduced to their stems."""
+"""Stemming of words."""
 
 import functools
 import re
@@ -47,21 +47,24 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 def stem(language: str | None = None) -> Stage:
   """A stage that stems every word with Snowball (Porter, 2001).
 
-  For bags of words: "connected" and "connections" become "connect". Snowball
-  knows lower case alone, and so what it stems is lower-cased.
+  For bags of words: "connected" and "connections" become "connect". Words are
+  lower-cased, as Snowball handles lower case only.
 
   Args:
-    language: an ISO 639 code, such as "en"; None takes the document's
-      fields["lang"], and leaves a language without an algorithm alone, Chinese
-      among them: it has no endings.
+    language: an ISO 639 code such as "en". None takes fields["lang"] of the
+      document; documents in a language without an algorithm, such as Chinese,
+      do not change.
 
   Raises:
-    ValueError: no algorithm for the language, or no snowballstemmer.
+    ValueError: there is no algorithm for the language, or snowballstemmer is
+      not installed.
   """
   known = set(_import_snowball().algorithms())
   if language is not None and _CODES.get(language) not in known:
     valid = ", ".join(code for code, name in _CODES.items() if name in known)
-    raise ValueError(f"stem(language={language!r}): valid: {valid}")
+    raise ValueError(
+      f"stem: language={language!r} has no algorithm; valid: {valid}"
+    )
   return functools.partial(_stem, language)
 
 
@@ -78,7 +81,7 @@ def _import_snowball():
 
 @functools.lru_cache(maxsize=2**17)
 def _stemmed(algorithm: str, word: str) -> str:
-  # A stemmer keeps the word it works on, and threads may not share one.
+  # A stemmer holds the word it works on, so threads must not share one.
   return _import_snowball().stemmer(algorithm).stemWord(word.lower())
 
 

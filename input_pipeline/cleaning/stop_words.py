@@ -1,4 +1,4 @@
-"""Texts without the words that say little by themselves."""
+"""Removal of stop words."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ _LETTER = rf"[^\W{_HAN}]"
 _WORD = re.compile(rf"({_LETTER}+(?:['’\-]{_LETTER}+)*)([ \t]?)")
 _BLANKS = re.compile(r"[ \t]+$", re.MULTILINE)
 
-# The classes of words that are closed in English: no new ones are coined.
+# The closed word classes of English.
 _ENGLISH = """
 a an the this that these those some any each every either neither no all both
 such what which whose
@@ -49,7 +49,7 @@ _CHINESE = """
 是 有 也 都 就 才 又 还 再 很 更 最 太 已 已经 正在 一个 一些 一种 之 其 所 等
 们
 """
-# Words that hold one of those, but are not made of it.
+# Words that contain one of those without being made of it.
 _CHINESE_WHOLE = """
 目的 的确 的士 地方 地址 地点 地区 地铁 地图 地面 土地 当地 各地 外地 基地 得到
 获得 取得 觉得 值得 难得 了解 受不了 除了 着急 着手 接着 随着 过去 过程 经过
@@ -70,31 +70,31 @@ def stop_words(
   words: Sequence[str] | None = None,
   file: str | None = None,
 ) -> Stage:
-  """A stage that removes stop words, for bags of words and the like.
+  """A stage that removes stop words, for bags of words.
 
-  Words of letters are removed whole, in any case, with the blank after them.
-  Chinese is written without blanks: its words are found from the left, the
-  longest first, and some 150 words that hold a stop word, as 目的
-  holds 的, are passed over. That is an approximation of what a segmenter would
-  find. What is removed is counted as "removed".
+  Words in alphabetic scripts are removed whatever their case, with the blank
+  that follows. Chinese words are matched from left to right, the longest first;
+  about 150 words that contain a stop word, as 目的 contains 的, are kept. This
+  approximates a segmenter. The number of words removed is counted as "removed".
 
   Args:
-    language: whose words: "en" or "zh", short lists of function words of our
-      own. None takes the document's fields["lang"], and leaves others alone.
-    words: these instead, whatever the language.
-    file: or the lines of this file.
+    language: "en" or "zh", which have short lists of function words. None takes
+      fields["lang"] of the document; documents in other languages do not
+      change.
+    words: a list of words to remove in any language.
+    file: a file with one word per line to remove in any language.
 
   Raises:
-    ValueError: more than one is given, a language without a list, or a file
-      that is none.
+    ValueError: more than one argument is given, the language has no list, or
+      the file cannot be read.
   """
   given = [v for v in (language, words, file) if v is not None]
   if len(given) > 1:
-    raise ValueError("stop_words takes one of language, words and file")
+    raise ValueError("stop_words: give only one of language, words and file")
   if language is not None and language not in _LISTS:
     raise ValueError(
-      f"stop_words(language={language!r}): valid: {', '.join(_LISTS)}; or give "
-      "words or a file"
+      f"stop_words: language={language!r} has no list; valid: "
+      f"{', '.join(_LISTS)}; or give words or file"
     )
   if file is not None:
     words = _lines(file)
@@ -102,7 +102,7 @@ def stop_words(
     if isinstance(words, str) or not all(
       isinstance(w, str) and w.strip() for w in words
     ):
-      raise ValueError(f"stop_words(words={words!r}) is no list of words")
+      raise ValueError(f"stop_words: words={words!r} is not a list of words")
     words = tuple(w.strip() for w in words)
   return functools.partial(_remove, language, words)
 
@@ -112,10 +112,10 @@ def _lines(path: str) -> list[str]:
   try:
     lines = content.decode("utf-8-sig").splitlines()
   except UnicodeDecodeError:
-    raise ValueError(f"{path}: not UTF-8 text") from None
+    raise ValueError(f"{path}: is not UTF-8 text") from None
   found = [line for line in lines if line.strip()]
   if not found:
-    raise ValueError(f"{path}: holds no word")
+    raise ValueError(f"{path}: contains no word")
   return found
 
 
@@ -127,7 +127,7 @@ def _compiled(words: tuple[str, ...]) -> tuple[frozenset, re.Pattern | None]:
   if not han:
     return others, None
   passed = set(_CHINESE_WHOLE.split()) - han
-  # Of alternatives the first that fits is taken: the longest.
+  # A regular expression takes the first alternative that matches.
   choices = sorted(han | passed, key=lambda w: (-len(w), w))
   return others, re.compile("|".join(map(re.escape, choices)))
 

@@ -1,4 +1,4 @@
-"""Columns of numbers with mean 0 and standard deviation 1."""
+"""Scaling of columns of numbers to mean 0 and standard deviation 1."""
 
 from collections.abc import Sequence
 
@@ -12,24 +12,24 @@ def z_score(
   missing: str = "kept",
   statistics: str | None = None,
 ) -> Global | Stage:
-  """A stage that takes the mean from each value and divides by the deviation.
+  """A stage that scales columns to mean 0 and standard deviation 1.
 
-  The statistics are left as z_score.json beside the output: fitted on a
-  training set, they scale new data by `statistics`, and batches by the op
+  The statistics of the training split are written to z_score.json beside the
+  output. They scale new data when given as `statistics` here or to the op
   `standardize`. A constant column becomes 0.
 
   Args:
-    columns: the fields that are scaled. A row in which one is neither a number
-      nor missing is dropped, as not_a_number. None scales every field that
-      holds numbers alone, but for the label.
-    label: what None leaves out.
-    missing: None, NaN, "" and "?": "kept", or counted as "filled" and replaced
-      by the "mean", which is 0.
-    statistics: a z_score.json, which says columns and missing, too; the stage
-      then need not see the corpus first.
+    columns: the fields to scale. A row in which one of them is neither a number
+      nor missing is dropped as "not_a_number". None scales every field that
+      holds numbers only, except the label.
+    label: the field that columns=None leaves out.
+    missing: what to do with None, NaN, "" and "?": "kept", or "mean", which
+      replaces them, so that they become 0, and counts them as "filled".
+    statistics: a z_score.json, which replaces columns and missing; the stage
+      then does not read the corpus first.
 
   Raises:
-    ValueError: a setting is wrong, or the file is no such statistics; once the
-      corpus was seen, a column has no numbers.
+    ValueError: a setting or the file is wrong, or, after reading the corpus, a
+      column has no numbers.
   """
   return fitted_scaling.stage("z_score", columns, label, missing, statistics)

@@ -1,7 +1,6 @@
-"""What a run leaves: records cut into files of a stated size, and tokens.
+"""The output of a run: files of records of a given size, and tokens.
 
-index.json tells what there is; it is written last. The source prepared:DIR
-reads it.
+index.json lists them and is written last. The source prepared:DIR reads it.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from input_pipeline.preparation.plan import Plan
 from input_pipeline.reading import files
 
 FORMAT = 1
-# The files of records and tokens, and what a tokenizer leaves.
+# The files of records and tokens, and those of a tokenizer.
 _OURS = re.compile(r"[\w-]+-\d{5,}-of-\d{5,}\..*|tokenizer\..*")
 INDEX = "index.json"
 
@@ -26,10 +25,11 @@ INDEX = "index.json"
 class File(NamedTuple):
   """One file of records.
 
-  split: that its documents are of.
-  number: its place among the split's files, of which there are `count`.
-  begin: (shard, place among the split's documents of the shard) of the first.
-  end: the same of the last, plus one place.
+  split: of its documents.
+  number: its index among the `count` files of the split.
+  begin: (shard, index among the split's documents of the shard) of the first
+    document.
+  end: the same of the last document, plus one.
   """
 
   split: str
@@ -40,14 +40,14 @@ class File(NamedTuple):
 
   @property
   def stem(self) -> str:
-    """The name without its ending."""
+    """The name without its extension."""
     return f"{self.split}-{self.number:05}-of-{self.count:05}"
 
 
 def layout(plan: Plan) -> list[File]:
-  """The files that the documents are cut into, in order.
+  """The files of the output, in order.
 
-  A file ends with the document that makes it as large as
+  A file ends with the document with which it reaches
   config.output.shard_bytes.
   """
   most = plan.config["output"]["shard_bytes"]
@@ -84,18 +84,18 @@ def _layout_path(plan: Plan) -> str:
 
 
 def has_layout(plan: Plan) -> bool:
-  """Whether `save_layout` is done."""
+  """Whether the layout was saved."""
   return files.exists(_layout_path(plan))
 
 
 def save_layout(plan: Plan) -> None:
-  """Keeps the layout, for all that write a part of it."""
+  """Saves the layout for the tasks that write its files."""
   if not has_layout(plan):
     files.write(_layout_path(plan), json.dumps(layout(plan)).encode())
 
 
 def saved_layout(plan: Plan) -> list[File]:
-  """The layout that `save_layout` has kept."""
+  """Reads the layout that `save_layout` saved."""
   found = json.loads(files.read(_layout_path(plan)))
   return [
     File(split, number, count, tuple(begin), tuple(end))
@@ -127,19 +127,19 @@ def write_records(plan: Plan, file: File) -> None:
 
 
 def written(plan: Plan, file: File) -> bool:
-  """Whether a file of records is there."""
+  """Whether a file of records exists."""
   return files.exists(records_path(plan, file))
 
 
 def records_path(plan: Plan, file: File) -> str:
-  """Where a file's records are."""
+  """The path of a file's records."""
   return f"{plan.folder}/{file.stem}.jsonl"
 
 
 def write_tokens(plan: Plan, file: File) -> None:
-  """Writes one file's tokens, where each document ends, and the counts.
+  """Writes the tokens of one file, the ends of its documents, and counts.
 
-  The format is that of token_file.TokenFile, for the documents of the file.
+  The format is that of token_file.TokenFile for the documents of the file.
   """
   tokenizer = load_tokenizer(plan)
   dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
@@ -177,7 +177,7 @@ def _count(languages: dict, document: Document, tokens: int) -> None:
 
 
 def write_documents(plan: Plan) -> None:
-  """Writes documents.jsonl: every document, its language, what was counted."""
+  """Writes documents.jsonl: every document with its language and counts."""
   last = len(plan.passes()) - 1
   with files.writing(f"{plan.folder}/documents.jsonl") as out:
     for shard in range(len(plan.shards)):
@@ -189,22 +189,22 @@ def write_documents(plan: Plan) -> None:
 
 
 def tokens_path(plan: Plan, file: File, dtype: np.dtype) -> str:
-  """Where a file's tokens are."""
+  """The path of a file's tokens."""
   return f"{plan.folder}/{file.stem}.{dtype.name}"
 
 
 def tokenized(plan: Plan, file: File) -> bool:
-  """Whether a file's tokens are there."""
+  """Whether the tokens of a file were written."""
   return files.exists(counts_path(plan, file))
 
 
 def counts_path(plan: Plan, file: File) -> str:
-  """Where it is said how many tokens a file has; it is written last."""
+  """The path of the token counts of a file, which are written last."""
   return f"{plan.work}/tokens/{file.stem}.json"
 
 
 def remove(plan: Plan) -> None:
-  """Removes the output of a plan that differs in its output alone."""
+  """Removes the output of a plan with the same passes."""
   for name in files.names(plan.folder):
     if _OURS.fullmatch(name):
       files.remove(f"{plan.folder}/{name}")
@@ -216,12 +216,12 @@ def remove(plan: Plan) -> None:
 
 
 def has_tokenizer(plan: Plan) -> bool:
-  """Whether `learn_tokenizer` is done."""
+  """Whether the tokenizer was saved."""
   return files.exists(f"{plan.work}/tokenizer.json")
 
 
 def learn_tokenizer(plan: Plan) -> None:
-  """Reads or trains the tokenizer of config.output, and keeps it."""
+  """Reads or trains the tokenizer of config.output, and saves it."""
   if has_tokenizer(plan):
     return
   from input_pipeline.tokenizers import get_tokenizer
@@ -238,7 +238,7 @@ def learn_tokenizer(plan: Plan) -> None:
 
 
 def load_tokenizer(plan: Plan):
-  """The tokenizer that `learn_tokenizer` has kept."""
+  """Reads the tokenizer that `learn_tokenizer` saved."""
   from input_pipeline.tokenizers import get_tokenizer
 
   return get_tokenizer(
@@ -247,7 +247,7 @@ def load_tokenizer(plan: Plan):
 
 
 def index(plan: Plan, cut: list[File], identity: str) -> dict:
-  """What index.json says."""
+  """The content of index.json."""
   tokenized = plan.config["output"]["tokenizer"] is not None
   splits: dict[str, dict] = {}
   for file in cut:

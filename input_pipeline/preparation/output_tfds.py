@@ -1,4 +1,4 @@
-"""The output as a data set of TFDS, beside the JSON lines, cut as they are."""
+"""The output as a TFDS data set, with the same files as the JSON lines."""
 
 import json
 from typing import Any
@@ -41,7 +41,7 @@ def write(plan: Plan, file: output.File) -> None:
 
 
 def finish(plan: Plan, cut: list[output.File]) -> None:
-  """Writes the metadata, once all files are there."""
+  """Writes the metadata after all files."""
   splits: dict[str, dict[str, Any]] = {}
   for file in cut:
     length, size = json.loads(files.read(_mark(plan, file)))
@@ -60,7 +60,7 @@ def finish(plan: Plan, cut: list[output.File]) -> None:
 
 
 def _fields(plan: Plan) -> dict[str, str]:
-  """{field: kind} of all records: TFDS wants them all alike."""
+  """{field: kind} of all records, which TFDS requires to have equal fields."""
   last = len(plan.passes()) - 1
   found: dict[str, dict[str, int]] = {}
   documents = 0

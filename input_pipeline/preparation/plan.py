@@ -1,4 +1,4 @@
-"""What a run is: its config, its input cut into shards, and where it stands."""
+"""The plan of a run: its config, and its input divided into shards."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from input_pipeline.preparation import stages
 from input_pipeline.reading import files
 from input_pipeline.reading import open as reading
 
-# Changes whenever the same config gives other bytes.
+# To be changed whenever the same config gives other bytes.
 _FORMAT = 1
 _PROBE = 2**16
 
@@ -20,7 +20,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
   "data": {
     "source": None,
     "text_key": "text",
-    # Files are put together until they are as large as this.
+    # Files are joined into shards of up to this size.
     "shard_bytes": 2**25,
     "max_bad_share": 0.05,
     "max_record_bytes": 2**28,
@@ -44,12 +44,12 @@ _SECTIONS: dict[str, dict[str, Any]] = {
 
 
 class Plan(NamedTuple):
-  """A run of `prepare`, as every worker knows it.
+  """A run of `prepare`, as it is sent to the workers.
 
-  config: plain data, complete.
-  shards: for each the files that it consists of.
+  config: the complete config as plain data.
+  shards: the files of each shard.
   folder: of the output.
-  documents: whether documents.jsonl is asked for.
+  documents: whether to write documents.jsonl.
   """
 
   config: Mapping[str, Any]
@@ -59,25 +59,25 @@ class Plan(NamedTuple):
 
   @property
   def work(self) -> str:
-    """The folder of what lies between input and output."""
+    """The folder of intermediate results."""
     return f"{self.folder}/work"
 
   @property
   def policy(self) -> Policy:
-    """Of bad records: they never end the run one by one."""
+    """The policy for bad records: a single one does not end the run."""
     data = self.config["data"]
     return policy("skip", data["max_bad_share"], data["max_record_bytes"])
 
   def passes(self) -> list[stages.Pass]:
-    """The stages between two looks at the whole corpus, pass by pass."""
+    """The passes: stages between two comparisons of the whole corpus."""
     return stages.passes(self.config["stages"])
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config as plain data, its defaults filled in.
+  """The config as plain data with defaults filled in.
 
   Raises:
-    ValueError: a key is unknown, missing or of a wrong type; one line.
+    ValueError: a key is unknown, missing or has the wrong type; one line.
   """
   for key in config:
     _known("config", key, [*_SECTIONS, "stages"])
@@ -88,7 +88,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
       _known(f"config.{section}", key, list(defaults))
     found[section] = {**defaults, **given}
   if not isinstance(found["data"]["source"], str):
-    raise ValueError("config.data.source is missing: a URI, as in warc:GLOB")
+    raise ValueError("config.data.source is required: a URI such as warc:GLOB")
   if not isinstance(found["output"]["tfds"], bool):
     raise ValueError(
       f"config.output.tfds={found['output']['tfds']!r} is neither True nor "
@@ -97,7 +97,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   for section in ("data", "output"):
     size = found[section]["shard_bytes"]
     if not isinstance(size, int) or size < 1:
-      raise ValueError(f"config.{section}.shard_bytes={size!r} is not a size")
+      raise ValueError(
+        f"config.{section}.shard_bytes={size!r} is not a positive integer"
+      )
   found["stages"] = [dict(stage) for stage in config.get("stages") or ()]
   found = json.loads(json.dumps(found))
   stages.passes(found["stages"])
@@ -107,13 +109,13 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 def _known(where: str, key: str, keys: list[str]) -> None:
   if key not in keys:
     raise ValueError(
-      f"{where}.{key}: unknown{nearest(key, keys)}"
+      f"{where}.{key} is unknown{nearest(key, keys)}"
       f" (there are: {', '.join(keys)})"
     )
 
 
 def plan(config: Mapping[str, Any], folder: str, documents: bool) -> Plan:
-  """The Plan of a complete config; the same files make the same shards."""
+  """The Plan of a complete config; the same files give the same shards."""
   paths = reading.files(config["data"]["source"])
   shards: list[list[str]] = []
   most = config["data"]["shard_bytes"]
@@ -129,17 +131,17 @@ def plan(config: Mapping[str, Any], folder: str, documents: bool) -> Plan:
 
 
 def _size(path: str) -> int:
-  """In bytes; what is far away makes a shard of its own."""
+  """The size in bytes; large for remote files, so that each is a shard."""
   if "://" in path:
     return 2**62
   return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 class Identity(NamedTuple):
-  """What a run's results depend on, as digests.
+  """Digests of everything that the results of a run depend on.
 
-  passes: the input, and what is done to it: the work that takes long.
-  whole: that, and how the output is cut and tokenized.
+  passes: of the input and the stages, whose work takes long.
+  whole: of these and of how the output is divided and tokenized.
   """
 
   passes: str
@@ -161,7 +163,7 @@ def identity(plan: Plan) -> Identity:
 
 
 def _probe(path: str) -> bytes:
-  """The first and the last bytes of a file; a changed one differs there."""
+  """The first and last bytes of a file, to detect changes."""
   if "://" in path or not os.path.isfile(path):
     return path.encode()
   with open(path, "rb") as file:
@@ -175,24 +177,24 @@ def _name(identity: Identity) -> str:
 
 
 def saved(plan: Plan) -> list[str]:
-  """The names of the plans whose work lies in the folder: one, or none."""
+  """The names of the plans with work in the folder: one or none."""
   found = files.names(plan.work)
   return [n for n in found if n.startswith("plan-") and n.endswith(".json")]
 
 
 def is_of(name: str, identity: Identity) -> tuple[bool, bool]:
-  """Whether a name of `saved` has the passes of an identity, and all of it."""
+  """Whether a name of `saved` matches an identity in its passes, and whole."""
   own = _name(identity)
   return name.split("-")[1] == own.split("-")[1], name == own
 
 
 def save(plan: Plan, identity: Identity) -> str:
-  """Writes the plan where workers read it; returns the path."""
+  """Writes the plan for the workers, and returns its path."""
   path = f"{plan.work}/{_name(identity)}"
   files.write(path, json.dumps(plan._asdict()).encode())
   return path
 
 
 def load(path: str) -> Plan:
-  """The plan that `save` has written."""
+  """Reads the plan that `save` wrote."""
   return Plan(**json.loads(files.read(path)))

@@ -1,7 +1,7 @@
-"""Records as a data set of TFDS: tfds:NAME?data_dir=DIR reads them at random.
+"""Records as a TFDS data set, which tfds:NAME?data_dir=DIR reads.
 
-DIR/NAME/VERSION holds NAME-SPLIT.array_record-00000-of-00002 and so on, each a
-tf.train.Example a record, and the metadata that TFDS itself writes.
+DIR/NAME/VERSION contains files such as NAME-SPLIT.array_record-00000-of-00002,
+with a tf.train.Example for each record, and the metadata that TFDS writes.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
-# One record a chunk, as TFDS writes: what is read at random is read alone.
+# One record per chunk, as TFDS writes, for random access.
 _OPTIONS = "group_size:1"
 _MOST = float(np.finfo(np.float32).max)
 # type of a value -> kind of its field
@@ -29,7 +29,7 @@ def shard_path(
   """The path at which TFDS looks for a shard.
 
   Raises:
-    ValueError: the name, the version or the split is not as TFDS has them.
+    ValueError: the name, the version or the split is not valid in TFDS.
   """
   for what, given, pattern in (
     ("name", name, r"[a-z][a-z0-9_]*"),
@@ -37,15 +37,15 @@ def shard_path(
     ("split", split, r"\w+"),
   ):
     if not re.fullmatch(pattern, given, re.ASCII):
-      raise ValueError(f"TFDS {what} {given!r} is not of the form {pattern}")
+      raise ValueError(f"TFDS {what} {given!r} does not match {pattern}")
   file = f"{name}-{split}.array_record-{shard:05}-of-{shards:05}"
   return os.path.join(os.path.expanduser(folder), name, version, file)
 
 
 def kinds(sample: Mapping[str, Any]) -> dict[str, str]:
-  """{field: "string", "int64", "float32" or "json"} of a record like it.
+  """{field: "string", "int64", "float32" or "json"} for records like a sample.
 
-  A truth value is an int64; a list, a dict or None is written as JSON.
+  A bool is an int64; a list, a dict or None is written as JSON.
   """
   return {k: _KINDS.get(type(v), "json") for k, v in sample.items()}
 
@@ -58,16 +58,16 @@ def write_shard(
   """Writes a file of records; the same records give the same bytes.
 
   Args:
-    path: of shard_path; the file is there whole or not at all.
+    path: from shard_path; the file is written whole or not at all.
     records: {field: value}, all with the same fields.
-    fields: of `kinds`, where the first record is not to tell.
+    fields: from `kinds`; by default the kinds of the first record.
 
   Returns:
-    (how many records, bytes of them), for write_metadata.
+    (number of records, number of bytes), for write_metadata.
 
   Raises:
-    ValueError: a record lacks a field, has one more or of another kind, or
-      array_record is not installed.
+    ValueError: a record has other fields or kinds, or array_record is not
+      installed.
   """
   tf = import_tensorflow()
   module = _array_record()
@@ -99,14 +99,14 @@ def write_metadata(
   splits: Mapping[str, Mapping[str, Any]],
   sample: Mapping[str, Any],
 ) -> None:
-  """Writes what TFDS needs to know of shards that are there.
+  """Writes the metadata of existing shards.
 
   Args:
     folder: DIR of tfds:NAME?data_dir=DIR.
-    name: of the data set: lower case, digits and "_".
-    version: "1.0.0".
+    name: of the data set: lower-case letters, digits and "_".
+    version: such as "1.0.0".
     splits: {split: {"shard_lengths": [records of each shard], "bytes": n}}.
-    sample: a record like all others.
+    sample: a record with the fields of all records.
 
   Raises:
     ValueError: a shard is missing, or TFDS is not installed.
@@ -120,12 +120,12 @@ def write_metadata(
     for field, kind in kinds(sample).items()
   }
   infos = []
-  for split, told in splits.items():
-    lengths = [int(n) for n in told["shard_lengths"]]
+  for split, found in splits.items():
+    lengths = [int(n) for n in found["shard_lengths"]]
     for shard in range(len(lengths)):
       path = shard_path(folder, name, version, split, shard, len(lengths))
       if not os.path.isfile(path):
-        raise ValueError(f"{path}: there is no such file")
+        raise ValueError(f"{path} does not exist")
     template = tfds.core.ShardedFileTemplate(
       data_dir=os.path.dirname(path),
       dataset_name=name,
@@ -136,7 +136,7 @@ def write_metadata(
       tfds.core.SplitInfo(
         name=split,
         shard_lengths=lengths,
-        num_bytes=int(told["bytes"]),
+        num_bytes=int(found["bytes"]),
         filename_template=template,
       )
     )
@@ -145,7 +145,8 @@ def write_metadata(
     features=features,
     split_infos=infos,
     version=version,
-    check_data=False,  # It would be read by tf.data, which array_record lacks.
+    # TFDS would check it with tf.data, which does not support array_record.
+    check_data=False,
   )
 
 
@@ -155,13 +156,15 @@ def _serialized(
   where = f"record {record.get('id', place)!r}"
   if set(record) != set(fields):
     field = min(set(record) ^ set(fields))
-    raise ValueError(f"{where}: {field!r} is in some records and not in others")
+    raise ValueError(f"{where}: the field {field!r} is not in all records")
   features = {}
   for field, kind in fields.items():
     try:
       features[field] = _feature(record[field], kind, tf)
     except (TypeError, ValueError, OverflowError) as error:
-      raise ValueError(f"{where}: {field!r} is no {kind}: {error}") from None
+      raise ValueError(
+        f"{where}: the field {field!r} is not {kind}: {error}"
+      ) from None
   example = tf.train.Example(features=tf.train.Features(feature=features))
   return example.SerializeToString(deterministic=True)
 
@@ -197,7 +200,7 @@ def _array_record():
 
 
 def _tfds():
-  # First, and by this way: TFDS itself would let it take the accelerators.
+  # TFDS would import TensorFlow in a way that occupies the accelerators.
   import_tensorflow()
   try:
     import tensorflow_datasets

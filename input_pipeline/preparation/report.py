@@ -1,4 +1,4 @@
-"""report.json: what came in, what each stage did, what went out."""
+"""report.json: the input, the effect of each stage, and the output."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from input_pipeline.reading import files
 
 JSON = "report.json"
 HTML = "report.html"
-_LARGEST = 50  # sources and domains that are listed
+_LARGEST = 50  # the number of sources and domains listed
 
 
 def _tally(plan: Plan, number: int, shard: int) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def _tally(plan: Plan, number: int, shard: int) -> dict[str, Any]:
 
 
 def records(plan: Plan, number: int) -> dict[str, Any]:
-  """How many records were read up to a pass, and how many were bad."""
+  """The numbers of records read and of bad records up to a pass."""
   found = tally.bad()
   for each in range(number + 1):
     for shard in range(len(plan.shards)):
@@ -27,7 +27,7 @@ def records(plan: Plan, number: int) -> dict[str, Any]:
 
 
 def collect(plan: Plan, cut: list[output.File]) -> dict[str, Any]:
-  """All that the run tells of itself; neither time nor place is in it."""
+  """The content of the report, which depends on neither time nor place."""
   passes = plan.passes()
   stages: dict[str, Any] = {}
   bad, before, after = tally.bad(), tally.profile(), tally.profile()
@@ -56,7 +56,7 @@ def collect(plan: Plan, cut: list[output.File]) -> dict[str, Any]:
 
 
 def _redact(plan: Plan, stages: dict[str, Any]) -> None:
-  """Where personal data is redacted, the report shows none of it either."""
+  """Redacts the samples of the report, if there is a stage `redact`."""
   redact = [
     named.stage
     for current in plan.passes()
@@ -83,7 +83,7 @@ def _shortened(profile: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokens(plan: Plan, cut: list[output.File]) -> dict[str, Any] | None:
-  """Tokens by language and split, and how many epochs a run would take."""
+  """Tokens by language and split, and the epochs of the configured run."""
   if plan.config["output"]["tokenizer"] is None:
     return None
   languages: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""report.html: what `report.collect` found, to be read by people."""
+"""report.html: the results of `report.collect` as a page."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ _FIELDS = {
   "purpose": "Purpose",
   "known_gaps": "Known gaps",
 }
-_NOT_STATED = "not stated: set config.card."
+_NOT_STATED = "not given; set config.card."
 
 Found = dict[str, Any]
 
 
 def lines(found: Found) -> list[str]:
-  """The few lines that matter most, also for the terminal."""
+  """The main results in a few lines, also for the terminal."""
   records, before, after = found["records"], found["in"], found["out"]
   said = [
     f"{records['records']:,} records read, {records['bad']:,} of them bad; "
-    f"{after['documents']:,} documents go out, "
+    f"{after['documents']:,} documents written, "
     f"{_share(after['documents'], before['documents'])} of "
     f"{before['documents']:,}; {after['characters']:,} characters",
   ]
@@ -35,7 +35,7 @@ def lines(found: Found) -> list[str]:
     few = ", ".join(
       f"{stage}/{rule} {count:,}" for stage, rule, count in ranked
     )
-    said.append(f"dropped most by {few}")
+    said.append(f"most documents dropped by {few}")
   splits = ", ".join(
     f"{split} {count:,}" for split, (count, _) in after["splits"].items()
   )
@@ -49,7 +49,7 @@ def _tokens_line(tokens: Found) -> str:
   total = sum(tokens["splits"].values())
   line = f"{total:,} tokens ({tokens['tokenizer']})"
   if tokens["epochs"] is not None:
-    line += f"; the configured run reads {tokens['epochs']:.2f} epochs"
+    line += f"; the configured run takes {tokens['epochs']:.2f} epochs"
   return line
 
 
@@ -72,7 +72,7 @@ def render(found: Found) -> str:
 
 
 def _card(found: Found) -> Section:
-  """What a data card says, as the GDPR's transparency asks."""
+  """The data card, as the GDPR's principle of transparency requires."""
   card = found["config"]["card"]
   rows = [
     (title, card[key] or f"{_NOT_STATED}{key}")
@@ -81,8 +81,8 @@ def _card(found: Found) -> Section:
   rows += [
     ("Source", found["config"]["data"]["source"]),
     ("Stages", " → ".join(each["name"] for each in found["stages"])),
-    ("Documents out", f"{found['out']['documents']:,}"),
-    ("Minimisation", _minimisation(found)),
+    ("Documents written", f"{found['out']['documents']:,}"),
+    ("Personal data", _minimisation(found)),
   ]
   return Section("Data card", [Table(("", ""), rows)])
 
@@ -90,13 +90,12 @@ def _card(found: Found) -> Section:
 def _minimisation(found: Found) -> str:
   redacted = [each for each in found["stages"] if each["name"] == "redact"]
   if not redacted:
-    return "personal data was not looked for: there was no stage `redact`"
+    return "not searched for, as there was no stage `redact`"
   counts = redacted[0]["counts"]
   total = sum(counts.values())
   return (
-    f"{total:,} pieces of personal data were replaced in "
-    f"{redacted[0]['changed']:,} documents; it stands neither in the output "
-    "nor in the examples of this report"
+    f"{total:,} items were replaced in {redacted[0]['changed']:,} documents, "
+    "both in the output and in the examples of this report"
   )
 
 
@@ -120,7 +119,8 @@ def _stages(found: Found) -> Section:
   for each in found["stages"]:
     left.append(each["seen"] - sum(each["dropped"].values()))
   figure = Figure(
-    plots.bars(names, left, axis="documents left"), "Documents after each stage"
+    plots.bars(names, left, axis="documents"),
+    "Number of documents after each stage",
   )
   languages = [
     (each["name"], language, seen, dropped, _share(dropped, seen))
@@ -131,12 +131,14 @@ def _stages(found: Found) -> Section:
   parts = [figure, table]
   if languages:
     columns = ("stage", "language", "documents", "dropped", "share")
-    parts.append(Table(columns, languages, "Stages that drop, by language"))
+    parts.append(
+      Table(columns, languages, "Dropped documents by stage and language")
+    )
   return Section("Stage by stage", parts)
 
 
 def _rules(found: Found) -> list[tuple[str, str, int]]:
-  """(stage, rule, documents), those that dropped most first."""
+  """(stage, rule, documents dropped), the largest numbers first."""
   every = [
     (each["name"], rule, count)
     for each in found["stages"]
@@ -148,7 +150,7 @@ def _rules(found: Found) -> list[tuple[str, str, int]]:
 def _dropped(found: Found) -> Section:
   ranked = _rules(found)
   if not ranked:
-    return Section("What was dropped", [])
+    return Section("Dropped documents", [])
   parts = [
     Figure(
       plots.bars(
@@ -156,7 +158,7 @@ def _dropped(found: Found) -> Section:
         [count for _, _, count in ranked[:_RULES]],
         axis="documents dropped",
       ),
-      "The rules that dropped most",
+      "The rules that dropped most documents",
     ),
     Table(("stage", "rule", "documents"), ranked),
   ]
@@ -166,12 +168,12 @@ def _dropped(found: Found) -> Section:
   for stage, rule, _ in ranked[:_RULES]:
     texts = [f"{s['id']}\n{s['text']}" for s in samples[stage].get(rule, ())]
     parts.append(Examples(f"Dropped by {stage}/{rule}", texts))
-  return Section("What was dropped", parts)
+  return Section("Dropped documents", parts)
 
 
 def _changed(found: Found) -> Section:
   return Section(
-    "What was changed",
+    "Changed documents",
     [
       Examples(
         f"Changed by {each['name']} ({each['changed']:,} documents)",
@@ -192,10 +194,12 @@ def _profiles(found: Found) -> Section:
     labels = [f"{2 ** (n - 1) if n else 0:,}–" for n in span]
     series = {
       title: [each["lengths"].get(str(n), 0) for n in span]
-      for title, each in (("in", before), ("out", after))
+      for title, each in (("input", before), ("output", after))
     }
     figure = plots.bars(labels, series, axis="documents")
-    parts.append(Figure(figure, "Lengths in characters: from so many on"))
+    parts.append(
+      Figure(figure, "Lengths in characters, with the lower end of each bin")
+    )
   for key, title in (
     ("languages", "language"),
     ("sources", "source"),
@@ -203,7 +207,7 @@ def _profiles(found: Found) -> Section:
     ("splits", "split"),
   ):
     parts += _table(before, after, key, title)
-  return Section("What came in, what went out", parts)
+  return Section("Input and output", parts)
 
 
 def _table(before: Found, after: Found, key: str, title: str) -> list[Table]:
@@ -228,20 +232,18 @@ def _clusters(found: Found) -> Section:
     if simple:
       parts.append(Table((each["name"], ""), simple))
     parts += _nested(each["name"], summary)
-  return Section(
-    "Duplicates, statistics and what else the whole corpus told", parts
-  )
+  return Section("Duplicates and statistics of the whole corpus", parts)
 
 
 def _is_simple(value: Any) -> bool:
-  """Whether a value fits into a cell: one, or a list of numbers."""
+  """Whether a value fits into a cell: a scalar or a list of numbers."""
   if isinstance(value, list):
     return all(isinstance(each, (int, float)) for each in value)
   return not isinstance(value, dict)
 
 
 def _nested(name: str, summary: Found) -> list[Any]:
-  """Tables and examples of what a Global's summary holds in lists and dicts."""
+  """Tables and examples of the lists and dicts in a Global's summary."""
   parts: list[Any] = []
   for key, value in summary.items():
     if _is_simple(value):
@@ -277,7 +279,7 @@ def _counts(found: Found) -> Section:
     for kind, count in sorted(each["counts"].items())
   ]
   return Section(
-    "What was redacted and counted",
+    "Counts of the stages",
     [Table(("stage", "kind", "count"), rows)] if rows else [],
   )
 
@@ -287,8 +289,8 @@ def _tokens(found: Found) -> Section:
   if not tokens:
     size = found["out"]["bytes"]
     text = (
-      f"No tokenizer was given; the text has {size:,} bytes, which is as many "
-      "tokens for the tokenizer `byte`."
+      f"No tokenizer was given. The text has {size:,} bytes, the number of "
+      "tokens of the tokenizer `byte`."
     )
     return Section("Tokens", [Text(text)])
   rows = [
@@ -301,10 +303,10 @@ def _tokens(found: Found) -> Section:
     )
     for language, own in sorted(tokens["languages"].items())
   ]
-  columns = ("language", "tokens", "a word", "a character", "bytes a token")
+  columns = ("language", "tokens", "per word", "per character", "bytes/token")
   parts: list[Any] = [
     Text(_tokens_line(tokens)),
-    Table(columns, rows, "Words are what white space separates"),
+    Table(columns, rows, "Words are separated by white space."),
     Table(("split", "tokens"), list(tokens["splits"].items())),
   ]
   return Section("Tokens", parts)

@@ -1,8 +1,8 @@
-"""A whole run of `prepare`: pass by pass, each done once, then the output.
+"""A whole run of `prepare`: the passes in order, then the output.
 
-State is files alone. A task that has left its result is not done again, so a
-run that was killed goes on with the same command, and its output is the same to
-the byte: that of one worker or many, killed or not.
+All state is in files. A task whose result exists is not repeated, so the same
+command resumes a run that was killed. The output has the same bytes for any
+number of workers and interruptions.
 """
 
 import json
@@ -28,27 +28,26 @@ def prepare(
   by: workers.Workers = workers.Workers(),
   say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-  """Reads, cleans, judges and cuts what the config names into a folder.
+  """Prepares a data set: reads and cleans the input and writes the output.
 
   Args:
     config: see configs/data/.
-    folder: of the output; one that holds the work of a run that was killed is
-      gone on with.
-    documents: whether documents.jsonl is written, too.
-    by: who does the work.
-    say: takes a line for the user.
+    folder: of the output. If it holds the work of a killed run, that run is
+      resumed.
+    documents: whether to write documents.jsonl as well.
+    by: the workers.
+    say: called with lines for the user.
 
   Returns:
-    What report.json holds.
+    The content of report.json.
 
   Raises:
-    ValueError: one line on what is wrong with the config, the input or the
-      folder.
+    ValueError: the config, the input or the folder is wrong; one line.
   """
   plan = plans.plan(plans.complete(config), folder, documents)
   identity = plans.identity(plan)
   if _prepared(plan, identity):
-    say(f"{plan.folder} is prepared already: nothing to do")
+    say(f"{plan.folder} is already prepared; nothing to do")
     return json.loads(files.read(f"{plan.folder}/{report.JSON}"))
   workers.run(plans.save(plan, identity), by)
   if plan.documents:
@@ -66,7 +65,7 @@ def prepare(
 
 
 def _prepared(plan: plans.Plan, identity: plans.Identity) -> bool:
-  """Whether it is all done; ValueError where the folder is another's."""
+  """Whether the run is complete; ValueError if the folder is of another run."""
   index = f"{plan.folder}/{output.INDEX}"
   found = files.names(plan.folder)
   if output.INDEX in found:
@@ -75,12 +74,14 @@ def _prepared(plan: plans.Plan, identity: plans.Identity) -> bool:
       return True
     _refuse(plan)
   if found and "work" not in found:
-    raise ValueError(f"{plan.folder} holds other files: give an empty folder")
+    raise ValueError(
+      f"{plan.folder} contains other files; give a new or empty folder"
+    )
   for name in plans.saved(plan):
     same_passes, same = plans.is_of(name, identity)
     if not same_passes:
       _refuse(plan)
-    if not same:  # The long work stays, what was made of it goes.
+    if not same:  # The passes are kept and the output is made again.
       output.remove(plan)
       files.remove(f"{plan.work}/{name}")
   return False
@@ -88,6 +89,6 @@ def _prepared(plan: plans.Plan, identity: plans.Identity) -> bool:
 
 def _refuse(plan: plans.Plan) -> None:
   raise ValueError(
-    f"{plan.folder} was prepared with another config or from other input: "
-    "give another folder, or remove it"
+    f"{plan.folder} was prepared with another config or from other input; give "
+    "another folder, or remove it"
   )

@@ -1,8 +1,8 @@
-"""The work on one shard in one pass, and on one partition between two passes.
+"""The work on one shard in a pass, and on one partition between two passes.
 
-Each leaves its result in files and, last, the file that says it is done: what
-was done is not done again when a run is killed and goes on. All of it depends
-on the plan and the shard alone.
+The results are written to files, of which the last one marks the work as done,
+so that a resumed run does not repeat it. They depend on the plan and the shard
+only.
 """
 
 import collections
@@ -19,26 +19,26 @@ from input_pipeline.preparation.store import Stored
 from input_pipeline.reading import files
 from input_pipeline.reading import open as reading
 
-# Rules that no stage has.
+# Rules besides those of the stages.
 FAILED = "failed"
 EMPTY = "empty"
 
 
 def path(plan: Plan, number: int, shard: int, what: str) -> str:
-  """Where something of a shard, or partition, is kept after a pass."""
+  """The path of a result of a shard or partition after a pass."""
   return f"{plan.work}/pass-{number}/{shard:06}.{what}"
 
 
 def done(plan: Plan, number: int, shard: int) -> bool:
-  """Whether a pass is done with a shard."""
+  """Whether a pass of a shard is done."""
   return files.exists(path(plan, number, shard, "tally"))
 
 
 def work(plan: Plan, number: int, shard: int) -> None:
-  """Takes a shard through a pass.
+  """Runs a pass on a shard.
 
-  Leaves its documents, for each partition of the Global that follows what it
-  must know of them, and the tally.
+  Writes its documents, their summary for each partition of the next Global, and
+  the tally.
   """
   current = plan.passes()[number]
   counted = {
@@ -69,7 +69,7 @@ def work(plan: Plan, number: int, shard: int) -> None:
 def _through(
   plan: Plan, number: int, shard: int, current: Pass, counted: dict
 ) -> Iterator[Stored]:
-  """The documents of a shard that the stages of a pass let through."""
+  """The documents of a shard that the stages of a pass keep."""
   steps = [
     (name, lambda _, document, stage=stage: stage(document))
     for name, stage in current.stages
@@ -84,14 +84,14 @@ def _through(
 
 
 def _steps_through(steps, place: int, stored: Stored, counted: dict):
-  """What the steps leave of a document, or None; counts what they did."""
+  """The document after the steps, or None if dropped; counts the results."""
   document, counts = stored
   for name, step in steps:
     before = document
     own: dict[str, int] = {}
     try:
       result = step(place, before)
-    except Exception as error:  # A document that a library chokes on.
+    except Exception as error:  # A library failed on this document.
       reason = told(before.id, f"{before.id}: {name}: {error!r}")
       tally.add_bad(counted["records"], before.id, reason)
       result = Dropped(FAILED)
@@ -131,7 +131,7 @@ def _input(
 def _counted(
   plan: Plan, number: int, stream: Iterator[Stored], counted: dict
 ) -> Iterator[Stored]:
-  """The same documents, counted; at the end those without a text are gone."""
+  """Counts the documents; in the last pass drops those without a text."""
   last = number == len(plan.passes()) - 1
   text_key = plan.config["data"]["text_key"]
   if last:
@@ -153,7 +153,7 @@ def _counted(
 
 
 def _count_kinds(fields: dict, found: dict[str, Any]) -> None:
-  """Counts the records that hold a field, by the kind of what it holds."""
+  """Counts the records with each field, by the kind of the value."""
   known = {k: v for k, v in found.items() if v is not None}
   for field, kind in records_tfds.kinds(known).items():
     kinds = fields.setdefault(field, {})
@@ -161,12 +161,12 @@ def _count_kinds(fields: dict, found: dict[str, Any]) -> None:
 
 
 def record(plan: Plan, document: Document) -> dict[str, Any]:
-  """A document as it stands in the output."""
+  """A document as a record of the output."""
   text_key = plan.config["data"]["text_key"]
   found = {"id": document.id}
   if text_key:
     found[text_key] = document.text
-  # The name of the file tells the split.
+  # The split is in the name of the file.
   known = {*found, "split"}
   return found | {k: v for k, v in document.fields.items() if k not in known}
 
@@ -179,7 +179,7 @@ def line(record: dict[str, Any]) -> bytes:
 def _written(
   stream: Iterator[Stored], write: Callable[[Stored], None]
 ) -> Iterator[Document]:
-  """The documents, each written on its way."""
+  """Yields the documents after writing each."""
   for stored in stream:
     write(stored)
     yield stored.document
@@ -191,7 +191,7 @@ def combined(plan: Plan, number: int, partition: int) -> bool:
 
 
 def combine(plan: Plan, number: int, partition: int) -> None:
-  """Compares what all shards say to one partition."""
+  """Compares the summaries of all shards in one partition."""
   stage = plan.passes()[number].summarize.stage
   parts = [
     _part(path(plan, number, shard, "parts"), partition)
@@ -209,12 +209,12 @@ def _part(name: str, partition: int) -> bytes:
 
 
 def concluded(plan: Plan, number: int) -> bool:
-  """Whether the verdicts of the Global after a pass are there."""
+  """Whether the verdicts of the Global after a pass were written."""
   return files.exists(f"{plan.work}/pass-{number}/conclusion.json")
 
 
 def conclude(plan: Plan, number: int) -> None:
-  """Draws the conclusion of a Global, and leaves each shard's verdict."""
+  """Concludes a Global and writes the verdict of each shard."""
   stage = plan.passes()[number].summarize.stage
   found = [
     files.read(path(plan, number, partition, "combined"))

@@ -1,4 +1,4 @@
-"""The stages that a config names, in order, and the passes they make up."""
+"""The stages that a config names, divided into passes."""
 
 import functools
 import importlib
@@ -13,18 +13,19 @@ from input_pipeline.document import Global, Stage
 
 
 class Named(NamedTuple):
-  """A stage and what the config calls it."""
+  """A stage and its name in the config."""
 
   name: str
   stage: Stage | Global
 
 
 class Pass(NamedTuple):
-  """What is done to each shard between two looks at the whole corpus.
+  """The work on each shard between two comparisons of the whole corpus.
 
-  judge: the Global before it, whose verdicts are carried out; or None.
-  stages: of single documents, in order.
-  summarize: the Global after it, that the shard is summarized for; or None.
+  judge: the Global before the pass, whose verdicts are applied; or None.
+  stages: the stages of single documents, in order.
+  summarize: the Global after the pass, for which the shard is summarized; or
+    None.
   """
 
   judge: Named | None
@@ -33,7 +34,7 @@ class Pass(NamedTuple):
 
   @property
   def names(self) -> list[str]:
-    """Of what is done to a document, in order."""
+    """The names of the stages of a document, in order."""
     first = [self.judge] if self.judge else []
     return [each.name for each in [*first, *self.stages]]
 
@@ -41,11 +42,11 @@ class Pass(NamedTuple):
 def passes(settings: Sequence[Mapping[str, Any]]) -> list[Pass]:
   """The passes of config.stages, each an item dict(name=..., **settings).
 
-  An item with skip=True is left out. The same name may come twice: the second
-  is called NAME_2.
+  An item with skip=True is ignored. If a name occurs twice, the second stage is
+  called NAME_2.
 
   Raises:
-    ValueError: an unknown stage or setting, or a setting's value is wrong.
+    ValueError: a stage or setting is unknown, or a value is wrong.
   """
   return _passes(json.dumps(list(settings)))
 
@@ -73,7 +74,7 @@ def _build(item: Mapping[str, Any]) -> Stage | Global:
   stages = names.discover(cleaning.__name__)
   name = item.get("name")
   function = None
-  if name in stages:
+  if isinstance(name, str) and name in stages:
     function = getattr(importlib.import_module(stages[name]), name, None)
   if function is None:
     raise ValueError(

@@ -1,7 +1,7 @@
-"""The steps of a run: what is done first in one place, then task by task.
+"""The steps of a run: each has a beginning in one place, and then tasks.
 
-Every task leaves files, the last of which says that it is done; whatever has
-been done already is not done again.
+Every task writes files, of which the last one marks it as done. A task that is
+done is not repeated.
 """
 
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from input_pipeline.preparation import output, output_tfds, report, shard_work
 from input_pipeline.preparation.plan import Plan
 
-# So few bad records are never too many.
+# So few bad records are always accepted.
 _HANDFUL = 5
 
 
 class Step(NamedTuple):
-  """A part of a run that needs all that comes before it.
+  """A part of a run that depends on all earlier steps.
 
   title: for the progress bar.
-  begin: what is done before any task, in one place.
-  tasks: () -> how many there are; known once `begin` is done, else 0.
-  done: (task) -> whether it has left its result.
-  work: (task) does it.
+  begin: runs in one place before any task.
+  tasks: () -> the number of tasks; 0 until `begin` is done.
+  done: (task) -> whether its result exists.
+  work: (task) runs the task.
   """
 
   title: str
@@ -67,7 +67,7 @@ def _pass(plan: Plan, number: int) -> Step:
 def _comparing(plan: Plan, number: int) -> Step:
   name, stage = plan.passes()[number].summarize
   return Step(
-    f"{name}: comparing",
+    f"{name}: compare",
     lambda: check_bad(plan, number),
     lambda: stage.partitions,
     lambda partition: shard_work.combined(plan, number, partition),
@@ -76,7 +76,7 @@ def _comparing(plan: Plan, number: int) -> Step:
 
 
 def _layout(plan: Plan) -> Callable[[], list[output.File]]:
-  """() -> the files of the output; none as long as the layout is not known."""
+  """() -> the files of the output; none until the layout is known."""
   known: list[output.File] = []
 
   def cut() -> list[output.File]:
@@ -126,7 +126,7 @@ def _tokens(plan: Plan) -> Step:
 
 
 def check_bad(plan: Plan, number: int) -> None:
-  """Raises ValueError where too many records up to a pass are bad."""
+  """Raises ValueError if too many records up to a pass are bad."""
   found = report.records(plan, number)
   most = plan.config["data"]["max_bad_share"]
   if found["bad"] > max(_HANDFUL, most * found["records"]):

@@ -1,4 +1,4 @@
-"""Documents on disk between two passes: JSON lines, compressed."""
+"""Documents on disk between two passes, as compressed JSON lines."""
 
 import base64
 import contextlib
@@ -12,7 +12,7 @@ from input_pipeline.reading import files
 
 
 class Stored(NamedTuple):
-  """A document and what the stages have counted in it so far."""
+  """A document and the counts of the stages so far."""
 
   document: Document
   counts: dict[str, int]
@@ -20,7 +20,7 @@ class Stored(NamedTuple):
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[Callable[[Stored], None]]:
-  """A function that adds a document to a file; the file appears at the end."""
+  """Yields a function that adds documents to a file, written as a whole."""
   import zstandard
 
   packer = zstandard.ZstdCompressor(level=3).compressobj()
@@ -60,9 +60,9 @@ def _line(stored: Stored) -> bytes:
 
 
 def to_json(value: object) -> bytes:
-  """Readable JSON of one line in UTF-8; what is no Unicode text is escaped."""
+  """JSON of one line in UTF-8; text with lone surrogates is escaped."""
   text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
   try:
     return text.encode()
-  except UnicodeEncodeError:  # Half of a surrogate pair.
+  except UnicodeEncodeError:  # A lone surrogate.
     return json.dumps(value, separators=(",", ":")).encode()

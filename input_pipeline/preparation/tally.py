@@ -1,8 +1,7 @@
-"""What became of the documents, stage by stage: counts and samples.
+"""Counts and samples of the documents, stage by stage.
 
-A tally is plain JSON, that of several shards is the sum of theirs, and neither
-the order of the sum nor the number of workers changes it: the samples are those
-whose id has the smallest hashes.
+A tally is plain JSON, and tallies of shards add up to the same sum in any
+order. The samples are the documents whose ids have the smallest hashes.
 """
 
 import hashlib
@@ -12,11 +11,11 @@ from urllib.parse import urlsplit
 
 from input_pipeline.document import Document, split_of
 
-# Of each kind: a rule's drops, a stage's changes, bad records.
+# The number of samples for each rule, each stage's changes, and bad records.
 _SAMPLES = 3
 _SHOWN = 400  # characters of a sample
 UNKNOWN = "unknown"
-# Where there are more values than this, the rest are counted as one.
+# The number of values that are counted separately.
 _VALUES = 10_000
 _REST = "(others)"
 
@@ -39,7 +38,7 @@ def stage() -> Tally:
 
 
 def profile() -> Tally:
-  """An empty tally of what documents are like."""
+  """An empty tally of the properties of documents."""
   return {
     "documents": 0,
     "characters": 0,
@@ -53,7 +52,7 @@ def profile() -> Tally:
 
 
 def add_profile(tally: Tally, document: Document) -> None:
-  """Counts a document as it is."""
+  """Counts a document in a profile."""
   size = len(document.text)
   tally["documents"] += 1
   tally["characters"] += size
@@ -68,7 +67,7 @@ def add_profile(tally: Tally, document: Document) -> None:
 
 
 def domain_of(fields: Mapping[str, Any]) -> str:
-  """The host of the document's "url", or ""."""
+  """The host of the field "url", or ""."""
   try:
     return urlsplit(str(fields.get("url") or "")).hostname or ""
   except ValueError:
@@ -82,7 +81,7 @@ def add(
   rule: str = "",
   counts: Mapping[str, int] | None = None,
 ) -> None:
-  """Counts what a stage made of a document; `after` is None where it ends."""
+  """Counts the effect of a stage; `after` is None for a dropped document."""
   tally["seen"] += 1
   tally["characters_in"] += len(before.text)
   languages = tally["languages"].setdefault(
@@ -98,7 +97,7 @@ def add(
     _sample(kept, before.id, lambda: {"text": _start(before)})
     return
   tally["characters_out"] += len(after.text)
-  # `is` first: most stages hand on what they were given.
+  # `is` first: most stages return the document that they were given.
   same = after is before or (
     after.text == before.text
     and after.fields == before.fields
@@ -112,7 +111,7 @@ def add(
 
 
 def bad() -> Tally:
-  """An empty tally of records that could not be read, or not be handled."""
+  """An empty tally of records that could not be read or processed."""
   return {"records": 0, "bad": 0, "samples": []}
 
 
@@ -136,7 +135,7 @@ def merge(a: Any, b: Any) -> Any:
 
 
 def largest(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The values that count most, by their first figure; the rest as one."""
+  """The values with the largest first figures, and the sum of the others."""
   ranked = sorted(values.items(), key=lambda item: (-_first(item[1]), item[0]))
   top = dict(ranked[:_VALUES])
   for _, value in ranked[_VALUES:]:
@@ -173,10 +172,10 @@ def _start(document: Document) -> str:
 
 
 def _difference(before: Document, after: Document) -> dict[str, str]:
-  """Both texts from a little before where they begin to differ."""
+  """Both texts from shortly before their first difference."""
   if not before.text:
     return {"before": _start(before), "after": after.text[:_SHOWN]}
-  # The texts' common start, by halving: a million characters take no time.
+  # The length of the common prefix, by bisection.
   low, high = 0, min(len(before.text), len(after.text))
   while low < high:
     middle = (low + high + 1) // 2

@@ -1,10 +1,10 @@
-"""Many tasks over many workers: a whole run as one pipeline of Apache Beam.
+"""The tasks of a run on many workers, as one Apache Beam pipeline.
 
-What is sent is the plan's path and the number of a task: a worker needs nothing
-but the plan's folders. On one machine the workers are processes of Beam's
-direct runner; with another runner they are what that runner has, as long as
-input and output are where all of them can read and write. One worker on one
-machine needs no Beam.
+Only the plan's path and the numbers of tasks are sent; a worker needs access to
+the folders of the plan. On one machine the workers are processes of Beam's
+direct runner. Other runners use their own workers, which must all be able to
+read the input and write the output. Beam is not used for one worker on one
+machine.
 """
 
 import contextlib
@@ -21,19 +21,21 @@ from input_pipeline.preparation import plan as plans
 from input_pipeline.preparation.steps import Step, steps
 from input_pipeline.reading import files
 
-_POLL = 0.5  # seconds between two looks at how far the workers are, or
-_RESTS = 20  # as many times as long as a look takes: buckets are slow to list
+# Progress is checked every _POLL seconds, or after _RESTS times the duration of
+# a check, as listing a bucket is slow.
+_POLL = 0.5
+_RESTS = 20
 _LOCAL = "DirectRunner"
-# Named in full: Beam's direct runner may hand over to one that it downloads.
+# The full name: "DirectRunner" may delegate to a runner that Beam downloads.
 _LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 class Workers(NamedTuple):
-  """Who does the tasks.
+  """The workers that run the tasks.
 
-  count: processes on this machine; 0 as many as there are cores.
-  runner: one of Beam's, or "DirectRunner" for this machine.
-  options: more of Beam's flags, as on its command line.
+  count: the number of processes on this machine; 0 starts one for each core.
+  runner: a Beam runner, or "DirectRunner" for this machine.
+  options: further flags for Beam, as on its command line.
   """
 
   count: int = 1
@@ -42,14 +44,14 @@ class Workers(NamedTuple):
 
 
 class LostWorkersError(RuntimeError):
-  """Workers that died, or that Beam has lost: no fault of the data."""
+  """Workers died or were lost by Beam; the data is not the cause."""
 
 
 def run(plan_path: str, workers: Workers) -> None:
-  """Does what is not done yet of all steps, in order.
+  """Runs the tasks of all steps that are not done yet, in order.
 
   Raises:
-    ValueError: the user's to mend; one line.
+    ValueError: something that the user can fix; one line.
     LostWorkersError: a worker died.
   """
   local = workers.runner == _LOCAL
@@ -67,11 +69,11 @@ def run(plan_path: str, workers: Workers) -> None:
     try:
       _by_beam(plan_path, workers, local)
     except Exception as error:
-      raise _told(plan_path, log, error) from None
+      raise _explained(plan_path, log, error) from None
 
 
 def _by_beam(plan_path: str, workers: Workers, local: bool) -> None:
-  """Between two steps all that was done is grouped: a barrier."""
+  """Runs the steps with Beam; grouping the results acts as a barrier."""
   try:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -106,19 +108,19 @@ def _plan(path: str) -> plans.Plan:
 
 
 def _begin(plan_path: str, number: int) -> list[int]:
-  """What comes before a step's tasks, and those that are left to do."""
+  """Begins a step, and returns its tasks that are not done."""
   step = steps(_plan(plan_path))[number]
   step.begin()
   return [task for task in range(step.tasks()) if not step.done(task)]
 
 
 def _after(plan_path: str, number: int, done: tuple[int, Iterable]) -> list:
-  """`_begin`, on a worker; a lone pair keeps the next barrier from being empty.
+  """`_begin` on a worker; the extra pair keeps the next group nonempty.
 
   Args:
-    plan_path: of plans.save.
+    plan_path: the path that plans.save returned.
     number: of the step.
-    done: all pairs (0, task) of the step before.
+    done: all pairs (0, task) of the previous step.
   """
   del done
   with _noted(plan_path):
@@ -134,7 +136,7 @@ def _work(plan_path: str, number: int, pair: tuple[int, int]) -> tuple:
 
 @contextlib.contextmanager
 def _noted(plan_path: str) -> Iterator[None]:
-  """What the user can mend is left as a line, where the first process reads."""
+  """Writes an error that the user can fix to a file for the first process."""
   try:
     yield
   except ValueError as error:
@@ -146,8 +148,8 @@ def _note(plan_path: str) -> str:
   return f"{plan_path.rpartition('/')[0]}/error.txt"
 
 
-def _told(plan_path: str, log: str, error: Exception) -> Exception:
-  """Of a worker's error, the line that it has left, or where to look."""
+def _explained(plan_path: str, log: str, error: Exception) -> Exception:
+  """The error that a worker wrote, or one that names the log."""
   if files.exists(_note(plan_path)):
     line = files.read(_note(plan_path)).decode()
     os.remove(_note(plan_path))
@@ -157,14 +159,14 @@ def _told(plan_path: str, log: str, error: Exception) -> Exception:
   first = (str(error).strip().splitlines() or [""])[0]
   kind = type(error).__name__
   return LostWorkersError(
-    f"the workers failed ({kind}: {first}), see {log}; the same command goes "
-    "on from what is done"
+    f"the workers failed ({kind}: {first}); see {log}. The same command "
+    "resumes the run"
   )
 
 
 @contextlib.contextmanager
 def _to_file(path: str) -> Iterator[None]:
-  """What this process and its children say on standard error goes to a file."""
+  """Redirects standard error of this process and its children to a file."""
   sys.stderr.flush()
   kept = os.dup(2)
   try:
@@ -178,9 +180,9 @@ def _to_file(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(every: list[Step]) -> Iterator[None]:
-  """A bar for the step under way; without a terminal a line when one is done.
+  """Shows a progress bar, or without a terminal a line for each finished step.
 
-  Who does the tasks may be anywhere: the files that they leave tell.
+  The files that the tasks write show the progress, wherever the workers run.
   """
   ended = threading.Event()
   out = os.fdopen(os.dup(2), "w")
@@ -202,9 +204,9 @@ def _progress(every: list[Step]) -> Iterator[None]:
 
 
 def _left(step: Step, left: set[int] | None) -> tuple[set[int] | None, float]:
-  """The tasks that are not done, and how long to wait for the next look.
+  """The tasks that are not done, and the seconds to wait before the next check.
 
-  None as long as it is not known which tasks there are.
+  The tasks are None until they are known.
   """
   start = time.monotonic()
   if left is None:

@@ -1,4 +1,4 @@
-"""What is kept of a field: a few numbers a record, whatever its size."""
+"""Summaries of a field: a few numbers for each record, whatever its size."""
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ from input_pipeline.quality import media, values
 from input_pipeline.reading import image_size
 
 KINDS = ("number", "category", "text", "image", "audio", "date", "other")
-# More words than these are one class, "(other)".
+# The most categories of a field; further ones become "(other)".
 _MOST_WORDS = 10_000
 _LONGEST_WORD = 200
 OTHER = "(other)"
 _FEW = 5
 _LARGEST = 1e70
-# Of the values there are, to be a field of numbers.
+# The share of numbers among the values of a numeric field.
 _NUMERIC = 0.9
 
 
@@ -24,18 +24,19 @@ class Column(NamedTuple):
   """One field of n records.
 
   kind: one of KINDS.
-  types: {type in words: how many values}; the missing ones are not counted.
-  examples: {type in words: (row, value) of the first few}.
+  types: {name of a type: number of values}, without missing values.
+  examples: {name of a type: (row, value) of the first few}.
   blank: bool [n], where the value is missing.
-  markers: {marker of a missing value: how many}.
-  numbers: float64 [n] of a number or date, NaN where there is none, infinite
-    beyond 1e70; else None.
-  codes: int32 [n] of a category, places in `words`, -1 for missing; else None.
-  words: of a category, each once.
-  features: {name: float32 [n]}, measured of a text, an image or audio; NaN
-    where it is missing or broken.
-  prints: uint8 [n, 256] of an image or audio, else None; see media.
-  broken: {row: why it does not decode}.
+  markers: {marker of a missing value: number of values}.
+  numbers: float64 [n] of a number or date, NaN if missing, infinite beyond
+    1e70; None for other kinds.
+  codes: int32 [n] of a category, indices of `words`, -1 if missing; None for
+    other kinds.
+  words: the categories.
+  features: {name: float32 [n]} measured on texts, images or audio; NaN if
+    missing or broken.
+  prints: uint8 [n, 256] of images or audio, else None; see media.
+  broken: {row: why the value cannot be decoded}.
   """
 
   kind: str
@@ -81,7 +82,7 @@ def kind_of(field: str, sample: np.ndarray) -> str:
 
 
 def _is_number(value) -> bool:
-  # NaN is missing, and is asked for before.
+  # NaN counts as missing, which was checked before.
   return values.number(value) == values.number(value)
 
 
@@ -97,9 +98,9 @@ def measure(
   Args:
     kind: one of KINDS.
     chunk: the values.
-    name: (row) -> what to call that record.
-    class_names: of a field of labels; in place of integers.
-    rates: samples a second of audio.
+    name: (row) -> the name of that record.
+    class_names: names for the integers of a label field.
+    rates: samples per second of audio.
   """
   markers = [_marker(v, kind) for v in chunk]
   blank = np.array([bool(m) for m in markers], bool)
@@ -110,7 +111,7 @@ def measure(
   if kind in ("number", "date"):
     read = values.number if kind == "number" else values.date
     found = np.array([read(v) for v in chunk], np.float64)
-    # What is larger has no fourth power, and so no kurtosis.
+    # The fourth power of larger numbers overflows, and with it the kurtosis.
     huge = np.abs(found) > _LARGEST
     found[huge] = np.copysign(np.inf, found[huge])
     return column._replace(numbers=found)
@@ -205,7 +206,7 @@ def _media(column: Column, chunk, name, rates) -> Column:
 
 
 def join(parts: list[Column]) -> Column:
-  """One column out of those of chunks that follow each other."""
+  """Joins the columns of consecutive chunks."""
   starts = np.cumsum([0, *(len(part.blank) for part in parts)])
   types, markers = collections.Counter(), collections.Counter()
   examples: dict[str, list] = {}
@@ -238,7 +239,7 @@ def _join_words(joined: Column, parts: list[Column]) -> Column:
   words: dict[str, int] = {}
   codes = []
   for part in parts:
-    # A field of many words must not fill the memory.
+    # Bounds the memory of a field with many categories.
     places = [
       words.setdefault(
         w if len(words) < _MOST_WORDS or w in words else OTHER, len(words)
@@ -263,7 +264,7 @@ def _join_features(parts: list[Column]) -> dict[str, np.ndarray]:
 
 
 def take(column: Column, rows: np.ndarray) -> Column:
-  """The column of some of the rows; types and markers are not counted anew."""
+  """The column restricted to some rows; types and markers stay as counted."""
   place = {int(r): i for i, r in enumerate(rows)}
   return column._replace(
     blank=column.blank[rows],

@@ -1,4 +1,4 @@
-"""A data set as the checks see it: read once, a few numbers a record kept."""
+"""The data set of the checks: read once, with a few numbers kept per record."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from input_pipeline.quality.columns import Column
 from input_pipeline.sources import Source, open_source
 
 _CHUNK, _LARGE_CHUNK = 256, 32
-# Records that are read, of small and of large ones.
+# The most records to read, for small and for large ones.
 _MOST, _MOST_LARGE = 1_000_000, 100_000
 _SAMPLE = 1000
 # Part of the meaning of a sample: never change it.
@@ -23,18 +23,18 @@ _MOST_REASONS = 1000
 class Dataset(NamedTuple):
   """The records of one split that could be read.
 
-  uri: where they are.
-  split: which of them.
-  source: to read them again.
-  indices: int64 [n], their places in the source.
+  uri: of the source.
+  split: of the source.
+  source: the opened source, to read records again.
+  indices: int64 [n], the places of the records in the source.
   columns: {field: Column} of n rows each.
   records: uint64 [n], a digest of all fields.
-  inputs: uint64 [n], a digest of all fields but the label.
+  inputs: uint64 [n], a digest of all fields except the label.
   bad: (name, reason) of the first records that could not be read.
-  bad_count: of all that could not.
+  bad_count: the number of records that could not be read.
   label: the field of the label, or "".
   date: the field of the date, or "".
-  against: another split to compare it with, or None.
+  against: the data set to compare with, or None.
   """
 
   uri: str
@@ -51,7 +51,7 @@ class Dataset(NamedTuple):
   against: "Dataset | None" = None
 
   def name(self, row: int) -> str:
-    """What to call a record."""
+    """The name of a record."""
     return self.source.name(int(self.indices[row]))
 
 
@@ -67,22 +67,22 @@ def open_dataset(
 ) -> Dataset:
   """Reads a data set once, in chunks.
 
-  A record that cannot be read is counted and left out.
+  Records that cannot be read are counted and skipped.
 
   Args:
     uri: of input_pipeline.sources.
     split: as TFDS writes it.
     label: the field of the label; "" for none.
     date: the field by which records can be put in order; "" for none.
-    most: of more records a sample is read, the same one each time; by default
-      a million, or 100,000 of images or audio.
-    like: another data set, whose kinds of fields these are to have.
-    ignore: fields that are not looked at, such as a number that tells records
-      apart which are otherwise the same.
-    say: (records done, records in all); tells how far it is.
+    most: the most records to read; of larger data a sample, the same one each
+      time. By default a million, or 100,000 for images or audio.
+    like: another data set, whose kinds of fields are used.
+    ignore: fields to leave out, such as a record number, which would make equal
+      records differ.
+    say: called with (records read, records in all).
 
   Raises:
-    ValueError: there is no such data, no such field, or no readable record.
+    ValueError: the data or a field does not exist, or no record can be read.
   """
   policy = bad_records.Policy(skip=True, max_bad_share=1.0)
   source = open_source(uri, split, policy)
@@ -110,7 +110,7 @@ def open_dataset(
 
 
 def _sample(source: Source) -> dict:
-  """Records from all over the data; few, where each may be large."""
+  """Records spread over the data; few if each may be large."""
   for most in (32, _SAMPLE):
     places = np.linspace(0, source.length - 1, min(most, source.length))
     sample, _, _ = bad_records.surviving(
@@ -171,7 +171,7 @@ def _namer(source: Source, places: np.ndarray) -> Callable[[int], str]:
 
 
 def _digests(rows: Mapping, fields: list[str], label: str, n: int):
-  """uint64 [n] of the whole records, and of them without the label."""
+  """Digests, uint64 [n], of the records with and without the label."""
   whole, part = np.empty(n, np.uint64), np.empty(n, np.uint64)
   for i in range(n):
     each = {field: values.encoded(rows[field][i]) for field in fields}
@@ -182,7 +182,7 @@ def _digests(rows: Mapping, fields: list[str], label: str, n: int):
 
 
 def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
-  """The data set of some of its rows."""
+  """The data set restricted to some rows."""
   rows = np.asarray(rows)
   return dataset._replace(
     indices=dataset.indices[rows],
@@ -204,7 +204,7 @@ def read_field(
 
 
 def feature_columns(dataset: Dataset) -> dict[str, np.ndarray]:
-  """{name: float [n]} of all that is measured: numbers, and what is of media.
+  """{name: float [n]} of the numeric fields and of the measured features.
 
   Features of a field of text, images or audio are named "field: feature".
   """
@@ -220,7 +220,7 @@ def feature_columns(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def category_columns(dataset: Dataset) -> dict[str, Column]:
-  """{field: Column} of the categories, the label among them."""
+  """{field: Column} of the categorical fields, including the label."""
   return {
     field: column
     for field, column in dataset.columns.items()
@@ -229,14 +229,14 @@ def category_columns(dataset: Dataset) -> dict[str, Column]:
 
 
 def titles(data: Dataset) -> tuple[str, str]:
-  """What to call a data set and the one it is compared with."""
+  """The names of a data set and of the one it is compared with."""
   if data.uri == data.against.uri:
     return data.split, data.against.split
   return data.uri, data.against.uri
 
 
 def describe(dataset: Dataset, row: int) -> str:
-  """A record in a few lines: its name, and each field's value."""
+  """A record as text: its name and the values of its fields."""
   values_of = dataset.source.read(dataset.indices[[row]])
   lines = [dataset.name(row)]
   for field, column in dataset.columns.items():

@@ -1,4 +1,4 @@
-"""Records as a report shows them: pictures where there are, else texts."""
+"""Example records in a report: images if there are any, else texts."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ _MOST = 24
 def show(
   data: Dataset, rows: Sequence[int], title: str, notes: Sequence[str] = ()
 ) -> list:
-  """Parts of a page that show some records, at most 24.
+  """Parts of a page that show at most 24 records.
 
   Args:
-    data: where they are.
-    rows: which of them.
-    title: what they have in common.
-    notes: a line on each.
+    data: the data set.
+    rows: the rows to show.
+    title: the title of the part.
+    notes: a note for each record.
   """
   rows = [int(row) for row in rows[:_MOST]]
   notes = list(notes[:_MOST]) or [""] * len(rows)
@@ -42,14 +42,16 @@ def show(
     captions.append("\n".join(filter(None, [label, note])))
   if not images:
     return _written(data, rows, title, notes)
-  names = page.Examples("Their names", [data.name(row) for row in rows])
+  names = page.Examples(
+    "Names of the records", [data.name(row) for row in rows]
+  )
   return [page.Figure(plots.image_grid(images, captions), title), names]
 
 
 def _written(
   data: Dataset, rows: list[int], title: str, notes: list[str]
 ) -> list:
-  """A table of records of short values; else a text for each."""
+  """A table if all values are short, else a text for each record."""
   kinds = {f: c.kind for f, c in data.columns.items()}
   if {"text", "audio", "image"} & {*kinds.values()}:
     texts = [dataset.describe(data, row) for row in rows]
@@ -79,7 +81,7 @@ def label_of(data: Dataset, row: int) -> str:
 
 
 def groups(digests: np.ndarray) -> list[np.ndarray]:
-  """The rows that share a digest with others, int64; the largest first."""
+  """The groups of rows with equal digests, int64, the largest first."""
   order = np.argsort(digests, kind="stable")
   starts = np.flatnonzero(np.diff(digests[order], prepend=~digests[order[:1]]))
   found = [g for g in np.split(order, starts[1:]) if len(g) > 1]

@@ -1,4 +1,4 @@
-"""What a check of `judge` found out, and what checks are told."""
+"""The results of the checks of `judge`, and their settings."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,13 +9,13 @@ VERDICTS = ("ok", "warn", "fail")
 
 
 class Finding(NamedTuple):
-  """The verdict of one check.
+  """The result of one check.
 
   check: its name, as in --checks.
-  verdict: "ok"; "warn", a person should look; or "fail", the data is wrong.
-  line: what was found, for the terminal.
-  figures: the same for a program, as JSON can hold it.
-  parts: what the report shows below the line.
+  verdict: "ok"; "warn" if a person should look; or "fail" if the data is wrong.
+  line: the result in words, for the terminal.
+  figures: the result for a program, as JSON can hold it.
+  parts: the parts of the report below the line.
   """
 
   check: str
@@ -26,14 +26,15 @@ class Finding(NamedTuple):
 
 
 class Settings(NamedTuple):
-  """Where the checks draw their lines.
+  """The thresholds of the checks.
 
-  level: the chance of a false alarm that a check with tests of significance
-    may have, over all its features together.
-  ranges: {field: (least, most)} of the values that are possible.
-  imbalance: from how many times the rarest class on the commonest is told of.
-  similarity: from which Jaccard similarity on two texts are nearly the same.
-  outlier: from how many robust standard deviations on a value is far out.
+  level: the probability of a false alarm of a check with significance tests,
+    over all its features together.
+  ranges: {field: (min, max)} of valid values.
+  imbalance: the ratio of the most frequent to the rarest class that warns.
+  similarity: the Jaccard similarity from which two texts are near duplicates.
+  outlier: the number of robust standard deviations beyond which a value is an
+    outlier.
   """
 
   level: float = 0.01
@@ -44,7 +45,7 @@ class Settings(NamedTuple):
 
 
 def worst(*verdicts: str) -> str:
-  """The worst of some verdicts; "ok" where there is none."""
+  """The worst of the verdicts, or "ok" if there are none."""
   return max(verdicts, key=VERDICTS.index, default="ok")
 
 
@@ -54,5 +55,5 @@ def count(number: int, what: str, plural: str = "") -> str:
 
 
 def share(part: int, whole: int) -> str:
-  """A share in per cent: "7.5 %"; of nothing, "0 %"."""
+  """A share as a percentage, such as "7.5 %"; "0 %" if `whole` is 0."""
   return f"{100 * part / whole if whole else 0:.3g} %"

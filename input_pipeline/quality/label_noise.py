@@ -1,42 +1,41 @@
-"""How wrong the labels of a data set are, from what a model says of them.
+"""Estimates of wrong labels from out-of-fold predictions of a model.
 
-Confident learning (Northcutt, Jiang and Chuang, 2021, arXiv:1911.00068, by
-cleanlab) takes a weak model's own mistakes for errors of the labels: with a
-model that tells two thirds of them, it finds a quarter wrong where a tenth is.
-So the noise matrix is read off where the model is most sure of a class (anchor
-points: Liu and Tao, 2016, arXiv:1411.7718; Patrini et al., 2017,
-arXiv:1609.03683): the given labels there are the noise. It needs the model's
-ranking alone, not that its probabilities are calibrated. Labels are ranked by
-their probability after Bayes' rule. What cleanlab finds is told beside it.
+Confident learning (Northcutt, Jiang and Chuang, 2021, arXiv:1911.00068, in
+cleanlab) takes mistakes of a weak model for label errors: with a model that is
+right for two thirds, it estimates a quarter of wrong labels where a tenth is.
+Here the noise matrix is estimated from the given labels of the examples for
+which the model is most certain of a class (anchor points: Liu and Tao, 2016,
+arXiv:1411.7718; Patrini et al., 2017, arXiv:1609.03683). This depends only on
+the ranking by the model, not on calibrated probabilities. Labels are ranked by
+their posterior probability. What cleanlab finds is reported as well.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-# Of a class: those that its model is most sure of, but no fewer than _LEAST
-# where half of the class has as many.
+# The share of a class that its anchor points make up; at least _LEAST, but at
+# most half of the class.
 _ANCHORS = 0.15
 _LEAST = 50
-# How labels are ranked, as suits those of CIFAR-10N. The model was trained on
-# labels whose noise has flattened what it tells; and its mistakes are of more
-# kinds than people's.
+# Constants of the ranking, chosen on CIFAR-10N. The exponent sharpens
+# probabilities that noisy training labels have flattened; the smoothing allows
+# for mistakes of the model that people do not make.
 _EXPONENT = 2.0
 _SMOOTHING = 0.2
 
 
 class Errors(NamedTuple):
-  """What is believed of labels.
+  """Estimates for labels.
 
-  wrong: bool [N], the labels that are probably wrong: as many of the smallest
-    quality as are estimated to be wrong, if it is below a half.
+  wrong: bool [N], the labels that are probably wrong: those of the smallest
+    quality, as many as are estimated to be wrong, with a quality below 0.5.
   suggested: int [N], the most probable class other than the given one.
-  quality: float [N] in 0..1, the probability that the given label is right;
-    the smaller, the more suspect.
-  joint: [C, C], share of the examples with the row's given label and the
-    column's true one, estimated.
-  noise: [C, C], probability of the column's given label where the row's is
-    true, estimated.
+  quality: float [N] from 0 to 1, the probability that the given label is right.
+  joint: [C, C], the estimated share of examples with the given label of the row
+    and the true label of the column.
+  noise: [C, C], the estimated probability of the given label of the column for
+    the true label of the row.
   confident: bool [N], the labels that cleanlab's find_label_issues finds.
   """
 
@@ -48,19 +47,19 @@ class Errors(NamedTuple):
   confident: np.ndarray
 
   def share(self) -> float:
-    """Of the labels that are wrong, estimated."""
+    """The estimated share of wrong labels."""
     return 1 - float(np.trace(self.joint))
 
 
 def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
-  """The Errors of labels, by probabilities of a model that has not seen them.
+  """The Errors of labels, from out-of-fold probabilities.
 
   Args:
-    given: int [N], of at least two classes.
-    probabilities: [N, C], out of fold.
+    given: int [N], labels of at least two classes.
+    probabilities: [N, C].
   """
   cleanlab = import_cleanlab()
-  # Nothing can be learned of a class without examples.
+  # Classes without examples are left out.
   present = np.unique(given)
   dense = np.searchsorted(present, given)
   p_NC = np.maximum(probabilities[:, present], 1e-12)
@@ -95,7 +94,7 @@ def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
 
 
 def noise_matrix(given: np.ndarray, p_NC: np.ndarray) -> np.ndarray:
-  """P(given: row | true: column), [C, C], from each class's anchor points."""
+  """P(given: row | true: column), [C, C], from the anchor points."""
   classes = p_NC.shape[1]
   matrix = np.zeros((classes, classes))
   for true in range(classes):
@@ -107,13 +106,13 @@ def noise_matrix(given: np.ndarray, p_NC: np.ndarray) -> np.ndarray:
 
 
 def _joint(given: np.ndarray, given_true_CC: np.ndarray) -> np.ndarray:
-  """Shares of (given, true), that the noise makes the given labels' shares."""
+  """Shares of (given, true) that agree with the shares of the given labels."""
   from scipy.optimize import nnls
 
   share_C = np.bincount(given, minlength=len(given_true_CC)) / len(given)
   true_C, _ = nnls(given_true_CC, share_C)
   joint_CC = given_true_CC * true_C
-  # Where no shares of true labels give the given ones, the latter are right.
+  # A given label that no true label explains is taken to be right.
   total_C1 = joint_CC.sum(1, keepdims=True)
   fallback_CC = np.eye(len(share_C))
   joint_CC = np.where(total_C1 > 0, joint_CC, fallback_CC)
@@ -121,7 +120,7 @@ def _joint(given: np.ndarray, given_true_CC: np.ndarray) -> np.ndarray:
 
 
 def import_cleanlab():
-  """The library; ValueError where it is not installed."""
+  """The library; ValueError if it is not installed."""
   try:
     import cleanlab.count
     import cleanlab.filter

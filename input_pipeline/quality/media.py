@@ -1,7 +1,7 @@
-"""What is measured of a text, an image and a piece of audio.
+"""Features of texts, images and audio.
 
-Each function returns {feature: number}; `print_of_...` is a small array in
-which copies that were scaled, or encoded anew, are nearly the same.
+The functions return {feature: number}. `print_of_...` returns a small array
+that is nearly the same for copies that were scaled or encoded again.
 """
 
 import io
@@ -12,13 +12,13 @@ import numpy as np
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import image_size
 
-# Characters of a text that are looked at.
+# The number of characters of a text that are measured.
 _LONGEST = 100_000
 _SIDE = 16
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-# A sample this near to full scale is clipped; 16 bits reach 0.99997.
+# Samples from here on count as clipped; 16 bits reach 0.99997.
 _FULL_SCALE = 0.9999
-# Of what is read here, as of any other source.
+# The limits for what is read here.
 POLICY = Policy(skip=True)
 
 
@@ -51,7 +51,7 @@ def decode_image(data: bytes, name: str, policy: Policy) -> np.ndarray:
   """The pixels of an encoded image, uint8 [h, w, 3 or 1].
 
   Raises:
-    ValueError: it is empty, does not decode, or would be too large.
+    ValueError: it is empty, cannot be decoded, or is too large.
   """
   from PIL import Image
 
@@ -66,13 +66,15 @@ def decode_image(data: bytes, name: str, policy: Policy) -> np.ndarray:
         return pixels(np.asarray(image.convert("L" if gray else "RGB")))
   except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
     reason = str(error).split("<")[0].strip() or type(error).__name__
-    raise ValueError(f"{name}: no image: {reason}") from None
+    raise ValueError(f"{name}: not a readable image: {reason}") from None
   except Exception as error:  # a decoder's own, such as struct.error
-    raise ValueError(f"{name}: no image: {type(error).__name__}") from None
+    raise ValueError(
+      f"{name}: not a readable image: {type(error).__name__}"
+    ) from None
 
 
 def pixels(image: np.ndarray) -> np.ndarray:
-  """uint8 [h, w, c]; floats are taken as 0 to 1."""
+  """The image as uint8 [h, w, c]; floats are taken to be from 0 to 1."""
   image = image[..., None] if image.ndim == 2 else image
   if image.dtype == np.uint8:
     return image
@@ -82,7 +84,7 @@ def pixels(image: np.ndarray) -> np.ndarray:
 
 
 def image_features(image: np.ndarray) -> dict[str, float]:
-  """Size in pixels; brightness, contrast and saturation within 0 to 255."""
+  """Size in pixels; brightness, contrast and saturation from 0 to 255."""
   image = pixels(image)
   gray = image.mean(-1, dtype=np.float32)
   features = {
@@ -98,13 +100,13 @@ def image_features(image: np.ndarray) -> dict[str, float]:
 
 
 def print_of_image(image: np.ndarray) -> np.ndarray:
-  """A thumbnail of gray values, uint8 [256], of means over areas."""
+  """A thumbnail of gray values, uint8 [256], by averaging over areas."""
   gray = pixels(image).mean(-1, dtype=np.float32)
   return np.round(_shrunk(_shrunk(gray).T).T).astype(np.uint8).reshape(-1)
 
 
 def _shrunk(values: np.ndarray) -> np.ndarray:
-  """Means over 16 equal stretches of the first axis, pixels cut in parts."""
+  """Means over 16 equal parts of the first axis, with fractional pixels."""
   n = len(values)
   total = np.concatenate(
     [np.zeros((1, *values.shape[1:])), np.cumsum(values, 0, np.float64)]
@@ -117,7 +119,7 @@ def _shrunk(values: np.ndarray) -> np.ndarray:
 
 
 def audio_features(samples: np.ndarray, rate: float) -> dict[str, float]:
-  """Of samples within -1 to 1: seconds, loudness (dBFS), clipping, pitch."""
+  """Duration, loudness (dBFS), clipping and spectral centroid of samples."""
   x = np.asarray(samples, np.float32).reshape(-1)
   if not len(x):
     return dict.fromkeys(
@@ -137,7 +139,7 @@ def audio_features(samples: np.ndarray, rate: float) -> dict[str, float]:
 
 
 def print_of_audio(samples: np.ndarray) -> np.ndarray:
-  """The log energy of 16 bands at 16 times, uint8 [256]; louder is the same."""
+  """Log energy of 16 bands at 16 times, uint8 [256], whatever the volume."""
   x = np.asarray(samples, np.float32).reshape(-1)
   if not len(x):
     return np.zeros(_SIDE * _SIDE, np.uint8)

@@ -1,74 +1,47 @@
-"""Records of two splits that are nearly the same: texts, images, audio."""
+"""Near duplicates between two splits: texts, images and audio."""
 
 import collections
-import re
-import zlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from input_pipeline.quality import dataset
 from input_pipeline.quality.dataset import Dataset
+from input_pipeline.similarity import minhash, shingles
 
-# MinHash: 16 bands of 4 find 99.9 % of the pairs of Jaccard similarity 0.8.
+# MinHash: 16 bands of 4 rows find 99.98 % of the pairs of similarity 0.8.
 _BANDS, _ROWS = 16, 4
-_PRIME = np.uint64(2**31 - 1)
-# Part of a word or character 5-gram's meaning; of longer texts the start.
 _GRAM = 5
-_LONGEST, _MOST_GRAMS = 200_000, 20_000
-_HAN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-_WORD = re.compile(r"\w+")
-# Of two thumbnails or spectra, centred; what is nearly flat is not compared.
+_LONGEST = 100_000
+# Correlations of centred thumbnails or spectra; nearly flat ones are skipped.
 _CORRELATION = 0.998
 _STANDS_OUT, _NEARER, _RANK = 0.95, 0.125, 5
 _LEAST_SPREAD = 4.0
 _BLOCK = 2048
-# Pairs of prints that are compared, half a minute's work.
+# The number of pairs that are compared, which takes half a minute.
 MOST_PAIRS = 2_000_000_000
 _NONE = -1
-# Candidates of a text; and texts whose candidates are held at once.
-_FEW, _TEXTS = 8, 64
-
-
-def grams(text: str) -> set[str]:
-  """5-grams of words; of characters where a text is Chinese or Japanese.
-
-  Case, white space and punctuation do not count. A text that is shorter is
-  one gram.
-  """
-  words = _WORD.findall(text[:_LONGEST].lower())
-  joined = "".join(words)
-  if len(_HAN.findall(joined)) > len(joined) / 4:
-    words, glue = list(joined), ""
-  else:
-    glue = " "
-  words = words[:_MOST_GRAMS]
-  return {
-    glue.join(words[i : i + _GRAM])
-    for i in range(max(1, len(words) - _GRAM + 1))
-    if words
-  }
+# Candidates of a text, and texts whose candidates are in memory at once.
+_FEW, _TEXTS = 8, 16
 
 
 def hashes(text: str) -> np.ndarray:
-  """The grams of a text as sorted uint32, each once."""
-  found = {zlib.crc32(g.encode("utf-8", "surrogatepass")) for g in grams(text)}
-  return np.array(sorted(found), np.uint32)
+  """Hashes of the distinct 5-grams of a text, sorted uint64, as in `prepare`.
 
-
-def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-  """The size of the intersection of two sets over that of their union."""
-  both = len(np.intersect1d(a, b, assume_unique=True))
-  either = len(a) + len(b) - both
-  return both / either if either else 0.0
+  The n-grams consist of words, or of characters if the text is written without
+  spaces between words. Case, white space and punctuation are ignored. A shorter
+  text is one n-gram, and the first 100,000 characters of a longer one count.
+  """
+  return shingles.shingles(text[:_LONGEST], {}, _GRAM, "auto")
 
 
 def near_texts(
   data: Dataset, other: Dataset, field: str, similarity: float
 ) -> list[tuple[int, int, float]]:
-  """(row of data, row of other, Jaccard similarity), the most alike of each.
+  """(row of data, row of other, Jaccard similarity) of the nearest matches.
 
-  Candidates come from MinHash; each is then compared itself, so that none is
-  told that is not as similar as asked for.
+  Candidates come from MinHash. Their exact similarities are computed, so that
+  every reported pair has at least the given similarity.
   """
   candidates = _candidates(_bands(data, field), _bands(other, field))
   found = []
@@ -79,7 +52,7 @@ def near_texts(
       other, field, sorted({match for _, matches in chunk for match in matches})
     )
     for row, matches in chunk:
-      alike = [(jaccard(mine[row], theirs[m]), -m) for m in matches]
+      alike = [(shingles.jaccard(mine[row], theirs[m]), -m) for m in matches]
       best, match = max(alike)
       if best >= similarity:
         found.append((row, -match, best))
@@ -87,13 +60,13 @@ def near_texts(
 
 
 def _candidates(mine: np.ndarray, theirs: np.ndarray):
-  """(row, rows of the others that share most bands with it, at most 8)."""
+  """Pairs of a row and at most 8 rows of `theirs` that share most bands."""
   shared: dict[int, collections.Counter[int]] = {}
   for band in range(_BANDS):
     buckets: dict[int, list[int]] = {_NONE: []}
     for row, key in enumerate(theirs[:, band].tolist()):
       few = buckets.setdefault(key, [])
-      # Of many that are alike, a few are enough to be told.
+      # Of many equal bands a few rows are enough as candidates.
       if key != _NONE and len(few) < _FEW:
         few.append(row)
     for row, key in enumerate(mine[:, band].tolist()):
@@ -111,29 +84,32 @@ def _hashes_of(data: Dataset, field: str, rows: list[int]) -> dict:
 
 
 def _bands(data: Dataset, field: str) -> np.ndarray:
-  """The bands' digests of each text, int64 [n, 16]; -1 where it is empty."""
-  # The same for all time: a stream of fixed seed.
-  random = np.random.default_rng(5)
-  factors = random.integers(1, int(_PRIME), (2, _BANDS * _ROWS, 1), np.uint64)
+  """Digests of the bands of each text, int64 [n, 16]; -1 for empty texts."""
   found = np.full((len(data.indices), _BANDS), _NONE, np.int64)
-  for row, text in dataset.read_field(data, field):
-    x = hashes(str(text or "")).astype(np.uint64) % _PRIME
-    if not len(x):
-      continue
-    least = ((x * factors[0] + factors[1]) % _PRIME).min(1)
-    rows = least.astype(np.uint32).reshape(_BANDS, _ROWS)
-    found[row] = [zlib.crc32(band.tobytes()) for band in rows]
+  kept: list[int] = []
+
+  def sets() -> Iterator[np.ndarray]:
+    for row, text in dataset.read_field(data, field):
+      members = hashes(str(text or ""))
+      if len(members):
+        kept.append(row)
+        yield members
+
+  for values in minhash.signatures(sets(), _BANDS * _ROWS):
+    # 63 bits, so that none is -1.
+    found[kept[-1]] = [band >> 1 for band in minhash.bands(values, _BANDS)]
   return found
 
 
 def near_prints(
   prints: np.ndarray, others: np.ndarray
 ) -> list[tuple[int, int, float]]:
-  """(row, row of the others, correlation) of thumbnails nearly the same.
+  """(row, row of the others, correlation) of near-duplicate thumbnails.
 
-  They correlate to 0.998; or to 0.95, where that is eight times nearer to 1
-  than the fifth best match is. Photographs differ so much that a cropped copy
-  stands out, while of shirts on a black ground many are nearly alike.
+  Their correlation is at least 0.998, or at least 0.95 and eight times nearer
+  to 1 than the fifth best match. The second condition finds cropped copies of
+  photographs, without reporting images that are all alike, such as shirts on a
+  black background.
 
   Args:
     prints: uint8 [n, 256]; see media.
@@ -163,7 +139,7 @@ def near_prints(
 
 
 def _centred(prints: np.ndarray) -> np.ndarray:
-  """float32 of length 1 and mean 0; zeros where nearly flat."""
+  """Rows as float32 of length 1 and mean 0; zeros if nearly flat."""
   x = prints.astype(np.float32)
   x -= x.mean(1, keepdims=True)
   length = np.linalg.norm(x, axis=1, keepdims=True)

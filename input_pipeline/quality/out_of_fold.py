@@ -1,4 +1,4 @@
-"""Class probabilities of examples, by models that have not seen them."""
+"""Out-of-fold class probabilities: each by a model trained without it."""
 
 import copy
 import os
@@ -16,23 +16,23 @@ _FOLD_KEY = np.uint64(0xF01D5)
 
 
 def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-  """The fold of each example, int64 [N]; each fold has its share of a class.
+  """The fold of each example, int64 [N], stratified by class.
 
-  The folds' sizes differ by at most one, and so do the folds' numbers of
-  examples of a class.
+  The sizes of the folds differ by at most one, and so do their numbers of
+  examples of each class.
 
   Raises:
     ValueError: there are fewer than two folds, or fewer examples than folds.
   """
   if folds < 2 or folds > len(labels):
     raise ValueError(
-      f"folds={folds}: {len(labels)} examples can be cut into 2 to"
+      f"folds={folds}: {len(labels)} examples can be divided into 2 to"
       f" {len(labels)} folds"
     )
   key = order.epoch_key(seed, np.array([folds])) ^ _FOLD_KEY
   places = order.permute(np.arange(len(labels)), len(labels), key)
-  # Dealt one by one, class after class: what one class leaves uneven, the
-  # next one evens out.
+  # The examples are dealt to the folds in turn, class after class, which keeps
+  # the sizes equal.
   dealt = places[np.argsort(labels[places], kind="stable")]
   fold = np.empty(len(labels), np.int64)
   fold[dealt] = np.arange(len(labels)) % folds
@@ -54,27 +54,27 @@ def out_of_fold(
 ) -> np.ndarray:
   """Stratified cross-validation: float64 [N, num_classes], rows sum to 1.
 
-  A row is NaN where the example is a bad record that the config skips.
+  The row of a bad record that the config skips is NaN.
 
-  Each fold's model is trained by train.loop from scratch on the other folds.
-  Where config.evals has several entries, or one that runs several times, a
-  probability is the mean of all: of views, or of moments of one training.
+  The model of each fold is trained by train.loop from scratch on the other
+  folds. If config.evals has several entries, or one that runs several times,
+  the probabilities are the means of all, such as of views of an image.
 
   Args:
-    source: URI, whose field "label" is not looked at.
+    source: the URI of a source, whose field "label" is not used.
     split: of the source.
-    labels: int [N], the labels to train on, 0 to num_classes - 1.
+    labels: int [N], the labels to train on, from 0 to num_classes - 1.
     num_classes: C.
-    config: of a run, as in configs/; its source, splits and seed are given
-      here, and each of its evals is of `probabilities`, with `ops` as needed.
-    workdir: where the runs are kept while they go on; removed at the end.
-    indices: int [N], the examples of the split; all of them if None.
-    folds: K.
+    config: of a run, as in configs/. Its source, splits and seed are set here,
+      and so is the name of each of its evals, `probabilities`.
+    workdir: the folder of the runs, which are removed at the end.
+    indices: int [N], the examples of the split; None for all.
+    folds: the number of folds.
     seed: of the folds and of each training.
-    say: (line) -> None; tells how far it is.
+    say: called with lines of progress.
 
   Raises:
-    ValueError: the config or the data is wrong; one line that tells how.
+    ValueError: the config or the data is wrong; one line.
   """
   labels = np.asarray(labels, np.int32)
   if indices is None:
@@ -89,7 +89,7 @@ def out_of_fold(
     path = os.path.join(folder, "examples.json")
     parts = {
       "train": subset.Part(split, indices[seen], labels[seen]),
-      # The labels of those held out are of no use to anyone.
+      # The held-out labels are not used.
       "test": subset.Part(split, indices[held_out], np.zeros_like(held_out)),
     }
     names = tuple(str(c) for c in range(num_classes))
@@ -103,12 +103,12 @@ def out_of_fold(
 
 
 def _settings(config: Mapping, source: str, seed: int) -> dict[str, Any]:
-  """The config of one fold's run."""
+  """The config of the run of one fold."""
   import jax
 
   run = copy.deepcopy(dict(config))
   run["seed"] = seed
-  # A batch is divided over the devices, and each has as many rows.
+  # Each device has the same number of rows of a batch.
   devices = jax.device_count()
   run["batch_size"] = -(-run["batch_size"] // devices) * devices
   run["data"] = {**run["data"], "source": source, "split": "train"}
@@ -120,7 +120,7 @@ def _settings(config: Mapping, source: str, seed: int) -> dict[str, Any]:
 
 
 def _trained(config: dict[str, Any], workdir: str) -> np.ndarray:
-  """Trains a run and gives its mean predictions, [n, C]."""
+  """Trains a run, and returns its mean predictions, [n, C]."""
   from common import cli
   from common.errors import UserError
   from train import build, loop
@@ -128,7 +128,7 @@ def _trained(config: dict[str, Any], workdir: str) -> np.ndarray:
   cli.start_jax()
   try:
     run = build.run(config, workdir, say=lambda line: None)
-    run.checkpoints.close()  # What is trained is not kept.
+    run.checkpoints.close()  # The trained model is not kept.
     for _ in loop.fit(run._replace(checkpoints=None)):
       pass
   except UserError as error:

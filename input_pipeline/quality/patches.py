@@ -1,10 +1,10 @@
-"""Features of images that no label is needed for: random patches as filters.
+"""Unsupervised features of images: random patches as filters.
 
 Coates and Ng, "The Importance of Encoding Versus Training with Sparse Coding
-and Vector Quantization", 2011: whitened patches of the images themselves as
-filters, a soft threshold, and sums over parts of the image. A linear
-classifier on them comes near a small convolutional network, and is trained in
-seconds: what cross-validation repeats is cheap.
+and Vector Quantization", 2011: whitened patches of the images are filters,
+followed by a soft threshold and sums over parts of the image. A linear
+classifier on the features is nearly as accurate as a small convolutional
+network and trains in seconds, which cross-validation repeats.
 """
 
 import os
@@ -19,7 +19,7 @@ _THRESHOLD = 0.25
 _CONTRAST = 10.0  # added to a patch's variance, of pixels 0 to 255
 _WHITENING = 0.1  # added to the variances of patches of variance 1
 _FITTED_ON = 50_000  # patches
-_AT_ONCE = 4  # images: what they give stays in the caches
+_AT_ONCE = 4  # images, whose intermediate results fit into the caches
 
 
 def write_patches(
@@ -32,23 +32,23 @@ def write_patches(
   folder: str,
   seed: int = 0,
 ) -> np.ndarray:
-  """x.npy: standardized features of images, float16 [N, 4 * filters].
+  """Writes x.npy: standardized features of images, float16 [N, 4 * filters].
 
-  Half of the filters are the mirror images of the other half, and what a
-  filter finds on the left is added to what its mirror image finds on the
-  right: an image and its mirror image have the same features.
+  Half of the filters are the mirror images of the other half. The responses of
+  a filter on the left are added to those of its mirror image on the right, so
+  that an image and its mirror image have the same features.
 
   Args:
-    source: URI of images.
-    split: of it.
+    source: the URI of a source of images.
+    split: of the source.
     indices: int64 [N], the examples of the split.
-    ops: that make each image uint8 [h, w, c], of one size.
-    filters: even.
-    folder: where x.npy is written.
+    ops: the ops that make each image uint8 [h, w, c] of one size.
+    filters: the number of filters, which is even.
+    folder: the folder of x.npy.
     seed: of the choice of patches.
 
   Returns:
-    bool [N]: which images could be decoded; the others' features are zeros.
+    bool [N]: which images were decoded; the features of others are zeros.
   """
   known = np.zeros(len(indices), bool)
   rng = np.random.default_rng(seed)
@@ -120,9 +120,9 @@ def _levelled(windows: np.ndarray) -> np.ndarray:
 
 
 def _filters(images: np.ndarray, filters: int, rng):
-  """(weights [values, filters], bias [filters]) that whiten and filter.
+  """(weights [values, filters], bias [filters]) of whitening and filters.
 
-  The second half are the mirror images of the first.
+  The second half of the filters are the mirror images of the first half.
   """
   windows = _windows(images)
   places = [rng.integers(n, size=_FITTED_ON) for n in windows.shape[:3]]
@@ -133,7 +133,7 @@ def _filters(images: np.ndarray, filters: int, rng):
   mean = both.mean(0)
   variance, axes = np.linalg.eigh(np.cov(both - mean, rowvar=False))
   whiten = (axes / np.sqrt(np.maximum(variance, 0) + _WHITENING)) @ axes.T
-  half = slice(0, filters // 2)  # They have been drawn at random.
+  half = slice(0, filters // 2)  # The patches are in random order.
   picked = np.concatenate([patches[half], mirrored[half]])
   directions = (picked - mean) @ whiten
   norms = np.linalg.norm(directions, axis=1, keepdims=True)
@@ -142,7 +142,7 @@ def _filters(images: np.ndarray, filters: int, rng):
 
 
 def _encoded(images: np.ndarray, weights, bias) -> np.ndarray:
-  """float32 [n, 4 * filters]: above and below, each found and its negative."""
+  """Positive and negative responses by halves, float32 [n, 4 * filters]."""
   patches = _levelled(_windows(images))
   n, rows, columns, values = patches.shape
   filters = weights.shape[1]
@@ -158,7 +158,7 @@ def _encoded(images: np.ndarray, weights, bias) -> np.ndarray:
   mirror = np.roll(np.arange(filters), filters // 2)
   parts = []
   for sign in (1, -1):
-    # Means over quarters as products, image by image: all else is far slower.
+    # Means over quarters as matrix products, which are fastest.
     found = np.multiply(z, sign)
     found -= _THRESHOLD
     np.maximum(found, 0, out=found)
@@ -169,7 +169,7 @@ def _encoded(images: np.ndarray, weights, bias) -> np.ndarray:
 
 
 def _halves(size: int) -> tuple[np.ndarray, np.ndarray]:
-  """Weights [size] of the first and of the last half; both hold a middle."""
+  """Weights [size] of the first and last half; a middle belongs to both."""
   first = (np.arange(size) < (size + 1) // 2).astype(np.float32)
   first /= first.sum()
   return first, first[::-1]

@@ -1,24 +1,24 @@
-"""How two samples of one feature differ, and whether by more than chance."""
+"""Distances between two samples of a feature, and their significance."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# A cell of a table has to be expected so often for the chi-squared law to hold.
+# The expected count of a cell that the chi-squared distribution requires.
 _LEAST_EXPECTED = 5.0
 _CELLS = 10
-# Up to so many numbers their distance has an exact law that is quickly had.
+# Up to so many numbers the exact distribution is fast to compute.
 _FEW = 100
 
 
 def cells(
   reference: np.ndarray, current: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """How many of two samples of numbers fall into the same cells, float64 [k].
+  """Counts of two samples of numbers in the same cells, float64 [k] each.
 
-  A value that makes up more than a tenth of both together, or any where there
-  are few, has its own cell; the others fall into their deciles; and one cell
-  counts the missing ones, NaN.
+  A value that makes up more than a tenth of both samples, or each value if
+  there are few, has its own cell. The others fall into their deciles, and one
+  cell counts missing values, NaN.
   """
   both = np.concatenate([reference, current])
   distinct, times = np.unique(both[~np.isnan(both)], return_counts=True)
@@ -56,7 +56,7 @@ def population_stability(reference: np.ndarray, current: np.ndarray) -> float:
   """The population stability index of two tables of counts, [k] each.
 
   The sum of (q - p) ln(q / p) over the cells. An empty cell counts as half a
-  record, or one alone would make it infinite.
+  record, since it would make the index infinite.
   """
   p = np.maximum(reference, 0.5) / max(reference.sum(), 1)
   q = np.maximum(current, 0.5) / max(current.sum(), 1)

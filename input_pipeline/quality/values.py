@@ -1,4 +1,4 @@
-"""What a single value of a table is: its type, its number, or missing."""
+"""Single values of a table: their types, their numbers, missing values."""
 
 import datetime
 import hashlib
@@ -7,7 +7,7 @@ import numbers
 
 import numpy as np
 
-# What stands for "not known" where a table has to hold something.
+# Markers of missing values.
 MISSING = frozenset(
   ["", "?", "NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None"]
   + ["none", "#N/A", "-", "--", "<NA>"]
@@ -15,11 +15,11 @@ MISSING = frozenset(
 
 
 def missing(value, text: bool = False) -> str:
-  """The marker of a missing value as it stands there, or "".
+  """The marker of a missing value as it is written, or "" if there is a value.
 
   Args:
     value: of any type.
-    text: it is of a field of free text, where "?" and "NA" are texts.
+    text: whether the field holds free text, where "?" and "NA" are values.
   """
   if value is None:
     return "None"
@@ -36,7 +36,7 @@ def missing(value, text: bool = False) -> str:
 
 
 def number(value) -> float:
-  """The number that a value is or that its text says; NaN where none."""
+  """The number that a value is or that its text spells, or NaN."""
   if isinstance(value, (bool, np.bool_)):
     return float(value)
   if isinstance(value, numbers.Real):
@@ -53,10 +53,10 @@ def number(value) -> float:
 
 
 def date(value) -> float:
-  """Seconds since 1970 of an ISO date; a number stays; NaN where neither.
+  """Seconds since 1970 of an ISO date; a number as it is; else NaN.
 
-  A year alone or a time stamp is a number, in whatever unit it is: dates are
-  only put in order.
+  A year or a time stamp is taken as a number in its own unit, since dates are
+  only ordered.
   """
   found = number(value)
   if not isinstance(value, str) or not math.isnan(found):
@@ -69,7 +69,7 @@ def date(value) -> float:
 
 
 def type_name(value) -> str:
-  """The type of a value in the words of a report."""
+  """The name of the type of a value, for the report."""
   if isinstance(value, (bool, np.bool_)):
     return "true/false"
   if isinstance(value, numbers.Integral):
@@ -86,7 +86,7 @@ def type_name(value) -> str:
 
 
 def encoded(value) -> bytes:
-  """Bytes that two values share where they are the same, of type and value."""
+  """Bytes that are equal for values of equal type and value."""
   if isinstance(value, bytes):
     return b"b" + value
   if isinstance(value, str):
@@ -99,7 +99,7 @@ def encoded(value) -> bytes:
   if isinstance(value, numbers.Integral):
     return f"n{int(value):x}".encode()
   if isinstance(value, numbers.Real):
-    # 1 and 1.0 are one number, in whatever array they were.
+    # 1 and 1.0 are the same number, whatever the dtype of their array.
     whole = math.isfinite(value) and value == int(value)
     return f"n{int(value):x}".encode() if whole else f"n{value!s}".encode()
   if isinstance(value, dict):
@@ -108,10 +108,10 @@ def encoded(value) -> bytes:
 
 
 def digest(parts: list[bytes]) -> int:
-  """64 bits of a record; a million records collide with chance 3e-8."""
+  """A 64-bit hash; among a million records a collision has probability 3e-8."""
   hasher = hashlib.blake2b(digest_size=8)
   for part in parts:
-    # The length, or ("ab", "c") would be ("a", "bc").
+    # With the length, so that ("ab", "c") differs from ("a", "bc").
     hasher.update(len(part).to_bytes(8, "little"))
     hasher.update(part)
   return int.from_bytes(hasher.digest(), "little")

@@ -1,1 +1,1 @@
-"""Raw files to documents, as streams: a scheme of a URI is a file here."""
+"""Raw files to documents, as streams."""

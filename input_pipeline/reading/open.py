@@ -1,8 +1,8 @@
-"""Raw files by URI: which they are, and how a scheme's are read.
+"""Raw files by URI: which files it names, and how they are read.
 
-Schemes: warc:, wet:, html:, text:, jsonl:, csv: and parquet:, each with a GLOB
-in which ** spans folders, and stdlib:. A file named *.paths or *.paths.gz is a
-list of files; see path_list.
+A URI is SCHEME:GLOB, where ** in the glob spans folders, or stdlib:. A scheme
+is the name of a file in reading/formats/. A file named *.paths or *.paths.gz
+is a list of files; see path_list.
 """
 
 import functools
@@ -10,28 +10,17 @@ import importlib
 import importlib.util
 import os
 import re
-import sysconfig
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
-from common.names import scheme_of
+from common import names
 from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad, Document
-from input_pipeline.reading import path_list, stdlib
+from input_pipeline.reading import path_list
 from input_pipeline.reading.paths import find_files
 from input_pipeline.reading.remote import is_remote
 
-_SCHEMES = {
-  "warc": "warc",
-  "wet": "wet",
-  "html": "html",
-  "text": "text",
-  "jsonl": "jsonl",
-  "csv": "csv",
-  "parquet": "parquet",
-  "stdlib": "text",
-}
-# What a scheme needs beside the core, as it is imported and installed.
-_NEEDS = {"warc": "warcio", "wet": "warcio", "parquet": "pyarrow"}
+_FORMATS = "input_pipeline.reading.formats"
 
 
 def files(uri: str) -> list[str]:
@@ -41,17 +30,17 @@ def files(uri: str) -> list[str]:
     ValueError: the scheme is unknown, no file matches, a list is malformed, or
       a library is not installed; one line that names it.
   """
-  scheme, rest = scheme_of(uri, _SCHEMES)
-  if scheme == "stdlib":
-    return stdlib.files()
+  module, rest = _format(uri)
+  if hasattr(module, "files"):
+    return module.files()
   found = find_files(rest, uri, remote=True)
-  needs = [_NEEDS[scheme]] if scheme in _NEEDS else []
+  needs = [module.NEEDS] if hasattr(module, "NEEDS") else []
   if any(path.endswith(".zst") for path in found):
     needs.append("zstandard")
-  for module in needs:
-    if importlib.util.find_spec(module) is None:
+  for library in needs:
+    if importlib.util.find_spec(library) is None:
       raise ValueError(
-        f"{uri} needs {module}, which is not installed: "
+        f"{uri} needs {library}, which is not installed: "
         "pip install -e '.[clean]'"
       )
   return found
@@ -71,26 +60,30 @@ def reader(
     text_key: the field that is the text, where records have fields.
     policy: its `max_record_bytes` bounds what is held in memory.
   """
-  scheme, rest = scheme_of(uri, _SCHEMES)
-  return functools.partial(
-    _read, _SCHEMES[scheme], _root(scheme, rest), text_key, policy
-  )
+  module, rest = _format(uri)
+  root = module.root() if hasattr(module, "root") else _root(rest)
+  return functools.partial(_read, module.__name__, root, text_key, policy)
+
+
+def _format(uri: str) -> tuple[ModuleType, str]:
+  """The module that reads a URI's scheme, and what follows the scheme."""
+  formats = names.discover(_FORMATS)
+  scheme, rest = names.scheme_of(uri, formats)
+  return importlib.import_module(formats[scheme]), rest
 
 
 def _read(
   module: str, root: str, text_key: str, policy: Policy, path: str
 ) -> Iterator[Document | Bad]:
-  read = importlib.import_module(f"input_pipeline.reading.{module}").read
+  read = importlib.import_module(module).read
   name = path
   if root and path.startswith(root):
     name = path[len(root) :].replace(os.sep, "/")
   return read(path, text_key=text_key, policy=policy, name=name)
 
 
-def _root(scheme: str, rest: str) -> str:
+def _root(rest: str) -> str:
   """What the paths of a URI's files begin with, a slash at its end."""
-  if scheme == "stdlib":
-    return os.path.join(sysconfig.get_paths()["stdlib"], "")
   listed = path_list.split(rest)
   if listed:
     _, base = listed

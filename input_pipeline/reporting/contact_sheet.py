@@ -1,4 +1,4 @@
-"""A contact sheet: pairs of images before and after, as one PNG."""
+"""A contact sheet: pairs of images before and after the ops, as one PNG."""
 
 import io
 import math
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Inches; an image is fitted into a square.
+# Inches; images are fitted into squares.
 _SIDE = 1.3
 _CAPTION = 0.3
 _GAP = 0.25
 # Wide enough for four pairs on a screen.
 _ACROSS = 4
-# Characters of the title to an inch, at the least.
+# The least number of characters of the title per inch.
 _DENSE = 12
 
 
@@ -22,12 +22,12 @@ def contact_sheet(
   captions: Sequence[str],
   title: str = "",
 ) -> bytes:
-  """The PNG of the pairs, each under its caption, the first on the left.
+  """The bytes of a PNG of the pairs, each below its caption.
 
   Args:
-    pairs: of uint8 images [h, w, 1, 3 or 4], of any sizes, one pair or more.
-    captions: a line for each.
-    title: a line above all.
+    pairs: of uint8 images [h, w, 1, 3 or 4] of any sizes; at least one pair.
+    captions: a line for each pair.
+    title: a line above the pairs.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def contact_sheet(
   FigureCanvasAgg(figure)
   axes = figure.add_axes((0, 0, 1, 1))
   axes.set_xlim(0, width)
-  axes.set_ylim(height, 0)  # Down the page, as images are.
+  axes.set_ylim(height, 0)  # The y axis points down, as in images.
   axes.axis("off")
   style = dict(fontsize=7, parse_math=False, va="bottom")
   at_top = {**style, "fontsize": 9, "va": "top"}
@@ -55,13 +55,13 @@ def contact_sheet(
     for side, image in enumerate(pair):
       _draw(axes, image, left + side * (_SIDE + 0.05), top)
   file = io.BytesIO()
-  # Without the version of the library, so that equal sheets are equal files.
+  # Without the version of Matplotlib, so that equal sheets have equal bytes.
   figure.savefig(file, format="png", metadata={"Software": None})
   return file.getvalue()
 
 
 def _draw(axes, image: np.ndarray, left: float, top: float) -> None:
-  """One image, as large as its square permits, in its own proportions."""
+  """Draws an image as large as its square permits, keeping its proportions."""
   height, width = image.shape[:2]
   scale = _SIDE / max(height, width)
   x = left + (_SIDE - width * scale) / 2

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: sections in, text out."""
+"""A report as one HTML file without external resources."""
 
 import base64
 import html
@@ -6,21 +6,21 @@ import numbers
 import unicodedata
 from typing import NamedTuple
 
-# Longer texts are cut there, and the rest is counted.
+# Longer texts are cut, and the number of remaining characters is shown.
 _LONGEST_TEXT = 5000
 _LONGEST_CELL, _SHORT_CELL = 200, 24
 _LONGEST_EXAMPLE = 2000
-# What comes after stands folded away, and after that is only counted.
+# Further items are folded, and after the second limit only counted.
 _OPEN_ROWS, _MOST_ROWS = 40, 1000
 _OPEN_EXAMPLES, _MOST_EXAMPLES = 5, 200
 _MOST_COLUMNS = 60
 
-# Nothing but pictures that are in the file and styles: no script, no network.
+# Only embedded images and styles are allowed: no scripts, no network.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _NUMBER = ' class="number"'
-# Cells that say one of these are coloured.
+# Cells with these texts are coloured.
 _VERDICTS = ("ok", "warn", "fail")
-# Invisible, but part of ordinary writing: emoji, Persian, Indic scripts.
+# Invisible characters of ordinary text: emoji, Persian, Indic scripts.
 _JOINERS = "\u200c\u200d"
 _CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
@@ -89,9 +89,9 @@ class Text(NamedTuple):
 
 
 class Table(NamedTuple):
-  """Rows under a header; numbers are set to the right.
+  """A table with a header; numbers are aligned to the right.
 
-  note: a line below it, or "".
+  note: a line below the table, or "".
   """
 
   columns: tuple[str, ...]
@@ -100,16 +100,16 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-  """A picture: the text of an SVG, or a PNG's bytes, and what it shows."""
+  """An image, as the text of an SVG or the bytes of a PNG, with a caption."""
 
   picture: str | bytes
   caption: str
 
 
 class Examples(NamedTuple):
-  """Texts as they were found; folded away where they are many.
+  """Example texts, of which later ones are folded.
 
-  items: a text, or (before, after).
+  items: texts, or pairs (before, after).
   """
 
   title: str
@@ -117,7 +117,7 @@ class Examples(NamedTuple):
 
 
 class Section(NamedTuple):
-  """A heading and what stands below it."""
+  """A heading and the parts below it."""
 
   title: str
   parts: list[Text | Table | Figure | Examples]
@@ -126,16 +126,16 @@ class Section(NamedTuple):
 def render(title: str, lines: list[str], sections: list[Section]) -> str:
   """The HTML of a report, to be written as UTF-8.
 
-  Every text may be hostile: markup is escaped, characters that cannot be seen
-  or that turn the direction of writing are shown by their code, long texts are
-  cut and long tables folded, and both say how much is missing. The browser is
-  told to load nothing.
+  Every text may be hostile: markup is escaped, and characters that are
+  invisible or change the direction of writing are shown by their codes. Long
+  texts are cut and long tables folded, with the number of omitted items. The
+  content security policy of the page forbids the browser to load anything.
 
   Args:
     title: the heading.
-    lines: what matters most, right below it. One that begins with "ok",
-      "warn" or "fail" is coloured.
-    sections: each is a heading with an entry in the table of contents.
+    lines: the main results, below the heading. The first word of a line is
+      coloured if it is "ok", "warn" or "fail".
+    sections: each has a heading and an entry in the table of contents.
   """
   entries = "".join(
     f'<li><a href="#s{i}">{shown(section.title, _LONGEST_CELL)}</a></li>'
@@ -166,22 +166,22 @@ def render(title: str, lines: list[str], sections: list[Section]) -> str:
 
 
 def shown(text: str, most: int = _LONGEST_TEXT) -> str:
-  """The HTML of a text that may hold anything, cut after `most` characters."""
+  """The HTML of any text, cut after `most` characters."""
   text = str(text)
   kept = "".join(
     f'<span class="code">{_code(c)}</span>' if _hidden(c) else html.escape(c)
     for c in text[:most]
   )
-  # <bdi>: text from right to left must not reorder what stands around it.
+  # <bdi>: right-to-left text must not reorder the text around it.
   kept = f"<bdi>{kept}</bdi>" if not kept.isascii() else kept
   if len(text) <= most:
     return kept
   left = len(text) - most
-  return f'{kept}<span class="cut"> … {left:,} characters more</span>'
+  return f'{kept}<span class="cut"> … {left:,} more characters</span>'
 
 
 def visible(text: str) -> str:
-  """A plain text with what cannot be seen in it written as U+XXXX."""
+  """The text with invisible characters written as U+XXXX."""
   return "".join(_code(c) if _hidden(c) else c for c in str(text))
 
 
@@ -214,7 +214,7 @@ def _part(part: Text | Table | Figure | Examples) -> str:
     return _figure(part)
   if isinstance(part, Examples):
     return _examples(part)
-  raise TypeError(f"{type(part).__name__} is no part of a page")
+  raise TypeError(f"{type(part).__name__} is not a part of a page")
 
 
 def _table(table: Table) -> str:
@@ -241,9 +241,9 @@ def _table(table: Table) -> str:
 
   notes = [shown(table.note)] if table.note else []
   if len(table.rows) > _MOST_ROWS:
-    notes.append(f"{len(table.rows) - _MOST_ROWS:,} rows more are not shown")
+    notes.append(f"{len(table.rows) - _MOST_ROWS:,} more rows are not shown")
   if len(table.columns) > width:
-    notes.append(f"{len(table.columns) - width:,} columns are not shown")
+    notes.append(f"{len(table.columns) - width:,} more columns are not shown")
   said = f'<p class="note">{"; ".join(notes)}</p>' if notes else ""
   return grid(rows[:_OPEN_ROWS]) + _folded(rows[_OPEN_ROWS:], grid) + said
 
@@ -261,13 +261,13 @@ def _cell(value) -> str:
     return f"<td{_NUMBER}>{number(value)}</td>"
   if isinstance(value, str) and value in _VERDICTS:
     return f'<td class="{value}">{value}</td>'
-  # A name is not broken at its hyphens, where the table can be scrolled.
+  # Names are not broken at hyphens, as tables can be scrolled.
   kind = "short" if len(str(value)) <= _SHORT_CELL else "text"
   return f'<td class="{kind}">{shown(value, _LONGEST_CELL)}</td>'
 
 
 def number(value: float) -> str:
-  """A number as a reader wants it: 48,842, 0.2408, 1.2e-05."""
+  """A number in a readable form: 48,842, 0.2408, 1.2e-05."""
   if isinstance(value, numbers.Integral):
     return f"{int(value):,}"
   value = float(value)
@@ -285,7 +285,7 @@ def _folded(items: list[str], join) -> str:
 
 
 def _figure(figure: Figure) -> str:
-  # An SVG as a picture, not as markup: no script in it can run.
+  # An SVG is embedded as an image, so that no script in it can run.
   svg = isinstance(figure.picture, str)
   data = figure.picture.encode("utf-8", "replace") if svg else figure.picture
   kind, style = ("svg+xml", ' class="drawn"') if svg else ("png", "")

@@ -1,8 +1,8 @@
-"""Figures of a report: numbers to the text of an SVG, images to a PNG.
+"""Figures of a report: plots as SVG text, and grids of images as PNG.
 
-The same numbers give the same bytes on any machine: no date, no random ids.
-Text stays text, so that the reader's browser finds the fonts of every script;
-it is measured in a font that comes with Matplotlib.
+The same numbers give the same bytes on any machine, without dates and random
+ids. Text remains text, so that the browser chooses fonts for every script; its
+size is measured with a font that comes with Matplotlib.
 """
 
 import io
@@ -21,7 +21,7 @@ _BROWSER_FONTS = (
   "system-ui, 'Noto Sans', 'PingFang SC', 'Microsoft YaHei', "
   "'Noto Sans CJK SC', 'Noto Sans SC', sans-serif"
 )
-# For the captions of a PNG, where the machine has them.
+# Fonts for the captions of a PNG, if the machine has them.
 _CJK_FONTS = (
   "Noto Sans CJK SC",
   "Noto Sans CJK JP",
@@ -30,10 +30,10 @@ _CJK_FONTS = (
   "Microsoft YaHei",
   "WenQuanYi Zen Hei",
 )
-# Okabe and Ito's colours, which the colour-blind tell apart.
+# The colours of Okabe and Ito, for colour-blind readers.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _WIDTH = 8.0  # inches
-_LINE = 0.22  # inches a bar or a label takes
+_LINE = 0.22  # inches for a bar or a label
 _LONGEST_LABEL = 28
 _MOST_BARS = 60
 
@@ -44,13 +44,13 @@ def bars(
   title: str = "",
   axis: str = "",
 ) -> str:
-  """A bar for each label, with its value beside it; the SVG's text.
+  """A bar chart with a value beside each bar, as SVG text.
 
   Args:
-    labels: at most 60 are drawn.
-    values: one a label; or {series: one a label}, drawn side by side.
-    title: above it.
-    axis: what is counted, and in what unit.
+    labels: of the bars; the first 60 are drawn.
+    values: one for each label; or {series: values}, drawn side by side.
+    title: above the chart.
+    axis: the quantity and its unit.
   """
   series = values if isinstance(values, Mapping) else {"": values}
   shown = [_label(each) for each in labels[:_MOST_BARS]]
@@ -67,8 +67,8 @@ def bars(
         color=_COLOURS[s % len(_COLOURS)],
         label=_label(name),
       )
-      told = [number(_whole(x)) for x in numbers]
-      axes.bar_label(drawn, told, padding=3, fontsize=8)
+      texts = [number(_whole(x)) for x in numbers]
+      axes.bar_label(drawn, texts, padding=3, fontsize=8)
     axes.set_yticks(places, shown)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.margins(x=0.12)
@@ -82,14 +82,14 @@ def histogram(
   title: str = "",
   axis: str = "",
 ) -> str:
-  """A histogram that has been counted already; the SVG's text.
+  """A histogram of given counts, as SVG text.
 
   Args:
-    counts: one a bin; or {series: one a bin}, of which shares are drawn, so
-      that sets of different sizes can be compared.
-    edges: of the bins, one more than they are.
-    title: above it.
-    axis: what is measured, and in what unit.
+    counts: one for each bin; or {series: counts}, drawn as shares, so that sets
+      of different sizes can be compared.
+    edges: of the bins, one more than there are bins.
+    title: above the histogram.
+    axis: the quantity and its unit.
   """
   return histograms([(title, counts, edges)], axis)
 
@@ -98,7 +98,7 @@ def histograms(
   panels: Sequence[tuple[str, Sequence | Mapping, Sequence[float]]],
   axis: str = "",
 ) -> str:
-  """Histograms (title, counts, edges) three in a row; see `histogram`."""
+  """Histograms (title, counts, edges), three in a row; see `histogram`."""
   columns = min(3, len(panels))
   rows = -(-len(panels) // max(1, columns))
   tall = 2.6 if columns == 1 else 1.9
@@ -132,15 +132,15 @@ def heatmap(
   x: str = "",
   y: str = "",
 ) -> str:
-  """A confusion or noise matrix, its cells numbered; the SVG's text.
+  """A confusion or noise matrix with numbers in its cells, as SVG text.
 
   Args:
     matrix: [rows, columns].
-    rows: their names.
-    columns: their names.
-    title: above it.
-    x: what the columns are.
-    y: what the rows are.
+    rows: the names of the rows.
+    columns: the names of the columns.
+    title: above the matrix.
+    x: the label of the columns.
+    y: the label of the rows.
   """
   matrix = np.asarray(matrix, float)
   left = [_label(each) for each in rows]
@@ -154,7 +154,7 @@ def heatmap(
     axes.set_yticks(np.arange(len(left)) + 0.5, left)
     axes.set_xticks(np.arange(len(below)) + 0.5, below, rotation=40, ha="right")
     if matrix.size <= 400:
-      # Dark figures on light cells, light ones on dark.
+      # Dark numbers on light cells, and light numbers on dark cells.
       middle = (np.nanmin(matrix) + np.nanmax(matrix)) / 2
       for (r, c), value in np.ndenumerate(matrix):
         axes.text(
@@ -177,7 +177,7 @@ def lines(
   x: str = "",
   y: str = "",
 ) -> str:
-  """Lines {name: (x, y)} in one plot; the SVG's text."""
+  """A plot of lines {name: (x, y)}, as SVG text."""
   with _svg(3.2) as (figure, axes, out):
     for s, (name, (across, up)) in enumerate(series.items()):
       colour = _COLOURS[s % len(_COLOURS)]
@@ -193,13 +193,14 @@ def image_grid(
   columns: int = 8,
   side: int = 96,
 ) -> bytes:
-  """Images in rows, a caption below each; the bytes of a PNG.
+  """A grid of images with captions below them, as the bytes of a PNG.
 
   Args:
     images: each uint8 [h, w], [h, w, 1] or [h, w, 3]; of any sizes.
-    captions: one an image, or none; two lines have room.
-    columns: how many stand in a row.
-    side: of each, in pixels; enlarged without smoothing.
+    captions: one for each image, of at most two lines; or none.
+    columns: the number of images in a row.
+    side: the side of each image in pixels; images are enlarged without
+      smoothing.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -224,16 +225,16 @@ def image_grid(
     FigureCanvasAgg(figure)
     figure.figimage(sheet, origin="upper")
     for (left, below), caption in zip(corners, captions, strict=False):
-      told = "\n".join(_cut(part, 17) for part in visible(caption).split("\n"))
+      lines = "\n".join(_cut(part, 17) for part in visible(caption).split("\n"))
       place = ((left + side / 2) / width, 1 - (below + 2) / height)
-      figure.text(*place, told, fontsize=6.5, ha="center", va="top")
+      figure.text(*place, lines, fontsize=6.5, ha="center", va="top")
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
   return out.getvalue()
 
 
 def _thumbnail(image: np.ndarray, side: int) -> np.ndarray:
-  """uint8 [h, w, 3] whose longer side is `side`; the nearest pixels."""
+  """uint8 [h, w, 3] whose longer side is `side`, by nearest pixels."""
   image = np.asarray(image)
   image = image[..., None] if image.ndim == 2 else image
   image = np.repeat(image, 3, -1) if image.shape[-1] == 1 else image[..., :3]
@@ -267,7 +268,7 @@ def _settings(family: list[str]) -> Iterator[None]:
   with matplotlib.rc_context(), warnings.catch_warnings():
     matplotlib.rcdefaults()
     matplotlib.rcParams.update(settings)
-    # The font that measures lacks what the browser's have.
+    # The measuring font lacks characters that fonts of the browser have.
     warnings.filterwarnings("ignore", message="(?s).*Glyph .* missing")
     warnings.filterwarnings("ignore", message="(?s).*[Tt]ight layout not")
     yield
@@ -275,7 +276,7 @@ def _settings(family: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _svg(height: float, labels: Sequence[str] = (), rows=1, columns=1):
-  """(figure, axes, a list that holds the SVG's text afterwards)."""
+  """(figure, axes, a list that afterwards contains the SVG text)."""
   from matplotlib.backends.backend_svg import FigureCanvasSVG
   from matplotlib.figure import Figure
 
@@ -323,19 +324,19 @@ def _whole(value: float) -> float | int:
 
 
 def _label(text: str) -> str:
-  """One short line; a name that begins with "_" is hidden by Matplotlib."""
+  """A text as one short line; Matplotlib hides labels that begin with "_"."""
   text = visible(text).replace("\n", " ").replace("\t", " ")
   text = _cut(text, _LONGEST_LABEL)
   return f" {text}" if text.startswith("_") else text
 
 
 def _width(text: str) -> int:
-  """In columns: Chinese, Japanese and Korean characters take two."""
+  """The width in columns; Chinese, Japanese and Korean characters take two."""
   return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def _cut(text: str, most: int) -> str:
-  """A text of at most so many columns, its end replaced by an ellipsis."""
+  """The text cut to at most so many columns, with an ellipsis at its end."""
   if _width(text) <= most:
     return text
   while text and _width(text) > most - 1:

@@ -1,4 +1,4 @@
-"""Images before and after their ops, as a viewer can show them."""
+"""Images before and after their ops, as uint8 for display."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +11,12 @@ from input_pipeline.batching import components
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
-# Of an image as bytes, until its ops begin.
+# The op that decodes the bytes of an image.
 _DECODE = "decode"
 
 
 def examples(settings: Mapping[str, Any]) -> Examples:
-  """The examples of a section of a config, as they are before the ops.
+  """The examples of the section config.data before the ops.
 
   Raises:
     ValueError: the data cannot be read; one line that names it.
@@ -32,7 +32,7 @@ def examples(settings: Mapping[str, Any]) -> Examples:
 
 
 def originals(found: Examples, indices: np.ndarray, string: str):
-  """The images [h, w, c] of these examples, of any sizes, decoded alone."""
+  """The images [h, w, c] of some examples, decoded but without other ops."""
   leaves = found.read(np.asarray(indices, np.int64))["image"]
   if leaves.dtype != object:
     return list(leaves)
@@ -51,14 +51,14 @@ def originals(found: Examples, indices: np.ndarray, string: str):
 
 
 def shown(image: np.ndarray, string: str = "") -> tuple[np.ndarray, bool]:
-  """(the image as uint8, whether the ops tell the range of its values).
+  """(the image as uint8, whether the ops determine the range of its values).
 
-  What scale and normalize did is undone. Where the values' range is not known
-  it is taken from the image.
+  Reverts the ops scale and normalize. If the range of the values is not known,
+  the image is rescaled to its own range.
 
   Args:
-    image: of any type.
-    string: the ops that it has passed.
+    image: of any dtype.
+    string: the ops that were applied to it.
   """
   if image.dtype == np.uint8:
     return image, True
@@ -78,7 +78,7 @@ def shown(image: np.ndarray, string: str = "") -> tuple[np.ndarray, bool]:
 
 
 def label(value: np.ndarray) -> str:
-  """A label as a caption: a class, or the shares of a mixture's classes."""
+  """A label as a caption: a class, or the largest shares of mixed classes."""
   if value.ndim == 0:
     return f"label {value}"
   order = np.argsort(-value, kind="stable")

@@ -1,4 +1,4 @@
-"""A batch as the model will see it, in lines of text."""
+"""A batch as lines of text."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,19 +12,19 @@ Batch = Mapping[str, np.ndarray]
 def leaves(
   spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int
 ) -> Iterator[str]:
-  """A line for each leaf of the batch: its name, shape and type."""
+  """A line for each leaf of the batch with its name, shape and dtype."""
   width = max(map(len, spec))
   for name, (shape, dtype) in sorted(spec.items()):
     yield f"{name:{width}}  {[batch_size, *shape]}  {dtype}"
 
 
 def rows(batch: Batch, tokenizer: Tokenizer | None, count: int) -> list[str]:
-  """The first rows of a batch: tokens decoded, anything else as it is.
+  """The first rows of a batch, with tokens decoded and other leaves as numbers.
 
   Args:
-    batch: of a pipeline.Data; [B, ...].
-    tokenizer: of the same Data.
-    count: of rows.
+    batch: of a pipeline.Data, with leaves [B, ...].
+    tokenizer: of the same Data, or None.
+    count: the number of rows.
   """
   found = []
   for i in range(min(count, len(batch["index"]))):
@@ -43,7 +43,7 @@ def rows(batch: Batch, tokenizer: Tokenizer | None, count: int) -> list[str]:
 
 
 def _plain(value: np.ndarray) -> str:
-  """A leaf in one line, the middle of a long one left out."""
+  """A leaf in one line, without the middle of a long one."""
   text = np.array2string(
     np.asarray(value), precision=4, threshold=16, edgeitems=3, separator=", "
   )
@@ -51,7 +51,7 @@ def _plain(value: np.ndarray) -> str:
 
 
 def visible(ids: np.ndarray, tokenizer: Tokenizer) -> str:
-  """The text of tokens, quoted; special tokens and line ends can be seen."""
+  """The quoted text of tokens, with special tokens and line ends visible."""
   parts, run = [], []
   for i in [*map(int, ids), None]:
     special = i is None or i == tokenizer.eos or not tokenizer.byte_lengths[i]
@@ -76,7 +76,7 @@ def _escaped(text: str) -> str:
 
 
 def _window(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
-  """A window, or a packed row piece by piece."""
+  """The lines of a window, or of the pieces of a packed row."""
   mask = row["mask"] > 0
   if "segments" in row:
     yield from _pieces(row, mask, tokenizer)
@@ -85,7 +85,7 @@ def _window(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
     real = row["inputs_mask"] > 0 if given else _real(row, mask)
     yield f"inputs   {visible(row['inputs'][real], tokenizer)}"
     if not real.all():
-      yield f"         and {np.sum(~real)} of padding"
+      yield f"padding  {np.sum(~real)}"
     yield from _targets(row["targets"], mask, tokenizer)
   rest = set(row) - {
     *("inputs", "inputs_mask", "targets", "mask"),
@@ -96,22 +96,22 @@ def _window(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def _encoded(row: Batch, tokenizer: Tokenizer) -> Iterator[str]:
-  """A text that is read as a whole, its padding counted, and the rest."""
+  """The lines of an encoded text and of the other leaves."""
   real = row["segments"] > 0
   yield f"tokens   {visible(row['tokens'][real], tokenizer)}"
   if not real.all():
-    yield f"         and {np.sum(~real)} of padding"
+    yield f"padding  {np.sum(~real)}"
   for name in sorted(set(row) - {"tokens", "segments"}):
     yield f"{name}: {_plain(row[name])}"
 
 
 def _is_text(row: Batch) -> bool:
-  """Whether a row has tokens, and not features of words in their place."""
+  """Whether a row has tokens, rather than features of words."""
   return "tokens" in row and row["tokens"].ndim == 1
 
 
 def _real(row: Batch, mask: np.ndarray) -> np.ndarray:
-  """Which places hold tokens; padding is zeros at the end."""
+  """Which positions hold tokens; padding consists of zeros at the end."""
   there = mask | (row["inputs"] != 0) | (row["targets"] != 0)
   return np.arange(len(there)) < len(there) - np.argmax(there[::-1])
 
@@ -123,23 +123,23 @@ def _pieces(
     at = np.flatnonzero(row["segments"] == number)
     if not len(at):
       continue
-    told = f"segment {number}: places {at[0]} to {at[-1]}"
+    line = f"segment {number}: tokens {at[0]} to {at[-1]}"
     if "positions" in row:
       first, last = row["positions"][at[0]], row["positions"][at[-1]]
-      told += f", positions {first} to {last}"
-    yield told
+      line += f", positions {first} to {last}"
+    yield line
     yield f"  inputs   {visible(row['inputs'][at], tokenizer)}"
-    for line in _targets(row["targets"][at], mask[at], tokenizer):
-      yield f"  {line}"
+    for target in _targets(row["targets"][at], mask[at], tokenizer):
+      yield f"  {target}"
   padding = np.sum(row["segments"] == 0)
   if padding:
-    yield f"and {padding} of padding"
+    yield f"padding  {padding}"
 
 
 def _targets(
   targets: np.ndarray, mask: np.ndarray, tokenizer: Tokenizer
 ) -> Iterator[str]:
-  """What is to be predicted: the targets where the mask is 1."""
+  """The targets at which the mask is 1."""
   at = np.flatnonzero(mask)
   share = f"mask 1 on {len(at)} of {len(mask)}"
   runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if len(at) else []

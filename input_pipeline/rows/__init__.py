@@ -152,7 +152,7 @@ def _module(settings: Mapping[str, Any]):
     raise ValueError(f"rows={settings!r} is not a dict with a name")
   name = settings["name"]
   kinds = names.discover(__name__)
-  if name in kinds:
+  if isinstance(name, str) and name in kinds:
     return importlib.import_module(kinds[name])
   raise ValueError(
     f"rows.name: input_pipeline/rows has no {name!r}"

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import csv as tables
 from input_pipeline.reading import line_records
 from input_pipeline.reading.columns import strings
+from input_pipeline.reading.formats import csv as tables
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
 from input_pipeline.reading.paths import find_files, fingerprint

@@ -4,8 +4,8 @@ import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad
-from input_pipeline.reading import html as pages
 from input_pipeline.reading.columns import strings
+from input_pipeline.reading.formats import html as pages
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 

@@ -5,8 +5,8 @@ import numpy as np
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import bounded, line_records
 from input_pipeline.reading.columns import column
+from input_pipeline.reading.formats.jsonl import parse
 from input_pipeline.reading.inflate import is_compressed
-from input_pipeline.reading.jsonl import parse
 from input_pipeline.reading.line_records import Spans
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source

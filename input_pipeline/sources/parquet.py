@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import parquet as files
 from input_pipeline.reading.columns import column, strings
+from input_pipeline.reading.formats import parquet as files
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 

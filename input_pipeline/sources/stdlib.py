@@ -1,7 +1,7 @@
 """stdlib:, the source of Python's own library."""
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import stdlib as stdlib_source
+from input_pipeline.reading.formats import stdlib as stdlib_source
 from input_pipeline.sources import Source
 from input_pipeline.sources.parts.text_files import documents
 

@@ -1,19 +1,16 @@
 """The loop's order, what it writes, and the clock's arithmetic."""
 
 import contextlib
-import json
 import types as std_types
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from common import errors
 from train import loop, types
 from train.checkpointing import checkpoint, recovery
 from train.measuring import goodput, timing
-from train.workdir import writer
 
 
 def learner(bad_step=None):
@@ -337,105 +334,3 @@ def test_without_writer_and_checkpoints_nothing_is_needed(calls):
   reports = list(loop.fit(run._replace(checkpoints=None, writer=None)))
   assert [r.step for r in reports] == [1, 2, 3]
   assert not any(c.startswith(("save", "write", "start")) for c in calls)
-
-
-def written(path, steps, offset=0.0, start=None):
-  made = writer.MetricsWriter(str(path))
-  made.start(start)
-  for step in steps:
-    made.write(step, {"train/loss": step + offset})
-  made.close()
-
-
-def test_rows_are_on_disk_as_soon_as_written(tmp_path):
-  made = writer.MetricsWriter(str(tmp_path))
-  made.start(None)
-  made.write(1, {"train/loss": 0.1, "val/accuracy": 1.0})
-  text = (tmp_path / "metrics.jsonl").read_text()
-  assert [json.loads(line) for line in text.splitlines()] == [
-    {"step": 1, "train/loss": 0.1, "val/accuracy": 1.0}
-  ]
-  made.close()
-
-
-@pytest.mark.parametrize(
-  "tail",
-  ["", '{"step": 4, "tr', '{"step": 4, "train/loss": 9}'],
-  ids=["whole", "cut", "cut before the newline"],
-)
-@pytest.mark.parametrize("kept", [3, 5])
-def test_start_keeps_the_rows_up_to_the_step(tmp_path, tail, kept):
-  written(tmp_path, [1, 2, 3, 4, 5])
-  path = tmp_path / "metrics.jsonl"
-  before = path.read_text().splitlines()
-  with path.open("a") as file:
-    file.write(tail)
-  assert [r["step"] for r in writer.read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
-  written(tmp_path, [6], start=kept)
-  after = path.read_text()
-  assert after.endswith("\n")
-  assert after.splitlines()[:-1] == before[:kept]
-  assert json.loads(after.splitlines()[-1]) == {"step": 6, "train/loss": 6}
-  assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_start_anew_drops_everything(tmp_path):
-  written(tmp_path, [1, 2])
-  written(tmp_path, [], start=None)
-  assert (tmp_path / "metrics.jsonl").read_text() == ""
-  assert writer.read_metrics(str(tmp_path / "nowhere")) == []
-
-
-def test_tensorboard_reads_the_events_and_forgets_what_was_dropped(tmp_path):
-  accumulator = pytest.importorskip(
-    "tensorboard.backend.event_processing.event_accumulator"
-  )
-  written(tmp_path, [1, 2, 3, 4, 5])
-  written(tmp_path, [4, 5, 6], offset=0.5, start=3)
-  events = accumulator.EventAccumulator(str(tmp_path))
-  events.Reload()
-  assert events.Tags()["scalars"] == ["train/loss"]
-  found = [(e.step, e.value) for e in events.Scalars("train/loss")]
-  wanted = [(1, 1), (2, 2), (3, 3), (4, 4.5), (5, 5.5), (6, 6.5)]
-  assert found == wanted
-
-
-def test_curves_show_each_loss_over_steps(tmp_path, monkeypatch):
-  from matplotlib import axes, image
-
-  made = writer.MetricsWriter(str(tmp_path))
-  made.start(None)
-  for step in (1, 2, 3):
-    made.write(step, {"train/loss": 1 / step, "train/grad_norm": 9.0})
-  made.write(3, {"val/loss": 0.5, "val/accuracy": 0.75})
-  made.close()
-  drawn = {}
-  plot = axes.Axes.plot
-
-  def spy(self, xs, ys, **style):
-    drawn[style["label"]] = list(xs), list(ys), self
-    return plot(self, xs, ys, **style)
-
-  monkeypatch.setattr(axes.Axes, "plot", spy)
-  path = writer.draw_curves(str(tmp_path))
-  assert path == str(tmp_path / "curves.png")
-  assert {k: v[:2] for k, v in drawn.items()} == {
-    "train/loss": ([1, 2, 3], [1, 1 / 2, 1 / 3]),
-    "val/loss": ([3], [0.5]),
-    "val/accuracy": ([3], [0.75]),
-  }
-  # Losses share a panel; an accuracy has its own.
-  panels = {k: v[2].get_title() for k, v in drawn.items()}
-  assert panels == {
-    "train/loss": "loss",
-    "val/loss": "loss",
-    "val/accuracy": "accuracy",
-  }
-  pixels = image.imread(path)
-  assert pixels.shape[1] > 2 * pixels.shape[0]  # two panels, side by side
-  assert np.unique(pixels[..., :3].reshape(-1, 3), axis=0).shape[0] > 20
-
-
-def test_there_are_no_curves_of_nothing(tmp_path):
-  assert writer.draw_curves(str(tmp_path)) is None
-  assert list(tmp_path.iterdir()) == []

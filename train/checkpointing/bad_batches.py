@@ -1,16 +1,16 @@
-"""Batches that a run passes over: WORKDIR/skipped.jsonl, and what follows.
+"""The batches that a run skips: WORKDIR/skipped.jsonl, and its consequences.
 
-One JSON object a row, appended to and never rewritten, before the run goes
-back:
+The file has one JSON object per line. A line is appended before the run rolls
+back, and is never rewritten:
 
   time: Unix seconds.
-  step: the update that the run was found unwell after.
-  to: the step it goes back to, at the latest.
-  batches: [a, b], the batches a to b - 1, which are taken no more.
+  step: the step after which the run was found to be unhealthy.
+  to: the latest step that the run rolls back to.
+  batches: [a, b], the batches a to b - 1, which are no longer used.
   examples: the same as positions in the data.
-  reason: for people.
+  reason: text for people.
 
-Which batch an update takes follows from the rows and its step alone.
+Which batch an update uses depends only on these lines and its step.
 """
 
 import json
@@ -23,7 +23,7 @@ from common import json_lines
 
 
 class Skip(NamedTuple):
-  """A row; `batches` is [a, b)."""
+  """A line of the file; `batches` is [a, b)."""
 
   step: int
   to: int
@@ -32,10 +32,10 @@ class Skip(NamedTuple):
 
 
 def read(path: str | os.PathLike | None) -> list[Skip]:
-  """The rows of a ledger, in order; one cut short or damaged is none.
+  """The lines of the file, in order, without truncated or damaged ones.
 
   Raises:
-    UserError: it is no file.
+    UserError: the path is not a regular file.
   """
   found = []
   for _, row in json_lines.read(path) if path else ():
@@ -51,21 +51,21 @@ def read(path: str | os.PathLike | None) -> list[Skip]:
 
 
 def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
-  """Adds a row; on disk when this returns."""
+  """Appends a line; it is on disk when this returns."""
   row = {
     "time": time.time(),
     **skip._asdict(),
     "examples": [batch_size * batch for batch in skip.batches],
   }
   with open(path, "a") as file:
-    # After an empty line: a kill may have cut the row before short.
+    # On a new line: a kill may have truncated the line before.
     file.write(f"\n{json.dumps(row)}\n")
     file.flush()
     os.fsync(file.fileno())
 
 
 def batch_of(skips: Sequence[Skip], step: int) -> int:
-  """The batch that the update after `step` takes."""
+  """The number of the batch that the update after `step` uses."""
   batch = step
   for start, stop in _gaps(skips):
     if batch < start:
@@ -75,9 +75,9 @@ def batch_of(skips: Sequence[Skip], step: int) -> int:
 
 
 def spans(skips: Sequence[Skip], step: int) -> Iterator[tuple[int, int | None]]:
-  """Runs of batches [a, b) that the updates from `step` on take, in order.
+  """The ranges of batches [a, b) that the updates from `step` on use, in order.
 
-  The last one's b is None: it does not end.
+  The last range is endless: its b is None.
   """
   first = batch_of(skips, step)
   for start, stop in _gaps(skips):
@@ -88,7 +88,7 @@ def spans(skips: Sequence[Skip], step: int) -> Iterator[tuple[int, int | None]]:
 
 
 def _gaps(skips: Sequence[Skip]) -> list[tuple[int, int]]:
-  """The batches passed over, as runs in order that do not touch."""
+  """The skipped batches, as ordered ranges that do not touch."""
   gaps: list[tuple[int, int]] = []
   for start, stop in sorted(skip.batches for skip in skips):
     if gaps and start <= gaps[-1][1]:
@@ -99,5 +99,5 @@ def _gaps(skips: Sequence[Skip]) -> list[tuple[int, int]]:
 
 
 def stands(skips: Sequence[Skip], step: int, record: dict[str, Any]) -> bool:
-  """Whether a checkpoint is of the run as it is since it last went back."""
+  """Whether a checkpoint is valid after the rollbacks that followed it."""
   return all(step <= skip.to for skip in skips[record.get("rollbacks", 0) :])

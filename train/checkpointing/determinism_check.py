@@ -1,7 +1,7 @@
-"""A step taken twice from one state and one batch, and compared bit by bit.
+"""Computes a step twice from the same state and batch, and compares the bits.
 
-Hardware that computes wrongly without a word shows so, and so does a program
-that is not deterministic.
+This detects hardware that silently computes wrongly, and programs that are not
+deterministic.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""Whether a run is well: updates that had to be dropped, losses that leap.
+"""The health of a run: dropped updates and spikes of the loss.
 
-A learner drops an update whose loss or gradient is not finite, and says so in
-its metric "dropped". The loop hands every update's metrics to `observe`; what
-it keeps of them is saved with the state, so that a run that was killed and
-resumed judges as if it had not been.
+A learner drops an update whose loss or gradient is not finite and reports it
+as its metric "dropped". The loop passes the metrics of every update to
+`observe`. What `observe` remembers is saved with the state, so that a resumed
+run decides exactly as a run that was never killed.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 DROPPED = "dropped"
 # A normal distribution's standard deviation over its median absolute deviation.
 _SIGMAS = 1.4826
-# Of the median: a loss that hardly moves would else leap at every step.
+# Relative to the median: otherwise a nearly constant loss would always spike.
 _LEAST_SIGMA = 0.01
 
 
@@ -38,37 +38,39 @@ def limits(
   """When a run rolls back: the keys of config.recovery.
 
   Args:
-    max_dropped: so many updates in a row without a finite gradient are borne.
-    spike: standard deviations above the median of the `window` updates before,
-      estimated by the median absolute deviation, from which on a loss or a
-      gradient norm is a spike; 0 looks for none.
-    window: updates that the median is of.
-    around: batches before and after the bad ones that are passed over as well.
-    max_rollbacks: so many, within `window` updates of one another, are tried
+    max_dropped: the greatest number of consecutive updates without a finite
+      gradient before the run rolls back.
+    spike: a loss or gradient norm is a spike if it exceeds the median of the
+      previous `window` updates by this many standard deviations, which are
+      estimated by the median absolute deviation; 0 disables the check.
+    window: the number of updates that the median is taken over.
+    around: the number of batches before and after the bad ones that are skipped
+      as well.
+    max_rollbacks: the number of rollbacks within `window` updates of each other
       before the run gives up.
 
   Raises:
-    ValueError: a value makes no sense.
+    ValueError: a value is out of range.
   """
   found = Limits(max_dropped, spike, window, around, max_rollbacks)
   least = Limits(max_dropped=0, spike=0, window=4, around=0, max_rollbacks=0)
   for name, value in found._asdict().items():
     kinds = (int, float) if name == "spike" else int
     if isinstance(value, bool) or not isinstance(value, kinds):
-      raise ValueError(f"{name}={value!r} is not a number of the right kind")
+      raise ValueError(f"{name}={value!r} is not a valid number")
     if not getattr(least, name) <= value < math.inf:
       raise ValueError(
-        f"{name}={value!r} is not {getattr(least, name)} or more"
+        f"{name}={value!r} is less than {getattr(least, name)}, or infinite"
       )
   return found
 
 
 class Health(NamedTuple):
-  """What is remembered of the updates so far.
+  """What is remembered about the updates so far.
 
-  dropped: updates dropped since the start of the run.
-  in_a_row: of them, those since the last that was not.
-  recent: the last values, oldest first, of each metric that is watched.
+  dropped: the number of updates dropped since the start of the run.
+  in_a_row: the number dropped since the last update that was not.
+  recent: the last values of each watched metric, oldest first.
   """
 
   dropped: float = 0
@@ -76,17 +78,17 @@ class Health(NamedTuple):
   recent: dict[str, list[float]] = {}
 
 
-class Unwell(Exception):  # noqa: N818  (what is caught is no error of the code)
-  """A run that should go back; `first` to `last` are the bad updates."""
+class Unwell(Exception):  # noqa: N818  (not an error of the code)
+  """The run should roll back; updates `first` to `last` are bad."""
 
   def __init__(self, reason: str, first: int, last: int):
-    """Updates are named by the step that they lead to."""
+    """Updates are numbered by the step that they lead to."""
     super().__init__(f"{reason} at step {last}")
     self.first, self.last = first, last
 
 
 def read(record: dict[str, Any]) -> Health:
-  """The Health that `_asdict` has put in a checkpoint's record."""
+  """The Health in a checkpoint's record."""
   return Health(**record.get("health", {}))
 
 
@@ -96,7 +98,7 @@ def observe(
   """The health after the update that led to `step`.
 
   Raises:
-    Unwell: the run should go back.
+    Unwell: the run should roll back.
     FloatingPointError: a metric is not finite though the update was kept.
   """
   if values.get(DROPPED, 0) > 0:
@@ -109,7 +111,7 @@ def observe(
   for name, value in values.items():
     if not math.isfinite(value):
       raise FloatingPointError(
-        f"train/{name} is {value} at step {step}; what was saved before stays"
+        f"train/{name} is {value} at step {step}; earlier checkpoints are kept"
       )
   if not limits.spike:
     return health._replace(in_a_row=0)
@@ -132,7 +134,7 @@ def _look_for_spike(name, value, before, limits, step) -> None:
   sigma = max(_SIGMAS * deviation, _LEAST_SIGMA * abs(median))
   if value > median + limits.spike * sigma:
     raise Unwell(
-      f"train/{name} leapt to {value:.4g}, from a median of {median:.4g} and a"
+      f"train/{name} rose to {value:.4g}, from a median of {median:.4g} and a"
       f" deviation of {sigma:.2g}",
       step,
       step,

@@ -1,6 +1,6 @@
-"""How a run goes on when a save, a checkpoint or a loss went wrong.
+"""How a run continues after a failed save, a damaged checkpoint or a bad loss.
 
-All processes of a run call these together.
+All processes of a run call these functions together.
 """
 
 import os
@@ -34,10 +34,10 @@ def restored(
   skipped: Sequence[bad_batches.Skip],
   strict: bool,
 ) -> checkpoint.Restored | None:
-  """The last checkpoint that is whole; those after it are out of the way.
+  """Restores the last intact checkpoint, and moves those after it aside.
 
   Raises:
-    UserError: one is damaged and `strict`, or all are.
+    UserError: a checkpoint is damaged and `strict` is set, or all are damaged.
   """
   manager = saver.manager
   found, passed = checkpoint.restore_last(
@@ -49,7 +49,7 @@ def restored(
   step = found.step if found else 0
   damaged = [step for step, _ in passed]
   whole = [s for s in manager.all_steps() if s not in damaged]
-  # What the run has gone back from, and what a kill kept from being removed.
+  # The others are from before a rollback, or a kill prevented their removal.
   kept = [s for s in whole if found and s <= step][-manager.kept.latest :]
   if found:
     kept.append(tracking.read(found.record).keep_best.step)
@@ -57,21 +57,21 @@ def restored(
   if distributed.first():
     _remove(manager, [s for s in whole if s not in kept])
     _set_aside(manager, damaged, aside)
-  # All at once: a process must not list what another still moves.
+  # One barrier after all moves: no process may list what another still moves.
   distributed.wait_for_all("checkpoints are out of the way")
   manager.reload()
   if damaged:
     for _, reason in passed:
       saver.say(f"damaged: {reason}")
     saver.say(
-      f"going on from step {step}: {max(damaged) - step} steps are lost; the"
-      f" damaged checkpoints are in {aside}"
+      f"resuming from step {step}: {max(damaged) - step} steps are lost; the"
+      f" damaged checkpoints were moved to {aside}"
     )
   return found
 
 
 def _set_aside(manager, steps: Sequence[int], folder: pathlib.Path) -> None:
-  """Moves checkpoints to `folder`, beside what lies there."""
+  """Moves checkpoints to `folder`, without replacing what is there."""
   for step in steps:
     folder.mkdir(exist_ok=True)
     target, n = folder / str(step), 1
@@ -82,7 +82,7 @@ def _set_aside(manager, steps: Sequence[int], folder: pathlib.Path) -> None:
 
 
 def _remove(manager, steps: Sequence[int]) -> None:
-  """Removes checkpoints; a kill in between leaves each whole, or to sweep."""
+  """Removes checkpoints; after a kill each is intact or will be swept."""
   for step in steps:
     path = pathlib.Path(manager.directory) / str(step)
     unfinished = path.with_name(f"{step}{checkpoint.UNFINISHED}")
@@ -94,14 +94,14 @@ def _remove(manager, steps: Sequence[int]) -> None:
 def save(
   saver: Saver, step: int, state: types.State, record: dict, leaving: bool
 ) -> None:
-  """Starts a save; one that fails ends the run, or is told.
+  """Starts a save; a failure ends the run or is reported.
 
   Raises:
-    SaveError: it failed, and the run is to stop then or is `leaving` anyway.
+    SaveError: the save failed, and the run stops on errors or is `leaving`.
   """
   try:
     checkpoint.check(saver.manager, wait=True)
-  except OSError as error:  # of the one before: this one may still succeed
+  except OSError as error:  # of the previous save; this one may succeed
     _failed(saver, error, False)
   try:
     checkpoint.save(saver.manager, step, state, record)
@@ -110,10 +110,10 @@ def save(
 
 
 def check_save(saver: Saver) -> None:
-  """Tells of a save in the background that has failed.
+  """Checks whether a save in the background has failed.
 
   Raises:
-    SaveError: it did, and the run is to stop then.
+    SaveError: it has, and the run stops on errors.
   """
   if saver.manager is not None:
     try:
@@ -123,7 +123,7 @@ def check_save(saver: Saver) -> None:
 
 
 def close(saver: Saver) -> None:
-  """Waits for the save in flight, and closes the checkpoints.
+  """Waits for the save in flight and closes the checkpoint manager.
 
   Raises:
     SaveError: it failed.
@@ -140,22 +140,24 @@ def _failed(saver: Saver, error: OSError, leaving: bool) -> None:
   if distributed.first():
     checkpoint.sweep(saver.manager.directory)
   if saver.manager.directory.is_dir():
-    # Orbax takes those for removed that it was to remove after the save.
+    # Orbax believes that it has removed what was to go after the save.
     saver.manager.reload()
   have = saver.manager.latest_step()
-  line = f"a checkpoint cannot be saved: {error}; " + (
-    "there is none yet" if have is None else f"the last is of step {have}"
+  line = f"the checkpoint could not be saved: {error}; " + (
+    "there is none yet" if have is None else f"the last one is of step {have}"
   )
   if saver.stop_on_error or leaving:
-    raise SaveError(f"{line}; mend it, and the same command goes on") from error
+    raise SaveError(
+      f"{line}; fix the cause, then the same command resumes"
+    ) from error
   saver.say(line)
 
 
 def keep_best(saver: Saver, tracked: tracking.Tracked) -> int | None:
-  """Keeps the best checkpoint from being removed; its step, once it is saved.
+  """Protects the best checkpoint from removal; returns its step once saved.
 
   Raises:
-    SaveError: the save in flight failed, and the run is to stop then.
+    SaveError: the save in flight failed, and the run stops on errors.
   """
   best = tracked.keep_best
   if best.value is None:
@@ -178,30 +180,30 @@ def pass_over(
   skipped: Sequence[bad_batches.Skip],
   bad: health.Unwell,
 ) -> list[bad_batches.Skip]:
-  """The skips and one more: the run is to go back to before `bad`.
+  """`skipped` with one more entry: the run rolls back to before `bad`.
 
   Args:
     saver: of the run.
-    limits: when it goes back, and how often.
-    path: skipped.jsonl, or None.
-    examples: in a batch.
-    skipped: what it passes over already.
-    bad: what was found.
+    limits: when the run rolls back, and how often.
+    path: of skipped.jsonl, or None.
+    examples: the number of examples in a batch.
+    skipped: the batches that are skipped already.
+    bad: what was observed.
 
   Raises:
-    FloatingPointError: it has gone back there often enough.
+    FloatingPointError: the run has rolled back there too often.
     SaveError: the save in flight failed.
   """
   again = sum(abs(bad.last - skip.step) <= limits.window for skip in skipped)
   if saver.manager is None or again >= limits.max_rollbacks:
     raise FloatingPointError(
-      f"{bad}, after going back {again} times; what was saved before stays"
+      f"{bad}, after {again} rollbacks; earlier checkpoints are kept"
     )
   try:
     checkpoint.check(saver.manager, wait=True)
   except OSError as error:
     _failed(saver, error, False)
-  # One checkpoint earlier each time: the last one may hold the cause.
+  # One checkpoint earlier each time: the last one may contain the cause.
   good = sorted(s for s in saver.manager.all_steps() if s < bad.first)
   to = good[max(0, len(good) - 1 - again)] if good else 0
   start = bad_batches.batch_of(skipped, bad.first - 1) - limits.around
@@ -212,9 +214,9 @@ def pass_over(
   skip = bad_batches.Skip(bad.last, to, batches, str(bad))
   if path and distributed.first():
     bad_batches.append(path, skip, examples)
-  distributed.wait_for_all("what is passed over is written")
+  distributed.wait_for_all("the skipped batches are written")
   saver.say(
-    f"{bad}: goes back to step {to}, and passes over batches {batches[0]} to"
+    f"{bad}: rolling back to step {to}, and skipping batches {batches[0]} to"
     f" {batches[1] - 1}"
   )
   return [*skipped, skip]

@@ -77,7 +77,7 @@ def _lines():
 
 def _ask(kind: str, argument: str, seconds: float):
   """(facts, lines) of a probe, or one line that says it did not answer."""
-  root = str(pathlib.Path(__file__).absolute().parent.parent)
+  root = str(pathlib.Path(__file__).absolute().parents[2])
   path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
   code, said, wrong = checks.answer(
     [sys.executable, "-m", "train.doctor.probes", kind, argument],

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 
 _GIB = 2**30
-_ROOT = pathlib.Path(__file__).absolute().parent.parent
+_ROOT = pathlib.Path(__file__).absolute().parents[2]
 # Extras that no run needs to find installed: for a platform, or for tests.
 _NOT_ASKED = ("cuda", "parity", "test", "tpu")
 # Either brings the module.
@@ -160,6 +160,13 @@ def needs(config: Any) -> dict[str, str]:
   model = config.get("model")
   if hasattr(model, "get") and model.get("matmul") in ("int8", "fp8"):
     found["quantization"] = "config.model.matmul"
+  writers = config.get("writers")
+  for i, each in enumerate(
+    writers if isinstance(writers, list | tuple) else ()
+  ):
+    name = each.get("name") if hasattr(each, "get") else None
+    if name in ("wandb", "mlflow"):
+      found[name] = f"config.writers[{i}].name"
   return found
 
 

@@ -1,4 +1,4 @@
-"""How well labels are told: accuracy, top-5, confusion matrix, macro F1."""
+"""Classification: accuracy, top-5 accuracy, confusion matrix and macro F1."""
 
 import pathlib
 
@@ -13,7 +13,8 @@ def classification(context: types.EvalContext) -> types.Evaluator:
   """accuracy, top5_accuracy (of more than five classes), macro_f1 and loss.
 
   The confusion matrix (rows: true, columns: predicted) is written to
-  WORKDIR/<key>_confusion.csv.
+  WORKDIR/<key>_confusion.csv, and goes to config.writers as the image
+  "<key>/confusion", in which white is all examples of a row.
 
   Raises:
     ValueError: the task does not predict logits, or the data has no classes.
@@ -38,7 +39,6 @@ def classification(context: types.EvalContext) -> types.Evaluator:
     return found, confusion_CC
 
   def evaluate(variables, step):
-    del step
     # Sums stay on the host in float64: counts are exact beyond 2^24.
     sums, confusion_CC = {}, np.zeros((num_classes, num_classes))
     for batch in context.batches():
@@ -49,7 +49,21 @@ def classification(context: types.EvalContext) -> types.Evaluator:
     if context.workdir and jax.process_index() == 0:
       path = pathlib.Path(context.workdir) / f"{context.key}_confusion.csv"
       np.savetxt(path, confusion_CC, fmt="%d", delimiter=",")
+    image_HWC = confusion_image(confusion_CC)
+    context.show(step, f"{context.key}/confusion", "image", image_HWC)
     scalars = {n: float(total / weight) for n, (total, weight) in sums.items()}
     return {**scalars, "macro_f1": float(metrics.macro_f1(confusion_CC))}
 
   return evaluate
+
+
+def confusion_image(confusion_CC: np.ndarray) -> np.ndarray:
+  """uint8 [H, W, 3], gray: each row of counts as shares of its sum.
+
+  A cell is a square of so many pixels that the image has about 256 or more.
+  """
+  rows_C1 = np.maximum(confusion_CC.sum(1, keepdims=True), 1)
+  shares_CC = np.rint(255 * confusion_CC / rows_C1).astype(np.uint8)
+  side = max(1, 256 // len(confusion_CC))
+  cells_HW = np.kron(shares_CC, np.ones((side, side), np.uint8))
+  return np.repeat(cells_HW[..., None], 3, -1)

@@ -1,4 +1,4 @@
-"""What the model makes: a PNG grid of images, or a few lines of text."""
+"""Samples from the model: a PNG grid of images, or texts."""
 
 import math
 import pathlib
@@ -20,20 +20,23 @@ def samples(
 ) -> types.Evaluator:
   """Writes WORKDIR/samples/<key>_<step>.png or .txt; measures nothing.
 
+  The same image or text goes to config.writers as "<key>/samples".
+
   Args:
     context: the task predicts "samples".
-    count: how many images, or texts.
-    prompt: what texts go on from.
-    length: tokens to write.
-    temperature: of the softmax that tokens are drawn from.
+    count: the number of images or texts.
+    prompt: the beginning of each text.
+    length: the number of tokens to generate after the prompt.
+    temperature: divides the logits that tokens are sampled from.
 
   Raises:
-    ValueError: the task draws no samples, or the prompt has no tokens for it.
+    ValueError: the task does not predict samples, or the tokenizer cannot
+      encode the prompt.
   """
   if "samples" not in context.task.predict:
     raise ValueError("the task predicts no samples")
   predict = jax.jit(context.task.predict["samples"])
-  # Now: a prompt that the vocabulary lacks is no matter for mid-run.
+  # Here, so that a prompt that cannot be encoded fails before training.
   ids = [] if context.encode is None else list(map(int, context.encode(prompt)))
 
   def images(variables):
@@ -72,11 +75,13 @@ def samples(
 
         matplotlib.image.imsave(folder / f"{stem}.png", image_HWC)
         context.say(f"samples  {folder / stem}.png")
+      context.show(step, f"{context.key}/samples", "image", image_HWC)
     else:
       text = "\n\n---\n\n".join(texts(variables))
       if writes:
         (folder / f"{stem}.txt").write_text(text + "\n")
         context.say(f"samples  {folder / stem}.txt\n{text}")
+      context.show(step, f"{context.key}/samples", "text", text)
     return {}
 
   return evaluate

@@ -1,28 +1,59 @@
-"""The flags of how text is drawn, which every verb that writes text has."""
+"""The sampling flags, shared by every command that generates text."""
 
 from absl import flags
 
 FLAGS = flags.FLAGS
-# They are the verb's own, and stand in its --help.
+# Each command lists them in its own --help.
 flags.disclaim_key_flags()
 
 
 def define() -> None:
-  """Defines them; `seed` and `max_tokens` are each verb's own."""
-  flags.DEFINE_float("temperature", 0.8, "0 takes the likeliest token.", 0.0)
-  flags.DEFINE_integer("top_k", None, "Only the k likeliest tokens.", 1)
-  flags.DEFINE_float("top_p", None, "Only a nucleus of that mass.", 0.0, 1.0)
+  """Defines them; each command defines `seed` and `max_tokens` itself."""
   flags.DEFINE_float(
-    "min_p", None, "Only tokens with that share of the best's.", 0.0, 1.0
+    "temperature",
+    0.8,
+    "The sampling temperature; 0 always takes the most likely token.",
+    0.0,
+  )
+  flags.DEFINE_integer(
+    "top_k",
+    None,
+    "Sample from the k most likely tokens only. Default: no limit.",
+    1,
   )
   flags.DEFINE_float(
-    "repetition_penalty", 1.0, "Divides the scores of tokens in the text.", 0.0
+    "top_p",
+    None,
+    "Sample from the most likely tokens whose probabilities sum to this value "
+    "(nucleus sampling). Default: no limit.",
+    0.0,
+    1.0,
   )
-  flags.DEFINE_multi_string("stop", [], "Ends a text before it; repeatable.")
+  flags.DEFINE_float(
+    "min_p",
+    None,
+    "Sample only from tokens whose probability is at least this fraction of "
+    "the most likely token's. Default: no limit.",
+    0.0,
+    1.0,
+  )
+  flags.DEFINE_float(
+    "repetition_penalty",
+    1.0,
+    "Divides the positive logits of tokens that are already in the text, and "
+    "multiplies the negative ones; 1 is no penalty.",
+    0.0,
+  )
+  flags.DEFINE_multi_string(
+    "stop",
+    [],
+    "A string at which a text ends; it is not part of the text. May be given "
+    "several times.",
+  )
 
 
 def options(seed: int):
-  """The generation.Options that the flags ask for; not yet checked."""
+  """The streaming.Options given by the flags, not yet validated."""
   from train.generation import streaming
 
   return streaming.Options(

@@ -1,10 +1,10 @@
-"""At which step all processes of a run stop: the same on each.
+"""Agreement of all processes of a run on the step at which they stop.
 
-One that is asked to stop tells process 0, which tells all. Each says the
-nearest step at the top of which it can still stop, and process 0 answers with
-the last of them. The thread that hears the question says so, whatever the main
-thread does: that one may be inside a step that needs the others, so none may
-wait for another to come to the top of its own.
+A process that is asked to stop notifies process 0, which asks all processes.
+Each answers with the next step before which it can still stop, and process 0
+announces the latest of them. The answers are given by the watchdog's thread,
+not by the main thread: that one may be inside a step that waits for the other
+processes, so no process may wait until another one begins its next step.
 """
 
 import threading
@@ -13,42 +13,43 @@ from typing import Any
 
 
 class Agreement:
-  """A process's part in it; without other processes, the whole of it.
+  """One process's side of the agreement.
 
-  step: the last top of a step that the main thread has passed, or None before
-    the first one: the number of updates that were dispatched before it.
+  step: the last step that the main thread has begun, as the number of updates
+    dispatched before it; None before the first one.
   """
 
   def __init__(self, processes: int, process_id: int, say: Callable[..., None]):
-    """Nothing is asked yet.
+    """Starts without a request to stop.
 
     Args:
-      processes: of the run.
-      process_id: of this one.
-      say: sends keywords, as one message: process 0 to all others, they to it.
+      processes: the number of processes of the run.
+      process_id: the number of this process.
+      say: sends keyword arguments as one message: from process 0 to all others,
+        and from the others to process 0.
     """
     self.step: int | None = None
     self._alone, self._first = processes == 1, process_id == 0
     self._processes = processes
     self._say = say
-    self._wanted: str | None = None  # here
+    self._wanted: str | None = None  # by this process
     self._said = False
-    self._reason: str | None = None  # told by process 0
+    self._reason: str | None = None  # from process 0
     self._nearest: dict[int, int] = {}
     self._until = 0
     self._known = threading.Event()
-    # So that no top is passed between the question and what is said of it.
+    # The main thread must not begin a step while the answer is being given.
     self._lock = threading.Lock()
 
   def ask(self, reason: str) -> None:
-    """Wants all processes to stop; the first reason counts. Any thread may."""
+    """Asks all processes to stop; the first reason counts. Thread-safe."""
     self._wanted = self._wanted or reason
 
   def stop(self, step: int) -> str | None:
-    """Why to stop before update `step`, or None to go on.
+    """The reason to stop before update `step`, or None to continue.
 
-    The main thread calls it before every update, whose numbers have no gap.
-    All processes get the same answer at the same step.
+    The main thread calls it before every update, with consecutive steps. All
+    processes get the same answer at the same step.
     """
     if self._alone:
       self.step = step
@@ -57,8 +58,8 @@ class Agreement:
       if self._reason is None:
         self.step = step
         return None
-    # Not for long: no main thread has a part in the answer. A process that is
-    # lost ends this one.
+    # This is short: no main thread takes part in the answer. If a process is
+    # lost, the watchdog ends this one.
     self._known.wait()
     if step >= self._until:
       return self._reason
@@ -66,7 +67,7 @@ class Agreement:
     return None
 
   def speak(self) -> None:
-    """Passes on what was asked here; for the thread that sends and hears."""
+    """Sends a request of this process; called by the watchdog's thread."""
     if self._wanted is None or self._said or self._alone:
       return
     self._said = True
@@ -76,7 +77,7 @@ class Agreement:
       self._say(stop=self._wanted)
 
   def hear(self, process_id: int, message: dict[str, Any]) -> None:
-    """A message of another process, which may be of something else."""
+    """Handles a message of another process; unrelated ones are ignored."""
     if "stop" in message:
       self._begin(message["stop"])
     if "nearest" in message:

@@ -1,4 +1,4 @@
-"""Many processes as one run: JAX's distributed runtime, started and ended."""
+"""Several processes as one run: starts and ends JAX's distributed runtime."""
 
 import contextlib
 import ctypes
@@ -20,10 +20,11 @@ from common.errors import CorruptionError, Preempted, UserError
 from train.hosts import roll_call, watchdog
 from train.hosts.roll_call import Place
 
-# Those of JAX's own ways to find its processes that say "no" where there is
-# nothing to find; others warn, or ask a server.
+# JAX's cluster detectors that fail quietly if there is no such cluster; the
+# others print warnings or contact a server.
 _CLUSTERS = ("gcetpu", "gketpu", "slurm")
-# Seconds for the watch to say which process was lost, when a collective fails.
+# Seconds for the watchdog to report which process was lost when a collective
+# fails.
 _GRACE = 5.0
 
 
@@ -33,19 +34,19 @@ def find(
   process_id: int | None = None,
   wait: float = 300,
 ) -> Place | None:
-  """Where in its run a process stands; None where it is alone.
+  """The Place of this process in its run; None for a run of one process.
 
-  What is not given comes from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-  JAX_PROCESS_ID, or else from the TPU VM or the Slurm step that it runs in.
+  Values that are not given are taken from JAX_COORDINATOR_ADDRESS,
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID, or else from the TPU VM or Slurm step.
 
   Args:
     coordinator: HOST:PORT of process 0.
-    num_processes: of the run; 1 looks no further.
+    num_processes: of the run; 1 skips the detection.
     process_id: from 0 to num_processes - 1.
-    wait: seconds for the coordinator's name to be known.
+    wait: the seconds to wait until the coordinator's name resolves.
 
   Raises:
-    UserError: what was given is not enough, or contradicts itself.
+    UserError: the values are incomplete or contradictory.
   """
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   if num_processes is None:
@@ -79,7 +80,7 @@ def find(
 def _number(variable: str) -> int | None:
   text = os.environ.get(variable)
   if text is not None and not text.isdigit():
-    raise UserError(f"{variable}={text} is not a number")
+    raise UserError(f"{variable}={text}: not a whole number")
   return None if text is None else int(text)
 
 
@@ -114,7 +115,7 @@ def _of_cluster(wait: float) -> Place | None:
 
 
 def _local_devices(local_id: int | None) -> tuple[int, ...] | None:
-  """The device of a Slurm task; all, where a node has but one task."""
+  """The device of a Slurm task; None (all) if the node has only one task."""
   tasks = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
   alone = re.fullmatch(r"1(\(x\d+\))?", tasks)
   return None if local_id is None or alone else (local_id,)
@@ -128,10 +129,10 @@ def session(
   tell: Callable[[BaseException], int],
   stall_timeout: float = 0.0,
 ) -> Iterator[watchdog.Watch]:
-  """Joins the processes of a run; they leave together, or end together.
+  """A context in which this process belongs to a run of several processes.
 
-  Inside, every process sees the devices of all. One that raises tells the
-  others and ends at once; so do all when one is lost, or all hang.
+  Inside, every process sees the devices of all. If one raises, it notifies the
+  others and all end; so they do if one is lost or the run stalls.
 
   Args:
     place: from `find`; None is a process alone.
@@ -189,8 +190,8 @@ def session(
 
 
 def _connect(place: Place, service: str, timeout: float) -> None:
-  # It takes SIGTERM for itself, knows no other reason to stop, and waits for
-  # all to ask it; see preemption.py.
+  # It handles SIGTERM itself, knows no other reason to stop, and waits until
+  # all processes ask; see preemption.py.
   jax.config.update("jax_enable_preemption_service", False)
   _delay_aborts()
   jax.distributed.initialize(
@@ -199,19 +200,19 @@ def _connect(place: Place, service: str, timeout: float) -> None:
     place.process_id,
     local_device_ids=place.local_device_ids,
     cluster_detection_method="deactivate",
-    # The watch comes first, and says who.
+    # The watchdog acts first, and names the process.
     heartbeat_timeout_seconds=int(2 * timeout) + 60,
     shutdown_timeout_seconds=int(timeout) + 1,
   )
 
 
 def _delay_aborts() -> None:
-  """Gives the watch time to speak before JAX aborts the process.
+  """Gives the watchdog time to report before JAX aborts the process.
 
   When process 0 dies, JAX's client aborts the others within milliseconds. The
-  handler of SIGABRT becomes the C library's own sleep(), which may be called
-  in a handler and is given the signal's number, 6, as its seconds; after them
-  the abort takes its course.
+  handler of SIGABRT becomes the C library's sleep(), which is allowed in a
+  handler and is called with the signal's number, 6, as its seconds; then the
+  abort continues.
   """
   if sys.platform.startswith(("linux", "darwin")):
     libc = ctypes.CDLL(None)
@@ -225,18 +226,18 @@ def _free_port() -> int:
 
 
 def first() -> bool:
-  """Whether this process is the one that writes and speaks."""
+  """Whether this is process 0, which writes files and prints."""
   return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-  """Returns once every process has called it; `what` names the moment."""
+  """Returns once every process has called it; `what` names the barrier."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
 
 
 def all_agree(yes: bool) -> bool:
-  """Whether every process says yes; all of them must call it."""
+  """Whether `yes` holds on every process; all of them must call it."""
   if jax.process_count() == 1:
     return yes
   return bool(multihost_utils.process_allgather(np.array(yes)).all())
@@ -256,7 +257,7 @@ def said_by_first(value: Any) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-  """Whole arrays as NumPy on every process; all of them must call it."""
+  """Complete arrays as NumPy on every process; all of them must call it."""
 
   def whole(x):
     if not isinstance(x, jax.Array):
@@ -269,9 +270,9 @@ def fetch(tree: Any) -> Any:
 
 
 def one_at_a_time() -> bool:
-  """Whether each step must end before the next begins.
+  """Whether each step must finish before the next one is dispatched.
 
-  On CPUs joined by gloo, programs in flight wait for each other's threads
-  forever (seen with jax 0.10, two devices a process).
+  On CPUs connected by gloo, several programs in flight deadlock (seen with
+  jax 0.10 and two devices per process).
   """
   return jax.process_count() > 1 and jax.default_backend() == "cpu"

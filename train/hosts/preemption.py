@@ -1,7 +1,7 @@
-"""What tells a process to end, and asks its run to stop in order instead.
+"""Turns requests to terminate a process into an orderly stop of its run.
 
-SIGTERM, Ctrl-C, and the notices that a machine of Google's cloud is given
-before it is taken away.
+The requests are SIGTERM, Ctrl-C, and the maintenance and preemption notices of
+Google Cloud's metadata server.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from train.hosts import agreement
 
 _SERVER = "metadata.google.internal"
 _PRODUCT = pathlib.Path("/sys/class/dmi/id/product_name")
-# What is asked of the server: the answer that ends the machine, and how it is
-# told. One that is moved to another host (MIGRATE_…) lives on.
+# Key of the metadata server: (the value that announces the end of the machine,
+# the reason to report). A machine that is migrated (MIGRATE_…) continues.
 _NOTICES = {
   "maintenance-event": (
     "TERMINATE_ON_HOST_MAINTENANCE",
@@ -29,19 +29,19 @@ _NOTICES = {
   ),
   "preempted": ("TRUE", "preemption notice"),
 }
-_WAIT = 60  # seconds after which the server answers though nothing changed
-_PAUSE = 1.0  # seconds between an answer and the next question
-_AGAIN = 10.0  # seconds until a server that failed is asked again
+_WAIT = 60  # seconds after which the server answers without a change
+_PAUSE = 1.0  # seconds between an answer and the next request
+_AGAIN = 10.0  # seconds until a failed request is repeated
 
 
 @contextlib.contextmanager
 def heeded(run: agreement.Agreement) -> Iterator[None]:
-  """Inside, whatever tells this process to end asks `run` to stop.
+  """A context in which a request to terminate makes `run` stop instead.
 
-  A signal once more changes nothing, but that a second Ctrl-C leaves at once.
-  Before the first step Ctrl-C raises KeyboardInterrupt, as ever: there is
-  nothing to save. Signals are heeded in the main thread alone, and those that
-  the process ignores, it goes on to ignore.
+  Repeated signals change nothing, except that a second Ctrl-C exits
+  immediately. Before the first step Ctrl-C raises KeyboardInterrupt as usual,
+  since there is nothing to save. Signals are handled only if this is the main
+  thread; signals that the process ignores stay ignored.
   """
   over = threading.Event()
   with _signals(run):
@@ -70,8 +70,8 @@ def _signals(run) -> Iterator[None]:
       raise KeyboardInterrupt
     run.ask(CTRL_C)
 
-  # A handler waits until the main thread is back in Python, which may be
-  # inside a compilation; what is written here is read at once.
+  # A Python handler runs only once the main thread is back in Python, but it
+  # may be inside a compilation; what is written here is read immediately.
   reader, writer = socket.socketpair()
   writer.setblocking(False)
   thread = threading.Thread(target=_listen, args=(reader, run), daemon=True)
@@ -94,7 +94,7 @@ def _signals(run) -> Iterator[None]:
 
 
 def _listen(reader: socket.socket, run) -> None:
-  """Hears the numbers of signals, until the other end is closed."""
+  """Reads the numbers of signals until the other end is closed."""
   interrupted = False
   while numbers := reader.recv(64):
     for number in numbers:
@@ -106,25 +106,29 @@ def _listen(reader: socket.socket, run) -> None:
         interrupted = True
         if run.step is not None:
           run.ask(CTRL_C)
-          _say("stops after this step and saves; Ctrl-C again leaves at once")
+          _say(
+            "stopping after this step and saving; Ctrl-C again exits at once"
+          )
 
 
 def _leave() -> None:
   try:
     if sys.stdout.isatty():
       os.write(sys.stdout.fileno(), b"\x1b[?25h")  # a progress bar hides it
-    _say("left at once; the same command goes on from the last save")
+    _say(
+      "exited immediately; the same command resumes from the last checkpoint"
+    )
   finally:
     os._exit(130)
 
 
 def _say(line: str) -> None:
-  # Past sys.stderr, whose lock a main thread that hangs may hold.
+  # Bypasses sys.stderr, whose lock a hanging main thread may hold.
   os.write(2, f"\n{line}\n".encode())
 
 
 def _metadata_server() -> str | None:
-  """HOST or HOST:PORT of it; None where there is none, found without asking."""
+  """HOST or HOST:PORT of the server; None outside Google Cloud."""
   host = os.environ.get("GCE_METADATA_HOST")
   if host:
     return host
@@ -138,10 +142,10 @@ def _metadata_server() -> str | None:
 def _poll(
   server: str, key: str, ask: Callable[[str], None], over: threading.Event
 ) -> None:
-  """Asks the run to stop once a notice comes.
+  """Asks the run to stop when a notice arrives.
 
-  One that stood already at the first answer does not count: a run started
-  again before its machine is taken would stop at once, again and again.
+  A notice that was present in the first answer is ignored: a run that is
+  restarted before its machine is taken would otherwise stop again and again.
   """
   bad, reason = _NOTICES[key]
   before = etag = None
@@ -159,7 +163,7 @@ def _poll(
 
 
 def _read(server: str, key: str, etag: str | None) -> tuple[str, str | None]:
-  """(value, etag) of a key, at once or when it is no longer that of `etag`."""
+  """(value, etag) of a key, immediately or once it differs from `etag`."""
   query = f"wait_for_change=true&timeout_sec={_WAIT}&last_etag={etag}"
   path = f"/computeMetadata/v1/instance/{key}" + (f"?{query}" if etag else "")
   connection = http.client.HTTPConnection(server, timeout=_WAIT + 10)

@@ -1,8 +1,8 @@
-"""Who takes part in a run: the processes meet before JAX connects them.
+"""The processes of a run find each other before JAX connects them.
 
-Process 0 listens where the coordinator is said to be; the others connect and
-say who they are. JAX's own coordination aborts with a stack trace when one is
-missing, and does not say which.
+Process 0 listens at the coordinator's address; the others connect and identify
+themselves. JAX's own coordination aborts with a stack trace if a process is
+missing, and does not report which one.
 """
 
 import contextlib
@@ -15,21 +15,21 @@ from typing import Any, NamedTuple, NoReturn
 
 from common.errors import HostError, UserError
 
-TICK = 0.2  # seconds between looks at the clock
-_SEND = 5.0  # seconds that a connection may refuse what is sent
-LAST_WORDS = 2.0  # seconds for the other side to read them
+TICK = 0.2  # seconds between checks of the clock
+_SEND = 5.0  # seconds after which a blocked send fails
+LAST_WORDS = 2.0  # seconds for the other side to read the last message
 _MAX_LINE = 2**16
 AGAIN = (
-  "start all processes again with the same command: the run goes on from its"
-  " last save"
+  "start all processes again with the same command: the run resumes from its"
+  " last checkpoint"
 )
 
 
 class Place(NamedTuple):
-  """A process's place among those of its run.
+  """The position of a process in its run.
 
-  coordinator: HOST:PORT of process 0, as all of them reach it.
-  local_device_ids: the devices this process takes, or None for all it sees.
+  coordinator: HOST:PORT of process 0, reachable from all processes.
+  local_device_ids: the devices that this process uses, or None for all.
   """
 
   coordinator: str
@@ -39,9 +39,9 @@ class Place(NamedTuple):
 
 
 class Peer:
-  """A connection on which JSON objects travel, one a line.
+  """A connection that carries JSON objects, one per line.
 
-  step, place: how far the other side is and where, as it said last.
+  step, place: the step and position that the other side reported last.
   """
 
   def __init__(self, connection: socket.socket):
@@ -56,16 +56,16 @@ class Peer:
     self._rest = b""
 
   def send(self, **message) -> None:
-    """What cannot be sent is dropped: the silence that follows is noticed."""
+    """Sends a message; a failure is ignored, since silence is noticed."""
     with contextlib.suppress(OSError):
       self.socket.sendall(json.dumps(message).encode() + b"\n")
 
   def receive(self) -> list[dict[str, Any]]:
-    """What has come; blocks for a moment where nothing has.
+    """The messages received so far; blocks briefly if there are none.
 
     Raises:
-      EOFError: the other side has gone.
-      ValueError: it does not speak this language.
+      EOFError: the other side has closed the connection.
+      ValueError: the other side does not use this protocol.
     """
     try:
       data = self.socket.recv(_MAX_LINE)
@@ -83,10 +83,10 @@ class Peer:
 
 
 class Roll(NamedTuple):
-  """All processes of a run, once they are there.
+  """All processes of a run, once all have connected.
 
-  names: of the machines, by process.
-  peers: process 0's connections to all others, or theirs to it.
+  names: the host name of each process.
+  peers: process 0's connections to all others, or the connection to process 0.
   """
 
   place: Place
@@ -94,7 +94,7 @@ class Roll(NamedTuple):
   peers: list[Peer]
 
   def title(self, process_id: int) -> str:
-    """How a line names a process."""
+    """The name of a process in messages."""
     of, name = self.place.num_processes, self.names[process_id]
     return f"process {process_id} of {of} ({name})"
 
@@ -102,19 +102,19 @@ class Roll(NamedTuple):
 def gather(
   place: Place, wait: float, facts: Callable[[], dict[str, Any]]
 ) -> tuple[Roll, dict[str, Any]]:
-  """Waits until every process of the run is there.
+  """Waits until every process of the run has connected.
 
   Args:
     place: of this process.
-    wait: seconds after which it is given up.
-    facts: what process 0 tells the others once all are there.
+    wait: the number of seconds to wait.
+    facts: what process 0 sends to the others once all have connected.
 
   Returns:
-    The roll, and what process 0 told.
+    The roll, and what process 0 sent.
 
   Raises:
-    HostError: somebody did not come; the line says who.
-    UserError: the processes contradict each other.
+    HostError: a process did not connect; the message names it.
+    UserError: the processes were started with contradictory flags.
   """
   if place.process_id == 0:
     return _call(place, wait, facts)
@@ -146,7 +146,7 @@ def _call(place, wait, facts):
 
 
 def _collect(listener, peers, place, wait, selector) -> None:
-  """Fills `peers`, by their ids, until all are there."""
+  """Fills `peers`, by process id, until all have connected."""
   deadline, beaten = time.monotonic() + wait, 0.0
   while len(peers) < place.num_processes - 1:
     if time.monotonic() > deadline:
@@ -174,7 +174,7 @@ def _listen(place) -> socket.socket:
 
 
 def _hear_hello(peer, peers, place, selector) -> None:
-  """Who a new connection is; strangers, and those who left, are forgotten."""
+  """Identifies a new connection; unknown and closed ones are dropped."""
   try:
     messages = peer.receive()
     if not messages:
@@ -191,8 +191,9 @@ def _hear_hello(peer, peers, place, selector) -> None:
   wrong = None
   if of != place.num_processes or not 0 < process_id < of:
     wrong = (
-      f"process {process_id} ({peer.name}) was started as one of {of}, process"
-      f" 0 as one of {place.num_processes}"
+      f"process {process_id} ({peer.name}) was started with"
+      f" --num_processes={of},"
+      f" but process 0 with --num_processes={place.num_processes}"
     )
   elif process_id in peers and not _has_left(peers[process_id]):
     wrong = (
@@ -206,7 +207,7 @@ def _hear_hello(peer, peers, place, selector) -> None:
 
 
 def _has_left(peer) -> bool:
-  """Whether its end of the connection is closed, though not yet heard."""
+  """Whether the other side has closed the connection."""
   try:
     peer.socket.settimeout(0)
     return not peer.socket.recv(1, socket.MSG_PEEK)
@@ -253,7 +254,7 @@ def _answer(place, wait):
 
 
 def _start_of(peer, silence) -> dict[str, Any] | None:
-  """What process 0 tells at the start; None if it goes, or falls silent."""
+  """What process 0 sends at the start; None if it closes or falls silent."""
   peer.socket.settimeout(silence)
   while True:
     try:
@@ -279,7 +280,7 @@ def _missing(process_ids, place, wait, where="") -> str:
 
 
 def hang_up(peers) -> None:
-  """Closes once the other side has read; closing at once could lose it."""
+  """Closes once the other side has read, so that no message is lost."""
   deadline = time.monotonic() + LAST_WORDS
   for peer in peers:
     try:

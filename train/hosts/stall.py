@@ -1,4 +1,4 @@
-"""A run that lives and does nothing: noticed, and told who holds it up."""
+"""Detects a run that is alive but makes no progress, and names the cause."""
 
 import pathlib
 import sys
@@ -8,21 +8,21 @@ from collections import defaultdict
 
 from train.hosts import roll_call
 
-_ROOT = pathlib.Path(__file__).parent.parent
+_ROOT = pathlib.Path(__file__).parents[2]
 _OURS = tuple(
   f"{_ROOT / package}/" for package in ("train", "input_pipeline", "models")
 )
-# Of a longer pause between two looks this much counts: this process itself was
-# stopped meanwhile.
+# Longer pauses between two looks count as this many seconds: this process
+# itself was suspended meanwhile.
 _BLINK = 1.0
-_NAMED = 4  # as many processes are named; more are counted
+_NAMED = 4  # up to this many processes are named; more are counted
 
 
 class Stall:
-  """How long no process has done a step."""
+  """The time since any process last did a step."""
 
   def __init__(self, timeout: float):
-    """`timeout`: seconds after which it counts as a stall; 0 is never."""
+    """`timeout`: the number of seconds that count as a stall; 0 disables it."""
     self.seconds = 0.0
     self._timeout = timeout
     self._steps: list[int | None] = []
@@ -30,12 +30,12 @@ class Stall:
     self._looked = time.monotonic()
 
   def look(self, steps: list[int | None]) -> bool:
-    """Whether the run stalls; to be called more than once a second.
+    """Whether the run has stalled; to be called more than once a second.
 
-    Counted from the first step on that anyone finishes.
+    The time is counted from the first step that any process finishes.
 
     Args:
-      steps: where each process stands, None before its first step.
+      steps: the step of each process, None before its first one.
     """
     now = time.monotonic()
     self.seconds += min(now - self._looked, _BLINK)
@@ -50,7 +50,7 @@ class Stall:
 
 
 def place() -> str:
-  """Where the main thread is: its innermost line in this project's files."""
+  """The position of the main thread: its innermost line in our files."""
   frame = sys._current_frames().get(threading.main_thread().ident)
   innermost = frame
   while frame and not frame.f_code.co_filename.startswith(_OURS):
@@ -69,19 +69,19 @@ def describe(
   places: list[str],
   seconds: float,
 ) -> str:
-  """The line that names who holds the run up.
+  """The line that names the processes that hold up the run.
 
   Args:
     roll: all processes.
-    steps: of each, None before its first.
-    places: of each, by `place`.
-    seconds: that no step was done.
+    steps: the step of each process, None before its first one.
+    places: the position of each process, from `place`.
+    seconds: the time since the last step.
   """
   lasted = f"{seconds:.0f} s (--stall_timeout)"
   if len(steps) == 1:
     return (
       f"no step was done for {lasted}: {_at(steps)}, in {places[0]}; the same"
-      " command goes on from the last save"
+      " command resumes from the last checkpoint"
     )
   numbers = [-1 if step is None else step for step in steps]
   behind = [i for i, n in enumerate(numbers) if n == min(numbers)]
@@ -109,7 +109,7 @@ def _at(steps) -> str:
 
 
 def _where(roll, places, ids) -> str:
-  """Who is where; those that stand alone first."""
+  """The positions of the processes, rare positions first."""
   groups = defaultdict(list)
   for i in ids:
     groups[places[i]].append(i)

@@ -1,9 +1,9 @@
-"""Whether all processes of a run still live: none is left waiting for another.
+"""Watches that all processes of a run are alive, and ends all if one is lost.
 
-The connections of the roll call stay open. Each end says every few seconds
-that it is alive, and at which step; a broken or a silent one is a process lost,
-and process 0 tells the rest. So it does when none gets on. A process that ends
-with an error says why before it goes.
+The connections of the roll call stay open. Each side reports every few seconds
+that it is alive, and its step. A broken or silent connection means that a
+process is lost, and process 0 notifies the others; so it does if no process
+makes progress. A process that ends with an error sends the reason first.
 """
 
 import contextlib
@@ -21,23 +21,23 @@ from common.errors import HostError
 from train.hosts import agreement, roll_call, stall
 
 _BEAT = 5.0  # seconds between signs of life, at most
-_LEAVE = 10.0  # seconds that the last words may take
+_LEAVE = 10.0  # seconds that printing the last line may take
 
 
 def alone(stall_timeout: float) -> "Watch":
-  """That of a process which has no others."""
+  """The Watch of a run of one process."""
   place = roll_call.Place("", 1, 0)
   roll = roll_call.Roll(place, [socket.gethostname()], [])
   return Watch(roll, timeout=_BEAT, stall_timeout=stall_timeout)
 
 
 class Watch:
-  """A thread that ends the process when another one is lost, or all hang.
+  """A thread that ends this process if another one is lost or the run stalls.
 
   The main thread may be inside a collective that never returns, so the thread
-  itself says the line and leaves.
+  itself prints the line and exits.
 
-  agreement: on when to stop, of all processes.
+  agreement: of all processes, on when to stop.
   """
 
   def __init__(
@@ -47,14 +47,14 @@ class Watch:
     stall_timeout: float = 0.0,
     leave: Callable[[str, int], NoReturn] | None = None,
   ):
-    """Starts to watch.
+    """Starts the thread.
 
     Args:
       roll: from `roll_call.gather`.
-      timeout: seconds of silence after which a process counts as lost.
-      stall_timeout: seconds without a step of any process after which the run
-        counts as stalled; 0 waits forever.
-      leave: given the line and the exit code; prints and exits by default.
+      timeout: the seconds of silence after which a process counts as lost.
+      stall_timeout: the seconds without a step of any process after which the
+        run counts as stalled; 0 disables it.
+      leave: (line, exit code); prints the line and exits by default.
     """
     place = roll.place
     self.agreement = agreement.Agreement(
@@ -74,14 +74,14 @@ class Watch:
     threading.Thread(target=self._run, name="watch", daemon=True).start()
 
   def finish(self) -> None:
-    """Returns once every process has come this far."""
+    """Returns once every process has called it."""
     self._done = True
     if not self._roll.peers:
       self._over.set()
     self._over.wait()
 
   def fail(self, line: str, code: int) -> None:
-    """Tells the others why this process ends."""
+    """Sends the others the reason why this process ends."""
     self._own_end = (line, code)
     self._over.wait(roll_call.LAST_WORDS + 10 * roll_call.TICK)
 
@@ -93,7 +93,7 @@ class Watch:
         for key, _ in selector.select(roll_call.TICK):
           self._hear(key.data)
         self._speak()
-        # After what has come was heard: this process may have been stopped.
+        # Only after reading: this process itself may have been suspended.
         self._notice_silence()
         self._notice_stall()
     roll_call.hang_up(self._roll.peers)
@@ -102,7 +102,7 @@ class Watch:
     try:
       messages = peer.receive()
     except (EOFError, ValueError):
-      self._lose(peer, "has ended, or its connection broke")
+      self._lose(peer, "has ended or its connection was broken")
       return
     for message in messages:
       if "end" in message:
@@ -140,7 +140,7 @@ class Watch:
     for peer in self._roll.peers:
       silent = time.monotonic() - peer.heard
       if silent > self._timeout and not self._over.is_set():
-        what = f"has not been heard of for {silent:.0f} s"
+        what = f"has not responded for {silent:.0f} s"
         self._lose(peer, what, stacks=True)
 
   def _notice_stall(self) -> None:
@@ -162,7 +162,7 @@ class Watch:
     if self._own_end is not None or self._over.is_set():
       return  # this process is on its way out
     if stacks:
-      # Before the others leave, for that breaks what this one waits for.
+      # Before the others exit, which breaks what this process waits for.
       _say_stacks()
     self._tell(line, code, stacks, source)
     self._over.set()
@@ -176,14 +176,14 @@ class Watch:
 
 
 def _say_stacks() -> None:
-  """Where every thread is, on stderr."""
-  with contextlib.suppress(Exception):  # a notebook's stderr is no file
+  """Prints the stack of every thread to stderr."""
+  with contextlib.suppress(Exception):  # a notebook's stderr is not a file
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
 
 
 def _leave(line: str, code: int) -> NoReturn:
-  """Says the line and ends the process, whatever its other threads do."""
-  # One of them may hold the lock of what is written to.
+  """Prints the line and exits, whatever the other threads do."""
+  # Another thread may hold the lock of the output stream.
   late = threading.Timer(_LEAVE, os._exit, [code])
   late.daemon = True
   late.start()

@@ -108,9 +108,16 @@ def supervised(
     )
     return grads, mean, types.Aux(model_state, metrics)
 
+  def scale_of(state):
+    return state.extra["loss_scale"].scale if dynamic else fixed_scale
+
+  def mean_gradients(state, batch, rng):
+    scale = scale_of(state)
+    grads, mean, _ = accumulate(state.variables, batch, rng, scale)
+    return updates.averaged(grads, mean)
+
   def step(state, batch, rng):
-    old = state.variables
-    scale = state.extra["loss_scale"].scale if dynamic else fixed_scale
+    old, scale = state.variables, scale_of(state)
     grads, mean, aux = accumulate(old, batch, rng, scale)
     params, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, state.opt_state, old.params
@@ -148,7 +155,7 @@ def supervised(
       params = optimizer.eval_params(state.opt_state, params)
     return state.variables._replace(params=params)
 
-  return types.Learner(init, step, evaluated)
+  return types.Learner(init, step, evaluated, mean_gradients)
 
 
 def _is_number(value) -> bool:

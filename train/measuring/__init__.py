@@ -1,1 +1,1 @@
-"""Where time, FLOPs and energy of a run go."""
+"""What a run costs: time, FLOPs, energy; histograms of its parameters."""

@@ -1,4 +1,4 @@
-"""What a step costs, and what the devices that pay for it can do."""
+"""The FLOPs of a step, and the peak FLOP/s and power of its devices."""
 
 import functools
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from train.measuring import flops, hardware
 
 
 class Costs(NamedTuple):
-  """A step's work beside the devices' peak.
+  """The work of a step and the capacity of the devices.
 
   flops: () -> model FLOPs of a step of the global batch
     (train.measuring.flops).
-  devices: of the mesh.
-  peak_flops: FLOP/s of one in the dtype that the model computes in; None where
-    the device is unknown.
-  watts: of one, at most; None where unknown.
+  devices: the number of devices in the mesh.
+  peak_flops: FLOP/s of one device in the dtype that the model computes in; None
+    if the device is unknown.
+  watts: the maximum power of one device; None if it is unknown.
   """
 
   flops: Callable[[], float]
@@ -26,23 +26,23 @@ class Costs(NamedTuple):
   def mfu(self, step_seconds: float) -> float:
     """Model FLOPs utilization (PaLM, arXiv:2204.02311, appendix B).
 
-    model FLOPs a step / (step_seconds * devices * peak_flops), causal
-    attention counted as half and what remat computes again not at all.
+    model FLOPs per step / (step_seconds * devices * peak_flops). Causal
+    attention counts as half, and recomputation under remat does not count.
     """
     peak = self.devices * self.peak_flops
     return self.flops() / (step_seconds * peak)
 
 
 def of(experiment: Any, compute_dtype: str) -> Costs:
-  """The Costs of a assembly.Experiment, on the devices of its mesh.
+  """The Costs of an assembly.Experiment on the devices of its mesh.
 
-  `compute_dtype` is the model's where its config names none.
+  `compute_dtype` is used where the model's config names no dtype.
   """
   devices = experiment.mesh.devices
   chip = hardware.chip(devices.flat[0].device_kind)
   dtype = experiment.config["model"].get("dtype", compute_dtype)
   return Costs(
-    # Not all models have a formula, and a trace takes seconds: when asked for.
+    # Computed on first use: a model without a formula is traced for seconds.
     flops=functools.cache(functools.partial(flops.step, experiment)),
     devices=devices.size,
     peak_flops=chip.peak_flops.get(dtype) if chip else None,

@@ -1,4 +1,4 @@
-"""Energy of a run: read from the devices, or estimated from their power."""
+"""The energy of a run, read from the devices or estimated from their power."""
 
 import os
 import time
@@ -12,10 +12,10 @@ _JOULES = 3.6e6  # of a kWh
 
 
 class Meter(NamedTuple):
-  """Counts the energy of the devices, without their hosts.
+  """Measures the energy of the devices, without that of their hosts.
 
-  key: one of KEYS; which one says whether it was read or estimated.
-  kwh: () -> since the meter was made.
+  key: "energy_kwh" if it is read from counters, "energy_kwh_estimated" if not.
+  kwh: () -> kWh since the meter was made.
   """
 
   key: str
@@ -23,12 +23,12 @@ class Meter(NamedTuple):
 
 
 def meter(costs: Any = None) -> Meter | None:
-  """The Meter of this run's devices, or None where nothing is known of them.
+  """The Meter of this run's devices; None if their power is unknown.
 
-  NVIDIA's counters are read, by NVML, where `pynvml` is installed (the package
-  nvidia-ml-py). A run of several hosts reads those of one and takes the others
-  to be like it, which is an estimate. Without counters energy is estimated as
-  `costs.watts`, the most that a device draws, times devices and seconds.
+  NVIDIA's counters are read through NVML if `pynvml` is installed (the package
+  nvidia-ml-py). A run on several hosts reads the counters of one host and
+  multiplies by the number of hosts, which is an estimate. Without counters the
+  estimate is `costs.watts`, the maximum power, times devices and seconds.
   """
   joules = _nvml_joules()
   if joules is not None:
@@ -43,7 +43,7 @@ def meter(costs: Any = None) -> Meter | None:
 
 
 def _nvml_joules() -> Callable[[], float] | None:
-  """() -> joules that this host's GPUs have used since their driver began."""
+  """() -> joules used by this host's GPUs since their driver was loaded."""
   if jax.local_devices()[0].platform != "gpu":
     return None
   try:

@@ -1,9 +1,9 @@
 """Floating-point operations of a training step.
 
-"Model FLOPs" (PaLM, arXiv:2204.02311, appendix B): a multiply and an add are
-two; what is computed again to save memory does not count, nor does anything
-but matrix products and convolutions; a causal triangle of attention counts as
-half of its square. MFU is model FLOPs / seconds / (chips * peak of a chip).
+"Model FLOPs" are counted as in PaLM (arXiv:2204.02311, appendix B): a multiply
+and an add are two operations; only matrix products and convolutions count;
+recomputation to save memory does not count; causal attention counts as half of
+full attention. MFU is model FLOPs / seconds / (chips * peak FLOP/s of a chip).
 """
 
 import math
@@ -19,12 +19,13 @@ _RECOMPUTED = "rematted_computation"
 def step(experiment: Any) -> float:
   """Model FLOPs of one training step of the global batch.
 
-  Three times the model's own formula, for the backward pass has two products
-  for each one of the forward pass. A model without a formula is traced, as one
-  device would run it; a trace cannot tell a causal triangle from its square.
+  This is three times the model's own formula, because the backward pass has two
+  products for each product of the forward pass. A model without a formula is
+  traced as one device would run it; a trace counts causal attention in full.
 
   Args:
-    experiment: a assembly.Experiment, or what has its model, data and learner.
+    experiment: an assembly.Experiment, or an object with its fields model, data
+      and learner.
   """
   model, data = experiment.model, experiment.data
   formula = getattr(model, "flops", None)
@@ -35,7 +36,7 @@ def step(experiment: Any) -> float:
 
 
 def traced(experiment: Any, recomputed: bool = False) -> float:
-  """FLOPs of a step by its trace; `recomputed` counts all that is executed."""
+  """FLOPs of a step by its trace; `recomputed` includes recomputation."""
   learner, data = experiment.learner, experiment.data
   batch = {
     key: jax.ShapeDtypeStruct((data.batch_size, *shape), np.dtype(dtype))
@@ -51,10 +52,11 @@ def traced(experiment: Any, recomputed: bool = False) -> float:
 
 
 def count(jaxpr: Any, recomputed: bool = False) -> float:
-  """FLOPs of the products and convolutions in a jaxpr, loops multiplied.
+  """FLOPs of the products and convolutions in a jaxpr.
 
-  Of a `cond`, the dearest branch counts; a `while` counts once, for a trace
-  does not know how often it runs.
+  The body of a `scan` is multiplied by its length, the most expensive branch of
+  a `cond` counts, and the body of a `while` counts once, because its number of
+  iterations is unknown.
   """
   total = 0.0
   for eqn in jaxpr.eqns:
@@ -95,7 +97,7 @@ def _dot(eqn) -> float:
 
 
 def _ragged_dot(eqn) -> float:
-  """Each row meets the matrix of its own group alone."""
+  """Each row is multiplied by the matrix of its own group only."""
   numbers = eqn.params["ragged_dot_dimension_numbers"]
   (contracted, _), _ = numbers.dot_dimension_numbers
   left = eqn.invars[0].aval.shape
@@ -107,10 +109,10 @@ def _ragged_dot(eqn) -> float:
 
 
 def _convolution(eqn) -> float:
-  """2 * outputs * the kernel's elements an output; zeros between do not count.
+  """2 * outputs * kernel elements per output, without inserted zeros.
 
-  A gradient by the inputs is a convolution of inputs spread by the stride, and
-  most of what it multiplies is zero.
+  The gradient with respect to the inputs of a strided convolution is a
+  convolution of a dilated array, whose inserted zeros do not count.
   """
   kernel = eqn.invars[1].aval.shape
   spec = eqn.params["dimension_numbers"].rhs_spec

@@ -1,20 +1,20 @@
-"""Goodput: the share of wall time that went into steps that were kept.
+"""Goodput: the share of wall time spent on steps that were kept.
 
-WORKDIR/goodput.jsonl is a ledger of all starts of a run, appended to and never
-rewritten, one JSON object a row:
+WORKDIR/goodput.jsonl is a ledger of all starts of a run. It is only appended
+to, one JSON object per row:
 
   time: Unix seconds.
-  event: "start" of a process; "resume", from the checkpoint of "step" or from
-    nothing (null); "save" of "step"; "end" of the run; "stop", another end of
-    the process; "beat", nothing but the time.
-  seconds: since this process's row before, by phase (timing.PHASES).
-  energy_kwh, or energy_kwh_estimated: since the row before, likewise.
+  event: "start" of a process; "resume" from the checkpoint of "step", or from
+    the beginning (null); "save" of "step"; "end" of the run; "stop", if the
+    process ended before the run; "beat", written at intervals.
+  seconds: seconds by phase (timing.PHASES) since the process's previous row.
+  energy_kwh or energy_kwh_estimated: energy since the process's previous row.
 
-Wall time is that from the first start to now, without the pause between the
-end of a run and a start that trains it further. Besides the phases it holds
-"down", from the last row of a process that stopped or was killed to the next
-start, and "lost": the seconds of steps after the save from which a process
-resumed. Steps since the last save count as kept until they are lost.
+Wall time runs from the first start to now, without the pause between the end of
+a run and a start that trains it further. It is divided into the phases, "down"
+(from the last row of a process that stopped or was killed to the next start)
+and "lost" (the seconds of steps after the checkpoint from which a process
+resumed). Steps since the last save count as kept until they are lost.
 """
 
 import copy
@@ -34,16 +34,16 @@ _EVENTS = ("start", "resume", "save", "end", "stop", "beat")
 
 
 def beat_seconds(wall: float) -> float:
-  """How soon the next beat comes, `wall` seconds after the first start.
+  """Seconds until the next beat, `wall` seconds after the first start.
 
-  A thousandth of them, so that a ledger grows with the logarithm of a run's
-  length and a kill costs it no more than that; at first ten times a second.
+  A thousandth of `wall`, but at least 0.1: the ledger grows with the logarithm
+  of the run's length, and a kill leaves at most that share unrecorded.
   """
   return max(0.1, 1e-3 * wall)
 
 
 class Totals:
-  """Sums rows in their order; `seconds` sum to wall time, `used` is energy."""
+  """Sums over rows in order: `seconds` by phase and `used`, the energy."""
 
   def __init__(self):
     self.seconds = dict.fromkeys((*timing.PHASES, "lost", "down"), 0.0)
@@ -52,7 +52,7 @@ class Totals:
     self._before = None
 
   def add(self, row: dict[str, Any]) -> None:
-    """The next row; a resume from a save that has no row loses nothing."""
+    """Adds the next row; a resume from an unrecorded save loses nothing."""
     event, spent = row["event"], self.seconds
     if event == "start" and self._before and self._before["event"] != "end":
       spent["down"] += max(0.0, row["time"] - self._before["time"])
@@ -95,16 +95,16 @@ def summary(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The rows of a ledger, without those that are cut short or damaged.
+  """The rows of a ledger, without incomplete and damaged rows.
 
   Raises:
-    UserError: it is no file.
+    UserError: `path` is not a regular file.
   """
   return [row for _, row in json_lines.read(path) if row and _is_row(row)]
 
 
 def _is_row(row: dict[str, Any]) -> bool:
-  """Whether `Totals.add` can add it."""
+  """Whether a row is valid for `Totals.add`."""
   event, seconds, step = (
     row.get("event"),
     row.get("seconds", {}),
@@ -118,7 +118,7 @@ def _is_row(row: dict[str, Any]) -> bool:
   figures += seconds.values()
   if event == "resume" and "step" not in row:
     return False
-  # An event without a step has none, or null; so has a resume from nothing.
+  # Without a step, the key is absent or null; also for a resume from nothing.
   stepped = json_lines.count(step) or (step is None and event != "save")
   return stepped and all(
     json_lines.number(x) and math.isfinite(x) for x in figures
@@ -126,7 +126,7 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 def describe(path: str | os.PathLike) -> list[str]:
-  """Lines for people: the shares of wall time, greatest first, and energy."""
+  """Lines to print: shares of wall time in descending order, and energy."""
   found = totals(read(path))
   wall = sum(found.seconds.values())
   if not wall:
@@ -148,7 +148,7 @@ def describe(path: str | os.PathLike) -> list[str]:
 
 
 def process_start() -> float:
-  """Unix time at which this process began; now, where that is not told."""
+  """Unix time at which this process began; now where that is unknown."""
   try:
     stat = pathlib.Path("/proc/self/stat").read_text()
     ticks = int(stat.rsplit(")", 1)[1].split()[19])  # the name may hold spaces
@@ -160,7 +160,7 @@ def process_start() -> float:
 
 
 class Ledger:
-  """Writes the rows of one process; knows the shares of all so far."""
+  """Writes the rows of one process and sums those of all starts."""
 
   def __init__(
     self,
@@ -168,18 +168,18 @@ class Ledger:
     clock: timing.Clock,
     costs: Any = None,
   ):
-    """Writes "start", and from then on a beat in a thread of its own.
+    """Writes the row "start" and starts the thread that writes beats.
 
     Args:
-      path: of the file, or None: then this process alone counts.
-      clock: has the seconds.
-      costs: a costs.Costs, for an estimate of energy; or None.
+      path: the file; None writes nothing and sums this process only.
+      clock: measures the seconds by phase.
+      costs: a costs.Costs for an estimate of energy, or None.
     """
     self._clock, self._meter = clock, energy.meter(costs)
     self._totals = totals(read(path) if path else [])
     self._file = open(path, "a") if path else None  # noqa: SIM115
     self._lock = threading.Lock()
-    self._told = dict.fromkeys((*timing.PHASES, "energy"), 0.0)
+    self._written = dict.fromkeys((*timing.PHASES, "energy"), 0.0)
     if self._file:
       self._file.write("\n")  # ends a row that a kill cut short
     self._write({"time": clock.started, "event": "start"})
@@ -188,7 +188,7 @@ class Ledger:
     self._beats.start()
 
   def note(self, event: str, step: int | None = None) -> None:
-    """A row; on disk when this returns."""
+    """Writes a row, which is on disk on return."""
     with self._lock:
       self._write({**self._row(), "event": event, "step": step})
       if self._file:
@@ -219,27 +219,27 @@ class Ledger:
         try:
           self._write({**self._row(), "event": "beat"})
         except OSError:
-          return  # the next note fails too, and the run tells of it
+          return  # the next note fails too, and the run reports it
         wall = sum(self._totals.seconds.values())
 
   def _row(self) -> dict[str, Any]:
-    """What was not yet written."""
+    """The seconds and the energy since the previous row."""
     now = self._clock.seconds()
-    spent = {name: round(now[name] - self._told[name], 6) for name in now}
+    spent = {name: round(now[name] - self._written[name], 6) for name in now}
     row = {
       "time": self._clock.started + sum(now.values()),
       "seconds": {name: value for name, value in spent.items() if value},
     }
     if self._meter is not None:
-      row[self._meter.key] = self._meter.kwh() - self._told["energy"]
+      row[self._meter.key] = self._meter.kwh() - self._written["energy"]
     return row
 
   def _write(self, row: dict[str, Any]) -> None:
     self._totals.add(row)
     for name, seconds in row.get("seconds", {}).items():
-      self._told[name] += seconds
+      self._written[name] += seconds
     if self._meter is not None:
-      self._told["energy"] += row.get(self._meter.key, 0.0)
+      self._written["energy"] += row.get(self._meter.key, 0.0)
     if self._file:
       self._file.write(json.dumps(row) + "\n")
       self._file.flush()

@@ -1,15 +1,15 @@
-"""What a chip can do: the published peaks that rooflines and MFU rest on.
+"""Published peak rates of accelerators, for rooflines and MFU.
 
 TPUs: cloud.google.com/tpu/docs/v4, /v5e, /v5p and /v6e, "System architecture".
-Their interconnect is stated there in both directions, or in Gbps; here it is
-one way, over all links of a chip. The v4's links and its power of 192 W, the
-greatest measured, are of arXiv:2304.01433, table 4. No power is published for
-the later ones: those figures are estimates, and `watts_published` says so.
+The interconnect bandwidth there is the sum of both directions, or in Gbps; here
+it is one way, summed over all links of a chip. The v4's links and its power of
+192 W, the maximum measured, are from arXiv:2304.01433, table 4. No power is
+published for later TPUs: their `watts` are estimates (`watts_published`).
 
 GPUs: NVIDIA's data sheets of the A100, H100, H200 and DGX B200, SXM modules,
-products of dense matrices. float32 is TF32, what JAX takes by default. Their
-network is one adapter a GPU, 200 Gbit/s beside an A100 and 400 beside the
-others, as in NVIDIA's DGX machines.
+dense matrix products. float32 is TF32, JAX's default. The network is one
+adapter per GPU as in NVIDIA's DGX machines: 200 Gbit/s for the A100 and 400
+Gbit/s for the others.
 """
 
 import re
@@ -17,18 +17,18 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-  """One accelerator as JAX counts devices.
+  """One accelerator, which is one JAX device.
 
-  peak_flops: FLOP/s by dtype name; a TPU multiplies float32 by bfloat16.
-  hbm_bytes: of memory.
-  hbm_bandwidth: bytes/s.
-  ici_bandwidth: bytes/s one way, the sum over a chip's links: TPU's torus, or
-    NVLink among the GPUs of a host.
-  dcn_bandwidth: bytes/s a chip, between slices or hosts.
-  watts: at most, of the chip alone.
+  peak_flops: FLOP/s by dtype name; TPUs multiply float32 in bfloat16.
+  hbm_bytes: bytes of device memory.
+  hbm_bandwidth: bytes/s of device memory.
+  ici_bandwidth: bytes/s one way, summed over a chip's links: the TPU's torus,
+    or NVLink between the GPUs of a host.
+  dcn_bandwidth: bytes/s per chip between slices or hosts.
+  watts: the maximum power of the chip without its host.
   watts_published: False where `watts` is an estimate.
-  torus: dimensions of the interconnect, each with two links a chip; 0 where a
-    switch gives every pair all of ici_bandwidth.
+  torus: the number of dimensions of the interconnect, each with two links per
+    chip; 0 for a switch, which gives every pair all of ici_bandwidth.
   """
 
   name: str
@@ -43,7 +43,7 @@ class Chip(NamedTuple):
 
 
 def _peaks(bfloat16, float32=None, int8=None, fp8=None) -> dict[str, float]:
-  """FLOP/s by dtype name, from teraflops; what there is not is bfloat16's."""
+  """FLOP/s by dtype name, from teraflops; bfloat16's where not given."""
   names = {
     "bfloat16": bfloat16,
     "float16": bfloat16,
@@ -139,8 +139,7 @@ CHIPS = {
     ),
   )
 }
-# What JAX calls them: Device.device_kind. The modules on PCIe cards are other
-# chips, with other peaks.
+# Patterns of Device.device_kind. PCIe cards of the same name have other peaks.
 _KINDS = (
   (r"TPU v4$", "v4"),
   (r"TPU v5 ?(lite|e)$", "v5e"),
@@ -156,7 +155,7 @@ _KINDS = (
 def chip(device_kind: str) -> Chip | None:
   """The Chip of a JAX device's `device_kind`, or of a name in CHIPS.
 
-  None for a CPU and for what is not in the table.
+  None for CPUs and for devices that are not in the table.
   """
   if device_kind in CHIPS:
     return CHIPS[device_kind]

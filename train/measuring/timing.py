@@ -1,4 +1,4 @@
-"""Where the time of a run goes: every second in one phase, and its figures."""
+"""The wall time of a run by phase, and the speeds computed from it."""
 
 import contextlib
 import functools
@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 
-# What the host may be at. "step" is all that trains: dispatching an update,
-# waiting for its metrics, and the loop itself. "data" is waiting for a batch
-# while the devices have nothing to do; "report" writes and shows figures.
+# What the host is doing. "step" is training: dispatching an update, waiting for
+# its metrics, and the loop itself. "data" is waiting for a batch while the
+# devices are idle; "report" is writing and showing metrics.
 PHASES = (
   "step",
   "start",
@@ -22,11 +22,11 @@ PHASES = (
   "save",
   "report",
 )
-# Speed is that of training: evaluating, saving and compiling stand apart.
+# Speed is that of training, without evaluating, saving and compiling.
 _TRAINING = ("step", "data", "report")
 
 # The keys of metrics.jsonl that depend on the clock or the machine. All others
-# are the same, to the bit, in a run that was killed and resumed.
+# are bitwise the same in a run that was killed and resumed.
 CLOCK_KEYS = (
   "examples_per_second",
   "tokens_per_second",
@@ -45,11 +45,11 @@ CLOCK_KEYS = (
 
 
 class Clock:
-  """Gives every second since the start of a run to exactly one phase.
+  """Assigns every second since the start of a run to exactly one phase.
 
-  Seconds are the host's. An update runs while the host goes on, so waiting for
-  its metrics is time of steps, and so is waiting for a batch as long as the
-  update before is not done.
+  Time is measured on the host. Updates run asynchronously, so waiting for the
+  metrics of an update counts as "step", and so does waiting for a batch until
+  the previous update has finished.
   """
 
   def __init__(
@@ -61,9 +61,9 @@ class Clock:
     """Starts in the phase "start".
 
     Args:
-      units_per_step: what a step consumes: {"examples": 12, …}.
-      costs: a costs.Costs, for "mfu"; or None.
-      started: Unix time at which the run began; now, if None.
+      units_per_step: the number of units per step: {"examples": 12, …}.
+      costs: a costs.Costs for "mfu", or None.
+      started: Unix time at which the run began; None is now.
     """
     self._units, self._costs = units_per_step, costs
     self._lock = threading.Lock()
@@ -76,18 +76,18 @@ class Clock:
     self.started = now if started is None else min(started, now)
     self._since = time.perf_counter() - (now - self.started)
     self._stepped = self._starved = False
-    self._told = {"compile_seconds": 0.0, **self._compilation.counts}
+    self._reported = {"compile_seconds": 0.0, **self._compilation.counts}
     self._reset()
 
   def seconds(self) -> dict[str, float]:
-    """By phase, since the start and up to now; any thread may ask."""
+    """Seconds by phase from the start to now; any thread may call this."""
     with self._lock:
       self._charge()
       return dict(self._seconds)
 
   @contextlib.contextmanager
   def phase(self, name: str):
-    """Time inside is of this phase; the innermost counts."""
+    """Counts the time inside as this phase, except in inner phases."""
     before = self._enter(name)
     try:
       yield
@@ -98,7 +98,7 @@ class Clock:
   def step(self, number: int):
     """Update `number` is dispatched inside; the first one compiles."""
     phase = self.phase("step" if self._stepped else "compile")
-    # What profilers call a step.
+    # The annotation by which profilers recognize a step.
     with phase, jax.profiler.StepTraceAnnotation("train", step_num=number):
       yield
     if self._stepped:
@@ -110,14 +110,14 @@ class Clock:
 
   @contextlib.contextmanager
   def waiting(self, update: Any = None):
-    """A batch is waited for inside, while `update` is perhaps under way.
+    """Waits for a batch inside, while `update` may still be running.
 
     Args:
-      update: arrays of the last update dispatched, or None when it is done.
+      update: arrays of the last update dispatched; None if it has finished.
     """
     if update is not None and self._starved:
-      # Data is slower than steps: seeing the step's end first costs nothing,
-      # and what comes after it is time in which the devices had no work.
+      # The data is slower than the steps, so waiting for the update first costs
+      # nothing, and the devices are idle for the rest of the wait.
       jax.block_until_ready(update)
     waited = -self._seconds["data"]
     with self.phase("data"):
@@ -131,7 +131,7 @@ class Clock:
         self._seconds["step"] += waited
 
   def read(self) -> dict[str, float]:
-    """The figures since the last read; {} where there was no step."""
+    """Speeds since the last call; {} if there was no step."""
     now = self.seconds()
     spent = {name: now[name] - self._read[name] for name in _TRAINING}
     seconds = sum(spent.values())
@@ -151,10 +151,12 @@ class Clock:
     return figures
 
   def _compiled_since(self, seconds: float) -> dict[str, float]:
-    """What was compiled since this was last asked; {} where nothing was."""
+    """Compilation figures since the last call; {} if nothing was compiled."""
     now = {"compile_seconds": seconds, **self._compilation.counts}
-    figures = {name: value - self._told[name] for name, value in now.items()}
-    self._told = now
+    figures = {
+      name: value - self._reported[name] for name, value in now.items()
+    }
+    self._reported = now
     return figures if figures["compile_seconds"] > 0 else {}
 
   def _enter(self, name: str) -> str:
@@ -177,7 +179,7 @@ class Clock:
 
 
 class _Compilation:
-  """What JAX says of its compiler: seconds by thread, and cached programs."""
+  """Compile seconds by thread and cache counts, as JAX reports them."""
 
   def __init__(self):
     self.seconds: dict[int, float] = defaultdict(float)
@@ -203,13 +205,13 @@ def _compilation() -> _Compilation:
 
 
 def _ready(arrays: Any) -> bool:
-  """Whether the update that gives `arrays` is done."""
+  """Whether the update that computes `arrays` has finished."""
   leaves = jax.tree.leaves(arrays)
   return all(x.is_ready() for x in leaves if isinstance(x, jax.Array))
 
 
 def _device_memory() -> dict[str, int]:
-  """The most that one of this host's devices has held; {} where not told."""
+  """The peak memory of one of this host's devices; {} if not reported."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
   return {"device_memory_bytes": max(peaks)} if peaks else {}

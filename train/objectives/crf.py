@@ -1,5 +1,7 @@
 """Linear-chain conditional random fields (Lafferty et al., ICML 2001).
 
+Optax and Flax have none.
+
 The score of tags y is start[y_1] + sum_t emission_t[y_t]
 + sum_t transition[y_{t-1}, y_t] + end[y_n]. The chain runs over the positions
 whose mask is 1, and skips the others wherever they are: parts of words that are

@@ -1,5 +1,7 @@
 """Span F1 of tagged sequences, by the rules of conlleval and seqeval.
 
+seqeval has had no release since 2020, so it is only a reference in the tests.
+
 A span is a longest run of tags of one type in which every tag but the first is
 I or E, and every one but the last is B or I; what is malformed (an I that
 follows nothing of its type, say) begins a span of its own. A predicted span is

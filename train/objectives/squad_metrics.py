@@ -1,5 +1,7 @@
 """Exact match and F1 of answers, by the rules of SQuAD's evaluation scripts.
 
+The scripts are not a package, and `evaluate` fetches its copy when it is used.
+
 An answer is normalized: lower case, no ASCII punctuation, no articles (a, an,
 the), single spaces. It matches exactly where it then equals one of the
 references; F1 is of its words as a bag against a reference's, and the best

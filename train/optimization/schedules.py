@@ -1,5 +1,8 @@
 """Learning rates as functions of the number of updates done.
 
+These are the formulas of papers with one set of arguments, a warmup for each
+and lengths from the config; the schedules of Optax can also be named.
+
 Symbols of every formula here: k, updates done so far (0 at the first update);
 lr, the base rate; W, warmup_steps; K, total_steps; e, end_lr. Below, a formula
 holds for k >= W; before, the rate rises linearly from 0 to the formula's value

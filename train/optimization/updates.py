@@ -66,6 +66,12 @@ def gradients(
   return grads, mean, aux
 
 
+def averaged(grads: PyTree, mean: Mean) -> PyTree:
+  """The mean gradients, of a sum of gradients and the Mean of its loss."""
+  weight = _divisor(mean)
+  return jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
+
+
 def descend(
   optimizer: types.Optimizer,
   grads: PyTree,
@@ -77,8 +83,7 @@ def descend(
 
   The norm is of the mean gradient, a float32 scalar.
   """
-  weight = _divisor(mean)
-  grads = jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
+  grads = averaged(grads, mean)
   updates, opt_state = optimizer.update(grads, opt_state, params, mean.value())
   return optax.apply_updates(params, updates), opt_state, optax.tree.norm(grads)
 

@@ -1,9 +1,10 @@
-"""Requests into texts for the engine, and its news into OpenAI's answers."""
+"""Turns requests into texts for the engine, and its events into answers."""
 
+import asyncio
 import contextlib
-import queue
 import secrets
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from train.generation import replies, streaming
@@ -12,20 +13,103 @@ from train.serving import protocol
 from train.serving.batching import Engine, Event, Job
 from train.serving.limits import Limits
 from train.serving.protocol import ApiError, Ask, Heading
-from train.serving.web import Reply
 
-# How often a client that waits is looked after.
-_LOOK = 0.25
+
+class Answer:
+  """The answer to one request, which the engine is generating.
+
+  Call either `whole` or `events`, once. When they end or are cancelled, the
+  engine drops what is left of the job.
+
+  Args:
+    job: the texts.
+    heading: the fields that all objects of the answer share.
+    ask: the request.
+    prompt_tokens: the tokens of all prompts.
+    seconds: time until the answer must be complete.
+  """
+
+  def __init__(
+    self,
+    job: Job,
+    heading: Heading,
+    ask: Ask,
+    prompt_tokens: int,
+    seconds: float,
+  ):
+    self.job, self.heading, self.seconds = job, heading, seconds
+    self.streamed, self._usage = ask.stream, ask.usage
+    self._prompt_tokens = prompt_tokens
+
+  async def whole(self) -> dict[str, Any]:
+    """The complete answer; ApiError if the model fails or time runs out."""
+    texts = [""] * len(self.job.texts)
+    finishes: list[str | None] = [None] * len(texts)
+    try:
+      async for event in self._news():
+        texts[event.index] += event.text
+        finishes[event.index] = event.finish
+    finally:
+      self.job.gone.set()
+    return self.heading.whole(texts, finishes, self._used())
+
+  async def events(self) -> AsyncIterator[dict[str, Any]]:
+    """The objects of a streamed answer; ApiError as in `whole`."""
+    try:
+      if self.heading.chat:
+        for index in range(len(self.job.texts)):
+          yield self.heading.chunk(index, None, None)
+      async for event in self._news():
+        if event.text:
+          yield self.heading.chunk(event.index, event.text, None)
+        if event.finish:
+          yield self.heading.chunk(event.index, "", event.finish)
+      if self._usage:
+        yield self.heading.usage_chunk(self._used())
+    finally:
+      self.job.gone.set()
+
+  def _used(self) -> dict[str, int]:
+    drawn = sum(text.drawn for text in self.job.texts)
+    return protocol.usage(self._prompt_tokens, drawn)
+
+  async def _news(self) -> AsyncIterator[Event]:
+    """The events of the job until all of its texts have finished."""
+    loop, fresh = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:  # called in the engine's thread
+      with contextlib.suppress(RuntimeError):  # the loop may have been closed
+        loop.call_soon_threadsafe(fresh.set)
+
+    self.job.wake = wake
+    until, left = loop.time() + self.seconds, len(self.job.texts)
+    late = ApiError(503, "the answer took too long", code="timeout")
+    while left:
+      fresh.clear()
+      while not self.job.events.empty():
+        event = self.job.events.get_nowait()
+        if event.finish == "error":
+          raise ApiError(500, "the model failed to answer")
+        left -= event.finish is not None
+        yield event
+      if loop.time() >= until:
+        raise late
+      if left:
+        try:
+          async with asyncio.timeout_at(until):
+            await fresh.wait()
+        except TimeoutError:
+          raise late from None
 
 
 class Answering:
-  """Answers requests with the texts of an engine.
+  """Answers requests with texts that an engine generates.
 
   Args:
-    speaker: who writes.
-    engine: that the texts go through.
-    limits: of a request.
-    model: what it is called.
+    speaker: the model.
+    engine: generates its texts.
+    limits: see Limits.
+    model: the model's name.
   """
 
   def __init__(
@@ -35,7 +119,7 @@ class Answering:
     self.model, self.created = model, int(time.time())
 
   def models(self) -> list[dict[str, Any]]:
-    """OpenAI's list of models, of one."""
+    """OpenAI's list of models, which has one entry."""
     return [
       {
         "id": self.model,
@@ -45,8 +129,16 @@ class Answering:
       }
     ]
 
-  def answer(self, path: str, body: Any, reply: Reply) -> None:
-    """Answers a request of a path in web.POSTS; ApiError in place of it."""
+  def answer(self, path: str, body: Any) -> Answer:
+    """Submits a request to the engine.
+
+    Args:
+      path: one of web.COMPLETIONS.
+      body: the JSON value of the request's body.
+
+    Raises:
+      ApiError: the request is invalid, or too many are in the queue.
+    """
     chat = path == "/v1/chat/completions"
     read = protocol.chat if chat else protocol.completion
     ask = read(body, self.model, self.limits)
@@ -55,16 +147,12 @@ class Answering:
     kind = "chatcmpl" if chat else "cmpl"
     ident = f"{kind}-{secrets.token_hex(12)}"
     heading = Heading(chat, ident, int(time.time()), self.model)
+    self.engine.submit(job)
     used = sum(map(len, prompts))
-    try:
-      self.engine.submit(job)
-      send = self._stream if ask.stream else self._whole
-      send(job, heading, ask, used, reply)
-    finally:
-      job.gone.set()
+    return Answer(job, heading, ask, used, self.limits.seconds_to_answer)
 
   def _prompts(self, ask: Ask) -> list[list[int]]:
-    """The ids of each prompt; ApiError where they are too many or none."""
+    """The token ids of each prompt; ApiError if one is invalid or too long."""
     tokenizer = self.speaker.found.parts.data.tokenizer
     if ask.messages is None:
       param, given = "prompt", ask.prompts
@@ -85,11 +173,11 @@ class Answering:
     return found
 
   def _check(self, param: str, ids: list[int], ask: Ask) -> None:
-    """ApiError where a prompt is none, or leaves no room for its answer."""
+    """ApiError if a prompt is empty or leaves no room for its answer."""
     size = self.speaker.found.parts.data.tokenizer.vocab_size
     if not ids or not 0 <= min(ids) <= max(ids) < size:
       raise ApiError(
-        400, f"{param} is empty, or has an unknown token", param=param
+        400, f"{param} is empty or contains an unknown token id", param=param
       )
     most, room = self.limits.prompt_tokens, ask.max_tokens or 1
     if self.speaker.window is not None:
@@ -97,14 +185,14 @@ class Answering:
     if len(ids) > most:
       raise ApiError(
         400,
-        f"{param} has {len(ids)} tokens, of {max(most, 0)} at most before an"
-        f" answer of {room}",
+        f"{param} has {len(ids)} tokens; at most {max(most, 0)} are allowed"
+        f" with max_tokens={room}",
         param=param,
         code="context_length_exceeded",
       )
 
   def _texts(self, ask: Ask, prompts: list[list[int]]) -> list[replies.Text]:
-    """Each prompt n times, with a seed of its own for each answer."""
+    """Each prompt `n` times, each time with its own seed."""
     found = []
     for ids in prompts:
       most = ask.max_tokens
@@ -121,54 +209,3 @@ class Answering:
           stop_id = self.speaker.chat.stop_id
         found.append(replies.begin(self.speaker, ids, options, stop_id))
     return found
-
-  def _whole(self, job: Job, heading: Heading, ask, used, reply) -> None:
-    del ask
-    texts, finishes = [""] * len(job.texts), [None] * len(job.texts)
-    for event in self._events(job, reply):
-      texts[event.index] += event.text
-      finishes[event.index] = event.finish
-    written = protocol.usage(used, sum(text.drawn for text in job.texts))
-    reply.whole(heading.whole(texts, finishes, written))
-
-  def _stream(self, job: Job, heading: Heading, ask, used, reply) -> None:
-    if heading.chat:
-      for index in range(len(job.texts)):
-        reply.event(heading.chunk(index, None, None))
-    for event in self._events(job, reply):
-      if event.text:
-        reply.event(heading.chunk(event.index, event.text, None))
-      if event.finish:
-        reply.event(heading.chunk(event.index, "", event.finish))
-    if ask.usage:
-      drawn = sum(text.drawn for text in job.texts)
-      reply.event(heading.usage_chunk(protocol.usage(used, drawn)))
-    reply.event("[DONE]")
-
-  def _events(self, job: Job, reply: Reply):
-    """The news of a job, to its end.
-
-    Raises:
-      ApiError: it failed, or takes too long.
-      ConnectionError: the client has gone.
-    """
-    looked = time.monotonic()
-    until = looked + self.limits.seconds_to_answer
-    left = len(job.texts)
-    while left:
-      event: Event | None = None
-      with contextlib.suppress(queue.Empty):
-        event = job.events.get(timeout=_LOOK)
-      now = time.monotonic()
-      if now - looked >= _LOOK:
-        looked = now
-        if reply.gone():
-          raise ConnectionError("the client has gone")
-      if now > until:
-        raise ApiError(503, "the answer takes too long", code="timeout")
-      if event is None:
-        continue
-      if event.finish == "error":
-        raise ApiError(500, "the model failed to answer")
-      left -= event.finish is not None
-      yield event

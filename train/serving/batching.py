@@ -1,8 +1,9 @@
-"""One thread that writes the texts of all requests, in batches.
+"""One thread that generates the texts of all requests, in batches.
 
-Texts join and leave a batch between two chunks of tokens. A text's draws depend
-on its own seed and on nothing beside it, so that whom it is written with
-changes nothing in it; what it has so far is then its prompt.
+Texts join and leave a batch between two chunks of tokens. A text's samples
+depend on its own seed only, so the other texts of a batch do not change it. A
+text that continues in another batch has what was generated so far as its
+prompt.
 """
 
 import collections
@@ -16,18 +17,18 @@ from train.generation import replies, streaming
 from train.generation.replies import Speaker
 from train.serving.protocol import ApiError
 
-# Tokens that a batch writes at least before another takes its place: a prompt
-# is read anew then.
+# The fewest tokens that a batch generates before another replaces it, because
+# the new batch must process all prompts again.
 _LEAST = 32
 
 
 class Event(NamedTuple):
-  """News of one text of a request.
+  """New output of one text of a request.
 
-  index: of the text, within the request.
-  text: newly readable.
-  finish: None while it goes on, "stop" or "length"; "error" where it failed.
-  tokens: drawn so far.
+  index: the text's index within the request.
+  text: the characters that became complete.
+  finish: None while the text goes on, then "stop" or "length", or "error".
+  tokens: the number of tokens sampled so far.
   """
 
   index: int
@@ -37,16 +38,19 @@ class Event(NamedTuple):
 
 
 class Job:
-  """The texts of one request, and their news.
+  """The texts of one request, and the queue of their events.
 
-  events: of Event, until each text has finished.
-  gone: set when nobody waits for them any more.
+  Attributes:
+    events: a queue of Event, until each text has finished.
+    gone: set when nobody needs the texts any more.
+    wake: called after each event, in the engine's thread.
   """
 
   def __init__(self, texts: Sequence[replies.Text]):
     self.texts = list(texts)
     self.events: queue.SimpleQueue = queue.SimpleQueue()
     self.gone = threading.Event()
+    self.wake: Callable[[], None] = lambda: None
 
 
 class _Row(NamedTuple):
@@ -62,19 +66,20 @@ class _Row(NamedTuple):
   def going(self) -> bool:
     return self.text.finish is None and not self.job.gone.is_set()
 
-  def tell(self, part: str = "", finish: str | None = None) -> None:
+  def emit(self, part: str = "", finish: str | None = None) -> None:
     event = Event(self.index, part, finish, self.text.drawn)
     self.job.events.put(event)
+    self.job.wake()
 
 
 class Engine:
-  """Writes what is submitted, in a thread of its own.
+  """Generates the texts that are submitted, in a thread of its own.
 
   Args:
-    speaker: who writes.
-    batch: texts written at once.
-    waiting: texts that wait at most.
-    say: is told what failed.
+    speaker: the model.
+    batch: the most texts that are generated at the same time.
+    waiting: the most texts in the queue.
+    say: called with a line for each batch that fails.
   """
 
   def __init__(
@@ -90,22 +95,22 @@ class Engine:
     self._thread.start()
 
   def submit(self, job: Job) -> None:
-    """Adds the texts of a job to what waits.
+    """Adds the texts of a job to the queue.
 
     Raises:
-      ApiError: too many wait, or the server is about to end.
+      ApiError: the queue is full, or the server is shutting down.
     """
     rows = [_Row(job, index) for index in range(len(job.texts))]
     with self._changed:
       if self._closing:
         raise ApiError(
-          503, "the server is ending", headers={"Retry-After": "5"}
+          503, "the server is shutting down", headers={"Retry-After": "5"}
         )
       self._forget_gone()
       if len(self._waiting) + len(rows) > self.most_waiting:
         raise ApiError(
           503,
-          f"{len(self._waiting)} texts wait already",
+          f"the queue is full: {len(self._waiting)} texts are waiting",
           code="overloaded",
           headers={"Retry-After": "5"},
         )
@@ -113,7 +118,7 @@ class Engine:
       self._changed.notify_all()
 
   def close(self, seconds: float) -> bool:
-    """Takes nothing more; whether all was written in so many seconds."""
+    """Accepts no more; returns whether all texts finished in that time."""
     with self._changed:
       self._closing = True
       self._changed.notify_all()
@@ -134,13 +139,13 @@ class Engine:
         if not self._rows:
           if self._closing:
             return
-          # Not for ever: a job that waits for nobody is forgotten.
+          # The timeout lets jobs that nobody needs leave the queue.
           self._changed.wait(1.0)
           continue
       self._write(self._rows)
 
   def _write(self, rows: list[_Row]) -> None:
-    """Writes a batch until it is done, or another takes its place."""
+    """Generates a batch until it is done or another one replaces it."""
     try:
       pieces = self.speaker.write(
         [row.text.ids for row in rows], [row.text.rest() for row in rows]
@@ -154,26 +159,27 @@ class Engine:
             self._take(row, piece)
           if self._ends(rows, max(written)):
             return
-    except Exception as error:  # whatever it is, others are still served
+    except Exception as error:  # whatever it is, the server goes on
       self.say(f"a batch failed: {type(error).__name__}: {error}")
       for row in rows:
         if row.going():
           row.job.texts[row.index] = row.text._replace(finish="error")
-          row.tell(finish="error")
+          row.emit(finish="error")
 
   def _take(self, row: _Row, piece: streaming.Piece) -> None:
-    """Brings a text up to date, and tells of it."""
+    """Adds a piece to a text and emits what became readable."""
     text, part = replies.read(self.speaker, row.text, piece.tokens)
     if piece.finish is not None and text.finish is None:
       text = text._replace(finish=piece.finish)
     row.job.texts[row.index] = text
     if part or text.finish:
-      row.tell(part, text.finish)
+      row.emit(part, text.finish)
 
   def _ends(self, rows: list[_Row], written: int) -> bool:
-    """Whether a batch makes place: nobody is left, or a better one is at hand.
+    """Whether another batch should replace this one.
 
-    A better one has a text that waits, or half as many.
+    That is the case if no text is left, and, after _LEAST tokens, if a text in
+    the queue can join or if half of the texts have finished.
     """
     going = sum(row.going() for row in rows)
     if not going:

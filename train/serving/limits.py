@@ -1,4 +1,4 @@
-"""What a server accepts at most, and how often of whom."""
+"""The server's limits, and the rate limit of each client."""
 
 import collections
 import threading
@@ -8,20 +8,22 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-  """What is more than this is refused.
+  """The server's limits; a request that exceeds one is refused.
 
-  prompt_tokens: of a prompt; the model's window is another limit.
-  max_tokens: that a request may ask to be written.
-  rows: texts of one request: prompts times n.
-  batch: texts that are written at once.
-  waiting: texts that wait for their turn; then it is 503.
-  requests_per_minute: of one client; then it is 429.
-  body_bytes: of a request.
-  header_bytes: of a request.
-  seconds_to_send: in which a request has to arrive, and a client to take what
-    it is sent.
-  seconds_to_answer: in which it is answered, waiting included.
-  connections: at once.
+  prompt_tokens: tokens of a prompt; the model's context window also applies.
+  max_tokens: the largest `max_tokens` that a request may ask for.
+  rows: texts of one request, that is, its prompts times `n`.
+  batch: texts that are generated at the same time.
+  waiting: texts in the queue; further requests are answered 503.
+  requests_per_minute: for each client address; further ones are answered 429.
+  body_bytes: size of a request's body.
+  header_bytes: size of a request line with its headers.
+  seconds_to_send: time for a client to send the headers of a request, to send
+    its body, and to receive what has been sent to it.
+  seconds_to_answer: time to answer a request, including its time in the queue.
+  connections: open connections.
+  idle_connections: connections from one address that have not yet sent a
+    complete request; further ones are answered 503.
   """
 
   prompt_tokens: int = 8192
@@ -35,13 +37,14 @@ class Limits(NamedTuple):
   seconds_to_send: float = 20.0
   seconds_to_answer: float = 600.0
   connections: int = 128
+  idle_connections: int = 64
 
 
 class Rate:
-  """So many requests a minute of each client: a bucket of tokens for each.
+  """A rate limit for each client, kept as one token bucket per client.
 
-  A bucket holds a minute's requests and fills evenly. At most `clients` are
-  remembered: the one that was seen longest ago is forgotten.
+  A bucket holds one minute's requests and refills evenly. When more than
+  `clients` buckets are kept, the one used longest ago is dropped.
   """
 
   def __init__(
@@ -55,7 +58,7 @@ class Rate:
     self._buckets: collections.OrderedDict = collections.OrderedDict()
 
   def wait(self, client: str) -> float:
-    """0, and the request counts; or the seconds until one more is allowed."""
+    """Counts a request and returns 0, or returns the seconds to wait for it."""
     now, most = self.clock(), float(self.per_minute)
     with self._lock:
       level, then = self._buckets.pop(client, (most, now))

@@ -1,7 +1,7 @@
-"""OpenAI's completions and chat completions: requests read, answers written.
+"""OpenAI's completions and chat completions: parses requests, formats answers.
 
-A field that would change the answer and is not known here is refused, not
-ignored. What a server need not know is in _IGNORED.
+A field that would change the answer and is not implemented is refused, not
+ignored. _IGNORED lists the fields that do not change the answer.
 """
 
 import math
@@ -18,7 +18,7 @@ _SHARED = (
   *("model", "max_tokens", "temperature", "top_p", "n", "stop", "seed"),
   *("stream", "stream_options", "top_k", "min_p", "repetition_penalty"),
 )
-# Fields that are known, and what they may be: what they are by default.
+# Fields that are not implemented, with the values that mean their absence.
 _NEUTRAL: dict[str, tuple] = {
   "logprobs": (None, False),
   "top_logprobs": (None, 0),
@@ -34,12 +34,12 @@ _NEUTRAL: dict[str, tuple] = {
   "response_format": (None, {"type": "text"}),
 }
 _MOST_STOPS, _LONGEST_STOP = 4, 256
-# What is written where a completion does not say, as OpenAI has it.
+# The default of max_tokens for completions in OpenAI's API.
 _COMPLETION_TOKENS = 16
 
 
 class ApiError(Exception):
-  """What a client is told in place of an answer."""
+  """An error that is sent to the client in place of an answer."""
 
   def __init__(
     self,
@@ -70,16 +70,16 @@ class ApiError(Exception):
 
 
 class Ask(NamedTuple):
-  """What a request asks for.
+  """A parsed request.
 
-  messages: of a chat, or None.
-  prompts: of a completion: texts, or lists of token ids; () in a chat.
-  n: answers to each.
-  max_tokens: of each; None for as many as there may be.
-  options: keyword arguments of generation.Options, but max_tokens and seed.
-  seed: of the first answer; those after it count up.
-  stream: whether the answer is sent as it comes.
-  usage: whether a stream ends with what it used.
+  messages: the messages of a chat, or None for a completion.
+  prompts: texts or tuples of token ids for a completion; () for a chat.
+  n: the number of answers to each prompt.
+  max_tokens: the length limit of each answer; None for the longest possible.
+  options: keyword arguments of streaming.Options except max_tokens and seed.
+  seed: the seed of the first answer; each further one adds 1.
+  stream: whether the answer is sent as it is generated.
+  usage: whether a stream ends with the token counts.
   """
 
   messages: tuple[Message, ...] | None
@@ -93,7 +93,7 @@ class Ask(NamedTuple):
 
 
 def chat(body: Any, model: str, limits: Limits) -> Ask:
-  """The Ask of /v1/chat/completions; ApiError for what is none."""
+  """Parses a body of /v1/chat/completions; ApiError if it is invalid."""
   own = ("messages", "max_completion_tokens")
   _check_fields(body, (*_SHARED, *own))
   turns = body.get("messages")
@@ -109,7 +109,7 @@ def chat(body: Any, model: str, limits: Limits) -> Ask:
 
 
 def completion(body: Any, model: str, limits: Limits) -> Ask:
-  """The Ask of /v1/completions; ApiError for what is none."""
+  """Parses a body of /v1/completions; ApiError if it is invalid."""
   _check_fields(body, (*_SHARED, "prompt"))
   prompt = body.get("prompt")
   whole = isinstance(prompt, list)
@@ -120,10 +120,13 @@ def completion(body: Any, model: str, limits: Limits) -> Ask:
   for each in prompts or (None,):
     ids = isinstance(each, list | tuple) and each and all(map(_is_int, each))
     if not (ids or (isinstance(each, str) and each)):
-      raise _wrong("prompt", "prompt is no text, nor a list of texts or ids")
+      raise _wrong(
+        "prompt",
+        "prompt must be a non-empty text, or a list of texts or token ids",
+      )
   ask = _shared(body, model, limits)._replace(prompts=prompts)
   if len(prompts) * ask.n > limits.rows:
-    raise _wrong("n", f"{len(prompts) * ask.n} texts, of {limits.rows} at most")
+    raise _wrong("n", f"prompts times n must be at most {limits.rows}")
   if ask.max_tokens is None:
     return ask._replace(max_tokens=min(_COMPLETION_TOKENS, limits.max_tokens))
   return ask
@@ -131,7 +134,7 @@ def completion(body: Any, model: str, limits: Limits) -> Ask:
 
 def _check_fields(body: Any, known: tuple[str, ...]) -> None:
   if not isinstance(body, dict):
-    raise ApiError(400, "the body is no JSON object")
+    raise ApiError(400, "the body must be a JSON object")
   for key, value in body.items():
     if key in _NEUTRAL:
       if not any(value == each for each in _NEUTRAL[key]):
@@ -141,12 +144,12 @@ def _check_fields(body: Any, known: tuple[str, ...]) -> None:
 
 
 def _shared(body: dict, model: str, limits: Limits) -> Ask:
-  """The Ask of what both kinds of request have in common."""
+  """Parses the fields that both kinds of request have in common."""
   wanted = body.get("model")
   if wanted is not None and wanted != model:
     raise ApiError(
       404,
-      f"there is no model {str(wanted)[:60]!r}; there is {model!r}",
+      f"the model {str(wanted)[:60]!r} does not exist; use {model!r}",
       param="model",
       code="model_not_found",
     )
@@ -163,7 +166,9 @@ def _shared(body: dict, model: str, limits: Limits) -> Ask:
   stream = _flag(body, "stream")
   how = body.get("stream_options")
   if how is not None and not (isinstance(how, dict) and stream):
-    raise _wrong("stream_options", "stream_options is an object, of a stream")
+    raise _wrong(
+      "stream_options", "stream_options must be an object and needs stream=true"
+    )
   seed = _integer(body, "seed", -(2**63), 2**63 - 1, None)
   return Ask(
     messages=None,
@@ -190,7 +195,7 @@ def _integer(body: dict, key: str, least: int, most: int, default):
   if value is None:
     return default
   if not _is_int(value) or not least <= value <= most:
-    raise _wrong(key, f"{key} is no integer from {least} to {most}")
+    raise _wrong(key, f"{key} must be an integer from {least} to {most}")
   return value
 
 
@@ -199,19 +204,18 @@ def _number(body: dict, key: str, least, most, default, above: bool = False):
   if value is None:
     return default
   if not _is_int(value) and not isinstance(value, float):
-    raise _wrong(key, f"{key} is no number")
+    raise _wrong(key, f"{key} must be a number")
   within = least < value if above else least <= value
   if not (within and value <= most and math.isfinite(value)):
-    raise _wrong(
-      key, f"{key} is not {'above' if above else 'from'} {least} to {most}"
-    )
+    least = f"above {least}" if above else f"at least {least}"
+    raise _wrong(key, f"{key} must be {least} and at most {most}")
   return float(value)
 
 
 def _flag(body: dict, key: str) -> bool:
   value = body.get(key)
   if value is not None and not isinstance(value, bool):
-    raise _wrong(key, f"{key} is neither true nor false")
+    raise _wrong(key, f"{key} must be true or false")
   return bool(value)
 
 
@@ -224,14 +228,14 @@ def _stop(value: Any) -> tuple[str, ...]:
   ):
     raise _wrong(
       "stop",
-      f"stop is no text, nor {_MOST_STOPS} at most, of {_LONGEST_STOP}"
-      " characters at most",
+      f"stop must be a text or a list of at most {_MOST_STOPS} texts, each of 1"
+      f" to {_LONGEST_STOP} characters",
     )
   return tuple(found)
 
 
 def _text_turn(turn: Any) -> Any:
-  """The turn, whose content, where it is a list of texts, is one text."""
+  """The message with its content joined if that is a list of text parts."""
   content = turn.get("content") if isinstance(turn, dict) else None
   if not isinstance(content, list):
     return turn
@@ -241,14 +245,16 @@ def _text_turn(turn: Any) -> Any:
     if isinstance(part, dict) and part.get("type") == "text"
   ]
   if len(texts) != len(content) or not all(isinstance(t, str) for t in texts):
-    raise _wrong("messages", "a content has a part that is no text")
+    raise _wrong(
+      "messages", "only parts of the type text are supported in a content"
+    )
   return {**turn, "content": "".join(texts)}
 
 
 class Heading(NamedTuple):
-  """What stands in every object of an answer.
+  """The fields that all objects of an answer share.
 
-  chat: whether it answers a chat.
+  chat: whether the answer is a chat completion.
   id, created, model: OpenAI's fields.
   """
 
@@ -258,7 +264,7 @@ class Heading(NamedTuple):
   model: str
 
   def whole(self, texts, finishes, usage) -> dict[str, Any]:
-    """The answer at once."""
+    """The complete answer."""
     choices = [
       self._choice(i, text, finish, "message")
       for i, (text, finish) in enumerate(zip(texts, finishes, strict=True))
@@ -267,12 +273,12 @@ class Heading(NamedTuple):
     return {**self._common(kind), "choices": choices, "usage": usage}
 
   def chunk(self, index: int, text: str | None, finish) -> dict[str, Any]:
-    """A part of a stream; text None is how a chat's answer begins."""
+    """A chunk of a stream; the first one of a chat's answer has text None."""
     choice = self._choice(index, text, finish, "delta")
     return {**self._common(self._chunk_kind()), "choices": [choice]}
 
   def usage_chunk(self, usage: dict[str, int]) -> dict[str, Any]:
-    """The last part of a stream that tells what it used."""
+    """The last chunk of a stream, which contains the token counts."""
     fields = self._common(self._chunk_kind())
     return {**fields, "choices": [], "usage": usage}
 
@@ -303,7 +309,7 @@ class Heading(NamedTuple):
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-  """OpenAI's account of a request."""
+  """OpenAI's token counts of a request."""
   return {
     "prompt_tokens": prompt_tokens,
     "completion_tokens": completion_tokens,

@@ -1,40 +1,44 @@
-"""The server's HTTP: who may ask what, and how the answer is sent."""
+"""The Starlette application: routes, request bodies and streamed answers."""
 
+import asyncio
+import contextlib
 import hashlib
-import hmac
 import importlib.resources
 import json
 import re
-import socket
 import sys
-import threading
-import urllib.parse
 from base64 import b64encode
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BufferedReader
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from train.serving import access
+from train.serving.answering import Answer
+from train.serving.connections import SECURITY_HEADERS
 from train.serving.limits import Limits, Rate
 from train.serving.protocol import ApiError
-from train.serving.socket_reader import BoundedReader, TooMuchError
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _JSON = "application/json"
+COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
 
 
 class Service(NamedTuple):
-  """What is served.
+  """What the application serves.
 
-  answer: (path, the body's object, Reply) -> None; ApiError in place of one.
-  models: () -> OpenAI's list of them.
+  answer: (path, the body's JSON value) -> Answer; raises ApiError.
+  models: () -> OpenAI's list of models.
   limits: see Limits.
-  key: that a request must carry, or None.
-  origin: of another site whose pages may ask, or None.
-  log: (line) -> None.
+  key: the API key that requests must carry, or None.
+  origin: the other site whose pages may send requests, or None.
+  log: called with each line of the log.
   """
 
-  answer: Callable[[str, Any, "Reply"], None]
+  answer: Callable[[str, Any], Answer]
   models: Callable[[], list[dict]]
   limits: Limits
   key: str | None = None
@@ -42,64 +46,262 @@ class Service(NamedTuple):
   log: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
 
 
-POSTS = ("/v1/completions", "/v1/chat/completions")
+def application(service: Service, loopback: bool) -> "Guard":
+  """The ASGI application.
+
+  Args:
+    service: see Service.
+    loopback: whether the server is bound to a loopback address.
+  """
+  routes = _Routes(service)
+  app = Starlette(
+    routes=[
+      Route("/", routes.page),
+      Route("/health", routes.health),
+      Route("/v1/models", routes.models),
+      Route("/v1/models/{name:path}", routes.models),
+      *(Route(p, routes.complete, methods=["POST"]) for p in COMPLETIONS),
+    ],
+    exception_handlers={
+      ApiError: _refused,
+      HTTPException: _not_routed,
+      Exception: _failed,
+    },
+  )
+  app.router.redirect_slashes = False
+  return Guard(app, service, loopback)
 
 
-class Server(ThreadingHTTPServer):
-  """A thread for each connection, and so many of them at most."""
+class Guard:
+  """Checks each request before the routes do, and completes each answer.
 
-  daemon_threads = True
-  request_queue_size = 64
+  Args:
+    app: the ASGI application with the routes.
+    service: see Service.
+    loopback: whether the server is bound to a loopback address.
+  """
 
-  def __init__(self, host: str, port: int, service: Service):
-    self.service, self.rate = service, Rate(service.limits.requests_per_minute)
-    self.page, self.policy = _page()
-    self._places = threading.BoundedSemaphore(service.limits.connections)
-    self._idle = threading.Condition()
-    self._answering = 0
-    self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    super().__init__((host, port), Handler)
-    self.loopback = is_loopback(host)
+  def __init__(self, app, service: Service, loopback: bool):
+    self.app, self.service, self.loopback = app, service, loopback
 
-  def process_request(self, request, client_address) -> None:
-    """Starts the connection's thread, or closes what is one too many."""
-    if not self._places.acquire(blocking=False):
-      self.shutdown_request(request)
-      return
-    super().process_request(request, client_address)
+  async def __call__(self, scope, receive, send) -> None:
+    """Answers a request."""
+    request = Request(scope, receive)
 
-  def process_request_thread(self, request, client_address) -> None:
-    """Serves a connection to its end."""
+    async def complete(message) -> None:
+      if message["type"] == "http.response.start":
+        own = self._headers(request, message["status"])
+        message = {**message, "headers": [*message["headers"], *own]}
+        self._log(request, message["status"])
+      await send(message)
+
+    app = self.app
     try:
-      super().process_request_thread(request, client_address)
-    finally:
-      self._places.release()
+      access.check_site(request, self.loopback, self.service.origin)
+      if request.method == "OPTIONS":
+        app = self._preflight(request)
+    except ApiError as error:
+      app = _refusal(error)
+    try:
+      await app(scope, receive, complete)
+    except ClientDisconnect:
+      pass  # nobody is left to be answered
+    except Exception as error:
+      reason = f"{type(error).__name__}: {error}"
+      self.service.log(f"{access.address(request)} {_printable(reason)}")
 
-  def handle_error(self, request, client_address) -> None:
-    """Tells in one line what became of a connection, if it is news."""
-    error = sys.exc_info()[1]
-    if not isinstance(error, ConnectionError | TimeoutError):
-      self.service.log(f"{client_address[0]} {type(error).__name__}: {error}")
+  def _preflight(self, request: Request) -> Response:
+    """Answers a browser that asks whether another site may send a request."""
+    if not access.cors(request, self.service.origin):
+      return Response(status_code=204)
+    allowed = {
+      "access-control-allow-methods": "GET, POST",
+      "access-control-allow-headers": "Authorization, Content-Type",
+    }
+    return Response(status_code=204, headers=allowed)
 
-  def answering(self, more: int) -> None:
-    """Counts the answers under way."""
-    with self._idle:
-      self._answering += more
-      self._idle.notify_all()
+  def _headers(self, request: Request, status: int) -> list:
+    headers = {
+      **SECURITY_HEADERS,
+      **access.cors(request, self.service.origin),
+    }
+    # Otherwise a body that nobody reads would keep the connection busy.
+    length = request.headers.get("content-length", "0")
+    body = request.method != "POST" and length != "0"
+    read = getattr(request.state, "body_read", False)
+    if body or (status >= 400 and not read):
+      headers["connection"] = "close"
+    return [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
 
-  def wait_until_idle(self, seconds: float) -> bool:
-    """Whether all answers are sent, in so many seconds at most."""
-    with self._idle:
-      return self._idle.wait_for(lambda: not self._answering, seconds)
+  def _log(self, request: Request, status: int) -> None:
+    """Logs a line for a request, without its body and its key."""
+    scope = request.scope
+    path = scope["raw_path"].decode("latin-1")
+    query = scope["query_string"].decode("latin-1")
+    target = f"{path}?{query}" if query else path
+    self.service.log(
+      f'{access.address(request)} "{request.method} {_printable(target)[:300]}'
+      f' HTTP/{scope["http_version"]}" {status}'
+    )
 
 
-def is_loopback(host: str) -> bool:
-  """Whether nobody but this machine can reach a server bound to the host."""
-  return host in _LOOPBACK or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+class _Routes:
+  """The endpoints of a service."""
+
+  def __init__(self, service: Service):
+    self.service = service
+    self.rate = Rate(service.limits.requests_per_minute)
+    self.content, self.policy = _page()
+
+  async def page(self, request: Request) -> Response:
+    del request
+    headers = {"content-security-policy": self.policy}
+    return Response(self.content, media_type="text/html", headers=headers)
+
+  async def health(self, request: Request) -> Response:
+    del request
+    return JSONResponse({"status": "ok"})
+
+  async def models(self, request: Request) -> Response:
+    access.check_client(request, self.rate, self.service.key)
+    models = self.service.models()
+    name = request.path_params.get("name")
+    if not name:
+      return JSONResponse({"object": "list", "data": models})
+    found = [model for model in models if model["id"] == name]
+    if not found:
+      raise ApiError(
+        404, "this model does not exist here", code="model_not_found"
+      )
+    return JSONResponse(found[0])
+
+  async def complete(self, request: Request) -> Response:
+    access.check_client(request, self.rate, self.service.key)
+    body = await self._body(request)
+    # Long prompts take a while to encode; other requests go on meanwhile.
+    answer = await asyncio.to_thread(
+      self.service.answer, request.scope["path"], body
+    )
+    if answer.streamed:
+      return _EventStream(answer)
+    return JSONResponse(await _while_connected(request.receive, answer.whole()))
+
+  async def _body(self, request: Request) -> Any:
+    """The JSON value of a request's body; ApiError if there is none."""
+    limits, headers = self.service.limits, request.headers
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    if kind.lower() != _JSON:
+      raise ApiError(415, f"the Content-Type of a body must be {_JSON}")
+    if "content-length" not in headers:
+      raise ApiError(411, "the body must be sent with a Content-Length")
+    if int(headers["content-length"]) > limits.body_bytes:
+      raise ApiError(413, f"the body exceeds {limits.body_bytes} bytes")
+    try:
+      async with asyncio.timeout(limits.seconds_to_send):
+        content = await request.body()
+    except TimeoutError:
+      raise ApiError(408, "the body did not arrive in time") from None
+    request.state.body_read = True  # the connection can serve another request
+    return await asyncio.to_thread(_parsed, content)
+
+
+class _EventStream(Response):
+  """An answer as server-sent events, sent as it is generated."""
+
+  def __init__(self, answer: Answer):
+    super().__init__(media_type="text/event-stream")
+    self.answer = answer
+
+  async def __call__(self, scope, receive, send) -> None:
+    del scope
+    await _while_connected(receive, self._send(send))
+
+  async def _send(self, send) -> None:
+    begun = False
+
+    async def write(value: Any, more: bool = True) -> None:
+      nonlocal begun
+      if not begun:
+        headers = [h for h in self.raw_headers if h[0] != b"content-length"]
+        start = {"status": 200, "headers": headers}
+        await send({"type": "http.response.start", **start})
+        begun = True
+      text = value if isinstance(value, str) else json.dumps(value)
+      body = f"data: {text}\n\n".encode()
+      part = {"type": "http.response.body", "body": body, "more_body": more}
+      await send(part)
+
+    try:
+      async with contextlib.aclosing(self.answer.events()) as events:
+        async for value in events:
+          await write(value)
+      await write("[DONE]", more=False)
+    except ApiError as error:
+      if not begun:
+        raise
+      await write(error.body(), more=False)
+
+
+async def _while_connected(receive, work: Coroutine) -> Any:
+  """The result of `work`, which is cancelled when the client disconnects.
+
+  Raises:
+    ClientDisconnect: the client has disconnected.
+  """
+
+  async def disconnected() -> None:
+    while (await receive())["type"] != "http.disconnect":
+      pass
+
+  tasks = [asyncio.create_task(work), asyncio.create_task(disconnected())]
+  try:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    if tasks[0].done():
+      return tasks[0].result()
+    raise ClientDisconnect
+  finally:
+    for task in tasks:
+      task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _refusal(error: ApiError) -> Response:
+  return JSONResponse(error.body(), error.status, headers=error.headers)
+
+
+async def _refused(request: Request, error: ApiError) -> Response:
+  del request
+  return _refusal(error)
+
+
+async def _not_routed(request: Request, error: HTTPException) -> Response:
+  """Starlette's 404 and 405 in OpenAI's form."""
+  del request
+  messages = {
+    404: "this path does not exist",
+    405: "this path does not support the method",
+  }
+  message = messages.get(error.status_code, error.detail)
+  return _refusal(ApiError(error.status_code, message, headers=error.headers))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+  del request, error  # Guard logs it
+  return _refusal(ApiError(500, "the server failed to answer"))
+
+
+def _parsed(content: bytes) -> Any:
+  try:
+    return json.loads(content.decode("utf-8"))
+  except RecursionError:
+    raise ApiError(400, "the JSON of the body is nested too deeply") from None
+  except ValueError as error:
+    reason = str(error).splitlines()[0][:100]
+    raise ApiError(400, f"the body is not valid JSON: {reason}") from None
 
 
 def _page() -> tuple[bytes, str]:
-  """(page.html, a policy that lets its own script and style run alone)."""
+  """page.html, and a policy that permits only its own script and style."""
   page = importlib.resources.files(__package__).joinpath("page.html")
   content = page.read_bytes()
 
@@ -115,261 +317,5 @@ def _page() -> tuple[bytes, str]:
   )
 
 
-class Reply(NamedTuple):
-  """How an answer is sent.
-
-  whole: (object) -> None; at once.
-  event: (object or "[DONE]") -> None; a part of a stream. OSError where the
-    client has gone.
-  gone: () -> whether the client has gone.
-  """
-
-  whole: Callable[[Any], None]
-  event: Callable[[Any], None]
-  gone: Callable[[], bool]
-
-
-class Handler(BaseHTTPRequestHandler):
-  """One connection."""
-
-  protocol_version = "HTTP/1.1"
-  server_version, sys_version = "tessera", ""
-  server: Server
-
-  def setup(self) -> None:
-    """Reads the connection within its limits."""
-    super().setup()
-    self.rfile.close()
-    self._bounded = BoundedReader(self.connection)
-    self.rfile = BufferedReader(self._bounded)
-
-  def handle_one_request(self) -> None:
-    """Serves a request, if it comes soon and its head is not too long."""
-    limits = self.server.service.limits
-    self._begun = False
-    # The buffer may read the beginning of the body with the head.
-    self._bounded.allow(limits.header_bytes, limits.seconds_to_send)
-    try:
-      super().handle_one_request()
-    except TooMuchError:
-      self.requestline = "(a long head)"
-      self.send_error(431, "the head of the request is too long")
-
-  def send_error(self, code, message=None, explain=None) -> None:
-    """What is no request at all is told as the rest is."""
-    del explain
-    self.command, self.request_version = None, self.protocol_version
-    self._error(ApiError(int(code), str(message or "no request")[:200]))
-
-  def do_GET(self) -> None:  # noqa: N802
-    """The page, and the models."""
-    self._serve(self._get)
-
-  def do_POST(self) -> None:  # noqa: N802
-    """Completions."""
-    self._serve(self._post)
-
-  def do_OPTIONS(self) -> None:  # noqa: N802
-    """What a page of another site asks before it asks."""
-    self._serve(self._preflight)
-
-  def _serve(self, handle: Callable[[str], None]) -> None:
-    self.server.answering(1)
-    if (
-      self.command != "POST" and self.headers.get("Content-Length", "0") != "0"
-    ):
-      self.close_connection = True  # its body would be read as a request
-    try:
-      self._check_site()
-      handle(urllib.parse.urlsplit(self.path).path)
-    except ApiError as error:
-      self._error(error)
-    except (TooMuchError, OSError) as error:
-      self.close_connection = True
-      if not self._begun and isinstance(error, TimeoutError):
-        self._error(ApiError(408, "the request did not come in time"))
-    finally:
-      self.server.answering(-1)
-
-  def _get(self, path: str) -> None:
-    if path == "/":
-      headers = {"Content-Security-Policy": self.server.policy}
-      self._send(200, "text/html; charset=utf-8", self.server.page, headers)
-    elif path == "/health":
-      self._json(200, {"status": "ok"})
-    elif path in POSTS:
-      raise ApiError(405, f"{path} is asked by POST", headers={"Allow": "POST"})
-    elif path == "/v1/models" or path.startswith("/v1/models/"):
-      self._check_client()
-      models = self.server.service.models()
-      name = urllib.parse.unquote(path.removeprefix("/v1/models")[1:])
-      if not name:
-        self._json(200, {"object": "list", "data": models})
-        return
-      found = [model for model in models if model["id"] == name]
-      if not found:
-        raise ApiError(404, "no such model", code="model_not_found")
-      self._json(200, found[0])
-    else:
-      raise ApiError(404, "there is nothing here")
-
-  def _post(self, path: str) -> None:
-    if path not in POSTS:
-      raise ApiError(404, "there is nothing here")
-    self._check_client()
-    body = self._body()
-    reply = Reply(lambda found: self._json(200, found), self._event, self._gone)
-    self.server.service.answer(path, body, reply)
-
-  def _preflight(self, path: str) -> None:
-    del path
-    methods = {"Access-Control-Allow-Methods": "GET, POST"}
-    allowed = {"Access-Control-Allow-Headers": "Authorization, Content-Type"}
-    self._send(204, None, b"", methods | allowed if self._cors() else {})
-
-  def _check_site(self) -> None:
-    """Refuses what a page of another site sends through a user's browser."""
-    if "Transfer-Encoding" in self.headers:
-      raise ApiError(411, "a body is sent with its Content-Length")
-    hosts = self.headers.get_all("Host", [])
-    if len(hosts) != 1:
-      raise ApiError(400, "a request has one Host")
-    host = hosts[0].strip().lower()
-    if self.server.loopback:
-      # A name that an attacker owns may lead to this machine.
-      name = re.sub(r":\d{1,5}$", "", host).strip("[]")
-      if name not in _LOOPBACK and not is_loopback(name):
-        raise ApiError(403, "this server answers to localhost alone")
-    origin = self.headers.get("Origin")
-    if origin is not None and not self._cors():
-      try:
-        site = urllib.parse.urlsplit(origin).netloc.lower()
-      except ValueError:
-        site = ""
-      if site != host:
-        raise ApiError(403, "pages of other sites may not ask this server")
-
-  def _cors(self) -> dict[str, str]:
-    """What lets a page of another site read the answer, where one may."""
-    origin = self.server.service.origin
-    if origin is None or self.headers.get("Origin") != origin:
-      return {}
-    return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-
-  def _check_client(self) -> None:
-    wait = self.server.rate.wait(self.client_address[0])
-    if wait:
-      seconds = {"Retry-After": str(int(wait) + 1)}
-      raise ApiError(
-        429, "too many requests", code="rate_limit_exceeded", headers=seconds
-      )
-    key = self.server.service.key
-    if key is None:
-      return
-    given = self.headers.get("Authorization", "")
-    scheme, _, given = given.partition(" ")
-    # Digests: of equal lengths, whatever was given.
-    digests = [
-      hashlib.sha256(each.encode("utf-8", "surrogateescape")).digest()
-      for each in (given.strip(), key)
-    ]
-    if not hmac.compare_digest(*digests) or scheme.lower() != "bearer":
-      raise ApiError(
-        401,
-        "the key is missing or wrong",
-        code="invalid_api_key",
-        headers={"WWW-Authenticate": "Bearer"},
-      )
-
-  def _body(self) -> Any:
-    """The object of a request's body."""
-    limits = self.server.service.limits
-    kind = self.headers.get("Content-Type", "").partition(";")[0].strip()
-    if kind.lower() != _JSON:
-      raise ApiError(415, f"a body is of Content-Type {_JSON}")
-    lengths = self.headers.get_all("Content-Length", [])
-    if len(lengths) != 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
-      raise ApiError(411, "a body has one Content-Length")
-    size = int(lengths[0])
-    if size > limits.body_bytes:
-      raise ApiError(413, f"a body has {limits.body_bytes} bytes at most")
-    self._bounded.allow(size, limits.seconds_to_send)
-    content = self.rfile.read(size) if size else b""
-    if len(content) < size:
-      raise ApiError(400, "the body ended before its Content-Length")
-    self._begun = True  # the connection can go on behind it
-    try:
-      return json.loads(content.decode("utf-8"))
-    except RecursionError:
-      raise ApiError(400, "the body is nested too deeply") from None
-    except ValueError as error:
-      reason = str(error).splitlines()[0][:100]
-      raise ApiError(400, f"the body is no JSON: {reason}") from None
-
-  def _gone(self) -> bool:
-    """Whether the client has closed its end."""
-    try:
-      self.connection.settimeout(0)
-      return self.connection.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-      return False
-    except OSError:
-      return True
-
-  def _event(self, found: Any) -> None:
-    if not self._streaming:
-      self._streaming = True
-      self._head(200, "text/event-stream; charset=utf-8", None, {})
-    text = found if isinstance(found, str) else json.dumps(found)
-    self._write(f"data: {text}\n\n".encode())
-
-  _streaming = False
-
-  def _json(self, status: int, found: Any, headers=None) -> None:
-    content = json.dumps(found).encode()
-    self._send(status, _JSON, content, headers or {})
-
-  def _error(self, error: ApiError) -> None:
-    if self._streaming:
-      self._event(error.body())
-      self.close_connection = True
-      return
-    if not self._begun:
-      self.close_connection = True  # a body may follow that was not read
-    try:
-      self._json(error.status, error.body(), error.headers)
-    except OSError:
-      self.close_connection = True
-
-  def _send(self, status: int, kind, content: bytes, headers: dict) -> None:
-    self._head(status, kind, len(content), headers)
-    self._write(content)
-
-  def _head(self, status: int, kind, size: int | None, headers: dict) -> None:
-    self.send_response(status)
-    if kind:
-      self.send_header("Content-Type", kind)
-    if size is None:
-      self.close_connection = True  # the end of a stream is the end of it
-    else:
-      self.send_header("Content-Length", str(size))
-    if self.close_connection:
-      self.send_header("Connection", "close")
-    cors = self._cors() if self.command else {}
-    for name, value in (headers | cors).items():
-      self.send_header(name, value)
-    self.send_header("X-Content-Type-Options", "nosniff")
-    self.send_header("Referrer-Policy", "no-referrer")
-    self.send_header("Cache-Control", "no-store")
-    self.connection.settimeout(self.server.service.limits.seconds_to_send)
-    self.end_headers()
-
-  def _write(self, content: bytes) -> None:
-    self.connection.settimeout(self.server.service.limits.seconds_to_send)
-    self.wfile.write(content)
-
-  def log_message(self, form: str, *values) -> None:
-    """A line a request, without what was said in it."""
-    line = form % values
-    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
-    self.server.service.log(f"{self.client_address[0]} {line[:300]}")
+def _printable(text: str) -> str:
+  return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -10,7 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from train.checkpointing import bad_batches, checkpoint
-from train.workdir import run_record, writer
+from train.workdir import metrics, run_record
 
 # Of a checkpoint; in the order of trust.
 VERIFIED, READ, UNKNOWN, DAMAGED = "verified", "read", "unknown", "damaged"
@@ -45,7 +45,7 @@ def run(workdir: str) -> dict[str, Any]:
     ("data", run_record.read_facts),
   ):
     found[key] = _or_damaged(damaged, lambda read=read: read(workdir), None)
-  rows = _or_damaged(damaged, lambda: writer.read_metrics(workdir), [])
+  rows = _or_damaged(damaged, lambda: metrics.read_metrics(workdir), [])
   saved = [_saved(folder, step, rows) for step in _steps(folder)]
   passed = _or_damaged(
     damaged, lambda: bad_batches.read(path / "skipped.jsonl"), []

@@ -25,6 +25,7 @@ _RESUMABLE = (
   "recovery",
   "mesh",
   "sharding",
+  "writers",
   "data.on_bad_record",
   "data.max_bad_share",
 )
@@ -34,6 +35,7 @@ _FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
 _FILES = ("config.json", "curves.png", "data.json", "evaluated.json")
 _FILES += ("goodput.jsonl",)
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
+_FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("tokenizer.json", "tokenizer.model")
 # Of a batch, whose indices each process lists.
 _MOST_ROWS = 2**26

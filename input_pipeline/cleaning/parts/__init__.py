@@ -1,1 +1,1 @@
-"""What several stages share, or what a long one is made of."""
+"""Code that several stages share, or that a long stage consists of."""

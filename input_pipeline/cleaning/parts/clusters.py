@@ -4,12 +4,12 @@ import numpy as np
 
 
 def connected_components(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """int64 [nodes]: the smallest node that each is joined with by a[i]-b[i].
+  """int64 [nodes]: the smallest node that is connected to each by edges a-b.
 
-  Nodes are numbered from 0; there are as many as the largest in a or b says.
-  Union-find over all edges at once: a root hangs itself below the smallest
-  root it meets, and paths are halved until each is one step long, O(log n)
-  rounds as in Shiloach and Vishkin, 1982.
+  Nodes are numbered from 0 to the largest in a or b. Union-find over all edges
+  at once: a root is attached to the smallest root it shares an edge with, and
+  paths are halved until each is one step long, in O(log n) rounds as in
+  Shiloach and Vishkin (1982).
   """
   nodes = int(max(a.max(initial=-1), b.max(initial=-1))) + 1
   root = np.arange(nodes)

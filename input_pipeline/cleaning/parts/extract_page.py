@@ -1,8 +1,8 @@
 """The title and the main text of one page; or of many, as a process.
 
-As a process it reads pages from its input and answers each on its output. It
-is killed with the page that takes too long or breaks the parser, and with no
-other: that cannot be had inside a process, where C code heeds nobody.
+As a process it reads pages from its input and writes the answers to its output.
+A page that takes too long or crashes the parser ends this process only; inside
+the main process C code could not be interrupted.
 """
 
 import codecs
@@ -18,7 +18,7 @@ PAGE = struct.Struct("<4BQ")
 ANSWER = struct.Struct("<2Q")
 FAVORS = ("balanced", "precision", "recall")
 
-# What one page may take; the largest of sane ones takes a tenth of it.
+# Limits for one page; ordinary pages take at most a tenth.
 _CPU_SECONDS = 60
 _MEMORY = 2**32
 _LONGEST_TITLE = 1000
@@ -62,7 +62,7 @@ class Settings(NamedTuple):
 
 
 def decode(html: bytes) -> str:
-  """The text of a page: as a mark says, as UTF-8, as declared, as guessed."""
+  """The text of a page, by its byte order mark, UTF-8, declaration or guess."""
   for mark, encoding in _BOMS:
     if html.startswith(mark):
       return html.decode(encoding, "replace")
@@ -74,7 +74,7 @@ def decode(html: bytes) -> str:
   if declared:
     try:
       name = codecs.lookup(declared[1].decode()).name
-      # A page has a broken byte now and then, and is no other's for that.
+      # A page may have a few broken bytes in its own encoding.
       text = html.decode(_WIDER.get(name, name), "replace")
       if text.count("\ufffd") * 200 <= len(text):
         return text
@@ -86,7 +86,7 @@ def decode(html: bytes) -> str:
 
 
 def main_text(html: bytes, settings: Settings = Settings()) -> tuple[str, str]:
-  """(title, main text) of a page, each "" where it has none."""
+  """(title, main text) of a page, "" for one that it lacks."""
   import trafilatura
   from trafilatura.metadata import extract_title
   from trafilatura.utils import load_html

@@ -1,9 +1,9 @@
-"""A scaling that is learned from the train split: the stages z_score, min_max.
+"""Scaling fitted to the train split, for the stages z_score and min_max.
 
-The sums of each shard are exact, as whole numbers of 2**-1074, the least that
-a float can be: so adding them up in any order, cut in any way, gives the same
-to the last bit, and mean and standard deviation are rounded once. This is what
-the updates of Chan, Golub and LeVeque (1983) approach in floats.
+The sums of each shard are exact integers, in units of 2**-1074, the least
+positive float. So they add up to the same bits in any order and for any shards,
+and mean and standard deviation are rounded once. The updates of Chan, Golub and
+LeVeque (1983) approximate this in floats.
 """
 
 import functools
@@ -60,16 +60,17 @@ def stage(
   """
   if statistics is not None:
     if columns is not None:
-      raise ValueError(f"{kind}: columns or statistics, not both")
+      raise ValueError(f"{kind}: give columns or statistics, not both")
     known = scaling.read(statistics)
     if known.kind != kind:
-      raise ValueError(f"{kind}: {statistics} is from {known.kind}")
+      raise ValueError(f"{kind}: {statistics} was written by {known.kind}")
     return functools.partial(scaling.scale, scaling.terms(known))
   if columns is not None and (isinstance(columns, str) or not columns):
-    raise ValueError(f"{kind}: columns={columns!r} is no list of names")
+    raise ValueError(f"{kind}: columns={columns!r} is not a list of names")
   if missing not in scaling.MISSING:
     raise ValueError(
-      f"{kind}: missing={missing!r}; valid: {', '.join(scaling.MISSING)}"
+      f"{kind}: missing={missing!r} is unknown; valid:"
+      f" {', '.join(scaling.MISSING)}"
     )
   try:
     scaling.check_range(low, high)
@@ -95,7 +96,7 @@ def _summarize(
   rows = 0
   for document in documents:
     if split_of(document) != "train":
-      continue  # What is held out must not decide how it is scaled.
+      continue  # Held-out rows must not influence the scaling.
     rows += 1
     for name in document.fields if chosen is None else chosen:
       value = document.fields.get(name)
@@ -161,7 +162,7 @@ def _conclude(
   if chosen is None:
     names = [n for n, s in found.items() if s.count and not s.others]
     if rows and not names:
-      raise ValueError(f"{base.kind}: no column holds numbers alone")
+      raise ValueError(f"{base.kind}: no column holds numbers only")
   else:
     names = list(chosen)
     for name in names if rows else ():

@@ -6,15 +6,16 @@ the n - 1 ids before w, h' those without the first of them,
 
   p(w | h) = max(c(hw) - D, 0) / c(h.) + D N(h.) / c(h.) p(w | h')
 
-where c(hw) counts, N(h.) is how many different w follow h, and D is n1 / (n1 +
-2 n2) of each order (Ney et al., 1994). Below the highest order c(hw) is how
-many different ids precede hw; below the lowest stands 1 / V. Where h was never
-seen, p(w | h) = p(w | h'). A document begins after n - 1 marks of a beginning,
-which are never predicted; nothing marks its end, unless its ids do.
+where c(hw) is a count, N(h.) is the number of different w that follow h, and D
+is n1 / (n1 + 2 n2) for each order (Ney et al., 1994). Below the highest order
+c(hw) is the number of different ids that precede hw; below the lowest order the
+probability is 1 / V. If h was never seen, p(w | h) = p(w | h'). A document is
+preceded by n - 1 marks of a beginning, which are never predicted. Its end is
+not marked, unless by its ids.
 
-The n-grams of each order are numbered in the order of their keys: the number
-of the first n - 1 ids times V + 1, plus the last. So keys of any order are
-exact in 64 bits.
+The n-grams of each order are numbered in the order of their keys. A key is the
+number of the first n - 1 ids times V + 1, plus the last id, so that keys of any
+order are exact in 64 bits.
 """
 
 import itertools
@@ -26,7 +27,7 @@ import numpy as np
 
 from input_pipeline.tokenizers import Tokenizer
 
-# Far beyond what is of use; what a file may ask for.
+# A limit on what a file can demand, far beyond useful orders.
 MAX_ORDER = 32
 # Where no n-gram of an order was seen once, the estimate of D is 0, and what
 # was not seen would be impossible.
@@ -66,22 +67,22 @@ def fit(
   vocab_size: int,
   discount: float | None = None,
 ) -> NGram:
-  """The model of documents, which are held in memory: some 60 bytes an id.
+  """Fits a model to documents held in memory, with about 60 bytes per id.
 
   Args:
-    documents: of each its ids, from 0 to vocab_size - 1.
+    documents: the ids of each document, from 0 to vocab_size - 1.
     order: n, from 1 to MAX_ORDER.
     vocab_size: V.
     discount: D of every order, in (0, 1]; None estimates each.
 
   Raises:
-    ValueError: no ids, ids that are none of the vocabulary, or an argument out
-      of its range.
+    ValueError: there are no ids, an id is not in the vocabulary, or an argument
+      is out of its range.
   """
   if not 1 <= order <= MAX_ORDER:
-    raise ValueError(f"order {order!r} is not within 1..{MAX_ORDER}")
+    raise ValueError(f"order={order!r} is not from 1 to {MAX_ORDER}")
   if discount is not None and not 0 < discount <= 1:
-    raise ValueError(f"discount {discount!r} is not within (0, 1]")
+    raise ValueError(f"discount={discount!r} is not in (0, 1]")
   ids, depth = _padded(documents, order, vocab_size)
   node = np.zeros(len(ids), np.int64)  # of the n-gram that ends there
   keys: list[np.ndarray] = []
@@ -233,7 +234,7 @@ def distribution(model: NGram, context: Iterable[int]) -> np.ndarray:
 
 
 def perplexity(model: NGram, tokenizer: Tokenizer, text: str) -> float | None:
-  """exp(-ln p / UTF-8 bytes) of a text: 2 to the bits a byte; None if empty.
+  """exp(-ln p / UTF-8 bytes) of a text, or None if it is empty.
 
   A byte is the same for all tokenizers, and for all languages about as much
   text, where a token or a character is not.

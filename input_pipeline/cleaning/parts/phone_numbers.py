@@ -1,7 +1,9 @@
 """Telephone numbers in a stretch of digits, by how their groups are written.
 
-A number alone says little: 13800138000 may be a telephone or a count. What
-is taken for a telephone number is
+The digits alone do not decide: 13800138000 may be a telephone number or a
+count. A library that parses given numbers would not find them in running text,
+so these rules are our own; benchmarks/data/redaction.py measures them. The
+following are taken for telephone numbers:
 
 - international: + or 00, a country's code, 8 to 15 digits in all (E.164);
 - a mobile number of mainland China: 1[3-9] and nine more, written as one or
@@ -95,7 +97,7 @@ def _groups_of_number(text: str, groups: list[tuple], start: int) -> int:
 
 
 def _embedded(text: str, first: int, start: int) -> bool:
-  """Whether what stands before makes it a price, a path, a word's end."""
+  """Whether the text before makes it part of a price, a path or a word."""
   if not first:
     return False
   before = text[first - 1]
@@ -113,7 +115,7 @@ def _embedded(text: str, first: int, start: int) -> bool:
 
 
 def _goes_on(text: str, stop: int) -> bool:
-  """Whether what follows a number makes it a part of something else."""
+  """Whether the text after a number makes it part of something else."""
   after = text[stop : stop + 2]
   if not after:
     return False

@@ -1,6 +1,6 @@
-"""Documents of a corpus as numbers: (shard, place in the shard) in 64 bits.
+"""Keys of the documents of a corpus: (shard, place in the shard) in 64 bits.
 
-In the order of these keys the documents stand in the corpus, however it is
+The order of the keys is the order of the documents in the corpus, however it is
 cut into shards.
 """
 
@@ -41,24 +41,24 @@ def _drop(
 
 
 def check_partitions(stage: str, setting: str, number: int) -> None:
-  """Raises ValueError where a number of partitions is none."""
+  """Raises ValueError unless the number of partitions is positive."""
   if number < 1:
     raise ValueError(f"{stage}: {setting}={number} is less than 1")
 
 
 def check_keep(stage: str, keep: str) -> None:
-  """Raises ValueError where `keep` names no way to choose among duplicates."""
+  """Raises ValueError unless `keep` names a way to choose among duplicates."""
   name = keep.removeprefix("field:")
   if keep not in ("first", "longest") and (name == keep or not name):
     raise ValueError(
-      f"{stage}: keep: {keep!r} is none of 'first', 'longest', 'field:NAME'"
+      f"{stage}: keep={keep!r} is none of 'first', 'longest', 'field:NAME'"
     )
 
 
 def rank(stage: str, keep: str, document: Document) -> float:
-  """How much a document is to be kept before its duplicates; ties: the first.
+  """The rank of a document among its duplicates; the highest is kept.
 
-  A document without the field comes last.
+  Of equal ranks the first document is kept. One without the field ranks last.
 
   Raises:
     ValueError: the field holds no number; it names the document.
@@ -74,6 +74,6 @@ def rank(stage: str, keep: str, document: Document) -> float:
   if not isinstance(value, (int, float)) or math.isnan(value):
     raise ValueError(
       f"{stage}: keep={keep!r}: document {document.id!r} has {name}={value!r},"
-      " which is no number"
+      " which is not a number"
     )
   return float(value)

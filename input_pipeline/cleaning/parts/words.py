@@ -1,9 +1,8 @@
 """Words, sentences and lines of a text, as the quality rules count them.
 
-A token is a word, a number, an address or a mark. Marks count as tokens of
-their own and clitics ("n't", "'s") are split off, as in the tokenizers behind
-the published thresholds (Penn Treebank, spaCy); a hyphen or a slash between
-letters ends a word.
+A token is a word, a number, an address or a punctuation mark. Clitics ("n't",
+"'s") are separate tokens, as in the tokenizers behind the published thresholds
+(Penn Treebank, spaCy). A hyphen or a slash between letters ends a word.
 """
 
 import functools
@@ -19,7 +18,7 @@ _ABBREVIATIONS = (
   "|Rev|Sen|Sr|St|vs|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec"
 )
 _CLITICS = "[sSmMdD]|[rR][eE]|[vV][eE]|[lL][lL]"
-# The second line is what most words are; it only saves the way to the others.
+# Most words match the second line; it only makes matching faster.
 _TOKEN = rf"""
     [cC]an(?=not\b)
   | [^\W\d_]++(?=[\s,;)])
@@ -84,7 +83,7 @@ def sentence_count(text: str) -> int:
 
 
 def repeated(parts: Sequence[str]) -> tuple[int, int]:
-  """Of parts that stood there before: (how many, characters in them)."""
+  """(number, characters) of the parts that equal an earlier part."""
   seen, count, characters = set(), 0, 0
   for part in parts:
     if part in seen:
@@ -105,7 +104,7 @@ def ngrams(tokens: Sequence[str], n: int) -> list:
 def top_characters(grams: list, blanks: int = 0) -> int:
   """Characters in all occurrences of the most frequent n-gram; 0 for none.
 
-  Of several the first; `blanks` are added to the characters of each.
+  `blanks` are added to the characters of each occurrence.
   """
   counts = Counter(grams)
   if not counts:
@@ -117,8 +116,8 @@ def top_characters(grams: list, blanks: int = 0) -> int:
 def duplicate_characters(grams: list, n: int) -> int:
   """Characters of the n-grams that occurred before, from left to right.
 
-  After one the search goes on behind it, so that no token counts twice.
-  -1 where no n-gram occurs twice, so that no longer one can.
+  The search continues after each one, so that no token counts twice. Returns
+  -1 if no n-gram, and so no longer one, occurs twice.
   """
   if len(set(grams)) == len(grams):
     return -1
@@ -135,7 +134,7 @@ def duplicate_characters(grams: list, n: int) -> int:
 
 
 def above(value: float, most: float | None, whole: float) -> bool:
-  """Whether a share passes its threshold; of nothing, and by None, none does.
+  """Whether value / whole exceeds `most`; False for None or an empty whole.
 
   Divided, not multiplied: 29 of 100 is not above 0.29, but 0.29 * 100 < 29.
   """
@@ -143,14 +142,14 @@ def above(value: float, most: float | None, whole: float) -> bool:
 
 
 def below(value: float, least: float | None, whole: float) -> bool:
-  """Whether a share falls short of its threshold; as `above`."""
+  """Whether value / whole is less than `least`; see `above`."""
   return least is not None and whole > 0 and value / whole < least
 
 
 def passes_over(document: Document, languages: Sequence[str] | None) -> bool:
-  """Whether a rule for these languages leaves the document alone.
+  """Whether a rule for these languages does not apply to the document.
 
-  A document whose language no stage has found out is judged.
+  It applies if no stage has identified the language.
   """
   if languages is None:
     return False
@@ -161,6 +160,6 @@ def check_languages(stage: str, languages: Sequence[str] | None) -> None:
   """Raises ValueError unless `languages` is None or a sequence of names."""
   if languages is not None and (isinstance(languages, str) or not languages):
     raise ValueError(
-      f"{stage}: languages {languages!r} is neither None nor a list such as"
+      f"{stage}: languages={languages!r} is neither None nor a list such as"
       ' ("en",)'
     )

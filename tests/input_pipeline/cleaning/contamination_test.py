@@ -111,10 +111,10 @@ def test_what_is_wrong_is_named_before_anything_runs(evaluation, tmp_path):
     ([f"jsonl:{tmp_path}/none.jsonl"], "none.jsonl"),
     ([dict(source=uri, text_keys=["answers"])], "'answers'; valid: question"),
     ([dict(source=uri, text_keys="label")], "'label'"),
-    ([dict(uri=uri)], "needs source"),
+    ([dict(uri=uri)], "has the key source"),
     ([dict(source=uri, split="dev")], "dev"),
-    ([], "needs a list"),
-    (uri, "needs a list"),
+    ([], "must be a list"),
+    (uri, "must be a list"),
   ):
     with pytest.raises(ValueError, match=named) as error:
       contamination(against)

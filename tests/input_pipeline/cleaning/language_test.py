@@ -69,11 +69,11 @@ def test_only_the_beginning_is_looked_at():
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({"keep": "zh"}, r"keep 'zh' is neither None nor a list"),
-    ({"keep": ()}, r"keep \(\) is neither"),
-    ({"keep": ("zh", "chinese")}, r"keep has 'chinese'; a language is an ISO"),
-    ({"min_score": 1.5}, r"min_score 1.5 is not within 0..1"),
-    ({"max_characters": 0}, r"max_characters 0 is not positive"),
+    ({"keep": "zh"}, r"keep='zh' is neither None nor a list"),
+    ({"keep": ()}, r"keep=\(\) is neither"),
+    ({"keep": ("zh", "chinese")}, r"keep has 'chinese', which is not an ISO"),
+    ({"min_score": 1.5}, r"min_score=1.5 is not from 0 to 1"),
+    ({"max_characters": 0}, r"max_characters=0 is not positive"),
   ],
 )
 def test_wrong_settings(settings, message):

@@ -9,10 +9,12 @@ import pytest
 from run_global import cut, run_global
 from scipy.sparse import coo_array, csgraph
 
-from input_pipeline.cleaning.near_duplicates import near_duplicates, signatures
-from input_pipeline.cleaning.parts import clusters, odd_sketch
-from input_pipeline.cleaning.parts.shingles import shingles, token_spans, tokens
+from input_pipeline.cleaning.near_duplicates import near_duplicates
+from input_pipeline.cleaning.parts import clusters
 from input_pipeline.document import Document, Dropped
+from input_pipeline.similarity import odd_sketch
+from input_pipeline.similarity.minhash import signatures
+from input_pipeline.similarity.shingles import shingles, token_spans, tokens
 
 GONE = Dropped("near_duplicate")
 

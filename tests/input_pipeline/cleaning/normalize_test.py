@@ -119,12 +119,12 @@ def test_counts_name_the_steps():
   [
     (
       {"form": "nfc"},
-      "form 'nfc' is none of 'NFC', 'NFD', 'NFKC', 'NFKD', None",
+      "form='nfc' is none of 'NFC', 'NFD', 'NFKC', 'NFKD', None",
     ),
-    ({"width": "full"}, "width 'full' is none of 'half', 'keep'"),
-    ({"punctuation": "x"}, "punctuation 'x' is none of 'keep', 'half', 'full'"),
-    ({"script": "zh-tw"}, "script 'zh-tw' is none of 'keep', 'simplified'"),
-    ({"max_newlines": 0}, "max_newlines 0 is below 1"),
+    ({"width": "full"}, "width='full' is none of 'half', 'keep'"),
+    ({"punctuation": "x"}, "punctuation='x' is none of 'keep', 'half', 'full'"),
+    ({"script": "zh-tw"}, "script='zh-tw' is none of 'keep', 'simplified'"),
+    ({"max_newlines": 0}, "max_newlines=0 is less than 1"),
   ],
 )
 def test_wrong_settings(settings, message):

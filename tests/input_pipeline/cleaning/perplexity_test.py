@@ -86,11 +86,11 @@ def test_a_model_that_is_replaced_is_read_again(model, tmp_path):
   ("settings", "named"),
   [
     ({"model": "/nowhere.npz"}, "/nowhere.npz: No such file"),
-    ({"min": 3, "max": 2}, r"min=3, max=2\): a perplexity is 1 or more"),
+    ({"min": 3, "max": 2}, r"min=3 and max=2: both must be at least 1"),
     ({"min": 0.5}, "min=0.5"),
     ({"max": "9"}, "max='9'"),
     ({"max": float("nan")}, "max=nan"),
-    ({"languages": "en"}, "languages='en'.* is no list"),
+    ({"languages": "en"}, "languages='en' is not a list"),
   ],
 )
 def test_wrong_settings_are_one_line(model, settings, named):
@@ -120,22 +120,22 @@ def test_the_verb_writes_what_the_stage_takes(texts, tmp_path):
     for text in held_out
   ]
   mean = sum(bits) / sum(len(text.encode()) for text in held_out)
-  assert f"validation: {mean:.4f} bits a byte" in told[3]
+  assert f"validation: {mean:.4f} bits and perplexity" in told[3]
   assert perplexity(output, max=1e9)(Document("a", _SEEN)).fields["perplexity"]
 
 
 def test_the_verb_keeps_a_learned_tokenizer(texts, tmp_path):
   output = str(tmp_path / "model.npz")
   train_ngram.train([texts], output, tokenizer="char", held_out="")
-  with pytest.raises(ValueError, match="char cannot spell every text"):
+  with pytest.raises(ValueError, match="char of model=.* cannot encode"):
     perplexity(output)
 
 
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
-    ({"output": "model.bin"}, "model.bin does not end in .npz"),
-    ({"order": 99}, "order 99 is not within"),
+    ({"output": "model.bin"}, "model.bin must end in .npz"),
+    ({"order": 99}, "order=99 is not from"),
     ({"tokenizer": "bytes"}, "tokenizer 'bytes' is unknown"),
     ({"text_key": "body"}, "has no field 'body'"),
   ],
@@ -151,7 +151,7 @@ def test_the_verb_names_what_is_wrong(texts, tmp_path, flags, named):
 def test_the_command_ends_in_one_line(tmp_path):
   command = [sys.executable, "-m", "input_pipeline.train_ngram"]
   for given, line in {
-    "--data=txt:x": "error: give --data=URI and --output=FILE.npz",
+    "--data=txt:x": "error: the flags --data=URI and --output=FILE.npz",
     f"--output={tmp_path}/m.npz --data=txt:x": "error: source 'txt:x'",
   }.items():
     done = forkserver.run(

@@ -225,9 +225,13 @@ def test_what_cannot_be_fitted(columns, settings, named):
 @pytest.mark.parametrize(
   ("stage", "settings", "named"),
   [
-    (z_score, {"columns": "age"}, "z_score: columns='age' is no list"),
-    (z_score, {"columns": []}, "is no list of names"),
-    (z_score, {"missing": "zero"}, "missing='zero'; valid: kept, mean"),
+    (z_score, {"columns": "age"}, "z_score: columns='age' is not a list"),
+    (z_score, {"columns": []}, "is not a list of names"),
+    (
+      z_score,
+      {"missing": "zero"},
+      "missing='zero' is unknown; valid: kept, mean",
+    ),
     (z_score, {"statistics": "/no.json"}, "/no.json: No such file"),
     (
       z_score,
@@ -257,7 +261,7 @@ def changed(**changes):
     ("[" * 100_000, "no statistics of a scaling"),
     ("{}", "it does not hold kind"),
     (changed(kind="other"), "its kind or"),
-    (changed(kind="min_max"), "is from min_max"),
+    (changed(kind="min_max"), "was written by min_max"),
     (changed(columns=[]), "no columns"),
     (changed(columns={"x": {}}), "column 'x' lacks"),
     (changed(high=0), "low=0.0 is not a number below high=0"),

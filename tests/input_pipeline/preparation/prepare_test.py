@@ -234,7 +234,7 @@ def test_done_is_done_and_another_config_is_refused(tmp_path):
   before = contents(tmp_path / "out")
   said = []
   again = run.prepare(config, str(tmp_path / "out"), say=said.append)
-  assert said == [f"{tmp_path}/out is prepared already: nothing to do"]
+  assert said == [f"{tmp_path}/out is already prepared; nothing to do"]
   assert again == json.loads(json.dumps(first))
   assert contents(tmp_path / "out") == before
   other = config_of(tmp_path / "in", output={"shard_bytes": 5})
@@ -307,7 +307,7 @@ def test_a_strangers_split_stays_in_the_folder(tmp_path):
 
 def test_other_peoples_files_are_left_alone(tmp_path):
   write_records(tmp_path / "in", 1, 5)
-  with pytest.raises(ValueError, match="holds other files"):
+  with pytest.raises(ValueError, match="contains other files"):
     prepared(config_of(tmp_path / "in"), tmp_path / "in")
 
 
@@ -324,9 +324,9 @@ def test_too_many_bad_records_end_it_with_one_line(tmp_path):
 @pytest.mark.parametrize(
   ("sections", "line"),
   [
-    ({"dta": {}}, 'config.dta: unknown; did you mean "data"'),
-    ({"data": {"sorce": "x:"}}, "config.data.sorce: unknown; did you mean"),
-    ({"data": {"source": None}}, "config.data.source is missing"),
+    ({"dta": {}}, 'config.dta is unknown; did you mean "data"'),
+    ({"data": {"sorce": "x:"}}, "config.data.sorce is unknown; did you mean"),
+    ({"data": {"source": None}}, "config.data.source is required"),
     ({"output": {"tfds": "yes"}}, "config.output.tfds='yes' is neither"),
     ({"output": {"shard_bytes": 0}}, "config.output.shard_bytes=0"),
     ({"stages": [{"name": "lowercse"}]}, 'did you mean "lowercase"'),
@@ -508,5 +508,5 @@ def test_a_worker_that_dies_is_one_line_and_loses_nothing(tmp_path):
   )
   assert done.returncode == 75
   (line,) = (x for x in done.stderr.splitlines() if x.startswith("error: "))
-  assert "the same command goes on from what is done" in line
+  assert "The same command resumes the run" in line
   assert "Traceback" not in done.stderr

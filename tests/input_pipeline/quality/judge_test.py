@@ -144,12 +144,15 @@ def test_what_is_compared(asked):
 @pytest.mark.parametrize(
   ("given", "told"),
   [
-    ({"checks": ["leakge"]}, "--checks=leakge: valid: schema, "),
+    ({"checks": ["leakge"]}, "--checks=leakge is unknown; valid: schema, "),
     ({"checks": ["leakage"]}, "--checks=leakage needs --against"),
     ({"checks": ["drift"]}, "--checks=drift needs --against or --date"),
     ({"checks": ["label_errors"]}, "--checks=label_errors needs --label"),
-    ({"fail_on": ["bad"]}, "--fail_on=bad: valid: none, fail, warn, schema"),
-    ({"fail_on": ["drift"]}, "--fail_on=drift: that check is not among"),
+    (
+      {"fail_on": ["bad"]},
+      "--fail_on=bad is unknown; valid: none, fail, warn, schema",
+    ),
+    ({"fail_on": ["drift"]}, "--fail_on=drift: the check is not among"),
   ],
 )
 def test_wrong_flags_are_told_in_one_line(asked, given, told):
@@ -199,37 +202,44 @@ def test_exit_codes(monkeypatch, fail_on, verdicts, code):
   assert module._code(found) == code
 
 
-def test_label_errors_are_asked_of_their_own_file(monkeypatch):
-  judge_module = importlib.import_module("input_pipeline.judge")
-  given = {}
-  stub = types.ModuleType("input_pipeline.quality.label_errors")
+def test_each_check_names_what_it_needs():
+  found = importlib.import_module("input_pipeline.judge").known_checks()
+  assert (
+    list(found)
+    == (
+      "schema missing ranges broken duplicates conflicts leakage balance"
+      " distribution drift outliers label_errors"
+    ).split()
+  )
+  assert {name: c.needs for name, c in found.items() if c.needs} == {
+    "conflicts": "label",
+    "leakage": "against",
+    "balance": "label",
+    "drift": "against or --date",
+    "label_errors": "label",
+  }
+  assert [name for name, c in found.items() if c.costly] == ["label_errors"]
+
+
+def test_a_costly_check_is_given_its_settings(monkeypatch):
+  module = importlib.import_module("input_pipeline.judge")
 
   def label_errors(*, uri, split, label, output, folds=5, epochs=1, say=None):
-    given.update(uri=uri, split=split, label=label, output=output, folds=folds)
-    given.update(epochs=epochs, say=say)
-    return ["found"]
+    return uri, split, label, output, folds, epochs, say
 
-  stub.label_errors = label_errors
-  stub.__spec__ = importlib.machinery.ModuleSpec(stub.__name__, None)
-  monkeypatch.setitem(sys.modules, stub.__name__, stub)
+  check = module.Check("label", True, label_errors)
   values = types.SimpleNamespace(
     label="y", label_model=None, folds=4, label_settings=["epochs=3"]
   )
-  monkeypatch.setattr(judge_module, "FLAGS", values)
-  asked = judge_module.Asked("idx:a", "train", None, ["label_errors"], "out")
-  assert judge_module._label_errors(asked) == ["found"]
-  assert given == {
-    "uri": "idx:a",
-    "split": "train",
-    "label": "y",
-    "output": "out",
-    "folds": 4,
-    "epochs": 3,
-    "say": None,
-  }
+  monkeypatch.setattr(module, "FLAGS", values)
+  asked = module.Asked("idx:a", "train", None, ["label_errors"], "out")
+  found = check.run(**module._own_settings(check, asked))
+  assert found == ("idx:a", "train", "y", "out", 4, 3, None)
   values.label_settings = ["epoch=3"]
-  with pytest.raises(ValueError, match="epoch=3: valid: epochs, folds"):
-    judge_module._label_errors(asked)
+  with pytest.raises(
+    ValueError, match="epoch=3 is unknown; valid: epochs, folds"
+  ):
+    module._own_settings(check, asked)
 
 
 def test_a_missing_extra_is_one_line(tmp_path):

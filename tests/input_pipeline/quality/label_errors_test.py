@@ -9,12 +9,8 @@ import cleanlab.filter
 import numpy as np
 import pytest
 
-from input_pipeline.quality import (
-  label_errors,
-  label_models,
-  label_noise,
-  patches,
-)
+from input_pipeline.quality import label_models, label_noise, patches
+from input_pipeline.quality.checks import label_errors
 from input_pipeline.quality.out_of_fold import assign_folds, out_of_fold
 from input_pipeline.sources import open_source, subset
 from train import build, loop
@@ -502,4 +498,4 @@ def test_labels_that_are_none_end_in_one_line(tmp_path):
   rows[4]["kind"] = None
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   source = open_source(uri, "all")
-  assert told("kind") == f"{path}:5: kind=None is no label"
+  assert told("kind") == f"{path}:5: kind=None is not a label"

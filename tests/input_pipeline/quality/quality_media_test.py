@@ -1,21 +1,23 @@
 """Faults planted among images and pieces of audio."""
 
+import importlib.util
 import io
+import struct
 import wave
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
-from input_pipeline.quality import (
+from input_pipeline.bad_records import Policy
+from input_pipeline.quality import dataset, media, near
+from input_pipeline.quality.checks import (
   broken,
   conflicts,
-  dataset,
   drift,
   duplicates,
   leakage,
-  media,
-  near,
   outliers,
 )
 from input_pipeline.quality.finding import Settings
@@ -258,10 +260,70 @@ def test_channels_are_averaged(tmp_path):
 def test_what_is_no_wave_file_is_named(tmp_path):
   write(tmp_path / "a" / "x.wav", tune(1))
   (tmp_path / "a" / "x.wav").write_bytes(b"RIFF nothing")
-  with pytest.raises(ValueError, match="x.wav: no .wav file"):
+  with pytest.raises(ValueError, match="x.wav: not a readable audio file"):
     open_source(f"audio:{tmp_path}", "all").read(np.array([0]))
   with pytest.raises(ValueError, match="no folders of audio; valid: .wav"):
     open_source(f"audio:{tmp_path / 'a'}", "all")
+
+
+@pytest.mark.parametrize(
+  "name, format, subtype, error",
+  [
+    ("x.wav", "WAV", "PCM_24", 2**-22),
+    ("x.wav", "WAV", "FLOAT", 1e-7),
+    ("x.wav", "WAV", "DOUBLE", 1e-7),
+    ("x.wav", "WAVEX", "PCM_16", 2**-14),
+    ("x.WAV", "WAVEX", "PCM_24", 2**-22),
+    ("x.flac", "FLAC", "PCM_24", 2**-22),
+    ("x.ogg", "OGG", "VORBIS", 0.1),
+    ("x.mp3", "MP3", "MPEG_LAYER_III", 0.2),
+  ],
+)
+def test_other_encodings_are_read(tmp_path, name, format, subtype, error):
+  samples = tune(1)
+  path = tmp_path / "a" / name
+  path.parent.mkdir()
+  soundfile.write(path, samples, RATE, format=format, subtype=subtype)
+  read = open_source(f"audio:{tmp_path}", "all").read(np.array([0]))
+  found = read["audio"][0]
+  assert found.dtype == np.float32 and read["rate"][0] == RATE
+  assert len(found) == pytest.approx(len(samples), abs=2_000)
+  if len(found) == len(samples):
+    assert np.abs(found - samples).max() <= error
+
+
+def test_wave_format_extensible_is_read(tmp_path):
+  # By hand: soundfile is not asked to read only what it wrote itself.
+  whole = np.round(tune(1) * 32767).astype("<i2")
+  guid = bytes.fromhex("0100000000001000800000aa00389b71")
+  form = struct.pack("<HHIIHHHHI", 0xFFFE, 1, RATE, 2 * RATE, 2, 16, 22, 16, 0)
+  chunks = b"fmt " + struct.pack("<I", 40) + form + guid
+  chunks += b"data" + struct.pack("<I", whole.nbytes) + whole.tobytes()
+  (tmp_path / "a").mkdir()
+  size = struct.pack("<I", 4 + len(chunks))
+  (tmp_path / "a" / "x.wav").write_bytes(b"RIFF" + size + b"WAVE" + chunks)
+  read = open_source(f"audio:{tmp_path}", "all").read(np.array([0]))
+  np.testing.assert_array_equal(
+    read["audio"][0], whole.astype(np.float32) / 32768
+  )
+
+
+def test_audio_that_cannot_be_used_is_one_line(tmp_path, monkeypatch):
+  path = tmp_path / "a" / "x.wav"
+  path.parent.mkdir()
+  soundfile.write(path, np.array([0, np.nan]), RATE, subtype="FLOAT")
+  with pytest.raises(ValueError, match="x.wav: holds samples that are not fin"):
+    open_source(f"audio:{tmp_path}", "all").read(np.array([0]))
+  # A minute of silence takes few bytes as FLAC.
+  path.unlink()
+  soundfile.write(path.with_name("x.flac"), np.zeros(60 * RATE), RATE)
+  policy = Policy(max_record_bytes=100_000)
+  assert path.with_name("x.flac").stat().st_size < policy.max_record_bytes
+  with pytest.raises(ValueError, match="x.flac: decoded samples of .* more th"):
+    open_source(f"audio:{tmp_path}", "all", policy).read(np.array([0]))
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match=r"soundfile.*-e '\.\[audio\]'"):
+    open_source(f"audio:{tmp_path}", "all")
 
 
 def test_clean_audio_raises_nothing(tmp_path):

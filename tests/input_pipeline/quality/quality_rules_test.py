@@ -362,7 +362,7 @@ def test_other_languages_pass(make):
   assert isinstance(make(languages=None)(chinese), Dropped)
   assert isinstance(make()(Document("id", "short " * 5)), Dropped)
   with pytest.raises(
-    ValueError, match=r"languages 'en' is neither .*\(\"en\","
+    ValueError, match=r"languages='en' is neither .*\(\"en\","
   ):
     make(languages="en")
 

@@ -194,7 +194,7 @@ def test_a_window_is_decoded_with_what_cannot_be_seen():
   short = window(b"ab\0\0", b"bc\0\0", [1, 1, 0, 0])
   assert preview_text.rows(short, byte(), 1)[1:] == [
     '  inputs   "ab"',
-    "           and 2 of padding",
+    "  padding  2",
     '  targets  "bc"',
     "           mask 1 on 2 of 4",
   ]
@@ -218,7 +218,7 @@ def test_corrupted_spans_have_two_lengths():
   )
   assert preview_text.rows(batch, tokens, 1)[1:] == [
     '  inputs   "h<extra_id_0>o"',
-    "           and 1 of padding",
+    "  padding  1",
     '  targets  "<extra_id_0>e⟨eos⟩"',
     "           mask 1 on 3 of 3",
   ]
@@ -233,15 +233,15 @@ def test_packed_rows_are_shown_piece_by_piece():
     positions=[0, 1, 0, 1, 2, 0],
   )
   assert preview_text.rows(batch, byte(), 1)[1:] == [
-    "  segment 1: places 0 to 1, positions 0 to 1",
+    "  segment 1: tokens 0 to 1, positions 0 to 1",
     '    inputs   "ab"',
     '    targets  "b⟨eos⟩"',
     "             mask 1 on 2 of 2",
-    "  segment 2: places 2 to 4, positions 0 to 2",
+    "  segment 2: tokens 2 to 4, positions 0 to 2",
     '    inputs   "xyz"',
     '    targets  "yz⟨eos⟩"',
     "             mask 1 on 3 of 3",
-    "  and 1 of padding",
+    "  padding  1",
   ]
 
 
@@ -276,7 +276,7 @@ def run(*args):
 @pytest.mark.parametrize(
   ("args", "named"),
   [
-    ([], "--config=configs/NAME.py is missing"),
+    ([], "the flag --config=configs/NAME.py is required"),
     (["--config.data.sorce=x"], 'sorce: unknown .*did you mean "source"'),
     (["--config.data.source=text:/nowhere"], "config.data: text:/nowhere"),
   ],
@@ -322,5 +322,5 @@ def test_a_labeled_text_is_shown_as_text():
   text = data.texts(np.array([0]))["text"][0]
   lines = preview_text.rows(batch, data.tokenizer, 1)
   assert lines[1] == f'  tokens   "<cls>{text}<sep>"'
-  assert lines[2] == f"           and {10 - len(text)} of padding"
+  assert lines[2] == f"  padding  {10 - len(text)}"
   assert lines[3] == "  label: 0"

@@ -167,7 +167,7 @@ def test_languages_may_be_given(data, tmp_path):
   [
     ({"kind": "char"}, "--kind=char; valid: bpe, unigram, wordpiece"),
     ({"text_key": ["a", "b", "c"]}, "--text_key=a,b,c: one, or one for each"),
-    ({"languages": ["en"]}, "--languages=en: one for each URI"),
+    ({"languages": ["en"]}, "--languages=en: give one language for each URI"),
     ({"text_key": ["text"]}, "has no field 'text'"),
     ({"vocab_size": 5}, "(?i)bpe on jsonl:.*vocabulary size"),
     ({"data": ["jsonl:/nowhere"]}, "/nowhere"),
@@ -186,7 +186,7 @@ def test_the_verb_names_what_is_wrong(data, tmp_path, flags, named):
 def test_the_command_ends_in_one_line(tmp_path):
   command = [sys.executable, "-m", "input_pipeline.train_tokenizer"]
   for given, line in {
-    "--data=txt:x": "error: give --data=URI and --output=FILE",
+    "--data=txt:x": "error: the flags --data=URI and --output=FILE are",
     f"--output={tmp_path}/m --data=txt:x": "error: source 'txt:x'",
     "--kind=char": "error: flag --kind=char",
   }.items():

@@ -201,7 +201,8 @@ def test_a_run_goes_on_from_the_one_before(kind, workdir, runs):
   damaged = [line for line in said if line.startswith("damaged: ")]
   assert len(damaged) == 1 and str(folder) in damaged[0]
   assert (
-    "going on from step 4: 2 steps are lost; the damaged checkpoints are in"
+    "resuming from step 4: 2 steps are lost; the damaged checkpoints were"
+    " moved to"
     f" {workdir}/damaged"
   ) in said
   same_run(workdir, runs / "straight")
@@ -213,7 +214,7 @@ def test_two_that_are_damaged_at_once_and_again(workdir, runs):
   flip(largest(workdir, 4))
   flip(largest(workdir, 6))
   said = train(workdir, 8)
-  assert any("going on from step 2: 4 steps are lost" in x for x in said)
+  assert any("resuming from step 2: 4 steps are lost" in x for x in said)
   flip(largest(workdir, 6))
   flip(largest(workdir, 8))
   train(workdir)
@@ -477,6 +478,6 @@ def test_a_checkpoint_that_one_of_two_processes_cannot_read(tmp_path):
   # Not for as long as one waits for a process that is gone.
   assert time.monotonic() - began < 2 * whole + 60
   assert "another process cannot read it" in found[0][1]
-  assert "going on from step 4: 2 steps are lost" in found[0][1]
+  assert "resuming from step 4: 2 steps are lost" in found[0][1]
   assert many_processes.rows(workdir) == straight
   assert (workdir / "damaged" / str(SAVED)).is_dir()

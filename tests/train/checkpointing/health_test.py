@@ -24,7 +24,7 @@ def test_a_leap_over_the_threshold_is_a_spike():
   assert fed([*window, edge - 1e-3], window=4, spike=3).recent == {
     "loss": [2.0, 3.0, 4.0, edge - 1e-3]
   }
-  with pytest.raises(health.Unwell, match="train/loss leapt to 6.949") as found:
+  with pytest.raises(health.Unwell, match="train/loss rose to 6.949") as found:
     fed([*window, edge + 1e-3], window=4, spike=3)
   assert (found.value.first, found.value.last) == (5, 5)
 

@@ -181,7 +181,7 @@ def test_too_many_in_a_row_send_the_run_back(tmp_path):
   (row,) = bad_batches.read(tmp_path / "run" / "skipped.jsonl")
   assert (row.step, row.to, row.batches) == (16, 10, (12, 16))
   assert said == [
-    f"{row.reason}: goes back to step 10, and passes over batches 12 to 15"
+    f"{row.reason}: rolling back to step 10, and skipping batches 12 to 15"
   ]
   # Batch 16 is bad too, and alone: dropped.
   assert rows(tmp_path / "run")[-1]["train/dropped"] == 1
@@ -198,7 +198,7 @@ def test_a_spike_is_passed_over_as_if_it_had_never_been(tmp_path):
   (row,) = bad_batches.read(tmp_path / "run" / "skipped.jsonl")
   # The update from batch 17 leads to step 18; the save before it is of 15.
   assert (row.step, row.to, row.batches) == (18, 15, (16, 19))
-  assert "leapt to" in said[0]
+  assert "rose to" in said[0]
   taken = (tmp_path / "run" / "examples.jsonl").read_text().splitlines()
   ids = [json.loads(line)["index"] for line in taken]
   n = STEPS * BATCH

@@ -222,17 +222,17 @@ def test_a_run_that_goes_on_saves_again_once_it_can(fault, tmp_path, capfd):
     tmp_path / "run", fault, first=first, last=13, on_error="continue"
   )
   assert problem is None
-  lines = [x for x in said if "cannot be saved" in str(x)]
+  lines = [x for x in said if "could not be saved" in str(x)]
   failed = 1 if fault is Gone else 2  # that makes the folder anew
   assert len(lines) == failed, said
   for line in lines:
-    assert line.startswith("a checkpoint cannot be saved: ")
+    assert line.startswith("the checkpoint could not be saved: ")
     assert "\n" not in line and len(line) < 500
   if fault is not Blocked:
     # It is told by the step after the one that found it over.
     assert said.index(lines[0]) - said.index(9) in (-1, 1), said
   if fault in (Full, Limited):
-    assert all(line.endswith("the last is of step 4") for line in lines)
+    assert all(line.endswith("the last one is of step 4") for line in lines)
     assert "space" in lines[0] or "too large" in lines[0]
   assert [x for x in said if isinstance(x, int)] == list(range(1, 17))
   assert "16" in left and not [x for x in left if not x.isdigit()]
@@ -248,7 +248,7 @@ def test_a_run_that_stops_stops_at_the_next_step(fault, tmp_path):
     tmp_path / "run", fault, first=first, last=99, on_error="stop"
   )
   assert problem.code == 74
-  assert str(problem).startswith("a checkpoint cannot be saved: ")
+  assert str(problem).startswith("the checkpoint could not be saved: ")
   assert said[-1] in (8, 9, 10) and "4" in left
   assert not any(x.endswith(checkpoint.UNFINISHED) for x in left)
 
@@ -259,7 +259,7 @@ def test_a_run_whose_last_save_fails_has_not_succeeded(fault, tmp_path):
     tmp_path / "run", fault, first=15, last=99, on_error="continue"
   )
   assert problem.code == 74
-  assert "the last is of step 12; mend it" in str(problem)
+  assert "the last one is of step 12; fix the cause" in str(problem)
   assert said[-1] == 16 and left == ["12", "8"]
 
 
@@ -280,9 +280,11 @@ def test_what_a_user_sees(on_error, tmp_path):
   done = subprocess.run(limited, **arguments)
   (line,) = done.stderr.splitlines()
   assert done.returncode == 74
-  assert line.startswith("error: a checkpoint cannot be saved: ")
-  assert "File too large; there is none yet; mend it, and the same" in line
-  told = done.stdout.count("a checkpoint cannot be saved: ")
+  assert line.startswith("error: the checkpoint could not be saved: ")
+  assert (
+    "File too large; there is none yet; fix the cause, then the same" in line
+  )
+  told = done.stdout.count("the checkpoint could not be saved: ")
   assert told == (2 if on_error == "continue" else 0)
   assert killed_saves.left(workdir) == []
   if on_error == "stop":
@@ -307,7 +309,7 @@ def test_damaged_ones_move_to_another_disk(tmp_path):
     killed_saves.train(workdir, config)
     (other / "4" / "data" / "metadata").unlink()
     said = killed_saves.train(workdir, config)
-    assert any("going on from step 2: 2 steps are lost" in x for x in said)
+    assert any("resuming from step 2: 2 steps are lost" in x for x in said)
     assert os.listdir(workdir / "damaged") == ["4"]
     assert killed_saves.left(workdir) == ["2", "4"]
   finally:

@@ -14,7 +14,7 @@ from train.measuring import timing
 pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 
-class Crash(Exception):
+class CrashError(Exception):
   pass
 
 
@@ -24,7 +24,7 @@ def scripted(values, asked, crash_at=None):
   def evaluate(variables, step):
     asked.append(step)
     if step == crash_at:
-      raise Crash
+      raise CrashError
     return {"loss": values[step]}
 
   return evaluate
@@ -69,7 +69,7 @@ def test_a_crash_in_the_last_evaluation_loses_no_step(tmp_path):
     tmp_path / "a",
     {"val": val, "test": (scripted({8: 7.0}, asked, crash_at=8), 0)},
   )
-  with pytest.raises(Crash):
+  with pytest.raises(CrashError):
     list(loop.fit(run))
   # By default there is no save but that at the end: it came first.
   assert saved(tmp_path / "a") == [8]

@@ -215,7 +215,9 @@ def test_what_no_family_has_is_not_written():
     with pytest.raises(UserError) as error:
       weights.writable({**model, **change}, shapes)
     assert told in str(error.value)
-  with pytest.raises(UserError, match="models/tabular/mlp.py is of no family"):
+  with pytest.raises(
+    UserError, match="no family of pretrained weights uses the model 'mlp'"
+  ):
     weights.writable({"name": "mlp"}, {})
 
 
@@ -585,4 +587,4 @@ def test_words_of_the_flags(gpt2, tmp_path):
   assert "either --from or --to" in told(run)
   assert "either" in told(run, f"--from={gpt2}", "--to=x")
   assert "no such folder" in told(run, "--from=nowhere")
-  assert re.search("--sha256 is of --from", told(run, "--to=x", "--sha256=1"))
+  assert re.search("--sha256 needs --from", told(run, "--to=x", "--sha256=1"))

@@ -99,7 +99,7 @@ def test_paths_are_mapped_and_skipped(finished):
     (dict(map=[("(", "")]), "is no regex"),
     (dict(maps=[]), 'did you mean "map"'),
     (dict(map=[("^", "x/")]), "has none of this run's parameters"),
-    (dict(map=[("[a-z_]+", "x")]), "of two parameters"),
+    (dict(map=[("[a-z_]+", "x")]), "maps two parameters to"),
   ],
 )
 def test_mistakes_are_one_line(finished, section, told):
@@ -198,7 +198,7 @@ def test_a_network_of_several_has_no_adapter():
   config = gan_fashion_mnist.get_config("smoke")
   with config.unlocked():
     config.adapt = LORA
-  with pytest.raises(UserError, match="is not one network, but several"):
+  with pytest.raises(UserError, match="consists of several networks"):
     build.run(config, None, say=print)
 
 

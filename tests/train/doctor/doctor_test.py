@@ -190,6 +190,10 @@ def test_an_extra_is_missing_where_a_config_needs_it(missing, monkeypatch):
   for spec in ("wordpiece:v.txt", "tokenizers:t.json"):
     needed = checks.needs({"data": {"tokenizer": spec}})
     assert needed == {"text": "config.data.tokenizer"}
+  writers = [{"name": "tensorboard"}, {"name": "wandb"}]
+  assert checks.needs({"writers": writers}) == {
+    "wandb": "config.writers[1].name"
+  }
 
 
 def smi(folder: pathlib.Path, script: str) -> str:

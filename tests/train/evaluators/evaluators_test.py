@@ -80,8 +80,15 @@ def test_classification_is_scikit_learns(classes, tmp_path):
   batches = padded({"logits": logits, "label": label}, 8, (np.nan, 0))
   batches[-1]["logits"] = batches[-1]["logits"].at[-1].set(0)
   task = task_of(nats, logits=lambda variables, batch, rng: batch["logits"])
+  shown = []
   evaluate = classification(
-    context(task, batches, num_classes=classes, workdir=str(tmp_path))
+    context(
+      task,
+      batches,
+      num_classes=classes,
+      workdir=str(tmp_path),
+      show=lambda *sent: shown.append(sent),
+    )
   )
   found = evaluate(NOTHING, 3)
 
@@ -99,6 +106,20 @@ def test_classification_is_scikit_learns(classes, tmp_path):
   written = np.loadtxt(tmp_path / "val_confusion.csv", int, delimiter=",")
   np.testing.assert_array_equal(
     written, sklearn.confusion_matrix(label, best, labels=np.arange(classes))
+  )
+  # The image: squares, the gray of which is the share of their row.
+  ((*sent, image_HWC),) = shown
+  assert sent == [3, "val/confusion", "image"]
+  side = 256 // classes
+  assert image_HWC.shape == (side * classes, side * classes, 3)
+  shares = np.nan_to_num(
+    sklearn.confusion_matrix(
+      label, best, labels=np.arange(classes), normalize="true"
+    )
+  )
+  middle = image_HWC[side // 2 :: side, side // 2 :: side]
+  np.testing.assert_allclose(
+    middle, 255 * shares[..., None].repeat(3, 2), atol=1
   )
   assert evaluate(NOTHING, 4) == found
 
@@ -294,11 +315,16 @@ def test_samples_are_a_grid_of_pixels(channels, count, rows, columns, tmp_path):
     samples=lambda variables, batch, rng: batch["image"] * variables.params
   )
   batches = [{"image": jnp.asarray(made[i : i + 3])} for i in (0, 3)]
-  said = []
-  evaluate = samples(
-    context(task, batches, workdir=str(tmp_path), key="grid", say=said.append),
-    count=count,
+  said, shown = [], []
+  given = context(
+    task,
+    batches,
+    workdir=str(tmp_path),
+    key="grid",
+    say=said.append,
+    show=lambda *sent: shown.append(sent),
   )
+  evaluate = samples(given, count=count)
   assert evaluate(types.Variables(1.0, {}), 120) == {}
   path = tmp_path / "samples" / "grid_0000120.png"
   assert said == [f"samples  {path}"]
@@ -314,6 +340,9 @@ def test_samples_are_a_grid_of_pixels(channels, count, rows, columns, tmp_path):
           value = min(max(float(value), -1), 1)
           wanted[2 * row + y, 3 * column + x, c] = round((value + 1) * 127.5)
   np.testing.assert_array_equal(found, wanted)
+  ((*sent, image_HWC),) = shown
+  assert sent == [120, "grid/samples", "image"]
+  np.testing.assert_array_equal(image_HWC, wanted)
 
 
 def test_samples_beyond_one_pass_go_on_with_other_keys(tmp_path):
@@ -346,7 +375,7 @@ def test_samples_of_text_are_written_one_after_another(tmp_path):
     hot = jnp.where(batch["temperature"] > 0.4, 1, 0)
     return jnp.where(batch["mask"] > 0, batch["tokens"], more + hot)
 
-  said = []
+  said, shown = [], []
   given = context(
     task_of(samples=count_on),
     [],
@@ -355,6 +384,7 @@ def test_samples_of_text_are_written_one_after_another(tmp_path):
     workdir=str(tmp_path),
     key="text",
     say=said.append,
+    show=lambda *sent: shown.append(sent),
   )
   evaluate = samples(given, count=3, prompt="ax", length=4, temperature=0.5)
   assert evaluate(NOTHING, 20) == {}
@@ -362,6 +392,7 @@ def test_samples_of_text_are_written_one_after_another(tmp_path):
   wanted = "\n\n---\n\n".join(["axdefg", "axefgh", "axfghi"])
   assert path.read_text() == wanted + "\n"
   assert said == [f"samples  {path}\n{wanted}"]
+  assert shown == [(20, "text/samples", "text", wanted)]
 
 
 def test_samples_without_a_workdir_write_nothing(tmp_path, monkeypatch):

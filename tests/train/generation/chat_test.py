@@ -71,7 +71,7 @@ def test_the_command_answers_in_turn_and_remembers(speaker, chat_run, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   first, second = answers(speaker, ["ba", "ce"], temperature=0.0, max_tokens=12)
-  assert done.stdout == f"{first}\n{second}\n(4 messages in {path})\n"
+  assert done.stdout == f"{first}\n{second}\n(saved 4 messages to {path})\n"
   assert json.loads(path.read_text()) == {
     "messages": [
       {"role": "user", "content": "ba"},
@@ -111,7 +111,7 @@ def test_a_terminal_ctrl_c_and_ctrl_d(chat_run):
     os.write(ours, b"half a li")
     until(b"half a li")
     # input() is deaf to a signal between its prompt and its wait for a key.
-    until(b"(/quit or Ctrl-D leaves)", again=b"\x03")
+    until(b"(press Ctrl-D or type /quit to exit)", again=b"\x03")
     until(b"> ")
     os.write(ours, b"ba\n")
     until(b"> ")
@@ -150,13 +150,13 @@ def test_commands_change_the_conversation(tmp_path):
   ]
   assert [turn for _, turn in seen] == [0, 1, 2]
   assert [m.content for m in messages] == ["be brief", "c", "you said c"]
-  assert "(no command /what: /reset, " in said
-  assert "(/save FILE: which file?)" in said
+  assert "(unknown command /what: /reset, " in said
+  assert "(/save needs the name of a file)" in said
   assert "File exists" in said
   assert path.read_text() == "mine"
 
 
-def test_the_oldest_turns_are_dropped_and_told_once():
+def test_the_oldest_turns_are_dropped_with_one_notice():
   def within(messages):
     return messages[-1:], len(messages) - 1
 
@@ -166,7 +166,7 @@ def test_the_oldest_turns_are_dropped_and_told_once():
     ["b"],
     ["c"],
   ]
-  assert said.count("outgrown") == 1
+  assert said.count("longer than the context window") == 1
 
 
 def test_an_answer_does_not_command_the_terminal():

@@ -279,8 +279,8 @@ def test_silence_is_noticed(silent):
   assert 2 <= time.monotonic() - began < 10
   for line, code in ends.values():
     assert f"process {silent} of 3 (" in line
-    assert "has not been heard of for 2 s" in line
-    assert "the run goes on from its last save" in line
+    assert "has not responded for 2 s" in line
+    assert "the run resumes from its last checkpoint" in line
     assert code == HostError.code
 
 

@@ -147,7 +147,7 @@ def stopped(found, reason: str) -> int:
     (line,) = (line for line in said.splitlines() if "stopped by" in line)
     assert line.startswith(start), said
     assert line.endswith(
-      ", which is saved; the same command goes on from there"
+      ", which is saved; the same command resumes from there"
     )
     assert "rror" not in said and "Traceback" not in said
     steps.add(int(line.removeprefix(start).split(",")[0]))
@@ -258,9 +258,11 @@ def test_ctrl_c_is_orderly():
   ((code, said),) = end([process])
   assert code == 130
   first, line = said.split("\n")[1:3]
-  assert first == "stops after this step and saves; Ctrl-C again leaves at once"
+  assert (
+    first == "stopping after this step and saving; Ctrl-C again exits at once"
+  )
   assert line.startswith("stopped by Ctrl-C after step ")
-  assert line.endswith(", which is saved; the same command goes on from there")
+  assert line.endswith(", which is saved; the same command resumes from there")
 
 
 @pytest.mark.parametrize("before", ["", "run.stop(0)"])
@@ -277,8 +279,11 @@ def test_ctrl_c_twice_leaves_at_once(before):
   ((code, said),) = end([process])
   assert time.monotonic() - began < 5
   assert code == 130, said
-  assert "left at once; the same command goes on from the last save" in said
-  assert ("stops after this step" in said) == bool(before)
+  assert (
+    "exited immediately; the same command resumes from the last checkpoint"
+    in said
+  )
+  assert ("stopping after this step" in said) == bool(before)
 
 
 def test_ctrl_c_before_the_first_step_has_nothing_to_save():
@@ -288,7 +293,7 @@ def test_ctrl_c_before_the_first_step_has_nothing_to_save():
   ((code, said),) = end([process])
   assert code == 130
   assert said == (
-    "error: interrupted; the same command goes on from the last save\n"
+    "error: interrupted; the same command resumes from the last checkpoint\n"
   )
 
 

@@ -191,7 +191,7 @@ def test_one_process_ends_likewise(tmp_path):
   last = said.splitlines()[-1]
   assert re.fullmatch(
     r"error: no step was done for 2 s \(--stall_timeout\): at step 5, in"
-    r" input_pipeline/device\.py:\d+ \(prefetch\); the same command goes on"
+    r" input_pipeline/device\.py:\d+ \(prefetch\); the same command resumes"
     r" from the last save",
     last,
   )
@@ -212,6 +212,6 @@ def test_a_process_that_is_stopped_ends_the_others(tmp_path):
   assert code == HostError.code
   last = said.splitlines()[-1]
   assert re.match(
-    r"error: process 1 of 2 \(\S+\) has not been heard of for 3 s;", last
+    r"error: process 1 of 2 \(\S+\) has not responded for 3 s;", last
   )
   assert any(" in fit\n" in stack for stack in stacks(said)), said

@@ -168,7 +168,7 @@ import jax, numpy as np, jax.numpy as jnp
 from train.checkpointing import checkpoint
 from train.measuring import goodput
 from train import loop, types
-from train.workdir import writer
+from train.workdir import metrics
 
 workdir = sys.argv[1]
 log = open(workdir + "/log.jsonl", "a")
@@ -226,7 +226,7 @@ run = loop.Run(
   checkpoints=manager,
   checkpoint_every=20,
   log_every=1,
-  writer=writer.MetricsWriter(workdir),
+  writer=metrics.files(workdir),
   ledger=workdir + "/goodput.jsonl",
   started=goodput.process_start(),
 )

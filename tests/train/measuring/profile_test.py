@@ -58,7 +58,7 @@ def test_the_trace_holds_the_steps_asked_for(tmp_path):
   # The same command when these steps are past: a line, not an error.
   done = main(tmp_path, "--profile=4:3")
   assert done.returncode == 0, done.stderr
-  assert "step 4 was done before this start" in done.stdout
+  assert "this start began after step 4" in done.stdout
   assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 

@@ -88,7 +88,7 @@ def test_the_page_talks_with_the_model(page, speaker):
     assert page.run(turns) == [m.content for m in messages]
     assert page.run("document.documentElement.scrollWidth") == 420
     assert complaints(page) == []
-    # The window is 128: the oldest turns go, and it is told.
+    # The window is 128: the oldest turns are dropped, with a notice.
     for _ in range(3):
       said(page, "x" * 20)
       page.until("document.documentElement.dataset.state == 'idle'")

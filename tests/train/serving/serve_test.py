@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from local_server import serving
+from local_server import raw, request, serving, slowly
 
 from input_pipeline.tokenizers.parts.chat_template import Message
 from train.generation import replies, streaming
@@ -29,36 +29,6 @@ CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
 def server(speaker):
   with serving(speaker, requests_per_minute=10**6) as found:
     yield found
-
-
-def request(server, path, body=None, headers=None, method=None):
-  """(status, headers, object or text) of a request."""
-  data = body if body is None or isinstance(body, bytes) else json.dumps(body)
-  data = data.encode() if isinstance(data, str) else data
-  url = f"http://127.0.0.1:{server.server_address[1]}{path}"
-  headers = {"Content-Type": "application/json", **(headers or {})}
-  asked = urllib.request.Request(url, data, headers, method=method)
-  try:
-    answer = urllib.request.urlopen(asked, timeout=60)
-  except urllib.error.HTTPError as error:
-    answer = error
-  with answer:
-    content = answer.read().decode()
-    kind = answer.headers.get("Content-Type", "")
-    found = json.loads(content) if kind == "application/json" else content
-    return answer.status, answer.headers, found
-
-
-def raw(server, content: bytes) -> bytes:
-  """What comes back for bytes that need be no HTTP."""
-  address = ("127.0.0.1", server.server_address[1])
-  with socket.create_connection(address, timeout=30) as client:
-    client.sendall(content)
-    parts = []
-    with contextlib.suppress(ConnectionError):
-      while part := client.recv(65536):
-        parts.append(part)
-  return b"".join(parts)
 
 
 def alone(speaker, said, **how) -> str:
@@ -122,7 +92,7 @@ def events(server, path, body):
   return [json.loads(part[6:]) for part in parts]
 
 
-def test_a_stream_says_what_the_whole_says(server):
+def test_a_stream_has_the_text_of_a_whole_answer(server):
   body = {**ASK, "temperature": 1, "seed": 5, "n": 2, "max_tokens": 12}
   _, _, whole = request(server, CHAT, body)
   found = events(
@@ -295,8 +265,10 @@ def test_only_what_there_is_is_served(server):
   for path in (*paths, "/v1/models/../../x", "/v1", "/v1/models/other"):
     assert request(server, path)[0] == 404, path
   assert request(server, CHAT)[0] == 405
-  assert request(server, "/", b"{}")[0] == 404
-  assert request(server, CHAT, b"{}", method="DELETE")[0] == 501
+  for path, method, allowed in (("/", "POST", "GET"), (CHAT, "DELETE", "POST")):
+    status, headers, found = request(server, path, b"{}", method=method)
+    assert status == 405 and allowed in headers["Allow"]
+    assert found["error"]["type"] == "invalid_request_error"
   status, headers, page = request(server, "/")
   assert status == 200 and page.startswith("<!doctype html>")
   policy = headers["Content-Security-Policy"]
@@ -330,11 +302,16 @@ def test_only_what_there_is_is_served(server):
       b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
       b"Content-Type: application/json\r\n"
       b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}   ",
-      411,
+      400,
     ),
     (
       b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
       b"Content-Type: application/json\r\nContent-Length: -1\r\n\r\n{}",
+      400,
+    ),
+    (
+      b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+      b"Content-Type: application/json\r\n\r\n",
       411,
     ),
     (
@@ -354,7 +331,8 @@ def test_a_hostile_head_is_refused(server, head, status):
   # Where more was sent than is read, the system may drop the answer itself.
   if not (status == 431 and not answer):
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
-    assert b"Connection: close" in answer
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert b"\r\nx-content-type-options: nosniff\r\n" in answer.lower()
   assert request(server, "/health")[0] == 200
 
 
@@ -363,7 +341,7 @@ def test_a_long_body_is_refused_unread(speaker):
     body = {**ASK, "user": "u" * 100}
     status, _, found = request(server, CHAT, body)
     assert status == 413
-    assert found["error"]["message"] == "a body has 100 bytes at most"
+    assert found["error"]["message"] == "the body exceeds 100 bytes"
     assert request(server, PLAIN, {"prompt": "a", "max_tokens": 1})[0] == 200
 
 
@@ -408,7 +386,7 @@ def test_a_key_is_asked_for(speaker):
     assert not any("sesame" in line for line in server.said)
 
 
-def test_too_many_requests_wait(speaker):
+def test_too_many_requests_are_refused(speaker):
   with serving(speaker, requests_per_minute=3) as server:
     statuses = [request(server, "/v1/models")[0] for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
@@ -430,23 +408,6 @@ def test_a_bucket_fills_again_and_few_are_remembered():
   for client in ("b", "c", "d"):
     assert rate.wait(client) == 0.0
   assert len(rate._buckets) == 2
-
-
-def slowly(speaker, seconds):
-  """A speaker whose every piece takes so long; it tells when it is left."""
-  left = threading.Event()
-
-  def write(prompts, options):
-    del options
-    try:
-      while True:
-        time.sleep(seconds)
-        for row in range(len(prompts)):
-          yield streaming.Piece(row, "a", (97,), None)
-    finally:
-      left.set()
-
-  return speaker._replace(write=write), left
 
 
 def test_what_waits_too_long_is_refused_and_who_goes_is_forgotten(speaker):
@@ -478,7 +439,7 @@ def test_what_waits_too_long_is_refused_and_who_goes_is_forgotten(speaker):
     assert not server.engine._rows and not server.engine._waiting
 
 
-def test_a_failure_is_told_and_the_next_is_served(speaker):
+def test_a_failure_is_reported_and_the_next_request_served(speaker):
   fails = [True]
 
   def write(prompts, options):
@@ -574,12 +535,15 @@ def test_the_command_serves_and_ends_gracefully(chat_run, tmp_path):
     process.kill()
 
 
-def test_a_wrong_command_is_told_in_a_line(chat_run, tmp_path):
-  for flags, told in (
-    (["--template=llama3"], "--template=llama3: the tokenizer has none of"),
-    ([f"--api_key_file={tmp_path}/no"], "No such file"),
-  ):
-    process = command(chat_run, *flags)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert told in error.splitlines()[-1]
+def test_a_wrong_command_is_one_line(chat_run, tmp_path):
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = taken.getsockname()[1]
+    for flags, message in (
+      (["--template=llama3"], "--template=llama3: the tokenizer has none of"),
+      ([f"--api_key_file={tmp_path}/no"], "No such file"),
+      ([f"--port={port}"], f"--port={port}: Address already in use"),
+    ):
+      process = command(chat_run, *flags)
+      _, error = process.communicate(timeout=120)
+      assert process.returncode == 2
+      assert message in error.splitlines()[-1]

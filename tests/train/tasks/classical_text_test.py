@@ -109,12 +109,12 @@ def test_scikit_learn_agrees_on_most_of_the_english_list():
   [
     ({"language": "de"}, "language='de'.*valid: en, zh"),
     ({"language": "en", "words": ["a"]}, "one of language, words and file"),
-    ({"words": "the"}, "words='the'.* is no list"),
-    ({"words": ["a", ""]}, "is no list of words"),
-    ({"words": [3]}, "is no list of words"),
+    ({"words": "the"}, "words='the' is not a list"),
+    ({"words": ["a", ""]}, "is not a list of words"),
+    ({"words": [3]}, "is not a list of words"),
     ({"file": "/nowhere"}, "/nowhere: No such file"),
-    ({"file": "EMPTY"}, "empty: holds no word"),
-    ({"file": "BINARY"}, "binary: not UTF-8"),
+    ({"file": "EMPTY"}, "empty: contains no word"),
+    ({"file": "BINARY"}, "binary: is not UTF-8"),
   ],
 )
 def test_wrong_stop_words_are_one_line(tmp_path, settings, named):

@@ -261,7 +261,9 @@ def test_translate_writes_what_the_evaluator_does(run):
   assert written == (folder / "hypotheses.txt").read_text().split("\n")[:-1]
   assert write(["", sources[0], "  "], 4) == ["", written[0], ""]
   found.parts.config["task"]["name"] = "language_modeling"
-  with pytest.raises(UserError, match="language_modeling translates nothing"):
+  with pytest.raises(
+    UserError, match="is language_modeling, not sequence_to_sequence"
+  ):
     translate.translator(found, beams=1, alpha=0.0)
 
 

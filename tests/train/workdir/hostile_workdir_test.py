@@ -17,7 +17,7 @@ from input_pipeline import sources, tokenizers
 from input_pipeline.tokenizers import char, sentencepiece
 from train import build, loop, trained
 from train.measuring import goodput
-from train.workdir import run_record, writer
+from train.workdir import curves, metrics, run_record
 
 ROOT = pathlib.Path(__file__).parents[3]
 SOURCES = [
@@ -247,7 +247,7 @@ def test_what_is_written_goes_through_no_link(tmp_path):
   for name in ("config.tmp", "metrics.tmp"):
     (inside / name).symlink_to(tmp_path / "file")
   run_record._write(inside / "config.json", {"a": 1})
-  rows = writer.MetricsWriter(str(inside))
+  rows = metrics.files(str(inside))
   rows.start(None)
   rows.write(1, {"a": 1.0})
   rows.close()
@@ -293,8 +293,8 @@ def test_damaged_rows_are_left_out(workdir):
   mixed = [row for pair in zip(ROWS, good * 20, strict=False) for row in pair]
   kept = [row for row in mixed[1::2] if json.loads(row)["step"] <= 2]
   path.write_bytes(b"\n".join(mixed) + b'\n{"step": 1, "cut')
-  assert len(writer.read_metrics(str(workdir))) == len(ROWS)
-  rows = writer.MetricsWriter(str(workdir))
+  assert len(metrics.read_metrics(str(workdir))) == len(ROWS)
+  rows = metrics.files(str(workdir))
   rows.start(2)
   rows.close()
   assert path.read_bytes().splitlines() == kept
@@ -305,9 +305,9 @@ def test_figures_that_are_none_are_left_out(workdir):
     '{"step": 1, "a/loss": 2, "b/loss": "x", "c/loss": null, "d": [1],'
     f' "e": {10**400 // 7}, "f/loss": NaN, "g": true}}\n'
   )
-  (row,) = writer.read_metrics(str(workdir))
+  (row,) = metrics.read_metrics(str(workdir))
   assert sorted(row) == ["a/loss", "f/loss", "step"]
-  assert writer.draw_curves(str(workdir))
+  assert curves.draw_curves(str(workdir))
 
 
 def test_damaged_rows_of_a_ledger_are_left_out(workdir):
@@ -326,7 +326,7 @@ def test_a_resumed_run_goes_on_over_damaged_rows(workdir):
       file.write(b"\n".join(ROWS))
   config = run_record.read_config(str(workdir)) | {"total_steps": 5}
   list(loop.fit(build.run(config, str(workdir), say=lambda line: None)))
-  steps = [row["step"] for row in writer.read_metrics(str(workdir))]
+  steps = [row["step"] for row in metrics.read_metrics(str(workdir))]
   assert steps[-1] == 5 and sorted(steps) == steps
 
 

@@ -326,7 +326,9 @@ def writable(
     except UserError as error:
       reasons.append(f"as {name}: {error}")
   if not reasons:
-    raise UserError(f"models/{section['name']}.py is of no family there is")
+    raise UserError(
+      f"no family of pretrained weights uses the model {section['name']!r}"
+    )
   raise UserError(f"cannot be written {'; '.join(reasons)}")
 
 

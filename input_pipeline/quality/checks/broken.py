@@ -1,0 +1,73 @@
+"""Records that cannot be read or decoded, or that have no content."""
+
+import numpy as np
+
+from input_pipeline.quality import evidence
+from input_pipeline.quality.columns import Column
+from input_pipeline.quality.dataset import Dataset
+from input_pipeline.quality.finding import Finding, Settings, count, worst
+from input_pipeline.reporting import page
+
+ORDER = 40
+
+_SILENT = -80.0  # dBFS
+# The share of clipped samples; loud recordings reach full scale at times.
+_CLIPPED = 0.001
+# The contrast in gray levels of an image of one colour after JPEG.
+_FLAT = 0.5
+
+
+def broken(data: Dataset, settings: Settings) -> list[Finding]:
+  """Fails for records that cannot be read or decoded.
+
+  Warns for images of one colour, for silent or clipped audio, and for texts
+  with U+FFFD or control characters.
+  """
+  del settings
+  reasons = [*data.bad]
+  undecodable = 0
+  for column in data.columns.values():
+    undecodable += len(column.broken)
+    reasons += [(data.name(r), why) for r, why in column.broken.items()]
+  odd = [
+    (f"{field}: {what}", np.flatnonzero(where))
+    for field, column in data.columns.items()
+    for what, where in _odd(column)
+    if where.any()
+  ]
+  said = []
+  if data.bad_count:
+    said.append(f"{count(data.bad_count, 'record')} cannot be read")
+  if undecodable:
+    said.append(f"{count(undecodable, 'file')} cannot be decoded")
+  said += [f"{what}, {count(len(rows), 'record')}" for what, rows in odd]
+  whole = len(data.indices) + data.bad_count
+  line = "; ".join(said) or f"{count(whole, 'record')} can be read"
+  verdict = worst("fail" if reasons else "ok", "warn" if odd else "ok")
+  figures = {
+    "unreadable": data.bad_count,
+    "undecodable": undecodable,
+    "odd": {what: len(rows) for what, rows in odd},
+  }
+  parts = []
+  if reasons:
+    items = [why if name in why else f"{name}: {why}" for name, why in reasons]
+    parts.append(page.Examples("Reasons", items))
+  for what, rows in odd:
+    parts += evidence.show(data, rows, f"{what}, {count(len(rows), 'record')}")
+  return [Finding("broken", verdict, line, figures, parts)]
+
+
+def _odd(column: Column):
+  features = column.features
+  with np.errstate(
+    invalid="ignore"
+  ):  # NaN marks a broken value, reported above
+    if column.kind == "image":
+      yield "of one colour", features["contrast"] < _FLAT
+    if column.kind == "audio":
+      silent = features["loudness"] < _SILENT
+      yield "silent", silent
+      yield "clipped", features["clipped"] > _CLIPPED
+    if column.kind == "text":
+      yield "broken characters", features["broken characters"] > 0

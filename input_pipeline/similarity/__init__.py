@@ -1,0 +1,1 @@
+"""How alike texts are: their hashes, n-grams, MinHash values and sketches."""

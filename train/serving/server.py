@@ -1,0 +1,68 @@
+"""Runs the application under uvicorn, in a thread of its own."""
+
+import functools
+import socket
+import threading
+
+import uvicorn
+
+from train.serving import access, web
+from train.serving.connections import Connection
+
+
+class Server:
+  """A server that listens on host:port; OSError if it cannot.
+
+  Attributes:
+    server_address: the address that the socket is bound to.
+    loopback: whether only this machine can reach it.
+  """
+
+  def __init__(self, host: str, port: int, service: web.Service):
+    six = ":" in host
+    self._socket = socket.create_server(
+      (host, port),
+      family=socket.AF_INET6 if six else socket.AF_INET,
+      dualstack_ipv6=six and socket.has_dualstack_ipv6(),
+    )
+    self.server_address = self._socket.getsockname()
+    self.loopback = access.is_loopback(host)
+    limits = service.limits
+    self._uvicorn = uvicorn.Server(
+      uvicorn.Config(
+        web.application(service, self.loopback),
+        http=functools.partial(Connection, limits=limits, log=service.log),
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        # Errors are logged by the application, one line each.
+        log_level="critical",
+        access_log=False,
+        # Anybody can send X-Forwarded-For; rates count the real address.
+        proxy_headers=False,
+        headers=[("server", "tessera")],
+        timeout_keep_alive=limits.seconds_to_send,
+        h11_max_incomplete_event_size=limits.header_bytes,
+      )
+    )
+    self._thread = threading.Thread(
+      target=self._uvicorn.run, args=([self._socket],), daemon=True
+    )
+
+  def start(self) -> None:
+    """Starts to answer requests."""
+    self._thread.start()
+
+  def running(self) -> bool:
+    """Whether requests are answered, or their answers still being sent."""
+    return self._thread.is_alive()
+
+  def stop_accepting(self) -> None:
+    """Refuses new connections; requests that have arrived are answered."""
+    self._uvicorn.should_exit = True
+
+  def join(self, seconds: float) -> bool:
+    """Waits for the last answers; returns whether all have been sent."""
+    self._thread.join(seconds)
+    return not self.running()

@@ -1,0 +1,113 @@
+"""metrics.jsonl and examples.jsonl: the rows that a run writes and resumes."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from common import json_lines
+
+
+class Files(NamedTuple):
+  """The open metrics.jsonl and examples.jsonl of a run.
+
+  start: (step or None, owed=()) -> None; opens the files and drops the rows of
+    steps after `step`; None drops all rows. `owed` holds keys of evaluators
+    whose rows of `step` are dropped as well, because they run again.
+  write: (step, {name: float}) -> None; appends one JSON object, which is on
+    disk on return.
+  write_examples: (step, ids) -> None; appends {"step": step, "index": ids},
+    the ids [B] of the examples that the update after `step` takes.
+  close: () -> None; closes the files if they are open.
+  """
+
+  start: Callable[..., None]
+  write: Callable[[int, dict[str, float]], None]
+  write_examples: Callable[[int, Any], None]
+  close: Callable[[], None]
+
+
+def files(workdir: str, log_examples: bool = False) -> Files:
+  """The Files of a workdir, which must exist. Nothing is opened before `start`.
+
+  Exact resuming rests on `start`: a resumed run repeats the steps after its
+  checkpoint, so their rows are removed first.
+
+  Args:
+    workdir: the folder of the run.
+    log_examples: whether to create examples.jsonl. An existing one is
+      shortened in either case.
+  """
+  metrics_path = pathlib.Path(workdir) / "metrics.jsonl"
+  examples_path = metrics_path.with_name("examples.jsonl")
+  opened: dict[str, Any] = {}
+
+  def start(step, owed=()):
+    close()
+    last = -1 if step is None else step
+    opened["metrics"] = _shortened(metrics_path, last, owed=owed)
+    # A row of examples.jsonl belongs to the update after its step.
+    examples = _shortened(examples_path, last - 1, create=log_examples)
+    if examples is not None:
+      opened["examples"] = examples
+
+  def write(step, scalars):
+    file = opened["metrics"]
+    file.write(json.dumps({"step": step, **scalars}) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+  def write_examples(step, ids):
+    file = opened["examples"]
+    file.write(json.dumps({"step": step, "index": ids.tolist()}) + "\n")
+    file.flush()
+
+  def close():
+    while opened:
+      opened.popitem()[1].close()
+
+  return Files(start, write, write_examples, close)
+
+
+def _shortened(
+  path: pathlib.Path,
+  last: int,
+  create: bool = True,
+  owed: Collection[str] = (),
+):
+  """A file of rows, opened for appending, without rows of steps after `last`.
+
+  Rows of `last` itself whose keys are all of evaluators in `owed` are removed,
+  and so are damaged rows. The file is replaced in one move, so a kill
+  leaves either the old file or the new one. None if the file does not exist
+  and `create` is False.
+  """
+  if not create and not path.exists():
+    return None
+  temporary = path.with_suffix(".tmp")
+  temporary.unlink(missing_ok=True)
+  with open(temporary, "xb") as kept:  # "x": never through a symbolic link
+    for line, row in json_lines.read(path):
+      if not row or not json_lines.count(row.get("step")) or row["step"] > last:
+        continue
+      # A row of an evaluator has no other keys; one of training has.
+      keys = {key.split("/")[0] for key in row if key != "step"}
+      if row["step"] < last or not keys <= set(owed):
+        kept.write(line + b"\n")
+  os.replace(temporary, path)
+  return path.open("a")
+
+
+def read_metrics(workdir: str) -> list[dict]:
+  """The rows of metrics.jsonl in order, without damaged rows and values.
+
+  Raises:
+    UserError: metrics.jsonl is not a regular file.
+  """
+  path = pathlib.Path(workdir) / "metrics.jsonl"
+  return [
+    {key: value for key, value in row.items() if json_lines.number(value)}
+    for _, row in json_lines.read(path)
+    if row and json_lines.count(row.get("step"))
+  ]

@@ -1,0 +1,1 @@
+"""What the writers share; no name of config.writers."""

@@ -142,7 +142,7 @@ def _spelled(x) -> str:
 
 
 def _activation_parts(parts: assembly.Experiment) -> int:
-  """Returns by how much a device's activations are smaller than the batch's."""
+  """Returns the number of parts that the batch's activations are split into."""
   shape = parts.mesh.shape
   return (
     sharding.batch_parts(parts.mesh)

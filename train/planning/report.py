@@ -131,7 +131,7 @@ def _collectives(figures) -> Table:
   table = Table(
     "mesh axis",
     "collective",
-    "per step",
+    "count",
     "tensors",
     "sent",
     title="Collectives per device and step",

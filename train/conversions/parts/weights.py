@@ -95,7 +95,8 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
         row.put(number, tensor, arrays)
     if strange:
       notes.append(
-        f"{len(strange)} tensors contain NaN or infinity, first {strange[0]}"
+        f"{len(strange)} tensors contain NaN or infinity; the first is"
+        f" {strange[0]}"
       )
     if absent:
       notes.append(f"missing tensors, set to 0: {', '.join(absent)}")

@@ -34,6 +34,16 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).parent.parent
+# They come first, lest one worker ends long before the other.
+LONGEST = (
+  "smoke_test.py",
+  "resume_test.py",
+  "parallelism_test.py",
+  "tasks_test.py",
+  "convert_test.py",
+  "checkpoint_test.py",
+  "save_faults_test.py",
+)
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
@@ -101,7 +111,8 @@ def speaker(chat_run):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Skips the tests of real data where there is none; marks parity tests."""
+  """Marks the parity tests, and those of data that is not there; sorts."""
+  items.sort(key=lambda item: item.path.name not in LONGEST)
   skip = pytest.mark.skip(reason="no real data beside the project")
   for item in items:
     if item.path.name.endswith("_parity_test.py"):

@@ -102,15 +102,20 @@ def config_stem() -> str:
 
 
 def start_jax() -> None:
-  """Configures JAX: a compilation cache, and no implicit rank promotion."""
+  """Configures JAX: a compilation cache, and no implicit rank promotion.
+
+  JAX's own environment variables for the cache's folder and for the shortest
+  compilation that is kept take precedence.
+  """
   _keep_freed_memory()
   import jax
 
   jax.config.update("jax_numpy_rank_promotion", "raise")
-  jax.config.update(
-    "jax_compilation_cache_dir", os.path.join(files.cache_folder(), "xla")
-  )
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = os.path.join(files.cache_folder(), "xla")
+    jax.config.update("jax_compilation_cache_dir", folder)
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _keep_freed_memory() -> None:

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import forkserver
 import numpy as np
 import pytest
 
@@ -63,7 +64,7 @@ CASES = {
 
 def main(*arguments, devices=1):
   flags = f"--xla_force_host_platform_device_count={devices}"
-  return subprocess.run(
+  return forkserver.run(
     [sys.executable, "-m", "train.main", *arguments],
     cwd=ROOT,
     env={**os.environ, "XLA_FLAGS": flags},

@@ -1,8 +1,18 @@
-"""Eight simulated devices, strict ranks, and the marks of the suite."""
+"""Eight simulated devices, strict ranks, one cache of compiled programs.
 
+The controller makes a folder for compiled programs, which all workers and all
+child processes of the session read and fill. A program that one test compiled
+is loaded by the next; tests about compiling itself use a folder of their own.
+"""
+
+import contextlib
+import ctypes
+import gc
 import os
 import pathlib
+import shutil
 import signal
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +21,12 @@ if "device_count" not in flags:
   os.environ["XLA_FLAGS"] = (
     flags + " --xla_force_host_platform_device_count=8"
   ).strip()
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if not WORKER:
+  PROGRAMS = tempfile.mkdtemp(prefix="tessera-programs-")
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax  # noqa: E402  (the flags above must come first)
 import pytest  # noqa: E402
@@ -25,6 +41,16 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 def own_cache(tmp_path_factory):
   """Token files and tokenizers of the tests go nowhere else."""
   os.environ["TESSERA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+  """A worker that keeps every program it has compiled grows to gigabytes."""
+  yield
+  jax.clear_caches()
+  gc.collect()
+  with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,12 +99,47 @@ def speaker(chat_run):
   return replies.speaker(trained.load(chat_run, say=lambda line: None))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-  """Skips the tests of real data where there is none."""
+  """Skips the tests of real data where there is none; marks parity tests."""
   skip = pytest.mark.skip(reason="no real data beside the project")
   for item in items:
+    if item.path.name.endswith("_parity_test.py"):
+      item.add_marker("parity")
     if "shared_data" in item.keywords and not SHARED_DATA.is_dir():
       item.add_marker(skip)
+
+
+def _peak_megabytes() -> int:
+  """The most memory that this process has held; 0 where it is not known."""
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+      if line.startswith("VmHWM"):
+        return int(line.split()[1]) // 1024
+  return 0
+
+
+def pytest_sessionfinish(session):
+  """A worker reports its peak memory; the controller removes the cache."""
+  if WORKER:
+    session.config.workeroutput["peak_megabytes"] = _peak_megabytes()
+  else:
+    shutil.rmtree(PROGRAMS, ignore_errors=True)
+
+
+PEAKS: list[int] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+  """Collects the peak memory of the workers."""
+  del error
+  PEAKS.append(getattr(node, "workeroutput", {}).get("peak_megabytes", 0))
+
+
+def pytest_terminal_summary(terminalreporter):
+  peak = max(PEAKS, default=0) or _peak_megabytes()
+  terminalreporter.write_line(f"peak memory of a worker: {peak:,} MB")
 
 
 @pytest.fixture

@@ -88,11 +88,11 @@ def stream(
   Steps without a real row on this host are omitted.
 
   Args:
-    examples: that are read.
-    plan: which of them each step has.
+    examples: the examples to read.
+    plan: which examples each step has.
     ops: see input_pipeline/ops/__init__.py.
     service: its address, and the arguments of pipeline.training and the ops,
-      where workers are to do it; see pipeline_service.py.
+      if its workers prepare the rows; see service_stream.py.
 
   Raises:
     ValueError: the ops do not fit the examples, or, from the iterator, an

@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
+
+import forkserver
 
 from common import config_keys
 from configs.textbook import linear_regression
@@ -100,7 +101,7 @@ def save(workdir, flag: str, at: int = -1, delay: float = 0) -> list[str]:
     delay: seconds from the first operation on; 0 is never.
   """
   log = workdir.parent / f"{workdir.name}.log"
-  done = subprocess.run(
+  done = forkserver.run(
     [sys.executable, "-c", _MAIN, flag, f"--workdir={workdir}"],
     cwd=ROOT,
     env={

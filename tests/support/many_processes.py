@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+import forkserver
+
 from common import config_keys
 from common.errors import HostError, UserError
 from train.hosts import roll_call
@@ -63,9 +65,13 @@ def start(
   xla="",
   devices=8,
   main=("-m", "train.main"),
+  popen=forkserver.Popen,
   **variables,
 ):
-  """Processes of train.main with so many devices between them."""
+  """Processes of train.main with so many devices between them.
+
+  They are forked; with popen=subprocess.Popen they start cold.
+  """
   address = free_address()
   count = devices // processes
   env = {
@@ -75,7 +81,7 @@ def start(
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={count} {xla}",
   }
   return [
-    subprocess.Popen(
+    popen(
       [
         sys.executable,
         *main,

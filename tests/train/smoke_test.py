@@ -51,6 +51,26 @@ FAKES = {
 }
 
 
+def reloaded() -> set[str]:
+  """The configs that are also evaluated anew from their workdirs.
+
+  Among them is every pair of a task and an evaluator, every learner and every
+  model; the others differ in sizes and data.
+  """
+  found, seen = set(), set()
+  for name in experiments.NAMES:
+    config = experiments.config_of(name)
+    parts = {(config.task.name, e.name) for e in config.evals.values()}
+    parts |= {("learner", config.learner.name), ("model", config.model.name)}
+    if not parts <= seen:
+      found.add(name)
+      seen |= parts
+  return found
+
+
+RELOADED = reloaded()
+
+
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_smoke(name, tmp_path):
   config = experiments.config_of(name, "smoke")
@@ -72,6 +92,8 @@ def test_smoke(name, tmp_path):
   assert rows == [{"step": r.step, **r.scalars} for r in reports]
 
   # A workdir alone gives the same figures again.
+  if name not in RELOADED:
+    return
   found = trained.load(workdir)
   again = build.evaluators(found, workdir, say=said.append)
   for key, evaluator in again.items():

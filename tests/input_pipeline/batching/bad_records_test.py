@@ -5,11 +5,11 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 
+import forkserver
 import numpy as np
 import pytest
 
@@ -804,7 +804,7 @@ def test_a_run_that_was_stopped_goes_on_with_another_policy(tmp_path):
 
 
 def main(*arguments):
-  return subprocess.run(
+  return forkserver.run(
     [sys.executable, "-m", "train.main", *arguments],
     cwd=ROOT,
     capture_output=True,

@@ -1,9 +1,9 @@
 import math
 import os
 import pickle
-import subprocess
 import sys
 
+import forkserver
 import numpy as np
 import pytest
 
@@ -154,7 +154,7 @@ def test_the_command_ends_in_one_line(tmp_path):
     "--data=txt:x": "error: the flags --data=URI and --output=FILE.npz",
     f"--output={tmp_path}/m.npz --data=txt:x": "error: source 'txt:x'",
   }.items():
-    done = subprocess.run(
+    done = forkserver.run(
       [*command, *given.split()], capture_output=True, text=True
     )
     assert done.returncode == 2

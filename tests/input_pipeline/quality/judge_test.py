@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 
+import forkserver
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -17,7 +18,7 @@ HOSTILE = "</p><script src=http://evil.example/x.js></script>\x1b[2J\u202eq"
 
 
 def judge(folder, *flags):
-  done = subprocess.run(
+  done = forkserver.run(
     [sys.executable, "-m", "input_pipeline.judge", *flags],
     cwd=folder,
     env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import experiments
+import forkserver
 import numpy as np
 import pytest
 
@@ -267,7 +268,7 @@ def test_text_cannot_command_the_terminal():
 def run(*args):
   env = {**os.environ, "PYTHONPATH": str(ROOT)}
   command = [sys.executable, "-m", "input_pipeline.preview", *args]
-  return subprocess.run(
+  return forkserver.run(
     command, cwd=ROOT, env=env, capture_output=True, text=True
   )
 

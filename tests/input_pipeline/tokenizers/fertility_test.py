@@ -1,7 +1,7 @@
 import json
-import subprocess
 import sys
 
+import forkserver
 import pytest
 
 from input_pipeline import train_tokenizer
@@ -190,7 +190,7 @@ def test_the_command_ends_in_one_line(tmp_path):
     f"--output={tmp_path}/m --data=txt:x": "error: source 'txt:x'",
     "--kind=char": "error: flag --kind=char",
   }.items():
-    done = subprocess.run(
+    done = forkserver.run(
       [*command, *given.split()], capture_output=True, text=True
     )
     assert done.returncode == 2

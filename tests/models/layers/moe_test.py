@@ -336,6 +336,7 @@ def test_losses_by_hand():
   assert float(losses["load_balance"]) == pytest.approx(1)
 
 
+@pytest.mark.parity
 def test_transformers_mixtral_gives_the_same():
   torch = pytest.importorskip("torch")
   mixtral = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")

@@ -5,10 +5,10 @@ import os
 import pathlib
 import random
 import shutil
-import subprocess
 import sys
 import time
 
+import forkserver
 import jax
 import many_processes
 import numpy as np
@@ -233,7 +233,7 @@ def tree(folder: pathlib.Path) -> dict[str, bytes]:
 def command(workdir, tmp_path, *flags):
   """(exit code, lines on stderr) of the command that a user types."""
   flag = many_processes.flag_of(config_of(), tmp_path)
-  done = subprocess.run(
+  done = forkserver.run(
     [
       *(sys.executable, "-m", "train.main", flag, f"--workdir={workdir}"),
       *flags,
@@ -456,6 +456,7 @@ def test_what_came_after_a_return_is_removed_whole(workdir, monkeypatch):
   assert sorted(os.listdir(workdir / "checkpoints")) == ["10", "6", "8"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_of_two_processes_cannot_read(tmp_path):
   """Files are written, and read, by each process: both fall back alike."""
   config = config_of(SAVED, hidden=(64, 2048))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import forkserver
 import jax
 import numpy as np
 import pytest
@@ -51,9 +52,14 @@ def command(name: str, workdir: str) -> list[str]:
   ]
 
 
+# Of this one, every start is cold, as a user's is.
+COLD = "conv_fashion_mnist"
+
+
 def start(name: str, workdir: str) -> subprocess.Popen:
   env = {**os.environ, "XLA_FLAGS": ""}
-  return subprocess.Popen(
+  popen = subprocess.Popen if name == COLD else forkserver.Popen
+  return popen(
     command(name, workdir),
     cwd=ROOT,
     env=env,

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+import forkserver
 import jax
 import killed_saves
 import many_processes
@@ -90,6 +91,7 @@ def test_a_kill_at_any_operation_of_a_save(runs, tmp_path):
     same(workdir, runs / "straight")
 
 
+@pytest.mark.slow
 def test_a_kill_while_arrays_are_written(tmp_path):
   config = killed_saves.config_of(8, LARGE)
   flag = many_processes.flag_of(config, tmp_path)
@@ -287,7 +289,7 @@ def test_what_a_user_sees(on_error, tmp_path):
   assert killed_saves.left(workdir) == []
   if on_error == "stop":
     return
-  done = subprocess.run(command, **arguments)
+  done = forkserver.run(command, **arguments)
   assert (done.returncode, done.stderr) == (0, "")
   assert killed_saves.left(workdir) == ["6", "8"]
 

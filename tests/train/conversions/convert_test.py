@@ -3,6 +3,7 @@ import json
 import re
 import tracemalloc
 
+import forkserver
 import jax
 import numpy as np
 import pytest
@@ -566,13 +567,12 @@ def test_rotary_scaling_by_its_formula():
 def test_words_of_the_flags(gpt2, tmp_path):
   import os
   import pathlib
-  import subprocess
   import sys
 
   root = pathlib.Path(__file__).parents[3]
 
   def told(*arguments):
-    done = subprocess.run(
+    done = forkserver.run(
       [sys.executable, "-m", "train.convert", *arguments],
       cwd=root,
       env={**os.environ, "PYTHONPATH": str(root)},

@@ -1,9 +1,9 @@
 """Runs that begin with the parameters of others: init_from, adapters."""
 
 import json
-import subprocess
 import sys
 
+import forkserver
 import jax
 import numpy as np
 import pytest
@@ -258,7 +258,7 @@ def test_what_says_how_alone_takes_nothing():
 
 def test_the_flag_names_it_for_any_config(finished, tmp_path):
   workdir = str(tmp_path / "b")
-  done = subprocess.run(
+  done = forkserver.run(
     [
       *(sys.executable, "-m", "train.main", f"--init_from={finished[0]}"),
       "--config=configs/language/lm_shakespeare.py:smoke",

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 
+import forkserver
 import pytest
 
 from input_pipeline.tokenizers.parts.chat_template import Message
@@ -83,7 +84,7 @@ def test_the_command_answers_in_turn_and_remembers(speaker, chat_run, tmp_path):
 
 def test_a_terminal_ctrl_c_and_ctrl_d(chat_run):
   ours, theirs = pty.openpty()
-  process = subprocess.Popen(
+  process = forkserver.Popen(
     [sys.executable, "-c", OF_ITS_TERMINAL, *command(chat_run, "--seed=1")],
     stdin=theirs,
     stdout=theirs,

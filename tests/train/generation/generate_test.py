@@ -2,9 +2,9 @@
 
 import os
 import pathlib
-import subprocess
 import sys
 
+import forkserver
 import pytest
 
 from configs.language import lm_shakespeare
@@ -25,7 +25,7 @@ def workdir(tmp_path_factory):
 
 
 def generate(workdir, *flags):
-  return subprocess.run(
+  return forkserver.run(
     [sys.executable, "-m", "train.generate", f"--workdir={workdir}", *flags],
     cwd=ROOT,
     env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -85,6 +85,7 @@ def close(found: list[dict], expected: list[dict], rtol: float) -> None:
       np.testing.assert_allclose(a[key], b[key], rtol, err_msg=f"{b} {key}")
 
 
+@pytest.mark.slow
 def test_many_processes_are_one(tmp_path):
   """Two processes, then four, then one: each goes on where the last died."""
   straight, shared = tmp_path / "straight", tmp_path / "shared"
@@ -120,6 +121,7 @@ def test_many_processes_are_one(tmp_path):
   assert len(list(shared.glob("events.out.tfevents.*"))) == 3
 
 
+@pytest.mark.slow
 def test_many_processes_classify_as_one(tmp_path):
   """Also the evaluator that fetches arrays; and all leave in peace."""
   config = conv_fashion_mnist.get_config("smoke")
@@ -170,6 +172,7 @@ def test_one_that_fails_ends_the_others(tmp_path):
   assert "Traceback" not in found[0][1] + found[1][1]
 
 
+@pytest.mark.slow
 def test_one_that_never_appears_is_named(tmp_path):
   """The address is process 0's alone to hold, so it may also be missing."""
   flags = ("--config=configs/language/lm_stdlib.py:smoke", "--wait_for_hosts=4")

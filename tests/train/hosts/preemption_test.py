@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.parse
 
+import forkserver
 import jax
 import numpy as np
 import pytest
@@ -189,6 +190,7 @@ def test_one_process_goes_on_where_it_was_stopped(tmp_path, metadata):
   same(shared, straight)
 
 
+@pytest.mark.slow
 def test_one_of_two_is_told_and_both_go_on(tmp_path):
   straight, shared = tmp_path / "straight", tmp_path / "shared"
   flag = flag_of(regression(), tmp_path)
@@ -229,7 +231,7 @@ try:
 except BaseException as error:
   sys.exit(cli.tell(error))
 """
-  return subprocess.Popen(
+  return forkserver.Popen(
     [sys.executable, "-c", code],
     cwd=ROOT,
     stdout=subprocess.PIPE,

@@ -140,6 +140,7 @@ def stacks(said: str) -> list[str]:
   return pieces[1:]
 
 
+@pytest.mark.slow
 def test_data_that_never_comes_ends_all(tmp_path):
   """Process 1 waits for it, process 0 for process 1."""
   processes = start(
@@ -198,6 +199,7 @@ def test_one_process_ends_likewise(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+@pytest.mark.slow
 def test_a_process_that_is_stopped_ends_the_others(tmp_path):
   processes = start(
     2, tmp_path / "run", regression(tmp_path), "--host_timeout=3", devices=2

@@ -243,6 +243,7 @@ def logged(workdir):
   return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
+@pytest.mark.slow
 def test_every_injected_second_is_found(tmp_path):
   """A run killed 12 steps after its save, three seconds down, resumed."""
   env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}

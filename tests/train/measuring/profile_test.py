@@ -2,9 +2,9 @@
 
 import os
 import pathlib
-import subprocess
 import sys
 
+import forkserver
 import jax
 import pytest
 
@@ -23,7 +23,7 @@ def main(workdir, *flags, config="linear_regression"):
     *flags,
   ]
   env = {**os.environ, "XLA_FLAGS": ""}
-  return subprocess.run(
+  return forkserver.run(
     command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
   )
 

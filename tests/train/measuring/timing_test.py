@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from train.measuring import costs, energy, timing
 
@@ -214,6 +215,7 @@ def test_compiling_is_told_apart_wherever_it_happens(tmp_path):
 
   jax.config.update("jax_compilation_cache_dir", str(tmp_path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  compilation_cache.reset_cache()  # of the session's folder
   try:
     jax.clear_caches()
     cold, spent = compile_it()
@@ -231,6 +233,7 @@ def test_compiling_is_told_apart_wherever_it_happens(tmp_path):
   finally:
     for name, value in saved.items():
       jax.config.update(name, value)
+    compilation_cache.reset_cache()
     jax.clear_caches()
 
 

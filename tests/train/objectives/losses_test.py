@@ -6,6 +6,8 @@ import scipy.special
 
 from train.objectives import losses
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def data(batch=6, classes=5):
   rng = np.random.default_rng(0)
@@ -38,6 +40,7 @@ def test_cross_entropy_is_numpys(smoothing, z_loss, kind):
   np.testing.assert_allclose(found, wanted + z_loss * log_z**2, 2e-6, 1e-6)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_and_its_gradient_are_pytorchs(smoothing):
   torch = pytest.importorskip("torch")
@@ -123,6 +126,7 @@ def scores(weights, x):
   return ((hidden / (1 + hidden**2)) @ v)[:, 0]
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("kind", ["r1", "gp"])
 def test_penalties_and_their_gradients_are_pytorchs(kind):
   torch = pytest.importorskip("torch")

@@ -14,6 +14,8 @@ from train.learners.supervised import supervised
 from train.optimization import optimizers, updates
 from train.tasks.regression import regression
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 
 def slope_task():
   """The loss is the mean of w * x, whose gradient is the mean of x."""
@@ -76,6 +78,7 @@ def test_the_scale_is_the_one_by_hand(monkeypatch):
     before = after
 
 
+@pytest.mark.parity
 def test_the_scale_is_pytorchs():
   torch = pytest.importorskip("torch")
   scaler = torch.amp.GradScaler("cpu", growth_interval=3)

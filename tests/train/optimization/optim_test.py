@@ -11,6 +11,8 @@ from train import build, loop
 from train.checkpointing import checkpoint
 from train.optimization import optax_names, optimizers
 
+pytestmark = pytest.mark.usefixtures("compiled_soon")
+
 STEPS = 10
 
 
@@ -173,6 +175,7 @@ def test_nesterov_is_sutskevers_at_the_lookahead(name):
     np.testing.assert_allclose(params["kernel"], target, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(
   ("config", "torch_name", "torch_config"),
   [

@@ -8,6 +8,7 @@ import sys
 import types
 
 import experiments
+import forkserver
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -481,7 +482,7 @@ def test_every_knob_is_tried():
 def plan(*arguments) -> subprocess.CompletedProcess:
   environment = {**os.environ, "PYTHONPATH": str(ROOT)}
   environment.pop("XLA_FLAGS", None)
-  return subprocess.run(
+  return forkserver.run(
     [sys.executable, "-m", "train.plan", *arguments],
     cwd=ROOT,
     env=environment,

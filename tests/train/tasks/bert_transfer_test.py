@@ -3,9 +3,9 @@ says."""
 
 import json
 import re
-import subprocess
 import sys
 
+import forkserver
 import numpy as np
 import pytest
 
@@ -76,7 +76,7 @@ def test_the_vectors_alone_begin_another_model(pretrained, tmp_path):
   """The flag says from what, the config which parameters."""
   workdir, theirs = pretrained
   run = tmp_path / "run"
-  done = subprocess.run(
+  done = forkserver.run(
     [
       *(sys.executable, "-m", "train.main", f"--workdir={run}"),
       "--config=configs/text/cls_sst2_vectors.py:smoke",

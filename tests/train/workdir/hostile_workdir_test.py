@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import forkserver
 import pytest
 
 from common import bounded_file, json_lines
@@ -457,7 +458,7 @@ def test_the_line_holds_no_command_of_a_terminal(workdir):
 def test_a_workdir_that_is_a_file(verb, tmp_path):
   path = tmp_path / "file"
   path.write_text("")
-  done = subprocess.run(
+  done = forkserver.run(
     [sys.executable, "-m", f"train.{verb}", f"--workdir={path}"],
     cwd=ROOT,
     capture_output=True,
@@ -572,10 +573,13 @@ def test_nothing_runs_code_that_a_file_holds():
   assert not wrong
 
 
-def test_files_spoiled_at_random(tmp_path):
+@pytest.mark.parametrize(
+  "files", [20, pytest.param(150, marks=pytest.mark.slow)]
+)
+def test_files_spoiled_at_random(files, tmp_path):
   """The same as benchmarks/faults/fuzz_workdir.py does by thousands."""
   done = subprocess.run(
-    [sys.executable, "benchmarks/faults/fuzz_workdir.py", "--files=150"],
+    [sys.executable, "benchmarks/faults/fuzz_workdir.py", f"--files={files}"],
     cwd=ROOT,
     env={
       **os.environ,
@@ -593,5 +597,5 @@ def test_files_spoiled_at_random(tmp_path):
     if line.startswith(("config.", "data.", "goodput.", "metrics.", "token"))
   ]
   tried, accepted, refused, failed = map(sum, zip(*counts, strict=True))
-  assert (tried, failed) == (150, 0)
-  assert min(accepted, refused) > 15
+  assert (tried, failed) == (files, 0)
+  assert min(accepted, refused) > files // 10

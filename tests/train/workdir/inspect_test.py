@@ -4,9 +4,9 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 
+import forkserver
 import pytest
 
 from common import config_keys
@@ -43,7 +43,7 @@ def workdir(finished, tmp_path):
 
 def inspect(*arguments):
   """(exit code, lines, error) of the command, on a machine of one device."""
-  done = subprocess.run(
+  done = forkserver.run(
     [sys.executable, "-m", "train.inspect", *map(str, arguments)],
     cwd=ROOT,
     env={**os.environ, "XLA_FLAGS": ""},

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import forkserver
 import pytest
 
 from common.errors import UserError
@@ -42,7 +43,7 @@ KINDS = [(), ("no flock",), ("no flock", "no links")]
 
 
 def start(workdir, *how):
-  return subprocess.Popen(
+  return forkserver.Popen(
     [sys.executable, "-c", HOLDER, str(workdir), *how],
     cwd=ROOT,
     stdin=subprocess.PIPE,
@@ -223,7 +224,7 @@ if not child:
   time.sleep(60)
 time.sleep(60)
 """
-  first = subprocess.Popen(
+  first = forkserver.Popen(
     [sys.executable, "-c", code, str(tmp_path)],
     cwd=ROOT,
     stdout=subprocess.PIPE,
@@ -273,7 +274,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def main(workdir, steps):
-  return subprocess.Popen(
+  return forkserver.Popen(
     [
       sys.executable,
       "-m",

@@ -1,6 +1,6 @@
 """Attention: one entry for every model and platform, and its module.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Attention on an NVIDIA GPU, in half precision: cuDNN's fused kernel.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import jax

@@ -1,7 +1,7 @@
 """Attention over a sequence that is cut over devices: they pass keys round.
 
 Ring attention (arXiv:2310.01889) in zigzag order (arXiv:2407.21783, section
-3.3.2). The shape legend stands in models/layers/basic.py; here T and S are
+3.3.2). The shape legend is in models/layers/basic.py; here T and S are
 positions of one block, and J are the blocks of a device.
 """
 

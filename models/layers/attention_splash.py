@@ -1,6 +1,6 @@
 """Attention on a TPU: the splash kernel that ships with JAX.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import functools

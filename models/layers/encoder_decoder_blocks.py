@@ -1,6 +1,6 @@
 """The block of an encoder, and of a decoder that also looks at a memory.
 
-The shape legend stands in models/layers/basic.py; here S counts the memory.
+The shape legend is in models/layers/basic.py; here S counts the memory.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Rows sorted by expert, and matrix products group by group.
 
-The shape legend stands in models/layers/basic.py; here also
+The shape legend is in models/layers/basic.py; here also
 
   M tokens     J choices of a token        R rows: a token for an expert of it
 

@@ -1,6 +1,6 @@
 """A mixture of experts in place of a feed-forward network; no token is dropped.
 
-The shape legend stands in models/layers/basic.py; of M, J and R in
+The shape legend is in models/layers/basic.py; of M, J and R in
 models/layers/grouped.py.
 
 A router sends each token to J of E experts (arXiv:2401.04088). Tokens are

@@ -1,6 +1,6 @@
 """Where a token stands, told otherwise than by a learned table.
 
-The shape legend stands in models/layers/basic.py; Q is the buckets.
+The shape legend is in models/layers/basic.py; Q is the buckets.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Matrix products in 8 bits, for training.
 
-The shape legend stands in models/layers/basic.py. Rounding and products are
+The shape legend is in models/layers/basic.py. Rounding and products are
 qwix's; what is differentiated how stands here, for qwix's own way there
 rewrites a whole model. The straight-through estimator is of arXiv:1308.3432;
 scales by the channel are of arXiv:1712.05877, the two 8-bit floats of

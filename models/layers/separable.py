@@ -1,6 +1,6 @@
 """Separable convolutions over time, dilated: what taggers and readers stack.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 from collections.abc import Sequence

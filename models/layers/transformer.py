@@ -1,6 +1,6 @@
 """The transformer block and a stack of them, scanned over layers.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import jax

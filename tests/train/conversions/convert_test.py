@@ -301,7 +301,7 @@ def test_what_is_not_finite_is_told(tmp_path):
     ({"vocab_size": 10**30}, "makes no sense"),
     ({"vocab_size": True}, "makes no sense"),
     ({"rms_norm_eps": 1e400}, "makes no sense"),
-    ({"num_key_value_heads": 3}, "no multiple of kv_heads"),
+    ({"num_key_value_heads": 3}, "not a multiple of kv_heads"),
     ({"model_type": "mistral"}, "has no 'mistral'"),
     ({"model_type": "../gpt2"}, "is no family"),
     ({"model_type": "layout"}, "there are: bert, gpt2"),

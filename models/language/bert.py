@@ -301,7 +301,7 @@ def bert(
     raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}")
   if choose("positions", positions, POSITIONS) == "rotary" and dim // heads % 2:
     raise ValueError(
-      f"dim / heads = {dim // heads} is odd: rotary positions need an even number"
+      f"dim / heads = {dim // heads} is odd: rotary positions need an even one"
     )
   hidden = hidden or 4 * dim
   init = nnx.initializers.normal(0.02)

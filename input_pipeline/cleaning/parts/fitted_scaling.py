@@ -1,9 +1,9 @@
-"""A scaling that is learned from the train split: the stages z_score, min_max.
+"""Scaling that is learned from the train split: the stages z_score and min_max.
 
-The sums of each shard are exact, as whole numbers of 2**-1074, the least that
-a float can be: so adding them up in any order, cut in any way, gives the same
-to the last bit, and mean and standard deviation are rounded once. This is what
-the updates of Chan, Golub and LeVeque (1983) approach in floats.
+The sums of each shard are exact, as integers of 2**-1074, the smallest positive
+float. So adding them in any order, however the data is sharded, gives the same
+result to the last bit, and mean and standard deviation are rounded once. The
+updates of Chan, Golub and LeVeque (1983) approximate this in floats.
 """
 
 import functools
@@ -28,7 +28,7 @@ _MORE_BITS = 64
 
 
 class _Sums(NamedTuple):
-  """Of a column: rows with a number, and with what is neither that nor missing.
+  """Sums of a column, and counts of numbers and of other non-missing cells.
 
   total, squares: of the numbers, times 2**1074 and 2**2148.
   """
@@ -53,20 +53,20 @@ def stage(
   low: float = 0.0,
   high: float = 1.0,
 ) -> Global | Stage:
-  """The stage of a kind: learned, or by statistics that were learned before.
+  """Returns the stage of a kind, fitted or with the statistics of a file.
 
   Raises:
-    ValueError: a setting is wrong, or the file is no statistics of the kind.
+    ValueError: a setting is wrong, or the file has no statistics of the kind.
   """
   if statistics is not None:
     if columns is not None:
-      raise ValueError(f"{kind}: columns or statistics, not both")
+      raise ValueError(f"{kind}: set columns or statistics, not both")
     known = scaling.read(statistics)
     if known.kind != kind:
       raise ValueError(f"{kind}: {statistics} is from {known.kind}")
     return functools.partial(scaling.scale, scaling.terms(known))
   if columns is not None and (isinstance(columns, str) or not columns):
-    raise ValueError(f"{kind}: columns={columns!r} is no list of names")
+    raise ValueError(f"{kind}: columns={columns!r} is not a list of names")
   if missing not in scaling.MISSING:
     raise ValueError(
       f"{kind}: missing={missing!r}; valid: {', '.join(scaling.MISSING)}"
@@ -95,7 +95,7 @@ def _summarize(
   rows = 0
   for document in documents:
     if split_of(document) != "train":
-      continue  # What is held out must not decide how it is scaled.
+      continue  # Held-out data must not influence its own scaling.
     rows += 1
     for name in document.fields if chosen is None else chosen:
       value = document.fields.get(name)
@@ -119,7 +119,7 @@ def _summarize(
 
 
 def _packed(found: Mapping[str, _Sums], rows: int) -> bytes:
-  """As JSON; sums as hexadecimals, which convert in linear time."""
+  """Encodes as JSON; sums as hexadecimal, which converts in linear time."""
   columns = {
     name: [s.count, s.others, hex(s.total), hex(s.squares), s.min, s.max]
     for name, s in sorted(found.items())
@@ -128,7 +128,7 @@ def _packed(found: Mapping[str, _Sums], rows: int) -> bytes:
 
 
 def _unpacked(content: bytes) -> tuple[dict[str, _Sums], int]:
-  """(the sums of each column, how many rows there were)."""
+  """Returns (the sums of each column, the number of rows)."""
   rows, columns = json.loads(content)
   return {
     name: _Sums(count, others, int(total, 16), int(squares, 16), low, high)
@@ -137,7 +137,7 @@ def _unpacked(content: bytes) -> tuple[dict[str, _Sums], int]:
 
 
 def _combine(partition: int, shards: list[bytes]) -> bytes:
-  """The sums of all shards."""
+  """Returns the sums over all shards."""
   found: dict[str, _Sums] = {}
   rows = 0
   for shard in shards:
@@ -161,7 +161,7 @@ def _conclude(
   if chosen is None:
     names = [n for n, s in found.items() if s.count and not s.others]
     if rows and not names:
-      raise ValueError(f"{base.kind}: no column holds numbers alone")
+      raise ValueError(f"{base.kind}: no column holds only numbers")
   else:
     names = list(chosen)
     for name in names if rows else ():
@@ -185,8 +185,8 @@ def _conclude(
 
 def _column(sums: _Sums, rows: int) -> Column:
   count, others, total, squares, low, high = sums
-  # A quotient of integers is rounded once, whatever their size; and a root has
-  # 64 bits more than it needs.
+  # A quotient of integers of any size is rounded once, and the square root is
+  # computed with 64 extra bits.
   mean = total / (count << _BITS)
   spread = squares * count - total * total
   root = math.isqrt((spread << 2 * _MORE_BITS) // (count * count))

@@ -1,19 +1,20 @@
 """N-gram language models with interpolated Kneser-Ney smoothing.
 
-Over the ids of a tokenizer, as Chen and Goodman ("An empirical study of
-smoothing techniques for language modeling", 1999, section 3) write it: with h
-the n - 1 ids before w, h' those without the first of them,
+They are over the ids of a tokenizer, as in Chen and Goodman ("An empirical
+study of smoothing techniques for language modeling", 1999, section 3): with h
+the n - 1 ids before w, and h' those without the first of them,
 
   p(w | h) = max(c(hw) - D, 0) / c(h.) + D N(h.) / c(h.) p(w | h')
 
-where c(hw) counts, N(h.) is how many different w follow h, and D is n1 / (n1 +
-2 n2) of each order (Ney et al., 1994). Below the highest order c(hw) is how
-many different ids precede hw; below the lowest stands 1 / V. Where h was never
-seen, p(w | h) = p(w | h'). A document begins after n - 1 marks of a beginning,
-which are never predicted; nothing marks its end, unless its ids do.
+where c(hw) is a count, N(h.) is the number of distinct w that follow h, and D
+is n1 / (n1 + 2 n2) of each order (Ney et al., 1994). Below the highest order
+c(hw) is the number of distinct ids that precede hw; below the lowest order the
+probability is 1 / V. If h was never seen, p(w | h) = p(w | h'). A document
+begins after n - 1 marks of a beginning, which are never predicted; its end is
+not marked, unless its ids do so.
 
-The n-grams of each order are numbered in the order of their keys: the number
-of the first n - 1 ids times V + 1, plus the last. So keys of any order are
+The n-grams of each order are numbered in the order of their keys: the number of
+the first n - 1 ids times V + 1, plus the last id. So keys of any order are
 exact in 64 bits.
 """
 
@@ -26,14 +27,14 @@ import numpy as np
 
 from input_pipeline.tokenizers import Tokenizer
 
-# Far beyond what is of use; what a file may ask for.
+# Far above any useful order; the largest order that a file may have.
 MAX_ORDER = 32
 # Where no n-gram of an order was seen once, the estimate of D is 0, and what
 # was not seen would be impossible.
 _FALLBACK = 0.5
-# Ids that are looked up at once.
+# The number of ids that are looked up at once.
 _CHUNK = 2**16
-# Among so many n-grams, looking up in ascending order is 3 times as fast.
+# From this many n-grams on, looking up in ascending order is 3 times as fast.
 _OUTSIDE_THE_CACHE = 2**20
 
 
@@ -43,7 +44,7 @@ class NGram(NamedTuple):
   vocab_size: V; the id V marks a beginning.
   keys: int64 [n], ascending; see above.
   counts: int64 [n], c(hw): 0 where the last id marks a beginning.
-  totals, types: int64 [those of one id less], c(h.) and N(h.).
+  totals, types: int64 [number of n-grams with one id less], c(h.) and N(h.).
   discounts: D of each order, in (0, 1].
   """
 
@@ -56,7 +57,7 @@ class NGram(NamedTuple):
 
   @property
   def order(self) -> int:
-    """How many ids the longest n-grams have."""
+    """Returns the number of ids of the longest n-grams."""
     return len(self.keys)
 
 
@@ -66,24 +67,26 @@ def fit(
   vocab_size: int,
   discount: float | None = None,
 ) -> NGram:
-  """The model of documents, which are held in memory: some 60 bytes an id.
+  """Fits a model to documents, in memory: about 60 bytes per id.
 
   Args:
-    documents: of each its ids, from 0 to vocab_size - 1.
+    documents: the ids of each, from 0 to vocab_size - 1.
     order: n, from 1 to MAX_ORDER.
     vocab_size: V.
     discount: D of every order, in (0, 1]; None estimates each.
 
   Raises:
-    ValueError: no ids, ids that are none of the vocabulary, or an argument out
-      of its range.
+    ValueError: there are no ids, an id is outside the vocabulary, or an
+      argument is out of range.
   """
   if not 1 <= order <= MAX_ORDER:
     raise ValueError(f"order {order!r} is not within 1..{MAX_ORDER}")
   if discount is not None and not 0 < discount <= 1:
     raise ValueError(f"discount {discount!r} is not within (0, 1]")
   ids, depth = _padded(documents, order, vocab_size)
-  node = np.zeros(len(ids), np.int64)  # of the n-gram that ends there
+  node = np.zeros(
+    len(ids), np.int64
+  )  # the number of the n-gram that ends there
   keys: list[np.ndarray] = []
   counts: list[np.ndarray] = []
   for n in range(1, order + 1):
@@ -96,7 +99,9 @@ def fit(
     if len(found) > 2**62 // (vocab_size + 1):
       raise ValueError(f"too many n-grams of order {n} for keys of 64 bits")
     real = found % (vocab_size + 1) != vocab_size
-    if n > 1:  # those of one less are now known with what precedes them
+    if (
+      n > 1
+    ):  # n-grams of one id less are now known with the ids that precede them
       shorter = node[ends[first[real]]]
       counts.append(np.bincount(shorter, minlength=len(keys[-1])))
     keys.append(found)
@@ -110,7 +115,7 @@ def fit(
 def _padded(
   documents: Iterable[np.ndarray], order: int, vocab_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """All ids after their marks, and how many ids of a document end at each."""
+  """Returns all ids after their marks, and each one's place in its document."""
   marks = np.full(order - 1, vocab_size, np.int64)
   ids, depths = [], []
   for document in documents:
@@ -138,7 +143,7 @@ def assemble(
   counts: Iterable[np.ndarray],
   discounts: Iterable[float],
 ) -> NGram:
-  """The model of what was counted: sums the counts of each context."""
+  """Builds the model from counts: sums the counts of each context."""
   keys, counts = tuple(keys), tuple(counts)
   totals, types, size = [], [], 1
   for key, count in zip(keys, counts, strict=True):
@@ -154,7 +159,7 @@ def assemble(
 
 
 def _numbers(model: NGram, n: int, contexts, ids) -> np.ndarray:
-  """Of the n-grams of n ids; -1 where there is none, or no context."""
+  """Returns the numbers of n-grams of n ids; -1 for unseen or invalid ones."""
   keys, back = model.keys[n - 1], None
   wanted = contexts * (model.vocab_size + 1) + ids
   if len(keys) > _OUTSIDE_THE_CACHE and len(wanted) > 1:
@@ -165,10 +170,10 @@ def _numbers(model: NGram, n: int, contexts, ids) -> np.ndarray:
 
 
 def log_prob(model: NGram, ids: np.ndarray) -> np.ndarray:
-  """ln p of each id of a document; float64 [len(ids)].
+  """Returns ln p of each id of a document; float64 [len(ids)].
 
   Raises:
-    ValueError: an id is not of the vocabulary.
+    ValueError: an id is outside the vocabulary.
   """
   ids = np.asarray(ids, np.int64)
   if ids.size and (ids.min() < 0 or ids.max() >= model.vocab_size):
@@ -183,7 +188,7 @@ def log_prob(model: NGram, ids: np.ndarray) -> np.ndarray:
 
 
 def _scores(model: NGram, ids: np.ndarray) -> np.ndarray:
-  """ln p of each id that has order - 1 before it."""
+  """Returns ln p of each id that is preceded by order - 1 ids."""
   before = model.order - 1
   p = np.full(len(ids) - before, 1 / model.vocab_size)
   node = np.zeros(len(ids), np.int64)
@@ -202,7 +207,7 @@ def _scores(model: NGram, ids: np.ndarray) -> np.ndarray:
 
 
 def distribution(model: NGram, context: Iterable[int]) -> np.ndarray:
-  """p of each id after a context; float64 [vocab_size], which sums to 1.
+  """Returns p of each id after a context; float64 [vocab_size], with sum 1.
 
   Args:
     model: the model.
@@ -220,7 +225,7 @@ def distribution(model: NGram, context: Iterable[int]) -> np.ndarray:
       node = _numbers(model, k, node, i)
     total = model.totals[n - 1][node[0]] if node[0] >= 0 else 0
     if not total:
-      break  # nor has any longer context been seen before an id
+      break  # no longer context has been seen before an id either
     keys, low = model.keys[n - 1], node[0] * base
     within = slice(*np.searchsorted(keys, [low, low + model.vocab_size]))
     discount = model.discounts[n - 1]
@@ -233,13 +238,14 @@ def distribution(model: NGram, context: Iterable[int]) -> np.ndarray:
 
 
 def perplexity(model: NGram, tokenizer: Tokenizer, text: str) -> float | None:
-  """exp(-ln p / UTF-8 bytes) of a text: 2 to the bits a byte; None if empty.
+  """Returns exp(-ln p / UTF-8 bytes) of a text; None if empty.
 
-  A byte is the same for all tokenizers, and for all languages about as much
-  text, where a token or a character is not.
+  It is 2 to the bits per byte. Unlike a token or a character, a byte is the
+  same for all tokenizers, and carries about the same amount of text in all
+  languages.
 
   Raises:
-    ValueError: the tokenizer cannot spell the text.
+    ValueError: the tokenizer cannot encode the text.
   """
   size = len(text.encode())
   if not size:

@@ -225,8 +225,8 @@ def test_what_cannot_be_fitted(columns, settings, named):
 @pytest.mark.parametrize(
   ("stage", "settings", "named"),
   [
-    (z_score, {"columns": "age"}, "z_score: columns='age' is no list"),
-    (z_score, {"columns": []}, "is no list of names"),
+    (z_score, {"columns": "age"}, "z_score: columns='age' is not a list"),
+    (z_score, {"columns": []}, "is not a list of names"),
     (z_score, {"missing": "zero"}, "missing='zero'; valid: kept, mean"),
     (z_score, {"statistics": "/no.json"}, "/no.json: No such file"),
     (

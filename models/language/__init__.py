@@ -1,1 +1,1 @@
-"""Networks that read or write text."""
+"""Networks for text."""

@@ -1,7 +1,6 @@
-"""BERT: a transformer that reads both ways, under one of four heads.
+"""BERT: a bidirectional transformer with one of four heads.
 
-The shape legend stands in models/layers/basic.py; P is places that are
-predicted.
+The shape legend is in models/layers/basic.py; P counts the predicted positions.
 """
 
 import jax
@@ -29,7 +28,7 @@ POOLING = ("first", "mean")
 
 
 class Pooled(nnx.Module):
-  """Logits of a whole row: output(dropout(tanh(pooler(x)))).
+  """Logits of an entire row: output(dropout(tanh(pooler(x)))).
 
   Attributes:
     pooling: whether x is the row's first token or the mean of its tokens.
@@ -44,7 +43,7 @@ class Pooled(nnx.Module):
     self.dropout = nnx.data(dropout_layer(dropout, common["rngs"]))
 
   def __call__(self, x_BTD, segments_BT=None):
-    """logits_BC, float32; segments_BT is 0 where there is no token."""
+    """Returns logits_BC, float32; segments_BT is 0 on padding."""
     if self.pooling == "mean":
       x_BD = _mean(x_BTD, segments_BT)
     else:
@@ -63,7 +62,7 @@ class EachToken(nnx.Module):
     self.dropout = nnx.data(dropout_layer(dropout, common["rngs"]))
 
   def __call__(self, x_BTD):
-    """logits_BTC, float32."""
+    """Returns logits_BTC, float32."""
     x_BTD = x_BTD if self.dropout is None else self.dropout(x_BTD)
     return self.output(x_BTD).astype(jnp.float32)
 
@@ -71,8 +70,8 @@ class EachToken(nnx.Module):
 class MaskedTokens(nnx.Module):
   """Logits over the vocabulary: norm(gelu(transform(x))) E^T + bias.
 
-  E is the token embedding. Beside it, where it is asked for, stands what tells
-  whether the second segment follows the first: `next_sentence`.
+  E is the token embedding. The optional `next_sentence` predicts whether the
+  second segment follows the first.
   """
 
   def __init__(self, dim, vocab_size, norm, next_sentence, **common):
@@ -84,14 +83,14 @@ class MaskedTokens(nnx.Module):
     )
 
   def __call__(self, x_BPD, embedding):
-    """logits_BPV, float32."""
+    """Returns logits_BPV, float32."""
     y_BPD = self.norm(ACTIVATIONS["gelu_exact"](self.transform(x_BPD)))
     logits_BPV = embedding.attend(y_BPD)
     return logits_BPV + along_last(self.bias[...].astype(jnp.float32), 3)
 
 
 class Bert(nnx.Module):
-  """Tokens to what its head tells; `bert` documents the arguments."""
+  """Maps tokens to the head's outputs; `bert` documents the arguments."""
 
   def __init__(
     self,
@@ -141,11 +140,11 @@ class Bert(nnx.Module):
       self.head = EachToken(dim, outputs, dropout, **common)
 
   def __call__(self, tokens_BT, places_BP=None, **where):
-    """What the head tells, float32; with `where` as of `features`.
+    """Returns the head's outputs, float32; for `where` see `features`.
 
-    "mlm" gives logits_BTV, or with places_BP, int32, those of these places
-    alone, logits_BPV; "classes" logits_BC, "tokens" logits_BTC, and "span" the
-    logits of its start and of its end, (start_BT, end_BT).
+    "mlm" gives logits_BTV, or with places_BP, int32, only those of these
+    positions, logits_BPV; "classes" gives logits_BC, "tokens" logits_BTC, and
+    "span" the logits of the start and of the end, (start_BT, end_BT).
     """
     x_BTD = self.features(tokens_BT, **where)
     if self.kind == "mlm":
@@ -156,7 +155,7 @@ class Bert(nnx.Module):
     return (logits[..., 0], logits[..., 1]) if self.kind == "span" else logits
 
   def pretrain(self, tokens_BT, places_BP=None, **where):
-    """(logits of the masked tokens, logits_B2 of what follows what).
+    """Returns (logits of the masked tokens, next-sentence logits_B2).
 
     Class 0 is a second segment that follows the first, 1 a random one.
     """
@@ -167,12 +166,12 @@ class Bert(nnx.Module):
   def features(
     self, tokens_BT, types_BT=None, segments_BT=None, positions_BT=None
   ):
-    """x_BTD, what the head reads.
+    """Returns x_BTD, the input of the head.
 
     Args:
       tokens_BT: int32.
       types_BT: int32, 0 for the first sentence and 1 for the second; 0 if None.
-      segments_BT: int32, 0 on padding; a token sees its own number alone.
+      segments_BT: int32, 0 on padding; a token attends only to its own segment.
       positions_BT: int32; counted from the row's first token if None.
     """
     T = tokens_BT.shape[1]
@@ -205,7 +204,7 @@ class Bert(nnx.Module):
 
 
 def _mean(x_BTD: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
-  """The mean of a row's tokens, x_BD; zeros where it has none."""
+  """Returns the mean of a row's tokens, x_BD; zeros if it has none."""
   if segments_BT is None:
     return x_BTD.mean(axis=1)
   real_BT = (segments_BT > 0).astype(x_BTD.dtype)
@@ -214,7 +213,7 @@ def _mean(x_BTD: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
 
 
 def _at(x_BTD: jax.Array, places_BP: jax.Array | None) -> jax.Array:
-  """The vectors at these places of their rows, x_BPD; all where None."""
+  """Returns the vectors at these positions, x_BPD; all of them if None."""
   if places_BP is None:
     return x_BTD
   return jnp.take_along_axis(x_BTD, places_BP[:, :, None], axis=1)
@@ -248,13 +247,13 @@ def bert(
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
-  """A bidirectional encoder, tokens_BT -> what `head` tells, in float32.
+  """A bidirectional encoder, tokens_BT -> the head's outputs, in float32.
 
-  BERT's architecture (arXiv:1810.04805), but that attention's own weights know
-  no dropout; the defaults are BERT base. All weights are drawn from
-  normal(0.02). The parameters of the body are the same under every head; a
-  head's lie under "head/". `Bert.__call__`, `Bert.features` and
-  `Bert.pretrain` say what the model and its methods take and give.
+  BERT's architecture (arXiv:1810.04805), except that dropout is not applied to
+  the attention weights; the defaults are BERT base. All weights are initialized
+  from normal(0.02). The parameters of the body are the same for every head; a
+  head's are under "head/". `Bert.__call__`, `Bert.features` and `Bert.pretrain`
+  document the inputs and outputs of the model and its methods.
 
   Args:
     vocab_size: V.
@@ -263,45 +262,47 @@ def bert(
     heads: N, a divisor of D.
     hidden: F; 4 D if None.
     max_len: the longest row.
-    types: of segments that a row may hold, such as question and text.
+    types: the number of segment types in a row, such as question and text.
     head: "mlm", "classes", "tokens" or "span".
-    num_classes: C, of "classes" and "tokens".
-    pooling: what "classes" reads: the "first" token or the "mean" of all.
-    next_sentence: of "mlm": whether it has the method "pretrain".
+    num_classes: C, for "classes" and "tokens".
+    pooling: the input of "classes": the "first" token or the "mean" of all.
+    next_sentence: for "mlm": whether it has the method "pretrain".
     positions: "learned" or "rotary".
     rope_theta: base of the rotary frequencies.
     norm_first: norms before attention and feed-forward network, and after the
-      last block, in place of BERT's after each sum (arXiv:2002.04745).
+      last block, instead of BERT's norms after each sum (arXiv:2002.04745).
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
     activation: "gelu_exact", "gelu" (tanh approximation) or "swiglu".
-    word_dropout: rate at which a token's whole vector is left out
-      (Iyyer et al. 2015).
-    dropout: rate, of embeddings, of what enters the residual stream, and of
-      what the last layer reads.
-    scan: compile one layer and loop over it; else compile each on its own,
-      with the same parameters.
-    remat: what is computed again in the backward pass; a name in
-      transformer.REMAT.
-    stage_microbatches: of the pipeline; as many as stages if None.
-    matmul: "int8" or "fp8" for the blocks' dense layers in 8 bits; see
+    word_dropout: rate at which a token's entire vector is dropped (Iyyer et al.
+      2015).
+    dropout: rate for embeddings, the inputs of the residual stream, and the
+      inputs of the last layer.
+    scan: compile one layer and loop over it; otherwise compile each layer
+      separately, with the same parameters.
+    remat: what is recomputed in the backward pass; a name in transformer.REMAT.
+    stage_microbatches: the number of microbatches of the pipeline; the number
+      of stages if None.
+    matmul: "int8" or "fp8" for 8-bit dense layers in the blocks; see
       models/layers/quantization.py.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown choice, sizes that do not divide, or a head that
-      lacks its classes.
+    ValueError: a choice is unknown, sizes do not divide, or num_classes is
+      missing.
   """
   choose("head", head, HEADS)
   if head in ("classes", "tokens") and not num_classes:
     raise ValueError(f'head = "{head}" needs num_classes')
   if next_sentence and head != "mlm":
-    raise ValueError(f'next_sentence is of head = "mlm", not "{head}"')
+    raise ValueError(f'next_sentence needs head = "mlm", not "{head}"')
   if dim % heads:
-    raise ValueError(f"dim = {dim} is no multiple of heads = {heads}")
+    raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}")
   if choose("positions", positions, POSITIONS) == "rotary" and dim // heads % 2:
-    raise ValueError(f"dim / heads = {dim // heads} is odd: rotary needs even")
+    raise ValueError(
+      f"dim / heads = {dim // heads} is odd: rotary positions need an even one"
+    )
   hidden = hidden or 4 * dim
   init = nnx.initializers.normal(0.02)
   config = {
@@ -344,7 +345,7 @@ def bert(
   }
 
   def flops(T):
-    """2 a multiplication and its addition; every token sees every other."""
+    """Counts 2 per multiply-add; every token attends to every other."""
     matrices = 3 if activation == "swiglu" else 2
     layer = T * dim * (4 * dim + matrices * hidden) + 2 * dim * T * T
     outputs = {"classes": dim + (num_classes or 0), "span": 2 * T}

@@ -1,6 +1,6 @@
-"""The decoder-only transformer: GPT-2, Llama and what lies between.
+"""The decoder-only transformer: GPT-2, Llama and variants between them.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 from typing import NamedTuple
@@ -28,12 +28,12 @@ POSITIONS = ("learned", "rotary")
 
 
 class Representation(NamedTuple):
-  """What a language model knows before its logits, x_BTD unembedding_VD^T.
+  """The inputs of a language model's logits, x_BTD unembedding_VD^T.
 
   x_BTD: after the last norm.
   unembedding_VD: in the dtype of the computation, as it is sharded.
   losses: auxiliary losses by name, float32 scalars; {} without experts.
-  cache: None, or the cache grown by T.
+  cache: None, or the cache extended by T.
   """
 
   x_BTD: jax.Array
@@ -43,7 +43,7 @@ class Representation(NamedTuple):
 
 
 class Decoder(nnx.Module):
-  """Tokens to logits; `decoder` documents the arguments."""
+  """Maps tokens to logits; `decoder` documents the arguments."""
 
   def __init__(
     self,
@@ -88,13 +88,13 @@ class Decoder(nnx.Module):
     )
 
   def __call__(self, tokens_BT, cache=None, **where):
-    """logits_BTV float32; with a cache, (logits_BTV, the cache grown by T)."""
+    """Returns logits_BTV float32; with a cache, also the extended cache."""
     found = self.represent(tokens_BT, cache, **where)
     logits_BTV = (self.unembedding or self.token_embedding).attend(found.x_BTD)
     return logits_BTV if cache is None else (logits_BTV, found.cache)
 
   def features(self, tokens_BT, **where):
-    """x_BTD after the last norm."""
+    """Returns x_BTD after the last norm."""
     return self.represent(tokens_BT, **where).x_BTD
 
   def represent(
@@ -106,17 +106,18 @@ class Decoder(nnx.Module):
     block_positions_BT=None,
     prefix_B=None,
   ):
-    """The Representation of the tokens.
+    """Returns the Representation of the tokens.
 
     Args:
       tokens_BT: int32.
-      cache: None, or what came before.
-      positions_BT: int32; counted from what came before if None.
+      cache: None, or the cache of the preceding tokens.
+      positions_BT: int32; counted from the end of the cache if None.
       segments_BT: int32, the number of the document in a packed row, 0 on
-        padding; None where a row is one document.
-      block_positions_BT: int32, places within a blank, from 1, and 0 outside;
-        all 0 if None. For a model with block_positions.
-      prefix_B: int32, tokens of each row that every position sees.
+        padding; None if a row is one document.
+      block_positions_BT: int32, positions within a blank, from 1, and 0
+        outside; all 0 if None. For a model with block_positions.
+      prefix_B: int32, the number of tokens of each row that every position
+        attends to.
     """
     T = tokens_BT.shape[1]
     length = 0 if cache is None else cache["length"]
@@ -197,8 +198,8 @@ def decoder(
   "rotary", norm "rmsnorm", activation "swiglu", no bias, untied embeddings.
   `apply` takes a cache from `init_cache` as `cache=`, appends its tokens
   (one or many) at cache["length"], and returns (logits, new cache). The length
-  is a scalar, or [B] where rows have lengths of their own. The method
-  "represent" gives a Representation in place of logits.
+  is a scalar, or [B] if the rows' lengths differ. The method "represent"
+  returns a Representation instead of logits.
 
   Args:
     vocab_size: V.
@@ -207,48 +208,50 @@ def decoder(
     heads: N query heads.
     kv_heads: K key-value heads, a divisor of N; N if None.
     head_dim: H; D / N if None.
-    hidden: F; if None 4 D, or where gated, which has a third matrix, 8/3 D
-      rounded up to a multiple of 8.
+    hidden: F; if None 4 D, or for a gated activation, which has a third
+      matrix, 8/3 D rounded up to a multiple of 8.
     positions: "learned" or "rotary".
-    block_positions: a learned embedding, too, of places within a blank to be
-      filled in (GLM, arXiv:2103.10360).
+    block_positions: whether to add a learned embedding of the positions within
+      a blank that is filled in (GLM, arXiv:2103.10360).
     rope_theta: base of the rotary frequencies.
-    rope_scaling: dict(rope_type="linear", factor=…), or "llama3" with more; see
-      attention.RopeScaling. None for none.
+    rope_scaling: dict(rope_type="linear", factor=…), or "llama3" with more
+      keys, see attention.RopeScaling; None for no scaling.
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
     activation: a name in layers.ACTIVATIONS: "gelu" (tanh approximation),
       "gelu_exact", "relu", or gated "swiglu" or "geglu".
     bias: of all projections and layer norms.
     tie_embeddings: unembed with the token embedding.
-    dropout: rate, of embeddings and of what enters the residual stream.
+    dropout: rate for embeddings and for the inputs of the residual stream.
     max_len: the longest sequence; longer texts are sampled from a window.
-    window: of attention, in tokens; None for all that came before.
-    soft_cap: of attention's scores; None for none.
-    experts: E feed-forward networks in place of one (models/layers/moe.py).
-    experts_per_token: how many of them read a token.
-    scan: compile one layer and loop over it; else compile each on its own,
-      with the same parameters.
-    remat: what is computed again in the backward pass; a name in
-      transformer.REMAT.
-    stage_microbatches: of the pipeline; as many as stages if None.
-    matmul: "int8" or "fp8" for the blocks' dense layers in 8 bits, forward and
-      backward, but experts'; see models/layers/quantization.py.
+    window: of attention, in tokens; None for all preceding tokens.
+    soft_cap: of attention's scores; None for no cap.
+    experts: E feed-forward networks instead of one (models/layers/moe.py).
+    experts_per_token: the number of experts that process a token.
+    scan: compile one layer and loop over it; otherwise compile each layer
+      separately, with the same parameters.
+    remat: what is recomputed in the backward pass; a name in transformer.REMAT.
+    stage_microbatches: the number of microbatches of the pipeline; the number
+      of stages if None.
+    matmul: "int8" or "fp8" for 8-bit dense layers in the blocks, forward and
+      backward, except in experts; see models/layers/quantization.py.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown choice, or sizes that do not divide.
+    ValueError: a choice is unknown, or sizes do not divide.
   """
   kv_heads = kv_heads or heads
   if heads % kv_heads:
-    raise ValueError(f"heads = {heads} is no multiple of kv_heads = {kv_heads}")
+    raise ValueError(
+      f"heads = {heads} is not a multiple of kv_heads = {kv_heads}"
+    )
   if head_dim is None and dim % heads:
-    raise ValueError(f"dim = {dim} is no multiple of heads = {heads}")
+    raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}")
   head_dim = head_dim or dim // heads
   if choose("positions", positions, POSITIONS) == "rotary" and head_dim % 2:
     raise ValueError(
-      f"head_dim = {head_dim} is odd: rotary positions need even"
+      f"head_dim = {head_dim} is odd: rotary positions need an even number"
     )
   if hidden is None:
     hidden = -(-dim // 3) * 8 if activation in GATED else 4 * dim
@@ -303,7 +306,7 @@ def decoder(
     }
 
   def flops(T):
-    """2 a multiplication and its addition; a token sees half the window."""
+    """Counts 2 per multiply-add; a token attends to half the window."""
     seen = min(window or T, T)
     pairs = T * seen - seen * (seen - 1) / 2
     matrices = 3 if activation in GATED else 2
@@ -319,7 +322,7 @@ def decoder(
 
 
 def _unstacked(model: Model, config: dict):
-  """Model.unstacked of a decoder, and of the arguments of its module."""
+  """Returns Model.unstacked for a decoder and the arguments of its module."""
   layers = config["count"]
 
   def init_cache(batch_size, length, dtype=config["dtype"]):
@@ -337,7 +340,7 @@ def _unstacked(model: Model, config: dict):
   )
 
   def unstacked(params):
-    # Compiled as one: each slice alone would be a program.
+    # Compiled as one program rather than one per slice.
     cut = jax.jit(transformer.apart, static_argnums=1)
     blocks = cut(params["blocks"], layers)
     network = model._replace(
@@ -349,7 +352,7 @@ def _unstacked(model: Model, config: dict):
 
 
 def _mixture(experts, experts_per_token) -> dict[str, int]:
-  """What a feed-forward network is told to be a mixture; {} for none."""
+  """Returns the arguments of a mixture of experts; {} without one."""
   if experts is None:
     return {}
   if not 1 <= experts_per_token <= experts:

@@ -1,6 +1,6 @@
-"""The encoder-decoder transformer: Vaswani's, T5 and what lies between.
+"""The encoder-decoder transformer: Vaswani's, T5 and variants between them.
 
-The shape legend stands in models/layers/basic.py: S counts the source, T the
+The shape legend is in models/layers/basic.py: S counts the source, T the
 target.
 """
 
@@ -29,7 +29,7 @@ POSITIONS = ("sinusoidal", "learned", "relative")
 
 
 class EncoderDecoder(nnx.Module):
-  """Two token sequences to logits; for the arguments see `encoder_decoder`."""
+  """Maps two token sequences to logits; see `encoder_decoder` for arguments."""
 
   def __init__(
     self,
@@ -95,14 +95,15 @@ class EncoderDecoder(nnx.Module):
     )
 
   def __call__(self, inputs_BS, tokens_BT, **where):
-    """logits_BTV float32, of what follows each of tokens_BT; see `begin`.
+    """Returns logits_BTV float32 of the token after each of tokens_BT.
 
-    tokens_BT begins with what stands for nothing, and the targets follow.
+    For the arguments see `begin`. tokens_BT is a start token, followed by the
+    targets.
     """
     return self._logits(self.represent(inputs_BS, tokens_BT, **where).x_BTD)
 
   def represent(self, inputs_BS, tokens_BT, **where) -> Representation:
-    """The Representation of the target's tokens; arguments as in `begin`."""
+    """Returns the Representation of the target; arguments as in `begin`."""
     x_BTD, where = self.begin(inputs_BS, tokens_BT, **where)
     x_BTD, _, _ = transformer.run_blocks(
       self.decoder, x_BTD, **self.run, **where
@@ -121,17 +122,17 @@ class EncoderDecoder(nnx.Module):
     segments_BT=None,
     positions_BT=None,
   ):
-    """(x_BTD that enters the decoder, what its blocks are told of).
+    """Returns (x_BTD, the decoder's input; the arguments of its blocks).
 
     Args:
       inputs_BS: int32, the source.
-      tokens_BT: int32, the target one token late.
+      tokens_BT: int32, the target shifted right by one token.
       input_segments_BS: int32, the number of the pair in a packed row, 0 on
-        padding; None where a row is one pair without padding.
+        padding; None if a row is one pair without padding.
       input_positions_BS: int32; counted from the row's start if None.
-      segments_BT: int32, likewise of the target. None beside input_segments_BS:
-        the row is one pair, of segment 1.
-      positions_BT: int32, likewise of the target.
+      segments_BT: int32, the same for the target. If None beside
+        input_segments_BS, the row is one pair, of segment 1.
+      positions_BT: int32, the same for the target.
     """
     memory_BSD = self.encode(inputs_BS, input_segments_BS, input_positions_BS)
     (B, T), S = tokens_BT.shape, inputs_BS.shape[1]
@@ -150,7 +151,7 @@ class EncoderDecoder(nnx.Module):
     }
 
   def encode(self, inputs_BS, segments_BS=None, positions_BS=None):
-    """memory_BSD, what the decoder looks at; see `begin`."""
+    """Returns memory_BSD, the encoder's output; see `begin`."""
     for axis in ("stage", "context"):
       if partition.axis_size(axis) > 1:
         raise ValueError(f"encoder_decoder is not cut over the axis {axis!r}")
@@ -166,10 +167,10 @@ class EncoderDecoder(nnx.Module):
     return self._last(self.encoder_norm, x_BSD)
 
   def start(self, inputs_BS, input_segments_BS=None, *, length):
-    """The cache before the first target token, of at most `length` of them.
+    """Returns the cache before the first target token, for at most `length`.
 
-    It holds the keys and values of the memory, computed here once. Rows are
-    one pair each, and padded with segment 0.
+    It holds the keys and values of the memory, computed once. Each row is one
+    pair, padded with segment 0.
     """
     memory_BSD = self.encode(inputs_BS, input_segments_BS)
     graphdef, state_L = nnx.split(self.decoder)
@@ -187,13 +188,13 @@ class EncoderDecoder(nnx.Module):
       "value": empty,
       "memory_key": key_LBSNH,
       "memory_value": value_LBSNH,
-      # With an axis before the batch's, as every leaf of a cache has it.
+      # With an axis before the batch axis, like every leaf of a cache.
       "memory_segments": input_segments_BS[None],
       "length": jnp.zeros((), jnp.int32),
     }
 
   def decode(self, tokens_BT, cache):
-    """(logits_BTV, the cache grown by T), from a cache that `start` gave."""
+    """Returns (logits_BTV, the extended cache), given a cache of `start`."""
     length, T = cache["length"], tokens_BT.shape[1]
     places_T = length + jnp.arange(T)
     x_BTD = self._embed(tokens_BT, None, length)
@@ -211,14 +212,14 @@ class EncoderDecoder(nnx.Module):
       seen_BNTS=seen_BS[:, None, None],
     )
     x_BTD = self._last(self.decoder_norm, x_BTD) * self.logits_scale
-    # What has not changed stays the same array, for those who reorder rows.
+    # Unchanged leaves remain the same arrays, for callers that reorder rows.
     memory = {k: v for k, v in cache.items() if k.startswith("memory")}
     return self._logits(x_BTD), grown | memory | {"length": length + T}
 
   def attention_maps(self, inputs_BS, tokens_BT, **where):
-    """Weights of the target on the source, float32 [B, L, N, T, S].
+    """Returns attention weights from target to source, float32 [B, L, N, T, S].
 
-    Row t tells where the decoder looks for what follows tokens_BT[:, t]; the
+    Row t has the weights for predicting the token after tokens_BT[:, t]; the
     arguments are those of `begin`.
     """
     x_BTD, where = self.begin(inputs_BS, tokens_BT, **where)
@@ -289,52 +290,53 @@ def encoder_decoder(
 ) -> Model:
   """A model of targets given sources, (inputs_BS, tokens_BT) -> logits_BTV.
 
-  The defaults are the base model of Vaswani et al. (arXiv:1706.03762), one
-  table for both sequences and the softmax. T5 (arXiv:1910.10683) is positions
-  "relative", norm "rmsnorm" of eps 1e-6, norm_first, no bias, no
-  scale_embeddings, no scale_scores; its first version with scale_logits, the
-  second ("v1.1") with activation "geglu" and untied embeddings.
+  The defaults are the base model of Vaswani et al. (arXiv:1706.03762), with one
+  table for both sequences and the softmax. T5 (arXiv:1910.10683) has positions
+  "relative", norm "rmsnorm" with eps 1e-6, norm_first, no bias, no
+  scale_embeddings, no scale_scores; its first version has scale_logits, the
+  second ("v1.1") activation "geglu" and untied embeddings.
 
-  Methods of `apply` beside the call and "represent": "encode"; "start" gives a
-  cache with the memory's keys and values, and "decode" goes on from it;
-  "attention_maps". See EncoderDecoder.
+  Methods of `apply` besides the call and "represent": "encode"; "start", which
+  returns a cache with the memory's keys and values, and "decode", which
+  continues from it; "attention_maps". See EncoderDecoder.
 
-  Weights are drawn from normal(1 / sqrt(inputs)), Glorot's uniform where scores
-  are scaled; embeddings so that what enters the first layer has variance 1.
+  Weights are initialized from normal(1 / sqrt(inputs)), or Glorot's uniform if
+  scores are scaled; embeddings such that the input of the first layer has
+  variance 1.
 
   Args:
     vocab_size: V, of both sequences.
     layers: of the encoder.
-    decoder_layers: as many if None.
+    decoder_layers: of the decoder; as many as of the encoder if None.
     dim: D, the residual stream.
     heads: N.
     head_dim: H; D / N if None.
     hidden: F; 4 D if None.
     positions: "sinusoidal", "learned" or "relative".
     buckets: of relative positions, in each of the two stacks.
-    farthest: distance from which on they are alike.
+    farthest: the distance from which on all distances share a bucket.
     norm: "layernorm" or "rmsnorm".
     norm_eps: added to the variance.
-    norm_first: norm what enters a layer (and, once more, what leaves a stack)
-      in place of the residual stream after it (arXiv:2002.04745).
+    norm_first: whether to norm the input of each layer (and the output of a
+      stack) instead of the residual stream after it (arXiv:2002.04745).
     activation: a name in layers.ACTIVATIONS.
     bias: of all projections and layer norms.
     tie_embeddings: unembed with the token embedding.
     scale_embeddings: multiply them by sqrt(D).
     scale_scores: divide the scores of attention by sqrt(H).
     scale_logits: divide the logits by sqrt(D).
-    dropout: rate, of embeddings and of what enters the residual stream.
-    max_len: the longest sequence, where positions are learned.
+    dropout: rate for embeddings and for the inputs of the residual stream.
+    max_len: the longest sequence, for learned positions.
     scan: compile one layer of a stack and loop over it.
     remat: a name in transformer.REMAT.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown choice, or sizes that do not divide.
+    ValueError: a choice is unknown, or sizes do not divide.
   """
   if head_dim is None and dim % heads:
-    raise ValueError(f"dim = {dim} is no multiple of heads = {heads}")
+    raise ValueError(f"dim = {dim} is not a multiple of heads = {heads}")
   head_dim, hidden = head_dim or dim // heads, hidden or 4 * dim
   draw = nnx.initializers.variance_scaling
   if scale_scores:
@@ -385,7 +387,7 @@ def encoder_decoder(
   return model._replace(max_len=limit, represents=True)
 
 
-# As models/layers/transformer.py says of its blocks.
+# See the comment on the blocks in models/layers/transformer.py.
 _IN = "coder/((attention|cross)/(query|key|value)|feed_forward/(up|gate))"
 _OUT = "coder/((attention|cross)/out|feed_forward/down)"
 SHARDING = [

@@ -1,6 +1,6 @@
-"""fastText's classifier: a linear one on the mean of a bag of vectors.
+"""fastText's classifier: a linear layer on the mean of a bag of vectors.
 
-The shape legend stands in models/layers/basic.py; G is the grams of a row.
+The shape legend is in models/layers/basic.py; G counts the n-grams of a row.
 """
 
 import jax
@@ -17,12 +17,12 @@ from models.layers.basic import (
   float_dtype,
 )
 
-# Of the hash: an odd number with bits all over, and fastText's own factor.
+# The hash's offset, an odd number with spread bits, and fastText's factor.
 _SCATTER, _FACTOR = 2654435761, 116049371
 
 
 class FastText(nnx.Module):
-  """Tokens to logits; `fasttext` documents the arguments."""
+  """Maps tokens to logits; `fasttext` documents the arguments."""
 
   def __init__(
     self,
@@ -51,19 +51,19 @@ class FastText(nnx.Module):
     )
 
   def __call__(self, tokens_BT, types_BT=None, segments_BT=None):
-    """logits_BC, float32; see `features`."""
+    """Returns logits_BC, float32; see `features`."""
     x_BD = self.features(tokens_BT, types_BT, segments_BT)
     if self.dropout is not None:
       x_BD = self.dropout(x_BD)
     return self.output(x_BD).astype(jnp.float32)
 
   def features(self, tokens_BT, types_BT=None, segments_BT=None):
-    """x_BD, the mean over a row's words and n-grams.
+    """Returns x_BD, the mean over a row's words and n-grams.
 
     Args:
       tokens_BT: int32.
-      types_BT: not read; the order of two texts shows in what is between them.
-      segments_BT: int32, 0 on padding; no n-gram reaches across two segments.
+      types_BT: ignored; the separator between two texts shows their order.
+      segments_BT: int32, 0 on padding; no n-gram spans two segments.
     """
     del types_BT
     if segments_BT is None:
@@ -77,7 +77,7 @@ class FastText(nnx.Module):
     weight_BG = real_BG.astype(jnp.float32)
     if self.word_dropout is not None:
       weight_BG = self.word_dropout(weight_BG)
-    # Of a row that has lost every word nothing is left: a vector of zeros.
+    # A row that has lost all its words becomes a vector of zeros.
     whole_B1 = jnp.maximum(weight_BG.sum(axis=1, keepdims=True), 1e-6)
     share_BG = weight_BG / whole_B1
     x_BGD = self.embedding(entries_BG)
@@ -87,9 +87,9 @@ class FastText(nnx.Module):
 def grams(
   tokens_BT: jax.Array, segments_BT: jax.Array, ngrams: int, buckets: int
 ) -> list[tuple[jax.Array, jax.Array]]:
-  """[(ids, whether it is one)] of the words, the bigrams, …, [B, T - n + 1].
+  """Returns [(ids, whether valid)] of words, bigrams, …, each [B, T - n + 1].
 
-  The id of an n-gram of two words or more is a hash below `buckets`.
+  The id of an n-gram of two or more words is a hash below `buckets`.
   """
   mixed_BT = tokens_BT.astype(jnp.uint32) * jnp.uint32(_SCATTER)
   found = [(tokens_BT, segments_BT > 0)]
@@ -99,7 +99,7 @@ def grams(
     same_BT = (segments_BT[:, :-n] == segments_BT[:, n:]) & (
       segments_BT[:, n:] > 0
     )
-    # The low bits of a product know little of the high ones.
+    # The low bits of a product depend little on the high bits of its factors.
     spread_BT = (hash_BT ^ (hash_BT >> 15)) % jnp.uint32(buckets)
     found.append((spread_BT.astype(jnp.int32), same_BT))
   return found
@@ -119,24 +119,24 @@ def fasttext(
 ) -> Model:
   """A bag of words and word n-grams, tokens_BT -> logits_BC in float32.
 
-  fastText (Joulin et al., arXiv:1607.01759): n-grams share hashed vectors, and
-  where the tokens are characters they are n-grams of characters. Its method
-  "features" gives x_BD.
+  fastText (Joulin et al., arXiv:1607.01759): n-grams share hashed vectors; if
+  the tokens are characters, they are n-grams of characters. The method
+  "features" returns x_BD.
 
   Args:
     vocab_size: V.
     num_classes: C.
     dim: D.
-    ngrams: the longest, in tokens; 1 for words alone.
-    buckets: that n-grams of two tokens or more are hashed into.
+    ngrams: the longest n-grams, in tokens; 1 for words alone.
+    buckets: the number of hash buckets for n-grams of two or more tokens.
     word_dropout: the rate at which a word or n-gram is left out of the mean, in
       training (Iyyer et al., ACL 2015).
-    dropout: rate, of the mean's coordinates.
+    dropout: rate for the mean's coordinates.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: ngrams or buckets below 1, or a rate outside [0, 1).
+    ValueError: ngrams or buckets is below 1, or a rate is outside [0, 1).
   """
   for name, value in (("ngrams", ngrams), ("buckets", buckets)):
     if value < 1:

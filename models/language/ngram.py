@@ -1,16 +1,16 @@
-"""N-gram counts and their Kneser-Ney probabilities, as a model that counts.
+"""N-gram counts and their Kneser-Ney probabilities, as a counting model.
 
-The estimate is that of input_pipeline/cleaning/parts/ngram.py, to rounding:
-interpolated, of Chen and Goodman (1999, section 3), below the highest order by
-how many different tokens precede, down to 1 / V. With h the n - 1 tokens before
-w, h' those without the first of them,
+The estimate equals that of input_pipeline/cleaning/parts/ngram.py up to
+rounding: interpolated Kneser-Ney (Chen and Goodman, 1999, section 3), whose
+lower orders count the distinct preceding tokens, down to 1 / V. With h the n -
+1 tokens before w, and h' those without the first of them,
 
   p(w | h) = max(c(hw) - D, 0) / c(h.) + D N(h.) / c(h.) p(w | h')
 
-A token's n-gram is one number, whose digits are its tokens in base V + 1 (V
-marks what stands before a beginning), in as many words of 32 bits as it needs.
-Each order's table holds its n-grams in ascending order: an n-gram is found by
-bisection, and all that follow a context stand side by side.
+The n-gram that ends at a token is one number, whose digits are its tokens in
+base V + 1 (V marks positions before a beginning), stored in as many 32-bit
+words as it needs. Each order's table holds its n-grams in ascending order: an
+n-gram is found by bisection, and all n-grams that share a context are adjacent.
 """
 
 import functools
@@ -25,23 +25,23 @@ from jax.sharding import PartitionSpec as P
 
 from models import Model
 
-# What no n-gram's first word is; so that it stands last.
+# Larger than any n-gram's first word, so that empty entries sort last.
 _EMPTY = np.uint32(2**32 - 1)
 # Where no n-gram of an order was seen once, the estimate of D is 0, and what
 # was not seen would be impossible.
 _FALLBACK = 0.5
-# Far beyond what is of use.
+# Far above any useful order.
 MAX_ORDER = 32
 
 
 class _Keys(NamedTuple):
-  """How n-grams become words: base V + 1, so many digits a word."""
+  """Encodes n-grams as words: base V + 1, a fixed number of digits per word."""
 
   base: int
   digits: int
 
   def of(self, tokens: Sequence[jax.Array]) -> list[jax.Array]:
-    """The words of n-grams, given by their tokens, int32 of one shape."""
+    """Returns n-grams as words, given their tokens, int32 of one shape."""
     words = []
     for start in range(0, len(tokens), self.digits):
       word = jnp.zeros(tokens[0].shape, jnp.uint32)
@@ -51,7 +51,7 @@ class _Keys(NamedTuple):
     return words
 
   def tokens(self, words: Sequence[jax.Array], n: int) -> list[jax.Array]:
-    """The n tokens that `of` made the words of."""
+    """Returns the n tokens from which `of` made the words."""
     found = []
     for i, word in enumerate(words):
       count, digits = min(self.digits, n - i * self.digits), []
@@ -69,29 +69,29 @@ def ngram(
   capacity: int = 2**19,
   discount: float | Sequence[float] | None = None,
 ) -> Model:
-  """A model that counts, tokens_BT -> log probabilities_BTV in float32.
+  """An n-gram model, tokens_BT -> log probabilities_BTV in float32.
 
-  It has no parameters. In training `apply` gives what was known before these
-  tokens, and adds their n-grams to model_state: with targets_BT each row, or
-  each segment of it, is a document, its first input and then its targets,
-  where mask_BT is 1; without, the inputs alone. Contexts do not cross rows or
-  segments: a document begins after marks of a beginning, so each n-gram within
-  it is counted exactly once, in any order of documents. model_state has for
-  each order "keys" uint32 [words, capacity], "counts" int32 [capacity], and
-  "lost" int32, how many n-grams found no place, of which a line tells when it
-  is first above 0.
+  It has no parameters. In training `apply` returns the log probabilities before
+  these tokens are counted, and adds their n-grams to model_state. With
+  targets_BT each row, or each segment of it, is a document: its first input and
+  then its targets where mask_BT is 1. Without targets_BT, the document is the
+  inputs alone. Contexts do not cross rows or segments, and a document is
+  preceded by marks of a beginning, so each n-gram within it is counted exactly
+  once, in any order of documents. For each order model_state has "keys" uint32
+  [words, capacity], "counts" int32 [capacity], and "lost" int32, the number of
+  n-grams that did not fit; a line is printed when it first exceeds 0.
 
   The cache is "context", int32 [n - 1, B], the last tokens.
 
   Args:
     vocab_size: V.
     order: n, from 1 to MAX_ORDER.
-    capacity: different n-grams that each order has place for.
-    discount: D of every order, or one for each, unigrams' first, in 0 … 1;
-      None estimates each by n1 / (n1 + 2 n2) (Ney et al., 1994).
+    capacity: the number of distinct n-grams that each order can hold.
+    discount: D of every order, or one for each, unigrams' first, in 0 … 1; None
+      estimates each by n1 / (n1 + 2 n2) (Ney et al., 1994).
 
   Raises:
-    ValueError: an argument out of its range.
+    ValueError: an argument is out of range.
   """
   if not 1 <= order <= MAX_ORDER:
     raise ValueError(f"order = {order!r} is not in 1 … {MAX_ORDER}")
@@ -149,7 +149,7 @@ def ngram(
 
 
 def _each_order(discount, order: int) -> list[float | None]:
-  """D of each order, None where it is estimated."""
+  """Returns D of each order, None if it is estimated."""
   if discount is None:
     return [None] * order
   each = [discount] * order if isinstance(discount, int | float) else discount
@@ -167,13 +167,13 @@ def contexts(
   before_BI: jax.Array | None = None,
   segments_BT: jax.Array | None = None,
 ) -> list[jax.Array]:
-  """The last `count` tokens at each position, its own the last of them.
+  """Returns the last `count` tokens at each position, including its own.
 
   Args:
     tokens_BT: integers.
     count: I.
-    mark: what stands before a row, or a segment, begins.
-    before_BI: what came before the row; marks if None.
+    mark: the token before the beginning of a row or a segment.
+    before_BI: the tokens before the row; marks if None.
     segments_BT: of packed rows.
 
   Returns:
@@ -197,7 +197,7 @@ def contexts(
 
 
 def _grams(order, mark, tokens_BT, targets_BT, mask_BT, segments_BT):
-  """(the n-grams of a batch by token, n arrays [Q]; which are real, bool)."""
+  """Returns (the n-grams of a batch, n arrays [Q]; which are real, bool)."""
   if targets_BT is None:
     grams = contexts(tokens_BT, order, mark, segments_BT=segments_BT)
     real_BT = jnp.ones(tokens_BT.shape, bool)
@@ -206,7 +206,7 @@ def _grams(order, mark, tokens_BT, targets_BT, mask_BT, segments_BT):
     return [x.reshape(-1) for x in grams], real_BT.reshape(-1)
   follow = contexts(tokens_BT, order - 1, mark, segments_BT=segments_BT)
   real_BT = jnp.ones(tokens_BT.shape, bool) if mask_BT is None else mask_BT > 0
-  # The first token of a document is no target.
+  # The first token of a document is not a target.
   first_BT, begins_BT = tokens_BT[:, :1], real_BT[:, :1]
   if segments_BT is not None:
     new_BT = segments_BT != jnp.pad(segments_BT, ((0, 0), (1, 0)))[:, :-1]
@@ -224,10 +224,10 @@ def _grams(order, mark, tokens_BT, targets_BT, mask_BT, segments_BT):
 
 
 def _counted(state, keys: _Keys, grams, real):
-  """The tables with a batch's n-grams, from the highest order down.
+  """Returns the tables with a batch's n-grams added, highest order first.
 
-  An n-gram that is new is what a token more precedes: it counts once for the
-  n-gram without its first token.
+  A new n-gram is a new preceding token of the n-gram without its first token,
+  and so counts once for it.
   """
   new = {}
   words = [jnp.where(real, word, _EMPTY) for word in keys.of(grams)]
@@ -250,14 +250,14 @@ def _counted(state, keys: _Keys, grams, real):
 
 def _tell(n: int, capacity: int, lost) -> None:
   print(
-    f"ngram: {int(lost)} n-grams of order {n} found no place and are not"
+    f"ngram: {int(lost)} n-grams of order {n} did not fit and are not"
     f" counted: capacity = {capacity} is too small",
     file=sys.stderr,
   )
 
 
 def _inserted(table, words):
-  """(the table in which each n-gram counts once more, the n-grams new to it).
+  """Returns (the table with each n-gram counted once more, the new n-grams).
 
   Args:
     table: of one order.
@@ -271,7 +271,7 @@ def _inserted(table, words):
   ]
   origin = jnp.concatenate([jnp.zeros(capacity, bool), jnp.ones(size, bool)])
   counts = jnp.concatenate([table["counts"], added])
-  # Of equal n-grams that of the table comes first.
+  # Among equal n-grams that of the table comes first.
   *merged, origin, counts = jax.lax.sort(
     (*merged, origin, counts), num_keys=len(merged) + 1
   )
@@ -282,7 +282,7 @@ def _inserted(table, words):
   kept = first & real
 
   def packed(mask, place, length):
-    """The n-grams of a mask, at their places; _EMPTY elsewhere."""
+    """Returns the masked n-grams at their places; _EMPTY elsewhere."""
     place = jnp.where(mask, place, length)
     empty = jnp.full((length,), _EMPTY, jnp.uint32)
     return [empty.at[place].set(w, mode="drop") for w in merged]
@@ -299,7 +299,7 @@ def _inserted(table, words):
 
 
 def _empty(words: int, capacity: int) -> dict[str, jax.Array]:
-  """A table without n-grams."""
+  """Returns a table without n-grams."""
   return {
     "keys": jnp.full((words, capacity), _EMPTY, jnp.uint32),
     "counts": jnp.zeros((capacity,), jnp.int32),
@@ -311,7 +311,7 @@ def _empty(words: int, capacity: int) -> dict[str, jax.Array]:
 
 
 def _log_probs(state, keys: _Keys, context_IBT, shape, discounts):
-  """ln p of each token after the contexts, float32 [*shape, V]."""
+  """Returns ln p of each token after the contexts, float32 [*shape, V]."""
   vocab_size = keys.base - 1
   context_IQ = [x.reshape(-1) for x in context_IBT]
   zero_Q = jnp.zeros((shape[0] * shape[1],), jnp.int32)
@@ -342,12 +342,12 @@ def _estimate(counts: jax.Array) -> jax.Array:
 
 
 def _followers(table, low, vocab_size: int):
-  """(token_QV, count_QV) of what was seen after contexts, side by side.
+  """Returns (token_QV, count_QV) of the adjacent followers of contexts.
 
   Args:
     table: of one order.
     low: the words of the contexts, each followed by token 0; uint32 [Q] each.
-    vocab_size: V; also the token where nothing was seen, with the count 0.
+    vocab_size: V; also the token of unused entries, whose count is 0.
   """
   keys, capacity = table["keys"], table["counts"].size
   at_Q = _bisected(keys, low)
@@ -356,7 +356,7 @@ def _followers(table, low, vocab_size: int):
   place_QV = jnp.minimum(place_QV, capacity - 1)
   for word, first_Q in zip(keys[:-1], low[:-1], strict=True):
     seen_QV &= word[place_QV] == first_Q[:, None]
-  # Below 0 wraps around, and is no token either.
+  # Values below 0 wrap around, and are not tokens either.
   token_QV = keys[-1][place_QV] - low[-1][:, None]
   seen_QV &= token_QV < vocab_size
   count_QV = jnp.where(seen_QV, table["counts"][place_QV], 0)
@@ -364,7 +364,7 @@ def _followers(table, low, vocab_size: int):
 
 
 def _bisected(keys, low) -> jax.Array:
-  """The place of the first n-gram that is not below; int32 [Q]."""
+  """Returns the index of the first n-gram that is not below; int32 [Q]."""
   capacity = keys.shape[1]
 
   def halve(_, bounds):
@@ -385,5 +385,5 @@ def _bisected(keys, low) -> jax.Array:
   return jax.lax.fori_loop(0, capacity.bit_length(), halve, bounds)[0]
 
 
-# The tables are sorted over all n-grams: whole on every device.
+# The tables are sorted over all n-grams, so every device has a full copy.
 SHARDING = [(r".*", P())]

@@ -1,7 +1,7 @@
-"""A convolutional reader: where in a text a question is answered.
+"""A convolutional reader that finds the answer to a question in a text.
 
-The shape legend stands in models/layers/basic.py; here F counts features of a
-token, and Q are the positions of the question among T.
+The shape legend is in models/layers/basic.py; here F counts features of a
+token, and Q the positions of the question among T.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from models.layers.basic import Dense, Embedding, dropout_layer, float_dtype
 
 
 class Reader(nnx.Module):
-  """Rows of question and text to logits; `qa_reader` documents the arguments.
+  """Maps rows of question and text to logits; `qa_reader` has the arguments.
 
   Attributes:
     encoder: reads question and text alike.
-    weigh: D to 1, how much a token of the question counts in its vector.
-    query, key: of the attention of the text to the question.
-    merge: of a token, what it attends to, and their products, to D.
-    decoder, ending: what the start, and from it the end, is told from.
+    weigh: D to 1, the weight of a question's token in the question's vector.
+    query, key: of the attention from the text to the question.
+    merge: maps a token, its attention output, and their products to D.
+    decoder, ending: the features that predict the start, and from it the end.
     start, end: D to D, of the question's vector.
   """
 
@@ -49,7 +49,7 @@ class Reader(nnx.Module):
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
 
   def __call__(self, tokens_BT, types_BT, segments_BT, features_BTF=None):
-    """(start_BT, end_BT), float32."""
+    """Returns (start_BT, end_BT), float32."""
     if (features_BTF is None) != (self.told is None):
       raise ValueError("features: the rows and the model differ; see qa_reader")
     real_BT1 = (segments_BT > 0)[..., None].astype(self.token_embedding.dtype)
@@ -82,13 +82,13 @@ class Reader(nnx.Module):
     return x if self.dropout is None else self.dropout(x)
 
   def _summary(self, x_BTD, asked_BT):
-    """The question as one vector, x_BD."""
+    """Returns the question as one vector, x_BD."""
     scores_BT = self.weigh(x_BTD)[..., 0].astype(jnp.float32)
     weights_BT = jax.nn.softmax(jnp.where(asked_BT, scores_BT, -1e9), axis=-1)
     return jnp.einsum("BT,BTD->BD", weights_BT.astype(x_BTD.dtype), x_BTD)
 
   def _attended(self, x_BTD, asked_BT):
-    """What of the question each token looks at."""
+    """Returns each token's attention output over the question."""
     scores_BTS = jnp.einsum(
       "BTD,BSD->BTS",
       self.query(x_BTD) * x_BTD.shape[-1] ** -0.5,
@@ -115,24 +115,24 @@ def qa_reader(
   """A reader, rows of question and text -> (start_BT, end_BT) in float32.
 
   Dilated separable convolutions read both, as QANet's (arXiv:1804.09541); the
-  text attends to the question, and the start and the end are products with the
-  question's vector, as in DrQA (arXiv:1704.00051), whose exact matches are
-  among the features. For little data: it has no more to learn than that.
+  text attends to the question, and the start and the end are scored by products
+  with the question's vector, as in DrQA (arXiv:1704.00051), whose exact matches
+  are among the features. The model is small, for little data.
 
   Args:
     vocab_size: V.
     features: F of features_BTF, see
-      input_pipeline/rows/parts/match_features.py; 0 where the rows have none.
+      input_pipeline/rows/parts/match_features.py; 0 if the rows have none.
     dim: D.
-    encode: dilations of the blocks that read question and text apart.
-    decode: of those that read the text by what it finds of the question.
-    width: positions that a convolution weighs; odd.
+    encode: dilations of the blocks that read question and text separately.
+    decode: dilations of the blocks that read the text given the question.
+    width: the number of positions in a convolution's kernel; odd.
     dropout: rate.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an even width, no dilation, or an unknown dtype.
+    ValueError: the width is even, there is no dilation, or a dtype is unknown.
   """
   separable.check(width, encode)
   separable.check(width, decode)

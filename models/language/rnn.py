@@ -1,7 +1,7 @@
 """Recurrent language models: Elman's network, LSTM and GRU.
 
-The shape legend stands in models/layers/basic.py; here H is a layer's state,
-and G all its gates together.
+The shape legend is in models/layers/basic.py; here H is a layer's state, and G
+all its gates together.
 """
 
 import functools
@@ -54,10 +54,10 @@ def _gru(x_BG, h_BG, carry: Carry) -> Carry:
 class Cell(NamedTuple):
   """One step of a recurrent layer.
 
-  update: (x_BG, h_BG, carry) -> carry, element by element; x_BG is the product
-    with the input and h_BG that with the last h, biases included.
+  update: (x_BG, h_BG, carry) -> carry, elementwise; x_BG is the product with
+    the input and h_BG that with the last h, biases included.
   gates: G / H.
-  states: arrays in a carry.
+  states: the number of arrays in a carry.
   """
 
   update: Callable[[jax.Array, jax.Array, Carry], Carry]
@@ -83,15 +83,15 @@ def recurrence(
 ) -> tuple[jax.Array, Carry]:
   """Runs a cell over time: (h_TBH, the last carry), float32.
 
-  Its gradient holds the products of all steps together, so that the kernel's is
-  one product at the end rather than a sum of one a step.
+  Its gradient saves the products of all steps, so that the kernel's gradient is
+  one product at the end rather than a sum of one product per step.
 
   Args:
     update: a Cell's.
-    kernel_HG: what h is multiplied by, in the dtype of the computation.
+    kernel_HG: the kernel that multiplies h, in the dtype of the computation.
     bias_G: added to that product, float32.
     x_TBG: the products with the inputs, float32.
-    keep_TB: 0 where a row starts anew, else 1; float32.
+    keep_TB: 0 where a row is reset, else 1; float32.
     carry: before the first step.
   """
   return _forward(update, kernel_HG, bias_G, x_TBG, keep_TB, carry)[0]
@@ -140,7 +140,7 @@ recurrence.defvjp(_forward, _backward)
 
 
 def _product(a, b, dtype=None):
-  """A matrix product in b's dtype, or `dtype`, summed in float32."""
+  """Returns a matrix product in b's dtype, or `dtype`, summed in float32."""
   dtype = dtype or b.dtype
   return jnp.matmul(
     a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32
@@ -151,9 +151,10 @@ class Layer(nnx.Module):
   """A recurrent layer, x_BTI -> h_BTH.
 
   Attributes:
-    input: I to G, with all biases but the GRU's second.
+    input: I to G, with all biases except the GRU's second.
     kernel: [H, G].
-    bias: [H], the candidate's within the reset gate; None but for a GRU.
+    bias: [H], of the candidate, inside the reset gate; only for a GRU, else
+      None.
   """
 
   def __init__(self, inputs, hidden, *, cell, dtype, param_dtype, rngs):
@@ -178,7 +179,7 @@ class Layer(nnx.Module):
     )
 
   def __call__(self, x_BTI, keep_TB, carry: Carry) -> tuple[jax.Array, Carry]:
-    """(h_BTH in the dtype of the computation, the last carry)."""
+    """Returns (h_BTH in the dtype of the computation, the last carry)."""
     x_TBG = self.input(x_BTI).astype(jnp.float32).swapaxes(0, 1)
     bias_G = jnp.zeros((x_TBG.shape[-1],), jnp.float32)
     if self.bias is not None:
@@ -196,7 +197,7 @@ class Layer(nnx.Module):
 
 
 class RNN(nnx.Module):
-  """Tokens to logits; `rnn` documents the arguments."""
+  """Maps tokens to logits; `rnn` documents the arguments."""
 
   def __init__(
     self,
@@ -226,18 +227,18 @@ class RNN(nnx.Module):
     self.bias = nnx.Param(jnp.zeros((vocab_size,), common["param_dtype"]))
 
   def __call__(self, tokens_BT, cache=None, segments_BT=None, **where):
-    """logits_BTV float32; with a cache, (logits_BTV, the cache after them)."""
+    """Returns logits_BTV float32; with a cache, (logits_BTV, the new cache)."""
     x_BTH, cache = self._read(tokens_BT, cache, segments_BT, **where)
     logits_BTV = (self.unembedding or self.token_embedding).attend(x_BTH)
     logits_BTV += along_last(self.bias[...].astype(jnp.float32), 3)
     return logits_BTV if cache is None else (logits_BTV, cache)
 
   def features(self, tokens_BT, **where):
-    """What the last layer says, x_BTH."""
+    """Returns the outputs of the last layer, x_BTH."""
     return self._read(tokens_BT, **where)[0]
 
   def _read(self, tokens_BT, cache=None, segments_BT=None, positions_BT=None):
-    del positions_BT  # of packed rows; time is all that a state knows
+    del positions_BT  # of packed rows; a state has no other use for positions
     B, T = tokens_BT.shape
     keep_TB = jnp.ones((T, B), jnp.float32)
     if segments_BT is not None:
@@ -274,28 +275,28 @@ def rnn(
 ) -> Model:
   """A recurrent language model, tokens_BT -> logits_BTV in float32.
 
-  Each row, and each segment of a packed one, begins with a state of zeros.
-  Kernels are drawn from uniform(-1 / sqrt(H), 1 / sqrt(H)) and biases are zero;
-  embeddings from normal(0.02). The cells are PyTorch's to the bit of a
-  rounding, with one bias where its second changes nothing. Dropout is that of
-  arXiv:1409.2329, never on the way from step to step. Products are in `dtype`,
-  the state in float32.
+  Each row, and each segment of a packed row, begins with a state of zeros.
+  Kernels are initialized from uniform(-1 / sqrt(H), 1 / sqrt(H)), biases with
+  zeros, and embeddings from normal(0.02). The cells equal PyTorch's up to
+  rounding, with one bias where its second is redundant. Dropout is that of
+  arXiv:1409.2329, and never applied between time steps. Products are in
+  `dtype`, the state is in float32.
 
-  The cache is "h", and of an LSTM "c", float32 [L, B, H].
+  The cache is "h", and for an LSTM also "c", float32 [L, B, H].
 
   Args:
     vocab_size: V.
     cell: "elman", "lstm" or "gru".
-    layers: L, one above the other.
+    layers: L, stacked.
     dim: D, of the embedding.
     hidden: H of every layer; D if None.
-    dropout: rate, of embeddings and of what each layer says.
-    tie_embeddings: unembed with the token embedding; H is D then.
+    dropout: rate for embeddings and for the outputs of each layer.
+    tie_embeddings: unembed with the token embedding; H must equal D.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an unknown choice, or tied embeddings where H is not D.
+    ValueError: a choice is unknown, or embeddings are tied and H is not D.
   """
   choose("cell", cell, CELLS)
   hidden = hidden or dim
@@ -322,7 +323,7 @@ def rnn(
     return dict.fromkeys(names, zeros)
 
   def flops(T):
-    """2 a multiplication and its addition."""
+    """Counts 2 per multiply-add."""
     G = CELLS[cell].gates * hidden
     inputs = dim + (layers - 1) * hidden
     return 2 * T * (G * (inputs + layers * hidden) + hidden * vocab_size)

@@ -1,7 +1,6 @@
-"""A convolutional tagger: a label for each word from the words around it.
+"""A convolutional tagger: labels each word from the words around it.
 
-The shape legend stands in models/layers/basic.py; here F counts features of a
-word.
+The shape legend is in models/layers/basic.py; here F counts features of a word.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from models.layers.basic import Dense, Embedding, dropout_layer, float_dtype
 
 
 class Tagger(nnx.Module):
-  """Tokens to logits; `tagger` documents the arguments."""
+  """Maps tokens to logits; `tagger` documents the arguments."""
 
   def __init__(
     self,
@@ -42,11 +41,11 @@ class Tagger(nnx.Module):
     self.head = Dense(dim, num_classes, **common)
 
   def __call__(self, tokens, segments_BT=None):
-    """logits_BTC, float32."""
+    """Returns logits_BTC, float32."""
     return self.head(self.features(tokens, segments_BT)).astype("float32")
 
   def features(self, tokens, segments_BT=None):
-    """x_BTD, what the head reads."""
+    """Returns x_BTD, the input of the head."""
     x = self.token_embedding(tokens.reshape(tokens.shape[0], -1))
     if tokens.ndim == 3:
       B, T, F = tokens.shape
@@ -54,7 +53,7 @@ class Tagger(nnx.Module):
       if self.forget is not None:
         x = self.forget(x)
       x = jnp.sum(x, axis=2)
-    # Vectors of normal(0.02) are short beside what the blocks add.
+    # Vectors from normal(0.02) are small compared to the blocks' outputs.
     x_BTD = x * 10.0
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
@@ -80,23 +79,23 @@ def tagger(
 
   A word is the sum of the vectors of its features (fastText, arXiv:1607.04606;
   0 is no feature), and dilated convolutions read the words around it (Strubell
-  et al., arXiv:1702.02098). segments_BT, 0 on padding, keeps padding out.
+  et al., arXiv:1702.02098). segments_BT is 0 on padding, which is ignored.
 
   Args:
     vocab_size: V; with hashed words the `buckets` of the rows.
     num_classes: C.
     dim: D.
     dilations: of each block.
-    width: positions that a convolution weighs; odd.
-    dropout: rate, of what a word is and of what a block adds.
-    feature_dropout: rate at which a feature of a hashed word is forgotten: a
-      rare word is then known by its shape and its parts.
+    width: the number of positions in a convolution's kernel; odd.
+    dropout: rate for the words' vectors and for the outputs of the blocks.
+    feature_dropout: rate at which a feature of a hashed word is dropped; a rare
+      word is then recognized by its shape and its parts.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: for an even width, no dilation, a rate outside [0, 1), or an
-      unknown dtype.
+    ValueError: the width is even, there is no dilation, a rate is outside [0,
+      1), or a dtype is unknown.
   """
   if not 0.0 <= feature_dropout < 1.0:
     raise ValueError(f"feature_dropout = {feature_dropout} is not in [0, 1)")

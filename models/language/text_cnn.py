@@ -1,6 +1,6 @@
 """A convolutional network over the words of a text (Kim, 2014).
 
-The shape legend stands in models/layers/basic.py; W is the width of a window.
+The shape legend is in models/layers/basic.py; W is the width of a window.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from models.layers.basic import (
 
 
 class TextCNN(nnx.Module):
-  """Tokens to logits; `text_cnn` documents the arguments."""
+  """Maps tokens to logits; `text_cnn` documents the arguments."""
 
   def __init__(
     self,
@@ -51,20 +51,20 @@ class TextCNN(nnx.Module):
     self.output = Dense(filters * len(widths), num_classes, rngs=rngs, **common)
 
   def __call__(self, tokens_BT, types_BT=None, segments_BT=None):
-    """logits_BC, float32; see `features`."""
+    """Returns logits_BC, float32; see `features`."""
     x_BD = self.features(tokens_BT, types_BT, segments_BT)
     if self.dropout is not None:
       x_BD = self.dropout(x_BD)
     return self.output(x_BD).astype(jnp.float32)
 
   def features(self, tokens_BT, types_BT=None, segments_BT=None):
-    """x_BD, the greatest response of each filter to any window of the row.
+    """Returns x_BD, the maximum of each filter over all windows of the row.
 
-    A window may reach over the ends of the text, where all is 0.
+    A window may extend beyond the ends of the text, where all is 0.
 
     Args:
       tokens_BT: int32.
-      types_BT: not read.
+      types_BT: ignored.
       segments_BT: int32, 0 on padding.
     """
     del types_BT
@@ -105,10 +105,10 @@ def text_cnn(
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
-  """Convolutions and the maximum over time, tokens_BT -> logits_BC in float32.
+  """Convolutions and max over time, tokens_BT -> logits_BC in float32.
 
   CNN-rand of Kim (EMNLP 2014, arXiv:1408.5882), without its bound on the norm
-  of the last layer's weights. Its method "features" gives x_BD, with D =
+  of the last layer's weights. The method "features" returns x_BD, with D =
   filters x widths.
 
   Args:
@@ -116,15 +116,15 @@ def text_cnn(
     num_classes: C.
     dim: D of the word vectors.
     widths: of the windows, in tokens.
-    filters: of each width.
-    word_dropout: the rate at which a word's whole vector is dropped.
-    dropout: rate, of what the last layer reads.
+    filters: the number of filters of each width.
+    word_dropout: the rate at which a word's entire vector is dropped.
+    dropout: rate for the inputs of the last layer.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: widths are not positive and distinct, or a rate is outside
-      [0, 1).
+    ValueError: widths are not positive and distinct, or a rate is outside [0,
+      1).
   """
   widths = tuple(widths)
   if not widths or min(widths) < 1 or len(set(widths)) < len(widths):

@@ -1,6 +1,6 @@
-"""Two tables of vectors, whose products tell which words stand together.
+"""Two tables of word vectors, whose products predict which words co-occur.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import jax
@@ -17,9 +17,9 @@ class WordVectors(nnx.Module):
 
   Attributes:
     input: [V, D], uniform within 1 / 2D of 0.
-    output: [V, D]; zeros, but drawn as the input is where there are biases.
-    input_bias: [V], zeros; None without.
-    output_bias: [V], likewise.
+    output: [V, D]; zeros, or initialized as the input if there are biases.
+    input_bias: [V], zeros; None without biases.
+    output_bias: [V], zeros; None without biases.
   """
 
   def __init__(self, vocab_size, dim, *, bias, param_dtype, rngs):
@@ -36,9 +36,9 @@ class WordVectors(nnx.Module):
       setattr(self, name, nnx.data(table))
 
   def __call__(self, i: jax.Array, j: jax.Array) -> jax.Array:
-    """What the words of ids i and j, of one shape, say of each other.
+    """Returns the scores of word ids i and j, of one shape.
 
-    The product of i's input and j's output vector, plus a bias of each.
+    A score is the product of i's input and j's output vector, plus the biases.
     """
     score = jnp.sum(self.inputs(i) * self.outputs(j), -1)
     if self.input_bias is None:
@@ -46,15 +46,15 @@ class WordVectors(nnx.Module):
     return score + self.input_bias[...][i] + self.output_bias[...][j]
 
   def inputs(self, ids: jax.Array) -> jax.Array:
-    """Input vectors, [..., D]."""
+    """Returns input vectors, [..., D]."""
     return self.input[...][ids]
 
   def outputs(self, ids: jax.Array) -> jax.Array:
-    """Output vectors, [..., D]."""
+    """Returns output vectors, [..., D]."""
     return self.output[...][ids]
 
   def tables(self) -> tuple[jax.Array, jax.Array]:
-    """(input_VD, output_VD)."""
+    """Returns (input_VD, output_VD)."""
     return self.input[...], self.output[...]
 
 
@@ -65,16 +65,16 @@ def word_vectors(
   bias: bool = False,
   param_dtype: str = "float32",
 ) -> Model:
-  """Vectors of words: (ids, ids) -> scores, of word2vec or of GloVe.
+  """Vectors of words: (ids, ids) -> scores, as in word2vec or GloVe.
 
-  Its methods "inputs" and "outputs" give the vectors of ids, "tables" all of
-  them.
+  The methods "inputs" and "outputs" return the vectors of ids, "tables" all
+  vectors.
 
   Args:
     vocab_size: V.
     dim: D.
-    bias: a bias of each word in either table, as GloVe has; the output vectors
-      are then drawn, too, where word2vec's begin at 0.
+    bias: whether each word has a bias in either table, as in GloVe; the output
+      vectors are then random initially, while word2vec's are 0.
     param_dtype: of the tables, and of the computation.
   """
   dtype = float_dtype("param_dtype", param_dtype)

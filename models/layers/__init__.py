@@ -1,1 +1,1 @@
-"""The parts that several networks share, and how activations are sharded."""
+"""Layers that several networks share, and the sharding of activations."""

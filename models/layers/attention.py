@@ -1,6 +1,6 @@
-"""Attention: one entry for every model and platform, and its module.
+"""Attention: one function for every model and platform, and its module.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import math
@@ -31,41 +31,46 @@ def attention(
   """Scaled dot-product attention, out_BTNH in q's dtype (arXiv:1706.03762).
 
   N is a multiple of K: each key-value head serves N / K query heads (grouped
-  queries, arXiv:2305.13245). Softmax is in float32. Where the surrounding mesh
-  cuts time over "context", self-attention goes round a ring
-  (models/layers/attention_ring.py), and tokens lie in zigzag order
-  (`partition.zigzag`). Otherwise the fused kernel of the platform computes
-  what it can: splash on a TPU, in half precision cuDNN's on a GPU.
+    queries, arXiv:2305.13245). Softmax is in float32. If the surrounding mesh
+    shards time over "context", self-attention is ring attention
+    (models/layers/attention_ring.py), with tokens in zigzag order
+    (`partition.zigzag`). Otherwise the fused kernel of the platform is used if
+    it supports the arguments: splash on a TPU, and cuDNN's on a GPU in half
+    precision.
 
   Args:
     q_BTNH: queries.
     k_BSKH: keys.
     v_BSKH: values.
-    causal: position t sees the positions s <= t.
-    mask_BNTS: bool, True where a query may look; any axis may be 1.
-    window: position t sees the positions t - window < s <= t alone, so it
+    causal: position t attends to the positions s <= t.
+    mask_BNTS: bool, True where a query may attend; any axis may be 1.
+    window: position t attends only to the positions t - window < s <= t, so it
       implies `causal` (sliding windows, arXiv:2004.05150).
     soft_cap: scores become soft_cap * tanh(scores / soft_cap), before any mask
       (Gemma 2, arXiv:2408.00118).
-    segments_BT: int32, for T = S: a position sees those of its own number
-      alone, so that sequences packed in one row do not meet. Padding, 0, sees
+    segments_BT: int32, for T = S: a position attends only to its own segment,
+      so that sequences packed in one row do not mix. Padding, 0, attends to
       padding.
-    prefix_B: int32; every position sees the positions s < prefix_B, too,
-      whatever `causal` and `window` say. Not of the fused kernels, nor of the
-      ring.
-    bias_BNTS: float, added to the scores before any mask; B may be 1. No fused
-      kernel takes it.
+    prefix_B: int32; every position also attends to the positions s < prefix_B,
+      regardless of `causal` and `window`. Not supported by the fused kernels or
+      the ring.
+    bias_BNTS: float, added to the scores before any mask; B may be 1. Not
+      supported by the fused kernels.
 
   Raises:
     ValueError: window < 1, soft_cap <= 0, or segments where T is not S.
   """
   T, S = q_BTNH.shape[1], k_BSKH.shape[1]
   if window is not None and window < 1:
-    raise ValueError(f"window = {window}: a position sees at least itself")
+    raise ValueError(
+      f"window = {window} is below 1: a position attends at least to itself"
+    )
   if soft_cap is not None and soft_cap <= 0:
     raise ValueError(f"soft_cap = {soft_cap} is not positive")
   if segments_BT is not None and T != S:
-    raise ValueError(f"segments are of self-attention, not {T} by {S}")
+    raise ValueError(
+      f"segments need T = S, as in self-attention, not {T} and {S}"
+    )
   qkv = _heads_to_cut(q_BTNH, k_BSKH, v_BSKH)
   options = {
     "causal": causal or window is not None,
@@ -88,7 +93,7 @@ def attention(
 
 
 def _heads_to_cut(q_BTNH, k_BSKH, v_BSKH):
-  """(q, k, v), keys and values repeated until a tensor axis cuts them."""
+  """Returns (q, k, v), with keys repeated until a tensor axis divides them."""
   N, K = q_BTNH.shape[2], k_BSKH.shape[2]
   tensor = partition.axis_size("tensor")
   if N % tensor or K % tensor == 0:
@@ -110,7 +115,7 @@ def _xla(
   prefix_B=None,
   bias_BNTS=None,
 ):
-  """`attention` as the formula says it, all scores at once."""
+  """Computes `attention` by its formula, all scores at once."""
   B, T, N, H = q_BTNH.shape
   S, K = k_BSKH.shape[1:3]
   q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
@@ -145,14 +150,14 @@ def _xla(
 
 
 class RopeScaling(NamedTuple):
-  """How rotary frequencies are changed for texts longer than trained on.
+  """The scaling of rotary frequencies for texts longer than trained on.
 
   "linear" divides every frequency by `factor` (arXiv:2306.15595). "llama3"
-  (Llama 3.1) divides those whose wave is longer than `original` /
-  `low_freq_factor` positions, leaves those below `original` /
-  `high_freq_factor`, and goes smoothly from the one to the other between;
-  `original` is original_max_position_embeddings. The names are those of
-  config.json on Hugging Face.
+  (Llama 3.1) divides those with wavelengths above `original` /
+  `low_freq_factor` positions, keeps those below `original` /
+  `high_freq_factor`, and interpolates smoothly between the two; `original` is
+  original_max_position_embeddings. The names are those of Hugging Face's
+  config.json.
   """
 
   rope_type: str
@@ -163,16 +168,16 @@ class RopeScaling(NamedTuple):
 
 
 def rope_scaling(settings: Mapping | None) -> RopeScaling | None:
-  """The RopeScaling of a dict; None for None and for "default".
+  """Returns the RopeScaling of a dict; None for None and for "default".
 
   Raises:
-    ValueError: the type is unknown; a key is missing, unknown or no number
-      that makes sense.
+    ValueError: the type is unknown; a key is missing, unknown or has an invalid
+      value.
   """
   if settings is None:
     return None
   if not isinstance(settings, Mapping):
-    raise ValueError(f"rope_scaling = {settings!r} is no dict")
+    raise ValueError(f"rope_scaling = {settings!r} is not a dict")
   types = ("default", "linear", "llama3")
   kind = basic.choose("rope_type", settings.get("rope_type"), types)
   if kind == "default":
@@ -189,21 +194,23 @@ def rope_scaling(settings: Mapping | None) -> RopeScaling | None:
     if not number or not 0 < value < math.inf:
       raise ValueError(f"rope_scaling.{name} = {value!r} is not above 0")
   if found.low_freq_factor and found.low_freq_factor >= found.high_freq_factor:
-    raise ValueError("rope_scaling: low_freq_factor is not below the high one")
+    raise ValueError(
+      "rope_scaling: low_freq_factor must be below high_freq_factor"
+    )
   return found
 
 
 def rotary_frequencies(
   half: int, theta: float, scaling: RopeScaling | None = None
 ) -> jax.Array:
-  """Radians a position of each of `half` pairs, float32 [H / 2]."""
+  """Returns radians per position of each of `half` pairs, float32 [H / 2]."""
   frequencies_H = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   if scaling is None:
     return frequencies_H
   slow_H = frequencies_H / scaling.factor
   if scaling.rope_type == "linear":
     return slow_H
-  # How many whole waves fit into what the model was trained on.
+  # The number of wavelengths within the context of the model's training.
   low, high = scaling.low_freq_factor, scaling.high_freq_factor
   waves_H = scaling.original_max_position_embeddings * frequencies_H
   kept_H = jnp.clip((waves_H / (2 * math.pi) - low) / (high - low), 0, 1)
@@ -218,8 +225,8 @@ def rotary(
 ) -> jax.Array:
   """Rotates pairs of coordinates by angles linear in the position.
 
-  The pairs are (h, h + H/2), with frequencies theta^(-2h/H), as Llama pairs
-  them (arXiv:2104.09864 pairs neighbours: a permutation of the weights), then
+  The pairs are (h, h + H/2), with frequencies theta^(-2h/H), as in Llama
+  (arXiv:2104.09864 pairs neighbours: a permutation of the weights), then
   scaled. Positions are [T] or [B, T].
   """
   half = x_BTNH.shape[-1] // 2
@@ -249,10 +256,10 @@ class SelfAttention(nnx.Module):
     window: see `attention`.
     soft_cap: see `attention`.
     rope_theta: the base of the rotary frequencies; None for no rotation.
-    rope_scaling: what changes them, or None.
+    rope_scaling: the scaling of the frequencies, or None.
     out_init: initializer of the projection into the residual stream.
     rngs: random streams.
-    **dense: of every projection; see layers.Dense.
+    **dense: arguments of every projection; see layers.Dense.
   """
 
   def __init__(
@@ -292,23 +299,26 @@ class SelfAttention(nnx.Module):
     positions_BT: jax.Array | None = None,
     prefix_B: jax.Array | None = None,
   ) -> tuple[jax.Array, dict[str, jax.Array] | None]:
-    """(out_BTD, the cache with T positions more).
+    """Returns (out_BTD, the cache extended by T positions).
 
     Args:
       x_BTD: inputs.
       cache: "key" and "value", both [B, S, K, H], filled up to `length`.
-      length: int32, the position of x's first token: a scalar, or [B] where
-        rows differ.
+      length: int32, the position of x's first token: a scalar, or [B] if rows
+        differ.
       segments_BT: of packed sequences, see `attention`; not with a cache.
-      positions_BT: int32, what rotary angles are by; if None those of the row.
-      prefix_B: see `attention`; with a cache, x holds the whole prefix or comes
-        after it.
+      positions_BT: int32, which determine the rotary angles; those of the row
+        if None.
+      prefix_B: see `attention`; with a cache, x holds the entire prefix or
+        comes after it.
 
     Raises:
-      ValueError: segments and a cache.
+      ValueError: segments are given with a cache.
     """
     if cache is not None and segments_BT is not None:
-      raise ValueError("a cache holds no segments of packed sequences")
+      raise ValueError(
+        "segments of packed sequences cannot be used with a cache"
+      )
     B, T, _ = x_BTD.shape
     x_BTD = partition.place(x_BTD, "BTD")
     q_BTNH, k_BSKH, v_BSKH = (
@@ -357,21 +367,21 @@ class SelfAttention(nnx.Module):
 
 
 def _with_prefix(seen_BTS, s_11S, prefix_B) -> jax.Array:
-  """What is seen, B or 1 rows of it, and the prefix by every position."""
+  """Returns the mask with the prefix visible to every position, B or 1 rows."""
   if prefix_B is None:
     return seen_BTS
   return seen_BTS | (s_11S < prefix_B[:, None, None])
 
 
 def positions_after(length: jax.Array | int, T: int) -> jax.Array:
-  """Positions of T tokens after `length`, a scalar or [B]: [1 or B, T]."""
+  """Returns the T positions after `length`, a scalar or [B]: [1 or B, T]."""
   return jnp.reshape(length, (-1, 1)) + jnp.arange(T)[None]
 
 
 def _appended(
   cache_BSKH: jax.Array, new_BTKH: jax.Array, length: jax.Array | int
 ) -> jax.Array:
-  """The cache with `new` from `length` on, in each row from its own."""
+  """Returns the cache with `new` written at `length`, per row if needed."""
   new_BTKH = new_BTKH.astype(cache_BSKH.dtype)
   if jnp.ndim(length) == 0:
     return jax.lax.dynamic_update_slice_in_dim(
@@ -383,7 +393,7 @@ def _appended(
 
 
 def _laid_out(length: int) -> jax.Array:
-  """The positions of a row's tokens, in the order in which they are held."""
+  """Returns the positions of a row's tokens, in the order of their storage."""
   devices = partition.axis_size("context")
   if devices == 1:
     return jnp.arange(length)
@@ -391,5 +401,5 @@ def _laid_out(length: int) -> jax.Array:
 
 
 def _hide(scores: jax.Array, seen: jax.Array) -> jax.Array:
-  """Scores with what is not seen set so low that softmax makes it 0."""
+  """Sets masked scores so low that their softmax is 0."""
   return jnp.where(seen, scores, jnp.finfo(scores.dtype).min)

@@ -1,6 +1,6 @@
 """Attention on an NVIDIA GPU, in half precision: cuDNN's fused kernel.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import jax
@@ -20,15 +20,15 @@ def fits(
   soft_cap: float | None,
   segments_BT: jax.Array | None,
 ) -> bool:
-  """Whether the kernel, backward pass and all, takes these arguments.
+  """Returns whether the kernel and its backward pass support the arguments.
 
-  It has no soft cap, wants heads of at most 128 in steps of 8, and a backward
-  pass with a mask wants lengths that are even.
+  It has no soft cap and needs heads of at most 128 in steps of 8; a backward
+  pass with a mask needs even lengths.
   """
   del v_BSKH, causal, window
   T, S, H = q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[3]
   masked = mask_BNTS is not None or segments_BT is not None
-  # Tokens are generated one by one, without a backward pass.
+  # Generation of single tokens, without a backward pass.
   even = S % 2 == 0 and (T % 2 == 0 or T == 1)
   return (
     q_BTNH.dtype in (jnp.bfloat16, jnp.float16)
@@ -53,8 +53,8 @@ def cudnn(
 ) -> jax.Array:
   """Scaled dot-product attention, out_BTNH, as attention.attention.
 
-  Segments become a mask [B, 1, T, S]. For the arguments see there; they are
-  such that `fits` says yes.
+  Segments become a mask [B, 1, T, S]. For the arguments see there; `fits` must
+  be True for them.
   """
   del soft_cap
   if segments_BT is not None:
@@ -72,5 +72,5 @@ def cudnn(
 
 
 def same_segment(segments_BT: jax.Array) -> jax.Array:
-  """Whether two positions are of one segment, bool [B, T, T]."""
+  """Returns whether two positions share a segment, bool [B, T, T]."""
   return segments_BT[:, :, None] == segments_BT[:, None]

@@ -1,8 +1,8 @@
-"""Attention over a sequence that is cut over devices: they pass keys round.
+"""Ring attention over a sequence sharded over devices, which pass keys around.
 
 Ring attention (arXiv:2310.01889) in zigzag order (arXiv:2407.21783, section
-3.3.2). The shape legend stands in models/layers/basic.py; here T and S are
-positions of one block, and J are the blocks of a device.
+3.3.2). The shape legend is in models/layers/basic.py; here T and S are
+positions of one block, and J counts the blocks of a device.
 """
 
 import functools
@@ -15,14 +15,14 @@ from jax.ad_checkpoint import checkpoint_name
 from models.layers import partition
 from models.layers.partition import on_shards
 
-# Queries of a block: what bounds the scores that exist at a time.
+# The queries of a block, which bound the number of scores in memory.
 BLOCK = 512
 
 
 class Rules(NamedTuple):
-  """Who sees whom, and how; see models.layers.attention.attention.
+  """The mask and the scaling; see models.layers.attention.attention.
 
-  devices: of the ring.
+  devices: the number of devices of the ring.
   """
 
   devices: int
@@ -44,22 +44,23 @@ def ring(
   """Self-attention, out_BTNH; see models.layers.attention.attention.
 
   Each device keeps its queries. Keys, values and their segments visit it one
-  device's share after the other, while the softmax is summed up in float32
-  (arXiv:2205.14135). The backward pass goes round once more, and the gradients
-  of keys and values travel with them. Of n devices each thus sends k and v
-  n - 1 times, and again n - 1 times backward, with their gradients n times.
-  Blocks that do not see each other are skipped, and by the zigzag order all
-  devices skip equally many of a causal triangle. What the backward pass needs
-  beside its inputs bears the name "attention" for a remat policy.
+  device's share after another, while the softmax is accumulated in float32
+  (arXiv:2205.14135). The backward pass goes around the ring once more, and the
+  gradients of keys and values travel with them. Each of n devices therefore
+  sends k and v n - 1 times, and in the backward pass n - 1 times again, with
+  their gradients n times. Blocks that do not attend to each other are skipped,
+  and by the zigzag order all devices skip equally many of a causal triangle.
+  The residuals of the backward pass, apart from its inputs, are named
+  "attention" for remat policies.
 
   Args:
-    q_BTNH: queries, T in the order of `partition.zigzag`, as all that follow.
+    q_BTNH: queries, T in the order of `partition.zigzag`, like all that follow.
     k_BTKH: keys.
     v_BTKH: values.
-    causal: position t sees the positions s <= t.
-    window: position t sees the positions t - window < s <= t alone.
+    causal: position t attends to the positions s <= t.
+    window: position t attends only to the positions t - window < s <= t.
     soft_cap: scores become soft_cap * tanh(scores / soft_cap).
-    segments_BT: int32; a position sees those of its own number.
+    segments_BT: int32; a position attends only to its own segment.
   """
   H = q_BTNH.shape[-1]
   devices = partition.axis_size("context")
@@ -73,7 +74,7 @@ def ring(
 
 
 def _own(rules, q_BTNH, k_BTKH, v_BTKH, segments_BT):
-  """What one device does, with its share of the positions."""
+  """The computation of one device, on its share of the positions."""
   (B, T, N, H), K = q_BTNH.shape, k_BTKH.shape[2]
   chunk = T // 2
   block = chunk if chunk % BLOCK else BLOCK
@@ -95,7 +96,7 @@ def _blocks(x, size):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(rules, queries, keys):
-  """out_JBKGTH of queries (q_JBTKGH, segments_JBT) and (k, v, segments)."""
+  """Returns out_JBKGTH of (q_JBTKGH, segments_JBT) and (k, v, segments)."""
   return _forward(rules, queries, keys)[0]
 
 
@@ -109,8 +110,8 @@ def _forward(rules, queries, keys):
     out_BKGTH, top_BKGT, total_BKGT = sums
     new_top_BKGT = jnp.maximum(top_BKGT, scores_BKGTS.max(-1))
     weights_BKGTS = jnp.exp(scores_BKGTS - new_top_BKGT[..., None])
-    # What a row sums up before it sees anything vanishes here, for each row
-    # sees itself in the end.
+    # Sums accumulated from masked keys vanish here, since each row eventually
+    # attends to itself.
     keep_BKGT = jnp.exp(top_BKGT - new_top_BKGT)
     out_BKGTH = out_BKGTH * keep_BKGT[..., None] + _product(
       "BKGTS,BSKH->BKGTH", weights_BKGTS, key[1]
@@ -144,7 +145,7 @@ def _backward(rules, residuals, gradient_JBKGTH):
     dv_BSKH += _product("BKGTS,BKGTH->BSKH", weights_BKGTS, g_BKGTH)
     return dq_BTKGH, (dk_BSKH, dv_BSKH)
 
-  # The mean over keys, by the weights, of the weights' gradients.
+  # The mean of the weights' gradients over keys, weighted by the weights.
   mean_JBKGT = (gradient_JBKGTH * out).astype(jnp.float32).sum(-1)
   queries = (q_JBTKGH, segments, gradient_JBKGTH, log_total, mean_JBKGT)
   dq, dkv = jax.tree.map(
@@ -162,19 +163,20 @@ _attend.defvjp(_forward, _backward)
 
 
 def _around(rules, tile, queries, keys, per_query, per_key):
-  """(per_query, per_key) after the keys of all devices were here.
+  """Returns (per_query, per_key) after the keys of all devices have passed.
 
   Args:
-    rules: who sees whom.
+    rules: the mask and the scaling.
     tile: (query, key, scores_BKGTS, slope, per_query, per_key) -> (per_query,
-      per_key), of one block of each, with the scores before the softmax.
+      per_key), for one block of each, with the scores before the softmax.
     queries: tuple of arrays [J, …]: q_JBTKGH, segments_JBT or None, others.
-    keys: likewise k_JBSKH, v_JBSKH, segments_JBS or None; they travel.
-    per_query: what is summed up for the queries; leaves [J, …].
-    per_key: what is summed up for the keys and travels with them.
+    keys: tuple of arrays [J, …]: k_JBSKH, v_JBSKH, segments_JBS or None; they
+      travel.
+    per_query: accumulated for the queries; leaves [J, …].
+    per_key: accumulated for the keys, and travels with them.
   """
-  # Tied to the inputs: a scan over layers would compute what no input enters,
-  # the masks of all blocks, ahead of its loop, and hold them at once.
+  # Made to depend on the inputs: otherwise a scan over layers would compute the
+  # masks of all blocks ahead of its loop, and hold them at once.
   own, queries, keys = jax.lax.optimization_barrier(
     (jax.lax.axis_index("context"), queries, keys)
   )
@@ -187,7 +189,7 @@ def _around(rules, tile, queries, keys, per_query, per_key):
 
   def step(carry, _):
     keys, device, per_query, per_key = carry
-    # Ahead of the work, so that it travels meanwhile.
+    # Sent before the computation, so that the two overlap.
     following = hand_on(keys)
     per_query, per_key = meet(keys, device, per_query, per_key)
     device = (device - 1) % rules.devices
@@ -200,7 +202,7 @@ def _around(rules, tile, queries, keys, per_query, per_key):
 
 
 def _starts(rules, device, blocks):
-  """The position that each block of a device begins with, int32 [J]."""
+  """Returns the first position of each block of a device, int32 [J]."""
   J, _, size = blocks[0].shape[:3]
   chunks = jnp.stack([device, 2 * rules.devices - 1 - device])[:, None]
   within = jnp.arange(J // 2, dtype=jnp.int32)[None]
@@ -208,7 +210,7 @@ def _starts(rules, device, blocks):
 
 
 def _meet(rules, tile, queries, keys, starts, per_query, per_key):
-  """(per_query, per_key) after all of these blocks met."""
+  """Returns (per_query, per_key) after all pairs of these blocks."""
   T, S = queries[0].shape[2], keys[0].shape[2]
 
   def with_keys(per_query, keys):
@@ -240,9 +242,10 @@ def _meet(rules, tile, queries, keys, starts, per_query, per_key):
 
 
 def _scores(rules, query, key, t, s):
-  """(scores_BKGTS, their slope by the soft cap) of blocks that begin at t, s.
+  """Returns (scores_BKGTS, their slope by the soft cap) of two blocks.
 
-  What is not seen is so low that softmax makes it 0.
+  The blocks begin at t and s. Masked scores are so low that softmax makes them
+  0.
   """
   q_BTKGH, segments_BT = query[:2]
   k_BSKH, _, segments_BS = key
@@ -265,7 +268,7 @@ def _scores(rules, query, key, t, s):
 
 
 def _product(axes, x, y):
-  """The einsum, summed in float32 of factors in y's dtype."""
+  """The einsum, with factors in y's dtype, accumulated in float32."""
   return jnp.einsum(
     axes, x.astype(y.dtype), y, preferred_element_type=jnp.float32
   )

@@ -1,6 +1,6 @@
 """Attention on a TPU: the splash kernel that ships with JAX.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import functools
@@ -15,7 +15,7 @@ BLOCKS = (1024, 512, 256, 128)
 
 
 def fits(T: int, S: int) -> bool:
-  """Whether the kernel takes T queries and S keys: both in whole tiles."""
+  """Returns whether the kernel supports T queries and S keys, in full tiles."""
   return T % BLOCKS[-1] == 0 and S % BLOCKS[-1] == 0
 
 
@@ -32,20 +32,21 @@ def splash(
 ) -> jax.Array:
   """Scaled dot-product attention, out_BTNH, as attention.attention.
 
-  Scores live in tiles of fast memory, and tiles that are masked as a whole are
-  skipped: flash attention (arXiv:2205.14135), sparse. Compilers cannot cut a
-  kernel, so on a mesh each device runs its own rows of the batch and heads.
-  What the backward pass needs beside its inputs, the outputs and the sums of
-  the softmax, bears the name "attention" for a remat policy.
+  Scores are computed in tiles in fast memory, and fully masked tiles are
+  skipped: flash attention (arXiv:2205.14135), sparse. Compilers cannot
+  partition a kernel, so on a mesh each device runs it on its own rows of the
+  batch and heads. The residuals of the backward pass, apart from its inputs
+  (the outputs and the sums of the softmax) are named "attention" for remat
+  policies.
 
   Args:
-    q_BTNH: queries; T and S are such that `fits` says yes.
+    q_BTNH: queries; `fits` must be True for T and S.
     k_BSKH: keys.
     v_BSKH: values.
-    causal: position t sees the positions s <= t.
-    window: position t sees the positions t - window < s <= t alone.
+    causal: position t attends to the positions s <= t.
+    window: position t attends only to the positions t - window < s <= t.
     soft_cap: scores become soft_cap * tanh(scores / soft_cap).
-    segments_BT: int32, T = S; a position sees those of its own number.
+    segments_BT: int32, T = S; a position attends only to its own segment.
     interpret: emulate the kernel, slowly, on any device.
   """
   own = functools.partial(
@@ -66,8 +67,8 @@ def splash(
 def _own_rows(
   q_BTNH, k_BSKH, v_BSKH, segments_BT, *, causal, window, soft_cap, interpret
 ):
-  """What one device does."""
-  # Here, for it takes a while and most programs do without.
+  """The computation of one device."""
+  # Imported here: it is slow to import, and most programs do not need it.
   from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel as kernels,
   )

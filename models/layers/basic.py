@@ -1,4 +1,4 @@
-"""Parts that every architecture shares, and the shape legend.
+"""Layers that every architecture shares, and the shape legend.
 
 A tensor's name ends in its shape:
 
@@ -9,7 +9,7 @@ A tensor's name ends in its shape:
   I inputs     O outputs                   C channels or classes
   E experts    Z latent
 
-`x` alone is of any rank, [..., D].
+Only `x` may have any rank, [..., D].
 """
 
 import functools
@@ -30,7 +30,7 @@ ACTIVATIONS = {
   "geglu": functools.partial(jax.nn.gelu, approximate=True),
   "relu": jax.nn.relu,
 }
-# Of networks that are no transformers, by their names in textbooks.
+# Activations of networks other than transformers, by their usual names.
 ELEMENTWISE = {
   "relu": jax.nn.relu,
   "gelu": jax.nn.gelu,
@@ -39,15 +39,15 @@ ELEMENTWISE = {
   "sigmoid": jax.nn.sigmoid,
   "identity": lambda x: x,
 }
-# Those that multiply a second projection (arXiv:2002.05202).
+# Activations that multiply a second projection (arXiv:2002.05202).
 GATED = ("swiglu", "geglu")
 
 
 def choose(what: str, value, choices: Sequence):
-  """`value`, if it is one of `choices`.
+  """Returns `value` if it is one of `choices`.
 
   Raises:
-    ValueError: naming `what` and the choices.
+    ValueError: it is not; the error names `what` and the choices.
   """
   if value not in choices:
     listed = ", ".join(str(choice) for choice in choices)
@@ -56,18 +56,18 @@ def choose(what: str, value, choices: Sequence):
 
 
 def float_dtype(what: str, name: str) -> jnp.dtype:
-  """The dtype of that name; ValueError where it is none of FLOATS."""
+  """Returns the dtype of that name; ValueError if it is not one of FLOATS."""
   return jnp.dtype(choose(what, name, FLOATS))
 
 
 class Dense(nnx.Module):
   """y = x W + b, in `dtype`; x [..., I] -> [..., O].
 
-  `axes` names the kernel's by the letters of the legend: "DF". `matmul` is
+  `axes` names the kernel's axes by the letters of the legend: "DF". `matmul` is
   "int8" or "fp8" for a product in 8 bits; see models/layers/quantization.py.
 
   Attributes:
-    kernel: [I, O] in param_dtype, drawn by `kernel_init`.
+    kernel: [I, O] in param_dtype, initialized by `kernel_init`.
     bias: [O], zeros; None without one.
   """
 
@@ -93,10 +93,10 @@ class Dense(nnx.Module):
     )
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """X times the kernel plus the bias."""
+    """Returns x times the kernel plus the bias."""
     kernel_IO = partition.gather(self.kernel[...].astype(self.dtype), self.axes)
-    # Two dimensions: on CPU XLA's gradient of a product over three is slow.
-    # A mesh that cuts time apart from the batch must not see them merged.
+    # In two dimensions: on CPU, XLA's gradient of a product over three is slow.
+    # If a mesh shards time separately from the batch, they must not be merged.
     flat = x.astype(self.dtype)
     if partition.axis_size("context") == partition.axis_size("tensor") == 1:
       flat = flat.reshape(-1, x.shape[-1])
@@ -110,7 +110,7 @@ class Conv(nnx.Module):
   """A convolution of images, [B, H, W, I] -> [B, H', W', O], in `dtype`.
 
   Attributes:
-    kernel: [size, size, I, O] in param_dtype, drawn by `kernel_init`.
+    kernel: [size, size, I, O] in param_dtype, initialized by `kernel_init`.
     bias: [O], zeros; None without one.
   """
 
@@ -138,7 +138,7 @@ class Conv(nnx.Module):
     )
 
   def __call__(self, x_BHWI: jax.Array) -> jax.Array:
-    """The convolution of x_BHWI, padded alike on all sides."""
+    """Returns the convolution of x_BHWI, with equal padding on all sides."""
     y_BHWO = jax.lax.conv_general_dilated(
       x_BHWI.astype(self.dtype),
       self.kernel[...].astype(self.dtype),
@@ -155,7 +155,8 @@ class BatchNorm(nnx.Module):
   """Batch norm (arXiv:1502.03167) in float32, returned in x's dtype.
 
   In training it normalizes by the batch's mean and biased variance, and moves
-  its averages of both by a tenth; else it normalizes by those averages.
+  its running averages by a tenth towards them; otherwise it normalizes by the
+  running averages.
   """
 
   def __init__(
@@ -168,7 +169,7 @@ class BatchNorm(nnx.Module):
     self.var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """X, normed over all axes but the last."""
+    """Returns x normalized over all axes but the last."""
     if self.use_running_average:
       mean, var = self.mean[...], self.var[...]
     else:
@@ -211,7 +212,7 @@ class Norm(nnx.Module):
     )
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """X, normed along its last axis."""
+    """Returns x normalized along its last axis."""
     y = x.astype(jnp.float32)
     if self.kind == "layernorm":
       y -= jnp.mean(y, axis=-1, keepdims=True)
@@ -223,7 +224,7 @@ class Norm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-  """A table of vectors, [V, D], drawn from normal(std)."""
+  """A table of vectors, [V, D], initialized from normal(std)."""
 
   def __init__(
     self,
@@ -243,11 +244,11 @@ class Embedding(nnx.Module):
     )
 
   def __call__(self, indices: jax.Array) -> jax.Array:
-    """The vectors at `indices` [B, T] or [T], in `dtype`.
+    """Returns the vectors at `indices` [B, T] or [T], in `dtype`.
 
-    Where the table is cut over "fsdp", it is gathered for the lookup, and its
-    gradient scattered. Where the entries are cut over "tensor", each device
-    looks up those it holds, and the sum is scattered along time.
+    If the table is sharded over "fsdp", it is gathered for the lookup, and its
+    gradient is scattered. If the entries are sharded over "tensor", each device
+    looks up its own, and the sum is scattered along time.
     """
     if indices.ndim != 2 or not partition.free_axes():
       return jnp.take(self.table(), indices, axis=0)
@@ -284,11 +285,11 @@ class Embedding(nnx.Module):
     )(table_VD, indices)
 
   def table(self) -> jax.Array:
-    """The vectors of all entries, [V, D] in `dtype`."""
+    """Returns the vectors of all entries, [V, D] in `dtype`."""
     return self.embedding[...].astype(self.dtype)
 
   def attend(self, x_BTD: jax.Array) -> jax.Array:
-    """Logits over the entries, float32."""
+    """Returns logits over the entries, float32."""
     logits_BTV = jnp.einsum(
       "BTD,VD->BTV",
       x_BTD,
@@ -299,7 +300,7 @@ class Embedding(nnx.Module):
 
 
 def check_rate(rate: float) -> None:
-  """Raises ValueError unless what is dropped is a share in [0, 1)."""
+  """Raises ValueError unless the dropout rate is in [0, 1)."""
   if not 0.0 <= rate < 1.0:
     raise ValueError(f"dropout = {rate} is not in [0, 1)")
 
@@ -307,9 +308,9 @@ def check_rate(rate: float) -> None:
 def dropout_layer(
   rate: float, rngs: nnx.Rngs, broadcast_dims: Sequence[int] = ()
 ) -> nnx.Dropout | None:
-  """Dropout at that rate; None at 0, so that no random stream is carried.
+  """Returns dropout at that rate; None at 0, so that it has no random stream.
 
-  Along the axes `broadcast_dims` one draw holds for all.
+  Along the axes `broadcast_dims` all entries share one mask.
   """
   check_rate(rate)
   if not rate:
@@ -318,5 +319,5 @@ def dropout_layer(
 
 
 def along_last(vector: jax.Array, ndim: int) -> jax.Array:
-  """A vector that broadcasts along the last of `ndim` axes."""
+  """Returns a vector that broadcasts along the last of `ndim` axes."""
   return vector.reshape((1,) * (ndim - 1) + (-1,))

@@ -1,6 +1,6 @@
-"""The block of an encoder, and of a decoder that also looks at a memory.
+"""The block of an encoder, and of a decoder with cross-attention to a memory.
 
-The shape legend stands in models/layers/basic.py; here S counts the memory.
+The shape legend is in models/layers/basic.py; here S counts the memory.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ class Attention(nnx.Module):
     dim: D.
     heads: N.
     head_dim: H.
-    scale_scores: divide the scores by sqrt(H); T5 has that in its weights.
-    kernel_init: of all projections but the query's.
+    scale_scores: divide the scores by sqrt(H); T5 includes it in its weights.
+    kernel_init: of all projections except the query's.
     query_init: of the query's.
     rngs: random streams.
-    **dense: of every projection; see layers.Dense.
+    **dense: arguments of every projection; see layers.Dense.
   """
 
   def __init__(
@@ -45,7 +45,7 @@ class Attention(nnx.Module):
     **dense,
   ):
     self.head_dim = head_dim
-    # `attention` divides by it.
+    # Cancels the division in `attention`.
     self.factor = 1.0 if scale_scores else head_dim**0.5
     width = heads * head_dim
     dense = {"kernel_init": kernel_init, "rngs": rngs} | dense
@@ -60,13 +60,13 @@ class Attention(nnx.Module):
     return place(x_BTNH, "BTNH")
 
   def remember(self, x_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(k_BSNH, v_BSNH) of what is looked at."""
+    """Returns (k_BSNH, v_BSNH) of the inputs attended to."""
     return self._heads(self.key, x_BSD), self._heads(self.value, x_BSD)
 
   def look(
     self, x_BTD: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, **options
   ) -> jax.Array:
-    """out_BTD; the options are those of attention.attention."""
+    """Returns out_BTD; the options are those of attention.attention."""
     q_BTNH = self._heads(self.query, x_BTD) * self.factor
     k_BSNH, v_BSNH = (x.astype(q_BTNH.dtype) for x in (k_BSNH, v_BSNH))
     out_BTNH = place(attention(q_BTNH, k_BSNH, v_BSNH, **options), "BTNH")
@@ -75,7 +75,7 @@ class Attention(nnx.Module):
   def weights(
     self, x_BTD: jax.Array, k_BSNH: jax.Array, mask_BNTS: jax.Array
   ) -> jax.Array:
-    """The weights of `look`, float32 [B, N, T, S], without a bias."""
+    """Returns the weights of `look`, float32 [B, N, T, S], without a bias."""
     q_BTNH = self._heads(self.query, x_BTD) * self.factor * self.head_dim**-0.5
     scores_BNTS = jnp.einsum(
       "BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32
@@ -85,18 +85,19 @@ class Attention(nnx.Module):
 
 
 class Block(nnx.Module):
-  """Self-attention, attention to a memory in a decoder, feed-forward.
+  """Self-attention, cross-attention in a decoder, and feed-forward network.
 
-  Each is x += f(norm(x)) where `norm_first`, else x = norm(x + f(x)).
+  Each is x += f(norm(x)) with `norm_first`, else x = norm(x + f(x)).
 
   Args:
     dim: D.
-    attention: of both attentions; see Attention.
+    attention: arguments of both attentions; see Attention.
     feed_forward: hidden, activation and out_init; see transformer.FeedForward.
     norm: kind, eps and bias; see layers.Norm.
-    norm_first: as said above.
-    cross: whether there is a memory, and what comes after is not seen.
-    dropout: rate, of what enters the residual stream.
+    norm_first: see above.
+    cross: whether the block is a decoder's, with a memory and causal
+      self-attention.
+    dropout: rate for the inputs of the residual stream.
     kernel_init: of the feed-forward network's first layer.
     **common: bias, dtype, param_dtype and rngs.
   """
@@ -137,7 +138,7 @@ class Block(nnx.Module):
     length: jax.Array | int = 0,
     **where,
   ) -> tuple[jax.Array, Kept | None, dict]:
-    """(x_BTD, the cache grown by T, {}); see transformer.run_blocks.
+    """Returns (x_BTD, the cache extended by T, {}); see transformer.run_blocks.
 
     Args:
       x_BTD: inputs.
@@ -162,7 +163,7 @@ class Block(nnx.Module):
     segments_BT=None,
     **other,
   ):
-    """(x_BTD after self-attention, the cache grown by T).
+    """Returns (x_BTD after self-attention, the cache extended by T).
 
     Args:
       x_BTD: inputs.
@@ -201,13 +202,13 @@ class Block(nnx.Module):
     return self._residual(x_BTD, self.attention_norm, attend), grown
 
   def recall(self, x_BTD, cache=None, *, memory_BSD=None, seen_BNTS, **other):
-    """x_BTD after it looked at the memory.
+    """Returns x_BTD after cross-attention to the memory.
 
     Args:
       x_BTD: inputs.
       cache: see above; or None, and
-      memory_BSD: what the encoder gave.
-      seen_BNTS: bool, which of the memory a position looks at; N is 1.
+      memory_BSD: the outputs of the encoder.
+      seen_BNTS: bool, the parts of the memory a position attends to; N is 1.
       **other: ignored.
     """
     del other
@@ -223,7 +224,7 @@ class Block(nnx.Module):
     return self._residual(x_BTD, self.cross_norm, recall)
 
   def recall_weights(self, x_BTD, *, memory_BSD, seen_BNTS, **other):
-    """The weights by which x_BTD looks at the memory, float32 [B, N, T, S]."""
+    """Returns the weights of x_BTD's cross-attention, float32 [B, N, T, S]."""
     del other
     y_BTD = self.cross_norm(x_BTD) if self.norm_first else x_BTD
     k_BSNH, _ = self.cross.remember(memory_BSD)

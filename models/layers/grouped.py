@@ -1,11 +1,12 @@
-"""Rows sorted by expert, and matrix products group by group.
+"""Sorts rows by expert, and computes matrix products group by group.
 
-The shape legend stands in models/layers/basic.py; here also
+The shape legend is in models/layers/basic.py; here also
 
-  M tokens     J choices of a token        R rows: a token for an expert of it
+  M tokens     J choices of a token        R rows: a token for one of its
+  experts
 
-Rows that belong to no expert come last and may hold anything, NaN too; what is
-read of them is masked on the way.
+Rows that belong to no expert come last and may hold any values, including NaN;
+values read from them are masked.
 """
 
 import functools
@@ -16,12 +17,12 @@ import jax.numpy as jnp
 
 from models.layers import partition
 
-# Rows, inputs and outputs of a tile of the TPU kernel, as VMEM has room for.
+# Rows, inputs and outputs of a tile of the TPU kernel, chosen to fit in VMEM.
 TILE = (512, 1024, 1024)
 
 
 class Plan(NamedTuple):
-  """Which row is which choice, rows sorted by expert.
+  """The assignment of choices to rows, which are sorted by expert.
 
   sizes_E: rows of each expert, int32.
   choice_R: the row's choice, an index into a flat _MJ.
@@ -38,11 +39,11 @@ class Plan(NamedTuple):
 
 
 def plan(chosen_MJ: jax.Array, experts: int) -> Plan:
-  """The Plan of all choices that fell on experts 0 … experts - 1.
+  """Returns the Plan of all choices of experts 0 … experts - 1.
 
   Args:
     chosen_MJ: experts, int32; those of a token differ, so that M min(J, E) rows
-      hold any choices.
+      suffice for any choices.
     experts: E.
   """
   M, J = chosen_MJ.shape
@@ -60,14 +61,14 @@ def plan(chosen_MJ: jax.Array, experts: int) -> Plan:
 
 
 # Sorting is a permutation, so the gradient of a gather by it is a gather by its
-# inverse, where JAX would scatter.
+# inverse; JAX would use a scatter.
 
 
 @jax.custom_vjp
 def dispatch(
   x_MD: jax.Array, weight_MJ: jax.Array, plan: Plan
 ) -> tuple[jax.Array, jax.Array]:
-  """(x_RD, weight_R), each row's token and its weight, 0 where not real."""
+  """Returns (x_RD, weight_R), each row's token and weight, 0 where not real."""
   x_RD = x_MD[plan.choice_R // weight_MJ.shape[1]]
   weight_R = weight_MJ.reshape(-1)[plan.choice_R]
   return x_RD, jnp.where(plan.real_R, weight_R, 0)
@@ -84,7 +85,7 @@ dispatch.defvjp(lambda *a: (dispatch(*a), a[-1]), _dispatch_backward)
 
 @jax.custom_vjp
 def collect(y_RD: jax.Array, plan: Plan) -> jax.Array:
-  """y_MD, the sum of each token's rows, taken in float32."""
+  """Returns y_MD, the sum of each token's rows, accumulated in float32."""
   y_MJD = y_RD.at[plan.row_MJ].get(mode="clip")
   y_MJD = jnp.where(plan.ours_MJ[:, :, None], y_MJD, 0)
   return y_MJD.sum(1, dtype=jnp.float32).astype(y_RD.dtype)
@@ -104,14 +105,14 @@ def product(
   sizes_E: jax.Array,
   x_RI: jax.Array,
 ) -> jax.Array:
-  """Each row times the kernel of its expert, y_RO (arXiv:2211.15841).
+  """Multiplies each row by the kernel of its expert, y_RO (arXiv:2211.15841).
 
   Args:
-    shard: the kernel's dimension that is cut along the mesh axis fsdp. It is
-      gathered here and, instead of kept, again for the gradient, which is
-      scattered. None where it is whole.
+    shard: the kernel's dimension that is sharded along the mesh axis fsdp. It
+      is gathered here and again for the gradient, rather than kept; the
+      gradient is scattered. None if it is not sharded.
     kernel_EIO: in x's dtype.
-    sizes_E: how many rows each expert has, int32.
+    sizes_E: the number of rows of each expert, int32.
     x_RI: rows by expert.
   """
   return jax.lax.ragged_dot(x_RI, _whole(kernel_EIO, shard), sizes_E)
@@ -132,16 +133,16 @@ product.defvjp(lambda *a: (product(*a), a[1:]), _product_backward)
 
 
 def _whole(kernel_EIO, shard):
-  """The kernel, gathered along fsdp."""
+  """Returns the kernel, gathered along fsdp."""
   if shard is None:
     return kernel_EIO
   return jax.lax.all_gather(kernel_EIO, "fsdp", axis=shard, tiled=True)
 
 
 def outer(x_RI: jax.Array, y_RO: jax.Array, sizes_E: jax.Array) -> jax.Array:
-  """[E, I, O], each expert's sum over its rows of x's times y's."""
+  """Returns [E, I, O], each expert's sum over its rows of x's times y's."""
   if partition.platform() == "tpu":
-    # XLA for TPU groups products of rows, but not those that sum over rows.
+    # XLA for TPU supports grouped products of rows, but not sums over rows.
     from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 
     tile = map(min, TILE, (x_RI.shape[0], x_RI.shape[1], y_RO.shape[1]))

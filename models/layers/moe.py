@@ -1,15 +1,15 @@
-"""A mixture of experts in place of a feed-forward network; no token is dropped.
+"""A mixture of experts as a feed-forward network; no token is dropped.
 
-The shape legend stands in models/layers/basic.py; of M, J and R in
+The shape legend is in models/layers/basic.py; for M, J and R see
 models/layers/grouped.py.
 
 A router sends each token to J of E experts (arXiv:2401.04088). Tokens are
-sorted by expert and multiplied group by group (arXiv:2211.15841), so that no
-expert has a capacity. On a mesh, a device holds a share of the experts and of
-their hidden units. It gathers the tokens of its group, the devices along the
-axes expert and tensor, does its share for them, and the group scatters the
-sums: one all-gather and one reduce-scatter of activations a layer. What is cut
-along fsdp is gathered for each product, and again for its gradient.
+sorted by expert and multiplied group by group (arXiv:2211.15841), so that
+experts have no capacity limit. On a mesh, a device holds a share of the experts
+and of their hidden units. It gathers the tokens of its group, the devices along
+the axes expert and tensor, computes its share for them, and the group scatters
+the sums: one all-gather and one reduce-scatter of activations per layer. Arrays
+sharded along fsdp are gathered for each product, and again for its gradient.
 """
 
 import functools
@@ -30,7 +30,7 @@ CUTS = {"up": "EDF", "gate": "EDF", "down": "EFD"}
 
 
 class Kernels(nnx.Module):
-  """E matrices, [E, I, O] in param_dtype, each drawn by `kernel_init`."""
+  """E matrices, [E, I, O] in param_dtype, each initialized by `kernel_init`."""
 
   def __init__(self, experts, inputs, outputs, kernel_init, param_dtype, rngs):
     def draw(key):
@@ -54,9 +54,9 @@ class Experts(nnx.Module):
 class MixtureOfExperts(nnx.Module):
   """y = sum over a token's experts e of weight_e expert_e(x).
 
-  The experts are the J of the highest router logits, weight is the softmax of
-  those J; the router computes in float32. An expert is a FeedForward without
-  biases.
+  The experts are the J with the highest router logits, and the weights are the
+  softmax of those J; the router computes in float32. An expert is a FeedForward
+  without biases.
 
   Attributes:
     router: kernel [D, E].
@@ -79,7 +79,7 @@ class MixtureOfExperts(nnx.Module):
     rngs: nnx.Rngs,
     **_,
   ):
-    """Takes FeedForward's other arguments too, and has no use for them.
+    """Initializes the layer; FeedForward's other arguments are ignored.
 
     Raises:
       ValueError: experts_per_token is not in 1 … experts, or an unknown
@@ -114,13 +114,13 @@ class MixtureOfExperts(nnx.Module):
   def __call__(
     self, x_BTD: jax.Array, mask_BT: jax.Array | None = None
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(y_BTD, the layer's losses, of the whole batch on any mesh).
+    """Returns (y_BTD, the layer's losses, of the entire batch on any mesh).
 
-    The losses are float32 scalars, to be weighed by who adds them:
+    The losses are float32 scalars, to be weighted by the caller:
 
       load_balance: E sum_e f_e P_e, with f_e the share of the choices that fell
-        on e and P_e the mean of its probability (arXiv:2101.03961, eq. 4); 1
-        where all experts are as likely, E where one gets everything.
+        on e and P_e the mean of its probability (arXiv:2101.03961, eq. 4); 1 if
+        all experts are equally likely, E if one gets everything.
       router_z: the mean of logsumexp(logits)^2 (arXiv:2202.08906, eq. 5).
 
     Args:
@@ -128,7 +128,7 @@ class MixtureOfExperts(nnx.Module):
       mask_BT: 1 where the losses count a token; None for all.
 
     Raises:
-      ValueError: the mesh cuts the experts or hidden units unevenly.
+      ValueError: the mesh does not evenly divide the experts or hidden units.
     """
     if mask_BT is None:
       mask_BT = jnp.ones(x_BTD.shape[:2], jnp.float32)
@@ -147,10 +147,9 @@ class MixtureOfExperts(nnx.Module):
     return y_BTD, _losses(sums.sum(0), self.choices)
 
   def _local(self, group, x_BTD, mask_BT, router_DE, kernels):
-    """y_BTD of a device's tokens, and their sums for `_losses`, [1, 2 E + 2].
+    """Returns y_BTD of a device's tokens, and sums for `_losses`, [1, 2 E + 2].
 
-    The group computes the tokens of all its devices, each with the kernels that
-    it holds.
+    The group computes the tokens of all its devices, each with its own kernels.
     """
     x_MD = x_BTD.reshape(-1, x_BTD.shape[-1])
     weight_MJ, chosen_MJ, sums = _route(
@@ -175,23 +174,23 @@ class MixtureOfExperts(nnx.Module):
     return y_MD.reshape(x_BTD.shape), sums[None]
 
   def _experts(self, x_RD, weight_R, multiply):
-    """weight_R times what the experts make of x_RD."""
+    """Returns weight_R times the outputs of the experts for x_RD."""
     activate = basic.ACTIVATIONS[self.activation]
     h_RF = multiply["up"](x_RD)
     if "gate" in multiply:
       h_RF *= activate(multiply["gate"](x_RD))
     else:
       h_RF = activate(h_RF)
-    # Weighed here, not after `down`: so the backward pass needs no y_RD.
+    # Weighted here, not after `down`, so that the backward pass needs no y_RD.
     return multiply["down"](h_RF * weight_R[:, None].astype(h_RF.dtype))
 
 
 class Group(NamedTuple):
   """How devices share the work on a token.
 
-  cut: mesh axes along which the group's tokens are cut.
+  cut: mesh axes along which the group's tokens are sharded.
   whole: mesh axes along which each of its devices has the same tokens.
-  shards: by kernel, the dimension that is cut along fsdp.
+  shards: by kernel, the dimension that is sharded along fsdp.
   """
 
   cut: tuple[str, ...] = ()
@@ -200,7 +199,7 @@ class Group(NamedTuple):
 
 
 def _on_mesh(local, x_BTD, mask_BT, router_DE, kernels):
-  """`local` of each device's part, under the surrounding mesh."""
+  """Runs `local` on each device's part, under the surrounding mesh."""
   if not partition.free_axes():
     return local(Group(), x_BTD, mask_BT, router_DE, kernels)
   mesh = jax.sharding.get_abstract_mesh()
@@ -210,7 +209,7 @@ def _on_mesh(local, x_BTD, mask_BT, router_DE, kernels):
   ):
     if size % partition.axis_size(axis):
       raise ValueError(
-        f"{name} = {size} is no multiple of the mesh's"
+        f"{name} = {size} is not a multiple of the mesh's"
         f" {axis} = {partition.axis_size(axis)}"
       )
   tokens = partition.spec(x_BTD.shape, "BRD", mesh)
@@ -240,9 +239,9 @@ def _on_mesh(local, x_BTD, mask_BT, router_DE, kernels):
 
 
 def _fully_sharded(spec, shape):
-  """(`spec` with the largest dimension it leaves whole cut along fsdp, which).
+  """Returns (`spec` with its largest free dimension along fsdp, which one).
 
-  That is where a run that shards its parameters along fsdp has cut them.
+  It equals the sharding of parameters in a run that shards them along fsdp.
   """
   size = partition.axis_size("fsdp")
   fitting = [i for i, n in enumerate(shape) if not spec[i] and n % size == 0]
@@ -255,14 +254,14 @@ def _fully_sharded(spec, shape):
 
 
 def _gather(x, group):
-  """The rows of all devices of the group."""
+  """Returns the rows of all devices of the group."""
   if not group.cut:
     return x
   return jax.lax.all_gather(x, group.cut, axis=0, tiled=True)
 
 
 def _reduce(y, group):
-  """A device's rows of the group's sum; the transpose of `_gather`."""
+  """Returns a device's rows of the group's sum; the transpose of `_gather`."""
   if group.whole:
     y = jax.lax.psum(y, group.whole)
   if group.cut:
@@ -271,7 +270,7 @@ def _reduce(y, group):
 
 
 def _route(x_MD, mask_M, router_DE, choices):
-  """weight_MJ, chosen_MJ, and sums over the tokens for `_losses`, [2 E + 2]."""
+  """Returns weight_MJ, chosen_MJ, and token sums for `_losses`, [2 E + 2]."""
   logits_ME = jnp.dot(
     x_MD.astype(jnp.float32), router_DE, precision=jax.lax.Precision.HIGHEST
   )
@@ -290,7 +289,7 @@ def _route(x_MD, mask_M, router_DE, choices):
 
 
 def _losses(sums, choices):
-  """The losses from `_route`'s sums over the whole batch."""
+  """Returns the losses, given `_route`'s sums over the entire batch."""
   experts = sums.size // 2 - 1
   tokens = jnp.maximum(sums[-1], 1)
   share_E, probability_E = sums[:-2].reshape(2, experts) / tokens
@@ -300,7 +299,7 @@ def _losses(sums, choices):
   }
 
 
-# Of stacked layers: the first axis is the layer's.
+# In stacked layers the first axis is the layer's.
 SHARDING = [
   (r"experts/(gate|up)/kernel", P("stage", "expert", None, "tensor")),
   (r"experts/down/kernel", P("stage", "expert", "tensor", None)),

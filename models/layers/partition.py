@@ -1,8 +1,8 @@
-"""Where activations live: the axes of a mesh, by the letters of a shape.
+"""The sharding of activations: the axes of a mesh, by the letters of a shape.
 
-Networks name no device. They say which axis of a tensor is which, in the
-letters of the legend in models/layers/basic.py, and the mesh that surrounds the
-call (`jax.set_mesh`) says what that means; without a mesh it means nothing.
+Networks refer to no device. They name the axes of a tensor by the letters of
+the legend in models/layers/basic.py, and the mesh that surrounds the call
+(`jax.set_mesh`) maps them to devices; without a mesh they have no effect.
 """
 
 import functools
@@ -13,12 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-# A batch is cut along these axes, in this order, where the mesh has them:
-# over slices joined by the slow network, plainly, with the parameters cut
-# alike (fully sharded), among the holders of the experts and, outside the
-# pipeline, among its stages.
+# A batch is sharded along these axes, in this order, if the mesh has them: over
+# slices joined by the slow network, with replicated parameters, with parameters
+# sharded along the same axis (fully sharded), over the devices that hold the
+# experts and, outside the pipeline, over its stages.
 BATCH_AXES = ("slice", "data", "fsdp", "expert", "stage")
-# The letters that are cut, and over which axes.
+# The letters that are sharded, and over which axes.
 LETTERS = {
   "B": BATCH_AXES,
   "T": ("context",),
@@ -32,25 +32,25 @@ LETTERS = {
 
 
 def axis_size(name: str) -> int:
-  """Devices along an axis of the surrounding mesh; 1 where there is no such.
+  """Returns the devices along an axis of the surrounding mesh; 1 if absent.
 
-  An axis that a surrounding shard_map has taken over counts as 1.
+  An axis that a surrounding shard_map makes manual counts as 1.
   """
   mesh = jax.sharding.get_abstract_mesh()
   return math.prod(mesh.shape[a] for a in _free_axes(mesh, (name,)))
 
 
 def free_axes() -> tuple[str, ...]:
-  """The axes of the surrounding mesh that no shard_map has taken over."""
+  """Returns the axes of the surrounding mesh that no shard_map makes manual."""
   mesh = jax.sharding.get_abstract_mesh()
   return _free_axes(mesh, mesh.axis_names)
 
 
 def platform() -> str:
-  """What the program is made for: "cpu", "gpu" or "tpu".
+  """Returns the platform of the program: "cpu", "gpu" or "tpu".
 
-  The surrounding mesh tells, for a program may be compiled elsewhere than it
-  runs; without one, the default devices do.
+  It is that of the surrounding mesh, since a program may be compiled elsewhere
+  than it runs; without a mesh, that of the default devices.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   found = jax.default_backend() if device is None else device.platform
@@ -58,9 +58,9 @@ def platform() -> str:
 
 
 def place(x: jax.Array, letters: str) -> jax.Array:
-  """Says that `x` is cut as its letters tell, as in `place(q_BTNH, "BTNH")`.
+  """Shards `x` as its letters specify, as in `place(q_BTNH, "BTNH")`.
 
-  Axes that the mesh lacks, and dimensions that do not divide, stay whole.
+  Axes that the mesh lacks, and dimensions that do not divide, are not sharded.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if not free_axes():
@@ -70,10 +70,11 @@ def place(x: jax.Array, letters: str) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather(weights: jax.Array, letters: str) -> jax.Array:
-  """Weights as the product needs them: cut as their letters tell, else whole.
+  """Shards weights as the product needs them, by their letters alone.
 
-  What is fully sharded is gathered here, layer by layer. The gradient is not
-  told where to live: XLA then scatters it to the shards as it sums it.
+  Fully sharded weights are gathered here, layer by layer. The sharding of the
+  gradient is not constrained: XLA then scatters it to the shards as it is
+  summed.
   """
   return place(weights, letters)
 
@@ -91,13 +92,15 @@ gather.defvjp(_gather_forward, _gather_backward)
 
 
 def spec(shape: tuple[int, ...], letters: str, mesh) -> P:
-  """The PartitionSpec of a tensor of that shape, as `place` cuts it.
+  """Returns the PartitionSpec of a tensor of that shape, as `place` uses it.
 
   Raises:
-    ValueError: there is not one letter a dimension.
+    ValueError: the number of letters differs from that of dimensions.
   """
   if len(letters) != len(shape):
-    raise ValueError(f"{letters!r} does not name the axes of {shape}")
+    raise ValueError(
+      f"{letters!r} does not have one letter per axis of {shape}"
+    )
   parts = []
   for size, letter in zip(shape, letters, strict=True):
     axes = _free_axes(mesh, LETTERS.get(letter, ()))
@@ -110,9 +113,9 @@ def spec(shape: tuple[int, ...], letters: str, mesh) -> P:
 def sharded_spec(
   shape: tuple[int, ...], letters: str, mesh
 ) -> tuple[P, int | None]:
-  """(`spec` with one more dimension cut over fsdp, which dimension that is).
+  """Returns (`spec` with one more dimension over fsdp, that dimension).
 
-  It is the first that is whole and divides; None where there is none.
+  It is the first unsharded dimension that divides; None if there is none.
   """
   parts = list(spec(shape, letters, mesh))
   shards = axis_size("fsdp")
@@ -125,10 +128,10 @@ def sharded_spec(
 
 
 def on_each_device(function: Callable, in_specs, out_specs) -> Callable:
-  """`function` run by each device on its own part: shard_map over free axes.
+  """Runs `function` on each device's own part: shard_map over free axes.
 
-  Sums over axes are the function's to write, and nobody checks them. Without a
-  mesh of several devices it is the function itself.
+  Sums over axes are left to the function, and are not checked. Without a mesh
+  of several devices it is the function itself.
   """
   mesh = jax.sharding.get_abstract_mesh()
   free = set(mesh.axis_names) - set(mesh.manual_axes)
@@ -149,12 +152,12 @@ def on_shards(
   letters: Sequence[str],
   out_letters: str,
 ) -> jax.Array:
-  """function(*arrays), where each device has its part of each array.
+  """Returns function(*arrays), where each device has its part of each array.
 
   Args:
     function: from the parts of the arrays to the part of the output.
     arrays: the arguments; None stays None.
-    letters: for each array, its axes; "." for one that stays whole.
+    letters: for each array, its axes; "." for one that is not sharded.
     out_letters: of the output, whose shape is the first array's.
   """
   mesh = jax.sharding.get_abstract_mesh()
@@ -167,20 +170,21 @@ def on_shards(
 
 
 def zigzag(length: int, parts: int) -> np.ndarray:
-  """The order in which `parts` devices hold a sequence, int [length].
+  """Returns the order in which `parts` devices hold a sequence, int [length].
 
-  Cut in 2 * parts chunks, device i holds chunks i and 2 * parts - 1 - i, so
-  that all have the same share of a causal triangle (arXiv:2407.21783, section
-  3.3.2). laid_out = natural[order], and order also is the laid-out positions.
+  The sequence is split into 2 * parts chunks, and device i holds chunks i and 2
+  * parts - 1 - i, so that all have the same share of a causal triangle
+  (arXiv:2407.21783, section 3.3.2). laid_out = natural[order], and order also
+  gives the positions of laid_out.
 
   Raises:
-    ValueError: the length is no multiple of 2 * parts.
+    ValueError: the length is not a multiple of 2 * parts.
   """
   if parts == 1:
     return np.arange(length)
   if length % (2 * parts):
     raise ValueError(
-      f"a sequence of {length} cannot be cut in {2 * parts} equal chunks, two"
+      f"a sequence of {length} cannot be cut into {2 * parts} equal chunks, two"
       f" for each of {parts} devices"
     )
   chunks = np.arange(length).reshape(2 * parts, -1)
@@ -189,7 +193,7 @@ def zigzag(length: int, parts: int) -> np.ndarray:
 
 
 def _free_axes(mesh, names) -> tuple[str, ...]:
-  """Those of `names` that `mesh` has, and that no shard_map has taken."""
+  """Returns those of `names` that `mesh` has, and no shard_map makes manual."""
   return tuple(
     name
     for name in names

@@ -1,10 +1,10 @@
-"""A pipeline: layers in stages, microbatches through them (arXiv:1811.06965).
+"""Pipeline parallelism: microbatches through stages (arXiv:1811.06965).
 
 Each device along the axis "stage" holds an equal part of the layers. At every
-tick all of them work, each on another microbatch, and hand what came out to the
-next by a collective permute; the backward pass is the same in reverse. Of the
-M + S - 1 ticks that M microbatches take through S stages, S - 1 are lost on
-each device: the bubble.
+tick each device processes another microbatch, and sends its output to the next
+by a collective permute; the backward pass is the same in reverse. Of the M + S
+- 1 ticks that M microbatches take through S stages, S - 1 are idle on each
+device: the bubble.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ AXIS = "stage"
 
 
 def bubble(stages: int, microbatches: int) -> float:
-  """The share of the time that a stage waits: (S - 1) / (M + S - 1)."""
+  """Returns the share of time that a stage is idle: (S - 1) / (M + S - 1)."""
   return (stages - 1) / (microbatches + stages - 1)
 
 
@@ -35,14 +35,14 @@ def run(
   Args:
     through: (layers, x_BTD, None, where) -> (x_BTD, None, losses), for the
       layers of one stage.
-    state_L: arrays [L, ...]; random keys among them get one of their own for
-      each microbatch.
+    state_L: arrays [L, ...]; random keys among them are made different for each
+      microbatch.
     x_BTD: inputs.
     where: arrays [B, T] or [1, T] that go with x_BTD, or None.
     microbatches: M; the number of stages if None. Must divide B.
 
   Raises:
-    ValueError: L is no multiple of the stages, or B none of the microbatches.
+    ValueError: L is not a multiple of the stages, or B of the microbatches.
   """
   S = partition.axis_size(AXIS)
   M = microbatches or S
@@ -79,7 +79,7 @@ def run(
     _, (y_BTD, losses) = jax.lax.scan(
       tick, jnp.zeros_like(x_MBTD[0]), jnp.arange(M + S - 1)
     )
-    # The last stage's output, which it alone has, from its first whole tick on.
+    # The output of the last stage, from its first full tick on; only it has it.
     y_MBTD = jnp.where(index == S - 1, y_BTD[S - 1 :], 0)
     losses = jax.tree.map(lambda loss: jnp.sum(loss) / (M * S), losses)
     y_MBTD, losses = jax.lax.psum((y_MBTD, losses), AXIS)
@@ -97,19 +97,19 @@ def run(
 def _split(x: jax.Array, parts: int) -> jax.Array:
   """[B, ...] -> [parts, B / parts, ...], row i in part i mod `parts`.
 
-  So no row leaves its device where the batch is cut in blocks.
+  So no row leaves its device if the batch is sharded in blocks.
   """
   x = partition.place(x, "BTD"[: x.ndim])
   return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
 def _merged(x: jax.Array) -> jax.Array:
-  """What _split split."""
+  """The inverse of `_split`."""
   return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def _reseeded(state_L, microbatch: jax.Array):
-  """The layers, with random keys that are this microbatch's own."""
+  """Returns the layers with random keys for this microbatch."""
 
   def one(leaf):
     if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -1,6 +1,6 @@
-"""Where a token stands, told otherwise than by a learned table.
+"""Positions of tokens, other than by a learned table.
 
-The shape legend stands in models/layers/basic.py; Q is the buckets.
+The shape legend is in models/layers/basic.py; Q counts the buckets.
 """
 
 import math
@@ -11,7 +11,7 @@ from flax import nnx
 
 
 def sinusoids(positions_BT: jax.Array, dim: int) -> jax.Array:
-  """Sines and cosines of the positions, float32 [B, T, D] (arXiv:1706.03762).
+  """Sines and cosines of positions, float32 [B, T, D] (arXiv:1706.03762).
 
   Entry 2i is sin(t / 10000^(2i/D)), entry 2i + 1 its cosine.
   """
@@ -24,17 +24,17 @@ def sinusoids(positions_BT: jax.Array, dim: int) -> jax.Array:
 def bucket(
   distance: jax.Array, both_ways: bool, buckets: int, farthest: int
 ) -> jax.Array:
-  """The bucket of key position - query position (T5, arXiv:1910.10683).
+  """Returns the bucket of key minus query position (T5, arXiv:1910.10683).
 
-  Half of the buckets hold one distance each; the others grow evenly in the
-  logarithm up to `farthest`, and the last holds all beyond.
+  Half of the buckets hold one distance each; the sizes of the others grow
+  logarithmically up to `farthest`, and the last holds all larger distances.
 
   Args:
     distance: int32, of any shape.
-    both_ways: half of the buckets are for keys that come after the query; else
-      those count as distance 0.
-    buckets: how many, Q.
-    farthest: the distance from which on all are alike.
+    both_ways: whether half of the buckets are for keys after the query; if
+      False those count as distance 0.
+    buckets: the number of buckets, Q.
+    farthest: the distance from which on all share a bucket.
   """
   first = jnp.zeros_like(distance)
   if both_ways:
@@ -52,10 +52,10 @@ def bucket(
 
 
 class RelativeBias(nnx.Module):
-  """What is added to the scores of all layers, by distance and head (T5).
+  """A bias of the scores of all layers, by distance and head (T5).
 
   Attributes:
-    embedding: [Q, N], drawn from normal(std).
+    embedding: [Q, N], initialized from normal(std).
   """
 
   def __init__(
@@ -75,7 +75,7 @@ class RelativeBias(nnx.Module):
     )
 
   def __call__(self, t_T: jax.Array, s_S: jax.Array) -> jax.Array:
-    """bias_1NTS float32 of queries at places t_T and keys at s_S."""
+    """Returns bias_1NTS float32 of queries at t_T and keys at s_S."""
     bucket_TS = bucket(s_S[None] - t_T[:, None], *self.settings)
     bias_TSN = self.embedding[...].astype(jnp.float32)[bucket_TS]
     return jnp.transpose(bias_TSN, (2, 0, 1))[None]

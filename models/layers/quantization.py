@@ -1,9 +1,9 @@
 """Matrix products in 8 bits, for training.
 
-The shape legend stands in models/layers/basic.py. Rounding and products are
-qwix's; what is differentiated how stands here, for qwix's own way there
-rewrites a whole model. The straight-through estimator is of arXiv:1308.3432;
-scales by the channel are of arXiv:1712.05877, the two 8-bit floats of
+The shape legend is in models/layers/basic.py. Rounding and products are qwix's;
+the differentiation is defined here, since qwix's own requires rewriting the
+entire model. The straight-through estimator is that of arXiv:1308.3432;
+per-channel scales are from arXiv:1712.05877, the two 8-bit floats from
 arXiv:2209.05433.
 """
 
@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-# Of activations and kernels, and of gradients, whose range is wider.
+# The formats of activations and kernels, and of gradients with a wider range.
 FORMATS = {
   "int8": ("int8", "int8"),
   "fp8": ("float8_e4m3fn", "float8_e5m2"),
 }
-# Terms of a sum of products of int8 that surely fits in int32.
+# The largest number of int8 products whose sum always fits in int32.
 LONGEST = (2**31 - 1) // 127**2
 # qwix maps the greatest magnitude to 127.5, between two integers, where the
 # last bit of a scale decides; this makes it 127.
@@ -27,7 +27,7 @@ CALIBRATION = {"int8": f"absmax,{127.5 / 127}"}
 
 
 def check(how: str | None) -> str | None:
-  """`how`, if `matmul` can do it here.
+  """Returns `how` if `matmul` supports it on this machine.
 
   Raises:
     ValueError: it is neither None nor a key of FORMATS, or qwix is missing.
@@ -42,23 +42,23 @@ def check(how: str | None) -> str | None:
 
 
 def matmul(x: jax.Array, kernel_IO: jax.Array, how: str | None) -> jax.Array:
-  """X times the kernel, [..., O] in x's dtype; both in 8 bits unless None.
+  """Returns x times the kernel, [..., O] in x's dtype; in 8 bits unless None.
 
   Each row of x and each column of the kernel is divided by its scale, its
   greatest magnitude over the format's, and rounded: x = s X, kernel = W t. Then
-  y = s (X W) t, summed in int32 for int8, else in float32. Backwards, rounding
-  counts as the identity, and the gradient g of y is rounded likewise, once for
-  each product that sums over other axes of it:
+  y = s (X W) t, summed in int32 for int8, else in float32. In the backward
+  pass, rounding counts as the identity, and the gradient g of y is rounded in
+  the same way, once for each product that sums over other axes of it:
 
-    dx = round(g t) W', a scale a row;  dkernel = X' round(s g), one a column
+    dx = round(g t) W', one scale per row;  dkernel = X' round(s g), per column
 
-  Remat policies know the result as "matmul". Forward-mode derivatives are not
+  Remat policies name the result "matmul". Forward-mode derivatives are not
   defined.
 
   Args:
     x: [..., I].
     kernel_IO: its dtype is its gradient's.
-    how: a key of FORMATS, "int8" or "fp8"; None for the product as it is.
+    how: a key of FORMATS, "int8" or "fp8"; None for the unquantized product.
 
   Raises:
     ValueError: as `check`, or more than LONGEST inputs for int8.
@@ -80,8 +80,8 @@ def _matmul(x, kernel_IO, how):
 
 
 def _forward(x, kernel_IO, how):
-  # Kept is what the plain product keeps, so that every remat policy means the
-  # same; to round it again costs less than to keep it twice.
+  # The residuals are those of the plain product, so that every remat policy has
+  # the same meaning; rounding again costs less than keeping both.
   return _matmul(x, kernel_IO, how), (x, kernel_IO)
 
 
@@ -104,10 +104,10 @@ _matmul.defvjp(_forward, _backward)
 
 
 def _round(x, dtype, summed):
-  """A QArray of `x`, whose scales are shared along the axes `summed`.
+  """Returns a QArray of `x`, whose scales are shared along the axes `summed`.
 
-  Where their product would not surely fit in int32, the last of them has
-  scales by the block, and qwix sums blocks in float32.
+  If their product might not fit in int32, the last of them has scales per
+  block, and qwix sums blocks in float32.
   """
   terms = math.prod(x.shape[axis] for axis in summed)
   blocks = {}

@@ -1,6 +1,6 @@
-"""Separable convolutions over time, dilated: what taggers and readers stack.
+"""Dilated separable convolutions over time, for taggers and readers.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from models.layers.basic import Dense, Norm, along_last, dropout_layer
 class SeparableBlock(nnx.Module):
   """x + dropout(dense(gelu(dense(depthwise(norm(x)))))), shape [B, T, D].
 
-  The depthwise convolution weighs each channel of `width` positions, `dilation`
-  apart; the dense layers are D to D. QANet's (arXiv:1804.09541, section 2.2),
+  The depthwise convolution weighs `width` positions, `dilation` apart, in each
+  channel; the dense layers are D to D. QANet's (arXiv:1804.09541, section 2.2),
   dilated as in arXiv:1702.02098, with two pointwise layers.
 
   Attributes:
@@ -39,7 +39,7 @@ class SeparableBlock(nnx.Module):
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
 
   def __call__(self, x_BTD, real_BT1):
-    """The block's output, 0 where real_BT1 is."""
+    """Returns the block's output, 0 where real_BT1 is 0."""
     T, reach = x_BTD.shape[1], self.dilation * (self.width // 2)
     taps = self.taps[...].astype(self.dtype)
     padded = jnp.pad(
@@ -58,7 +58,7 @@ class SeparableBlock(nnx.Module):
 
 
 class SeparableStack(nnx.Module):
-  """A block for each dilation, and a norm."""
+  """A block for each dilation, followed by a norm."""
 
   def __init__(self, dim, dilations: Sequence[int], **common):
     self.blocks = nnx.List(
@@ -67,15 +67,15 @@ class SeparableStack(nnx.Module):
     self.norm = Norm(dim, param_dtype=common["param_dtype"])
 
   def __call__(self, x_BTD, real_BT1):
-    """x_BTD."""
+    """Returns x_BTD."""
     for block in self.blocks:
       x_BTD = block(x_BTD, real_BT1)
     return self.norm(x_BTD) * real_BT1
 
 
 def check(width: int, dilations: Sequence[int]) -> None:
-  """ValueError unless the width is odd and the dilations are positive."""
+  """Raises ValueError if the width is even or a dilation is not positive."""
   if width < 1 or width % 2 == 0:
-    raise ValueError(f"width = {width} is not odd: no position is its middle")
+    raise ValueError(f"width = {width} is not odd: it has no middle position")
   if not dilations or min(dilations) < 1:
     raise ValueError(f"dilations = {tuple(dilations)} are not positive")

@@ -1,6 +1,6 @@
-"""The transformer block and a stack of them, scanned over layers.
+"""The transformer block and stacks of blocks, scanned over layers.
 
-The shape legend stands in models/layers/basic.py.
+The shape legend is in models/layers/basic.py.
 """
 
 import jax
@@ -14,16 +14,16 @@ from models.layers.attention import SelfAttention
 from models.layers.partition import place
 
 
-# What a layer keeps for its backward pass; the rest is computed again.
 def _not_gathered(primitive, *_, **__) -> bool:
-  """Keeps all but what lies elsewhere than it was made: it is sent again."""
+  """Saves all arrays but resharded ones, which are communicated again."""
   return primitive.name != "sharding_constraint"
 
 
-# "none" keeps all that a device has computed, but neither the weights nor the
-# activations that it gathered (as arXiv:1910.02054 and arXiv:2205.05198 do).
-# "full" keeps a layer's input alone, "attention" also what attention gave,
-# "dots" every product with weights; "offload" is "full" with those inputs in
+# The arrays that a layer keeps for its backward pass; the rest is recomputed.
+# "none" keeps all that a device computes, but neither the weights nor the
+# activations that it gathers (as arXiv:1910.02054 and arXiv:2205.05198 do).
+# "full" keeps only a layer's input, "attention" also the attention output,
+# "dots" every product with weights; "offload" is "full" with the inputs in
 # the memory of the host.
 _policies = jax.checkpoint_policies
 REMAT = {
@@ -41,9 +41,9 @@ REMAT = {
     offload_dst="pinned_host",
   ),
 }
-# Each head, and each hidden unit, lives whole on one device of the axis, so
-# that a block exchanges activations twice (arXiv:1909.08053). The first axis
-# is the layer's.
+# Each head, and each hidden unit, is on a single device of the axis, so that a
+# block exchanges activations twice (arXiv:1909.08053). The first axis is the
+# layer's.
 SHARDING = [
   *moe.SHARDING,
   (r"blocks/attention/(query|key|value)/kernel", P("stage", None, "tensor")),
@@ -57,9 +57,9 @@ SHARDING = [
 
 
 class FeedForward(nnx.Module):
-  """down(activation(up(x))); down(activation(gate(x)) * up(x)), where gated.
+  """down(activation(up(x))); down(activation(gate(x)) * up(x)) if gated.
 
-  SwiGLU and GEGLU are of arXiv:2002.05202.
+  SwiGLU and GEGLU are from arXiv:2002.05202.
   """
 
   def __init__(
@@ -77,7 +77,7 @@ class FeedForward(nnx.Module):
     )
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    """x_BTD, position by position."""
+    """Returns x_BTD, computed position by position."""
     x_BTD = place(x_BTD, "BTD")
     h_BTF = place(self.up(x_BTD), "BTF")
     activate = basic.ACTIVATIONS[self.activation]
@@ -90,10 +90,10 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
   """x += attention(norm(x)); x += feed_forward(norm(x)).
 
-  With `post_norm`, the order of arXiv:1706.03762: x = norm(x + attention(x)),
-  x = norm(x + feed_forward(x)). With `experts` in feed_forward it is a mixture
-  of experts. Between the two, the residual stream is cut along time over the
-  axis tensor as well, so that norms are not computed twice (arXiv:2205.05198).
+  With `post_norm`, the order of arXiv:1706.03762: x = norm(x + attention(x)), x
+  = norm(x + feed_forward(x)). With `experts` in feed_forward it is a mixture of
+  experts. Between the two, the residual stream is also sharded along time over
+  the axis tensor, so that norms are not computed twice (arXiv:2205.05198).
   """
 
   def __init__(
@@ -118,7 +118,7 @@ class Block(nnx.Module):
     self.dropout = nnx.data(basic.dropout_layer(dropout, common["rngs"]))
 
   def __call__(self, x_BTD, cache=None, length=0, **where):
-    """(x_BTD, cache, auxiliary losses); see SelfAttention, MixtureOfExperts."""
+    """Returns (x_BTD, cache, losses); see SelfAttention, MixtureOfExperts."""
     x_BTD = place(checkpoint_name(x_BTD, "residual"), "BRD")
     y_BTD, cache = self.attention(
       self._before(self.attention_norm, x_BTD), cache, length, **where
@@ -136,7 +136,7 @@ class Block(nnx.Module):
     return x_BTD if self.post_norm else norm(x_BTD)
 
   def _added(self, norm, x_BTD, y_BTD):
-    """What a part of the block gave, y_BTD, added to the residual stream."""
+    """Adds the output y_BTD of a part of the block to the residual stream."""
     x_BTD += place(self.dropout(y_BTD) if self.dropout else y_BTD, "BRD")
     return norm(x_BTD) if self.post_norm else x_BTD
 
@@ -144,7 +144,7 @@ class Block(nnx.Module):
 def stacked_blocks(
   count: int, rngs: nnx.Rngs, *args, kind: type[nnx.Module] = Block, **kwargs
 ) -> nnx.Module:
-  """`count` blocks of a kind as one, each array with a leading axis L."""
+  """Returns `count` blocks of a kind as one, with arrays [L, ...]."""
 
   @nnx.split_rngs(splits=count)
   @nnx.vmap(in_axes=0, out_axes=0)
@@ -157,12 +157,12 @@ def stacked_blocks(
 def list_blocks(
   count: int, rngs: nnx.Rngs, *args, kind: type[nnx.Module] = Block, **kwargs
 ) -> nnx.List:
-  """`count` blocks of a kind, each with arrays of its own."""
+  """Returns `count` blocks of a kind, each with arrays of its own."""
   return nnx.List([kind(*args, rngs=rngs, **kwargs) for _ in range(count)])
 
 
 def apart(tree_L, count: int) -> dict:
-  """{"0": …, "1": …}: the layers of arrays with a leading axis L."""
+  """Returns {"0": …, "1": …}, the layers of arrays with a leading axis L."""
 
   def cut(layer):
     return jax.tree.map(lambda leaf: leaf[layer], tree_L)
@@ -181,10 +181,10 @@ def run_blocks(
   stage_microbatches: int | None = None,
   **where: jax.Array | None,
 ) -> tuple[jax.Array, dict[str, jax.Array] | None, dict[str, jax.Array]]:
-  """Runs x_BTD through the blocks; (x_BTD, the new cache, auxiliary losses).
+  """Runs x_BTD through the blocks; (x_BTD, new cache, auxiliary losses).
 
   The losses are float32 scalars, averaged over the layers; {} without experts.
-  Where the mesh has an axis "stage", each of its devices holds an equal part of
+  If the mesh has an axis "stage", each of its devices holds an equal part of
   the layers, and the batch passes through them as a pipeline.
 
   Args:
@@ -192,17 +192,18 @@ def run_blocks(
       device, with a cache {"0": that of layer 0, …}, as `apart` makes it.
     x_BTD: inputs.
     cache: "key" and "value", both [L, B, S, K, H], filled up to `length`; or
-      what else a kind of blocks keeps, of leading axis L.
+      other arrays that a kind of blocks keeps, with a leading axis L.
     length: int32, the position of x's first token: a scalar or [B].
-    scan: compile one layer and loop over it; else compile each on its own.
+    scan: compile one layer and loop over it; otherwise compile each layer
+      separately.
     remat: name of a policy in REMAT.
-    stage_microbatches: see pipeline.run.
-    **where: positions_BT, segments_BT and prefix_B of the tokens; see
-      SelfAttention. Or what else a kind of blocks takes.
+    stage_microbatches: see pipeline_parallel.run.
+    **where: positions_BT, segments_BT and prefix_B of the tokens, see
+    SelfAttention; or other arguments of a kind of blocks.
 
   Raises:
     ValueError: the layers or the batch cannot be cut into stages, or a prefix
-      is to pass through stages.
+      is used with stages.
   """
   if isinstance(blocks, nnx.List):
     return _run_each(blocks, x_BTD, cache, length, **where)
@@ -225,7 +226,7 @@ def run_blocks(
 
   if cache is None and partition.axis_size("stage") > 1:
     if where.pop("prefix_B", None) is not None:
-      raise ValueError("a prefix does not pass through a pipeline's stages")
+      raise ValueError("a prefix cannot be used with the stages of a pipeline")
     return pipeline_parallel.run(
       through, state_L, x_BTD, where, stage_microbatches
     )
@@ -233,7 +234,7 @@ def run_blocks(
 
 
 def _run_each(blocks, x_BTD, cache, length, **where):
-  """`run_blocks` of blocks that are apart, with caches that are."""
+  """`run_blocks` for separate blocks with separate caches."""
   caches, losses = {}, []
   for layer, block in enumerate(blocks):
     own = cache and cache[str(layer)]

@@ -1,4 +1,4 @@
-"""An n-gram model and its tokenizer in one file, an .npz without pickles."""
+"""Stores an n-gram model and its tokenizer in an .npz file without pickles."""
 
 import io
 import os
@@ -18,7 +18,7 @@ _KINDS = ("keys", "counts")
 
 
 def save(path: str, model: NGram, tokenizer: Tokenizer) -> None:
-  """Writes the file, whole or not at all; the same model gives the same bytes.
+  """Writes the file atomically; equal models give equal bytes.
 
   Raises:
     ValueError: the tokenizer has another vocabulary.
@@ -45,15 +45,15 @@ def save(path: str, model: NGram, tokenizer: Tokenizer) -> None:
 
 
 def _small(values: np.ndarray) -> np.ndarray:
-  """In as few bytes as its largest needs; all are 0 or more."""
+  """Casts to the smallest type that holds the largest value; all are >= 0."""
   return values.astype(np.min_scalar_type(int(values.max())))
 
 
 def load(path: str) -> tuple[NGram, Tokenizer]:
-  """What `save` wrote.
+  """Reads a file written by `save`.
 
   Raises:
-    ValueError: there is no such file, or it is damaged or something else; one
+    ValueError: there is no such file, or it is damaged or of another kind; one
       line that names it.
   """
   path = os.path.expanduser(path)
@@ -70,8 +70,8 @@ def load(path: str) -> tuple[NGram, Tokenizer]:
       MemoryError,
       SyntaxError,
       OverflowError,
-      NotImplementedError,  # a kind of zip that Python has not
-      RuntimeError,  # an encrypted one
+      NotImplementedError,  # a kind of zip that Python does not support
+      RuntimeError,  # an encrypted file
       zipfile.BadZipFile,
     ) as error:
       reason = (str(error).strip().splitlines() or ["damaged"])[0]
@@ -79,7 +79,7 @@ def load(path: str) -> tuple[NGram, Tokenizer]:
 
 
 def _members(file) -> dict[str, np.ndarray]:
-  """The arrays of an .npz, none of which claims more than there is."""
+  """Returns the arrays of an .npz; none may claim more data than exists."""
   size = os.fstat(file.fileno()).st_size
   found: dict[str, np.ndarray] = {}
   with zipfile.ZipFile(file) as archive:
@@ -96,10 +96,12 @@ def _members(file) -> dict[str, np.ndarray]:
       np.lib.format.read_magic(header)
       shape, _, dtype = np.lib.format.read_array_header_1_0(header)
       if dtype.kind not in "iuf" or len(shape) != 1:
-        raise ValueError(f"{info.filename} holds no numbers in a row")
+        raise ValueError(
+          f"{info.filename} is not a one-dimensional array of numbers"
+        )
       array = np.frombuffer(content, dtype, offset=header.tell())
       if array.shape != shape:
-        raise ValueError(f"{info.filename} is not as long as it says")
+        raise ValueError(f"{info.filename} differs in length from its header")
       found[info.filename.removesuffix(".npy")] = array
   return found
 
@@ -111,7 +113,7 @@ def _parse(arrays: dict[str, np.ndarray]) -> tuple[NGram, Tokenizer]:
   order = len(discounts)
   names = [f"{kind}_{n + 1}" for n in range(order) for kind in _KINDS]
   if set(arrays) != {*_PLAIN, *names} or not 1 <= order <= MAX_ORDER:
-    raise ValueError("its arrays are not those of an order")
+    raise ValueError("its arrays are not those of a model of any order")
   if not all(0 < discount <= 1 for discount in discounts):
     raise ValueError("a discount is not within (0, 1]")
   tokenizer = rebuild(
@@ -135,9 +137,9 @@ def _parse(arrays: dict[str, np.ndarray]) -> tuple[NGram, Tokenizer]:
 
 
 def _whole(array: np.ndarray) -> np.ndarray:
-  """As int64, and none below 0 or too large to be summed."""
+  """Casts to int64; none may be negative or too large to be summed."""
   if array.dtype.kind not in "iu" or (array.size and array.min() < 0):
-    raise ValueError("a key or a count is no whole number")
+    raise ValueError("a key or a count is not an integer")
   if array.size and int(array.max()) >= 2**62:
     raise ValueError("a key or a count is too large")
   return array.astype(np.int64)

@@ -232,7 +232,7 @@ def header(shape):
   ("change", "named"),
   [
     ({"format": np.frombuffer(b"other", np.uint8)}, "its format is not"),
-    ({"discounts": np.array([0.5, 0.5])}, "not those of an order"),
+    ({"discounts": np.array([0.5, 0.5])}, "not those of a model"),
     ({"discounts": np.array([0.5, 0.5, 0.0])}, "a discount is not"),
     ({"discounts": np.array([0.5, 0.5, np.nan])}, "a discount is not"),
     ({"vocab_size": np.array([255])}, "another vocabulary"),
@@ -241,12 +241,15 @@ def header(shape):
     ({"keys_1": np.array([3, 2])}, "not in order"),
     ({"keys_1": np.array([], int)}, "not in order"),
     ({"counts_2": np.array([1])}, "not in order"),
-    ({"counts_1": np.array([0.5])}, "no whole number"),
-    ({"keys_2": np.array([-1])}, "no whole number"),
+    ({"counts_1": np.array([0.5])}, "not an integer"),
+    ({"keys_2": np.array([-1])}, "not an integer"),
     ({"keys_2": np.array([_ENDLESS]), "counts_2": np.array([1])}, "beginning"),
     ({"keys_1": np.array([2**63], np.uint64)}, "too large"),
-    ({"keys_1": np.zeros((2, 2), int)}, "no numbers in a row"),
-    ({"extra": np.array([1])}, "not those of an order"),
+    (
+      {"keys_1": np.zeros((2, 2), int)},
+      "not a one-dimensional array of numbers",
+    ),
+    ({"extra": np.array([1])}, "not those of a model"),
   ],
 )
 def test_a_file_of_something_else_is_one_line(kept, change, named):

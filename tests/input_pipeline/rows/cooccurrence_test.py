@@ -101,7 +101,7 @@ def test_a_plan_knows_the_leaves():
     (dict(rows=dict(name="cooccurrence", window=0)), "window=0 is not"),
     (
       dict(source="fake:text?documents=40&length=2", tokenizer="byte"),
-      "no two words within 4",
+      "no two words within a distance of 4",
     ),
   ],
 )

@@ -193,9 +193,9 @@ def test_words_that_are_left_out_are_not_seen():
     (dict(head="nsp"), "head = 'nsp' is none of: mlm, classes, tokens, span"),
     (dict(head="classes"), "needs num_classes"),
     (dict(pooling="max"), "pooling = 'max' is none of: first, mean"),
-    (dict(head="span", next_sentence=True), 'next_sentence is of head = "mlm"'),
-    (dict(heads=3), "dim = 16 is no multiple of heads = 3"),
-    (dict(heads=16, positions="rotary"), "rotary needs even"),
+    (dict(head="span", next_sentence=True), 'next_sentence needs head = "mlm"'),
+    (dict(heads=3), "dim = 16 is not a multiple of heads = 3"),
+    (dict(heads=16, positions="rotary"), "rotary positions need an even"),
     (dict(dropout=1.0), "dropout = 1.0"),
   ],
 )

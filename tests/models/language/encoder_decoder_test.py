@@ -190,7 +190,7 @@ def test_a_mesh_that_cuts_heads_and_rows_gives_the_same_logits():
 @pytest.mark.parametrize(
   "changed, told",
   [
-    ({"heads": 3}, "dim = 16 is no multiple of heads = 3"),
+    ({"heads": 3}, "dim = 16 is not a multiple of heads = 3"),
     ({"positions": "rotary"}, "sinusoidal, learned, relative"),
     ({"activation": "elu"}, "relu"),
   ],

@@ -501,8 +501,8 @@ def test_bfloat16_computes_in_it_and_routes_in_float32():
 @pytest.mark.parametrize(
   ("sizes", "message"),
   [
-    ({"expert": 3}, "experts = 8 is no multiple of the mesh's expert = 3"),
-    ({"tensor": 5}, "hidden = 32 is no multiple of the mesh's tensor = 5"),
+    ({"expert": 3}, "experts = 8 is not a multiple of the mesh's expert = 3"),
+    ({"tensor": 5}, "hidden = 32 is not a multiple of the mesh's tensor = 5"),
   ],
 )
 def test_a_mesh_must_divide_experts_and_hidden_units(sizes, message):

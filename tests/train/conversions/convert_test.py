@@ -302,7 +302,7 @@ def test_what_is_not_finite_is_told(tmp_path):
     ({"vocab_size": 10**30}, "is not a valid value"),
     ({"vocab_size": True}, "is not a valid value"),
     ({"rms_norm_eps": 1e400}, "is not a valid value"),
-    ({"num_key_value_heads": 3}, "no multiple of kv_heads"),
+    ({"num_key_value_heads": 3}, "not a multiple of kv_heads"),
     ({"model_type": "mistral"}, "has no 'mistral'"),
     ({"model_type": "../gpt2"}, "is not a family's name"),
     ({"model_type": "layout"}, "there are: bert, gpt2"),

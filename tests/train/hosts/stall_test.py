@@ -191,8 +191,8 @@ def test_one_process_ends_likewise(tmp_path):
   last = said.splitlines()[-1]
   assert re.fullmatch(
     r"error: no step was done for 2 s \(--stall_timeout\): at step 5, in"
-    r" input_pipeline/device\.py:\d+ \(prefetch\); the same command resumes"
-    r" from the last save",
+    r" input_pipeline/batching/device\.py:\d+ \(prefetch\); the same command"
+    r" resumes from the last checkpoint",
     last,
   )
   assert any("in hindered" in stack for stack in stacks(said))

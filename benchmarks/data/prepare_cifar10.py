@@ -1,4 +1,4 @@
-"""CIFAR-10's public JPEG subset as folders: OUT/SPLIT/CLASS/NUMBER.jpg.
+"""Unpacks CIFAR-10's public JPEG subset to OUT/SPLIT/CLASS/NUMBER.jpg.
 
 Reads train_first10000.zip and test_2000.zip in --data: the first 10,000
 training images of CIFAR-10 and 200 test images of each class. The folder of an
@@ -29,7 +29,7 @@ def unpack(archive: str, split: str, output: str) -> int:
   with zipfile.ZipFile(archive) as images:
     names = [info.filename for info in images.infolist() if not info.is_dir()]
     for name in names:
-      # All of the name must match: no "..", no drive, no absolute path.
+      # The full name must match: no "..", no drive, no absolute path.
       if not expected.fullmatch(name):
         raise ValueError(f"{archive}: {name!r} is not {split}/CLASS/NUMBER.jpg")
     for name in names:

@@ -1,4 +1,4 @@
-"""Small public data sets of text as JSON lines, as the configs read them.
+"""Writes small public data sets of text as JSON lines, as the configs read them.
 
   python benchmarks/data/prepare_language.py --shared=../shared/data \
       --output=data
@@ -20,7 +20,7 @@ import pathlib
 
 
 def main() -> None:
-  """Writes every set whose folder is there."""
+  """Writes every data set whose folder exists."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--shared", type=pathlib.Path, required=True)
   parser.add_argument("--output", type=pathlib.Path, required=True)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def sentences(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """SST-2 and TREC, a label and a sentence in each line."""
+  """Writes SST-2 and TREC, a label and a sentence per line."""
   found = {}
   for split, file in (
     ("sst2/train", "stsa.binary.train"),
@@ -65,7 +65,7 @@ def sentences(folder: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def hotel(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """ChnSentiCorp's hotel reviews, in five folds; the empty one left out."""
+  """Writes ChnSentiCorp's hotel reviews in five folds; omits the empty one."""
   path = folder / "ChnSentiCorp_htl_all.csv"
   with path.open(encoding="utf-8-sig", newline="") as file:
     rows = [
@@ -83,7 +83,7 @@ def hotel(folder: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def entities(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """WNUT-17, a word and its tag in each line, sentences apart."""
+  """Writes WNUT-17; its files have a word and its tag per line."""
   found = {}
   for split, file in (
     ("train", "wnut17train.conll"),
@@ -105,7 +105,7 @@ def entities(folder: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def _questions(path: pathlib.Path) -> list[dict]:
-  """The records of a file in SQuAD's form."""
+  """Returns the records of a file in SQuAD's format."""
   articles = json.loads(path.read_text(encoding="utf-8"))["data"]
   return [
     {
@@ -125,7 +125,7 @@ def _questions(path: pathlib.Path) -> list[dict]:
 
 
 def newwiki(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """SquadShifts' new Wikipedia set, cut by paragraphs."""
+  """Writes SquadShifts' new Wikipedia set, split by paragraphs."""
   parts = {"newwiki/train": [], "newwiki/validation": []}
   for row in _questions(folder / "new_wiki_v1.0.json"):
     digest = hashlib.sha1(row["context"].encode()).hexdigest()
@@ -135,7 +135,7 @@ def newwiki(folder: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def xquad(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """XQuAD in English and in Chinese; articles 0, 5, 10, … test."""
+  """Writes XQuAD in English and Chinese; articles 0, 5, 10, … are test."""
   found = {}
   for language in ("en", "zh"):
     rows = _questions(folder / f"xquad.{language}.json")
@@ -149,7 +149,7 @@ def xquad(folder: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def translations(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """Multi30k's German, English and French captions."""
+  """Writes Multi30k's German, English and French captions."""
   found = {}
   for split, stem in (
     ("train", "train"),
@@ -170,7 +170,7 @@ def translations(folder: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def poems(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """Tang poems, a couplet in each line of the text."""
+  """Writes Tang poems, a couplet in each line of the text."""
   found = {"tang/train": [], "tang/validation": []}
   paths = sorted(folder.glob("poet.tang.*.json"))
   for path in paths:

@@ -1,4 +1,4 @@
-r"""Checks that `prepare` writes equal bytes with one or four workers, and killed.
+r"""Checks that `prepare` writes equal bytes with any workers and when killed.
 
   python benchmarks/data/prepare_bytes.py --data=DATA/web_html_gold/html \
       --kills=10

@@ -1,4 +1,4 @@
-"""Writes small public data sets of text as JSON lines, as the configs read them.
+"""Writes small public data sets of text as JSON lines, as configs read them.
 
   python benchmarks/data/prepare_language.py --shared=../shared/data \
       --output=data

@@ -20,7 +20,7 @@ the text, on which nothing was trained:
       --text=DATA/lm_tinyshakespeare/input.txt --out=FOLDER
 
 The results are kept in FOLDER: the data, and the runs lm, sft and dpo, from
-  which another call continues.
+which another call continues.
 """
 
 import argparse

@@ -4,12 +4,12 @@
   python benchmarks/language/text_classification.py --data=data --runs=runs
 
 trains and tests, in this order: cls_sst2 (SST-2's sentences, from scratch),
-  bert_small and then bert_finetune (pre-trained on the same sentences), a wider
-  bert_small and then cls_sst2_vectors (from its vectors), cls_trec, and
-  cls_hotel on each of five folds, with their mean. For each it prints the
-  accuracy on the test set and the seconds of the last command. --only=trec runs
-  one of sst2, bert, vectors, trec and hotel; --only=hotel3 one fold. An
-  existing run is not repeated.
+bert_small and then bert_finetune (pre-trained on the same sentences), a wider
+bert_small and then cls_sst2_vectors (from its vectors), cls_trec, and cls_hotel
+on each of five folds, with their mean. For each it prints the accuracy on the
+test set and the seconds of the last command. --only=trec runs one of sst2,
+bert, vectors, trec and hotel; --only=hotel3 one fold. An existing run is not
+repeated.
 """
 
 import argparse

@@ -7,8 +7,8 @@ which takes the stage's settings as keyword arguments and returns
 - a `Global`, if no document can be judged before all have been seen.
 
 Both are pure: they depend only on the document, the settings and, for a Global,
-  the documents of the entire corpus. They hold no open files and can be
-  pickled, so that Beam can send them to another machine.
+the documents of the entire corpus. They hold no open files and can be pickled,
+so that Beam can send them to another machine.
 """
 
 import re

@@ -1,16 +1,17 @@
-"""Main-text extraction on pages with gold snippets, beside trafilatura's own.
+"""Main-text extraction on pages with gold snippets, compared to trafilatura.
 
   python benchmarks/data/extraction.py --data=DATA/web_html_gold
 
-Of each page evaldata.json names snippets that the main text must hold ("with")
-and others that it must not ("without"). Counted over all pages, as
-trafilatura's own evaluation counts: a true positive is a "with" that is found,
-a false positive a "without" that is; a page without text holds none.
+For each page evaldata.json lists snippets that the main text must contain
+("with") and others that it must not ("without"). They are counted over all
+pages, as in trafilatura's own evaluation: a true positive is a "with" that is
+found, a false positive a "without" that is found; a page without text contains
+none.
 
-"prepare" is the stage as `prepare` runs it, "extract" trafilatura's function
-under the settings named. The time is the processor's, of what the stage has a
-process of its own do, done here. Exit code 1 where the stage's F1 is more than
-0.005 below the best of trafilatura's.
+"prepare" is the stage as `prepare` runs it, "extract" is trafilatura's function
+with the settings named. The time is CPU time; the work that the stage leaves to
+a separate process is done in this process. The exit code is 1 if the stage's F1
+is more than 0.005 below the best of trafilatura's.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from input_pipeline.cleaning.extract import extract
 from input_pipeline.cleaning.parts.extract_page import Settings, main_text
 from input_pipeline.document import Document
 
-# What the F1 may fall short of trafilatura's own.
+# The F1 may be this much lower than trafilatura's own.
 _MARGIN = 0.005
 
 OWN = {
@@ -51,10 +52,11 @@ OURS = {
 
 
 def score(texts: dict[str, str], gold: list[dict]) -> tuple[int, int, int, int]:
-  """(true positives, false negatives, false positives, true negatives).
+  """Returns (true positives, false negatives, false positives, true negatives).
 
-  texts: {file: main text}.
-  gold: of each page "file", "with" and "without".
+  Args:
+    texts: {file: main text}.
+    gold: of each page "file", "with" and "without".
   """
   found = [s in texts[page["file"]] for page in gold for s in page["with"]]
   noise = [s in texts[page["file"]] for page in gold for s in page["without"]]
@@ -63,25 +65,25 @@ def score(texts: dict[str, str], gold: list[dict]) -> tuple[int, int, int, int]:
 
 
 def f1(counts: tuple[int, int, int, int]) -> float:
-  """The harmonic mean of precision and recall."""
+  """Returns the harmonic mean of precision and recall."""
   tp, fn, fp, _ = counts
   return 2 * tp / (2 * tp + fn + fp) if tp else 0.0
 
 
 def stage(**settings) -> Callable[[bytes], str]:
-  """(page) -> its main text, as the stage of `prepare` takes it."""
+  """Returns (page) -> its main text, extracted as in the stage of `prepare`."""
   apply = extract(**settings)
   return lambda html: getattr(apply(Document("page", "", {}, html)), "text", "")
 
 
 def page(**settings) -> Callable[[bytes], str]:
-  """(page) -> its main text, parsed in this process."""
+  """Returns (page) -> its main text, parsed in this process."""
   chosen = Settings(**settings)
   return lambda html: main_text(html, chosen)[1]
 
 
 def own(**settings) -> Callable[[bytes], str]:
-  """(page) -> its main text, as trafilatura takes it."""
+  """Returns (page) -> its main text, as extracted by trafilatura."""
   import trafilatura
 
   return lambda html: trafilatura.extract(html, **settings) or ""

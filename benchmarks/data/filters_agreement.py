@@ -1,17 +1,18 @@
-"""Verdicts of the quality rules beside datatrove's on real web pages.
+"""Agreement of the quality rules with datatrove's on real web pages.
 
   python benchmarks/data/filters_agreement.py --data=../shared/data \
     --datatrove_python=DIR/bin/python
 
-The pages of web_warc_wet (aut and Common Crawl's whirlwind, WARC and WET) and
-of web_html_gold, their text by trafilatura (a WET's as it is; a page without
-text is left out). Each filter is asked about each page by itself, at its
-published defaults, whatever the page's language. datatrove (with spacy, whose
-tokenizer it splits English words with) runs in an interpreter of its own, as a
-process that reads one JSON line a page and answers with one.
+The pages are those of web_warc_wet (aut and Common Crawl's whirlwind, WARC and
+WET) and of web_html_gold, with their text extracted by trafilatura (a WET's
+text is used unchanged; a page without text is left out). Each filter judges
+each page separately, with its published defaults, regardless of the page's
+language. datatrove (with spacy, whose tokenizer it uses to split English words)
+runs in a separate interpreter, as a process that reads one JSON line per page
+and answers with one.
 
-Prints for each filter how many verdicts (kept or dropped) and how many rules
-agree, and every page on which they differ with both sides' reasons.
+Prints for each filter the share of equal verdicts (kept or dropped) and of
+equal rules, and every page on which they differ with the reasons of both sides.
 """
 
 import argparse
@@ -33,7 +34,7 @@ OURS = {
   "gopher_repetition": gopher_repetition,
   "fineweb": fineweb,
 }
-# What datatrove calls the rules that have another name here.
+# datatrove's names of the rules that have other names here.
 RENAMED = {
   "gopher_short_doc": "too_few_words",
   "gopher_long_doc": "too_many_words",
@@ -114,7 +115,7 @@ def pages(data: pathlib.Path) -> list[tuple[str, str]]:
 
 
 def our_verdicts(text: str) -> dict[str, str | None]:
-  """{filter: the rule broken, or None}."""
+  """Returns {filter: the rule broken, or None}."""
   answer = {}
   for name, make in OURS.items():
     result = make(languages=None)(Document("", text))
@@ -123,7 +124,7 @@ def our_verdicts(text: str) -> dict[str, str | None]:
 
 
 def their_verdicts(python: str, texts: list[str]) -> list[dict]:
-  """For each text what `our_verdicts` says, by datatrove, our names."""
+  """Returns datatrove's verdict on each text, in the form of `our_verdicts`."""
   done = subprocess.run(
     [python, "-c", THEIRS],
     input="".join(json.dumps(text) + "\n" for text in texts),

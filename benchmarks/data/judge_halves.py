@@ -1,9 +1,9 @@
-"""False alarms of judge's drift: a split against its own random half.
+"""False alarms of judge's drift check: a split against its own random half.
 
-Nothing drifts between a half and the other half, nor the whole; so each alarm
-is a false one. Beside the alarms it counts the pairs where any feature's
-p-value, Holm's, is below a level: for the other half, which is independent, it
-should be that share of the pairs.
+A half does not drift from the other half, nor from the whole, so each alarm is
+false. Besides the alarms it counts the pairs in which any feature's p-value,
+corrected by Holm's method, is below a level: for the other half, which is
+independent, this should be that share of the pairs.
 
   python benchmarks/data/judge_halves.py --data=csv:adult.data --label=Salary
 """

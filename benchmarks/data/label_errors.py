@@ -1,21 +1,21 @@
-r"""Label errors of CIFAR-10N: found without the clean labels, counted by them.
+r"""Label errors of CIFAR-10N, found without clean labels and scored with them.
 
 Wei et al., "Learning with Noisy Labels Revisited", 2022 (arXiv:2110.12088):
-10,000 images whose people's labels are known beside the clean ones. For each
-set of labels: precision and recall of what is found; precision among as many
-most suspect as there are errors, beside cleanlab's own pipeline with the same
-probabilities; and the accuracy on 2,000 clean test images after training on
-the labels as they are, and on the cleaned split, for as many steps. The model
-is the one that `judge` takes for images: a linear classifier on responses to
-patches, which are computed once for all.
+10,000 images with both human and clean labels. For each set of labels it
+measures: precision and recall of the errors found; precision among the n most
+suspect labels, with n the number of errors, compared to cleanlab's own pipeline
+with the same probabilities; and the accuracy on 2,000 clean test images after
+training on the given labels and on the cleaned split, for an equal number of
+steps. The model is the one that `judge` uses for images: a linear classifier on
+responses to patches, which are computed once for all.
 
   python -m input_pipeline.fetch cifar10n
   PYTHONPATH=. python benchmarks/data/label_errors.py --data=data/cifar10n \
       --output=DIR
 
-Features and probabilities that --output holds are not computed again.
---model=conv trains a small convolutional network on the same labels instead,
-in a few minutes each.
+Features and probabilities found in --output are not recomputed. --model=conv
+trains a small convolutional network on the same labels instead, in a few
+minutes each.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def read_labels(images: str) -> dict[str, np.ndarray]:
 
 
 def features(images: str, output: str) -> str:
-  """URI of the features of the 10,000 images, and of the 2,000 after them."""
+  """Returns URIs of features of the 10,000 and of the 2,000 images."""
   folder = os.path.join(output, "features")
   if not os.path.exists(os.path.join(folder, "x.npy")):
     start = time.perf_counter()
@@ -114,7 +114,7 @@ def features(images: str, output: str) -> str:
 
 
 def errors_of(name: str, given: np.ndarray, uri: str, args):
-  """(Errors, probabilities [N, C]) of a set of labels."""
+  """Returns (Errors, probabilities [N, C]) of a set of labels."""
   folder = os.path.join(args.output, name)
   os.makedirs(folder, exist_ok=True)
   tables = []
@@ -142,7 +142,7 @@ def errors_of(name: str, given: np.ndarray, uri: str, args):
 
 
 def compare(name, given, clean, errors, probabilities) -> None:
-  """Prints what was found, ours and cleanlab's."""
+  """Prints the errors found by our method and by cleanlab."""
   from cleanlab.classification import CleanLearning
   from cleanlab.count import (
     compute_confident_joint,
@@ -195,7 +195,7 @@ def compare(name, given, clean, errors, probabilities) -> None:
 
 
 def accuracy(title, model, seed, parts, uri, path) -> None:
-  """Prints the accuracy on the test images after a training on `parts`."""
+  """Prints the accuracy on the test images after training on `parts`."""
   from common import cli
   from train import build, loop
 

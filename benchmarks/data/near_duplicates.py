@@ -1,16 +1,17 @@
-"""Pair F1 of near_duplicates at Jaccard 0.8, and its speed beside datatrove's.
+"""Pair F1 of near_duplicates at Jaccard 0.8, and its speed versus datatrove.
 
-10,000 real paragraphs (WikiText-2, SquadShifts, XQuAD in English, German and
-Chinese, Chinese hotel reviews, captions of Multi30k by fives) and 2,000 edits
-of 2,000 of them: words or characters changed, put in, left out or moved, until
-the Jaccard similarity of the 5-grams falls to a target drawn from 0.5 to 1.
-True pairs are all pairs of the 12,000 with similarity 0.8 or more, planted or
-not, exact to the last 5-gram: sets of strings, intersected through an inverted
-index. Predicted are the pairs within a cluster. Beside it, on the same 5-grams,
-datasketch's MinHashLSH(threshold=0.8, num_perm=112) and FineWeb's way of taking
-every candidate. With --datatrove, a Python that has datatrove: processor
-seconds of both on the English paragraphs alone, three runs by turns; also of
-datatrove without its tokenizer of words (spaCy's).
+The data is 10,000 real paragraphs (WikiText-2, SquadShifts, XQuAD in English,
+German and Chinese, Chinese hotel reviews, captions of Multi30k in groups of
+five) and 2,000 edits of 2,000 of them: words or characters changed, inserted,
+removed or moved, until the Jaccard similarity of the 5-grams falls to a target
+sampled from 0.5 to 1. True pairs are all pairs of the 12,000 with similarity
+0.8 or more, planted or not, computed exactly: sets of strings, intersected
+through an inverted index. Predicted pairs are those within a cluster. For
+comparison, on the same 5-grams: datasketch's MinHashLSH(threshold=0.8,
+num_perm=112), and FineWeb's method of accepting every candidate. With
+--datatrove, the path of a Python that has datatrove: CPU seconds of both on the
+English paragraphs alone, in three alternating runs; also of datatrove without
+its word tokenizer (spaCy's).
 
   python benchmarks/data/near_duplicates.py --data=DIR [--datatrove=PYTHON]
 """
@@ -36,7 +37,7 @@ from input_pipeline.document import Document
 SEED, PARAGRAPHS, EDITS, N, THRESHOLD = 20_261_125, 10_000, 2_000, 5, 0.8
 SHARD = 1_000
 
-# Runs where datatrove is: its three steps on one file.
+# Runs in datatrove's interpreter: its three steps on one file.
 DATATROVE = """
 import json, sys, tempfile, time, types
 from datatrove.data import Document
@@ -64,13 +65,13 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def squad(path: pathlib.Path) -> list[str]:
-  """The paragraphs of a file in SQuAD's format."""
+  """Returns the paragraphs of a file in SQuAD's format."""
   articles = json.loads(path.read_text())["data"]
   return [p["context"] for a in articles for p in a["paragraphs"]]
 
 
 def paragraphs(data: pathlib.Path) -> list[tuple[str, str]]:
-  """(language, text), all distinct, PARAGRAPHS of them."""
+  """Returns (language, text), all distinct, PARAGRAPHS of them."""
   found = []
   for name in ("valid", "test"):
     path = data / f"lm_wikitext2_valid_test/{name}.txt"
@@ -95,7 +96,7 @@ def paragraphs(data: pathlib.Path) -> list[tuple[str, str]]:
 
 
 def grams(lang: str, text: str) -> frozenset[str]:
-  """The set of 5-grams, spelled out: words, or characters in Chinese."""
+  """Returns the set of 5-grams of words, or of characters in Chinese."""
   parts = re.findall(r"\w+", text.lower())
   if lang == "zh":
     parts = list("".join(parts))
@@ -104,12 +105,12 @@ def grams(lang: str, text: str) -> frozenset[str]:
 
 
 def jaccard(a: frozenset, b: frozenset) -> float:
-  """Shared members over all members."""
+  """Returns the number of shared members over that of all members."""
   return len(a & b) / len(a | b)
 
 
 def edited(rng: random.Random, lang: str, text: str) -> str:
-  """The text, edited until its similarity is at most a target."""
+  """Returns the text, edited until its similarity is at most a target."""
   mark = "" if lang == "zh" else " "
   parts = list(text) if lang == "zh" else text.split(" ")
   source, target = grams(lang, text), rng.uniform(0.5, 1)
@@ -133,7 +134,10 @@ def edited(rng: random.Random, lang: str, text: str) -> str:
 
 
 def true_pairs(sets: list[frozenset]) -> dict[tuple[int, int], float]:
-  """{(i, j): similarity} of all pairs from 0.5 on, by an inverted index."""
+  """Returns {(i, j): similarity} of all pairs from 0.5 on.
+
+  They are found exactly, by an inverted index.
+  """
   holders = defaultdict(list)
   found = {}
   for j, members in enumerate(sets):
@@ -148,7 +152,7 @@ def true_pairs(sets: list[frozenset]) -> dict[tuple[int, int], float]:
 
 
 def run(documents: list[Document], **settings):
-  """The pairs within a cluster, and processor seconds of each step."""
+  """Returns the pairs within a cluster, and CPU seconds of each step."""
   stage = near_duplicates.near_duplicates(**settings)
   shards = range(0, len(documents), SHARD)
   start = time.process_time()
@@ -169,12 +173,12 @@ def run(documents: list[Document], **settings):
 
 
 def pairs_within(groups) -> set[tuple[int, int]]:
-  """All pairs of members of a group."""
+  """Returns all pairs of members of a group."""
   return {(i, j) for group in groups for i in group for j in group if i < j}
 
 
 def plain_datasketch(sets: list[frozenset]) -> set[tuple[int, int]]:
-  """The pairs that MinHashLSH returns, its bands chosen by itself."""
+  """Returns the pairs found by MinHashLSH, which chooses its own bands."""
   index = datasketch.MinHashLSH(threshold=THRESHOLD, num_perm=112)
   encoded = ([gram.encode() for gram in members] for members in sets)
   found = set()
@@ -199,7 +203,7 @@ def score(name: str, predicted: set, similar: dict) -> None:
 
 
 def beside_datatrove(python: str, texts: list[str]) -> None:
-  """Documents a processor second, three runs of both by turns."""
+  """Prints documents per CPU second, in three alternating runs of both."""
   documents = [
     Document(str(i), text, {"lang": "en"}) for i, text in enumerate(texts)
   ]
@@ -228,7 +232,7 @@ def beside_datatrove(python: str, texts: list[str]) -> None:
 
 
 def main() -> None:
-  """Plants, finds and prints."""
+  """Plants edits, finds duplicates and prints the results."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", required=True, type=pathlib.Path)
   parser.add_argument("--datatrove", default="", help="A Python that has it.")

@@ -1,11 +1,11 @@
-r"""Whether `prepare` writes the same bytes by one worker, by four, and killed.
+r"""Checks that `prepare` writes equal bytes with any workers and when killed.
 
   python benchmarks/data/prepare_bytes.py --data=DATA/web_html_gold/html \
       --kills=10
 
 Prepares the pages with a recipe by one worker, by four, and by one or two that
-are killed (SIGKILL, all processes at once) at random moments and started again.
-Says whether every file of every output is the same to the byte.
+are killed (SIGKILL, all processes at once) at random moments and restarted.
+Reports whether every file of every output is the same to the byte.
 """
 
 import hashlib
@@ -23,12 +23,14 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "A folder of .html pages.", required=True)
 flags.DEFINE_string("config", "configs/data/web_zh_en.py", "The recipe.")
-flags.DEFINE_integer("kills", 10, "How often the third run is killed.")
+flags.DEFINE_integer(
+  "kills", 10, "Number of times that the third run is killed."
+)
 flags.DEFINE_integer("seed", 0, "Of the moments.")
 
 
 def command(folder: str, workers: int) -> list[str]:
-  """What a user would type."""
+  """Returns the command that a user would type."""
   return [
     sys.executable,
     "-m",
@@ -45,18 +47,18 @@ def command(folder: str, workers: int) -> list[str]:
 
 
 def timed(folder: str, workers: int) -> float:
-  """Seconds that a run takes to its end."""
+  """Returns the seconds that a complete run takes."""
   start = time.perf_counter()
   subprocess.run(command(folder, workers), check=True, capture_output=True)
   return time.perf_counter() - start
 
 
 def killed(folder: str, longest: tuple[float, float]) -> list[str]:
-  """Kills the command at random moments, so often as is asked for.
+  """Kills the command at random moments, the given number of times.
 
   Args:
-    folder: where outputs are put; one that is complete is followed by another.
-    longest: seconds that one worker takes, and several.
+    folder: where outputs are written; a complete one is followed by another.
+    longest: seconds that a run takes with one worker, and with several.
 
   Returns:
     The outputs, all complete.
@@ -83,7 +85,7 @@ def killed(folder: str, longest: tuple[float, float]) -> list[str]:
 
 
 def digests(folder: str) -> dict[str, str]:
-  """A digest of each file."""
+  """Returns a digest of each file."""
   return {
     str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted(pathlib.Path(folder).rglob("*"))
@@ -103,7 +105,7 @@ def main(argv) -> None:
     print(f"4 workers: {many:.1f} s")
     cut = killed(f"{folder}/killed", (seconds, many))
     print(
-      f"1 or 2 workers, killed {FLAGS.kills} times and gone on with, "
+      f"1 or 2 workers, killed {FLAGS.kills} times and restarted, "
       f"to {len(cut)} outputs"
     )
     wrong = {

@@ -1,11 +1,12 @@
 """Precision and recall of `redact` on 1,000 planted items of personal data.
 
-Made from a fixed seed: each item, valid to its check digits, is put into a real
-English or Chinese sentence (WikiText-2, ChnSentiCorp); as many sentences get a
-look-alike that is to stay: a number with a wrong check digit, an ISBN, a time,
-a version, a hash, a price, a private address. An item is found if one span of
-its kind covers it and at most two characters more; every other span is false,
-also one in the sentences as they were. Nothing here uses redact's expressions.
+With a fixed seed, each item, with valid check digits, is inserted into a real
+English or Chinese sentence (WikiText-2, ChnSentiCorp); an equal number of
+sentences get a look-alike that must be kept: a number with a wrong check digit,
+an ISBN, a time, a version, a hash, a price, a private address. An item is found
+if one span of its kind covers it and at most two more characters; every other
+span is false, including those in the original sentences. Nothing here uses
+redact's expressions.
 
   python benchmarks/data/redaction.py --data=DIR
 """
@@ -37,19 +38,19 @@ ALNUM = string.ascii_letters + string.digits
 
 
 def digits(rng: random.Random, n: int) -> str:
-  """Random digits."""
+  """Returns random digits."""
   return "".join(rng.choice(string.digits) for _ in range(n))
 
 
 def with_luhn(body: str) -> str:
-  """The body and its check digit, by the definition: doubled from the right."""
+  """Returns the body and its check digit, by definition of Luhn's method."""
   odd = [int(d) for d in body[::-1][1::2]]
   even = [sum(divmod(2 * int(d), 10)) for d in body[::-1][::2]]
   return body + str(-(sum(odd) + sum(even)) % 10)
 
 
 def with_id_check(body: str) -> str:
-  """The 17 digits and ISO 7064 MOD 11-2, by its recursive method."""
+  """Returns the 17 digits and their check digit, by ISO 7064 MOD 11-2."""
   p = 0
   for d in body:
     p = (p + int(d)) * 2 % 11
@@ -57,7 +58,7 @@ def with_id_check(body: str) -> str:
 
 
 def with_iban_check(country: str, account: str) -> str:
-  """The IBAN of an account: ISO 7064 MOD 97-10, digit by digit."""
+  """Returns the IBAN of an account: ISO 7064 MOD 97-10, digit by digit."""
   number = "".join(
     str(ord(c) - 55) if c.isalpha() else c for c in account + country + "00"
   )
@@ -68,7 +69,7 @@ def with_iban_check(country: str, account: str) -> str:
 
 
 def grouped(text: str, sizes, mark: str) -> str:
-  """The text cut into pieces of these sizes and a rest."""
+  """Splits the text into pieces of these sizes and a rest."""
   parts, at = [], 0
   for size in sizes:
     parts.append(text[at : at + size])
@@ -201,7 +202,7 @@ def an_iban(rng, wrong=0):
 
 
 def random_text(rng, n, letters=ALNUM):
-  """Letters drawn at random."""
+  """Returns random letters."""
   return "".join(rng.choice(letters) for _ in range(n))
 
 
@@ -250,19 +251,19 @@ PLANT = {
 
 
 def another(rng, last):
-  """A wrong check digit."""
+  """Returns a wrong check digit."""
   return rng.choice([d for d in string.digits if d != last])
 
 
 def isbn_13(rng):
-  """An ISBN with its check digit."""
+  """Returns an ISBN with its check digit."""
   body = "978" + digits(rng, 9)
   total = sum(int(d) * (1, 3)[i % 2] for i, d in enumerate(body))
   return body + str(-total % 10)
 
 
 def look_alike(rng):
-  """(lead, text) of what is no personal data."""
+  """Returns (lead, text) of an item that is not personal data."""
   card = with_luhn(card_body(rng))
   person = with_id_check(id_body(rng))
   isbn = isbn_13(rng)
@@ -317,7 +318,7 @@ def look_alike(rng):
 
 
 def sentences(data: pathlib.Path, rng: random.Random) -> list[str]:
-  """Real sentences of 40 to 300 characters, as many English as Chinese."""
+  """Returns real sentences of 40 to 300 characters, half of them Chinese."""
   english = (data / "lm_wikitext2_valid_test/valid.txt").read_text()
   english = [
     s.strip() + " ." for line in english.split("\n") for s in line.split(" . ")
@@ -332,7 +333,7 @@ def sentences(data: pathlib.Path, rng: random.Random) -> list[str]:
 
 
 def put(rng, sentence: str, lead: str, item: str) -> tuple[str, int]:
-  """The sentence with the item inside, and where it begins."""
+  """Returns the sentence with the item inside, and its position."""
   spaced = sentence.isascii() or " " in sentence[:20]
   places = [
     i
@@ -350,7 +351,7 @@ def put(rng, sentence: str, lead: str, item: str) -> tuple[str, int]:
 
 
 def main() -> None:
-  """Plants, looks, and prints precision and recall by kind."""
+  """Plants items, runs redact, and prints precision and recall by kind."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", required=True, type=pathlib.Path)
   parser.add_argument("--show", type=int, default=0, help="Errors to print.")

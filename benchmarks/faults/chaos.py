@@ -1,23 +1,23 @@
-"""A run under random faults: what it survives, and what that costs.
+"""A run under random faults: which ones it survives, and at what cost.
 
-A small language model on a packed mixture, some of whose records are broken,
-is trained in a process of its own. Every now and then, at random, one of these
-happens to it:
+A small language model on a packed mixture, some of whose records are broken, is
+trained in a process of its own. At random intervals one of these faults is
+injected:
 
   kill            SIGKILL at any moment
   kill in a save  SIGKILL while a checkpoint is being written
-  SIGTERM         it saves and leaves with exit code 85
+  SIGTERM         it saves and exits with code 85
   flip            SIGKILL; a bit is flipped in the last checkpoint
-  truncate        SIGKILL; a file of the last checkpoint is cut short
+  truncate        SIGKILL; a file of the last checkpoint is truncated
   delete          SIGKILL; a file of the last checkpoint is deleted
   torn rows       SIGKILL; half rows in its ledgers, and half a checkpoint
   stop            SIGSTOP, and SIGCONT some seconds later
   second run      the same command again, while it runs: must be refused
   no checkpoints  for some seconds checkpoints cannot be written
 
-and, where it ended, it is started again by the same command. At the end its
-weights and its metrics are held, bit for bit, against a run without faults,
-and the examples that it took against those of the data's order.
+If the run ended, it is restarted by the same command. At the end its weights
+and metrics are compared, bit for bit, to a run without faults, and its examples
+to those of the data's order.
 
   python benchmarks/faults/chaos.py --workdir=DIR --steps=20000 --every=45
 """
@@ -49,7 +49,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def write_records(path: pathlib.Path) -> None:
-  """Texts as JSON, one record in two hundred of which is broken."""
+  """Writes texts as JSON; one record in two hundred is broken."""
   rng = random.Random(0)
   words = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("a", "e", "io", "u")]
   with path.open("w") as file:
@@ -60,7 +60,7 @@ def write_records(path: pathlib.Path) -> None:
 
 
 def command(args, workdir: pathlib.Path) -> list[str]:
-  """The run, as a user would start it."""
+  """Returns the run's command, as a user would type it."""
   records = pathlib.Path(args.workdir).absolute() / "records.jsonl"
   mixture = [
     {"source": "stdlib:", "split": "train[:5%]", "weight": 2},
@@ -95,7 +95,7 @@ def command(args, workdir: pathlib.Path) -> list[str]:
 
 
 class Chaos:
-  """One run, its process, and what has been done to it."""
+  """One run, its process, and the faults injected so far."""
 
   def __init__(self, args, workdir: pathlib.Path):
     self.command = command(args, workdir)
@@ -113,25 +113,25 @@ class Chaos:
     )
 
   def step(self) -> int:
-    """The last step told in metrics.jsonl."""
+    """Returns the last step in metrics.jsonl."""
     path = self.workdir / "metrics.jsonl"
     rows = path.read_text().split("\n")[:-1] if path.exists() else []
     return json.loads(rows[-1])["step"] if rows else 0
 
   def end(self, signum) -> int:
-    """Sends a signal that ends the process; its exit code."""
+    """Sends a signal that ends the process; returns its exit code."""
     self.process.send_signal(signum)
     return self.process.wait()
 
   def last_checkpoint(self) -> pathlib.Path | None:
-    """The folder of the last one that is complete."""
+    """Returns the folder of the last complete checkpoint."""
     steps = [
       int(p.name) for p in self.checkpoints.iterdir() if p.name.isdigit()
     ]
     return self.checkpoints / str(max(steps)) if steps else None
 
   def damage(self, kind: str) -> None:
-    """Damages a file of the last checkpoint; none that nothing is read from."""
+    """Damages a file of the last checkpoint that a restore reads."""
     files = [
       path
       for path in self.last_checkpoint().rglob("*")
@@ -148,7 +148,7 @@ class Chaos:
       path.write_bytes(data)
 
   def inject(self, kind: str) -> bool:
-    """Does one thing to the run; whether it took it as it should."""
+    """Injects one fault; returns whether the run reacted as it should."""
     if kind == "SIGTERM":
       return self.end(signal.SIGTERM) == 85
     if kind == "stop":
@@ -169,7 +169,7 @@ class Chaos:
       time.sleep(self.rng.uniform(2, 12))
       self.checkpoints.unlink()
       away.rename(self.checkpoints)
-      # It goes on, unless the save that failed was the last: that is an error.
+      # It continues, unless the failed save was the last one: that is an error.
       return self.process.poll() in (None, 74)
     if kind == "kill in a save":
       deadline = time.monotonic() + 60
@@ -190,7 +190,7 @@ class Chaos:
     return True
 
   def run(self, every: float) -> None:
-    """Trains to the end, one fault every so many seconds on average."""
+    """Trains to the end, with faults at the given mean interval in seconds."""
     self.process, begun = self.start(), self.step()
     while True:
       pause = self.rng.expovariate(1 / every)
@@ -201,7 +201,7 @@ class Chaos:
       if code == 0:
         return
       if code is None and (self.step() <= begun or not self.last_checkpoint()):
-        continue  # it has not come beyond its last start yet
+        continue  # it has not passed its last start yet
       kind = self.rng.choice(KINDS) if code is None else f"exit code {code}"
       taken = self.inject(kind) if code is None else False
       self.injected[kind] += 1
@@ -216,7 +216,7 @@ class Chaos:
 
 
 def rows_of(workdir: pathlib.Path, name: str) -> list[dict]:
-  """The rows of a file of a finished run, without what tells of time."""
+  """Returns the rows of a file of a finished run, without fields of time."""
   from train.measuring import timing
 
   return [
@@ -226,7 +226,7 @@ def rows_of(workdir: pathlib.Path, name: str) -> list[dict]:
 
 
 def main():
-  """Prints a table of the faults, and what they cost."""
+  """Prints a table of the faults and their cost."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--workdir", required=True)
   parser.add_argument("--steps", type=int, default=20000)
@@ -250,7 +250,7 @@ def main():
 
 
 def report(args, root, chaos, minutes) -> None:
-  """What the run was, beside the one without faults."""
+  """Prints a comparison of the run to the one without faults."""
   from common import cli
   from train import trained
   from train.checkpointing import digests
@@ -273,7 +273,7 @@ def report(args, root, chaos, minutes) -> None:
     for row in goodput.read(both[0] / "goodput.jsonl")
     if row["event"] == "resume"
   ]
-  # Beyond the last row that was written, up to log_every_steps are not seen.
+  # Up to log_every_steps steps after the last written row are not seen.
   again = [
     max(0, a - b) for a, b in zip(chaos.reached, starts[1:], strict=True)
   ]
@@ -281,8 +281,8 @@ def report(args, root, chaos, minutes) -> None:
   for kind, n in sorted(chaos.injected.items()):
     print(f"| {kind} | {n} | {chaos.survived[kind]} |")
   print(
-    f"\nsteps {args.steps} in {minutes:.1f} min, of which done again"
-    f" {sum(again)}; state equal to the bit: {states[0] == states[1]};"
+    f"\nsteps {args.steps} in {minutes:.1f} min, of which repeated"
+    f" {sum(again)}; state bitwise equal: {states[0] == states[1]};"
     f" metrics: {metrics[0] == metrics[1]}\nexamples {expected.total()}, lost"
     f" {(expected - taken).total()}, repeated {(taken - expected).total()}"
   )

@@ -1,13 +1,14 @@
-"""Hostile files: small valid ones, mutated, read as a run would read them.
+"""Hostile files: small valid ones, mutated and read as in a run.
 
   python benchmarks/faults/fuzz_data.py --files=10000
 
-Prints a table: of each format the files tried, those read, those refused in one
-line (under "stop") or skipped (under "skip"), and anything else, which is a
-failure: another exception, or a line break in the message. "documents" are
-read as `prepare` reads them, pages with their main text. A mutation is some
-of: bytes flipped, cut off, repeated, inserted at random, numbers at the edges
-of their range, other bytes altogether. Exit code 1 where there is a failure.
+Prints a table with, for each format, the number of files tried, read, refused
+in one line (under "stop") or skipped (under "skip"); anything else is a
+failure: another exception, or a line break in the message. "documents" are read
+as `prepare` reads them, pages with their main text. A mutation is one of: bytes
+flipped, truncated, repeated or inserted at random, numbers at the limits of
+their range, or entirely different bytes. The exit code is 1 if there is a
+failure.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from input_pipeline.cleaning.extract import extract
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading.open import files, reader
 
-# Numbers that headers and counters break at, as bytes of either order.
+# Numbers at which headers and counters overflow, in both byte orders.
 _EDGES = [
   struct.pack(order + kind, value)
   for order in "<>"
@@ -70,7 +71,7 @@ _JSON_PARTS = [
 
 
 def mutate(data: bytes, rng: np.random.Generator, parts: list[bytes]) -> bytes:
-  """One or two mutations of a file; `parts` are put into it at random."""
+  """Applies one or two mutations to a file; `parts` are inserted at random."""
   for _ in range(rng.integers(1, 3)):
     at = int(rng.integers(0, len(data) + 1))
     # Headers are short: a third of all mutations go there.
@@ -148,7 +149,7 @@ def _bmp_header(width: int, height: int, size: int) -> bytes:
 
 
 def _checked_again(data: bytes) -> bytes:
-  """A PNG whose chunks have the sums that their bytes call for."""
+  """Returns a PNG with the checksums of its chunks corrected."""
   place, found = 8, data[:8]
   while place + 8 <= len(data):
     size = int.from_bytes(data[place : place + 4], "big")
@@ -161,7 +162,7 @@ def _checked_again(data: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Inside, what the decoders write of each bad image goes nowhere."""
+  """Discards the decoders' messages about bad images."""
   kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
   os.dup2(nowhere, 2)
   try:
@@ -175,14 +176,14 @@ def _quiet() -> Iterator[None]:
 def one_by_one(
   make: Callable, path: str, uri: str, parts: list[bytes], **settings
 ) -> Callable:
-  """(folder, count, rng) -> outcomes: each file is a data set of its own."""
+  """(folder, count, rng) -> outcomes, with a data set for each file."""
 
   def outcomes(folder: pathlib.Path, count: int, rng) -> Iterator[str]:
     valid = make(rng)
     file = folder / path
     for i in range(count):
       data = mutate(valid, rng, parts)
-      # Half of the compressed files are whole, and hold what is broken.
+      # Half of the compressed files are intact, with mutated content.
       if path.endswith(".gz") and i % 2:
         data = gzip.compress(data, 1)
       elif path.endswith(".gz"):
@@ -222,7 +223,7 @@ def _told(error: ValueError) -> str:
 
 
 def images(kind: str) -> Callable:
-  """(folder, count, rng) -> outcomes: all files are one data set's."""
+  """(folder, count, rng) -> outcomes, with all files in one data set."""
 
   def outcomes(folder: pathlib.Path, count: int, rng) -> Iterator[str]:
     valid = _image(kind, rng)
@@ -231,7 +232,7 @@ def images(kind: str) -> Callable:
     for i in range(count):
       path = folder / "a" / f"{i:06}.{kind}"
       image = mutate(valid, rng, _EDGES)
-      # Else a sum that is wrong would hide all else that is.
+      # Otherwise a wrong checksum would hide all other mutations.
       again = kind == "png" and i % 4
       path.write_bytes(_checked_again(image) if again else image)
     data = pipeline.evaluation(
@@ -250,7 +251,7 @@ def images(kind: str) -> Callable:
             not np.isfinite(batch["image"]).all()
             or ((batch["index"] >= 0) != good).any()
           ):
-            yield "failed: a batch that is not as it should be"
+            yield "failed: a batch with wrong values"
     except Exception as error:
       yield f"failed: {type(error).__name__}: {str(error)[:200]}"
       return
@@ -354,9 +355,9 @@ _WEB_PARTS = [
 def streamed(
   make: Callable, path: str, uri: str, parts: list[bytes], stage=None
 ) -> Callable:
-  """(folder, count, rng) -> outcomes: each file is read as `prepare` does.
+  """(folder, count, rng) -> outcomes, each file read as `prepare` reads it.
 
-  stage: () -> what the documents pass through.
+  `stage` is () -> the stage that the documents pass through.
   """
 
   def outcomes(folder: pathlib.Path, count: int, rng) -> Iterator[str]:
@@ -383,7 +384,7 @@ def _documents(uri: str, apply: Callable) -> str:
         if isinstance(found, Document):
           found = apply(found)
         if isinstance(found, Document):
-          # What cannot be written again would end a run at its last step.
+          # A value that cannot be written would end a run at its last step.
           json.dumps(
             [found.id, found.text, found.fields],
             ensure_ascii=False,
@@ -458,7 +459,7 @@ FORMATS: dict[str, Callable] = {
 
 
 def fuzz(name: str, count: int, seed: int = 0) -> collections.Counter:
-  """How often each outcome came of `count` mutated files of a format."""
+  """Counts the outcomes of `count` mutated files of a format."""
   rng = np.random.default_rng([seed, *name.encode()])
   with (
     tempfile.TemporaryDirectory() as folder,

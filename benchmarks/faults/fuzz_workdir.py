@@ -1,9 +1,9 @@
-"""What reads a workdir, on thousands of damaged and hostile files.
+"""Reads a workdir with thousands of damaged and hostile files.
 
-Trains two tiny runs, then spoils one of their files at a time, by bits, by
-bytes, by JSON values and by what stands in its place, and reads the run as
-`train.evaluate` and a resumed `train.main` do. Each must be read, or refused
-in one line; nothing may be written beside the workdir, and little memory taken.
+Trains two tiny runs, then damages one of their files at a time, by bits, bytes,
+JSON values and other kinds of files in its place, and reads the run as
+`train.evaluate` and a resumed `train.main` do. Each must be read, or refused in
+one line; nothing may be written outside the workdir, and little memory used.
 
   python benchmarks/faults/fuzz_workdir.py --files=10000
 
@@ -37,7 +37,7 @@ from train.workdir import metrics
 READ = ("config.json", "data.json", "tokenizer.json", "tokenizer.model")
 ROWS = ("metrics.jsonl", "goodput.jsonl")
 OUTCOMES = ("tried", "accepted", "refused", "failed")
-MOST_MEMORY = 2**30  # beyond what the first reads took
+MOST_MEMORY = 2**30  # in addition to the memory of the first reads
 MOST_SECONDS = 60
 HOSTILE = [
   None,
@@ -78,7 +78,7 @@ HOSTILE = [
 
 
 def runs(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Workdirs of a regression and of language models, three steps each."""
+  """Trains a regression and language models for three steps each."""
   from configs.language import lm_stdlib
   from configs.textbook import linear_regression
 
@@ -104,7 +104,7 @@ def runs(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def spoiled(rng: random.Random, content: bytes) -> bytes:
-  """The content of a file, changed."""
+  """Returns the content of a file, damaged."""
   if rng.random() < 0.6 and content[:1] == b"{":
     changed = _json(rng, content)
     if changed is not None:
@@ -133,7 +133,7 @@ def spoiled(rng: random.Random, content: bytes) -> bytes:
 
 
 def _json(rng: random.Random, content: bytes) -> bytes | None:
-  """One value of the object, or of one of the lines, replaced or gone."""
+  """Returns the object or lines, with one value replaced or removed."""
   lines = content.split(b"\n")
   several = b"\n{" in content
   i = rng.choice([i for i, line in enumerate(lines) if line]) if several else 0
@@ -166,7 +166,7 @@ def _json(rng: random.Random, content: bytes) -> bytes | None:
 
 
 def replaced(rng: random.Random, path: pathlib.Path, outside: pathlib.Path):
-  """Something else than a file of that name; says what."""
+  """Puts another kind of file in its place; returns which."""
   path.unlink()
   kind = rng.choice(["missing", "folder", "pipe", "link", "dangling", "sparse"])
   if kind == "folder":
@@ -184,7 +184,7 @@ def replaced(rng: random.Random, path: pathlib.Path, outside: pathlib.Path):
 
 
 def read_run(workdir: pathlib.Path) -> None:
-  """As train.evaluate does, but for the evaluation."""
+  """Reads a run as train.evaluate does, without the evaluation."""
   found = trained.load(str(workdir))
   build.evaluators(found, str(workdir), say=lambda line: None)
   learned = found.parts.data.tokenizer
@@ -193,7 +193,7 @@ def read_run(workdir: pathlib.Path) -> None:
 
 
 def read_rows(workdir: pathlib.Path) -> None:
-  """As a run that goes on does, and its summary."""
+  """Reads the rows as a resumed run does, and its summary."""
   rows = metrics.files(str(workdir))
   rows.start(2)
   rows.write(3, {"train/loss": 1.0})
@@ -213,7 +213,7 @@ class SlowError(Exception):
 
 
 def attempt(workdir: pathlib.Path, name: str) -> tuple[str, str]:
-  """(outcome, what was said)."""
+  """Returns (outcome, message)."""
   signal.alarm(MOST_SECONDS)
   try:
     if name in ROWS:
@@ -237,7 +237,7 @@ def attempt(workdir: pathlib.Path, name: str) -> tuple[str, str]:
 
 
 def listing(folder: pathlib.Path) -> dict[str, bytes]:
-  """All names under it, with what the files hold."""
+  """Returns all names under it, with the files' content."""
   return {
     str(p): p.read_bytes() if p.is_file() and not p.is_symlink() else b""
     for p in folder.rglob("*")
@@ -245,7 +245,7 @@ def listing(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def one(number: int, seed: int, made, folder: pathlib.Path):
-  """(file's name, outcome, what was said) of the number-th file."""
+  """Returns (file's name, outcome, message) of the number-th file."""
   rng = random.Random(f"{seed} {number}")
   source = rng.choice(made)
   names = [n for n in (*READ, *ROWS) if (source / n).exists()]
@@ -254,7 +254,7 @@ def one(number: int, seed: int, made, folder: pathlib.Path):
   workdir, outside = inside / "run", folder / "outside"
   shutil.rmtree(inside, ignore_errors=True)
   inside.mkdir()
-  # Checkpoints are only read: one copy serves.
+  # Checkpoints are only read, so one copy suffices.
   shutil.copytree(
     source, workdir, ignore=lambda at, names: {"checkpoints", "samples"}
   )
@@ -268,12 +268,12 @@ def one(number: int, seed: int, made, folder: pathlib.Path):
   before = listing(outside)
   outcome, said = attempt(workdir, name)
   if listing(outside) != before or set(os.listdir(inside)) != {"run"}:
-    outcome, said = "failed", "something was written beside the workdir"
+    outcome, said = "failed", "something was written outside the workdir"
   return name, outcome, f"{what} {said}".strip()
 
 
 def main() -> int:
-  """Prints the table; 1 where something failed."""
+  """Prints the table; returns 1 if something failed."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--files", type=int, default=10_000)
   parser.add_argument("--seed", type=int, default=0)
@@ -293,7 +293,7 @@ def main() -> int:
     made = runs(folder)
     (folder / "outside").mkdir()
     (folder / "outside" / "file").write_text("precious")
-    for workdir in made:  # what they take when nothing is wrong
+    for workdir in made:  # the memory used if nothing is wrong
       read_run(workdir)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     numbers = range(flags.files) if flags.only is None else [flags.only]
@@ -301,7 +301,7 @@ def main() -> int:
       name, outcome, said = one(number, flags.seed, made, folder)
       used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
       if 1024 * used > MOST_MEMORY:
-        outcome, said = "failed", f"{used / 1024:.0f} MiB taken; {said}"
+        outcome, said = "failed", f"{used / 1024:.0f} MiB used; {said}"
         base += used
       if any(not c.isprintable() for c in said) and outcome == "refused":
         said = repr(said)  # common.cli escapes it too

@@ -1,10 +1,10 @@
-"""A run killed twenty times, beside the straight run.
+"""A run killed twenty times, compared to an undisturbed run.
 
 A language model on a packed mixture, a classifier with augmentation, a GAN, and
-the language model on two processes, each made tiny, each killed (kill -9) at
-random moments and started again by the same command until it is done. Compared
-with a run that nobody disturbed, bit for bit: the whole state, metrics.jsonl
-but for what tells of time, and which examples each update took.
+the language model on two processes, each made tiny, are killed (kill -9) at
+random moments and restarted by the same command until they are done. They are
+compared to undisturbed runs, bit for bit: the entire state, metrics.jsonl
+except fields of time, and the examples of each update.
 
   python benchmarks/faults/kill_and_resume.py --kills=20
 """
@@ -49,7 +49,7 @@ RUNS = {
 
 
 def start(processes: int, flags: list[str], workdir: str, steps: int, log):
-  """The processes of a run, as a user would start them."""
+  """Starts the processes of a run, as a user would."""
   with socket.create_server(("localhost", 0)) as server:
     address = f"localhost:{server.getsockname()[1]}"
   hosts = [f"--coordinator={address}", f"--num_processes={processes}"]
@@ -77,7 +77,7 @@ def start(processes: int, flags: list[str], workdir: str, steps: int, log):
 
 
 def finished(running, kills: int, log) -> int:
-  """Waits for the end; `kills`, if all is well."""
+  """Waits for the end; returns `kills` if all is well."""
   codes = [process.wait() for process in running]
   if any(codes):
     raise SystemExit(f"{codes}: {pathlib.Path(log.name).read_text()[-2000:]}")
@@ -85,7 +85,7 @@ def finished(running, kills: int, log) -> int:
 
 
 def rows(path: pathlib.Path) -> list[dict]:
-  """Of a file, without what tells of time."""
+  """Returns the rows of a file, without fields of time."""
   from train.measuring import timing
 
   return [
@@ -95,14 +95,14 @@ def rows(path: pathlib.Path) -> list[dict]:
 
 
 def told(workdir: pathlib.Path) -> int:
-  """The last step in metrics.jsonl, or -1."""
+  """Returns the last step in metrics.jsonl, or -1."""
   path = workdir / "metrics.jsonl"
   lines = path.read_text().split("\n")[:-1] if path.exists() else []
   return json.loads(lines[-1])["step"] if lines else -1
 
 
 def killed(processes, flags, workdir, steps, kills, log, rng) -> int:
-  """Runs to the end through so many kills, spread over it; how many it was."""
+  """Runs to the end with kills spread over it; returns their number."""
   done = 0
   while True:
     running = start(processes, flags, str(workdir), steps, log)
@@ -122,7 +122,7 @@ def killed(processes, flags, workdir, steps, kills, log, rng) -> int:
 
 
 def main():
-  """Prints a row a run."""
+  """Prints a row per run."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--kills", type=int, default=20)
   parser.add_argument("--steps", type=int, default=1050)
@@ -149,12 +149,12 @@ def main():
 
 
 def minutes(begun: float) -> str:
-  """Since `begun`."""
+  """Returns the minutes since `begun`."""
   return f"{(time.time() - begun) / 60:.1f}"
 
 
 def compare(root: pathlib.Path) -> str:
-  """Columns: whether state, metrics and examples are equal to the bit."""
+  """Returns columns: whether state, metrics and examples are bitwise equal."""
   from train import trained
   from train.checkpointing import digests
 

@@ -1,10 +1,11 @@
-"""A run killed before every file operation of one save, and amid its writes.
+"""A run killed before every file operation of one save, and during its writes.
 
-The save also removes the oldest checkpoint. Killed (SIGKILL) before each of its
-operations in turn, and at random moments while the arrays of a state of 30 MB
-are written, the run goes on by the same command. Told of each: the step that it
-goes on from, what lies unfinished among its checkpoints after the kill and
-after the run, and whether it ends as the run that nobody disturbed, to the bit.
+The save also removes the oldest checkpoint. The run is killed (SIGKILL) before
+each of these operations in turn, and at random moments while the arrays of a
+state of 30 MB are written, and then continued by the same command. It reports
+for each kill: the step from which the run continues, the incomplete files among
+its checkpoints after the kill and after the run, and whether it ends bitwise
+equal to the undisturbed run.
 
   python benchmarks/faults/save_kills.py --moments=20
 """
@@ -33,7 +34,7 @@ from train import trained  # noqa: E402
 
 
 class Runs:
-  """The straight run and the seed of the others, of one size of state."""
+  """The undisturbed run and the seed of the others, of one size of state."""
 
   def __init__(self, root: pathlib.Path, hidden):
     """Trains both."""
@@ -49,14 +50,14 @@ class Runs:
     self.expected = outcome(self.straight)
 
   def operations(self) -> list[str]:
-    """Those of the save, of a run that is left to end."""
+    """Returns the operations of the save, in an undisturbed run."""
     workdir = shutil.copytree(self.seed, self.root / "whole")
     found = killed_saves.save(workdir, self.flag)
     shutil.rmtree(workdir)
     return found
 
   def killed(self, **when):
-    """(step that it goes on from, litter, litter at the end, same)."""
+    """Returns (step it continues from, litter, litter at the end, same)."""
     workdir = shutil.copytree(self.seed, self.root / "killed")
     killed_saves.save(workdir, self.flag, **when)
     litter = unfinished(workdir)
@@ -71,28 +72,28 @@ class Runs:
 
 
 def outcome(workdir):
-  """The last state, as bytes, and the rows of metrics."""
+  """Returns the last state, as bytes, and the rows of metrics."""
   state = trained.load(str(workdir)).state
   leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(state)]
   return leaves, many_processes.rows(workdir)
 
 
 def unfinished(workdir) -> int:
-  """How many things among the checkpoints are no whole ones of 2, 4 and 6."""
+  """Counts entries other than complete checkpoints of steps 2, 4 and 6."""
   names = killed_saves.left(workdir)
   whole = [n for n in names if n in ("4", "6") or has_all(workdir, n)]
   return len(names) - len(whole)
 
 
 def has_all(workdir, name: str) -> bool:
-  """Whether nothing of a checkpoint is removed yet."""
+  """Returns whether nothing of a checkpoint has been removed yet."""
   files = ("_CHECKPOINT_METADATA", "data/metadata", "state/manifest.ocdbt")
   folder = workdir / "checkpoints" / name
   return name == "2" and all((folder / file).exists() for file in files)
 
 
 def main():
-  """Prints a row a kill, and a summary."""
+  """Prints a row per kill, and a summary."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--moments", type=int, default=20)
   parser.add_argument("--stride", type=int, default=1, help="of operations")
@@ -102,13 +103,13 @@ def main():
 
   def row(name, found):
     restored, litter, rest, same = found
-    totals[f"went on from step {restored}"] += 1
+    totals[f"continued from step {restored}"] += 1
     totals["not the same at the end"] += not same
     totals["left something behind"] += bool(rest)
     verdict = "same" if same else "DIFFERS"
     print(f"{name:<66}{restored:>9}{litter:>8}{rest:>7}  {verdict}", flush=True)
 
-  print(f"{'killed before':<66}{'goes on':>9}{'litter':>8}{'left':>7}")
+  print(f"{'killed before':<66}{'from step':>9}{'litter':>8}{'left':>7}")
   with tempfile.TemporaryDirectory() as temporary:
     small = Runs(pathlib.Path(temporary) / "small", (8, 2000))
     operations = small.operations()
@@ -119,7 +120,7 @@ def main():
     large = Runs(pathlib.Path(temporary) / "large", (1600, 1600))
     for i in range(args.moments):
       delay = random.Random(i).uniform(0.005, 0.3)
-      row(f"{1e3 * delay:.0f} ms after its begin", large.killed(delay=delay))
+      row(f"{1e3 * delay:.0f} ms after its start", large.killed(delay=delay))
   print("; ".join(f"{name}: {n}" for name, n in totals.items()))
 
 

@@ -1,27 +1,27 @@
-r"""A small model taught to talk: a language model, then SFT, then DPO.
+r"""A small chat model, trained in three steps: language model, SFT, DPO.
 
-The plays of Tiny Shakespeare, by bytes. A language model learns the first 90 %
-of the text (the model of configs/language/lm_shakespeare.py with a context of
-256). configs/text/sft_chat.py goes on from its weights with conversations made
-of that
-text: speeches that follow one another are the turns of a user and an
-assistant. configs/text/dpo_chat.py goes on from there with pairs: the answer
-that was given is preferred to the same words in a random order, but for the
-first and the last. All figures are of conversations from the last 10 % of the
-text, that nothing was trained on:
+The data is the plays of Tiny Shakespeare, by bytes. A language model learns the
+first 90 % of the text (the model of configs/language/lm_shakespeare.py with a
+context of 256). configs/text/sft_chat.py continues from its weights with
+conversations made from that text: consecutive speeches are the turns of a user
+and an assistant. configs/text/dpo_chat.py continues from there with pairs: the
+original answer is preferred to the same words in a random order, except the
+first and the last word. All figures are for conversations from the last 10 % of
+the text, on which nothing was trained:
 
-- nats a byte of the answers, before and after fine-tuning;
-- of answers drawn at temperature 0.8, how many end by themselves within 150
-  tokens; and a conversation of three turns, as `python -m train.chat` holds it;
-- how often the given answer has the higher reward: before DPO all rewards are
-  0, and a tie counts half.
+- nats per byte of the answers, before and after fine-tuning;
+- the share of answers sampled at temperature 0.8 that end by themselves within
+  150 tokens; and a conversation of three turns, as `python -m train.chat`
+  conducts it;
+- how often the original answer has the higher reward: before DPO all rewards
+  are 0, and a tie counts half.
 
   python -m input_pipeline.fetch tinyshakespeare
   python benchmarks/language/dialogue.py \
       --text=data/tinyshakespeare/input.txt --out=FOLDER
 
-What is made is kept in FOLDER: the data, and the runs lm, sft and dpo, which
-another call goes on from.
+The results are kept in FOLDER: the data, and the runs lm, sft and dpo, from
+which another call continues.
 """
 
 import argparse
@@ -31,19 +31,19 @@ import random
 import re
 import time
 
-# Bytes of four turns, or of two, that fit a row with their marks.
+# The bytes of four turns, or of two, that fit in a row with their marks.
 ROOM = {4: 210, 2: 230}
 SPEECH = re.compile(r"^[A-Z][A-Za-z ,']*:\n(.+)", re.S)
 
 
 def speeches(text: str) -> list[str]:
-  """What is said, speaker after speaker."""
+  """Returns the speeches, in order."""
   found = [SPEECH.match(part.strip()) for part in text.split("\n\n")]
   return [" ".join(m[1].split()) if m else "" for m in found]
 
 
 def conversations(said: list[str]) -> list[list[dict]]:
-  """Runs of two or four speeches, each used once."""
+  """Returns runs of two or four speeches, each used once."""
   found, i = [], 0
 
   def fits(size: int) -> bool:
@@ -67,9 +67,10 @@ def conversations(said: list[str]) -> list[list[dict]]:
 
 
 def pairs(talks: list[list[dict]], seed: int) -> list[dict]:
-  """The first answer of each, and its words in a random order.
+  """Returns the first answer of each, and its words in a random order.
 
-  The first word and the last stay: capitals and full stops would tell.
+  The first word and the last stay, since capitals and full stops would give the
+  order away.
   """
   rng, found = random.Random(seed), []
   for prompt, answer, *_ in talks:
@@ -88,7 +89,7 @@ def pairs(talks: list[list[dict]], seed: int) -> list[dict]:
 
 
 def prepare(text: str, out: pathlib.Path) -> dict[str, int]:
-  """Writes the data; gives how much there is of it."""
+  """Writes the data; returns its size."""
   cut = text.index("\n\n", len(text) * 9 // 10)
   counts = {}
   for split, part in (("train", text[:cut]), ("validation", text[cut:])):
@@ -106,7 +107,7 @@ def prepare(text: str, out: pathlib.Path) -> dict[str, int]:
 
 
 def configs(args, out: pathlib.Path) -> dict:
-  """The experiments by their names, in order."""
+  """Returns the experiments by their names, in order."""
   from configs.language import lm_shakespeare
   from configs.text import dpo_chat, sft_chat
 
@@ -125,7 +126,7 @@ def configs(args, out: pathlib.Path) -> dict:
 
 
 def train(config, workdir) -> tuple[dict[int, dict], float]:
-  """({step: its figures of validation}, minutes)."""
+  """Returns ({step: its validation figures}, minutes)."""
   from train import build, loop
 
   start, found = time.monotonic(), {}
@@ -138,14 +139,14 @@ def train(config, workdir) -> tuple[dict[int, dict], float]:
 
 
 def before(config) -> dict:
-  """The figures of what a run begins with."""
+  """Returns the figures before the first step of a run."""
   config = config.copy_and_resolve_references()
   config.total_steps = 0
   return train(config, None)[0][0]
 
 
 def ended(workdir, prompts: list[list[dict]], most: int = 150) -> float:
-  """The share of answers that end by themselves."""
+  """Returns the share of answers that end by themselves."""
   from input_pipeline.tokenizers.parts import chat_template
   from train import trained
   from train.generation import replies, streaming

@@ -1,9 +1,9 @@
-"""Span F1 of named entities beside a conditional random field of CRFsuite.
+"""Span F1 of named entities, compared to CRFsuite's conditional random field.
 
 The baseline is sklearn_crfsuite (L-BFGS) on the features of
 input_pipeline/rows/parts/word_features.py of a word and of two to each side,
-its penalties chosen on the validation split. Ours is what a run of
-configs/text/ner_wnut17.py left in its workdir; both are scored by
+its penalties chosen on the validation split. Ours are the predictions in the
+workdir of a run of configs/text/ner_wnut17.py; both are scored by
 train/objectives/span_f1.py, which agrees with seqeval
 (tests/train/objectives/spans_parity_test.py).
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _crf(splits, penalty, iterations: int):
-  """(F1 on validation, {split: tags}, penalty) of a trained CRF."""
+  """Returns (F1 on validation, {split: tags}, penalty) of a trained CRF."""
   import sklearn_crfsuite
 
   model = sklearn_crfsuite.CRF(
@@ -84,7 +84,7 @@ def _features(words: list[str]) -> list[list[str]]:
       f"{j}{feature}"
       for j in range(-REACH, REACH + 1)
       if j and 0 <= i + j < len(words)
-      # Of a neighbour its spelling, shape and kind.
+      # The spelling, shape and kind of each neighbour.
       for feature in own[i + j][1:5]
     ]
     edges = ["first"] * (i == 0) + ["last"] * (i == len(words) - 1)
@@ -99,7 +99,7 @@ def _records(uri: str):
 
 
 def _told(path: str) -> list[list[str]]:
-  """The tags in the last column of a CoNLL file."""
+  """Returns the tags in the last column of a CoNLL file."""
   source = open_source(f"conll:{path}", "all")
   return list(source.read(np.arange(source.length))["tags"])
 

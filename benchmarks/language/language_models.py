@@ -1,21 +1,21 @@
-r"""Language models, from n-grams on, for the same seconds on the same text.
+r"""Language models, from n-grams on, with equal training time on the same text.
 
-Each config of MODELS is trained on the first 90 % of tiny shakespeare for as
-many seconds of updates as all others, then evaluated on all of the rest; what
-it took and reached goes into a table.
+Each config of MODELS is trained on the first 90 % of tiny shakespeare for the
+same number of seconds of updates, then evaluated on all of the rest; the time
+and the result are written to a table.
 
   python benchmarks/language/language_models.py --source=text:PATH/input.txt \
     --seconds=120 --cores 0 1 --output=benchmarks/language/language_models.md
 
-A model is a process of its own, on the cores named. Compiling is not counted,
-reading the data is. A first run of a few seconds tells how long an update
-takes; the learning rate's schedule is then laid out over as many updates as fit
-into the budget, and a wall clock stops them where they take longer. Counting
-needs one epoch, and stops there.
+Each model runs in a process of its own, on the given cores. The time excludes
+compilation and includes reading data. A first run of a few seconds measures the
+time of an update; the learning rate's schedule then spans the number of updates
+that fit into the budget, and a wall clock stops them if they take longer.
+Counting needs one epoch, and stops there.
 
 Bits per character are the mean of -log2 p over all characters of the validation
-split but its first; each model reads them in windows of its own length, at
-whose start it knows nothing of what came before.
+split except its first; each model reads them in windows of its own length,
+without context at the start of a window.
 """
 
 import argparse
@@ -41,11 +41,11 @@ MODELS = {
   "char_glm": "GLM, left to right",
 }
 CALIBRATION = 5  # seconds
-BLOCK = 10  # updates between two looks at the clock
+BLOCK = 10  # updates between two readings of the clock
 
 
 def get_config(name: str, source: str):
-  """The config of that name on `source`, without samples."""
+  """Returns the config of that name on `source`, without samples."""
   config = importlib.import_module(f"configs.language.{name}").get_config()
   config.data.source = source
   config.evals = {"val": {**config.evals.val, "every_steps": 0}}
@@ -53,9 +53,9 @@ def get_config(name: str, source: str):
 
 
 def train(run, seconds: float):
-  """(state, updates, seconds) of all updates, or those there is time for.
+  """Returns (state, updates, seconds) of all updates that fit the time.
 
-  The first update, which compiles, is one more: it is undone.
+  The first update, which compiles, is extra: it is undone.
   """
   import jax
 
@@ -80,7 +80,7 @@ def train(run, seconds: float):
 
 
 def measure(name: str, source: str, seconds: float) -> dict:
-  """A row of the table."""
+  """Returns a row of the table."""
   import jax
   import numpy as np
 
@@ -120,7 +120,7 @@ def measure(name: str, source: str, seconds: float) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-  """Markdown, the best model last."""
+  """Returns Markdown, the best model last."""
   lines = [
     "| model | config | bits per character | seconds | updates |"
     " characters/s | parameters | window |",
@@ -138,7 +138,7 @@ def table(rows: list[dict]) -> str:
 
 
 def page(rows: list[dict], args) -> str:
-  """The whole of language_models.md."""
+  """Returns the content of language_models.md."""
   command = (
     f"python benchmarks/language/language_models.py \
         --source=text:PATH/input.txt"
@@ -166,7 +166,7 @@ and to an end of the blank, which other models cannot predict.
 
 
 def main() -> None:
-  """Measures, shows and writes."""
+  """Measures, prints and writes."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--source", required=True, help="text:PATH/input.txt")
   parser.add_argument("--seconds", type=float, default=120)

@@ -1,18 +1,17 @@
-r"""Our LSTM and GPT beside PyTorch twins that are trained alike.
+r"""Our LSTM and GPT compared to PyTorch twins with the same training.
 
 The experiments of configs/language/char_lstm.py and
 configs/language/lm_shakespeare.py, and for each a PyTorch network of the same
-architecture, from the same initial weights, over the same batches, with the
-same optimizer, clipping and schedule, for the same updates; both evaluated on
-the whole validation split. What differs is rounding, which training makes
-larger.
+architecture, with the same initial weights, batches, optimizer, clipping,
+schedule and number of updates; both are evaluated on the entire validation
+split. They differ only in rounding, whose effect grows in training.
 
   python benchmarks/language/language_models_pytorch.py \
       --source=text:PATH/input.txt \
     --cores 0 1 --output=benchmarks/language/language_models_pytorch.md
 
-PyTorch runs eagerly; of our seconds those of compiling are not counted. --steps
-shortens both, the schedule with them.
+PyTorch runs eagerly; our seconds exclude compilation. --steps shortens both,
+including the schedule.
 """
 
 import argparse
@@ -28,7 +27,7 @@ CONFIGS = {"char_lstm": "LSTM", "lm_shakespeare": "GPT-2"}
 
 
 def gpt(params, settings):
-  """(tokens -> logits, parameters by decay) of the decoder without biases."""
+  """Returns (tokens -> logits, parameters by decay) of an unbiased decoder."""
   import torch
   from torch.nn import functional as F
 
@@ -75,7 +74,7 @@ def gpt(params, settings):
 
 
 def lstm(params, settings):
-  """(tokens -> logits, parameters by decay) of our LSTM."""
+  """Returns (tokens -> logits, parameters by decay) of our LSTM."""
   import torch
 
   def given(module, name, array):
@@ -90,7 +89,7 @@ def lstm(params, settings):
     given(body, f"weight_ih_l{i}", layer["input"]["kernel"].T.copy())
     given(body, f"weight_hh_l{i}", layer["kernel"].T.copy())
     given(body, f"bias_ih_l{i}", layer["input"]["bias"])
-    # Its second bias would move as the first does, and double its rate.
+    # Its second bias would receive the same updates, and double the rate.
     getattr(body, f"bias_hh_l{i}").data.zero_()
     getattr(body, f"bias_hh_l{i}").requires_grad_(False)
   head = torch.nn.Linear(hidden, len(table))
@@ -118,7 +117,10 @@ def rate(step: int, total: int, optimizer: dict) -> float:
 
 
 def ours(config, run):
-  """(nats a character, seconds, initial weights, batches) of our training."""
+  """Returns (nats per character, seconds, weights, batches) of our training.
+
+  The weights are the initial ones.
+  """
   import jax
 
   from train import loop
@@ -141,7 +143,7 @@ def ours(config, run):
 
 
 def theirs(make, config, initial, batches, held_out):
-  """(nats a character, seconds) of the twin."""
+  """Returns (nats per character, seconds) of the twin."""
   import numpy as np
   import torch
   from torch.nn import functional as F
@@ -184,7 +186,7 @@ def theirs(make, config, initial, batches, held_out):
 
 
 def measure(name: str, args) -> dict:
-  """One comparison."""
+  """Makes one comparison."""
   import torch
   from language_models import get_config
 
@@ -215,7 +217,7 @@ def measure(name: str, args) -> dict:
 
 
 def page(rows: list[dict], args) -> str:
-  """Markdown."""
+  """Returns Markdown."""
   lines = [
     "| model | config | updates | bits per character | PyTorch's | ratio |"
     " seconds | PyTorch's |",
@@ -244,7 +246,7 @@ target is a ratio within 2 %.
 
 
 def main() -> None:
-  """Measures, shows and writes."""
+  """Measures, prints and writes."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--source", required=True, help="text:PATH/input.txt")
   parser.add_argument("--models", nargs="+", default=list(CONFIGS))

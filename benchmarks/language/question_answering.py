@@ -1,10 +1,9 @@
-"""Exact match and F1 of answers: a run's beside the sliding window's.
+"""Exact match and F1 of answers, compared to the sliding window's.
 
-Ours are the predictions that a run of configs/text/qa_newwiki.py or
-qa_xquad_zh.py left in its workdir; the baseline is
-benchmarks/language/sliding_window_qa.py on the same questions. With --script,
-the file compute_score.py of the metric squad of the library evaluate, the
-figures of that script on the same answers stand beside.
+Ours are the predictions in the workdir of a run of configs/text/qa_newwiki.py
+or qa_xquad_zh.py; the baseline is benchmarks/language/sliding_window_qa.py on
+the same questions. --script is the file compute_score.py of the metric squad of
+the library evaluate; if given, its figures on the same answers are printed too.
 
   python -m train.main --config=configs/text/qa_newwiki.py --workdir=runs/qa
   PYTHONPATH=. python benchmarks/language/question_answering.py \
@@ -61,7 +60,7 @@ def _row(name: str, found: dict[str, float]) -> str:
 
 
 def _of_script(path: str, ids, answers, references) -> dict[str, float]:
-  """The figures of SQuAD's script, as the library evaluate carries it."""
+  """Returns the figures of SQuAD's script, as in the library evaluate."""
   spec = importlib.util.spec_from_file_location("compute_score", path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)

@@ -1,12 +1,13 @@
-"""The sliding window of MCTest as an answerer without training, for SQuAD.
+"""The sliding window of MCTest as an untrained baseline for SQuAD.
 
-Richardson et al. (EMNLP 2013, algorithm 1 and 2): an answer is worth the most
-that a window over the text, as many words wide as question and answer have
-different ones, sums of log(1 + 1 / count) over its words that are in either;
-less the distance from the answer to the nearest word of the question. As in
-SQuAD (arXiv:1606.05250, section 5.1) the candidates are of the sentence that
-shares most with the question; here all its spans of at most --longest words.
-Chinese characters count as words.
+Richardson et al. (EMNLP 2013, algorithms 1 and 2): the score of an answer is
+the maximum, over windows of the text, of the sum of log(1 + 1 / count) over the
+window's words that are in the question or the answer, minus the distance from
+the answer to the nearest word of the question. The width of a window is the
+number of distinct words in question and answer. As in SQuAD (arXiv:1606.05250,
+section 5.1) the candidates are from the sentence that shares most with the
+question; here they are all its spans of at most --longest words. Chinese
+characters count as words.
 
   PYTHONPATH=. python benchmarks/language/sliding_window_qa.py \
     --source=jsonl:data/newwiki/validation.jsonl
@@ -25,7 +26,7 @@ from input_pipeline.tokenizers.parts import offsets
 from train.objectives import squad_metrics
 
 _STOPS = frozenset(".!?。！？")
-# Too frequent to tell a distance by; of English, Richardson et al. use more.
+# Too frequent to measure a distance; Richardson et al. use more for English.
 _COMMON = frozenset(
   "a an the of in on at to for by and or is are was were be been do does did "
   "what who whom which when where how why with from as that this it its".split()
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def answer(question: str, context: str, longest: int) -> str:
-  """The span of the text that is worth most; of equals the first."""
+  """Returns the span of the text with the highest score; the first on ties."""
   spans = [
     (a + len(context[a:b]) - len(context[a:b].lstrip()), b)
     for a, b in offsets.words(context)
@@ -88,7 +89,7 @@ def answer(question: str, context: str, longest: int) -> str:
 
 
 def _distances(words: list[str], asked: set[str]) -> np.ndarray:
-  """Of each word, how far the next word of the question is, in 0 … 1."""
+  """Returns each word's distance to the question's nearest word, in 0 … 1."""
   places = [
     i for i, word in enumerate(words) if word in asked and word not in _COMMON
   ]
@@ -99,7 +100,7 @@ def _distances(words: list[str], asked: set[str]) -> np.ndarray:
 
 
 def _sentence(words, worth) -> tuple[int, int]:
-  """(start, end) of the sentence that shares most with the question."""
+  """Returns (start, end) of the sentence that shares most with the question."""
   ends = [i + 1 for i, word in enumerate(words) if word in _STOPS]
   bounds = [0, *ends, len(words)]
   pairs = [

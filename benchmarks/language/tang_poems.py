@@ -1,20 +1,22 @@
-"""Tang poems: bits per character, and whether poems written keep the form.
+"""Tang poems: bits per character, and the form of generated poems.
 
   python benchmarks/language/tang_poems.py --workdir=runs/tang --temperature=0.8
 
 reads a run of configs/language/lm_zh_tang_poems.py.
 
-Bits per character of the validation poems: the negative log likelihood of all
-that is predicted, the end of each poem too, over the characters predicted; the
-first piece of each poem is given. Line ends and punctuation count.
+Bits per character of the validation poems are the negative log likelihood of
+everything predicted, including the end of each poem, over the characters
+predicted; the first piece of each poem is given. Line ends and punctuation
+count.
 
-The form: of --count poems, each begun with the first piece of a validation poem
-and ended by the model, the shares of half-lines of five or seven characters, of
-lines of two such halves alike, and of poems all of whose lines are alike, and
-the same shares among the validation poems themselves, cut at as many pieces.
-Only whole lines count. The last shares are of poems whose half-lines are drawn
-at random from those of all validation poems: what chance gives to one who knows
-half-lines alone. The first poems are printed.
+To measure the form, --count poems are generated, each begun with the first
+piece of a validation poem and ended by the model. The figures are the shares of
+half-lines of five or seven characters, of lines of two such halves of equal
+length, and of poems whose lines are all alike, and the same shares among the
+validation poems themselves, truncated to the same number of pieces. Only
+complete lines count. The last shares are for poems whose half-lines are sampled
+at random from those of all validation poems: the result of chance with the
+right half-lines. The first poems are printed.
 """
 
 import argparse
@@ -67,7 +69,7 @@ def main() -> None:
 
 
 def score(found, config, uri, workdir, texts) -> tuple[float, int]:
-  """(bits, characters) of the validation poems."""
+  """Returns (bits, characters) of the validation poems."""
   data = config["data"]
   held_out = pipeline.evaluation(
     source=uri,
@@ -89,7 +91,7 @@ def score(found, config, uri, workdir, texts) -> tuple[float, int]:
 
 
 def poems(found, texts, given) -> list[str]:
-  """Poems begun with the first pieces of these; whole lines of each."""
+  """Generates poems from these first pieces; returns their complete lines."""
   words = found.parts.data.tokenizer
   tokens_BL = np.zeros((len(texts), given.pieces), np.int32)
   tokens_BL[:, 0] = [words.encode(text)[0] for text in texts]
@@ -106,18 +108,18 @@ def poems(found, texts, given) -> list[str]:
   for row in made_BL.tolist():
     ended = words.eos in row
     text = words.decode(row[: row.index(words.eos)] if ended else row)
-    # What was cut off says nothing of the form.
+    # A truncated line does not show the form.
     made.append(text if ended else text.rpartition("\n")[0])
   return made
 
 
 def halves(line: str) -> list[int]:
-  """The characters of each part of a line between punctuation."""
+  """Returns the characters of each part of a line between punctuation."""
   return [len(part) for part in _PARTS.split(line) if part]
 
 
 def shares(texts: list[str]) -> tuple[float, float, float]:
-  """(of half-lines, of lines, of poems) that keep the form."""
+  """Returns the shares (of half-lines, lines, poems) that keep the form."""
   kept, all_halves, whole = [], [], []
   for text in texts:
     lines = [halves(line) for line in text.split("\n") if line.strip()]
@@ -131,7 +133,7 @@ def shares(texts: list[str]) -> tuple[float, float, float]:
 
 
 def by_chance(texts: list[str]) -> list[str]:
-  """Poems of as many lines, of half-lines drawn from all."""
+  """Returns poems of the same lengths, with half-lines sampled from all."""
   draw = random.Random(0)
   parts = [p for t in texts for p in _PARTS.split(t.replace("\n", "")) if p]
 

@@ -1,4 +1,4 @@
-"""How well texts are classified here, each run as its config says.
+"""Accuracy of text classification, with each run as in its config.
 
   python -m input_pipeline.fetch sst2 trec hotel
   python benchmarks/language/text_classification.py --data=data --runs=runs
@@ -6,10 +6,10 @@
 trains and tests, in this order: cls_sst2 (SST-2's sentences, from scratch),
 bert_small and then bert_finetune (pre-trained on the same sentences), a wider
 bert_small and then cls_sst2_vectors (from its vectors), cls_trec, and cls_hotel
-on each of five folds, with their mean. Of each it prints the accuracy on the
+on each of five folds, with their mean. For each it prints the accuracy on the
 test set and the seconds of the last command. --only=trec runs one of sst2,
-bert, vectors, trec and hotel; --only=hotel3 one fold. A run that is there
-already is not run again.
+bert, vectors, trec and hotel; --only=hotel3 one fold. An existing run is not
+repeated.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FOLDS = 5
 
 
 def train(config: str, runs: pathlib.Path, name: str, *settings: str) -> str:
-  """Runs a config in runs/NAME, unless that is there; the run's workdir."""
+  """Runs a config in runs/NAME unless that exists; returns its workdir."""
   workdir = runs / name
   command = ["-m", "train.main", f"--config={config}"]
   command += [f"--workdir={workdir}", *settings]
@@ -40,7 +40,7 @@ def train(config: str, runs: pathlib.Path, name: str, *settings: str) -> str:
 
 
 def figures(workdir: str) -> tuple[float, int]:
-  """(accuracy on the test set in percent, seconds) of a run that is done."""
+  """Returns (test accuracy in percent, seconds) of a finished run."""
   found = {}
   with open(os.path.join(workdir, "metrics.jsonl")) as lines:
     for line in lines:
@@ -50,12 +50,12 @@ def figures(workdir: str) -> tuple[float, int]:
 
 
 def source(key: str, data: str, path: str) -> str:
-  """The flag that sets the source of config.KEY."""
+  """Returns the flag that sets the source of config.KEY."""
   return f"--config.{key}.source=jsonl:{data}/{path}.jsonl"
 
 
 def sst2(config, runs, data, *settings, name=None):
-  """Trains a config of SST-2 in runs/NAME, or its own; the run's workdir."""
+  """Trains a config of SST-2 in runs/NAME, or its own; returns the workdir."""
   return train(
     config,
     runs,
@@ -67,7 +67,7 @@ def sst2(config, runs, data, *settings, name=None):
 
 
 def main() -> None:
-  """Runs what is asked for; prints a line each."""
+  """Runs the selected experiments; prints a line for each."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", default="data")
   parser.add_argument("--runs", default="runs", type=pathlib.Path)

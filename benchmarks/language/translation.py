@@ -1,8 +1,8 @@
-"""BLEU and chrF of a translation run on a test set, greedily and by beams.
+"""BLEU and chrF of a translation run on a test set, by greedy and beam search.
 
-Prints a table: how it was decoded, BLEU and chrF (sacrebleu's, with its
-signature), and the seconds of the whole split, compilation apart. Leaves what
-was written in WORKDIR/benchmark_<beams>/hypotheses.txt.
+Prints a table of the decoding method, BLEU and chrF (sacrebleu's, with its
+signature), and the seconds for the entire split, excluding compilation. The
+translations are in WORKDIR/benchmark_<beams>/hypotheses.txt.
 
   python benchmarks/language/translation.py --workdir=RUN \
     --source=jsonl:data/multi30k/test.jsonl --reference=en

@@ -1,19 +1,19 @@
-"""Word vectors beside gensim's, made of the same words with the same settings.
+"""Word vectors compared to gensim's, with the same words and settings.
 
   python benchmarks/language/word_vectors.py --workdir=runs/w2v
 
 reads a run of configs/text/word2vec_skipgram.py or word2vec_cbow.py, and trains
-gensim's Word2Vec twice, with two seeds, on the same rows of words, as often,
-with the same window, noise and subsampling. It prints of all three
+gensim's Word2Vec twice, with two seeds, on the same rows of words, for the same
+number of epochs, with the same window, noise and subsampling. For all three it
+prints
 
-  loss        of the text held out, subsampled as in training, by one NumPy
+  loss        of the held-out text, subsampled as in training, by one NumPy
               function for all: every word with each context within the window
               (CBOW: their mean), against 5 words of noise, the same for all;
-  told apart  how often there a true context scores above one word of noise;
-  seconds     of training; of our run, those that its ledger has;
+  told apart  how often a true context there scores above one word of noise;
+  seconds     of training; of our run, those in its ledger;
 
-and how alike their vectors are, between ours and gensim's, and between gensim's
-own two:
+and the similarity of ours to gensim's vectors, and between gensim's own two:
 
   neighbours  share that two lists of the ten nearest have in common, of the
               1,000 most frequent words, among the 5,000 most frequent;
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def documents(uri: str, split: str, words) -> list[np.ndarray]:
-  """The known words of each document."""
+  """Returns the known words of each document."""
   source = open_source(uri, split)
   texts = source.read(np.arange(source.length))["text"]
   ids = [words.encode(text) for text in texts]
@@ -90,7 +90,10 @@ def documents(uri: str, split: str, words) -> list[np.ndarray]:
 
 
 def seconds(workdir: str) -> float:
-  """That a run computed, compiled and read data, from its ledger."""
+  """Returns the seconds that a run computed, compiled and read data.
+
+  They are from its ledger.
+  """
   ledger = pathlib.Path(workdir) / "goodput.jsonl"
   found = 0.0
   for line in filter(None, ledger.read_text().splitlines()):
@@ -100,7 +103,7 @@ def seconds(workdir: str) -> float:
 
 
 def of_gensim(training, words, config, settings, epochs, seed, threads):
-  """(input_VD, output_VD, seconds) of gensim's Word2Vec."""
+  """Returns (input_VD, output_VD, seconds) of gensim's Word2Vec."""
   from gensim.models import Word2Vec
 
   size = config["data"]["seq_len"]
@@ -133,7 +136,7 @@ def of_gensim(training, words, config, settings, epochs, seed, threads):
 
 
 def score(x_VD, y_VD, testing, counts_V, window, cbow) -> tuple[float, float]:
-  """(loss, how often a true context is told) of text held out."""
+  """Returns (loss, how often a true context is told apart), held out."""
   stay_V, sums_V = skip_grams.chances(counts_V, 0.75, 1e-3)
   rng = np.random.default_rng(0)
   losses, told, weight = 0.0, 0.0, 0
@@ -169,14 +172,14 @@ def score(x_VD, y_VD, testing, counts_V, window, cbow) -> tuple[float, float]:
 
 
 def _shifted(ids, d):
-  """(the word d places on, whether there is one)."""
+  """Returns (the word d places later, whether there is one)."""
   place = np.arange(len(ids)) + d
   inside = (place >= 0) & (place < len(ids))
   return ids[np.clip(place, 0, len(ids) - 1)], inside
 
 
 def alike(one_VD, other_VD) -> tuple[float, float]:
-  """(share of common neighbours, rank correlation of cosines)."""
+  """Returns (share of common neighbours, rank correlation of cosines)."""
   lists, cosines = [], []
   pairs = np.random.default_rng(0).integers(1, 1001, (20_000, 2))
   pairs = pairs[pairs[:, 0] != pairs[:, 1]]

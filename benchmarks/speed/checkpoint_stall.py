@@ -1,9 +1,10 @@
-"""How long a save holds up training: the longest stall of a step.
+"""How long a save delays training: the longest stall of a step.
 
-A state of 100M parameters with AdamW's moments, on the CPU, trained and saved
-by `train.loop.fit`. A stall is what a step takes beyond the median of the steps
-before any save; the longest from a save to the next is beside the time of a
-save that is waited for. The first also takes new memory for the state's copy.
+A state of 100M parameters with AdamW's moments, on the CPU, is trained and
+saved by `train.loop.fit`. A stall is the time of a step beyond the median of
+the steps before any save. The longest one from a save to the next is compared
+to the time of a blocking save. The first also allocates memory for the copy of
+the state.
 
   python benchmarks/speed/checkpoint_stall.py --directory=LOCAL_DISK
 """
@@ -53,7 +54,7 @@ def learner() -> types.Learner:
 
 
 def get_run(made: types.Learner, directory: str, steps: int, every: int):
-  """A loop.Run of `made` that saves every so many steps."""
+  """Returns a loop.Run of `made` that saves at the given interval of steps."""
   rng = jax.random.key(0)
   shapes = jax.eval_shape(made.init, rng, None)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -74,7 +75,7 @@ def get_run(made: types.Learner, directory: str, steps: int, every: int):
 
 
 def stalls(made, directory: str, every: int, saves: int):
-  """(seconds of a step with no save under way, longest stall by save)."""
+  """Returns (seconds of a step without a save, longest stall of each save)."""
   run = get_run(made, directory, (saves + 1) * every, every)
   calm, longest = [], [0.0] * saves
   start = time.perf_counter()
@@ -89,9 +90,9 @@ def stalls(made, directory: str, every: int, saves: int):
 
 
 def blocking_saves(made, directory: str, saves: int) -> list[float]:
-  """Seconds of each save that is waited for, of a state that has learned.
+  """Returns the seconds of each blocking save of a trained state.
 
-  Moments that are still zero would be written in no time.
+  Moments that are still zero would be written very quickly.
   """
   state, found = jax.jit(made.init)(jax.random.key(0), None), []
   for _ in range(3):
@@ -117,7 +118,7 @@ def main():
     step, found = stalls(learner(), f"{root}/a", args.every, args.saves)
     saves = blocking_saves(learner(), f"{root}/b", args.saves)
   save, later = statistics.median(saves), statistics.median(found[1:])
-  print(f"step {step:.3f} s, a save that is waited for {save:.3f} s")
+  print(f"step {step:.3f} s, a blocking save {save:.3f} s")
   print(f"longest stall, first: {found[0]:.3f} s, {found[0] / save:.1%}")
   print(f"longest stall, later: {later:.3f} s, {later / save:.1%} (median)")
 

@@ -1,20 +1,20 @@
-"""Cleaning speed of a core, beside datatrove on the same pages in one run.
+"""Cleaning speed per core, compared to datatrove on the same pages.
 
   python benchmarks/speed/clean_speed.py --data=../shared/data \
     --datatrove_python=DIR/bin/python
 
-The HTML pages of web_warc_wet and web_html_gold. Four parts: main text
-extracted; each of four quality filters (Gopher's two, C4's, FineWeb's) asked
-about each text; near duplicates found among the texts (MinHash of 5-grams, 112
-values in 14 bands, files and all where a side keeps files); and the whole, one
-after the other, each on what the one before it kept. The texts of the second
-and third part are the same for both sides. All at each side's defaults.
+The data is the HTML pages of web_warc_wet and web_html_gold. There are four
+parts: extraction of the main text; each of four quality filters (Gopher's two,
+C4's, FineWeb's) on each text; near duplicates among the texts (MinHash of
+5-grams, 112 values in 14 bands, including files if a side keeps files); and all
+of them in sequence, each on the documents that the one before kept. The texts
+of the second and third part are the same for both sides. Each side has its
+default settings.
 
-Each side is one process, beside which both run their HTML parser in another:
-what is counted is the processor time of both, so "a core" is what it says,
-whatever else the machine does. The sides take turns, part by part; the first
-round is not counted. datatrove needs spacy and
-lxml_html_clean in its interpreter.
+Each side is one process, which runs its HTML parser in another. The CPU time
+of both is counted, so the speed per core does not depend on other work on the
+machine. The sides take turns, part by part; the first round is not counted.
+datatrove needs spacy and lxml_html_clean in its interpreter.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PARTS = ("extract", "filters", "near_duplicates", "whole")
 
 
 def cpu_seconds() -> float:
-  """Processor time of this process and of its children, dead or alive."""
+  """Returns the CPU time of this process and its children, dead or alive."""
   ticks, tick = 0, os.sysconf("SC_CLK_TCK")
   times = os.times()
   for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
@@ -48,7 +48,7 @@ def cpu_seconds() -> float:
 
 
 def our_side():
-  """(documents from pages, documents from texts, {part: function})."""
+  """Returns (documents from pages, documents from texts, {part: function})."""
   from input_pipeline.cleaning import (
     c4,
     extract,
@@ -103,7 +103,7 @@ def our_side():
 
 
 def their_side():
-  """As `our_side`, by datatrove."""
+  """Returns the same as `our_side`, for datatrove."""
   from datatrove.data import Document
   from datatrove.pipeline import filters as f
   from datatrove.pipeline.dedup import minhash
@@ -119,14 +119,14 @@ def their_side():
   ]
 
   def extracted(documents: list) -> list:
-    # A second, its default, is too short on a machine that does more.
+    # Its default of one second is too short on a busy machine.
     return list(Trafilatura(timeout=60).run(documents))
 
   def alone(documents: list) -> list:
     kept = []
     for document in documents:
       for one in filters:
-        # A filter may change the text of what it is given.
+        # A filter may change the text of its input.
         kept += one.run([Document(text=document.text, id=document.id)])
     return kept
 
@@ -158,7 +158,7 @@ def their_side():
 
 
 def work(side: str, pages_file: str) -> None:
-  """Reads the name of a part a line; answers (seconds, documents kept)."""
+  """Reads names of parts, one per line; answers (seconds, documents kept)."""
   make_page, make_text, parts = (our_side if side == "ours" else their_side)()
   pages = json.loads(pathlib.Path(pages_file).read_text())
   answers, sys.stdout = sys.stdout, sys.stderr
@@ -178,7 +178,7 @@ def work(side: str, pages_file: str) -> None:
 
 
 def html_pages(data: pathlib.Path) -> list[tuple[str, bytes, str]]:
-  """(name, HTML, text) of the pages."""
+  """Returns (name, HTML, text) of the pages."""
   import filters_agreement
   import trafilatura
 
@@ -190,7 +190,7 @@ def html_pages(data: pathlib.Path) -> list[tuple[str, bytes, str]]:
 
 
 def measure(pages, python: str, repeats: int) -> dict:
-  """{(side, part): [(seconds, documents kept) for each counted round]}."""
+  """Returns {(side, part): [(seconds, documents kept)]} of counted rounds."""
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, "pages.json")
     with open(path, "w") as file:
@@ -225,7 +225,7 @@ def measure(pages, python: str, repeats: int) -> dict:
 
 
 def main() -> None:
-  """Prints a table: of each part both sides' speed and their ratio."""
+  """Prints a table with the speed of both sides and their ratio by part."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--data", type=pathlib.Path)
   parser.add_argument("--datatrove_python")

@@ -1,4 +1,4 @@
-"""How compile time of the step grows with depth: layers are scanned.
+"""How the compile time of a step grows with depth, with scanned layers.
 
 python benchmarks/speed/compile_time.py --layers=12,48
 """
@@ -18,7 +18,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Compilations of each depth.", 1)
 
 
 def seconds(layers: int) -> float:
-  """Of tracing and compiling the step of a decoder, nothing cached."""
+  """Returns the seconds to trace and compile a decoder's step, uncached."""
   config = lm_stdlib.get_config("smoke")
   config.model.update(layers=layers, dim=128, heads=4, scan=True, remat="full")
   config.data.seq_len = 128
@@ -32,10 +32,10 @@ def seconds(layers: int) -> float:
 
 
 def main(argv) -> None:
-  """Prints a row a depth, and how much more than the first it took."""
+  """Prints a row per depth, with the ratio to the first."""
   del argv
   depths = [int(layers) for layers in _LAYERS.value]
-  # One after another, so that other work on the machine hits all alike.
+  # Alternating, so that other work on the machine affects all equally.
   rounds = [{n: seconds(n) for n in depths} for _ in range(_REPEATS.value + 1)][
     1:
   ]

@@ -1,11 +1,11 @@
-"""Tokens a second of greedy decoding on a CPU, beside transformers' generate.
+"""Tokens per second of greedy decoding on a CPU, versus transformers' generate.
 
 A GPT-2 of 51 million parameters (8 layers of 512, vocabulary 50,257) with the
-same random weights in float32 continues prompts of 32 random tokens by 128,
-one row and eight. Both decode with a KV cache, PyTorch in 2 threads. Rounds
-alternate between the two; the median of each is printed, compilation and a
-first round apart, and whether the tokens are the same. On a machine that is
-busy otherwise, two threads wait for each other: there, --clock=cpu on one core
+same random weights in float32 continues prompts of 32 random tokens by 128, in
+batches of one row and of eight. Both decode with a KV cache, PyTorch in 2
+threads. Rounds alternate between the two; the median of each is printed,
+excluding compilation and a first round, and the share of equal tokens. On a
+busy machine two threads wait for each other: there, --clock=cpu on one core
 compares seconds of CPU time.
 
   pip install -e '.[parity]'
@@ -34,9 +34,9 @@ SIZES = {"layers": 8, "dim": 512, "heads": 8}
 
 
 def theirs(V: int):
-  """A GPT2LMHeadModel with random weights, larger than its own are at first.
+  """Returns a GPT2LMHeadModel with larger random weights than its defaults.
 
-  So that the best token stands apart from the second.
+  So the best token is clearly separated from the second.
   """
   torch.manual_seed(0)
   config = transformers.GPT2Config(
@@ -58,7 +58,7 @@ def theirs(V: int):
 
 
 def params_of(model) -> dict:
-  """The weights of a GPT2LMHeadModel as those of models/language/decoder.py."""
+  """Returns a GPT2LMHeadModel's weights as those of language/decoder.py."""
   h = model.transformer.h
 
   def array(tensor):
@@ -107,7 +107,7 @@ def params_of(model) -> dict:
 
 
 def found_of(model, V: int):
-  """What generation reads of a run, with those weights and no text."""
+  """Returns the parts of a run that generation reads, with those weights."""
   nothing = np.zeros(V, np.uint32)
   blind = Tokenizer("none", None, lambda ids: "", V, None, nothing, None, b"")
   ours = decoder(vocab_size=V, max_len=1024, **SIZES)

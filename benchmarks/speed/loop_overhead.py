@@ -1,16 +1,16 @@
-"""What the loop adds to a step: `fit` beside the bare jitted step, on a CPU.
+"""The overhead of the loop: `fit` compared to the bare jitted step, on a CPU.
 
-The experiment of configs/language/lm_shakespeare.py twice in one process: as
-`train.loop.fit` runs it, with its data, metrics, files and clock, and as the
-same jitted, donated step called over and over on one batch. They take turns, a
-block of steps each, in an order that alternates; at the end of a block nothing
-is under way.
+The experiment of configs/language/lm_shakespeare.py runs twice in one process:
+in `train.loop.fit`, with its data, metrics, files and clock, and as the same
+jitted, donated step, called repeatedly on one batch. They take turns, a block
+of steps each, in an alternating order; at the end of a block no work is
+pending.
 
   python benchmarks/speed/loop_overhead.py --data=PATH/input.txt
 
-Prints each one's milliseconds a step, and what the loop adds: by the median of
-the blocks, and by their tenth percentile, which other work on the machine
-disturbs less.
+Prints the milliseconds per step of each, and the overhead of the loop: by the
+median of the blocks, and by their tenth percentile, which other work on the
+machine disturbs less.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from train import build, loop
 
 
 def get_run(data: str, workdir: str, block: int, blocks: int) -> loop.Run:
-  """The experiment; it reports, with nothing under way, after each block."""
+  """Returns the experiment; it reports after each finished block."""
   config = lm_shakespeare.get_config()
   config.data.source = f"text:{data}"
   config.total_steps = (blocks + 1) * block
@@ -53,21 +53,21 @@ def bare_blocks(run: loop.Run, block: int):
 
 
 def loop_blocks(run: loop.Run, block: int):
-  """Yields after each block of the loop's steps, all logs of it written."""
+  """Yields after each block of the loop's steps, with all its logs written."""
   for report in loop.fit(run):
     if report.step % block == 0:
       yield
 
 
 def seconds(blocks) -> float:
-  """How long the next block takes."""
+  """Returns the seconds of the next block."""
   start = time.perf_counter()
   next(blocks)
   return time.perf_counter() - start
 
 
 def main():
-  """Prints the two figures and what is between them."""
+  """Prints the two figures and their difference."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--data", required=True, help="a text file")
   parser.add_argument("--block", type=int, default=10, help="steps")

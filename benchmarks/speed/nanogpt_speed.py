@@ -1,21 +1,22 @@
-"""Training speed on a CPU, beside nanoGPT's own PyTorch step.
+"""Training speed on a CPU, compared to nanoGPT's own PyTorch step.
 
 The experiment of configs/language/lm_shakespeare.py, as `train.loop.fit` runs
-it: the donated step, clipping, AdamW, the schedule, the metrics read at every
-step; beside it nanoGPT's model, optimizer and clipping in the order of its
-train.py, eager and through torch.compile. All in float32 with the same shapes,
-settings, batches and cores, one thread a core. Reading data is not measured.
+it: the donated step, clipping, AdamW, the schedule, and metrics read at every
+step. It is compared to nanoGPT's model, optimizer and clipping in the order of
+its train.py, eager and with torch.compile. All are in float32 with the same
+shapes, settings, batches and cores, one thread per core. Reading data is not
+measured.
 
   git clone https://github.com/karpathy/nanoGPT DIR
   python benchmarks/speed/nanogpt_speed.py --nanogpt=DIR \
       --torch_python=python3.11
 
 --torch_python is an interpreter with PyTorch and NumPy, this one if not given.
-Each of the three is a process of its own; they take turns, a block of steps
+Each of the three is a separate process; they take turns, a block of steps
 each, the first of which compiles and is not counted. The others wait on a pipe;
-the table has the cores that each kept busy in its turns ("cores") and between
-them ("waiting"). `common.cli` has glibc keep freed memory; for PyTorch to have
-that too, set MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647
+the table shows the number of cores that each kept busy in its turns ("cores")
+and between them ("waiting"). `common.cli` makes glibc keep freed memory; to
+give PyTorch the same, set MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647
 MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1 in the environment.
 """
 
@@ -36,14 +37,14 @@ from configs.language import lm_shakespeare
 NAMES = ("ours", "eager", "compiled")
 VOCAB_SIZE = 65
 PAUSE = 0.2  # seconds; OpenMP's threads spin for milliseconds
-# Zipf's law. A step's time does not depend on the tokens; that the loss falls
+# Zipf's law. A step's time does not depend on the tokens; a loss that falls
 # to their entropy shows that each side learns.
 CHANCE_V = 1 / np.arange(1, VOCAB_SIZE + 1)
 CHANCE_V /= CHANCE_V.sum()
 
 
 def get_config():
-  """The experiment, whose data is replaced."""
+  """Returns the experiment, with its data replaced."""
   config = lm_shakespeare.get_config()
   config.model.vocab_size = VOCAB_SIZE
   config.data.source = "fake:text"
@@ -52,7 +53,7 @@ def get_config():
 
 
 def make_batches(settings: dict, count: int = 50):
-  """(inputs, targets), int64 [count, B, T] each, the same at every call."""
+  """Returns (inputs, targets), int64 [count, B, T], equal in every call."""
   shape = count, settings["batch_size"], settings["data"]["seq_len"] + 1
   tokens = np.random.default_rng(0).choice(VOCAB_SIZE, shape, p=CHANCE_V)
   return tokens[..., :-1].copy(), tokens[..., 1:].copy()
@@ -141,7 +142,7 @@ def rate(step: int, settings: dict) -> float:
 
 
 def work(name: str, settings: dict) -> None:
-  """A worker: tells its facts, then runs a block for each line it reads."""
+  """Runs a worker: prints its facts, then a block for each line it reads."""
   os.sched_setaffinity(0, settings["cores"])  # before any thread starts
   replies = sys.stdout
   with contextlib.redirect_stdout(None):  # nanoGPT prints as it builds
@@ -157,7 +158,7 @@ def work(name: str, settings: dict) -> None:
 
 
 def start(name: str, python: str, settings: dict) -> subprocess.Popen:
-  """A worker in a process of its own."""
+  """Starts a worker in a process of its own."""
   return subprocess.Popen(
     [python, __file__, "worker", name, json.dumps(settings)],
     stdin=subprocess.PIPE,
@@ -168,7 +169,7 @@ def start(name: str, python: str, settings: dict) -> subprocess.Popen:
 
 
 def read(worker: subprocess.Popen) -> dict:
-  """The next reply of a worker."""
+  """Returns the next reply of a worker."""
   return json.loads(worker.stdout.readline() or sys.exit("a worker failed"))
 
 
@@ -194,7 +195,7 @@ def measure(args) -> dict:
 
 
 def summarize(blocks: list[dict], steps: int) -> dict:
-  """Milliseconds per step, and cores busy in its turns and between them."""
+  """Returns ms per step, and busy cores in its turns and between them."""
   began, ended = ([b[k] for b in blocks] for k in ("began", "ended"))
   turns = np.subtract(ended, began)[1:]
   waits = np.subtract(began[1:], ended[:-1])
@@ -209,7 +210,7 @@ def summarize(blocks: list[dict], steps: int) -> dict:
 
 
 def show(found: dict) -> None:
-  """The table."""
+  """Prints the table."""
   entropy = -np.sum(CHANCE_V * np.log(CHANCE_V))
   print(f"ln {VOCAB_SIZE} = {math.log(VOCAB_SIZE):.3f}, entropy {entropy:.3f}")
   print("          ms/step        quartiles  / ours  parameters", end="  ")
@@ -226,7 +227,7 @@ def show(found: dict) -> None:
 
 
 def main() -> None:
-  """Measures, shows and keeps."""
+  """Measures, prints and saves."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--nanogpt", required=True, help="A checkout of nanoGPT.")
   parser.add_argument("--torch_python", default=sys.executable)

@@ -1,9 +1,9 @@
-"""Loss curves of products in 8 bits, beside bfloat16's and float32's.
+"""Loss curves of products in 8 bits, compared to bfloat16 and float32.
 
 The experiment of configs/language/lm_shakespeare.py, shortened, with the same
 batches and first parameters for all: computed in float32; in bfloat16; and in
 bfloat16 with the blocks' matrix products, forward and backward, in int8 or fp8.
-What is compared is quality: a CPU has no fast 8-bit products.
+Only quality is compared: a CPU has no fast 8-bit products.
 
   pip install -e ".[quantization]"
   python benchmarks/speed/quantized_training.py --data=DATA/input.txt \
@@ -24,7 +24,7 @@ KINDS = {
 
 
 def get_config(data: str, steps: int, every: int, kind: str):
-  """The experiment, evaluated after each `every` steps."""
+  """Returns the experiment, evaluated after each `every` steps."""
   from configs.language import lm_shakespeare
 
   config = lm_shakespeare.get_config()
@@ -39,7 +39,7 @@ def get_config(data: str, steps: int, every: int, kind: str):
 
 
 def curves(config) -> tuple[np.ndarray, dict[int, float], float]:
-  """(training loss by step, {step: validation loss}, minutes)."""
+  """Returns (training loss by step, {step: validation loss}, minutes)."""
   from train import build, loop
 
   start = time.monotonic()
@@ -53,7 +53,7 @@ def curves(config) -> tuple[np.ndarray, dict[int, float], float]:
 
 
 def table(results: dict, every: int) -> str:
-  """Markdown: training losses averaged over `every` steps, then validation."""
+  """Returns Markdown: mean training losses per interval, then validation."""
   kinds = list(results)
   lines = [
     "| step | loss | " + " | ".join(kinds) + " |",
@@ -76,7 +76,7 @@ def table(results: dict, every: int) -> str:
 
 
 def draw(results: dict, window: int, path: str) -> None:
-  """Training losses, smoothed, and their differences from bfloat16's."""
+  """Draws smoothed training losses, and their differences from bfloat16's."""
   import matplotlib
 
   matplotlib.use("agg")

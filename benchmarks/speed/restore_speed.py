@@ -1,14 +1,15 @@
-"""What a restore and digests cost, and how soon data starts far into a run.
+"""The cost of restores and digests, and the time to data far into a run.
 
-On the CPU, of AdamW's state of random float32 weights:
+On the CPU, for AdamW's state of random float32 weights:
 
-  - restoring it, digests and all, beside reading the same files' bytes into
-    memory: with a warm page cache, and with none of it there;
+  - restoring it, including digests, compared to reading the bytes of the same
+    files into memory: with a warm page cache, and with a cold one;
   - saving it with digests and without, until it is committed;
   - the first batch at position 10^12 of a language model's data.
 
-What is compared alternates. Told is the median of --times; of saves the fastest
-as well, for on a shared machine and its disk they differ by more than digests.
+Compared measurements alternate. The median of --times is printed; for saves
+also the fastest, since on a shared machine and its disk they vary by more than
+the cost of digests.
 
   python benchmarks/speed/restore_speed.py --directory=LOCAL_DISK
 """
@@ -41,7 +42,7 @@ MIXTURE = [
 
 
 def state_of(parameters: int):
-  """Weights and two moments, each of LEAVES matrices."""
+  """Returns weights and two moments, each of LEAVES matrices."""
   side = math.isqrt(parameters // LEAVES)
 
   @jax.jit
@@ -54,7 +55,7 @@ def state_of(parameters: int):
 
 
 def seconds(call) -> float:
-  """How long `call` takes."""
+  """Returns the seconds of `call`."""
   start = time.perf_counter()
   call()
   return time.perf_counter() - start
@@ -63,7 +64,7 @@ def seconds(call) -> float:
 def alternately(
   times: int, *calls, before=lambda: None, of=statistics.median
 ) -> list[float]:
-  """The seconds of each; the first round warms up, and is not told."""
+  """Returns the seconds of each; a first warm-up round is not included."""
   found = []
   for _ in range(times + 1):
     found.append([])
@@ -74,12 +75,12 @@ def alternately(
 
 
 def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
-  """All files below `folder`."""
+  """Returns all files below `folder`."""
   return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def forget(folder: pathlib.Path) -> None:
-  """Has the kernel drop what it keeps of the files in memory."""
+  """Makes the kernel drop its cache of the files."""
   for path in files_of(folder):
     with path.open("rb") as file:
       os.fsync(file.fileno())
@@ -87,7 +88,7 @@ def forget(folder: pathlib.Path) -> None:
 
 
 def saves(state, directory: str, times: int):
-  """[(median, least)] seconds of digests, of saves with them, and without."""
+  """Returns [(median, least)] seconds: digests, saves with and without them."""
   manager, step = checkpoint.open_manager(directory, keep=1), 0
   computed = digests.of
 
@@ -110,7 +111,7 @@ def saves(state, directory: str, times: int):
 
 
 def restores(state, directory: str, times: int):
-  """(bytes, median seconds of {cache: (a restore, reading)})."""
+  """Returns (bytes, median seconds of {cache: (a restore, reading)})."""
   manager = checkpoint.open_manager(directory, keep=1)
   record = {"position": 0, "evaluated": True, "health": {}, "rollbacks": 0}
   checkpoint.save(manager, 0, state, record)
@@ -133,7 +134,7 @@ def restores(state, directory: str, times: int):
 
 
 def seeks() -> dict[str, float]:
-  """Seconds to the first batch at position FAR, by kind of data."""
+  """Returns seconds to the first batch at position FAR, by kind of data."""
   found = {}
   for kind in ("windows", "packed mixture"):
     config = lm_stdlib.get_config("smoke")
@@ -141,7 +142,7 @@ def seeks() -> dict[str, float]:
       config.data.source, config.data.mixture = "", MIXTURE
       config.data.packing = True
     data = assembly.experiment(config).data
-    next(data.batches(0))  # what the start of any run takes
+    next(data.batches(0))  # part of the start of any run
 
     def begin(data=data):
       return next(data.batches(FAR // data.batch_size))

@@ -65,8 +65,8 @@ def place(
   """Returns one host batch as global arrays.
 
   The host holds complete rows: those of its `shares`, concatenated. If the
-    devices of several hosts hold parts of the same rows, each of these hosts
-    reads the rows and places its own parts.
+  devices of several hosts hold parts of the same rows, each of these hosts
+  reads the rows and places its own parts.
   """
   held, count = shares(sharding_of(1))
 

@@ -6,12 +6,12 @@ entries and 0 on padding. 64-bit integers become int32 and float64 becomes
 float32; text is left out.
 
 Language modelling: a source with a tokenizer gives windows of tokens,
-  {"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
-  "bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` shifted
-  by one token and `bytes` counts the UTF-8 bytes of the window's targets. With
-  `packing` the examples are rows of whole documents instead, with two more
-  leaves, "segments" and "positions", int32 [B, T]; see
-  packing/whole_documents.py.
+{"inputs": int32 [B, T], "targets": int32 [B, T], "mask": float32 [B, T],
+"bytes": float32 [B], "index": int32 [B]}, where `targets` is `inputs` shifted
+by one token and `bytes` counts the UTF-8 bytes of the window's targets. With
+`packing` the examples are rows of whole documents instead, with two more
+leaves, "segments" and "positions", int32 [B, T]; see
+packing/whole_documents.py.
 
 `ops` apply to these windows and rows as to any example. Some ops add tokens to
 the vocabulary; `Data.tokenizer` has them. If an op mixes examples, each example

@@ -31,12 +31,12 @@ def attention(
   """Scaled dot-product attention, out_BTNH in q's dtype (arXiv:1706.03762).
 
   N is a multiple of K: each key-value head serves N / K query heads (grouped
-    queries, arXiv:2305.13245). Softmax is in float32. If the surrounding mesh
-    shards time over "context", self-attention is ring attention
-    (models/layers/attention_ring.py), with tokens in zigzag order
-    (`partition.zigzag`). Otherwise the fused kernel of the platform is used if
-    it supports the arguments: splash on a TPU, and cuDNN's on a GPU in half
-    precision.
+  queries, arXiv:2305.13245). Softmax is in float32. If the surrounding mesh
+  shards time over "context", self-attention is ring attention
+  (models/layers/attention_ring.py), with tokens in zigzag order
+  (`partition.zigzag`). Otherwise the fused kernel of the platform is used if it
+  supports the arguments: splash on a TPU, and cuDNN's on a GPU in half
+  precision.
 
   Args:
     q_BTNH: queries.
@@ -48,9 +48,8 @@ def attention(
       implies `causal` (sliding windows, arXiv:2004.05150).
     soft_cap: scores become soft_cap * tanh(scores / soft_cap), before any mask
       (Gemma 2, arXiv:2408.00118).
-    segments_BT: int32, for T = S: a position attends only to its own segment,
-      so that sequences packed in one row do not mix. Padding, 0, attends to
-      padding.
+    segments_BT: int32, for T = S: a position attends only to its own segment.
+      Padding, 0, attends to padding.
     prefix_B: int32; every position also attends to the positions s < prefix_B,
       regardless of `causal` and `window`. Not supported by the fused kernels or
       the ring.
@@ -62,9 +61,7 @@ def attention(
   """
   T, S = q_BTNH.shape[1], k_BSKH.shape[1]
   if window is not None and window < 1:
-    raise ValueError(
-      f"window = {window} is below 1: a position attends at least to itself"
-    )
+    raise ValueError(f"window = {window} is not positive")
   if soft_cap is not None and soft_cap <= 0:
     raise ValueError(f"soft_cap = {soft_cap} is not positive")
   if segments_BT is not None and T != S:
@@ -155,7 +152,7 @@ class RopeScaling(NamedTuple):
   "linear" divides every frequency by `factor` (arXiv:2306.15595). "llama3"
   (Llama 3.1) divides those with wavelengths above `original` /
   `low_freq_factor` positions, keeps those below `original` /
-  `high_freq_factor`, and interpolates smoothly between the two; `original` is
+  `high_freq_factor`, and interpolates between; `original` is
   original_max_position_embeddings. The names are those of Hugging Face's
   config.json.
   """
@@ -171,8 +168,7 @@ def rope_scaling(settings: Mapping | None) -> RopeScaling | None:
   """Returns the RopeScaling of a dict; None for None and for "default".
 
   Raises:
-    ValueError: the type is unknown; a key is missing, unknown or has an invalid
-      value.
+    ValueError: the type is unknown; a key is missing, unknown or invalid.
   """
   if settings is None:
     return None
@@ -304,12 +300,10 @@ class SelfAttention(nnx.Module):
     Args:
       x_BTD: inputs.
       cache: "key" and "value", both [B, S, K, H], filled up to `length`.
-      length: int32, the position of x's first token: a scalar, or [B] if rows
-        differ.
+      length: int32, the position of x's first token: a scalar, or [B].
       segments_BT: of packed sequences, see `attention`; not with a cache.
-      positions_BT: int32, which determine the rotary angles; those of the row
-        if None.
-      prefix_B: see `attention`; with a cache, x holds the entire prefix or
+      positions_BT: int32, for the rotary angles; those of the row if None.
+      prefix_B: see `attention`; with a cache, x holds all of the prefix or
         comes after it.
 
     Raises:

@@ -26,7 +26,7 @@ def resolve(
 
   Returns:
     [(name, start, stop)] and a note: "", or a line that names the split used in
-      place of a missing one.
+    place of a missing one.
 
   Raises:
     ValueError: the split is malformed, unknown, or outside the data.

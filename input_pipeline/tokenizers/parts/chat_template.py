@@ -1,10 +1,10 @@
 """Chat templates: how a conversation is written as text and special tokens.
 
 A template is data, not a program: the text and special tokens that open and
-  close a turn. Every text, and in particular the content of a turn, is encoded
-  separately and never to a special token, so a user's text cannot close a turn
-  or open another. Only "plain" has no special tokens, so there a content can
-  imitate a turn; it is for models that do not know such tokens.
+close a turn. Every text, and in particular the content of a turn, is encoded
+separately and never to a special token, so a user's text cannot close a turn or
+open another. Only "plain" has no special tokens, so there a content can imitate
+a turn; it is for models that do not know such tokens.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -83,8 +83,7 @@ def language(text: str) -> str:
   """Guesses the language of a text's beginning by script: zh, en or other.
 
   zh: at least 30 % of the letters are Chinese, and kana are fewer than those;
-    en: at least half are A to Z, so other languages in Latin script count as
-    en.
+  en: at least half are A to Z, so other languages in Latin script count as en.
   """
   text = text[:_ENOUGH]
   letters = len(_LETTER.findall(text))

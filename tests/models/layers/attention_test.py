@@ -482,7 +482,7 @@ def test_rotary_takes_positions_by_the_row():
   [
     ({"window": 0}, "window = 0"),
     ({"soft_cap": 0.0}, "soft_cap = 0.0"),
-    ({"segments_BT": np.ones((1, 4), np.int32)}, "4 by 6"),
+    ({"segments_BT": np.ones((1, 4), np.int32)}, "4 and 6"),
   ],
 )
 def test_wrong_options_are_named(options, message):

@@ -439,7 +439,7 @@ def test_a_header_that_makes_no_sense(head, size, told, gpt2):
 def test_a_config_that_makes_no_sense(gpt2):
   config = gpt2 / "config.json"
   for content, told in (
-    (b"{" + b" " * 2**23 + b"}", "at most"),
+    (b"{" + b" " * 2**23 + b"}", "more than the limit"),
     (b"[" * 10**5, "not JSON"),
     (b"\xff", "not JSON"),
     (b"[]", "not a JSON object"),

@@ -27,15 +27,10 @@ flags.DEFINE_string(
 flags.DEFINE_string("system", None, "The system message. Default: none.")
 sampling_flags.define()
 flags.DEFINE_integer(
-  "seed",
-  0,
-  "The random seed of sampling. Equal seeds give equal answers.",
+  "seed", 0, "The random seed of sampling. Equal seeds give equal answers."
 )
 flags.DEFINE_integer(
-  "max_tokens",
-  500,
-  "The maximum length of an answer, in tokens.",
-  1,
+  "max_tokens", 500, "The maximum length of an answer, in tokens.", 1
 )
 cli.define_step()
 

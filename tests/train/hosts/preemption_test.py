@@ -390,7 +390,7 @@ def test_what_is_told_and_the_exit_code():
   assert Preempted("SIGTERM", 120).code == 85
   assert Preempted("Ctrl-C", 120).code == 130
   assert str(Preempted("SIGTERM", 120)) == (
-    "stopped by SIGTERM after step 120, which is saved; the same command goes"
-    " on from there"
+    "stopped by SIGTERM after step 120, which is saved; the same command"
+    " resumes from there"
   )
   assert not isinstance(Preempted("SIGTERM", 120), Exception)

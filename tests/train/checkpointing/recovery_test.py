@@ -313,6 +313,7 @@ def test_a_flipped_bit_in_the_computation_is_named(tmp_path, monkeypatch):
 
   monkeypatch.setattr(determinism_check, "twin", faulty)
   with pytest.raises(
-    CorruptionError, match="after step 6 was computed twice .* and 8 more differ"
+    CorruptionError,
+    match="after step 6 was computed twice .* and 8 more differ",
   ):
     list(loop.fit(made._replace(twice_every=3)))

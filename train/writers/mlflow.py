@@ -12,7 +12,7 @@ import numpy as np
 
 from train.writers.parts import run_id, writer
 
-# MLflow accepts so many parameters in one request, and values so long.
+# MLflow's limits: parameters per request, and characters per value.
 _PARAMS, _VALUE = 100, 6000
 
 
@@ -48,7 +48,7 @@ def mlflow(
   last: dict[str, int] = {}  # the last step logged of each metric
 
   def start(step):
-    del step  # MLflow is asked which steps it has
+    del step  # query which steps MLflow already has
     if opened:
       return  # the run went back to a checkpoint
     # By default MLflow would hold up the training for minutes, again and again.

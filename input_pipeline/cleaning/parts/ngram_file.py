@@ -53,7 +53,7 @@ def load(path: str) -> tuple[NGram, Tokenizer]:
   """What `save` wrote.
 
   Raises:
-    ValueError: there is no such file, or it is damaged or something else; one
+    ValueError: the file is missing, damaged or of another kind; one
       line that names it.
   """
   path = os.path.expanduser(path)

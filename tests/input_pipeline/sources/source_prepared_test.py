@@ -203,11 +203,11 @@ def break_index(folder, **values):
     ),
     (
       dict(splits={"train": dict(documents=1, records=["/x"], tokens=[])}),
-      "'/x' is no name",
+      "'/x' is not the name",
     ),
     (
       dict(splits={"train": dict(documents=1, records=[".."], tokens=[])}),
-      "no name",
+      "is not the name",
     ),
     (dict(splits={"train": dict(documents=-1)}), "-1 documents"),
     (dict(splits={"train": dict(documents=1)}), "no 'records'"),

@@ -36,9 +36,8 @@ def sequence_to_sequence(
     z_loss: see losses.cross_entropy; in training only.
     loss_chunk: positions whose logits are in memory at a time, on each device;
       0 computes all at once.
-    length_ratio: a generated text has at most length_ratio * (tokens of its
-      source) + length_extra tokens.
-    length_extra: see length_ratio.
+    length_ratio: maximum number of generated tokens per token of the source.
+    length_extra: number of generated tokens allowed in addition to these.
   """
 
   def init(rng, batch):

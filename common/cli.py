@@ -1,4 +1,4 @@
-"""What all commands share: flags, one-line errors, the settings of JAX."""
+"""Functions that all commands share: flags, one-line errors, JAX settings."""
 
 import ctypes
 import errno
@@ -137,7 +137,7 @@ def _keep_freed_memory() -> None:
 
 
 def run(main: Callable) -> int:
-  """Runs `main`; an error of the user becomes one line and exit code 2."""
+  """Runs `main`; reports an error of the user in one line, with exit code 2."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   sys.unraisablehook = _unless_late
@@ -156,7 +156,7 @@ def _unless_late(unraisable) -> None:
   """The default hook, except for errors that follow a failed read.
 
   When one array of a checkpoint cannot be read, Orbax closes its event loop,
-  and the readers of the other arrays print that it is closed.
+  and the readers of the other arrays print an error about the closed loop.
   """
   if str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
@@ -211,11 +211,11 @@ def _parse(argv):
 
 
 def _config_found(flag: str) -> str:
-  """--config=NAME[:arg] as --config=FILE[:arg].
+  """Returns --config=NAME[:arg] as --config=FILE[:arg].
 
-  A file at the given path takes precedence. Otherwise a bare NAME, and a path
-  below configs/ that does not exist in the current folder, is looked up by its
-  last part among the experiments of the configs package.
+  A file at the given path takes precedence. A bare NAME, or a path below
+  configs/ that does not exist in the current folder, is looked up by its last
+  part among the experiments of the configs package.
   """
   path, colon, arg = flag.removeprefix("--config=").partition(":")
   ours = "/" not in path or path.startswith("configs/")

@@ -72,8 +72,8 @@ def check(config: Mapping[str, Any]) -> None:
   """Checks the types of the top-level keys.
 
   Args:
-    config: complete. The keys within a section are checked later, by the
-      function that the section names.
+    config: the complete config. The keys within a section are checked later, by
+      the function that the section names.
 
   Raises:
     UserError: names the first key that has a wrong type.

@@ -37,7 +37,7 @@ class CorruptionError(RuntimeError):
 
 
 class Preempted(BaseException):
-  """A run was asked to stop and has saved; exit code 85, 130 after Ctrl-C.
+  """A run stopped on request after saving; exit code 85, or 130 for Ctrl-C.
 
   Not an Exception, like KeyboardInterrupt, so that handlers of errors do not
   catch it.

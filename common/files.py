@@ -8,7 +8,7 @@ from common import storage
 
 
 def cache_folder(cache_dir: str | None = None) -> str:
-  """`cache_dir`, else $TESSERA_CACHE, else ~/.cache/tessera."""
+  """Returns `cache_dir`, or by default $TESSERA_CACHE or ~/.cache/tessera."""
   cache_dir = cache_dir or os.environ.get("TESSERA_CACHE")
   return os.path.expanduser(cache_dir or "~/.cache/tessera")
 

@@ -9,15 +9,15 @@ from typing import Any
 from common import bounded_file
 from common.errors import UserError
 
-# Far longer than any row: a line that is longer is damaged.
+# Far longer than any row; longer lines are damaged.
 _LONGEST = 2**20
 
 
 def read(path: str | os.PathLike) -> Iterator[tuple[bytes, dict | None]]:
   """Yields (line, its object) in order; the object of a damaged line is None.
 
-  A last line without a newline, which a kill has cut short, is left out. A file
-  that does not exist has no lines. One line is in memory at a time.
+  A last line without a newline, which a kill may leave, is ignored. A missing
+  file has no lines. Only one line is in memory at a time.
 
   Raises:
     UserError: the file cannot be read, or is not a regular file.
@@ -29,7 +29,7 @@ def read(path: str | os.PathLike) -> Iterator[tuple[bytes, dict | None]]:
   except ValueError as error:
     raise UserError(str(error)) from error
   with os.fdopen(fd, "rb") as file:
-    whole = True  # whether the part before ended a line
+    whole = True  # whether the previous part ended a line
     while line := file.readline(_LONGEST):
       ends = line.endswith(b"\n")
       if whole and ends and line.strip():

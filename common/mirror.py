@@ -1,21 +1,21 @@
-"""A local folder that stands for a folder in a bucket.
+"""Mirrors: local folders that are kept in sync with folders in buckets.
 
-A run works in the local folder as in any other; what it writes there is copied
-to the bucket as whole objects. The order of the copies carries the guarantees:
+A run works in the local folder as in any other. Its files are copied to the
+bucket as whole objects, in an order that keeps the bucket consistent:
 
-  Small files come before the checkpoints that were complete when the copying
-  began, so whatever a run wrote before it saved step k is in the bucket before
-  the checkpoint of step k is.
+  Small files are copied before the checkpoints that were complete when copying
+  began. Everything that a run wrote before it saved step k is thus in the
+  bucket before the checkpoint of step k.
 
-  So is the file that lists which evaluations are done: it is read first and
-  copied last, after the figures that it says are in metrics.jsonl.
+  The file that lists the finished evaluations is read first and copied last,
+  after the metrics.jsonl that contains their results.
 
-  The last object of a checkpoint is its `_CHECKPOINT_METADATA`, and the first
-  one to be removed. A checkpoint without it is unfinished and never read.
+  `_CHECKPOINT_METADATA` is the last object of a checkpoint to be copied and the
+  first to be removed. A checkpoint without it is unfinished and is never read.
 
 Arrays of checkpoints are copied from the bucket when they are first needed.
-Other code reaches a mirror by the path of a file in it: `fetch` and `push`
-do nothing for a path that lies in no mirror.
+Other code refers to a mirror by the path of a file in it; `fetch` and `push` do
+nothing for paths outside of mirrors.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ from common import storage
 
 _LAST = "_CHECKPOINT_METADATA"
 _CHECKPOINT = re.compile(r"checkpoints/([0-9]+)/(.+)")
-# Names that a process gives to a file until it is complete, and its lock.
+# Temporary names of files that are not complete, and the lock.
 _PASSING = re.compile(
   r"(^|/)run\.lock|\.tmp$|\.partial$|\.orbax-checkpoint-tmp"
 )
-# Of what lies in subfolders, only these are needed to go on.
+# The only subfolders, besides checkpoints, that a resumed run needs.
 _NEEDED = ("hugging_face",)
 _PERIOD = 15.0  # seconds between copies in the background
-_RATE = 1e6  # bytes a second that growing files are copied again with, at most
+_RATE = 1e6  # limit in bytes/s of copying growing files again
 _RECORD = "evaluated.json"
 _AT_ONCE = 8  # objects
 
@@ -47,7 +47,7 @@ _mirrors: dict[str, "Mirror"] = {}
 
 
 def _of(path: str | os.PathLike) -> "tuple[Mirror, str] | None":
-  """(the mirror that a path lies in, its name there)."""
+  """Returns (the mirror that contains a path, its name there), or None."""
   path = os.path.abspath(os.fspath(path))
   for local, mirror in list(_mirrors.items()):
     if path == local or path.startswith(local + os.sep):
@@ -56,7 +56,7 @@ def _of(path: str | os.PathLike) -> "tuple[Mirror, str] | None":
 
 
 def fetch(path: str | os.PathLike) -> None:
-  """Copies what the bucket has below `path`, unless it is here already.
+  """Copies the objects below `path` from the bucket if they are not here.
 
   Raises:
     BucketError: the bucket cannot be read.
@@ -74,7 +74,7 @@ def push(path: str | os.PathLike) -> None:
 
 
 def named(text: str | os.PathLike) -> str:
-  """A path, or a line with paths, that names the bucket and not its mirror."""
+  """Replaces paths of mirrors in a text by those of their buckets."""
   text = os.fspath(text)
   for local, mirror in list(_mirrors.items()):
     text = text.replace(local, mirror.url)
@@ -82,7 +82,7 @@ def named(text: str | os.PathLike) -> str:
 
 
 class Mirror:
-  """A local folder and the bucket's folder that it stands for."""
+  """A local folder and the folder in a bucket that it mirrors."""
 
   def __init__(
     self,
@@ -94,16 +94,16 @@ class Mirror:
     """Copies nothing yet.
 
     Args:
-      url: of the folder in the bucket.
+      url: the URL of the folder in the bucket.
       local: an empty folder.
-      check: raises BucketError when this process may no longer write there.
-      say: is given a line when a copy in the background fails.
+      check: raises BucketError if this process may no longer write there.
+      say: (line) -> None; called when a copy in the background fails.
     """
     self.url, self.local = url.rstrip("/"), pathlib.Path(local).absolute()
     self._check, self._say = check, say
-    # name -> (size, mtime_ns) of the file that equals the bucket's object.
+    # name -> (size, mtime_ns) of the file that was last copied.
     self._same: dict[str, tuple[int, int]] = {}
-    self._absent: set[str] = set()  # in the bucket, not here
+    self._absent: set[str] = set()  # in the bucket, but not local
     self._copied: dict[str, float] = {}  # name -> when it was last written
     self._mutex = threading.RLock()
     self._over = threading.Event()
@@ -112,11 +112,11 @@ class Mirror:
     _mirrors[str(self.local)] = self
 
   def pull(self, sweep: bool = False) -> None:
-    """Copies from the bucket what every reader of a run needs.
+    """Copies the files that every reader of a run needs from the bucket.
 
     Args:
-      sweep: remove from the bucket what a killed process left unfinished; for
-        the one process that writes there.
+      sweep: removes unfinished objects of a killed process from the bucket;
+        only for the process that writes there.
 
     Raises:
       BucketError: the bucket cannot be read.
@@ -140,7 +140,7 @@ class Mirror:
         else:
           self._absent.add(name)
       self._download(now)
-      for name in self._absent:  # for those who list folders
+      for name in self._absent:  # so that the folder is listed
         if name.startswith(("checkpoints/", "damaged/")):
           (self.local / name).parent.mkdir(parents=True, exist_ok=True)
       for step in whole:
@@ -149,14 +149,14 @@ class Mirror:
         self._remove(litter)
 
   def _date(self, folder: str) -> None:
-    """Gives a checkpoint here the time at which the bucket received it."""
+    """Sets the time of a local checkpoint to that at which it was uploaded."""
     with contextlib.suppress(OSError):
       saved = storage.modified(f"{self.url}/{folder}/{_LAST}")
       if saved is not None:
         os.utime(self.local / folder, (saved, saved))
 
   def fetch(self, name: str) -> None:
-    """Copies the objects below `name` that are not here."""
+    """Copies the objects below `name` that do not exist locally."""
     with self._mutex:
       below = name.rstrip("/") + "/"
       self._download(
@@ -164,7 +164,7 @@ class Mirror:
       )
 
   def push(self) -> None:
-    """Copies to the bucket what has changed, and removes what is gone.
+    """Copies changed files to the bucket, and removes deleted ones there.
 
     Raises:
       BucketError: the bucket cannot be written, or another run has taken it
@@ -185,7 +185,7 @@ class Mirror:
     self._thread.start()
 
   def close(self) -> None:
-    """Ends the thread; nothing is copied any more."""
+    """Stops the thread; nothing is copied afterwards."""
     self._over.set()
     if self._thread is not None:
       self._thread.join()
@@ -205,20 +205,20 @@ class Mirror:
             self._upload_files(list(self._files()))  # all that came before it
             self._upload_checkpoint(step)
         self._failed = False
-      except OSError as error:  # of the bucket, or of the local disk
+      except OSError as error:  # errors of the bucket or the local disk
         if not self._failed:
-          self._say(f"not copied to the bucket, will try again: {error}")
+          self._say(f"could not copy to the bucket, will try again: {error}")
         self._failed = True
 
   def _is_due(self, name: str) -> bool:
-    """Whether a file that grows may be copied again."""
+    """Returns whether a growing file may be copied again."""
     with contextlib.suppress(FileNotFoundError):
       size = (self.local / name).stat().st_size
       return time.monotonic() - self._copied.get(name, 0.0) > size / _RATE
     return False
 
   def _steps(self) -> list[str]:
-    """The checkpoints that are complete here."""
+    """Returns the steps of the complete local checkpoints."""
     folder = self.local / "checkpoints"
     if not folder.is_dir():
       return []
@@ -228,7 +228,7 @@ class Mirror:
     )
 
   def _files(self) -> Iterator[str]:
-    """The names of all files here but those of checkpoints."""
+    """Returns the names of all local files except those of checkpoints."""
     for at, folders, names in os.walk(self.local):
       base = os.path.relpath(at, self.local).replace(os.sep, "/")
       base = "" if base == "." else f"{base}/"
@@ -239,7 +239,7 @@ class Mirror:
           yield f"{base}{name}"
 
   def _upload_files(self, names: list[str]) -> None:
-    """Copies files as they are now; they may grow meanwhile."""
+    """Copies the current contents of files, which may be growing."""
     names = [n for n in sorted(names) if n != _RECORD]
     record = self._frozen(_RECORD)
     try:
@@ -254,7 +254,7 @@ class Mirror:
         record[0].unlink(missing_ok=True)
 
   def _is_changed(self, name: str) -> bool:
-    """Whether a file here is not the one that the bucket has."""
+    """Returns whether a local file differs from that in the bucket."""
     try:
       stat = (self.local / name).stat()
     except FileNotFoundError:
@@ -262,7 +262,7 @@ class Mirror:
     return self._same.get(name) != (stat.st_size, stat.st_mtime_ns)
 
   def _frozen(self, name: str) -> tuple[pathlib.Path, tuple[int, int]] | None:
-    """(a copy of a file that has changed, its size and time); else None."""
+    """Returns (a copy, its size and time) of a changed file, else None."""
     if not self._is_changed(name):
       return None
     path = self.local / name
@@ -284,7 +284,7 @@ class Mirror:
     self._copied[name] = time.monotonic()
 
   def _upload_checkpoint(self, step: str) -> None:
-    """Copies a checkpoint whose files no longer change, if it is new."""
+    """Copies a checkpoint, whose files no longer change, if it is new."""
     if not self._is_new(step):
       return
     prefix = f"checkpoints/{step}/"
@@ -294,7 +294,7 @@ class Mirror:
       for p in folder.rglob("*")
       if p.is_file()
     }
-    # A run that went back has removed it and saved it once more.
+    # A run that rolled back has removed it and saved it again.
     there = [n for n in {*self._same, *self._absent} if n.startswith(prefix)]
     before = [n for n in there if n == last or n not in names]
     self._remove(sorted(before, key=lambda name: name != last))
@@ -304,11 +304,11 @@ class Mirror:
         list(threads.map(self._upload_array, rest))
       self._upload_array(last)
     except FileNotFoundError:
-      if folder.is_dir():  # else it has been removed meanwhile
+      if folder.is_dir():  # otherwise it has been removed in the meantime
         raise
 
   def _is_new(self, step: str) -> bool:
-    """Whether a checkpoint here is not the one that the bucket has."""
+    """Returns whether a local checkpoint differs from that in the bucket."""
     return self._is_changed(f"checkpoints/{step}/{_LAST}")
 
   def _upload_array(self, name: str) -> None:
@@ -317,7 +317,7 @@ class Mirror:
     self._same[name] = (stat.st_size, stat.st_mtime_ns)
 
   def _gone(self) -> list[str]:
-    """What the bucket has and this folder no longer, in order of removal."""
+    """Returns the objects without a local file, in order of removal."""
     steps = {
       m[1]
       for m in map(_CHECKPOINT.fullmatch, [*self._same, *self._absent])

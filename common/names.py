@@ -11,7 +11,7 @@ from common.errors import UserError
 
 
 def find(package: str, name: str, where: str) -> Callable:
-  """The function `name` of the file `name` in `package` or in a room of it.
+  """Returns the function `name` of the file `name` in `package` or its rooms.
 
   Raises:
     UserError: there is no such file; lists the closest name and all names.
@@ -28,10 +28,10 @@ def find(package: str, name: str, where: str) -> Callable:
 
 
 def discover(package: str) -> dict[str, str]:
-  """{file name: module} of a package and of the rooms in it; imports no module.
+  """Returns {file name: module} of a package and its rooms; imports none.
 
-  Rooms listed in the package's SHARED, and rooms called "parts", hold what its
-  files share. A config cannot name the files in them.
+  Rooms listed in the package's SHARED, and rooms called "parts", contain code
+  that its files share. A config cannot name files in these rooms.
   """
   module = importlib.import_module(package)
   shared = {"parts", *getattr(module, "SHARED", ())}

@@ -1,8 +1,8 @@
 """Folders in buckets (gs://, s3:// and others), read and written by fsspec.
 
-A path with a scheme names an object or a folder in a bucket; every other path
-belongs to the operating system and is no matter of this module. Objects are
-written in one piece: there is no appending and no renaming.
+A path with a scheme names an object or a folder in a bucket. All other paths
+are local, and this module does not handle them. Objects are written as a whole;
+they cannot be appended to or renamed.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ from common.errors import BucketError, UserError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _INSTALL = "pip install -e '.[bucket]'"
-# Schemes that name no folder which a run can be kept in.
+# Schemes of file systems that cannot store a run.
 _READ_ONLY = ("http", "https")
 
 
 def scheme(path: str | os.PathLike | None) -> str:
-  """The scheme of a path, such as "gs"; "" for a local path."""
+  """Returns the scheme of a path, such as "gs"; "" for a local path."""
   found = _SCHEME.match(os.fspath(path)) if path else None
   return found[1].lower() if found else ""
 
 
 def check_local(where: str, path: str | os.PathLike | None) -> None:
-  """Raises UserError for a path with a scheme where only a folder will do.
+  """Raises UserError for a path with a scheme if it must be local.
 
   Args:
-    where: what the user has set, such as "--output".
+    where: the flag that the user has set, such as "--output".
     path: its value; None passes.
   """
   if scheme(path):
@@ -41,12 +41,12 @@ def check_local(where: str, path: str | os.PathLike | None) -> None:
 
 
 def check(where: str, url: str) -> None:
-  """Raises UserError where no library can read and write this folder.
+  """Raises UserError if no library can read and write this folder.
 
   Nothing is sent over the network.
 
   Args:
-    where: what the user has set, such as "--workdir".
+    where: the flag that the user has set, such as "--workdir".
     url: its value, which has a scheme.
   """
   name = scheme(url)
@@ -76,40 +76,40 @@ def check(where: str, url: str) -> None:
   except ValueError:
     raise UserError(
       f"{where}={url}: no file system is known for the scheme {name}://;"
-      f" gs:// and s3:// are served after {_INSTALL}"
+      f" gs:// and s3:// are supported after {_INSTALL}"
     ) from None
   if not rest.strip("/") or "::" in url:
     raise UserError(f"{where}={url}: name a folder, as in {name}://BUCKET/RUN")
 
 
 class MissingError(BucketError, FileNotFoundError):
-  """There is no such object."""
+  """The object does not exist."""
 
 
 @contextlib.contextmanager
 def _one_line(url: str) -> Iterator[None]:
-  """Inside, whatever a file system raises becomes a BucketError of one line."""
+  """Turns all errors of a file system inside into one-line BucketErrors."""
   try:
     yield
   except FileNotFoundError as error:
     raise MissingError(f"{url}: there is no such object or bucket") from error
   except BucketError:
     raise
-  except Exception as error:  # every file system raises its own
+  except Exception as error:  # each file system raises its own errors
     lines = str(error).strip().splitlines() or [""]
     kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     raise BucketError(f"{url}: {kind}{lines[0][:200]}") from error
 
 
 def _served(url: str) -> tuple[Any, str]:
-  """(fsspec's file system, the path in it)."""
+  """Returns (the file system of fsspec, the path in it)."""
   import fsspec
 
   return fsspec.core.url_to_fs(url)
 
 
 def listing(url: str) -> dict[str, int]:
-  """{name below the folder: bytes} of every object; {} where there is none.
+  """Returns {name below the folder: bytes} of all objects in a folder.
 
   Raises:
     BucketError: the bucket cannot be listed, or an object's name would lead
@@ -126,7 +126,7 @@ def listing(url: str) -> dict[str, int]:
       continue  # some file systems list RUN-2 with RUN
     name = path[len(root) + 1 :]
     if not name or name.endswith("/"):
-      continue  # it marks an empty folder
+      continue  # a marker of an empty folder
     strange = "\\" in name or "\0" in name
     if strange or any(part in ("", ".", "..") for part in name.split("/")):
       raise BucketError(f"{url}: {name!r} cannot be the name of a file")
@@ -135,10 +135,10 @@ def listing(url: str) -> dict[str, int]:
 
 
 def read(url: str, most: int) -> bytes:
-  """The content of an object of at most `most` bytes.
+  """Returns the content of an object of at most `most` bytes.
 
   Raises:
-    MissingError: there is none.
+    MissingError: the object does not exist.
     BucketError: it cannot be read, or is larger.
   """
   with _one_line(url):
@@ -151,7 +151,7 @@ def read(url: str, most: int) -> bytes:
 
 
 def write(url: str, content: bytes) -> None:
-  """Writes an object in one piece, replacing what was there.
+  """Writes an object as a whole, replacing an existing one.
 
   Raises:
     BucketError: it cannot be written.
@@ -162,10 +162,10 @@ def write(url: str, content: bytes) -> None:
 
 
 def create(url: str, content: bytes) -> bool:
-  """Writes an object that is not there; False where there is one.
+  """Writes an object if it does not exist; returns whether it was written.
 
-  Google's and Amazon's storage decide this atomically. Other file systems may
-  only look first: two processes can both be answered True there.
+  This is atomic in Google's and Amazon's storage. In other file systems the
+  check may precede the write, so two processes may both get True.
 
   Raises:
     BucketError: it cannot be written.
@@ -179,7 +179,7 @@ def create(url: str, content: bytes) -> bool:
     except FileExistsError:
       return False
     except Exception:
-      # Each library has its own error for a precondition that failed.
+      # Each library has its own error for a failed precondition.
       system.invalidate_cache()
       if system.exists(path):
         return False
@@ -187,10 +187,10 @@ def create(url: str, content: bytes) -> bool:
 
 
 def modified(url: str) -> float | None:
-  """Unix time of an object by the bucket's clock; None where it keeps none.
+  """Returns the Unix time of an object by the bucket's clock, if it has one.
 
   Raises:
-    MissingError: there is no such object.
+    MissingError: the object does not exist.
   """
   with _one_line(url):
     system, path = _served(url)
@@ -202,17 +202,17 @@ def modified(url: str) -> float | None:
 
 
 def upload(local: str | os.PathLike, url: str) -> None:
-  """Copies a file that does not change meanwhile; BucketError if it fails."""
+  """Uploads a file, which must not change; BucketError if this fails."""
   with _one_line(url):
     system, path = _served(url)
     system.put_file(os.fspath(local), path)
 
 
 def download(url: str, local: str | os.PathLike) -> None:
-  """Copies an object to a file, which appears when it is complete.
+  """Copies an object to a file, which is created atomically.
 
   Raises:
-    MissingError: there is no such object.
+    MissingError: the object does not exist.
     BucketError: it cannot be read, or the file cannot be written.
   """
   folder, name = os.path.split(os.fspath(local))
@@ -229,7 +229,7 @@ def download(url: str, local: str | os.PathLike) -> None:
 
 
 def remove(url: str) -> None:
-  """Removes an object, if there is one; BucketError if it cannot be."""
+  """Removes an object if it exists; BucketError if this fails."""
   with contextlib.suppress(FileNotFoundError), _one_line(url):
     system, path = _served(url)
     system.rm_file(path)

@@ -56,7 +56,7 @@ _WAIT = 60.0
 _BEAT_MS = 2_000
 # After so long without a heartbeat the dispatcher drops a worker.
 _LOST_MS = 20_000
-# Runs whose sources a worker keeps open.
+# The number of runs whose sources a worker keeps open.
 _RUNS = 8
 
 

@@ -246,7 +246,7 @@ def _compare(
 
 
 def _write(folder: pathlib.Path, dataset: Dataset, files: Files, say) -> None:
-  """Writes a folder beside its place, and moves it there when it is whole."""
+  """Writes a temporary folder, and moves it into place when it is complete."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
   counts: dict[str, int] = {}

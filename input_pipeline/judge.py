@@ -5,7 +5,7 @@ check, and writes report.html and report.json to --output. --label adds checks
 of the classes, --against compares the data with another split or source, and
 --date compares its later half with the earlier one.
 
-Exit codes: 0 if the data was judged, whatever the verdicts; 2 for wrong
+Exit codes: 0 if the data was judged, with any verdicts; 2 for wrong
 arguments or data; 3 if a check that --fail_on names is not ok.
 """
 

@@ -5,7 +5,7 @@ r"""Raw records to a clean training set: `python -m input_pipeline.prepare`.
 
 Writes records that `prepared:DIR` and `jsonl:` read, tokens if the config names
 a tokenizer, index.json, report.html and report.json. The same input and config
-give the same bytes, whatever the number of workers. A run that was killed is
+give the same bytes for any number of workers. A run that was killed is
 resumed by the same command. Exit codes: 0 for success, 2 for wrong arguments or
 data, 75 if a worker was lost.
 """

@@ -1,1 +1,1 @@
-"""Training: tasks, learners, evaluators and the one loop that runs them."""
+"""Training: tasks, learners, evaluators and the loop that runs them."""

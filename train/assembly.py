@@ -1,4 +1,4 @@
-"""Builds the pure parts of a run from its config: names become objects."""
+"""Builds the pure parts of a run from the names in its config."""
 
 import functools
 import sys
@@ -21,9 +21,9 @@ from train.optimization import optimizers
 class Experiment(NamedTuple):
   """The pure parts of a run, before anything is computed.
 
-  config: plain dicts, complete.
+  config: the complete config, as plain dicts.
   network: the model without its adapter.
-  params_rules: SHARDING of the model's file.
+  params_rules: SHARDING of the model file.
   """
 
   config: dict[str, Any]
@@ -39,10 +39,10 @@ class Experiment(NamedTuple):
 def experiment(
   config: Mapping[str, Any], workdir: str | None = None
 ) -> Experiment:
-  """Builds everything that `config` names; computes nothing.
+  """Builds everything that `config` names, without computing anything.
 
   Raises:
-    UserError: the config is wrong; one line that names the key.
+    UserError: the config is invalid; the message names the key.
   """
   config = complete(config)
   mesh = sharding.make_mesh(config["mesh"])
@@ -53,7 +53,7 @@ def experiment(
 
 
 def assemble(config, mesh, data: pipeline.Data) -> Experiment:
-  """Model, task, optimizer and learner of a complete config, on `data`."""
+  """Builds model, task, optimizer and learner of a complete config."""
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
   model = names.call(
@@ -121,16 +121,16 @@ def _adapted(config, model):
 
 
 def compute_dtype(mesh) -> str:
-  """The compute dtype of a model whose config does not set it."""
+  """Returns the default compute dtype, for configs that do not set it."""
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   return "float32" if on_cpu else "bfloat16"
 
 
 def _in_one_line(name: str, task: types.Task) -> types.Task:
-  """The task, which reports in one line that the data do not suit it.
+  """Makes a task report in one line if it does not match the data.
 
-  Its functions fail while they are traced: a field that it reads is not in the
-  batch, or does not have the shape that the model or the loss expects.
+  Its functions fail while they are traced if the batch lacks a field, or if a
+  field does not have the shape that the model or the loss expects.
   """
 
   def guarded(function):
@@ -164,7 +164,7 @@ def _in_one_line(name: str, task: types.Task) -> types.Task:
 
 
 def _task_within(mesh, task: types.Task) -> types.Task:
-  """The task, whose functions are traced with `mesh` around them."""
+  """Returns the task with its functions traced within `mesh`."""
   around = functools.partial(sharding.within, mesh)
   return types.Task(
     init=around(task.init),
@@ -191,9 +191,9 @@ def state_of(
   parts: Experiment,
   start: Callable[[], initialization.Start | None] = lambda: None,
 ):
-  """(init, abstract state); no device ever holds more than its shard.
+  """Returns (init, abstract state); `init` creates each shard on its device.
 
-  `init` begins with the arrays that `start` returns.
+  `init` starts from the arrays that `start` returns.
   """
 
   def init_fn(rng, start=None):

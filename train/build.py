@@ -30,10 +30,10 @@ from train.writers.parts import run_writer
 
 
 def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
-  """Everything `fit` needs; writes into `workdir` where one is given.
+  """Returns everything `fit` needs; writes into `workdir` if it is given.
 
   Raises:
-    UserError: the config is wrong, or `workdir` holds another one's run.
+    UserError: the config is invalid, or `workdir` has a run of another config.
   """
   config = complete(config)
   if workdir is not None:
@@ -69,7 +69,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   units = {"examples": batch_size}
   target_shape = parts.data.spec.get("targets", ((), None))[0]
-  if target_shape:  # a column of that name has none
+  if target_shape:  # a column of a table with that name has none
     units["tokens"] = batch_size * target_shape[0]
 
   def batches(first):
@@ -120,7 +120,7 @@ def _observer(config, learner, writer, say):
 
 
 def _rules(config, saving: retention.Settings) -> tracking.Rules:
-  """What is tracked, from config.checkpoint and config.early_stopping."""
+  """Returns the tracking.Rules of config.checkpoint and early_stopping."""
   due = {k: e.get("every_steps", 0) for k, e in config["evals"].items()}
   found = tracking.Rules()
   if saving.keep_best is not None:
@@ -140,7 +140,7 @@ def _rules(config, saving: retention.Settings) -> tracking.Rules:
 
 
 def _files(workdir, config, data, saving) -> dict[str, Any]:
-  """The files in the workdir, as fields of loop.Run."""
+  """Returns the files in the workdir, as fields of loop.Run."""
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)
@@ -156,7 +156,7 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
 
 
 def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """The arrays that the run begins with, from another run or from files."""
+  """Returns the initial arrays from another run or from files, if any."""
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
@@ -225,14 +225,14 @@ def evaluator(
 
 
 def weights(path: str, step: int | str | None = None) -> tuple:
-  """(params, model_state) of the model of a run, without its adapter.
+  """Returns (params, model_state) of a run's model, without its adapter.
 
   Args:
-    path: the run's workdir, or a folder or file of Hugging Face's.
-    step: which checkpoint of a workdir, or "best"; the last by default.
+    path: the workdir of the run, or a Hugging Face folder or file.
+    step: the step of the checkpoint, or "best". Default: the last checkpoint.
 
   Raises:
-    UserError: there is no such run or model.
+    UserError: the run or model does not exist.
   """
   if pretrained.are_at(path):
     found = pretrained.read(path)

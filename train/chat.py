@@ -1,10 +1,10 @@
 r"""Chats with a model in the terminal: `python -m train.chat --workdir=…`.
 
 Each line is a message; a backslash at its end continues the message on the next
-line. /reset starts a new conversation. /system TEXT starts one with TEXT as its
-system message. /save FILE writes the conversation to a new file, as a line that
-rows/conversations.py reads. /quit and Ctrl-D exit. Ctrl-C stops an answer; the
-part generated so far stays in the conversation.
+line. /reset starts a new conversation. /system TEXT starts a conversation with
+TEXT as its system message. /save FILE writes the conversation to a new file, in
+the format that rows/conversations.py reads. /quit and Ctrl-D exit. Ctrl-C stops
+an answer; the part generated so far remains in the conversation.
 """
 
 import json
@@ -27,10 +27,10 @@ flags.DEFINE_string(
 flags.DEFINE_string("system", None, "The system message. Default: none.")
 sampling_flags.define()
 flags.DEFINE_integer(
-  "seed", 0, "The seed of sampling. Equal seeds give equal answers."
+  "seed", 0, "The random seed of sampling. Equal seeds give equal answers."
 )
 flags.DEFINE_integer(
-  "max_tokens", 500, "The length limit of an answer, in tokens.", 1
+  "max_tokens", 500, "The maximum length of an answer, in tokens.", 1
 )
 cli.define_step()
 
@@ -56,7 +56,7 @@ def main(argv) -> None:
     return replies.within(speaker, messages, options.max_tokens)
 
   def answer(messages, turn: int) -> Iterator[str]:
-    # Each turn has its own seed, so that a repeated message may get another
+    # Each turn has its own seed, so a repeated message may have a different
     # answer.
     own = options._replace(seed=options.seed + turn)
     return replies.answer(speaker, messages, own)
@@ -77,10 +77,11 @@ def converse(
 
   Args:
     lines: the user's messages and commands.
-    say: writes a text to the terminal.
+    say: writes text to the terminal.
     answer: (messages, index of the turn) -> the parts of the answer.
-    within: (messages) -> (the messages that fit the window, how many were
-      dropped); ValueError if the last one alone does not fit.
+    within: (messages) -> (the messages that fit in the context window, the
+      number of dropped messages); raises ValueError if the last message alone
+      does not fit.
     system: the system message, or None.
   """
   from input_pipeline.tokenizers.parts.chat_template import Message
@@ -120,7 +121,7 @@ def converse(
 
 
 def _heard(pieces: Iterator[str], say: Callable[[str], None]) -> str:
-  """Writes an answer as it is generated, until Ctrl-C, and returns it."""
+  """Prints an answer as it is generated, until Ctrl-C, and returns it."""
   parts = []
   try:
     for piece in pieces:
@@ -140,9 +141,9 @@ def _harmless(text: str) -> str:
 
 
 def saved(path: str, messages: list) -> str:
-  """Writes the conversation to a new file; returns a line about the result."""
+  """Writes the conversation to a new file; returns a line with the result."""
   if not path:
-    return "/save needs the name of a file"
+    return "/save needs a file name"
   record = {"messages": [message._asdict() for message in messages]}
   try:
     with open(path, "x", encoding="utf-8") as file:
@@ -154,10 +155,10 @@ def saved(path: str, messages: list) -> str:
 
 
 def _lines() -> Iterator[str]:
-  """The messages that are typed, until Ctrl-D."""
+  """Yields the typed messages until Ctrl-D."""
   prompt = "> " if sys.stdin.isatty() else ""
   if prompt:
-    import readline  # noqa: F401  (input() then edits lines and has a history)
+    import readline  # noqa: F401  (enables line editing and history)
   parts: list[str] = []
   while True:
     try:

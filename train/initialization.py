@@ -29,7 +29,7 @@ _START: contextvars.ContextVar = contextvars.ContextVar("start", default=None)
 
 
 class Start(NamedTuple):
-  """The arrays to begin with, by path."""
+  """The initial arrays, by path."""
 
   params: dict[str, jax.Array]
   model_state: dict[str, jax.Array]
@@ -39,10 +39,10 @@ class Settings(NamedTuple):
   """The keys of `config.init_from`.
 
   path: a workdir, or a file or folder of weights; None initializes at random.
-  step: which checkpoint of the workdir, or "best"; None is the last one.
+  step: the step of the checkpoint, or "best"; None is the last checkpoint.
   map: (regex, replacement) pairs, applied in order to the paths of the other
-    run, as by re.sub; parameters whose path becomes "" are left out.
-  skip: regexes of parameters of this run that stay randomly initialized.
+    run, as by re.sub; parameters whose path becomes "" are ignored.
+  skip: regexes of parameters of this run that are initialized at random.
   """
 
   path: str | None = None
@@ -79,11 +79,11 @@ def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
 
 
 def startable(model: Model) -> Model:
-  """The model, whose `init` begins with the arrays set by `beginning`.
+  """Returns the model with an `init` that uses the arrays of `beginning`.
 
-  A context of tracing rather than an argument: the task calls model.init(rng),
-  and what it derives from the parameters (a frozen copy, an average) must be
-  derived from these arrays.
+  The arrays are not passed as an argument because the task calls
+  model.init(rng), and everything that it derives from the parameters, such as a
+  frozen copy or an average, must be derived from these arrays.
   """
 
   def init(rng):
@@ -100,7 +100,7 @@ def startable(model: Model) -> Model:
 
 @contextlib.contextmanager
 def beginning(start: Start | None) -> Iterator[None]:
-  """A context in which startable models begin with these arrays."""
+  """In this context, the `init` of startable models uses these arrays."""
   token = _START.set(start)
   try:
     yield
@@ -122,16 +122,16 @@ def read(
   load: Callable[[str, int | str | None], tuple[PyTree, PyTree]],
   say: Callable[[str], None],
 ) -> Start:
-  """The arrays that the parameters of `model` begin with.
+  """Returns the initial arrays of the parameters of `model`.
 
   Args:
     wanted: the Settings.
-    model: whose parameters are initialized.
+    model: the model to initialize.
     load: (path, step) -> (params, model_state) of the other run.
-    say: prints which parameters were found.
+    say: (line) -> None; prints which parameters were found.
 
   Raises:
-    UserError: no parameter matches, or a shape differs; names it.
+    UserError: no parameter matches, or a shape differs.
   """
   params, model_state = load(wanted.path, wanted.step)
   rng = jax.eval_shape(lambda: jax.random.key(0))
@@ -155,7 +155,7 @@ def read(
 
 
 def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):
-  """{our path: their array}."""
+  """Returns {our path: their array}."""
   renamed: dict[str, jax.Array] = {}
   for path, leaf in parameter_rules.flat(theirs).items():
     for regex, replacement in wanted.map:

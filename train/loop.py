@@ -1,4 +1,4 @@
-"""The one loop: save, evaluate, batch, step, read the step before."""
+"""The training loop: save, evaluate, batch, update, read metrics."""
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,32 +31,32 @@ class Evaluation(NamedTuple):
 class Run(NamedTuple):
   """Everything that `fit` needs.
 
-  init: () -> State, laid out over the mesh.
-  abstract_state: its ShapeDtypeStructs with shardings, for a restore.
+  init: () -> State, sharded over the mesh.
+  abstract_state: its ShapeDtypeStructs with shardings, for restoring.
   batches: (number of the first batch) -> iterator of global batches.
-  units_per_step: what a step processes, such as {"examples": 12}.
+  units_per_step: the units that a step processes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to save nothing.
-  checkpoint_every: a checkpoint every so many steps, and one at the end; 0
-    saves at the end alone.
-  checkpoint_minutes: a checkpoint also when so many minutes have passed since
-    the last one; 0 never.
-  strict: stop at a damaged checkpoint, instead of resuming from the one before.
+  checkpoint_every: the number of steps between checkpoints; 0 disables these.
+    The last step is always saved.
+  checkpoint_minutes: the number of minutes between checkpoints; 0 disables
+    these.
+  strict: whether to stop at a damaged checkpoint instead of using the previous.
   stop_on_save_error: whether the run stops when a checkpoint cannot be written.
-  writer: has start(step), write(step, scalars), close(); or None.
+  writer: an object with start(step), write(step, scalars), close(); or None.
   observe: (step, state, batch, rng) -> None, called before each update.
   rng: the random key of the run; each step folds in its number.
   costs: a costs.Costs, from which MFU and energy are computed; or None.
-  ledger: the file of goodput, over all starts of the run; or None.
-  skipped: the file of the batches that are skipped; or None.
+  ledger: the path of goodput.jsonl, over all starts of the run; or None.
+  skipped: the path of skipped.jsonl, the skipped batches; or None.
   started: Unix time at which the process began; None is now.
   trace: which steps are profiled.
   limits: when to roll back to a checkpoint.
   stop: (step) -> the reason to save and stop, or None; equal on all processes.
-  twice_every: the steps between two that are computed twice; 0 is never.
+  twice_every: the interval of steps that are computed twice; 0 disables this.
   log_examples: whether the writer records which examples each update uses.
   rules: which checkpoint is the best, and when to stop early.
-  evaluated: the file that records which evaluations are done; or None.
-  say: (line) -> None; prints a line for people.
+  evaluated: the path of evaluated.json, the evaluations done; or None.
+  say: (line) -> None; prints a line.
   """
 
   learner: types.Learner
@@ -97,10 +97,10 @@ class Report(NamedTuple):
 
 
 class Start(NamedTuple):
-  """Where a run starts: at a checkpoint, or at its beginning.
+  """The point at which a run starts: a checkpoint or the beginning.
 
   tracked: the best values before the evaluations of `step`.
-  done: which evaluations of `step` are done; None if none are owed.
+  done: the evaluations of `step` that are done; None if none remain.
   skipped: the batches that the run skips.
   """
 
@@ -121,7 +121,7 @@ def fit(run: Run) -> Iterator[Report]:
   Raises:
     FloatingPointError: a metric is not finite although the update was kept, or
       rolling back did not help. No state that follows from it is saved.
-    Preempted: the run was asked to stop, and has saved.
+    Preempted: the run received a request to stop, and has saved.
     SaveError: a checkpoint could not be written.
     CorruptionError: a step computed twice gave different results.
   """
@@ -144,12 +144,12 @@ def fit(run: Run) -> Iterator[Report]:
 
 
 def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
-  """The updates from `start` on.
+  """Runs the updates from `start` on.
 
-  Their order is what exact resuming rests on. At step k: read the metrics of
-  the update before, save the state, evaluate it, take batch k, update. A crash
-  in an evaluation loses no training: a resumed run drops what was written after
-  k and makes up for the evaluations of k that were not done.
+  Exact resuming depends on this order. At step k: read the metrics of the
+  previous update, save the state, evaluate it, take batch k, update. A crash
+  during an evaluation loses no training: a resumed run removes the rows written
+  after k and runs the evaluations of k that were not done.
   """
   state, well, pending = start.state, start.health, None
   tracked = start.tracked
@@ -211,14 +211,14 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
 
 
 def jit_step(run: Run):
-  """The compiled update: (state, batch, rng) -> (state, metrics)."""
+  """Returns the compiled update: (state, batch, rng) -> (state, metrics)."""
   shardings = jax.tree.map(lambda x: x.sharding, run.abstract_state)
 
   def step(state, batch, rng):
     state = sharding.in_device_memory(state, shardings)
     return run.learner.step(state, batch, jax.random.fold_in(rng, state.step))
 
-  # With the state's own shardings; otherwise the second step recompiles.
+  # With the shardings of the state; otherwise the second step recompiles.
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
@@ -227,7 +227,7 @@ def _every(n: int, step: int) -> bool:
 
 
 def _due(run, step, last) -> list[str]:
-  """The keys of the evaluations that are due at a step."""
+  """Returns the keys of the evaluations that are due at a step."""
   return [
     key
     for key, evaluation in run.evaluations.items()
@@ -236,11 +236,11 @@ def _due(run, step, last) -> list[str]:
 
 
 def _saving(run, saves, step, due, leaving) -> bool:
-  """Whether the state of a step is saved, on all processes alike."""
+  """Returns whether to save the state of a step; equal on all processes."""
   if run.checkpoints is None:
     return False
   best = run.rules.keep_best
-  scheduled = saves.due(step)  # asked at every step
+  scheduled = saves.due(step)  # called at every step
   return bool(leaving or scheduled or (best and best.evaluator in due))
 
 
@@ -281,7 +281,7 @@ def _start(run, clock, ledger, skipped) -> Start:
 
 
 def _batches(run, start) -> Generator[types.Batch, None, None]:
-  """The batches of the updates from `start` on, without skipped ones."""
+  """Yields the batches of the updates from `start` on, without skipped ones."""
   for first, end in bad_batches.spans(start.skipped, start.step):
     stream = run.batches(first)
     try:
@@ -296,7 +296,7 @@ def _evaluated(run, clock, state, due, step, tracked, done):
   """Runs the evaluators that are due and not done; yields their Reports.
 
   Returns:
-    The tracked values after them.
+    The updated tracked values.
   """
   with clock.phase("evaluation"):
     variables = run.learner.variables(state)
@@ -330,7 +330,7 @@ def _stopped_early(run, clock, state, due, step, tracked, done):
 
 
 def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
-  """What a checkpoint holds besides the state."""
+  """Returns the record of a checkpoint, which is saved with the state."""
   batch = bad_batches.batch_of(start.skipped, step)
   return {
     # In examples; a large run has more than 2^31 of them.
@@ -343,7 +343,7 @@ def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
 
 
 def _close(run, clock) -> None:
-  """Closes what the run has opened; waits for the save in flight."""
+  """Closes the files of the run, and waits for the save in progress."""
   try:
     if run.checkpoints is not None:
       with clock.phase("save"):

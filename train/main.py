@@ -73,8 +73,8 @@ flags.DEFINE_bool(
 flags.DEFINE_integer(
   "check_determinism",
   0,
-  "Every so many steps, computes a step twice and stops if the results differ, "
-  "which means that the hardware computes wrongly; 0 disables the check.",
+  "The interval, in steps, at which a step is computed twice. The run stops if "
+  "the results differ, which indicates faulty hardware. Default: 0, never.",
   lower_bound=0,
 )
 

@@ -1,4 +1,4 @@
-"""The data of a run or an evaluator: from its section to sharded batches."""
+"""Reads the data of a run or evaluator and shards its batches."""
 
 import functools
 from typing import Any
@@ -21,24 +21,24 @@ _GIVEN = [
 
 
 def read(function, config, where, settings, mesh, workdir, batch_size=None):
-  """The pipeline.Data that `function` makes of a section of the config.
+  """Returns the pipeline.Data that `function` makes of a config section.
 
   Args:
     function: pipeline.train or pipeline.evaluation.
-    config: complete.
-    where: the section's name, for errors.
+    config: the complete config.
+    where: the name of the section, for error messages.
     settings: the section.
-    mesh: that the batches are divided over.
-    workdir: where a tokenizer learned from the data is kept, or None.
-    batch_size: in place of the config's.
+    mesh: the mesh over which the batches are divided.
+    workdir: the folder for a tokenizer that is learned from the data, or None.
+    batch_size: replaces the batch size of the config if it is not None.
 
   Raises:
-    UserError: a key is unknown or wrong; one line that names it.
+    UserError: a key is unknown or invalid; the message names it.
   """
   names.check_keys(function, where, settings)
   for key in settings:
     if key in _GIVEN:
-      raise UserError(f"{where}.{key}: is the run's to give, not the data's")
+      raise UserError(f"{where}.{key}: is set by the run; remove it")
   batch_size = batch_size or config["batch_size"]
   parts = sharding.batch_parts(mesh)
   whole = isinstance(batch_size, int) and batch_size > 0
@@ -65,7 +65,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
 
 
 def sizes(data: pipeline.Data) -> dict[str, Any]:
-  """What the data provides to models and tasks: sizes, and word counts."""
+  """Returns the sizes and word counts that models and tasks take from data."""
   found: dict[str, Any] = {}
   if data.tokenizer is not None:
     found["vocab_size"] = data.tokenizer.vocab_size
@@ -75,8 +75,8 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
   for key, (shape, _) in data.spec.items():
-    # A column of a table may have any name: one that has not the rank of what
-    # usually has it gives no size, and the model reports which it lacks.
+    # A table may have a column of any name. A column without the usual rank of
+    # its name gives no size, and the model reports the missing size.
     if key in ("inputs", "tokens", "chosen_inputs", "targets") and shape:
       found["max_len"] = max(shape[0], found.get("max_len", 0))
     if key == "image" and len(shape) == 3:
@@ -97,7 +97,7 @@ def placed(batches, where: str, mesh):
 
 
 def _laid_out(batches, where: str, mesh):
-  """Batches in the mesh's order; errors of the data name the config's key."""
+  """Yields batches in the mesh's order; errors name the key of the config."""
   try:
     for batch in batches:
       yield sharding.lay_out(batch, mesh)

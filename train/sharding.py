@@ -1,4 +1,4 @@
-"""Sharding: a mesh of devices, and regex rules over paths of arrays."""
+"""Sharding: meshes of devices, and regex rules over the paths of arrays."""
 
 import functools
 import math
@@ -24,20 +24,20 @@ WORKERS = re.compile("^(extra|opt_state)/workers/")
 
 
 def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
-  """A mesh of all devices; one size may be -1, for the remaining devices.
+  """Returns a mesh of all devices; one size may be -1, for the rest.
 
-  The axis "slice" divides the devices by the slice (or, where they have none,
-  in order), so that all other axes stay within the fast network.
+  The axis "slice" divides the devices by their slice (or in order, if they have
+  none), so that all other axes use the fast network within a slice.
 
   Raises:
-    UserError: an axis has no meaning, or the sizes do not multiply to the
-      number of devices.
+    UserError: an axis is unknown, or the product of the sizes is not the number
+      of devices.
   """
   devices = jax.devices() if devices is None else devices
   for name in axes:
     if name not in AXES:
       raise UserError(f"config.mesh.{name}: unknown{nearest(name, AXES)}")
-  # In this order, whatever a config's: the busiest axis joins neighbours.
+  # In the order of AXES, so that the busiest axis connects neighbors.
   names = tuple(sorted(axes, key=AXES.index))
   sizes = [int(axes[name]) for name in names]
   wanted = ", ".join(f"{name}={n}" for name, n in axes.items())
@@ -50,14 +50,14 @@ def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
   sizes = [len(devices) // known if n == -1 else n for n in sizes]
   if math.prod(sizes) != len(devices):
     raise UserError(
-      f"config.mesh: {wanted} is {math.prod(sizes)} devices, and there are"
+      f"config.mesh: {wanted} needs {math.prod(sizes)} devices, but there are"
       f" {len(devices)}"
     )
   return _arranged(dict(zip(names, sizes, strict=True)), devices)
 
 
 def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
-  """A mesh whose axes follow the network topology of the devices."""
+  """Returns a mesh whose axes follow the network topology of the devices."""
   names = tuple(sizes)
   auto = (jax.sharding.AxisType.Auto,) * len(names)
   slices = sizes.get("slice", 1)
@@ -80,10 +80,10 @@ def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
-  """The sharding of a leaf of a batch: rows over BATCH_AXES.
+  """Returns the sharding of a leaf of a batch: rows over BATCH_AXES.
 
   With an axis "context", leaves of two dimensions are [B, T], and their time
-  is cut over it.
+  axis is sharded over it.
   """
   axes = tuple(name for name in BATCH_AXES if name in mesh.shape)
   time = ("context",) if ndim == 2 and "context" in mesh.shape else ()
@@ -91,19 +91,19 @@ def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
 
 
 def batch_parts(mesh: Mesh) -> int:
-  """The number of parts that the rows of a batch are divided into."""
+  """Returns the number of parts into which the rows of a batch are divided."""
   return math.prod(mesh.shape[a] for a in BATCH_AXES if a in mesh.shape)
 
 
 def bubble(config: Mapping, mesh: Mesh) -> float:
-  """The fraction of a step for which the stages of a pipeline are idle."""
+  """Returns the fraction of a step in which pipeline stages are idle."""
   stages = mesh.shape.get("stage", 1)
   microbatches = config["model"].get("stage_microbatches") or stages
   return pipeline_parallel.bubble(stages, microbatches)
 
 
 def pipeline_note(config: Mapping, mesh: Mesh) -> str:
-  """A line that reports the pipeline's bubble; "" without a pipeline."""
+  """Returns a line that reports the pipeline bubble; "" if there is none."""
   stages = mesh.shape.get("stage", 1)
   if stages == 1:
     return ""
@@ -117,10 +117,10 @@ def pipeline_note(config: Mapping, mesh: Mesh) -> str:
 def lay_out(
   batch: Mapping[str, np.ndarray], mesh: Mesh
 ) -> dict[str, np.ndarray]:
-  """A host batch with its time axis in the order of context parallelism.
+  """Reorders the time axis of a host batch for context parallelism.
 
   Raises:
-    UserError: the sequences cannot be cut so.
+    UserError: the sequences cannot be divided over the axis.
   """
   parts = mesh.shape.get("context", 1)
   if parts == 1:
@@ -135,7 +135,7 @@ def lay_out(
 
 
 def within(mesh: Mesh, function: Callable) -> Callable:
-  """`function`, traced within `mesh` unless a mesh is already set."""
+  """Returns `function`, traced within `mesh` unless a mesh is already set."""
 
   @functools.wraps(function)
   def surrounded(*args):
@@ -153,22 +153,23 @@ def tree_shardings(
   rules: Sequence[tuple[str, object]],
   model_rules: Sequence[tuple[str, PartitionSpec]] = (),
 ) -> PyTree:
-  """A NamedSharding for each leaf of `tree`, by the first rule that matches.
+  """Returns a NamedSharding for each leaf, by the first rule that matches.
 
   Args:
     tree: arrays or ShapeDtypeStructs.
     mesh: the devices.
-    rules: (regex searched in the "/"-joined path, strategy). A strategy is
-      "replicate"; "model" (the model file's own SHARDING: tensor, expert and
-      stage); "fsdp" (the same, and of what it leaves whole the largest
-      dimension that divides is cut over the mesh axis fsdp, or data where
-      there is no such axis: ZeRO, arXiv:1910.02054); or a list with an axis
-      name or None for each dimension. What no rule matches is replicated.
-      Leaves of WORKERS lead with the axis slice, and the rules tell the rest.
+    rules: pairs (regex searched in the "/"-joined path, strategy). A strategy
+      is "replicate"; "model", the SHARDING of the model file (tensor, expert
+      and stage); "fsdp", the same, which also shards the largest remaining
+      divisible dimension over the mesh axis fsdp, or over data if there is no
+      axis fsdp (ZeRO, arXiv:1910.02054); or a list with an axis name or None
+      for each dimension. Leaves that no rule matches are replicated. The first
+      dimension of leaves of WORKERS is sharded over the axis slice, and the
+      rules apply to the others.
     model_rules: SHARDING of the model file.
 
   Raises:
-    UserError: a strategy is none of these.
+    UserError: a strategy is invalid.
   """
 
   def leaf_sharding(path, leaf):
@@ -206,7 +207,7 @@ def _spec(path, shape, mesh, rules, model_rules) -> PartitionSpec:
 
 
 def _fully_sharded(spec, shape, mesh) -> PartitionSpec:
-  """`spec` with its largest unsharded dimension sharded over fsdp."""
+  """Returns `spec` with its largest unsharded dimension sharded over fsdp."""
   axis = "fsdp" if "fsdp" in mesh.shape else "data"
   size = mesh.shape.get(axis, 1)
   parts = [*spec, *[None] * (len(shape) - len(spec))]
@@ -239,7 +240,7 @@ def _fitted(spec, shape, mesh) -> PartitionSpec:
 
 
 def in_host_memory(tree: PyTree, shardings: PyTree) -> PyTree:
-  """`shardings` of `tree` in host memory, except those of scalars."""
+  """Returns `shardings` of `tree` in host memory, except for scalars."""
   return jax.tree.map(
     lambda x, s: s.with_memory_kind("pinned_host") if x.ndim else s,
     tree,
@@ -248,7 +249,7 @@ def in_host_memory(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def in_device_memory(tree: PyTree, shardings: PyTree) -> PyTree:
-  """`tree` with arrays in host memory copied to the device; within jit."""
+  """Copies arrays of `tree` from host memory to the device, within jit."""
   return jax.tree.map(
     lambda x, s: (
       jax.device_put(x, s.with_memory_kind("device"))
@@ -261,7 +262,7 @@ def in_device_memory(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
-  """ShapeDtypeStructs with shardings, as a restore needs them."""
+  """Returns ShapeDtypeStructs with shardings, for restoring."""
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     tree,
@@ -270,7 +271,7 @@ def abstract(tree: PyTree, shardings: PyTree) -> PyTree:
 
 
 def count(tree: PyTree) -> int:
-  """The number of elements in all leaves."""
+  """Returns the number of elements of all leaves."""
   return int(
     sum(np.prod(x.shape, dtype=np.int64) for x in jax.tree.leaves(tree))
   )

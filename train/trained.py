@@ -27,7 +27,7 @@ class Trained(NamedTuple):
 
 
 def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
-  """The run of `workdir` at its last whole checkpoint, or that of `step`.
+  """Loads the run of `workdir` at its last intact checkpoint, or at `step`.
 
   `step` may be "best": the checkpoint that config.checkpoint.keep_best kept.
 
@@ -77,15 +77,15 @@ def _best(workdir: str) -> int:
   found = evaluated.local(pathlib.Path(workdir) / "evaluated.json").best_step
   if found is None:
     raise UserError(
-      f"{workdir}: no best checkpoint is recorded; a run keeps one with"
-      " config.checkpoint.keep_best"
+      f"{workdir}: no best checkpoint is recorded; set"
+      " config.checkpoint.keep_best to keep one"
     )
   return found
 
 
 @contextlib.contextmanager
 def told(workdir: str) -> Iterator[None]:
-  """Turns any error inside into a UserError that names the workdir."""
+  """Turns errors inside this context into UserErrors with the workdir."""
   try:
     yield
   except UserError as error:
@@ -106,7 +106,7 @@ def _forget_places(config) -> None:
 
 
 def _remembered(known, settings, workdir: str) -> pipeline.Data:
-  """The Data that data.json describes; it yields no batches."""
+  """Returns the Data that data.json describes, without batches."""
   spec = {
     k: (tuple(shape), np.dtype(d)) for k, (shape, d) in known["spec"].items()
   }
@@ -129,14 +129,14 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
 
 
 def _mesh_at_hand(config, batch_size: int) -> jax.sharding.Mesh:
-  """The config's mesh, or a data-parallel one if it does not fit here."""
+  """Returns the config's mesh, or a data-parallel one if it does not fit."""
   try:
     mesh = sharding.make_mesh(config["mesh"])
     if batch_size % sharding.batch_parts(mesh) == 0:
       return mesh
   except UserError:
     if jax.process_count() > 1:
-      raise  # a process would have no device
+      raise  # otherwise a process would have no device
   devices = jax.devices()
   return sharding.make_mesh(
     {"data": -1}, devices[: math.gcd(batch_size, len(devices))]

@@ -139,7 +139,7 @@ def split(batch: Batch, parts: int) -> Batch:
 
 
 class Optimizer(NamedTuple):
-  """An optax transformation, and what else a learner needs from it.
+  """An Optax transformation and further functions that learners need.
 
   init: (params) -> opt_state
   update: (grads, opt_state, params, value) -> (updates, opt_state); `value`

@@ -135,7 +135,7 @@ def _judge(settings: _Settings, document: Document) -> Result:
 
 
 def _enough(lines: list[str], least: int) -> bool:
-  """Whether there are at least so many sentences; stops counting there."""
+  """Returns whether a text has a number of sentences; stops counting there."""
   count = 0
   for line in lines:
     count += sentence_count(line)

@@ -47,7 +47,7 @@ def gopher_repetition(
 ) -> Stage:
   """Gopher's rules against repetitive text.
 
-  Shares of characters are of the whole text including white space. None
+  Shares of characters refer to the whole text including white space. None
   disables a rule. The rules in order are "empty", "duplicate_paragraphs",
   "duplicate_paragraph_characters", "duplicate_lines",
   "duplicate_line_characters", "top_N_gram", "duplicate_N_gram".

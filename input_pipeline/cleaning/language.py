@@ -10,7 +10,7 @@ _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _KANA = re.compile("[\u3041-\u309f\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff9d]")
 _HANGUL = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]{1,64}@[\w-]+\.[\w.-]+")
-# A Han character or a kana carries about as much as so many Latin letters.
+# The number of Latin letters that carry as much as a Han character or kana.
 _WEIGHT = 2.5
 # Japanese prose is more than a third kana, Chinese has next to none; a title
 # in Japanese may have a few.

@@ -1,28 +1,29 @@
-"""Small public data sets: where their files are, and what is made of them.
+"""Small public data sets: the addresses of their files and how to convert them.
 
-A data set is a file in this folder: sst2.py holds the function `sst2`, which
-returns a Dataset, and `python -m input_pipeline.fetch sst2` writes the folder
-data/sst2, which the configs read.
+A data set is a file in this folder: sst2.py defines the function `sst2`, which
+returns a Dataset. `python -m input_pipeline.fetch sst2` writes the folder
+data/sst2, which configs read.
 """
 
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-# What `write` gets: {file name: its path}; and gives: (path below the data
-# set's folder, content) of each file.
+# The argument of `write`, {file name: path}, and its result, (path below the
+# data set's folder, content) of each file.
 Files = Mapping[str, pathlib.Path]
 Written = Iterator[tuple[str, bytes]]
 
 
 class File(NamedTuple):
-  """A file of a data set as it is published.
+  """A published file of a data set.
 
-  address: where it is downloaded from; "" for a copy in another form, which
-    only --from can provide.
+  address: the URL of the download; "" for a copy in another format, which only
+    --from can provide.
   local: its path below the folder given by --from.
-  size: in bytes; None if unknown.
-  sha256: in hexadecimal digits; None if unknown, so that it is not verified.
+  size: the size in bytes; None if unknown.
+  sha256: the SHA-256 in hexadecimal digits; None if unknown, and then not
+    verified.
   """
 
   address: str
@@ -32,7 +33,7 @@ class File(NamedTuple):
 
   @property
   def name(self) -> str:
-    """The last part of its path."""
+    """The last part of `local`."""
     return self.local.rpartition("/")[2]
 
 
@@ -40,14 +41,14 @@ class Dataset(NamedTuple):
   """A public data set.
 
   what: one line: the content, its size, and the publication.
-  licence: of the data, and of the repository where it differs.
-  origin: a page that describes it.
-  digests: where the SHA-256 of the files was obtained.
-  files: what is downloaded.
+  licence: the license of the data, and that of the repository if it differs.
+  origin: a page that describes the data set.
+  digests: the source of the SHA-256 digests of the files.
+  files: the files that are downloaded.
   holds: the entries of the folder that is written.
-  write: makes them of the files.
+  write: converts the files to these entries.
   configs: the names of the configs that read the folder.
-  copies: what --from may provide in place of `files`.
+  copies: the files that --from may provide instead of `files`.
   """
 
   what: str

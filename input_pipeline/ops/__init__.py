@@ -189,11 +189,11 @@ def mixes(string: str) -> bool:
 def compile(
   string: str, context: Context = Context()
 ) -> Callable[..., Example]:
-  """The ops of a string as one function (example, seed) -> example.
+  """Returns the ops of a string as one function (example, seed) -> example.
 
-  `seed` is an int64 tensor [2]. The function gives bitwise the same result
-  eagerly and in tf.data. If an op mixes, the function takes two more arguments:
-  the partner, as it was read, and the partner's own seed.
+  `seed` is an int64 tensor [2]. The results are bitwise equal in eager mode
+  and in tf.data. If an op mixes examples, the function takes two more
+  arguments: the partner before any op, and the seed of the partner.
   """
   tf = import_tensorflow()
   steps = [

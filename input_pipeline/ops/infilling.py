@@ -1,14 +1,14 @@
 """GLM's objective on windows of tokens (Du et al., 2022, arXiv:2103.10360).
 
-A row is the text, in which a mask replaces each blank, followed by the blanks
-in random order, each after a start token. Each blank and an end token are
-predicted. Every position attends to the whole text (the first `prefix` tokens)
-and to earlier tokens of the blanks. Both ops return
+A row is the text, in which a mask token replaces each blank, followed by the
+blanks in random order, each preceded by a start token. The targets are the
+tokens of each blank and an end token. Every position attends to the whole text
+(the first `prefix` tokens) and to earlier tokens of the blanks. Both ops return
 
   inputs, targets int32 [R]; mask float32 [R], 1 on predicted tokens
-  positions int32 [R], places in the text; for a blank that of its mask
+  positions int32 [R], positions in the text; in a blank, that of its mask token
   block_positions int32 [R], 0 in the text, from 1 within a blank
-  prefix int32, tokens of the text with its masks
+  prefix int32, the number of tokens of the text, including mask tokens
 
 The tokens <mask>, <sop> and <eop> are added if the tokenizer lacks them.
 """
@@ -31,13 +31,14 @@ def blank_infilling(
   seed,
   context: Context,
 ) -> Example:
-  """A window of text with blanks; R = T + 2 spans.
+  """Replaces spans of a window by blanks; R = T + 2 * (number of spans).
 
   With probability `long` there is one blank, which starts in the first half of
-  the text: the paper's document-level objective. As the text continues beyond
-  the window, this blank has no end token; its last target is the window's.
-  Otherwise a share `density` of the tokens is in blanks of the mean length
-  `mean_span`, drawn as in span_corruption; the paper draws Poisson lengths.
+  the text and extends to its end: the paper's document-level objective. As the
+  text continues after the window, this blank has no end token, and its last
+  target is that of the window. Otherwise a share `density` of the tokens is in
+  blanks of the mean length `mean_span`, which are drawn as in span_corruption;
+  the paper draws the lengths from a Poisson distribution.
 
   Args:
     example: a window of at least two tokens, not a packed row.
@@ -45,7 +46,7 @@ def blank_infilling(
     mean_span: the mean length of a short blank.
     long: the probability of one long blank.
     seed: int64 [2].
-    context: with the tokenizer.
+    context: contains the tokenizer.
   """
   spans.check(density, mean_span)
   if not 0 <= long <= 1:
@@ -53,7 +54,7 @@ def blank_infilling(
   tokens, special = _window(example, context)
   size = tokens.shape[0]
   if size < 2:
-    raise ValueError("needs windows of two tokens or more")
+    raise ValueError("needs windows of at least two tokens")
   full = spans.spans(size, density, mean_span, False)
   width = size + 2 * full.count
   seeds = tf.random.split(seed, 5)
@@ -83,10 +84,10 @@ def blank_infilling(
 
 @on_example
 def trailing_blank(example: Example, *, context: Context) -> Example:
-  """The window as one blank after its first token, left to right; R = T + 2.
+  """Makes all tokens of a window after the first one blank; R = T + 2.
 
-  The window's own targets are predicted, each once, so that the loss and
-  "bytes" can be compared with those of other language models.
+  Each target of the window is predicted exactly once, from left to right, so
+  the loss and "bytes" are comparable with those of other language models.
   """
   _, special = _window(example, context)
   width = example["inputs"].shape[0] + 2
@@ -94,20 +95,18 @@ def trailing_blank(example: Example, *, context: Context) -> Example:
 
 
 def _window(example: Example, context: Context):
-  """(its tokens, (mask, start, end))."""
+  """Returns (tokens, the ids [mask, start, end]) of a window."""
   tokens, _ = text_of(example, context)
   if "block_positions" in example:
-    raise ValueError(
-      "the window has blanks already; leave out one of the two ops"
-    )
+    raise ValueError("the window already has blanks; remove one of the two ops")
   if "segments" in example:
-    raise ValueError("takes windows, not packed rows; leave out packing")
+    raise ValueError("does not support packed rows; remove packing")
   families = special_tokens.MASK, special_tokens.START, special_tokens.END
   return tokens, [special_tokens.find(context.tokenizer, f) for f in families]
 
 
 def _trailing(example: Example, prefix, special, width: int) -> Example:
-  """A row of one blank from the token `prefix` on, without an end token."""
+  """Returns a row whose only blank begins at token `prefix`; no end token."""
   mask_id, start, _ = special
   inputs, targets, real = example["inputs"], example["targets"], example["mask"]
   place = tf.range(inputs.shape[0])
@@ -135,15 +134,15 @@ def _trailing(example: Example, prefix, special, width: int) -> Example:
 
 
 def _short(tokens, n, text, lengths, rank, special, width: int) -> Example:
-  """A row of many blanks.
+  """Returns a row of several blanks.
 
   Args:
-    tokens: int32 [T], of which n are real.
-    n: int32 scalar.
-    text: lengths of the text before each blank, int32 [spans].
-    lengths: lengths of the blanks; 0 after the last one.
-    rank: position of each blank in the random order, int32 [spans].
-    special: ids of mask, start and end.
+    tokens: int32 [T].
+    n: the number of real tokens, int32 scalar.
+    text: the length of the text before each blank, int32 [spans].
+    lengths: the length of each blank, int32 [spans]; 0 after the last one.
+    rank: the position of each blank in the random order, int32 [spans].
+    special: the ids of the mask, start and end tokens.
     width: R.
   """
   mask_id, start, end = special
@@ -151,14 +150,16 @@ def _short(tokens, n, text, lengths, rank, special, width: int) -> Example:
   ends = tf.cumsum(tf.reshape(tf.stack([text, lengths], 1), [-1]))
   part = tf.searchsorted(ends, place, side="right")
   blank = (place < n) & (part % 2 == 1)
-  first = ends[::2]  # of each blank, in the window
+  first = ends[::2]  # of each blank, position in the window
   begins = tf.reduce_any(place[:, None] == first[None], 1) & blank
   kept = (place < n) & (~blank | begins)
   masked = tf.boolean_mask(tf.where(blank, mask_id, tokens), kept)
   prefix = tf.size(masked)
   sizes = tf.where(lengths > 0, lengths + 1, 0)
   earlier = tf.cast(rank[None] < rank[:, None], tf.int32)
-  opens = prefix + tf.reduce_sum(earlier * sizes[None], 1)  # in the row
+  opens = prefix + tf.reduce_sum(
+    earlier * sizes[None], 1
+  )  # position in the row
   real = tf.where(lengths > 0)[:, 0]
   opens, closes = (tf.gather(x, real) for x in (opens, opens + lengths))
   token = tf.boolean_mask(tokens, blank)
@@ -168,7 +169,7 @@ def _short(tokens, n, text, lengths, rank, special, width: int) -> Example:
   mask_place = tf.cumsum(text) + tf.range(tf.size(text))
 
   def row(slots, values, ahead=None):
-    """[R], with values at slots, and `ahead` before all blanks."""
+    """Returns [R] with `values` at `slots`, and `ahead` at its beginning."""
     found = tf.scatter_nd(slots[:, None], values, [width])
     return found if ahead is None else found + filled(ahead, width)
 

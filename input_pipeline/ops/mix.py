@@ -1,8 +1,8 @@
-"""Ops that blend an example with another one, its partner.
+"""Ops that blend an example with another example, its partner.
 
-The pipeline draws the partner from all of the training data, see partners.py,
-and applies the preceding ops to both. Both images must have the same size. The
-label becomes float32 [classes], the share of each class in the mixture.
+The pipeline draws the partner from all of the training data (see partners.py)
+and applies the preceding ops to both. The two images must have the same size.
+The label becomes float32 [classes], the share of each class in the mixture.
 """
 
 import tensorflow as tf
@@ -24,7 +24,7 @@ def mixup(
   seed,
   context: Context,
 ) -> Example:
-  """lam * own + (1 - lam) * partner, for images and labels.
+  """Mixes images and labels as lam * own + (1 - lam) * partner.
 
   Zhang et al., 2018, arXiv:1710.09412. lam is drawn from Beta(alpha, alpha) for
   each example; with probability 1 - p it is 1.
@@ -50,11 +50,12 @@ def cutmix(
   seed,
   context: Context,
 ) -> Example:
-  """The image with a box of the partner's; labels are weighted by area.
+  """Pastes a box of the partner's image; labels are weighted by area.
 
-  Yun et al., 2019, arXiv:1905.04899. lam is drawn from Beta(alpha, alpha); the
-  box has sqrt(1 - lam) of the image's sides and a uniform centre, and is
-  clipped at the border. With probability 1 - p there is no box.
+  Yun et al., 2019, arXiv:1905.04899. lam is drawn from Beta(alpha, alpha).
+  Each side of the box is sqrt(1 - lam) times that of the image; its center is
+  drawn uniformly, and it is clipped at the border. With probability 1 - p there
+  is no box.
   """
   seeds = tf.random.split(seed, 2)
   lam = _lam(alpha, p, seeds[0])
@@ -78,7 +79,10 @@ def mixup_or_cutmix(
   seed,
   context: Context,
 ) -> Example:
-  """cutmix with probability `switch`, else mixup, as in DeiT (2012.12877)."""
+  """Applies cutmix with probability `switch`, else mixup, as in DeiT.
+
+  Touvron et al., 2021, arXiv:2012.12877.
+  """
   seeds = tf.random.split(seed, 3)
   chance = tf.random.stateless_uniform([], seeds[0]) < switch
   arguments = (p, inkey, label, classes)
@@ -98,11 +102,11 @@ def mixup_or_cutmix(
 
 
 def _lam(alpha: float, p: float, seed: tf.Tensor) -> tf.Tensor:
-  """A draw from Beta(alpha, alpha) with probability p, else 1; float32."""
+  """Returns a draw from Beta(alpha, alpha) with probability p, else 1."""
   if not alpha > 0:
     raise ValueError(f"alpha={alpha!r} is not positive")
   seeds = tf.random.split(seed, 2)
-  # Two draws from Gamma(alpha), in float64, since float32 often gives 0.
+  # A ratio of draws from Gamma(alpha), in float64, as float32 often gives 0.
   gamma = tf.random.stateless_gamma([2], seeds[0], alpha, dtype=tf.float64)
   lam = tf.cast(gamma[0] / tf.maximum(gamma[0] + gamma[1], 1e-300), tf.float32)
   return tf.where(tf.random.stateless_uniform([], seeds[1]) < p, lam, 1.0)
@@ -113,7 +117,9 @@ def _images(example: Example, partner: Example, inkey: str):
     raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
   own, other = example[inkey], partner[inkey]
   if own.dtype == tf.string:
-    raise ValueError("the images are not decoded; add the op 'decode' before")
+    raise ValueError(
+      "the images are not decoded; add the op 'decode' before it"
+    )
   if not own.shape.is_fully_defined() or own.shape != other.shape:
     raise ValueError(
       "needs images of the same size; add resize(...) or a crop before it"
@@ -122,7 +128,7 @@ def _images(example: Example, partner: Example, inkey: str):
 
 
 def _pasted(own, other, lam, seed):
-  """(own with a box of other, the share of the area that is own's)."""
+  """Returns (own with a box of other, the share of own in the area)."""
   height, width = own.shape[0], own.shape[1]
   side = tf.sqrt(1.0 - lam)
   shape = tf.constant([height, width])
@@ -141,7 +147,7 @@ def _pasted(own, other, lam, seed):
 
 
 def _blended(example, partner, inkey, mixed, lam, label, classes, context):
-  """The example with the mixed image and the mixed label."""
+  """Returns the example with the mixed image and label."""
   classes = context.num_classes if classes is None else classes
   if label not in example:
     raise ValueError(f"no field {label!r}; valid: {', '.join(example)}")

@@ -1,10 +1,11 @@
 """Ops on windows of tokens: {"inputs", "targets", "mask": [T], "bytes": []}.
 
-`inputs` are the text, `targets` the text one token on, and `mask` is 1 on what
-is real, which comes first. `drop_tokens` and `swap_tokens` change the text,
-and leave its next token to be predicted; they also take packed rows.
-`mask_tokens` and `span_corruption` change what is predicted: they come last,
-and leave "bytes" out. Nothing happens to the tokens between documents.
+`inputs` are the tokens of the text and `targets` the same tokens shifted by
+one. `mask` is 1 on real tokens, which precede the padding. `drop_tokens` and
+`swap_tokens` change the text, and the next token is still predicted; they also
+support packed rows. `mask_tokens` and `span_corruption` change the targets:
+they must be the last op and remove "bytes". No op changes the end-of-document
+tokens.
 """
 
 import numpy as np
@@ -16,12 +17,12 @@ from input_pipeline.tokenizers.parts import special_tokens, word_starts
 
 
 def text_of(example: Example, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
-  """(the text int32 [T], which of it may be changed bool [T])."""
+  """Returns (tokens int32 [T], whether each may be changed bool [T])."""
   for name in ("inputs", "targets", "mask"):
     if name not in example or example[name].shape.rank != 1:
       raise ValueError("needs windows of tokens; set a tokenizer")
   if "bytes" not in example:
-    raise ValueError("must come before the op that changes what is predicted")
+    raise ValueError("must come before the op that changes the targets")
   if context.tokenizer is None:
     raise ValueError("needs a tokenizer")
   tokens = example["inputs"]
@@ -37,7 +38,7 @@ def _rate(name: str, value: float) -> None:
 
 
 def _first_of_segment(example: Example) -> tf.Tensor:
-  """Where a piece of a packed row begins, or a window; bool [T]."""
+  """Returns whether a window or a piece of a packed row begins, bool [T]."""
   size = example["inputs"].shape[0]
   first = tf.range(size) == 0
   if "segments" in example:
@@ -47,7 +48,7 @@ def _first_of_segment(example: Example) -> tf.Tensor:
 
 
 def _next_token(example: Example, changed: Example, context: Context):
-  """The example with changed leaves, its bytes counted again."""
+  """Returns the example with the changed fields and its new "bytes"."""
   lengths = tf.constant(context.tokenizer.byte_lengths.astype(np.float32))
   whole = {**example, **changed}
   count = tf.gather(lengths, whole["targets"]) * whole["mask"]
@@ -58,11 +59,11 @@ def _next_token(example: Example, changed: Example, context: Context):
 def drop_tokens(
   example: Example, p: float = 0.1, *, seed, context: Context
 ) -> Example:
-  """The text without some of its tokens, each left out with probability `p`.
+  """Drops each token of the text with probability `p`.
 
-  What is left moves up, and the end of the window becomes padding. The first
-  token of a window or of a packed piece stays. (Wei and Zou, EDA, 2019, on
-  words.)
+  The kept tokens move to the front, and the end of the window becomes padding.
+  The first token of a window or of a packed piece is always kept. (Wei and Zou,
+  EDA, 2019, do this with words.)
   """
   _rate("p", p)
   tokens, free = text_of(example, context)
@@ -72,8 +73,8 @@ def drop_tokens(
   first = _first_of_segment(example)
   kept = real & (first | ~free | (draw >= p))
   place = tf.boolean_mask(tf.range(size), kept)
-  # A token is followed by the next one that is kept, or by the last target of
-  # its piece, which stands before the next piece's first token: kept as well.
+  # The target of a kept token is at the position before the next kept one. The
+  # first token of a piece is kept, so the last target of a piece is as well.
   real_count = tf.reduce_sum(tf.cast(real, tf.int32))
   follower = tf.concat([place[1:], [real_count]], 0) - 1
   changed = {
@@ -94,7 +95,7 @@ def drop_tokens(
 
 
 def filled(values: tf.Tensor, size: int) -> tf.Tensor:
-  """Zeros behind, up to `size`."""
+  """Returns `values`, padded by zeros at the end to `size`."""
   filled = tf.pad(values, [[0, size - tf.size(values)]])
   filled.set_shape([size])
   return filled
@@ -104,11 +105,11 @@ def filled(values: tf.Tensor, size: int) -> tf.Tensor:
 def swap_tokens(
   example: Example, p: float = 0.1, *, seed, context: Context
 ) -> Example:
-  """The text with neighbours that have changed places, a share `p` of it.
+  """Swaps pairs of adjacent tokens with probability `p`.
 
-  The text is cut into pairs, from its first token or its second, and each pair
-  swaps with probability `p`; none reaches across documents. The last target of
-  a window stays.
+  The text is divided into pairs, starting at the first or the second token, and
+  each pair is swapped with probability `p`. Tokens of different documents are
+  not swapped, and the last target of a window does not change.
   """
   _rate("p", p)
   tokens, free = text_of(example, context)
@@ -147,27 +148,30 @@ def mask_tokens(
   seed,
   context: Context,
 ) -> Example:
-  """BERT's masked tokens (Devlin et al., 2019): targets are the text itself.
+  """Masks tokens as in BERT (Devlin et al., 2019); targets are the text itself.
 
-  A share `rate` of the tokens is predicted, and `mask` is 1 on them alone. Of
-  these, the share `masked` becomes the mask token, the share `random` any
-  token of the vocabulary, and the others stay.
+  A share `rate` of the tokens is predicted, and `mask` is 1 on these tokens
+  only. Of these, the share `masked` is replaced by the mask token and the share
+  `random` by random tokens of the vocabulary; the others are unchanged.
 
   Args:
     example: a window or a packed row.
-    rate: the probability of each token, or word, to be predicted.
-    whole_words: all tokens of a word are predicted, or none; see
-      word_starts.py. What becomes of them is drawn for each token.
-    masked: of the tokens to be predicted.
-    random: of the tokens to be predicted.
-    mask_id: by default the tokenizer's, or one that is added to it.
+    rate: the probability that a token, or a word, is predicted.
+    whole_words: predict either all tokens of a word or none; see
+      word_starts.py. The replacement is still drawn for each token.
+    masked: the share of the predicted tokens that is masked.
+    random: the share of the predicted tokens that becomes random.
+    mask_id: the id of the mask token. Default: that of the tokenizer, to which
+      one is added if necessary.
     seed: int64 [2].
-    context: with the tokenizer.
+    context: contains the tokenizer.
   """
   for name, value in dict(rate=rate, masked=masked, random=random).items():
     _rate(name, value)
   if masked + random > 1 + 1e-9:
-    raise ValueError(f"masked={masked} and random={random} are more than 1")
+    raise ValueError(
+      f"the sum of masked={masked} and random={random} exceeds 1"
+    )
   tokens, free = text_of(example, context)
   tokenizer = context.tokenizer
   mask_id = special_tokens.mask_id(tokenizer) if mask_id is None else mask_id
@@ -220,33 +224,35 @@ def span_corruption(
   seed,
   context: Context,
 ) -> Example:
-  """T5's objective (Raffel et al., 2020): spans are replaced, and predicted.
+  """T5's objective (Raffel et al., 2020): replaced spans are predicted.
 
-  Gives "inputs" and "inputs_mask", the text with a sentinel for each span, and
-  "targets" and "mask", the spans, each after its sentinel; both end with the
-  tokenizer's end-of-document token, where it has one. A full window fills
-  both, whose lengths are those of spans.py: seq_len 568 gives 512 inputs and
-  114 targets. The sentinels count down from `sentinel_id`.
+  Returns "inputs" and "inputs_mask", the text with a sentinel in place of each
+  span, and "targets" and "mask", the spans, each preceded by its sentinel. Both
+  end with the end-of-document token of the tokenizer if it has one. Their
+  lengths follow from seq_len, see spans.py, and a full window has no padding:
+  seq_len 568 gives 512 inputs and 114 targets. The ids of the sentinels
+  decrease from `sentinel_id`.
 
   Args:
     example: a window, not a packed row.
-    density: the share of the tokens that is noise.
-    mean_span: the mean length of a span of noise.
-    sentinel_id: by default the tokenizer's, or one that is added to it.
+    density: the share of the tokens that is in spans.
+    mean_span: the mean length of a span, in tokens.
+    sentinel_id: the id of the first sentinel. Default: that of the tokenizer,
+      to which sentinels are added if necessary.
     seed: int64 [2].
-    context: with the tokenizer.
+    context: contains the tokenizer.
   """
   spans.check(density, mean_span)
   tokens, _ = text_of(example, context)
   if "segments" in example:
-    raise ValueError("takes windows, not packed rows; leave packing out")
+    raise ValueError("does not support packed rows; remove packing")
   size, tokenizer = tokens.shape[0], context.tokenizer
   if size < 2:
-    raise ValueError("needs windows of two tokens or more")
+    raise ValueError("needs windows of at least two tokens")
   eos = tokenizer.eos
   full = spans.spans(size, density, mean_span, eos is not None)
   sentinel_id = _sentinels(sentinel_id, full.count, tokenizer)
-  # By the number of real tokens, of which only a last window has fewer.
+  # Indexed by the number of real tokens; only the last window has padding.
   rows = [(0, 0)] * 2 + [
     spans.spans(n, density, mean_span, False)[:2] for n in range(2, size + 1)
   ]
@@ -291,7 +297,7 @@ def span_corruption(
 
 
 def _sentinels(first: int | None, count: int, tokenizer) -> int:
-  """The id of the first sentinel, if there are as many as spans."""
+  """Returns the id of the first sentinel; ValueError if there are too few."""
   most = special_tokens.SENTINELS
   if first is None:
     first = special_tokens.sentinel_id(tokenizer)
@@ -300,20 +306,20 @@ def _sentinels(first: int | None, count: int, tokenizer) -> int:
     most = first + 1
   if count > most:
     raise ValueError(
-      f"{count} spans of a window need as many sentinels; there are {most}"
+      f"a window has {count} spans, but there are only {most} sentinels"
     )
   return first
 
 
 def random_parts(total, count, size: int, most: int, seed) -> tf.Tensor:
-  """`total` cut at random into `count` parts of one or more; int32 [most].
+  """Divides `total` at random into `count` positive parts; int32 [most].
 
-  Every way to cut it is as likely: of the places between two tokens, count - 1
-  are drawn. `total` is at most `size`; parts past `count` are 0.
+  All divisions are equally likely: count - 1 of the places between two tokens
+  are drawn. `total` is at most `size`; parts after the first `count` are 0.
   """
   place = tf.range(size)
   draw = tf.random.stateless_uniform([size], seed)
-  # Place 0 begins the first part; no part begins from `total` on.
+  # The first part begins at place 0; no part begins at `total` or later.
   draw = tf.where(place == 0, -1.0, tf.where(place < total, draw, 2.0))
   rank = tf.argsort(tf.argsort(draw, stable=True), stable=True)
   part = tf.cumsum(tf.cast(rank < count, tf.int32)) - 1
@@ -322,7 +328,7 @@ def random_parts(total, count, size: int, most: int, seed) -> tf.Tensor:
 
 
 def _ended(values, kept, eos: int | None, size: int):
-  """(the kept values, `eos` after them, zeros behind; 1 where not padding)."""
+  """Returns (kept values, then `eos`, then zeros; 1 where not padding)."""
   found = tf.boolean_mask(values, kept)
   if eos is not None:
     found = tf.concat([found, [eos]], 0)

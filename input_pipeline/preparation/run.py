@@ -65,7 +65,7 @@ def prepare(
 
 
 def _prepared(plan: plans.Plan, identity: plans.Identity) -> bool:
-  """Whether the run is complete; ValueError if the folder is of another run."""
+  """Returns whether the run is complete; ValueError if it is another run."""
   index = f"{plan.folder}/{output.INDEX}"
   found = files.names(plan.folder)
   if output.INDEX in found:

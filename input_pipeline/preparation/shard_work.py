@@ -19,7 +19,7 @@ from input_pipeline.preparation.store import Stored
 from input_pipeline.reading import files
 from input_pipeline.reading import open as reading
 
-# Rules besides those of the stages.
+# Rules in addition to those of the stages.
 FAILED = "failed"
 EMPTY = "empty"
 

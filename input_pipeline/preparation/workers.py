@@ -182,7 +182,7 @@ def _to_file(path: str) -> Iterator[None]:
 def _progress(every: list[Step]) -> Iterator[None]:
   """Shows a progress bar, or without a terminal a line for each finished step.
 
-  The files that the tasks write show the progress, wherever the workers run.
+  Progress is read from the files that the tasks write, on any machine.
   """
   ended = threading.Event()
   out = os.fdopen(os.dup(2), "w")

@@ -1,4 +1,4 @@
-"""Summaries of a field: a few numbers for each record, whatever its size."""
+"""Summaries of a field: a few numbers per record of any size."""
 
 import collections
 from collections.abc import Callable, Mapping, Sequence

@@ -42,7 +42,7 @@ class Reading(NamedTuple):
   source: the URI of a source.
   split: of the source.
   indices: int64 [n], the examples of the split.
-  places: int64 [n], their places among the examples that were asked for.
+  places: int64 [n], their positions among the requested examples.
   config: of a run; see out_of_fold.
   """
 
@@ -86,7 +86,8 @@ def reading(
     image_size: the side to which images are resized, in pixels.
 
   Raises:
-    ValueError: the source has no field besides the label, or no such model.
+    ValueError: the source has no field except the label, or the model is
+      unknown.
   """
   kind, model = _kind(source.read(indices[:1]), model, text_key, label, uri)
   every = np.arange(len(indices))
@@ -134,7 +135,7 @@ def _kind(sample, model, text_key, label, uri) -> tuple[str, str]:
     text = text_key in sample and isinstance(sample[text_key][0], str)
     kind = "text" if text else "table"
   if set(sample) <= {label}:
-    raise ValueError(f"{uri} has no field besides {label!r} to predict it from")
+    raise ValueError(f"{uri} has no field except {label!r} to predict it from")
   model = model or _MODELS[kind][0]
   if model not in _MODELS[kind]:
     raise ValueError(
@@ -226,7 +227,7 @@ def _write_text(
 ) -> None:
   """Writes x.npy: TF-IDF weights of hashed n-grams, normalized; float16.
 
-  The n-grams are of one or two words, and of one to four characters within a
+  The n-grams consist of one or two words, and of one to four characters in a
   word, which Chinese text needs, as it has no spaces.
   """
   from scipy.sparse import hstack, vstack

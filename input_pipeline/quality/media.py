@@ -139,7 +139,7 @@ def audio_features(samples: np.ndarray, rate: float) -> dict[str, float]:
 
 
 def print_of_audio(samples: np.ndarray) -> np.ndarray:
-  """Log energy of 16 bands at 16 times, uint8 [256], whatever the volume."""
+  """Log energy of 16 bands at 16 times, uint8 [256], at normalized volume."""
   x = np.asarray(samples, np.float32).reshape(-1)
   if not len(x):
     return np.zeros(_SIDE * _SIDE, np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 # The expected count of a cell that the chi-squared distribution requires.
 _LEAST_EXPECTED = 5.0
 _CELLS = 10
-# Up to so many numbers the exact distribution is fast to compute.
+# The number of values up to which the exact distribution is fast to compute.
 _FEW = 100
 
 

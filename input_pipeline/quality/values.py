@@ -99,7 +99,7 @@ def encoded(value) -> bytes:
   if isinstance(value, numbers.Integral):
     return f"n{int(value):x}".encode()
   if isinstance(value, numbers.Real):
-    # 1 and 1.0 are the same number, whatever the dtype of their array.
+    # 1 and 1.0 are the same number, independent of the dtype.
     whole = math.isfinite(value) and value == int(value)
     return f"n{int(value):x}".encode() if whole else f"n{value!s}".encode()
   if isinstance(value, dict):

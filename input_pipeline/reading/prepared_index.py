@@ -132,7 +132,7 @@ def _inside(path: str, name: Any) -> str:
   bad = not isinstance(name, str) or name in ("", ".", "..")
   if bad or any(c in name for c in "/\\\0:"):
     raise ValueError(
-      f"{path}: damaged: {name!r} is no name of a file beside it"
+      f"{path}: damaged: {name!r} is not the name of a file in its folder"
     )
   return os.path.join(os.path.dirname(path), name)
 

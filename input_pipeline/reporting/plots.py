@@ -336,7 +336,7 @@ def _width(text: str) -> int:
 
 
 def _cut(text: str, most: int) -> str:
-  """The text cut to at most so many columns, with an ellipsis at its end."""
+  """Truncates the text to a number of columns, with an ellipsis at its end."""
   if _width(text) <= most:
     return text
   while text and _width(text) > most - 1:

@@ -103,7 +103,7 @@ def _options(spec: str) -> dict[str, int]:
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """Returns the tokenizer; id 0 is <unk>, which stands for all other words.
+  """Returns the tokenizer; id 0 is <unk>, which represents all other words.
 
   Its `counts` are those of the words in the training text; that of <unk>, which
   is not a word, is 0.

@@ -1,1 +1,1 @@
-"""Adapters of large models. An adapter's name is that of its file."""
+"""Adapters of large models. An adapter is named after its file."""

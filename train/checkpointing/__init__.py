@@ -1,1 +1,1 @@
-"""Durability: saves, digests, recovery, batches that are skipped."""
+"""Checkpoints: saving, digests, recovery and skipped batches."""

@@ -1,4 +1,4 @@
-"""The batches that a run skips: WORKDIR/skipped.jsonl, and its consequences.
+"""The batches that a run skips, which WORKDIR/skipped.jsonl lists.
 
 The file has one JSON object per line. A line is appended before the run rolls
 back, and is never rewritten:
@@ -8,7 +8,7 @@ back, and is never rewritten:
   to: the latest step that the run rolls back to.
   batches: [a, b], the batches a to b - 1, which are no longer used.
   examples: the same as positions in the data.
-  reason: text for people.
+  reason: a description of what was observed.
 
 Which batch an update uses depends only on these lines and its step.
 """
@@ -23,7 +23,7 @@ from common import json_lines, mirror
 
 
 class Skip(NamedTuple):
-  """A line of the file; `batches` is [a, b)."""
+  """One line of the file; `batches` is the range [a, b)."""
 
   step: int
   to: int
@@ -32,7 +32,7 @@ class Skip(NamedTuple):
 
 
 def read(path: str | os.PathLike | None) -> list[Skip]:
-  """The lines of the file, in order, without truncated or damaged ones.
+  """Returns the lines of the file in order, without damaged ones.
 
   Raises:
     UserError: the path is not a regular file.
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike | None) -> list[Skip]:
 
 
 def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
-  """Appends a line; it is on disk, and in the bucket, when this returns.
+  """Appends a line, which on return is on disk and in the bucket, if any.
 
   Raises:
     BucketError: the bucket of the workdir cannot be written.
@@ -62,7 +62,7 @@ def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
     "examples": [batch_size * batch for batch in skip.batches],
   }
   with open(path, "a") as file:
-    # On a new line: a kill may have truncated the line before.
+    # On a new line, since a kill may have truncated the previous line.
     file.write(f"\n{json.dumps(row)}\n")
     file.flush()
     os.fsync(file.fileno())
@@ -70,7 +70,7 @@ def append(path: str | os.PathLike, skip: Skip, batch_size: int) -> None:
 
 
 def batch_of(skips: Sequence[Skip], step: int) -> int:
-  """The number of the batch that the update after `step` uses."""
+  """Returns the number of the batch that the update after `step` uses."""
   batch = step
   for start, stop in _gaps(skips):
     if batch < start:
@@ -80,9 +80,9 @@ def batch_of(skips: Sequence[Skip], step: int) -> int:
 
 
 def spans(skips: Sequence[Skip], step: int) -> Iterator[tuple[int, int | None]]:
-  """The ranges of batches [a, b) that the updates from `step` on use, in order.
+  """Returns the ranges of batches [a, b) used from `step` on, in order.
 
-  The last range is endless: its b is None.
+  The last range has no end: its b is None.
   """
   first = batch_of(skips, step)
   for start, stop in _gaps(skips):
@@ -93,7 +93,7 @@ def spans(skips: Sequence[Skip], step: int) -> Iterator[tuple[int, int | None]]:
 
 
 def _gaps(skips: Sequence[Skip]) -> list[tuple[int, int]]:
-  """The skipped batches, as ordered ranges that do not touch."""
+  """Returns the skipped batches as sorted, separate ranges."""
   gaps: list[tuple[int, int]] = []
   for start, stop in sorted(skip.batches for skip in skips):
     if gaps and start <= gaps[-1][1]:
@@ -104,5 +104,5 @@ def _gaps(skips: Sequence[Skip]) -> list[tuple[int, int]]:
 
 
 def stands(skips: Sequence[Skip], step: int, record: dict[str, Any]) -> bool:
-  """Whether a checkpoint is valid after the rollbacks that followed it."""
+  """Returns whether a checkpoint is still valid after all rollbacks."""
   return all(step <= skip.to for skip in skips[record.get("rollbacks", 0) :])

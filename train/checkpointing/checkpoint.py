@@ -1,10 +1,10 @@
-"""Saves and restores checkpoints by Orbax: the state and a record of it.
+"""Saves and restores checkpoints with Orbax: the state and its record.
 
-A save is asynchronous and atomic: a directory gets its final name only when all
-of it is written, so a kill in the middle leaves the previous checkpoint intact.
-The record (a JSON object) contains the position in the data and a digest of
-every array. Restored arrays are compared with their digests, so that a byte
-that has changed on the disk is never trained on.
+A save is asynchronous and atomic: a directory is renamed to its final name
+after all of it is written, so a process killed during a save leaves the
+previous checkpoint intact. The record (a JSON object) contains the position in
+the data and a digest of every array. Restored arrays are compared with their
+digests, so a run never continues from data that has changed on disk.
 """
 
 import contextlib
@@ -99,10 +99,10 @@ def _state_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 def sweep(directory: str | os.PathLike) -> None:
-  """Removes unfinished saves and removals of a process that was killed.
+  """Deletes what a killed process left of unfinished saves and removals.
 
-  Only the run that writes there may call it: what looks unfinished to a reader
-  may be a save in progress.
+  Only the run that writes the directory may call it: a reader cannot
+  distinguish an unfinished save from one in progress.
   """
   for litter in pathlib.Path(directory).glob(f"*{UNFINISHED}*"):
     shutil.rmtree(litter, ignore_errors=True)
@@ -114,13 +114,13 @@ def save(
   state: State,
   record: dict[str, Any],
 ) -> None:
-  """Starts to write `state`; returns when it is copied from the device.
+  """Starts to write `state`; returns after it is copied from the device.
 
   Args:
     manager: from `open_manager`.
     step: the number of updates that led to the state.
     state: the state of the learner.
-    record: what else is needed to resume, as JSON.
+    record: the other facts that are needed to resume, as JSON.
 
   Raises:
     OSError: this save or the previous one could not be written.
@@ -154,8 +154,8 @@ def save(
 def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
   """Raises OSError, once, if the last save could not be written.
 
-  If `wait`, a save in progress is waited for, until it is in the bucket if the
-  workdir is in one.
+  If `wait`, this first waits for a save in progress to finish. If the workdir
+  is in a bucket, it waits until the checkpoint has been copied there.
   """
   if wait or not manager.is_saving_in_progress():
     with storage_errors.as_os_errors(manager, str(manager.directory)):
@@ -172,11 +172,11 @@ def _seal(content: dict[str, Any]) -> str:
 def _give_way() -> None:
   """Lowers the priority of this thread and of the threads it starts.
 
-  Writing must not compete with training for the processor.
+  Saving must not compete with training for the CPU.
   """
   if sys.platform.startswith(
     "linux"
-  ):  # elsewhere priorities belong to processes
+  ):  # other systems set the priority of a process
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
@@ -193,7 +193,7 @@ def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
       raise ValueError("too large for a record")
     content = json.loads(path.read_bytes())
     if isinstance(content, dict) and set(content) == {"position"}:
-      return content  # from before digests were introduced
+      return content  # written before digests were introduced
     seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
     if seal is None or seal != _seal(content):
       raise ValueError("the record differs from what was written")
@@ -241,7 +241,7 @@ def restore(
   if step not in manager.all_steps():
     have = ", ".join(map(str, manager.all_steps())) or "none"
     raise UserError(
-      f"{manager.directory}: no checkpoint of step {step} (there are: {have})"
+      f"{manager.directory}: no checkpoint of step {step} (valid: {have})"
     )
   return _restore(manager, abstract_state, step, _record(manager, step))
 
@@ -264,7 +264,7 @@ def _on_all(where: str, read: Callable[[], Any]) -> Any:
     problem = str(error)
   except UserError:
     raise
-  except Exception as error:  # of many kinds
+  except Exception as error:  # errors of many types
     problem = storage_errors.one_line(error, f"{where}: cannot be read")
   if not distributed.all_agree(problem is None):
     raise DamagedError(problem or f"{where}: another process cannot read it")
@@ -334,11 +334,11 @@ def restore_last(
     manager: from `open_manager`.
     abstract_state: as in `restore`.
     strict: raise an error for the first damaged checkpoint.
-    stands: (step, record) -> whether the checkpoint is considered at all.
+    stands: (step, record) -> whether the checkpoint may be restored.
 
   Returns:
-    (the restored checkpoint or None, [(step, reason) of each damaged one that
-    was tried before]).
+    (the restored checkpoint or None, [(step, reason)] of the damaged
+    checkpoints that were tried before it).
 
   Raises:
     DamagedError: with `strict`, or if none of several checkpoints is intact.
@@ -356,16 +356,16 @@ def restore_last(
       passed.append((step, str(error)))
   if passed:
     raise DamagedError(
-      f"no checkpoint is whole: {'; '.join(r for _, r in passed)}"
+      f"no checkpoint is intact: {'; '.join(r for _, r in passed)}"
     )
   return None, passed
 
 
 @storage_errors.hushed()
 def verify(directory: str | os.PathLike, step: int) -> list[str]:
-  """Describes the damage of a checkpoint in lines; [] if there is none.
+  """Returns lines that describe the damage of a checkpoint; [] if intact.
 
-  It needs neither the model nor the devices of the run, and reads the whole
+  This needs neither the model nor the devices of the run, and reads the whole
   checkpoint into memory.
 
   Raises:

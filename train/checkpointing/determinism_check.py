@@ -1,7 +1,7 @@
 """Computes a step twice from the same state and batch, and compares the bits.
 
-This detects hardware that silently computes wrongly, and programs that are not
-deterministic.
+This detects hardware that silently produces wrong results, and programs that
+are not deterministic.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from train.types import Batch, State
 def twin(
   step_fn: Callable, state: State, batch: Batch, rng: jax.Array
 ) -> dict[str, str]:
-  """Digests of (state, metrics) after a step from a copy of `state`."""
+  """Returns digests of (state, metrics) after a step from a copy of `state`."""
   copy = jax.tree.map(jnp.copy, state)
   return _digests(*step_fn(copy, batch, rng))
 
@@ -25,10 +25,10 @@ def twin(
 def compare(
   expected: dict[str, str] | None, state: State, metrics: dict, step: int
 ) -> None:
-  """Holds what the step itself gave against its twin, if there is one.
+  """Compares the result of a step with the digests of its twin, if any.
 
   Raises:
-    CorruptionError: a bit of them differs.
+    CorruptionError: the results differ.
   """
   if expected is None:
     return
@@ -36,9 +36,9 @@ def compare(
   if differing:
     more = f" and {len(differing) - 1} more differ" if differing[1:] else ""
     raise CorruptionError(
-      f"the update after step {step} gave two results from one state and one"
-      f" batch: {differing[0]}{more or ' differs'}; suspect the hardware, and"
-      " start again on other devices: the last checkpoint is from before"
+      f"the update after step {step} was computed twice with different results:"
+      f" {differing[0]}{more or ' differs'}; the hardware may be faulty: resume"
+      " on other devices from the last checkpoint, which precedes this step"
     )
 
 

@@ -19,15 +19,15 @@ import jax.numpy as jnp
 
 from train.types import PyTree
 
-# Number of elements above which the sum takes longer than its compilation.
+# The number of elements above which summing takes longer than compiling.
 _LARGE = 2**18
 
 
 def of(tree: PyTree) -> dict[str, str]:
-  """{path of a leaf: 16 hexadecimal digits}; every process must call it."""
+  """Returns {path of a leaf: 16 hex digits}; every process must call it."""
   leaves = named(tree)
   # One program per shape: compiling one for all leaves takes seconds on a CPU.
-  # There they run one at a time, since concurrent ones may block each other.
+  # On a CPU they run one at a time, since concurrent ones may block each other.
   serial = jax.default_backend() == "cpu"
   found = []
   for _, leaf in leaves:
@@ -43,7 +43,7 @@ def of(tree: PyTree) -> dict[str, str]:
 
 
 def named(tree: PyTree) -> list[tuple[str, jax.Array]]:
-  """(path, leaf) of each leaf, such as ("variables/params/w", …)."""
+  """Returns (path, leaf) of each leaf, such as ("variables/params/w", …)."""
   return [
     (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -51,7 +51,7 @@ def named(tree: PyTree) -> list[tuple[str, jax.Array]]:
 
 
 def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
-  """The sorted paths whose digests differ or exist on one side only."""
+  """Returns the sorted paths with different or missing digests."""
   return sorted(
     path
     for path in found.keys() | wanted.keys()
@@ -60,7 +60,7 @@ def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
 
 
 def _numbers(x):
-  """The array in device memory; the numbers of a random key."""
+  """Returns the array in device memory, and random keys as their data."""
   x = jnp.asarray(x)
   memory = next(iter(x.sharding.device_set)).default_memory().kind
   if x.sharding.memory_kind not in (None, memory):
@@ -71,10 +71,11 @@ def _numbers(x):
 
 
 def _fold(x) -> int:
-  """How many rows of `x` are added to each other before the column sums.
+  """Returns how many rows of `x` are added before the columns are summed.
 
   A CPU adds rows at the speed of its memory, but sums columns at less than half
-  of it. Only rows of one shard are added, so that none is sent.
+  that speed. Only rows of the same shard are added, which needs no
+  communication.
   """
   if x.ndim < 2 or x.size < _LARGE:
     return 1

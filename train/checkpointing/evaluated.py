@@ -1,8 +1,8 @@
 """WORKDIR/evaluated.json: the evaluations done at the last evaluated step.
 
-A state is saved before it is evaluated, so that a crash in an evaluation loses
-no training. A run that starts again from such a checkpoint finds here which of
-the evaluations of that step are done, and makes up for the others.
+A state is saved before it is evaluated, so a crash during an evaluation does
+not lose training. A run that resumes from such a checkpoint reads from this
+file which evaluations of that step are done, and runs the others.
 """
 
 import json
@@ -21,8 +21,8 @@ _MOST_BYTES = 2**24
 class Done(NamedTuple):
   """The evaluations that are done.
 
-  step: of the state that was evaluated.
-  figures: {key of config.evals: {name: value}} of each that is done.
+  step: the step of the evaluated state.
+  figures: {key of config.evals: {name: value}} of the evaluations done.
   best_step: the step of the best checkpoint, or None.
   """
 
@@ -32,13 +32,13 @@ class Done(NamedTuple):
 
 
 def read(path: str | None) -> Done:
-  """What was done, the same on every process; all of them must call it."""
+  """Returns what process 0 reads from the file; every process must call it."""
   found = local(path) if path and distributed.first() else Done()
   return Done(*distributed.said_by_first(list(found)))
 
 
 def local(path: str | os.PathLike) -> Done:
-  """What the file of a workdir holds; nothing is done where it is damaged."""
+  """Reads the file; returns an empty Done if it is missing or damaged."""
   try:
     found = json.loads(bounded_file.read(path, _MOST_BYTES))
     step, figures, best = (found[name] for name in Done._fields)
@@ -51,10 +51,10 @@ def local(path: str | os.PathLike) -> Done:
 
 
 def resume(path: str | None, step: int, tracked: tracking.Tracked) -> Done:
-  """What is done of the evaluations of `step`, from which a run goes on.
+  """Returns which evaluations of `step`, at which a run resumes, are done.
 
-  A file of a later step, from which the run has gone back, is replaced. Every
-  process must call it.
+  A file of another step, such as a later one after a rollback, is replaced.
+  Every process must call it.
   """
   done = read(path)
   if done.step == step:
@@ -67,7 +67,7 @@ def resume(path: str | None, step: int, tracked: tracking.Tracked) -> Done:
 
 
 def write(path: str | None, done: Done) -> None:
-  """Replaces the file, on process 0; a kill leaves the old or the new one."""
+  """Replaces the file atomically, on process 0."""
   if path is None or not distributed.first():
     return
   content: dict[str, Any] = done._asdict()

@@ -11,14 +11,14 @@ import statistics
 from typing import Any, NamedTuple
 
 DROPPED = "dropped"
-# A normal distribution's standard deviation over its median absolute deviation.
+# Standard deviation / median absolute deviation of a normal distribution.
 _SIGMAS = 1.4826
-# Relative to the median: otherwise a nearly constant loss would always spike.
+# Relative to the median; otherwise any change of a constant loss is a spike.
 _LEAST_SIGMA = 0.01
 
 
 class Limits(NamedTuple):
-  """When a run rolls back; see `limits`."""
+  """The conditions under which a run rolls back; see `limits`."""
 
   max_dropped: int
   spike: float
@@ -35,7 +35,7 @@ def limits(
   around: int = 0,
   max_rollbacks: int = 3,
 ) -> Limits:
-  """When a run rolls back: the keys of config.recovery.
+  """Sets when a run rolls back; the arguments are keys of config.recovery.
 
   Args:
     max_dropped: the greatest number of consecutive updates without a finite
@@ -46,8 +46,8 @@ def limits(
     window: the number of updates that the median is taken over.
     around: the number of batches before and after the bad ones that are skipped
       as well.
-    max_rollbacks: the number of rollbacks within `window` updates of each other
-      before the run gives up.
+    max_rollbacks: the number of rollbacks within `window` updates after which
+      the run ends with an error.
 
   Raises:
     ValueError: a value is out of range.
@@ -66,7 +66,7 @@ def limits(
 
 
 class Health(NamedTuple):
-  """What is remembered about the updates so far.
+  """The state of the checks after the updates so far.
 
   dropped: the number of updates dropped since the start of the run.
   in_a_row: the number dropped since the last update that was not.
@@ -79,7 +79,7 @@ class Health(NamedTuple):
 
 
 class Unwell(Exception):  # noqa: N818  (not an error of the code)
-  """The run should roll back; updates `first` to `last` are bad."""
+  """Raised when the run should roll back; updates `first` to `last` are bad."""
 
   def __init__(self, reason: str, first: int, last: int):
     """Updates are numbered by the step that they lead to."""
@@ -88,14 +88,14 @@ class Unwell(Exception):  # noqa: N818  (not an error of the code)
 
 
 def read(record: dict[str, Any]) -> Health:
-  """The Health in a checkpoint's record."""
+  """Returns the Health in the record of a checkpoint."""
   return Health(**record.get("health", {}))
 
 
 def observe(
   health: Health, limits: Limits, step: int, values: dict[str, float]
 ) -> Health:
-  """The health after the update that led to `step`.
+  """Returns the Health after the update that led to `step`.
 
   Raises:
     Unwell: the run should roll back.

@@ -1,7 +1,7 @@
-"""Makes Orbax read the path of a checkpoint as it is spelled.
+"""Makes Orbax read the path of a checkpoint literally.
 
-Orbax finds parts of a checkpoint by `path.glob(pattern)`, and etils.epath takes
-the whole of the joined path for the pattern. In a folder named "run [v2]" the
+Orbax finds the parts of a checkpoint by `path.glob(pattern)`, and etils.epath
+interprets the whole joined path as a pattern. In a folder named "run [v2]" the
 parts are then not found, and arrays are lost without an error.
 """
 
@@ -11,7 +11,7 @@ from etils.epath import gpath
 
 
 def install() -> None:
-  """Replaces epath's `glob` by one whose pattern begins below the path."""
+  """Replaces epath's `glob` by one that matches only below the path."""
   gpath.PosixGPath.glob = _glob
 
 

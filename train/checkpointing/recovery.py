@@ -18,10 +18,11 @@ from train.types import PyTree
 
 
 class Saver(NamedTuple):
-  """The checkpoints of a run, or None, and what becomes of their errors.
+  """The checkpoint manager of a run and how errors of saves are handled.
 
-  stop_on_error: an error of a save ends the run; else it is only reported.
-  say: (line) -> None; prints for people.
+  manager: the Orbax manager; None if the run saves no checkpoints.
+  stop_on_error: whether a failed save ends the run or is only reported.
+  say: (line) -> None; prints a line.
   """
 
   manager: Any
@@ -58,7 +59,7 @@ def restored(
   if distributed.first():
     _remove(manager, [s for s in whole if s not in kept])
     _set_aside(manager, damaged, aside)
-  # One barrier after all moves: no process may list what another still moves.
+  # A barrier: no process may list checkpoints that another is still moving.
   distributed.wait_for_all("checkpoints are out of the way")
   manager.reload()
   if damaged:
@@ -72,19 +73,19 @@ def restored(
 
 
 def _set_aside(manager, steps: Sequence[int], folder: pathlib.Path) -> None:
-  """Moves checkpoints to `folder`, without replacing what is there."""
+  """Moves checkpoints to `folder` without overwriting its contents."""
   for step in steps:
     folder.mkdir(exist_ok=True)
     target, n = folder / str(step), 1
     while target.exists():
       target, n = folder / f"{step}.{n}", n + 1
     mirror.fetch(manager.directory / str(step))
-    # Checkpoints may lie on another disk than the rest of the workdir.
+    # Checkpoints may be on another disk than the rest of the workdir.
     shutil.move(manager.directory / str(step), target)
 
 
 def _remove(manager, steps: Sequence[int]) -> None:
-  """Removes checkpoints; after a kill each is intact or will be swept."""
+  """Removes checkpoints; if killed, leaves each intact or to be swept."""
   for step in steps:
     path = pathlib.Path(manager.directory) / str(step)
     unfinished = path.with_name(f"{step}{checkpoint.UNFINISHED}")
@@ -96,7 +97,7 @@ def _remove(manager, steps: Sequence[int]) -> None:
 def save(
   saver: Saver, step: int, state: types.State, record: dict, leaving: bool
 ) -> None:
-  """Starts a save; a failure ends the run or is reported.
+  """Starts a save; an error either ends the run or is reported.
 
   Raises:
     SaveError: the save failed, and the run stops on errors or is `leaving`.
@@ -115,7 +116,7 @@ def check_save(saver: Saver) -> None:
   """Checks whether a save in the background has failed.
 
   Raises:
-    SaveError: it has, and the run stops on errors.
+    SaveError: it has failed, and the run stops on errors.
   """
   if saver.manager is not None:
     try:
@@ -128,7 +129,7 @@ def close(saver: Saver) -> None:
   """Waits for the save in flight and closes the checkpoint manager.
 
   Raises:
-    SaveError: it failed.
+    SaveError: the save failed.
   """
   try:
     checkpoint.check(saver.manager, wait=True)
@@ -142,15 +143,15 @@ def _failed(saver: Saver, error: OSError, leaving: bool) -> None:
   if distributed.first():
     checkpoint.sweep(saver.manager.directory)
   if saver.manager.directory.is_dir():
-    # Orbax believes that it has removed what was to go after the save.
+    # Orbax assumes that the checkpoints to remove after the save are removed.
     saver.manager.reload()
   have = saver.manager.latest_step()
   line = f"the checkpoint could not be saved: {error}; " + (
-    "there is none yet" if have is None else f"the last one is of step {have}"
+    "there is none yet" if have is None else f"the last one is from step {have}"
   )
   if saver.stop_on_error or leaving:
     raise SaveError(
-      f"{line}; fix the cause, then the same command resumes"
+      f"{line}; fix the cause, then resume with the same command"
     ) from error
   saver.say(line)
 
@@ -182,14 +183,14 @@ def pass_over(
   skipped: Sequence[bad_batches.Skip],
   bad: health.Unwell,
 ) -> list[bad_batches.Skip]:
-  """`skipped` with one more entry: the run rolls back to before `bad`.
+  """Adds an entry to `skipped`; the run then rolls back to before `bad`.
 
   Args:
-    saver: of the run.
+    saver: the Saver of the run.
     limits: when the run rolls back, and how often.
-    path: of skipped.jsonl, or None.
+    path: the path of skipped.jsonl, or None.
     examples: the number of examples in a batch.
-    skipped: the batches that are skipped already.
+    skipped: the batches that are already skipped.
     bad: what was observed.
 
   Raises:
@@ -205,7 +206,7 @@ def pass_over(
     checkpoint.check(saver.manager, wait=True)
   except OSError as error:
     _failed(saver, error, False)
-  # One checkpoint earlier each time: the last one may contain the cause.
+  # One checkpoint earlier each time, since the last one may contain the cause.
   good = sorted(s for s in saver.manager.all_steps() if s < bad.first)
   to = good[max(0, len(good) - 1 - again)] if good else 0
   start = bad_batches.batch_of(skipped, bad.first - 1) - limits.around

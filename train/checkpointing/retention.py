@@ -1,4 +1,4 @@
-"""When checkpoints are saved, and which stay: config.checkpoint."""
+"""When checkpoints are saved and which are kept: config.checkpoint."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,13 @@ from common.errors import UserError
 class Settings(NamedTuple):
   """The keys of config.checkpoint.
 
-  every_steps: a checkpoint every so many steps; 0 for none by steps.
-  every_minutes: a checkpoint when so many minutes have passed since the last
-    one; 0 for none by time. There is always one at the end.
-  keep: the number of checkpoints that stay, the latest ones.
-  keep_best: a figure of an evaluator, such as "val/loss", whose best
-    checkpoint stays as well; or None.
-  on_error: "stop" where a checkpoint cannot be written, or "continue".
+  every_steps: the number of steps between checkpoints; 0 disables these. The
+    last step is always saved.
+  every_minutes: the number of minutes between checkpoints; 0 disables these.
+  keep: the number of latest checkpoints that are kept.
+  keep_best: a metric of an evaluator, such as "val/loss", whose best checkpoint
+    is kept as well; or None.
+  on_error: "stop" or "continue" when a checkpoint cannot be written.
   """
 
   every_steps: int = 0
@@ -24,28 +24,28 @@ class Settings(NamedTuple):
   on_error: str = "stop"
 
   def stops(self) -> bool:
-    """Whether an error of a save ends the run.
+    """Returns whether an error of a save ends the run.
 
     Raises:
-      UserError: `on_error` is neither.
+      UserError: `on_error` is neither "stop" nor "continue".
     """
     if self.on_error not in ("stop", "continue"):
       raise UserError(
-        f"config.checkpoint.on_error={self.on_error!r}: is neither 'stop' nor"
+        f"config.checkpoint.on_error={self.on_error!r} is neither 'stop' nor"
         " 'continue'"
       )
     return self.on_error == "stop"
 
 
 class Kept:
-  """Which checkpoints Orbax lets stay: the latest, and the best."""
+  """Orbax's policy: keeps the latest checkpoints and the best one."""
 
   def __init__(self, latest: int):
-    """`latest`: how many stay; `best`: the step of the best, or None."""
+    """Keeps `latest` checkpoints; `best` is the best one's step, or None."""
     self.latest, self.best = latest, None
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    """One answer for each checkpoint, oldest first."""
+    """Returns whether to keep each checkpoint, oldest first."""
     del context
     first = len(checkpoints) - self.latest
     return [

@@ -1,4 +1,4 @@
-"""When a run saves: every so many steps, every so many minutes, or both."""
+"""When a run saves: by the number of steps, by time, or by both."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,12 @@ from train.hosts import distributed
 
 
 class Schedule:
-  """Whether to save now, the same answer on every process.
+  """Decides when to save; the decision is the same on every process.
 
-  Steps are counted by all alike. Minutes are process 0's, which the others ask
-  for at steps that all know: after 1, 2, 4, … steps, and when the time is
-  nearly up. So asking costs a handful of exchanges between two saves.
+  All processes count steps in the same way. Time is measured by process 0 and
+  exchanged only at certain steps, which all processes can compute: 1, 2, 4, …
+  steps after a save and shortly before the next one is due. This takes only a
+  few exchanges between two saves.
   """
 
   def __init__(
@@ -20,13 +21,13 @@ class Schedule:
     every_minutes: float,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """`every_steps`, `every_minutes`: 0 is never; `clock`: seconds."""
+    """0 disables `every_steps` or `every_minutes`; `clock` is in seconds."""
     self._every, self._interval = every_steps, 60 * every_minutes
     self._clock = clock
     self._saved_at, self._saved_step, self._ask = clock(), None, 0
 
   def due(self, step: int) -> bool:
-    """Whether the state of `step` is to be saved; called at every step."""
+    """Returns whether to save the state of `step`; call it at every step."""
     if self._saved_step is None:
       self.saved(step)
       return False
@@ -43,6 +44,6 @@ class Schedule:
     return False
 
   def saved(self, step: int) -> None:
-    """Counts anew from `step`, whose state is saved or was restored."""
+    """Restarts counting at `step`, whose state was saved or restored."""
     self._saved_at, self._saved_step = self._clock(), step
     self._ask = step + 1

@@ -21,7 +21,7 @@ _PATIENCE = 60.0  # seconds to wait for concurrent operations
 
 
 def one_line(error: BaseException, where: str) -> str:
-  """An error as "FILE: reason"; `where` replaces a missing file name."""
+  """Formats an error as "FILE: reason"; `where` replaces a missing FILE."""
   # Orbax wraps errors that name a file in others that do not.
   while "local file" not in str(error) and error.__cause__:
     error = error.__cause__
@@ -44,10 +44,10 @@ def one_line(error: BaseException, where: str) -> str:
 
 @contextlib.contextmanager
 def as_os_errors(manager: Any, where: str) -> Iterator[None]:
-  """Inside, an error of a save becomes an OSError of one line.
+  """Turns errors of a save inside this context into one-line OSErrors.
 
-  When it is raised, all work of that save has ended, and no error of it is left
-  for the next save to raise.
+  When the error is raised, all work of that save has ended, and none of its
+  errors remains to be raised by the next save.
   """
   try:
     yield
@@ -61,8 +61,8 @@ def as_os_errors(manager: Any, where: str) -> Iterator[None]:
 def _finish(manager) -> None:
   """Waits for all work that a failed save has started.
 
-  Orbax stops waiting at the first error, and raises each of the others from a
-  later call.
+  Orbax stops waiting at the first error and raises the other errors in later
+  calls.
   """
   for thread in threading.enumerate():
     if type(thread).__module__.startswith("orbax."):
@@ -75,7 +75,7 @@ def _finish(manager) -> None:
 
 
 def hush() -> None:
-  """Silences logs of errors that are also raised, except with --verbosity=0."""
+  """Silences logs of errors that are also raised, unless --verbosity=0."""
   logging.getLogger("absl").addFilter(_is_not_raised)
   with contextlib.suppress(
     ImportError
@@ -87,7 +87,7 @@ def hush() -> None:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-  """Inside, also silences warnings of coroutines that never ran."""
+  """In this context, also silences warnings of coroutines that never ran."""
   hush()
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)
@@ -95,7 +95,7 @@ def hushed() -> Iterator[None]:
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
-  """Whether to log a record; False for exceptions that Orbax also raises."""
+  """Returns whether to log a record; False for errors that are also raised."""
   verbose = logging.getLogger("absl").isEnabledFor(logging.INFO)
   return verbose or not (record.exc_info and "orbax" in record.pathname)
 

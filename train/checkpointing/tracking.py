@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError
 
-# How a metric's name ends, where its direction needs no prefix.
+# Suffixes of metrics whose direction is known, so that they need no prefix.
 _LOWER = re.compile(
   r"(loss|perplexity|nats|bits_per_\w+|error|distance|wer|cer|rmse|mae|mase)$"
 )
@@ -16,9 +16,10 @@ _HIGHER = re.compile(
 
 
 class Metric(NamedTuple):
-  """A figure of an evaluator, and whether less of it is better.
+  """A metric of an evaluator and its direction.
 
   name: "KEY/NAME", as in metrics.jsonl.
+  lower: whether lower values are better.
   """
 
   name: str
@@ -26,16 +27,16 @@ class Metric(NamedTuple):
 
   @property
   def evaluator(self) -> str:
-    """Its key in config.evals."""
+    """The key of the evaluator in config.evals."""
     return self.name.partition("/")[0]
 
 
 class Rules(NamedTuple):
-  """What is tracked.
+  """The metrics that are tracked.
 
   keep_best: the metric whose best checkpoint is kept; or None.
   stop: the metric that ends the run when it stops improving; or None.
-  patience: the number of evaluations without improvement after which it ends.
+  patience: the number of evaluations without improvement that end the run.
   min_delta: by how much a value must be better to count as an improvement.
   """
 
@@ -49,8 +50,8 @@ class Best(NamedTuple):
   """The best value of one metric.
 
   value: None before the first evaluation.
-  step: of the state that had it.
-  since: evaluations after it.
+  step: the step of the state with this value.
+  since: the number of evaluations after it.
   """
 
   value: float | None = None
@@ -66,15 +67,15 @@ class Tracked(NamedTuple):
 
 
 def metric(text: Any, where: str, evaluations: dict[str, int]) -> Metric:
-  """The Metric of "val/loss", "min:val/score" or "max:val/score".
+  """Parses a metric: "val/loss", "min:val/score" or "max:val/score".
 
   Args:
-    text: from the config.
-    where: its key, for errors.
+    text: the value in the config.
+    where: its key, for error messages.
     evaluations: {key of config.evals: every_steps}.
 
   Raises:
-    UserError: it is not written so, its direction is not known, or no
+    UserError: the value has another format, its direction is unknown, or no
       evaluator of that key runs during training.
   """
   match = re.fullmatch(r"(?:(min|max):)?(([^/]+)/.+)", str(text))
@@ -84,7 +85,7 @@ def metric(text: Any, where: str, evaluations: dict[str, int]) -> Metric:
   if key not in evaluations:
     have = ", ".join(sorted(evaluations)) or "none"
     raise UserError(
-      f"{where}={text!r}: config.evals has no {key!r} (there are: {have})"
+      f"{where}={text!r}: config.evals has no {key!r} (valid: {have})"
     )
   if not evaluations[key]:
     raise UserError(
@@ -94,8 +95,8 @@ def metric(text: Any, where: str, evaluations: dict[str, int]) -> Metric:
   if direction is None:
     if not (_LOWER.search(name) or _HIGHER.search(name)):
       raise UserError(
-        f"{where}={text!r}: write min:{name} or max:{name}; whether less of"
-        " this metric is better is not known"
+        f"{where}={text!r}: write min:{name} or max:{name}, since the direction"
+        " of this metric is unknown"
       )
     direction = "min" if _LOWER.search(name) else "max"
   return Metric(name, direction == "min")
@@ -104,34 +105,34 @@ def metric(text: Any, where: str, evaluations: dict[str, int]) -> Metric:
 def early_stopping(
   *, metric: str, patience: int = 5, min_delta: float = 0.0
 ) -> dict[str, Any]:
-  """The section config.early_stopping, checked.
+  """Checks and returns the section config.early_stopping.
 
   Args:
-    metric: the figure that must go on improving, such as "val/loss".
-    patience: the number of evaluations in a row without improvement after
+    metric: the metric that must keep improving, such as "val/loss".
+    patience: the number of consecutive evaluations without improvement after
       which the run ends.
     min_delta: by how much a value must be better to count as an improvement.
 
   Raises:
-    ValueError: a value makes no sense.
+    ValueError: a value is out of range.
   """
   if type(patience) is not int or patience < 1:
-    raise ValueError(
-      f"patience={patience!r} is not a whole number of at least 1"
-    )
+    raise ValueError(f"patience={patience!r} is not a positive integer")
   number = isinstance(min_delta, (int, float)) and min_delta >= 0
   if not number or not math.isfinite(min_delta):
-    raise ValueError(f"min_delta={min_delta!r} is not a number of at least 0")
+    raise ValueError(
+      f"min_delta={min_delta!r} is not a finite number of at least 0"
+    )
   return dict(metric=metric, patience=patience, min_delta=float(min_delta))
 
 
 def observe(
   rules: Rules, tracked: Tracked, step: int, key: str, figures: dict[str, float]
 ) -> Tracked:
-  """What is tracked after evaluator `key` has measured the state of `step`.
+  """Updates `tracked` by the results of evaluator `key` at `step`.
 
   Raises:
-    UserError: the evaluator has no such figure.
+    UserError: the evaluator does not return the tracked metric.
   """
   best = _observed(rules.keep_best, tracked.keep_best, step, key, figures, 0.0)
   stop = _observed(
@@ -146,7 +147,7 @@ def _observed(wanted, best: Best, step, key, figures, min_delta) -> Best:
   name = wanted.name.partition("/")[2]
   if name not in figures:
     raise UserError(
-      f"{wanted.name}: config.evals.{key} measures no {name!r} (there are:"
+      f"{wanted.name}: config.evals.{key} does not return {name!r} (valid:"
       f" {', '.join(figures)})"
     )
   value = float(figures[name])
@@ -161,16 +162,16 @@ def _observed(wanted, best: Best, step, key, figures, min_delta) -> Best:
 
 
 def ends(rules: Rules, tracked: Tracked) -> bool:
-  """Whether the run ends, for its metric has stopped improving."""
+  """Returns whether the run ends because its metric stopped improving."""
   return rules.stop is not None and tracked.stop.since >= rules.patience
 
 
 def read(record: dict[str, Any]) -> Tracked:
-  """What `written` has put in a checkpoint's record."""
+  """Reads the Tracked that `written` stored in a checkpoint's record."""
   found = record.get("tracked", {})
   return Tracked(**{key: Best(*best) for key, best in found.items()})
 
 
 def written(tracked: Tracked) -> dict[str, list]:
-  """A Tracked as JSON has it."""
+  """Returns a Tracked as JSON."""
   return {key: list(best) for key, best in tracked._asdict().items()}

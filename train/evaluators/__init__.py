@@ -1,1 +1,1 @@
-"""Evaluators: what is measured. An evaluator's name is its file."""
+"""Evaluators: metrics of a split. An evaluator is named after its file."""

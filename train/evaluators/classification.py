@@ -58,9 +58,9 @@ def classification(context: types.EvalContext) -> types.Evaluator:
 
 
 def confusion_image(confusion_CC: np.ndarray) -> np.ndarray:
-  """uint8 [H, W, 3], gray: each row of counts as shares of its sum.
+  """Returns a gray image, uint8 [H, W, 3], of each row's counts over its sum.
 
-  A cell is a square of so many pixels that the image has about 256 or more.
+  The side of a cell is 256 // C pixels, but at least 1.
   """
   rows_C1 = np.maximum(confusion_CC.sum(1, keepdims=True), 1)
   shares_CC = np.rint(255 * confusion_CC / rows_C1).astype(np.uint8)

@@ -12,7 +12,7 @@ from train.objectives import squad_metrics
 
 
 class Answered(NamedTuple):
-  """The answers to a question that the windows of its text give.
+  """The answers to a question from all windows of its text.
 
   best: [(score, answer)] of the best spans, in descending order.
   null: the lowest score of "no answer" over the windows.
@@ -62,8 +62,8 @@ def question_answering(
     )
   if max_answer < 1 or n_best < 1 or language not in ("en", "zh"):
     raise ValueError(
-      f"max_answer={max_answer} and n_best={n_best} are at least 1, and"
-      f" language={language!r} is en or zh"
+      f"max_answer={max_answer} and n_best={n_best} must be at least 1, and"
+      f" language={language!r} must be en or zh"
     )
 
   @jax.jit
@@ -110,7 +110,7 @@ def of_window(
   max_answer: int,
   n_best: int,
 ) -> Answered:
-  """The best spans of one window that lie in the text."""
+  """Returns the best spans of one window that lie in the text."""
   places = np.flatnonzero(texts["ends"] >= 0)
   first, last = places[0], places[-1] + 1
   null = float(start_T[0]) + float(end_T[0])
@@ -133,13 +133,13 @@ def of_window(
 
 
 def _merged(a: Answered, b: Answered, n_best: int) -> Answered:
-  """The answers of two windows of one text, merged."""
+  """Merges the answers of two windows of one text."""
   best = sorted(a.best + b.best, key=lambda each: -each[0])[:n_best]
   return a._replace(best=best, null=min(a.null, b.null))
 
 
 def _told(answered: Answered, threshold: float | None) -> str:
-  """The answer, or "" if "no answer" has the better score."""
+  """Returns the answer, or "" if "no answer" has a better score."""
   score, text = answered.best[0]
   if threshold is not None and answered.null - score > threshold:
     return ""

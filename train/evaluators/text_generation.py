@@ -27,7 +27,7 @@ def text_generation(
 ) -> types.Evaluator:
   """Generates a text for each example; metrics are from 0 to 100.
 
-  WORKDIR/<key>/ holds hypotheses.txt and references.txt, a text a line;
+  WORKDIR/<key>/ has hypotheses.txt and references.txt, one text per line;
   figures.json, the metrics with sacrebleu's signatures; and attention_<i>.png
   of the first examples. BLEU (Papineni et al., 2002) and chrF (Popović, 2015)
   are sacrebleu's; ROUGE-1, -2 and -L (Lin, 2004) are rouge_score's mean F1 over
@@ -39,8 +39,8 @@ def text_generation(
     metrics: some of "bleu", "chrf" and "rouge".
     beams: width of the beam search; 0 decodes greedily.
     alpha: exponent of the length penalty (Wu et al., 2016).
-    max_tokens: largest length of a text in tokens; by default that of a row's
-      targets.
+    max_tokens: the maximum length of a text, in tokens. Default: the length of
+      the targets of a row.
     tokenize: sacrebleu's name of how BLEU splits words, such as "zh".
     lowercase: whether BLEU and chrF ignore case.
     attention: number of examples whose attention is drawn.
@@ -195,7 +195,7 @@ def _drawing(context, rows, i: int):
 
 
 def _line(text: str | bytes) -> str:
-  """The text on one line."""
+  """Returns the text as one line."""
   if isinstance(text, bytes):
     text = text.decode()
   return " ".join(text.split())

@@ -11,7 +11,7 @@ from common.files import write_atomically
 from train import types
 
 _MOST_BYTES = 2**26
-# Products of vectors that are in memory at once.
+# The number of products of vectors in memory at a time.
 _AT_ONCE = 2**24
 
 
@@ -38,8 +38,8 @@ def word_vectors(
     words: words whose neighbours are printed.
     nearest: number of neighbours.
     analogies: analogies of four words each.
-    questions: path of a file with more, one a line; lines that begin with ":"
-      are titles.
+    questions: path of a file with more analogies, one per line; lines that
+      begin with ":" are titles.
 
   Raises:
     ValueError: the task does not predict vectors, an analogy does not have four
@@ -90,7 +90,7 @@ def word_vectors(
 
 
 def normalized(x_VD: np.ndarray) -> np.ndarray:
-  """Each vector divided by its length; zeros stay zeros."""
+  """Returns each vector divided by its length; zeros remain zeros."""
   x_VD = np.asarray(x_VD, np.float32)
   length_V1 = np.linalg.norm(x_VD, axis=1, keepdims=True)
   return x_VD / np.where(length_V1 > 0, length_V1, 1)
@@ -99,7 +99,7 @@ def normalized(x_VD: np.ndarray) -> np.ndarray:
 def neighbours(
   unit_VD: np.ndarray, x_D: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(ids, products) of the `count` vectors whose product with x is largest."""
+  """Returns (ids, products) of the `count` largest products with x."""
   product_V = unit_VD @ x_D
   best = np.argsort(-product_V, kind="stable")[:count]
   return best, product_V[best]

@@ -156,8 +156,8 @@ def sample(
 ) -> Written:
   """Samples one text per row (K = 1) token by token; temperature 0 is greedy.
 
-  The scores are the model's log-probabilities at temperature 1, unfiltered,
-  whatever the sampling options are.
+  The scores are the model's unfiltered log-probabilities at temperature 1,
+  independent of the sampling options.
 
   Args:
     step: see `beam_search`.

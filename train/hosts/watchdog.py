@@ -182,7 +182,7 @@ def _say_stacks() -> None:
 
 
 def _leave(line: str, code: int) -> NoReturn:
-  """Prints the line and exits, whatever the other threads do."""
+  """Prints the line and exits, even if other threads hang."""
   # Another thread may hold the lock of the output stream.
   late = threading.Timer(_LEAVE, os._exit, [code])
   late.daemon = True

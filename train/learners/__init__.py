@@ -1,1 +1,1 @@
-"""Learners: how it is learned. A learner's name is that of its file."""
+"""Learners: training algorithms. A learner is named after its file."""

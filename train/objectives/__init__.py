@@ -1,1 +1,1 @@
-"""Losses and metrics: pure functions of arrays."""
+"""Losses and metrics, as pure functions of arrays."""

@@ -1,13 +1,14 @@
 """Linear-chain conditional random fields (Lafferty et al., ICML 2001).
 
-Optax and Flax have none.
+Optax and Flax do not provide them.
 
 The score of tags y is start[y_1] + sum_t emission_t[y_t]
-+ sum_t transition[y_{t-1}, y_t] + end[y_n]. The chain runs over the positions
-whose mask is 1, and skips the others wherever they are: parts of words that are
-not tagged, and padding.
++ sum_t transition[y_{t-1}, y_t] + end[y_n]. The chain consists of the positions
+whose mask is 1. All others are skipped: padding, and parts of words that are
+not tagged.
 
-Shapes: B batch, T time, C tags; transitions_CC is from row to column.
+Shapes: B batch, T time, C tags. transitions_CC[i, j] scores a transition from
+tag i to tag j.
 """
 
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class Chain(NamedTuple):
 def log_likelihood(
   chain: Chain, logits_BTC: jax.Array, tags_BT: jax.Array, mask_BT: jax.Array
 ) -> jax.Array:
-  """log p(tags | logits) of each row, float32 [B]; 0 where nothing is real."""
+  """Returns log p(tags | logits), float32 [B]; 0 where a mask is all 0."""
   scores_TBC, mask_TB = _by_time(logits_BTC, mask_BT)
   tags_TB = jnp.swapaxes(tags_BT, 0, 1)
   onehot_TBC = jax.nn.one_hot(tags_TB, scores_TBC.shape[-1])
@@ -69,7 +70,7 @@ def log_likelihood(
 def viterbi(
   chain: Chain, logits_BTC: jax.Array, mask_BT: jax.Array
 ) -> jax.Array:
-  """The most likely tags, int32 [B, T]; where mask is 0 they mean nothing."""
+  """Returns the most likely tags, int32 [B, T]; undefined where mask is 0."""
   scores_TBC, mask_TB = _by_time(logits_BTC, mask_BT)
   B, C = scores_TBC.shape[1:]
   same_BC = jnp.broadcast_to(jnp.arange(C)[None], (B, C))
@@ -83,7 +84,7 @@ def viterbi(
       begun_B[:, None], jnp.max(paths_BCC, axis=1), chain.start_C[None]
     )
     best_BC = jnp.where(real_B[:, None], moved_BC + scores_BC, best_BC)
-    # Where nothing is tagged, the path stays where it is.
+    # At skipped positions the path does not change.
     back_BC = jnp.where(on_B1, jnp.argmax(paths_BCC, axis=1), same_BC)
     return (best_BC, begun_B | real_B), back_BC
 

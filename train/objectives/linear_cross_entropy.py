@@ -1,10 +1,11 @@
-"""Cross-entropy from features and the unembedding, without all the logits.
+"""Cross-entropy of features and an unembedding, without storing all logits.
 
-Logits of T positions over V entries are the largest tensor of a language model.
-Here they exist for a block of the entries at a time, forward and backward, and
-on each device for its own part of the batch, of time and of the vocabulary
-alone. An unembedding that is fully sharded is gathered by the block too, and
-its gradient scattered, so that no device ever holds the whole of either.
+The logits of T positions over V entries are the largest tensor of a language
+model. Here they are computed for one block of entries at a time, in the forward
+and the backward pass, and each device computes only those of its shards of
+batch, time and vocabulary. A fully sharded unembedding is gathered one block at
+a time, and its gradient is scattered in the same way, so that no device holds
+either of them completely.
 """
 
 import functools
@@ -29,14 +30,14 @@ def linear_cross_entropy(
   label_smoothing: float = 0.0,
   z_loss: float = 0.0,
 ) -> jax.Array:
-  """losses.cross_entropy of the logits x_BTD unembedding_VD^T, float32 [B, T].
+  """Returns losses.cross_entropy of x_BTD unembedding_VD^T, float32 [B, T].
 
   Args:
     x_BTD: features.
-    unembedding_VD: of the same dtype.
+    unembedding_VD: the unembedding, of the dtype of the features.
     targets_BT: integers in 0…V-1.
-    chunk: as many logits exist at a time, on each device, as so many positions
-      of its rows have. 0: all.
+    chunk: limits the logits that a device stores at a time to the number of
+      logits of `chunk` positions of each of its rows. 0 stores all.
     label_smoothing: see losses.cross_entropy.
     z_loss: see losses.cross_entropy.
   """
@@ -56,14 +57,14 @@ def linear_cross_entropy(
 
 
 class Layout(NamedTuple):
-  """How the surrounding mesh cuts the arrays, and the table in blocks.
+  """How the arrays are sharded over the mesh, and the blocks of the table.
 
   x, table, tokens: PartitionSpecs of x_BTD, unembedding_VD and targets_BT.
-  gathered: the dimension of the table that is cut over fsdp, or None.
-  sums: the axes, apart from that one, over which a gradient is summed.
-  split: whether the entries are cut over the axis tensor.
-  entries: V, of the whole table.
-  blocks: how many.
+  gathered: the dimension of the table that is sharded over fsdp, or None.
+  sums: the mesh axes other than `gathered`'s over which gradients are summed.
+  split: whether the entries are sharded over the axis tensor.
+  entries: V, the number of entries of the whole table.
+  blocks: the number of blocks.
   """
 
   x: jax.sharding.PartitionSpec
@@ -128,7 +129,7 @@ _chunked.defvjp(_forward, _backward)
 
 
 def _own_forward(settings, layout, x_BTD, unembedding_VD, targets_BT):
-  """(nats_BT, log_z_BT) of what one device holds."""
+  """Returns (nats_BT, log_z_BT) of the shards of one device."""
   _, label_smoothing, z_loss = settings
 
   def body(sums, block):
@@ -166,10 +167,10 @@ def _own_forward(settings, layout, x_BTD, unembedding_VD, targets_BT):
 def _own_backward(
   settings, layout, x_BTD, unembedding_VD, targets_BT, log_z_BT, slope_BT
 ):
-  """(slope of x_BTD, slope of unembedding_VD, float32) on one device.
+  """Returns the gradients of x_BTD and unembedding_VD on one device.
 
-  With p = softmax(logits), d nats / d logits = p (1 + 2 z log_z)
-  - (1 - s) onehot - s / V.
+  The latter is float32. With p = softmax(logits),
+  d nats / d logits = p (1 + 2 z log_z) - (1 - s) onehot - s / V.
   """
   _, label_smoothing, z_loss = settings
   scale_BT = slope_BT * (1 + 2 * z_loss * log_z_BT)
@@ -212,7 +213,7 @@ def _product(axes, x, y):
 
 
 def _blocks(layout, unembedding_VD):
-  """(number, entries [blocks, v, D]) of a device's own; zeros at the end."""
+  """Returns (numbers, entries [blocks, v, D]) of a shard, padded by zeros."""
   held, D = unembedding_VD.shape
   size = math.ceil(held / layout.blocks)
   padding = size * layout.blocks - held
@@ -221,10 +222,10 @@ def _blocks(layout, unembedding_VD):
 
 
 def _block(layout, unembedding_VD, block):
-  """(a block's table_VD, its entries' ids_V, whether they are real_V).
+  """Returns (table_VD, ids_V, real_V) of a block.
 
-  Gathered over fsdp, it holds a part of what each device there has. The id of
-  what is not real is -1.
+  A block that is gathered over fsdp contains a part of each device's entries.
+  real_V is False for padding, whose id is -1.
   """
   (number, table_VD), held = block, len(unembedding_VD)
   size, owners = len(table_VD), 1
@@ -241,6 +242,6 @@ def _block(layout, unembedding_VD, block):
 
 
 def _logits(x_BTD, table_VD, real_V):
-  """logits_BTV of a block's entries; softmax makes those not real 0."""
+  """Returns logits_BTV of a block; those of padding have probability 0."""
   logits_BTV = _product("BTD,VD->BTV", x_BTD, table_VD)
   return jnp.where(real_V[None, None], logits_BTV, _LOWEST)

@@ -1,7 +1,7 @@
-"""Losses: pure functions that return one float32 value an example or a token.
+"""Losses: pure functions that return a float32 value per example or token.
 
-The caller masks and averages. Shapes: B batch, V classes; "..." any leading
-axes, such as batch and time.
+The caller applies masks and averages. Shapes: B batch, V classes; "..." stands
+for any leading axes, such as batch and time.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,22 @@ def cross_entropy(
 ) -> jax.Array:
   """Cross-entropy -sum_v q_v log softmax(logits)_v, in nats.
 
-  With smoothing s, q = (1 - s) * labels + s / V (Szegedy et al.,
+  With label smoothing s, q = (1 - s) * labels + s / V (Szegedy et al.,
   arXiv:1512.00567, section 7). z_loss adds z_loss * logsumexp(logits)^2, which
-  keeps the logits near normalised (PaLM, arXiv:2204.02311, section 5).
+  keeps the logits close to normalized (PaLM, arXiv:2204.02311, section 5).
 
   Args:
     logits: [..., V], any float dtype; computed in float32.
-    labels: integers [...], or probabilities [..., V]. An integer outside 0…V-1
-      has no meaning: mask it.
+    labels: integers [...], or probabilities [..., V]. The loss of an integer
+      outside 0…V-1 is undefined: mask it.
     label_smoothing: s, in 0…1.
-    z_loss: its weight; PaLM's is 1e-4.
+    z_loss: the weight of the z-loss; 1e-4 in PaLM.
 
   Returns:
     float32 [...].
 
   Raises:
-    ValueError: the shapes of logits and labels do not belong together.
+    ValueError: the shapes of logits and labels do not match.
   """
   logits = logits.astype(jnp.float32)
   log_z = jax.nn.logsumexp(logits, axis=-1)
@@ -51,8 +51,8 @@ def cross_entropy(
     mass = jnp.sum(labels, axis=-1)
   else:
     raise ValueError(
-      f"labels of shape {labels.shape} and type {labels.dtype} for logits of"
-      f" shape {logits.shape}"
+      f"labels of shape {labels.shape} and dtype {labels.dtype} do not match"
+      f" logits of shape {logits.shape}"
     )
   loss = mass * log_z - chosen
   if label_smoothing:
@@ -64,22 +64,22 @@ def cross_entropy(
 
 
 def vectors(values: jax.Array) -> jax.Array:
-  """[B] as [B, 1], so that one number an example is a vector of one."""
+  """Returns values of shape [B] as [B, 1], and others unchanged."""
   return values[:, None] if values.ndim == 1 else values
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)) of each output, in nats.
 
-  Computed as softplus(z) - y z, which neither overflows nor takes the
-  logarithm of 0. It takes logits: a sigmoid before it would be applied twice.
+  It is computed as softplus(z) - y z, which neither overflows nor takes the
+  logarithm of 0. The argument must be logits, not the outputs of a sigmoid.
 
   Args:
     logits: z, any shape and float dtype; computed in float32.
     labels: y, of the same shape, in 0…1.
 
   Returns:
-    float32 of that shape.
+    float32 of the same shape.
 
   Raises:
     ValueError: the shapes differ.
@@ -89,40 +89,41 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def perceptron(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """The perceptron's criterion max(0, -t z), where t = 2 y - 1.
+  """The perceptron criterion max(0, -t z), where t = 2 y - 1.
 
-  Its gradient by z is -t where t z <= 0, else 0: stochastic gradient descent is
-  Rosenblatt's rule (Psychological Review 65, 1958), which corrects an example
-  that lies on the boundary, too.
+  Its gradient with respect to z is -t where t z <= 0, and 0 elsewhere.
+  Stochastic gradient descent is thus Rosenblatt's rule (Psychological Review
+  65, 1958), which also corrects examples on the decision boundary.
 
   Args:
     logits: z, any shape and float dtype; computed in float32.
     labels: y, of the same shape, 0 or 1.
 
   Returns:
-    float32 of that shape.
+    float32 of the same shape.
 
   Raises:
     ValueError: the shapes differ.
   """
   logits, labels = _alike(logits, labels)
   margin = (2 * labels - 1) * logits
-  # Not maximum(), whose gradient is a half on the boundary.
+  # jnp.maximum would have the gradient 1/2 on the boundary.
   return jnp.where(margin <= 0, -margin, 0.0)
 
 
 def _alike(logits: jax.Array, labels: jax.Array):
-  """Both in float32; ValueError unless their shapes are equal."""
+  """Returns both in float32; raises ValueError if their shapes differ."""
   if logits.shape != labels.shape:
     raise ValueError(f"logits have shape {logits.shape}, labels {labels.shape}")
   return logits.astype(jnp.float32), labels.astype(jnp.float32)
 
 
 def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-  """Elementwise (predictions - targets)^2 in float32; shapes must be equal.
+  """Elementwise (predictions - targets)^2 in float32.
 
   Raises:
-    ValueError: they are not. (Broadcasting [B, 1] to [B] is a common mistake.)
+    ValueError: the shapes differ. (Broadcasting [B, 1] to [B] is a common
+      mistake.)
   """
   if predictions.shape != targets.shape:
     raise ValueError(
@@ -134,7 +135,7 @@ def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def generator(fake_logits: jax.Array, kind: str = "nonsaturating") -> jax.Array:
-  """What a GAN's generator minimises; float32 [B].
+  """The loss of a GAN's generator, float32 [B].
 
   "nonsaturating": -log sigmoid(D(G(z))) = softplus(-D(G(z))), Goodfellow et
   al., arXiv:1406.2661, section 3. "wasserstein": -D(G(z)), Arjovsky et al.,
@@ -142,10 +143,10 @@ def generator(fake_logits: jax.Array, kind: str = "nonsaturating") -> jax.Array:
 
   Args:
     fake_logits: D(G(z)), [B].
-    kind: which of them.
+    kind: "nonsaturating" or "wasserstein".
 
   Raises:
-    ValueError: `kind` is neither.
+    ValueError: `kind` is neither of these.
   """
   _check_kind(kind)
   fake_logits = fake_logits.astype(jnp.float32)
@@ -159,7 +160,7 @@ def discriminator(
   fake_logits: jax.Array,
   kind: str = "nonsaturating",
 ) -> jax.Array:
-  """What a GAN's discriminator, or critic, minimises; float32 [B].
+  """The loss of a GAN's discriminator or critic, float32 [B].
 
   "nonsaturating": -log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), Goodfellow et
   al., arXiv:1406.2661, equation 1. "wasserstein": D(G(z)) - D(x), Arjovsky et
@@ -168,10 +169,10 @@ def discriminator(
   Args:
     real_logits: D(x), [B].
     fake_logits: D(G(z)), [B].
-    kind: which of them.
+    kind: "nonsaturating" or "wasserstein".
 
   Raises:
-    ValueError: `kind` is neither.
+    ValueError: `kind` is neither of these.
   """
   _check_kind(kind)
   real_logits = real_logits.astype(jnp.float32)
@@ -185,9 +186,9 @@ def r1_penalty(score: Score, real: jax.Array, gamma: float) -> jax.Array:
   """R1: gamma / 2 * |grad D(x)|^2 on real data (arXiv:1801.04406, eq. 9).
 
   Args:
-    score: [B, ...] -> [B]; an example's score must not depend on others.
-    real: [B, ...].
-    gamma: the weight.
+    score: [B, ...] -> [B]; the score of an example must not depend on others.
+    real: real examples, [B, ...].
+    gamma: the weight of the penalty.
 
   Returns:
     float32 [B].
@@ -201,23 +202,25 @@ def gradient_penalty(
   """The penalty weight * (|grad D(x)| - 1)^2 of WGAN-GP (arXiv:1704.00028).
 
   Args:
-    score: [B, ...] -> [B]; an example's score must not depend on others.
-    mixed: [B, ...]; in the paper u * real + (1 - u) * fake, with u uniform in
-      0…1 and drawn for each example.
-    weight: the paper's lambda, 10 there.
+    score: [B, ...] -> [B]; the score of an example must not depend on others.
+    mixed: [B, ...]; in the paper u * real + (1 - u) * fake, where u is drawn
+      uniformly from 0…1 for each example.
+    weight: the weight of the penalty, lambda in the paper, where it is 10.
 
   Returns:
     float32 [B].
   """
   squared = _squared_slope(score, mixed)
-  # The slope of sqrt is infinite at 0, and inf * 0 is NaN in the backward pass.
+  # The derivative of sqrt is infinite at 0, and inf * 0 is NaN in the gradient.
   norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
   return weight * (norm - 1) ** 2
 
 
 def _check_kind(kind: str) -> None:
   if kind not in ("nonsaturating", "wasserstein"):
-    raise ValueError(f'loss "{kind}" is neither nonsaturating nor wasserstein')
+    raise ValueError(
+      f'loss "{kind}" is neither "nonsaturating" nor "wasserstein"'
+    )
 
 
 def _squared_slope(score: Score, x: jax.Array) -> jax.Array:

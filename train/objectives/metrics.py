@@ -1,7 +1,8 @@
-"""Metrics: pure functions of predictions, and of sums that evaluations merge.
+"""Metrics: pure functions of predictions, or of sums over an evaluation.
 
-Those over a batch are of jax and go into a jitted step; those over a whole
-evaluation are of NumPy in float64. C is the number of classes, D of features.
+Metrics of a batch are computed by JAX and can be used in a jitted step. Metrics
+of a whole evaluation are computed by NumPy in float64. C is the number of
+classes, D the number of features.
 """
 
 from typing import NamedTuple
@@ -14,11 +15,11 @@ import numpy as np
 def top_k_correct(
   logits: jax.Array, labels: jax.Array, k: int = 1
 ) -> jax.Array:
-  """1 where the label's logit is among the k greatest, else 0.
+  """Returns 1 where the label's logit is among the k greatest, 0 elsewhere.
 
-  Ties go to the lower class, as in argmax: the label's rank is the number of
-  classes that are greater, or equal and of lower index. So constant logits
-  score as one guess would, not as perfect. NaN logits are never correct.
+  Ties are resolved in favor of the lower class, as in argmax: the rank of the
+  label is the number of logits that are greater, or equal with a lower index.
+  Constant logits therefore score like one guess. NaN logits are never correct.
 
   Args:
     logits: [..., C].
@@ -33,7 +34,7 @@ def top_k_correct(
   """
   classes = logits.shape[-1]
   if not 1 <= k <= classes:
-    raise ValueError(f"top-{k} of {classes} classes")
+    raise ValueError(f"k={k} is not within 1..{classes}, the number of classes")
   index = jnp.expand_dims(labels, -1)
   own = jnp.take_along_axis(logits, index, axis=-1, mode="clip")
   places = jnp.arange(classes).reshape((1,) * (index.ndim - 1) + (-1,))
@@ -43,12 +44,15 @@ def top_k_correct(
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """1 where argmax(logits) is the label, else 0; float32 [...]."""
+  """Returns 1 where argmax(logits) is the label, 0 elsewhere; float32 [...]."""
   return top_k_correct(logits, labels, 1)
 
 
 def binary_accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """1 where logit > 0 is the label, 0 or 1; else 0. float32, same shape."""
+  """Returns 1 where (logit > 0) equals the label, 0 elsewhere.
+
+  Labels are 0 or 1; the result is float32 of the same shape.
+  """
   correct = (logits > 0) == (labels > 0.5)
   return (correct & ~jnp.isnan(logits)).astype(jnp.float32)
 
@@ -59,16 +63,16 @@ def confusion_matrix(
   num_classes: int,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """Counts by (true class, predicted class).
+  """Returns the number of pairs (true class, predicted class).
 
   Args:
     labels: integers [...].
     predictions: integers [...].
-    num_classes: C; a pair with either outside 0…C-1 is not counted.
-    mask: [...], 1 on what counts.
+    num_classes: C; pairs with a class outside 0…C-1 are not counted.
+    mask: [...], 1 on pairs that are counted; None counts all.
 
   Returns:
-    int32 [C, C], rows the true class.
+    int32 [C, C]; rows are true classes.
   """
   valid = (labels >= 0) & (labels < num_classes)
   valid &= (predictions >= 0) & (predictions < num_classes)
@@ -81,14 +85,15 @@ def confusion_matrix(
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-  """Unweighted mean over classes of F1 = 2 TP / (2 TP + FP + FN).
+  """Returns the unweighted mean over classes of F1 = 2 TP / (2 TP + FP + FN).
 
-  A class that is neither true nor predicted anywhere is left out of the mean,
-  as scikit-learn's f1_score(average="macro") does without `labels`; one that is
-  only true or only predicted has F1 0. Without any class the result is 0.
+  Classes that occur neither as labels nor as predictions are left out of the
+  mean, as in scikit-learn's f1_score(average="macro") without `labels`. Classes
+  that occur only as one of the two have F1 0. The result is 0 if there are no
+  classes.
 
   Args:
-    confusion: counts [C, C], rows the true class.
+    confusion: counts [C, C]; rows are true classes.
   """
   confusion = np.asarray(confusion, np.float64)
   seen = confusion.sum(axis=0) + confusion.sum(axis=1)
@@ -99,9 +104,9 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 
 class Moments(NamedTuple):
-  """Sums from which a mean and a covariance follow; `a + b` elementwise merges.
+  """Mean and scatter of examples; `a + b` merges those of two sets.
 
-  count: float64 scalar, examples.
+  count: float64 scalar, the number of examples.
   mean: float64 [D].
   scatter: float64 [D, D], the sum of outer products about the mean.
   """
@@ -111,7 +116,7 @@ class Moments(NamedTuple):
   scatter: np.ndarray
 
   def __add__(self, other: "Moments") -> "Moments":
-    """Chan, Golub and LeVeque (1983): stable where sums of squares cancel."""
+    """Merges by Chan, Golub and LeVeque (1983), which avoids cancellation."""
     count = self.count + other.count
     share = other.count / max(count, 1)
     delta = other.mean - self.mean
@@ -124,16 +129,18 @@ class Moments(NamedTuple):
     )
 
   def covariance(self) -> np.ndarray:
-    """Unbiased, [D, D]: scatter / (count - 1), as np.cov."""
+    """Returns the unbiased covariance scatter / (count - 1), [D, D]."""
     if self.count < 2:
-      raise ValueError(f"a covariance of {int(self.count)} examples")
+      raise ValueError(
+        f"a covariance needs at least 2 examples, got {int(self.count)}"
+      )
     return self.scatter / (self.count - 1)
 
 
 def moments_of(
   features_BD: np.ndarray, mask_B: np.ndarray | None = None
 ) -> Moments:
-  """The Moments of the rows that `mask_B`, if given, keeps."""
+  """Returns the Moments of all rows, or of those where `mask_B` is 1."""
   features_BD = np.asarray(features_BD, np.float64)
   if mask_B is not None:
     features_BD = features_BD[np.asarray(mask_B) > 0]
@@ -146,18 +153,18 @@ def moments_of(
 def frechet_distance(
   mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray
 ) -> float:
-  """The squared Fréchet distance of two Gaussians.
+  """Returns the squared Fréchet distance between two Gaussians.
 
-  |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), with S for sigma: Heusel et
-  al., arXiv:1706.08500, equation 6. tr (S1 S2)^(1/2) is taken as
-  tr (R S2 R)^(1/2) with R = S1^(1/2): the same eigenvalues, but of a symmetric
-  matrix, so it stays real, also for singular covariances.
+  It is |mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), where S is sigma (Heusel
+  et al., arXiv:1706.08500, equation 6). tr (S1 S2)^(1/2) is computed as
+  tr (R S2 R)^(1/2) with R = S1^(1/2). This matrix has the same eigenvalues and
+  is symmetric, so the result is real, also for singular covariances.
 
   Args:
     mu1: mean [D].
     sigma1: covariance [D, D], symmetric and positive semi-definite.
-    mu2: of the other distribution.
-    sigma2: of the other distribution.
+    mu2: mean of the other distribution, [D].
+    sigma2: covariance of the other distribution, [D, D].
 
   Returns:
     The distance, at least 0, in float64.
@@ -177,11 +184,13 @@ def frechet_distance(
 
 
 def bits_per_byte(total_nats: float, total_bytes: float) -> float:
-  """total_nats / (ln 2 * total_bytes): comparable between tokenizers.
+  """Returns total_nats / (ln 2 * total_bytes).
+
+  Unlike losses per token, bits per byte are comparable between tokenizers.
 
   Raises:
-    ValueError: there are no bytes.
+    ValueError: `total_bytes` is not positive.
   """
   if total_bytes <= 0:
-    raise ValueError(f"bits per byte of {total_bytes} bytes")
+    raise ValueError(f"total_bytes={total_bytes} is not positive")
   return float(total_nats / (np.log(2) * total_bytes))

@@ -1,7 +1,7 @@
-"""What word2vec draws at each step: words that stay, contexts, noise.
+"""The samples of word2vec: kept words, their contexts, and noise words.
 
-Shapes: B rows, T words of a row, S the same words as contexts, K words of
-noise, V vocabulary.
+Shapes: B rows, T words of a row, S the same words as contexts, K noise words,
+V vocabulary.
 """
 
 import jax
@@ -12,17 +12,18 @@ import numpy as np
 def chances(
   counts_V: np.ndarray, power: float, subsample: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What is drawn by (Mikolov et al., arXiv:1310.4546), float32 [V] each.
-
-  The probability min(1, sqrt(subsample / frequency)) that an occurrence of a
-  word stays, and the sums up to each word of what noise is drawn by, which is
-  proportional to frequency ^ power. A word of count 0 neither stays nor is
-  noise.
+  """Returns sampling probabilities (Mikolov et al., arXiv:1310.4546).
 
   Args:
-    counts_V: integers.
-    power: of the frequency.
-    subsample: 0: every word stays.
+    counts_V: the number of occurrences of each word, integers.
+    power: the exponent of the frequency in the noise distribution.
+    subsample: the frequency above which words are subsampled; 0 keeps all.
+
+  Returns:
+    (stay_V, sums_V), float32 [V] each: the probability
+    min(1, sqrt(subsample / frequency)) that an occurrence of a word is kept,
+    and the cumulative noise distribution, which is proportional to
+    frequency ^ power. Words of count 0 are neither kept nor drawn as noise.
   """
   share_V = counts_V / counts_V.sum()
   stay_V = np.ones(len(share_V))
@@ -35,14 +36,14 @@ def chances(
 
 
 def words(batch, stay_V: jax.Array, rng: jax.Array):
-  """(tokens_BT, documents_BT): the words that stay, moved to the front.
+  """Returns (tokens_BT, documents_BT) of the kept words, moved to the front.
 
-  A document is numbered from 1; 0 is padding.
+  Documents are numbered from 1; 0 is padding.
 
   Args:
     batch: inputs [B, T], mask [B, T] and, in packed rows, segments [B, T].
-    stay_V: probability that an occurrence stays.
-    rng: a key.
+    stay_V: the probability that an occurrence is kept.
+    rng: a random key.
   """
   tokens_BT, mask_BT = batch["inputs"], batch["mask"]
   documents_BT = batch.get("segments", jnp.ones_like(tokens_BT))
@@ -57,9 +58,10 @@ def words(batch, stay_V: jax.Array, rng: jax.Array):
 
 
 def pairs(documents_BT: jax.Array, window: int, rng: jax.Array) -> jax.Array:
-  """bool [B, T, S]: whether s is a context of t.
+  """Returns whether s is a context of t, bool [B, T, S].
 
-  It is within t's own distance, uniform in 1 … window, and of its document.
+  A context is in the same document as t, within a distance that is drawn
+  uniformly from 1 … window for each t.
   """
   T = documents_BT.shape[1]
   reach_BT = jax.random.randint(rng, documents_BT.shape, 1, window + 1)
@@ -72,6 +74,6 @@ def pairs(documents_BT: jax.Array, window: int, rng: jax.Array) -> jax.Array:
 def noise(
   sums_V: jax.Array, rows: int, count: int, rng: jax.Array
 ) -> jax.Array:
-  """int32 [B, K], `count` words of noise for each of `rows` rows."""
+  """Returns `count` noise words for each of `rows` rows, int32 [B, K]."""
   draw_BK = jax.random.uniform(rng, (rows, count))
   return jnp.searchsorted(sums_V, draw_BK, side="right")

@@ -1,11 +1,11 @@
 """Span F1 of tagged sequences, by the rules of conlleval and seqeval.
 
-seqeval has had no release since 2020, so it is only a reference in the tests.
+seqeval has had no release since 2020, so only the tests use it, as a reference.
 
-A span is a longest run of tags of one type in which every tag but the first is
-I or E, and every one but the last is B or I; what is malformed (an I that
-follows nothing of its type, say) begins a span of its own. A predicted span is
-right where one of the same type, start and end is in the reference (Tjong Kim
+A span is a maximal run of tags of one type in which all tags except the first
+are I or E, and all except the last are B or I. A malformed tag, such as an I
+that does not follow a tag of its type, begins a new span. A predicted span is
+correct if the reference has a span of the same type, start and end (Tjong Kim
 Sang and De Meulder, CoNLL 2003).
 """
 
@@ -17,9 +17,9 @@ Span = tuple[str, int, int]  # type, first word, last word
 
 
 class Score(NamedTuple):
-  """precision, recall and f1 in 0 … 1, and the spans of the reference.
+  """Precision, recall and F1 in 0 … 1; a quotient by zero is 0.
 
-  What divides by zero is 0.
+  support: the number of spans in the reference.
   """
 
   precision: float
@@ -29,15 +29,16 @@ class Score(NamedTuple):
 
 
 def spans(tags: Sequence[str]) -> list[Span]:
-  """The spans of a sequence of tags "O", "B-type", "I-", "E-" or "S-type".
+  """Returns the spans of a sequence of tags.
 
-  A tag without a type, such as "B", is of the type "_".
+  Tags are "O", "B-type", "I-type", "E-type" and "S-type". A tag without a type,
+  such as "B", has the type "_".
 
   Raises:
-    ValueError: a tag is none of these.
+    ValueError: a tag is invalid.
   """
   found: list[Span] = []
-  open_type, goes_on = None, False  # of the span that ends at the word before
+  open_type, goes_on = None, False  # of the span up to the previous word
   for i, tag in enumerate(tags):
     prefix, kind = _parts(tag)
     if prefix == "O":
@@ -54,20 +55,21 @@ def spans(tags: Sequence[str]) -> list[Span]:
 def _parts(tag: str) -> tuple[str, str]:
   prefix, dash, kind = tag.partition("-")
   if prefix not in ("O", "B", "I", "E", "S") or (prefix == "O" and dash):
-    raise ValueError(f"tag {tag!r} is not O, or B-, I-, E- or S- and a type")
+    raise ValueError(f"tag {tag!r} is neither O nor B-, I-, E- or S-TYPE")
   return prefix, kind or "_"
 
 
 def score(
   references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]
 ) -> dict[str, Score]:
-  """{type: Score} in sorted order, then "micro", "macro" and "weighted".
+  """Returns {type: Score}, sorted, then "micro", "macro" and "weighted".
 
-  The micro average pools all spans; the macro average is the mean over the
-  types that are in either, weighted by the support in the last.
+  The micro average is computed over all spans. The macro average is the mean
+  over the types that occur in the references or the predictions; "weighted" is
+  this mean weighted by support.
 
   Raises:
-    ValueError: a sequence and its reference are not equally long.
+    ValueError: a sequence and its reference have different lengths.
   """
   right: Counter = Counter()
   wanted: Counter = Counter()
@@ -75,7 +77,7 @@ def score(
   for i, (true, told) in enumerate(zip(references, predictions, strict=True)):
     if len(true) != len(told):
       raise ValueError(
-        f"sequence {i} has {len(told)} tags, its reference {len(true)}"
+        f"sequence {i} has {len(told)} tags, but its reference {len(true)}"
       )
     true_spans, told_spans = set(spans(true)), set(spans(told))
     wanted.update(kind for kind, _, _ in true_spans)

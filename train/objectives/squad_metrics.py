@@ -1,19 +1,20 @@
 """Exact match and F1 of answers, by the rules of SQuAD's evaluation scripts.
 
-The scripts are not a package, and `evaluate` fetches its copy when it is used.
+They are implemented here because the scripts are not a package and the package
+`evaluate` downloads its copy when it is used.
 
-An answer is normalized: lower case, no ASCII punctuation, no articles (a, an,
-the), single spaces. It matches exactly where it then equals one of the
-references; F1 is of its words as a bag against a reference's, and the best
-reference counts (Rajpurkar et al., arXiv:1606.05250, section 6.1).
+Answers are normalized: lower case, no ASCII punctuation, no articles (a, an,
+the), single spaces. An exact match equals one of the references after
+normalization. F1 compares the bags of words of the answer and a reference, and
+the best reference counts (Rajpurkar et al., arXiv:1606.05250, section 6.1).
 
-Version 2 (arXiv:1806.03822) knows questions without an answer: their reference
-is the empty string, and where either side is empty F1 is whether both are.
-References that normalize to nothing do not count there.
+Version 2 (arXiv:1806.03822) adds questions without an answer, whose reference
+is the empty string. If either text is empty, F1 is 1 if both are, else 0.
+References that are empty after normalization are ignored.
 
-`mixed` is MLQA's rule for Chinese (arXiv:1910.07475): every Chinese character
-is a word by itself, other text is parted by white space, punctuation of any
-script is dropped, and there are no articles.
+`mixed` selects MLQA's rules for Chinese (arXiv:1910.07475): every Chinese
+character is a word, other text is split at white space, punctuation of all
+scripts is removed, and articles are kept.
 """
 
 import re
@@ -28,7 +29,7 @@ _CHINESE = re.compile("([\u4e00-\u9fa5])")
 
 
 def normalize(text: str, mixed: bool = False) -> str:
-  """The answer as it is compared: its words, joined by single spaces."""
+  """Returns the normalized answer: its words, joined by single spaces."""
   text = text.lower()
   if mixed:
     kept = (
@@ -44,14 +45,14 @@ def normalize(text: str, mixed: bool = False) -> str:
 
 
 def exact(prediction: str, reference: str, mixed: bool = False) -> float:
-  """1 where both normalize to the same, else 0."""
+  """Returns 1 if both are equal after normalization, else 0."""
   return float(normalize(prediction, mixed) == normalize(reference, mixed))
 
 
 def f1(
   prediction: str, reference: str, mixed: bool = False, version: int = 1
 ) -> float:
-  """F1 of the words of both as bags."""
+  """Returns the F1 of the bags of words of both texts."""
   told = normalize(prediction, mixed).split()
   true = normalize(reference, mixed).split()
   if version == 2 and not (told and true):
@@ -69,15 +70,17 @@ def best(
   mixed: bool = False,
   version: int = 1,
 ) -> tuple[float, float]:
-  """(exact match, F1) against the best reference for each, in 0 … 1.
+  """Returns the greatest exact match and F1 over the references, in 0 … 1.
 
   Raises:
-    ValueError: version 1, and there is no reference.
+    ValueError: there is no reference in version 1.
   """
   if version == 2:
     references = [r for r in references if normalize(r, mixed)] or [""]
   if not references:
-    raise ValueError("a question without an answer is of SQuAD's version 2")
+    raise ValueError(
+      "questions without an answer need version 2 of SQuAD's rules"
+    )
   return (
     max(exact(prediction, r, mixed) for r in references),
     max(f1(prediction, r, mixed, version) for r in references),
@@ -89,16 +92,16 @@ def score(
   references: Sequence[Sequence[str]],
   mixed: bool = False,
 ) -> dict[str, float]:
-  """{"exact_match", "f1"} in per cent, the means over all questions.
+  """Returns {"exact_match", "f1"} in percent, the means over all questions.
 
-  Where some question has no reference, version 2's rules hold for all, and
-  there are "answerable_f1" and "unanswerable_f1" besides.
+  If any question has no reference, the rules of version 2 apply to all, and the
+  result also has "answerable_f1" and "unanswerable_f1".
 
   Raises:
-    ValueError: there is no question.
+    ValueError: there are no questions.
   """
   if not references:
-    raise ValueError("there is no question to score")
+    raise ValueError("there are no questions to score")
   version = version_of(references)
   pairs = [
     best(told, true, mixed, version)
@@ -121,5 +124,5 @@ def score(
 
 
 def version_of(references: Sequence[Sequence[str]]) -> int:
-  """2 where some question has no reference, else 1."""
+  """Returns 2 if any question has no reference, else 1."""
   return 1 if all(references) else 2

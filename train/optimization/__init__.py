@@ -1,1 +1,1 @@
-"""Optimizers, schedules, and rules that choose parameters by path."""
+"""Optimizers, schedules, and rules that select parameters by their paths."""

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: the lower a layer, the less it is changed."""
+"""Layer-wise learning rate decay: lower layers have smaller updates."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from train.optimization import parameter_rules
 from train.types import PyTree
 
 _STACKED = re.compile(r"(^|/)blocks/")
-# What stands before the first layer.
+# Parameters used before the first layer.
 _BELOW = re.compile(r"(^|/)(\w*_)?embedding|(^|/)cls$|(^|/)patch")
 _UNEMBEDDING = re.compile(r"(^|/)unembedding")
 
@@ -22,10 +22,12 @@ def check(decay: float) -> None:
 
 
 def scaled(updates: PyTree, decay: float) -> PyTree:
-  """Updates, each multiplied by decay^(layers above it, and the head).
+  """Returns the updates, each multiplied by a power of `decay`.
 
-  Stacked layers, "blocks/…" with a leading axis L, have an exponent each, L - l
-  for l = 0 … L - 1; embeddings have L + 1; a head and the last norm 0.
+  The exponent counts the layers above a parameter, including the head. In
+  stacked layers ("blocks/…", with a leading axis of size L) it is L - l for
+  layer l = 0 … L - 1. For embeddings it is L + 1; for the head and the last
+  norm it is 0.
 
   Raises:
     ValueError: there are no stacked layers.
@@ -37,7 +39,9 @@ def scaled(updates: PyTree, decay: float) -> PyTree:
     if _STACKED.search(path)
   ]
   if not depths:
-    raise ValueError("layer_decay needs layers that are stacked, as blocks/…")
+    raise ValueError(
+      "layer_decay needs stacked layers, with paths such as blocks/…"
+    )
 
   def one(path: str, update):
     if _STACKED.search(path):

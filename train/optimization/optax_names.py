@@ -1,4 +1,4 @@
-"""The optimizers of optax, by name."""
+"""Finds the optimizers of Optax by name."""
 
 import functools
 import inspect
@@ -12,9 +12,10 @@ import optax
 from common.names import nearest
 from train.optimization import parameter_rules
 
-# What Muon orthogonalises, where the rank is 2 or more. A matrix is the last
-# two axes, those before it are layers or experts; of a convolution, whose last
-# four are height, width, in and out, the rows are the first three of these.
+# Parameters that Muon orthogonalizes if their rank is 2 or more. The last two
+# axes are the rows and columns of a matrix; earlier axes are layers or experts.
+# The last four axes of a convolution are height, width, input channels and
+# output channels, of which the first three form the rows.
 MATRIX = r"(^|/)kernel$"
 CONVOLUTION = r"conv[^/]*/kernel$"
 
@@ -23,18 +24,18 @@ ALIASES = {
   "nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}),
 }
 REFUSED = {
-  "dpsgd": "it needs the gradient of each example: a learner's work",
-  "galore": "it knows no stacked layers, and keeps empty arrays",
-  "lbfgs": "its line search evaluates the loss itself",
-  "noisy_sgd": "its random key is no plain array",
+  "dpsgd": "it needs the gradient of each example, which no learner computes",
+  "galore": "it does not support stacked layers, and keeps empty arrays",
+  "lbfgs": "its line search must evaluate the loss",
+  "noisy_sgd": "its state contains a random key, which is not a plain array",
   "optimistic_adam": "use optimistic_adam_v2",
   "schedule_free": "use schedule_free_sgd or schedule_free_adamw",
-  "sophia": "it differentiates the loss itself",
+  "sophia": "it must differentiate the loss",
 }
 
 
 def names() -> list[str]:
-  """Every name that `find` takes, in order."""
+  """Returns all names that `find` accepts, sorted."""
   found = {
     name
     for module in (optax, optax.contrib)
@@ -47,32 +48,32 @@ def names() -> list[str]:
 
 
 def find(name: str) -> tuple[Callable, dict]:
-  """(function of optax, keywords that the name implies).
+  """Returns (function of Optax, keyword arguments implied by the name).
 
   Raises:
-    ValueError: there is no such function, or it cannot be used.
+    ValueError: the function does not exist or is not supported.
   """
   name, implied = ALIASES.get(name, (name, {}))
   if name in REFUSED:
-    raise ValueError(f'optimizer "{name}" cannot be used: {REFUSED[name]}')
+    raise ValueError(f'optimizer "{name}" is not supported: {REFUSED[name]}')
   known = names()
   if name not in known:
     raise ValueError(
-      f'no optimizer "{name}"{nearest(name, known)} (any'
-      " function of optax or optax.contrib that takes a learning_rate)"
+      f'no optimizer "{name}"{nearest(name, known)} (valid are the'
+      " functions of optax and optax.contrib that take a learning_rate)"
     )
   return getattr(optax, name, None) or getattr(optax.contrib, name), implied
 
 
 def transformation(name, factory, hyperparameters, rate, decay):
-  """Optax's transformation of parameters that share a rate and a decay.
+  """Returns Optax's transformation for parameters that share rate and decay.
 
   Args:
-    name: of the optimizer, ALIASES resolved.
-    factory: what `find` found.
-    hyperparameters: further keywords of it.
-    rate: float32 scalar array.
-    decay: of the weights, decoupled; a number.
+    name: the name of the optimizer, with ALIASES resolved.
+    factory: the function returned by `find`.
+    hyperparameters: further keyword arguments of `factory`.
+    rate: the learning rate, a float32 scalar array.
+    decay: the decoupled weight decay, a number.
   """
   keywords = dict(hyperparameters, learning_rate=rate)
   taken = inspect.signature(factory).parameters
@@ -91,7 +92,7 @@ def transformation(name, factory, hyperparameters, rate, decay):
 
 
 def _matrix_axes(params):
-  """Muon's rows and columns of each parameter; None where Adam takes over."""
+  """Returns Muon's axes of each parameter; None for parameters of Adam."""
 
   def axes(path, p):
     if p.ndim < 2 or not re.search(MATRIX, path):

@@ -1,12 +1,12 @@
-"""Optimizers by name: a config in, a pure Optimizer out.
+"""Builds an Optimizer, whose functions are pure, from a config.
 
-One update is, in this order: clip the gradient of the data (by value, then by
-global norm), add the gradients of the l1 and l2 penalties, then the optimizer
-of optax with its decoupled weight decay.
+An update consists of these steps: clip the gradient of the loss, by value and
+then by global norm; add the gradients of the l1 and l2 penalties; apply the
+optimizer of Optax with decoupled weight decay.
 
-Parameters that share a rate and a decay form a group, which has an optimizer
-of its own; methods that estimate something over all parameters (prodigy, dog,
-momo, …) estimate it once a group.
+Parameters that share a learning rate and a weight decay form a group, and each
+group has its own optimizer. Methods that estimate a quantity over all
+parameters (prodigy, dog, momo, …) estimate it separately for each group.
 """
 
 import functools
@@ -25,12 +25,13 @@ from train.optimization import optax_names, parameter_rules, schedules
 from train.optimization.parameter_rules import Rules
 from train.types import Optimizer, PyTree
 
-# A plain number for weight_decay, l1 or l2 spares these parameters. (The rank
-# does not tell: the biases of scanned layers are matrices.)
+# Parameters to which weight_decay, l1 and l2 do not apply if they are plain
+# numbers. They cannot be recognized by rank: the biases of scanned layers are
+# matrices.
 UNDECAYED = r"(^|[/_])(bias|scale)$|norm[^/]*/"
 STATE_DTYPES = ("bfloat16", "float32")
 STATE_MEMORIES = ("device", "host")
-# Keywords of optax that are set by ours, or that hold functions.
+# Keyword arguments of Optax that this file sets or that are functions.
 _RESERVED = re.compile(
   "learning_rate|weight_decay|mask|numbers|warmup_steps|_fn$"
 )
@@ -39,9 +40,9 @@ _RESERVED = re.compile(
 class OptimizerState(NamedTuple):
   """The state of an Optimizer; every leaf is an array.
 
-  count: int32 scalar, updates done.
-  plateau: of optax.contrib.reduce_on_plateau; () for other schedules.
-  groups: one state of optax a group of parameters, by the group's name.
+  count: int32 scalar, the number of updates done.
+  plateau: the state of optax.contrib.reduce_on_plateau; () for other schedules.
+  groups: the Optax state of each group of parameters, by the group's name.
   """
 
   count: jax.Array
@@ -50,7 +51,10 @@ class OptimizerState(NamedTuple):
 
 
 class _Settings(NamedTuple):
-  """What `build` understood; `make_optax` is (rate, decay) -> optax's."""
+  """The parsed arguments of `build`.
+
+  make_optax: (rate, decay) -> transformation of Optax.
+  """
 
   name: str
   make_optax: Callable
@@ -73,15 +77,17 @@ def make(
   total_steps: int,
   params_shape: PyTree | None = None,
 ) -> Optimizer:
-  """The Optimizer of `config`, whose keys are the arguments of `build`.
+  """Returns the Optimizer of `config`, whose keys are arguments of `build`.
 
   Args:
-    config: name, lr, …
-    total_steps: updates in the whole run; schedules are measured by it.
-    params_shape: arrays or shapes; if given, `check_patterns` is called.
+    config: the arguments of `build`: name, lr, …
+    total_steps: the number of updates in the whole run, which determines the
+      length of schedules.
+    params_shape: the parameters or their shapes; if given, the regexes are
+      checked by `check_patterns`.
 
   Raises:
-    ValueError: an unknown key, name or value, or a regex that does not match.
+    ValueError: a key, name or value is invalid, or a regex matches nothing.
   """
   optimizer = build(total_steps, **dict(config))
   if params_shape is not None:
@@ -92,7 +98,8 @@ def make(
 def check_patterns(config: Mapping[str, Any], params_shape: PyTree) -> None:
   """Raises ValueError for a regex of `config` that matches no parameter.
 
-  Apart from `make`, whose Optimizer may be given a part of the parameters.
+  This is separate from `make` because an Optimizer may be used for only a part
+  of the parameters.
   """
   paths = jax.tree.leaves(parameter_rules.paths(params_shape))
   for key in ("lr", "weight_decay", "l1", "l2", "freeze"):
@@ -126,47 +133,52 @@ def build(
   state_memory: str = "device",
   **hyperparameters: Any,
 ) -> Optimizer:
-  """An optimizer of optax with a schedule, penalties, decay and clipping.
+  """Returns an optimizer of Optax with schedule, penalties, decay and clipping.
 
-  `lr`, `weight_decay`, `l1` and `l2` are numbers or lists of (regex, number),
-  see train.optimization.parameter_rules. A parameter that no regex matches has
-  no penalty and no decay, and is an error of `lr`. As plain numbers the latter
-  three spare what UNDECAYED matches. Every other setting of optax has optax's
-  default.
+  `lr`, `weight_decay`, `l1` and `l2` are numbers or lists of (regex, number);
+  see train.optimization.parameter_rules. With lists, a parameter that no regex
+  matches has no weight decay and no penalty; a parameter that no regex of `lr`
+  matches is an error. As plain numbers, `weight_decay`, `l1` and `l2` do not
+  apply to parameters that UNDECAYED matches. All other settings of Optax keep
+  their defaults.
 
   Args:
-    total_steps: updates in the whole run.
+    total_steps: the number of updates in the whole run.
     name: a function of optax or optax.contrib that takes a learning_rate, or
-      "momentum" or "nesterov": sgd with momentum 0.9.
-    lr: peak learning rate. Of a list the greatest is the base rate, which the
-      schedule and `learning_rate` are about; others keep their ratio to it.
+      "momentum" or "nesterov", which are sgd with momentum 0.9.
+    lr: the peak learning rate. The greatest rate of a list is the base rate, to
+      which the schedule and `learning_rate` refer; the ratios of the other
+      rates to it are constant.
     schedule: a function of train.optimization.schedules or, by its full name,
-      of optax.schedules. Its settings are further keys, such as end_lr; with
-      "schedule_" before them where the optimizer has a key of that name.
-    warmup_steps: updates in which the rate rises linearly from 0.
-    weight_decay: w; decoupled (Loshchilov and Hutter, arXiv:1711.05101), each
-      update subtracts rate * w * p. Where optax's function has a weight_decay
-      argument, its definition holds (in lamb, lars, novograd, adadelta and
-      madgrad the decay passes through the method's own scaling).
+      of optax.schedules. Its settings are further keys, such as end_lr; they
+      are prefixed with "schedule_" if the optimizer has a key of that name.
+    warmup_steps: the number of updates in which the rate rises linearly from 0.
+    weight_decay: the decoupled weight decay w (Loshchilov and Hutter,
+      arXiv:1711.05101): each update subtracts rate * w * p. If Optax's function
+      has an argument weight_decay, its definition applies; in lamb, lars,
+      novograd, adadelta and madgrad, the method's scaling includes the decay.
     l1: adds l1 * sign(p) to the gradient.
     l2: adds l2 * p to the gradient, the derivative of l2 / 2 * |p|^2.
-    clip_norm: greatest global norm of the gradient, over all that is trained.
-    clip_value: greatest absolute value of an element of it.
-    freeze: regexes of parameters that never change and keep no moments.
-    layer_decay: of L stacked layers the updates of layer l are multiplied by
-      layer_decay^(L - l), those of embeddings by layer_decay^(L + 1), l from 0
-      (ELECTRA, arXiv:2003.10555); see train/optimization/layer_decay.py.
-    state_dtype: what the moments are kept in, such as "bfloat16"; every float
-      array of optax's state, and computed with in float32. They are rounded to
-      the nearest, so that a second moment whose decay is above 1 - 2^-8 = 0.996
-      hardly falls: give b2 below it. None keeps optax's types.
-    state_memory: "device", or "host": the state waits in the memory of the
-      host, and comes to the device for the update (train.loop).
-    **hyperparameters: keywords of the optimizer and of the schedule.
+    clip_norm: the greatest global norm of the gradient of all parameters that
+      are trained.
+    clip_value: the greatest absolute value of an element of the gradient.
+    freeze: regexes of parameters that are not updated and have no moments.
+    layer_decay: multiplies the updates of layer l of L stacked layers, counted
+      from 0, by layer_decay^(L - l), and those of embeddings by
+      layer_decay^(L + 1) (ELECTRA, arXiv:2003.10555); see
+      train/optimization/layer_decay.py.
+    state_dtype: the dtype in which the float arrays of the optimizer state,
+      such as the moments, are stored: "bfloat16" or "float32". They are
+      computed in float32 and rounded to the nearest value, so a bfloat16 second
+      moment hardly decreases if its decay is above 1 - 2^-8 = 0.996: choose a
+      smaller b2. None keeps the dtypes of Optax.
+    state_memory: "device", or "host", which keeps the state in host memory and
+      copies it to the device for each update; see train.loop.
+    **hyperparameters: keyword arguments of the optimizer and the schedule.
 
   Raises:
-    ValueError: an unknown name or key, or a value out of range. From `init`: a
-      parameter that no regex of `lr` matches.
+    ValueError: a name or key is unknown, or a value is out of range. `init`
+      raises it for a parameter that no regex of `lr` matches.
   """
   settings = _settings(**locals())
   return Optimizer(
@@ -195,14 +207,16 @@ def _settings(
   factory, implied = optax_names.find(name)
   ours, theirs = _split(name, factory, schedule, hyperparameters)
   if name == "rprop" and (schedule != "constant" or warmup_steps):
-    raise ValueError("rprop adapts its own steps: it takes no schedule")
+    raise ValueError(
+      "rprop adapts its step sizes itself: remove schedule and warmup_steps"
+    )
   lr = parameter_rules.parse("lr", lr)
   base_lr = max(value for _, value in lr)
   for key, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
     if limit is not None and not limit > 0:
-      raise ValueError(f"{key}={limit} is not above 0")
+      raise ValueError(f"{key}={limit} is not positive")
   if isinstance(freeze, str):
-    raise ValueError(f"freeze={freeze!r} is no list of regexes")
+    raise ValueError(f"freeze={freeze!r} is not a list of regexes")
   layer_decays.check(layer_decay)
   if state_dtype not in (None, *STATE_DTYPES):
     raise ValueError(f"state_dtype={state_dtype!r} is none of {STATE_DTYPES}")
@@ -232,7 +246,7 @@ def _settings(
 
 
 def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
-  """The optimizer's keywords and the schedule's, the latter unprefixed."""
+  """Returns the keywords of the optimizer and the unprefixed schedule's."""
   keywords = inspect.signature(factory).parameters
   for_optimizer = {key for key in keywords if not _RESERVED.search(key)}
   for_schedule = set(schedules.keys(schedule))
@@ -249,13 +263,13 @@ def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
       known = sorted(own | for_optimizer | for_schedule)
       raise ValueError(
         f'optimizer "{name}" with schedule "{schedule}" has no key "{key}"'
-        f"{nearest(key, known)} (there are: {', '.join(known)})"
+        f"{nearest(key, known)} (valid: {', '.join(known)})"
       )
   return ours, theirs
 
 
 def _groups(settings: _Settings, params):
-  """{group: (rate / base rate, decay)}, and the tree of groups' names."""
+  """Returns {group: (rate / base rate, decay)} and the tree of group names."""
   members = {}
 
   def group(path):
@@ -307,7 +321,7 @@ def _update(settings: _Settings, grads, opt_state, params, value=None):
       parameter_rules.part(params, labels, group),
       value=value,
     )
-    # As it was kept. (The rate is float32, and widens a bfloat16 state too.)
+    # Back to the stored dtypes; the float32 rate also promotes bfloat16 states.
     states[group] = jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
     updates = parameter_rules.merged(updates, change)
   if settings.layer_decay != 1:
@@ -315,7 +329,7 @@ def _update(settings: _Settings, grads, opt_state, params, value=None):
   plateau = opt_state.plateau
   if settings.listener:
     if value is None:
-      raise ValueError('schedule "plateau" needs the loss: value=')
+      raise ValueError('schedule "plateau" needs the loss: pass value=')
     zero = jnp.zeros(())
     _, plateau = settings.listener.update(zero, plateau, value=value)
   count = optax.safe_increment(opt_state.count)
@@ -323,7 +337,7 @@ def _update(settings: _Settings, grads, opt_state, params, value=None):
 
 
 def _kept_in(dtype: str | None, state):
-  """`state` with its float arrays, but not its scalars, of that type."""
+  """Returns `state` with its float arrays, except scalars, cast to `dtype`."""
 
   def cast(x):
     moment = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0
@@ -333,7 +347,7 @@ def _kept_in(dtype: str | None, state):
 
 
 def _regularised(settings: _Settings, labels, grads, params):
-  """The clipped gradient, 0 where frozen, with those of the penalties."""
+  """Returns clipped gradients, 0 if frozen, plus those of the penalties."""
 
   def trained(g, label):
     if label == "frozen":

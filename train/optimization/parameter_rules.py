@@ -1,7 +1,8 @@
-"""Which value is which parameter's: lists of (path regex, value).
+"""Assigns values to parameters by lists of (path regex, value).
 
-A parameter's path is its keys joined by "/": "blocks/attention/query/kernel".
-A regex matches where `re.search` finds it, and the first that does wins.
+The path of a parameter is its keys joined by "/", such as
+"blocks/attention/query/kernel". A regex matches if `re.search` finds it in the
+path; the first rule that matches applies.
 """
 
 import re
@@ -17,7 +18,7 @@ Rules = Sequence[tuple[str, float]]
 
 
 def paths(tree: PyTree) -> PyTree:
-  """The tree of its leaves' paths."""
+  """Returns a tree in which each leaf is replaced by its path."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"),
     tree,
@@ -25,14 +26,14 @@ def paths(tree: PyTree) -> PyTree:
 
 
 def flat(tree: PyTree) -> dict[str, Any]:
-  """{path: leaf} of nested dicts."""
+  """Returns nested dicts as {path: leaf}."""
   return dict(
     zip(jax.tree.leaves(paths(tree)), jax.tree.leaves(tree), strict=True)
   )
 
 
 def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-  """The nested dicts of {path: leaf}."""
+  """Returns {path: leaf} as nested dicts."""
   tree: dict[str, Any] = {}
   for path, leaf in leaves.items():
     *parents, name = path.split("/")
@@ -46,15 +47,17 @@ def nested(leaves: dict[str, Any]) -> dict[str, Any]:
 def parse(
   key: str, value: float | Rules, spared: str | None = None
 ) -> list[tuple[re.Pattern, float]]:
-  """Rules from what a config holds: a number, or a list of (regex, number).
+  """Parses a value of a config: a number or a list of (regex, number).
 
   Args:
-    key: the config's, for messages.
-    value: a number holds for every parameter, except that
-    spared: what this regex finds has 0.
+    key: the key in the config, for error messages.
+    value: the value; a number applies to all parameters.
+    spared: a regex; a plain number does not apply to parameters that it
+      matches, whose value is 0.
 
   Raises:
-    ValueError: it is neither, is empty, or a number in it is negative.
+    ValueError: the value is neither a number nor a list, is empty, or contains
+      a negative number.
   """
   given = value
   if isinstance(value, int | float) and not isinstance(value, bool):
@@ -69,34 +72,36 @@ def parse(
       f" {error}"
     ) from error
   if not rules or not all(number >= 0 for _, number in rules):
-    raise ValueError(f"{key}={given!r} is empty, or a number in it is below 0")
+    raise ValueError(f"{key}={given!r} is empty or contains a negative number")
   return rules
 
 
 def compiled(key: str, regex: str) -> re.Pattern:
-  """The compiled regex; ValueError names `key` where it is none."""
+  """Returns the compiled regex; ValueError names `key` if it is invalid."""
   try:
     return re.compile(regex)
   except (re.error, TypeError) as error:
-    raise ValueError(f"{key}: {regex!r} is no regex: {error}") from error
+    raise ValueError(
+      f"{key}: {regex!r} is not a valid regex: {error}"
+    ) from error
 
 
 def first(rules, path: str, otherwise: Any = 0.0) -> Any:
-  """The value of the first rule that is found in `path`."""
+  """Returns the value of the first rule that matches `path`."""
   return next(
     (value for regex, value in rules if re.search(regex, path)), otherwise
   )
 
 
 def part(tree: PyTree, labels: PyTree, label: str) -> PyTree:
-  """`tree` with optax.MaskedNode(), which has no leaves, where not `label`."""
+  """Returns `tree` with leaves of other labels replaced by MaskedNode()."""
   return jax.tree.map(
     lambda leaf, own: leaf if own == label else optax.MaskedNode(), tree, labels
   )
 
 
 def merged(tree: PyTree, part: PyTree) -> PyTree:
-  """`tree` with the leaves that a `part` of it has in place of its own."""
+  """Returns `tree` with the leaves of `part` in place of its own."""
   return jax.tree.map(
     lambda leaf, own: leaf if isinstance(own, optax.MaskedNode) else own,
     tree,

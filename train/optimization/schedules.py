@@ -1,12 +1,13 @@
-"""Learning rates as functions of the number of updates done.
+"""Learning rate schedules: functions of the number of updates done.
 
-These are the formulas of papers with one set of arguments, a warmup for each
-and lengths from the config; the schedules of Optax can also be named.
+The schedules here follow the formulas of papers. They share their arguments,
+support warmup, and take their length from the config. Schedules of Optax can be
+selected by name as well.
 
-Symbols of every formula here: k, updates done so far (0 at the first update);
-lr, the base rate; W, warmup_steps; K, total_steps; e, end_lr. Below, a formula
-holds for k >= W; before, the rate rises linearly from 0 to the formula's value
-at W, that is rate(k) = (k / W) * formula(W).
+Symbols in all formulas: k, the number of updates done (0 at the first update);
+lr, the base rate; W, warmup_steps; K, total_steps; e, end_lr. A formula applies
+for k >= W. During warmup the rate rises linearly from 0 to the value of the
+formula at W: rate(k) = (k / W) * formula(W).
 """
 
 import inspect
@@ -21,13 +22,13 @@ from common.names import nearest
 
 Schedule = Callable[[jax.Array], jax.Array]
 
-# What of a schedule of optax is filled in, where it is asked for, from our own.
+# Required arguments of Optax's schedules that are set from lr and total_steps.
 _RATES = ("init_value", "peak_value", "value")
 _LENGTHS = ("decay_steps", "transition_steps")
 
 
 def constant(lr: float, total_steps: int, warmup_steps: int) -> Schedule:
-  """Always lr."""
+  """The constant rate lr."""
   del total_steps, warmup_steps
   return lambda k: jnp.full_like(k, lr, dtype=jnp.float32)
 
@@ -42,8 +43,8 @@ def linear(
 ) -> Schedule:
   """The rate lr + (e - lr) t, where t = min(1, (k - W) / (D - W)).
 
-  D, decay_steps, is when e is reached, counted from the first update; K unless
-  given.
+  D, decay_steps, is the number of updates, counted from the first, after which
+  the rate is e. Default: K.
   """
   progress = _progress(total_steps, warmup_steps, decay_steps)
   return lambda k: lr + (end_lr - lr) * progress(k)
@@ -78,7 +79,7 @@ def step(
 ) -> Schedule:
   """The rate lr * factor^n.
 
-  n is the number of boundaries b with b <= k, or k // every.
+  n is the number of boundaries b with b <= k, or k // every if `every` is set.
 
   Raises:
     ValueError: unless exactly one of `boundaries` and `every` is given.
@@ -106,8 +107,8 @@ def exponential(
 ) -> Schedule:
   """The rate max(e, lr * decay_rate^n).
 
-  n = (k - W) / T, or its floor if `staircase`. T,
-  transition_steps, is K - W unless given.
+  n = (k - W) / T, rounded down if `staircase`. T is transition_steps, by
+  default K - W.
   """
   length = transition_steps or max(total_steps - warmup_steps, 1)
 
@@ -128,8 +129,8 @@ def rsqrt(
 ) -> Schedule:
   """The rate lr * sqrt(T / (T + k - W)).
 
-  T, timescale, is max(W, 1) unless given. With T = W the rate is lr
-  sqrt(W / k): the decay of Vaswani et al., arXiv:1706.03762, equation 3.
+  T is timescale, by default max(W, 1). With T = W the rate is
+  lr * sqrt(W / k), the decay of Vaswani et al., arXiv:1706.03762, equation 3.
   """
   del total_steps
   scale = timescale or max(warmup_steps, 1)
@@ -147,13 +148,14 @@ def wsd(
 ) -> Schedule:
   """Warmup, stable, decay: e + (lr - e) (1 - g(t)).
 
-  Here t = max(0, 1 - (K - k) / C), so that the rate is lr until K - C; C,
-  cooldown_steps, is K / 10 unless given. g(t) is t for cooldown="linear" and
-  sqrt(t) for "sqrt". Hu et al., arXiv:2404.06395;
-  "sqrt" is the 1-sqrt of Hägele et al., arXiv:2405.18392.
+  t = max(0, 1 - (K - k) / C), so the rate is lr until update K - C. C is
+  cooldown_steps, by default K / 10. g(t) is t for cooldown="linear" and sqrt(t)
+  for cooldown="sqrt". The schedule is that of Hu et al., arXiv:2404.06395;
+  "sqrt" is the 1-sqrt cooldown of Hägele et al., arXiv:2405.18392.
 
   Raises:
-    ValueError: `cooldown` is neither.
+    ValueError: `cooldown` is neither "linear" nor "sqrt", or `cooldown_steps`
+      exceeds the updates after warmup.
   """
   shapes = {"linear": lambda t: t, "sqrt": jnp.sqrt}
   if cooldown not in shapes:
@@ -182,11 +184,13 @@ def one_cycle(
   div_factor: float = 25.0,
   final_div_factor: float = 1e4,
 ) -> Schedule:
-  """Up from lr / div to lr, then down to lr / (div * final), both half cosines.
+  """Rises from lr / div to lr, then falls to lr / (div * final), as cosines.
 
-  With n = k - W, N = K - W, P = int(pct_start * N): from a to b over t in 0…1,
-  b + (a - b)(1 + cos(pi t)) / 2; t = n / P, then (n - P) / (N - P). Smith and
-  Topin, arXiv:1708.07120; optax.cosine_onecycle_schedule.
+  div is div_factor and final is final_div_factor. Each phase goes from a to b
+  as b + (a - b)(1 + cos(pi t)) / 2 with t in 0…1. With n = k - W, N = K - W and
+  P = int(pct_start * N), t is n / P in the first phase and (n - P) / (N - P) in
+  the second. Smith and Topin, arXiv:1708.07120; computed by
+  optax.cosine_onecycle_schedule.
   """
   rate = optax.cosine_onecycle_schedule(
     max(total_steps - warmup_steps, 1),
@@ -211,13 +215,14 @@ def plateau(
   accumulation_size: int = 1,
   min_scale: float = 0.0,
 ) -> Schedule:
-  """The rate lr * s; s is 1, then multiplied by `factor` at each plateau.
+  """The rate lr * s, where s starts at 1 and is multiplied by `factor`.
 
-  A plateau: `patience` values in a row (each the mean of `accumulation_size`
-  losses), none below (1 - rtol) * best - atol; the next `cooldown` values do
-  not count; s stays >= min_scale. The loss of update k first acts on the rate
-  of update k + 1. s is kept by optax.contrib.reduce_on_plateau, in the state of
-  the optimizer; the schedule itself is constant.
+  s is multiplied at each plateau of the loss: `patience` consecutive values,
+  each the mean of `accumulation_size` losses, of which none is below
+  (1 - rtol) * best - atol. The next `cooldown` values are then ignored. s is at
+  least `min_scale`. The loss of update k affects the rate from update k + 1 on.
+  optax.contrib.reduce_on_plateau keeps s in the state of the optimizer; the
+  schedule itself is constant.
   """
   del factor, patience, rtol, atol, cooldown, accumulation_size, min_scale
   return constant(lr, total_steps, warmup_steps)
@@ -240,10 +245,10 @@ OWN = {
 
 
 def keys(name: str) -> tuple[str, ...]:
-  """The keys of a config that this schedule takes, beside lr and warmup_steps.
+  """Returns the config keys of a schedule, without lr and warmup_steps.
 
   Raises:
-    ValueError: there is no such schedule.
+    ValueError: the schedule does not exist.
   """
   parameters = inspect.signature(_find(name)).parameters
   return tuple(
@@ -256,24 +261,25 @@ def keys(name: str) -> tuple[str, ...]:
 def make(
   name: str, lr: float, total_steps: int, warmup_steps: int, **settings: Any
 ) -> Schedule:
-  """The schedule of that name, after warmup.
+  """Returns the schedule of that name, with warmup.
 
   Args:
-    name: a function of this file, or one of optax.schedules by its full name.
-      The latter's rates (init_value, peak_value, value) are lr unless given,
-      its lengths (decay_steps, transition_steps) what is left of the run; its
-      clock starts after warmup, unless it takes warmup_steps itself.
+    name: a function of this file, or a function of optax.schedules by its full
+      name. In the latter case the rates (init_value, peak_value, value) default
+      to lr and the lengths (decay_steps, transition_steps) to the rest of the
+      run; updates are counted from the end of warmup, unless the function takes
+      warmup_steps itself.
     lr: the base rate.
     total_steps: K.
     warmup_steps: W.
-    **settings: the schedule's own.
+    **settings: the settings of the schedule.
 
   Returns:
-    (k, int32 scalar) -> float32 scalar.
+    A function from k, an int32 scalar, to the rate, a float32 scalar.
 
   Raises:
-    ValueError: no such schedule, a missing or wrong setting, or a warmup that
-      is negative.
+    ValueError: the schedule does not exist, a setting is missing or invalid, or
+      `warmup_steps` is negative.
   """
   if warmup_steps < 0:
     raise ValueError(f"warmup_steps={warmup_steps} is negative")
@@ -314,7 +320,7 @@ def _of_optax(name, lr, total_steps, warmup_steps, settings) -> Schedule:
     elif key in _LENGTHS:
       settings[key] = max(left, 1)
     else:
-      raise ValueError(f'schedule "{name}" needs {key}=')
+      raise ValueError(f'schedule "{name}" needs the setting {key}=')
   rate = function(**settings)
   if own_warmup:
     return lambda k: jnp.asarray(rate(k), jnp.float32)
@@ -338,6 +344,6 @@ def _find(name: str) -> Callable:
     return found
   hint = nearest(name, [*OWN, *theirs])
   raise ValueError(
-    f'no schedule "{name}"{hint} (there are: {", ".join(OWN)}, and those of'
+    f'no schedule "{name}"{hint} (valid: {", ".join(OWN)}, and those of'
     " optax.schedules)"
   )

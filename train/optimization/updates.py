@@ -1,11 +1,13 @@
-"""What learners share: gradients of sums, a step down them, and loss scaling.
+"""Functions shared by learners: gradients, parameter updates, loss scaling.
 
-Losses are Means, so a gradient is sum(grad) / sum(weight), divided once.
+A loss is a Mean, so the gradient of a batch is sum(grad) / sum(weight), which
+is divided once.
 
-Float16 holds nothing below 6e-8, and many gradients are smaller. The loss is
-therefore multiplied by a scale before it is differentiated, and the gradients
-divided by it in float32 (Micikevicius et al., arXiv:1710.03740, section 3.2).
-A dynamic scale falls where a gradient overflowed, and else rises now and then.
+Float16 cannot represent values below 6e-8, and many gradients are smaller. The
+loss is therefore multiplied by a scale before it is differentiated, and the
+gradients are divided by the scale in float32 (Micikevicius et al.,
+arXiv:1710.03740, section 3.2). A dynamic scale is halved when a gradient
+overflows and doubled after many updates without an overflow.
 """
 
 from collections.abc import Callable
@@ -18,20 +20,20 @@ import optax
 from train import types
 from train.types import Aux, Mean, PyTree
 
-# As PyTorch's GradScaler, whose scale has no bounds.
+# The values of PyTorch's GradScaler, except that its scale has no bounds.
 INITIAL_SCALE = 2.0**16
 GROWTH_STEPS = 2000
 LARGEST_SCALE = 2.0**24
-# What overflows unscaled is no matter of the scale: the run must hear of it.
+# An overflow at scale 1 is not caused by the scale, so it must be reported.
 SMALLEST_SCALE = 1.0
 
 
 class LossScale(NamedTuple):
   """The state of a dynamic loss scale.
 
-  scale: float32 scalar, what the mean loss is multiplied by.
-  good_steps: int32 scalar, updates since the scale last changed.
-  skipped_steps: int32 scalar, updates that overflowed, in the whole run.
+  scale: float32 scalar, the factor that multiplies the mean loss.
+  good_steps: int32 scalar, the number of updates since the scale changed.
+  skipped_steps: int32 scalar, the number of updates of the run that overflowed.
   """
 
   scale: jax.Array
@@ -44,13 +46,13 @@ def gradients(
   params: PyTree,
   scale: jax.Array | float | None = None,
 ) -> tuple[PyTree, Mean, Aux]:
-  """(sum of gradients, Mean of the loss, Aux) of a batch at `params`.
+  """Returns (sum of gradients, Mean of the loss, Aux) of a batch at `params`.
 
   Args:
     loss: params -> (Mean, Aux).
-    params: what is differentiated.
-    scale: if given, scale * mean loss is what is differentiated; the gradients
-      come out as without it, in float32.
+    params: the parameters with respect to which the loss is differentiated.
+    scale: if given, scale * mean loss is differentiated, and the scale is
+      removed from the gradients, which are then float32.
   """
 
   def objective(params):
@@ -67,7 +69,7 @@ def gradients(
 
 
 def averaged(grads: PyTree, mean: Mean) -> PyTree:
-  """The mean gradients, of a sum of gradients and the Mean of its loss."""
+  """Returns mean gradients from summed gradients and the Mean of the loss."""
   weight = _divisor(mean)
   return jax.tree.map(lambda g: (g / weight).astype(g.dtype), grads)
 
@@ -79,9 +81,10 @@ def descend(
   opt_state: PyTree,
   params: PyTree,
 ) -> tuple[PyTree, PyTree, jax.Array]:
-  """One update by a sum of gradients: (params, opt_state, gradient's norm).
+  """Updates the parameters; returns (params, opt_state, gradient norm).
 
-  The norm is of the mean gradient, a float32 scalar.
+  `grads` is a sum of gradients. The norm is that of the mean gradient, a
+  float32 scalar.
   """
   grads = averaged(grads, mean)
   updates, opt_state = optimizer.update(grads, opt_state, params, mean.value())
@@ -93,8 +96,8 @@ def _divisor(mean: Mean) -> jax.Array:
 
 
 def initial_scale() -> LossScale:
-  """The LossScale of a run that starts."""
-  # One array each: the step donates its buffers, and one is given once.
+  """Returns the LossScale at the start of a run."""
+  # Separate arrays, since the step donates each buffer and may do so only once.
   return LossScale(
     jnp.float32(INITIAL_SCALE),
     jnp.zeros((), jnp.int32),
@@ -103,24 +106,27 @@ def initial_scale() -> LossScale:
 
 
 def finite(mean: Mean, grad_norm: jax.Array) -> jax.Array:
-  """Whether a loss and all its gradients are finite, a bool scalar.
+  """Returns whether a loss and all its gradients are finite, a bool scalar.
 
-  A norm is finite only where every element is, and their squares' sum too.
+  The norm is finite only if all elements and the sum of their squares are.
   """
   return jnp.isfinite(mean.total) & jnp.isfinite(grad_norm)
 
 
 def dropped(finite: jax.Array) -> Mean:
-  """The metric that tells the loop of an update that was dropped."""
+  """Returns the metric "dropped", by which the loop counts dropped updates."""
   return types.mean_of(~finite)
 
 
 def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
-  """The scale after an update: halved by an overflow, doubled in the long run.
+  """Returns the scale after an update.
+
+  The scale is halved after an overflow and doubled after GROWTH_STEPS updates
+  without one.
 
   Args:
-    old: what the update was computed with.
-    finite: bool scalar, whether its gradients were.
+    old: the scale that the update was computed with.
+    finite: bool scalar, whether the gradients of the update were finite.
   """
   good_steps = jnp.where(finite, old.good_steps + 1, 0)
   grow = good_steps >= GROWTH_STEPS
@@ -136,9 +142,9 @@ def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
 def unless_dropped(
   finite: jax.Array, new: types.State, old: types.State
 ) -> types.State:
-  """`new` where the gradients were finite, else `old`, bit for bit.
+  """Returns `new` if the gradients were finite, else an exact copy of `old`.
 
-  But for the step, which counts updates that were dropped too.
+  The step is always that of `new`, since it also counts dropped updates.
   """
   kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
   return kept._replace(step=new.step)
@@ -147,11 +153,11 @@ def unless_dropped(
 def excused(
   metrics: dict[str, Mean], finite: jax.Array, scale: jax.Array
 ) -> dict[str, Mean]:
-  """`metrics` without what an overflow of the scaled loss made infinite.
+  """Returns `metrics` without values that an overflow made infinite.
 
-  Such a Mean comes out empty, of weight 0, and so does "dropped": a scale that
-  falls is no sign of a run gone wrong. They are left as they are where the
-  gradients were finite, or the scale cannot fall.
+  If the scaled loss overflowed, non-finite Means become empty, with weight 0,
+  and so does "dropped", since a decreasing scale is normal. The metrics do not
+  change if the gradients were finite or the scale is at its minimum.
   """
   may_be = ~finite & (scale > SMALLEST_SCALE)
 

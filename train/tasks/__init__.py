@@ -1,1 +1,1 @@
-"""Tasks: what is learned. A task's name is that of its file."""
+"""Tasks: losses and predictions. A task is named after its file."""

@@ -1,4 +1,4 @@
-"""Binary classification: yes or no, for one label or several."""
+"""Binary classification: one or several yes-or-no labels."""
 
 import jax.numpy as jnp
 
@@ -15,26 +15,26 @@ LOSSES = {
 def binary_classification(
   model: Model, *, loss: str = "cross_entropy", inkey: str = "x"
 ) -> types.Task:
-  """Binary cross-entropy, or the perceptron's criterion, of 0/1 labels.
+  """Binary cross-entropy or perceptron criterion of 0/1 labels.
 
-  Batch: the field `inkey`, numbers [B, ...] (a number an example, [B], is read
-  as [B, 1]); mask [B]; and either label [B], 0 or 1, for a model of one output,
-  or y [B, O], 0 or 1, several labels of which any number may be 1. The loss
-  and "accuracy" are means over examples and labels.
+  Batch: the field `inkey`, numbers [B, ...] (shape [B] is read as [B, 1]); mask
+  [B]; and either label [B], 0 or 1, for a model with one output, or y [B, O], 0
+  or 1, for several independent labels. The loss and "accuracy" are means over
+  examples and labels.
 
-  The model gives logits: the loss takes their sigmoid itself, without
-  overflow. A sigmoid, or a softmax, as the model's last layer would be applied
-  twice, and its gradients vanish.
+  The model returns logits, because the loss computes their sigmoid without
+  overflow. A sigmoid or softmax as the last layer of the model would be applied
+  twice, and its gradients would vanish.
 
-  Of one output, the prediction "logits" is [B, 2], (0, logit), whose softmax
-  has the sigmoid as the second class: evaluators of classes read it. Of
-  several it is [B, O].
+  For a model with one output, the prediction "logits" is [B, 2], (0, logit).
+  Its softmax gives the second class the probability sigmoid(logit), so
+  evaluators of classes can read it. For several outputs it is [B, O].
 
   Args:
     model: x -> logits_BO.
-    loss: "cross_entropy"; or "perceptron", max(0, -t * logit), t = 2 * y - 1,
-      whose gradient descent is Rosenblatt's rule: a step for each example on
-      the wrong side of, or on, the boundary, and none for the others.
+    loss: "cross_entropy"; or "perceptron", max(0, -t * logit), t = 2 * y - 1.
+      Gradient descent on the latter is Rosenblatt's rule, which updates by each
+      example that lies on the boundary or on its wrong side.
     inkey: the field that the model reads.
 
   Raises:

@@ -27,15 +27,15 @@ def glove(
     model: a models.language.word_vectors with bias=True.
     counts: int [V], the tokenizer's counts of the words; a word of count 0 is
       left out.
-    x_max: the count from which on all entries have the same weight. The
-      paper's 100 is for billions of words.
+    x_max: the count above which all entries have the same weight. The paper's
+      value of 100 is for billions of words.
     alpha: the exponent a.
 
   Raises:
-    ValueError: x_max or alpha is not above 0.
+    ValueError: x_max or alpha is not positive.
   """
   if not (x_max > 0 and alpha > 0):
-    raise ValueError(f"x_max={x_max} or alpha={alpha} is not above 0")
+    raise ValueError(f"x_max={x_max} and alpha={alpha} must be positive")
 
   def init(rng, batch):
     del batch
@@ -57,7 +57,7 @@ def glove(
     return mean, types.Aux(model_state, {})
 
   def vectors(variables, batch, rng):
-    """w + w~ of all words, and which of them were learned."""
+    """Returns w + w~ of all words, and whether each was learned."""
     del batch, rng
     params, state = variables.params, variables.model_state
     w_VD, other_VD = model.apply(params, state, method="tables")[0]

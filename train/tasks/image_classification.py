@@ -18,7 +18,7 @@ def image_classification(
   """Cross-entropy of the label.
 
   Batch: image [B, H, W, C] float; label [B] int32, or [B, C] float, the share
-  of each class, where the input pipeline has mixed images; mask [B].
+  of each class if the input pipeline mixes images; mask [B].
 
   Args:
     model: image_BHWC -> logits_BC. The loss takes logits: a softmax in the

@@ -42,7 +42,7 @@ def language_modeling(
     ValueError: loss_chunk is set, and the model has no method "represent".
   """
   if loss_chunk and not model.represents:
-    raise ValueError(f"loss_chunk={loss_chunk}: this model gives logits alone")
+    raise ValueError(f"loss_chunk={loss_chunk}: the model has no represent()")
   routing_weights = {"load_balance": load_balance, "router_z": router_z}
 
   def init(rng, batch):

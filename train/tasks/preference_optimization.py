@@ -49,7 +49,7 @@ def preference_optimization(
   if not 0 <= label_smoothing <= 0.5:
     raise ValueError(f"label_smoothing={label_smoothing} is outside 0 … 0.5")
   if loss_chunk and not model.represents:
-    raise ValueError(f"loss_chunk={loss_chunk}: this model gives logits alone")
+    raise ValueError(f"loss_chunk={loss_chunk}: the model has no represent()")
 
   def init(rng, batch):
     del batch

@@ -13,7 +13,7 @@ def question_answering(model: Model) -> types.Task:
   Batch: tokens, segments, types int32 [B, T], start, end int32 [B], mask [B],
   and optionally features [B, T, F]; see
   input_pipeline/rows/questions.py. An answer begins and ends in the text, whose
-  type is 1, or at token 0, which means that there is none (Devlin et al.,
+  type is 1, or at token 0, which means "no answer" (Devlin et al.,
   arXiv:1810.04805, section 4.3); at other tokens the logits are set to -1e4.
 
   Args:
@@ -40,7 +40,7 @@ def question_answering(model: Model) -> types.Task:
     )
     inside_BT = (batch["types"] == 1) & (batch["segments"] > 0)
     inside_BT = inside_BT.at[:, 0].set(True)
-    # Finite, so that averages are, too.
+    # Finite, so that averages are finite.
     logits = tuple(
       jnp.where(inside_BT, each_BT.astype(jnp.float32), -1e4)
       for each_BT in logits

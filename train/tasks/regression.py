@@ -1,4 +1,4 @@
-"""Regression: real numbers from real numbers."""
+"""Regression: predicts real numbers from real numbers."""
 
 from models import Model
 from train import types
@@ -8,8 +8,8 @@ from train.objectives import losses
 def regression(model: Model) -> types.Task:
   """Mean squared error, averaged over examples and outputs.
 
-  Batch: x [B, I] and y [B, O], numbers; mask [B]. One number an example, [B],
-  is read as [B, 1].
+  Batch: x [B, I] and y [B, O], numbers; mask [B]. Shape [B] is read as
+  [B, 1].
 
   Args:
     model: x_BI -> y_BO.

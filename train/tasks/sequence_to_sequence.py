@@ -36,8 +36,8 @@ def sequence_to_sequence(
     z_loss: see losses.cross_entropy; in training only.
     loss_chunk: positions whose logits are in memory at a time, on each device;
       0 computes all at once.
-    length_ratio: most tokens of a generated text for each one of its source,
-    length_extra: and how many more there may be.
+    length_ratio: maximum number of generated tokens per token of the source.
+    length_extra: number of generated tokens allowed in addition to these.
   """
 
   def init(rng, batch):
@@ -45,7 +45,7 @@ def sequence_to_sequence(
     return types.Variables(*model.init(rng))
 
   def read(batch):
-    """(inputs and tokens, the model's arguments for rows)."""
+    """Returns (inputs and tokens, the model's arguments for packed rows)."""
     targets_BT = batch["targets"]
     late_BT = jnp.pad(targets_BT[:, :-1], ((0, 0), (1, 0)))
     first_BT = jnp.expand_dims(jnp.arange(targets_BT.shape[1]) == 0, 0)
@@ -85,7 +85,7 @@ def sequence_to_sequence(
     return lambda variables, batch, rng: applied(variables, batch, method)[0]
 
   def samples(variables, batch, rng):
-    """Texts for the inputs: tokens [B, L], length [B] without the end token.
+    """Generates texts: tokens [B, L], and length [B] without the end token.
 
     The batch may have the numbers length (L), beams and alpha, or temperature.
     """
@@ -113,7 +113,7 @@ def sequence_to_sequence(
 
 
 def _segments(batch):
-  """input_segments of the batch, or inputs_mask as segments."""
+  """Returns input_segments of the batch, or inputs_mask as segments."""
   if "input_segments" in batch:
     return batch["input_segments"]
   mask = batch.get("inputs_mask")

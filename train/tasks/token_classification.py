@@ -28,7 +28,7 @@ def token_classification(
   Args:
     model: (tokens_BT, segments_BT=…) -> logits_BTC.
     num_classes: C.
-    crf: whether there is a conditional random field.
+    crf: whether to use a conditional random field.
     label_smoothing: share of the target that is spread over the labels, in
       training only; not with a CRF.
 
@@ -40,7 +40,7 @@ def token_classification(
     raise ValueError("token_classification needs labels: set data.rows.labels")
   if crf and label_smoothing:
     raise ValueError(
-      "label_smoothing does not apply to sequences: leave it out with crf=True"
+      "label_smoothing is not supported with crf=True: remove one of them"
     )
 
   def init(rng, batch):
@@ -59,7 +59,7 @@ def token_classification(
     return types.Variables(params, model_state)
 
   def apply(variables, batch, rng=None, train=False):
-    """(logits_BTC, model_state, the chain or None)."""
+    """Returns (logits_BTC, model_state, the chain or None)."""
     params, chain = dict(variables.params), None
     if crf:
       held = params.pop("crf")
@@ -93,7 +93,7 @@ def token_classification(
     return mean, types.Aux(model_state, {"accuracy": accuracy})
 
   def labels(variables, batch, rng):
-    """The best label of each token, int32 [B, T]."""
+    """Returns the best label of each token, int32 [B, T]."""
     del rng
     logits_BTC, _, chain = apply(variables, batch)
     if chain is None:

@@ -1,4 +1,4 @@
-"""word2vec: word vectors that tell the words of a context from noise.
+"""word2vec: word vectors that separate the words of a context from noise.
 
 Shapes: B rows, T words of a row, S the same words as contexts, K words of
 noise, D features, V vocabulary.
@@ -29,10 +29,11 @@ def word2vec(
   """Skip-gram or CBOW with negative sampling (arXiv:1310.4546, 1301.3781).
 
   Batch: inputs [B, T] int32, mask [B, T]; segments [B, T] in packed rows, whose
-  contexts then do not cross documents. All draws come from the step's rng: a
-  word is kept with probability sqrt(subsample / frequency), gaps are closed,
-  and each word has contexts up to a distance that is uniform in 1 … window. For
-  a word w and its context c, skip-gram's loss is
+  contexts then do not cross documents. All samples are drawn with the
+  rng of the step: a word is kept with probability sqrt(subsample / frequency),
+  gaps are closed, and the contexts of each word lie within a distance that is
+  drawn uniformly from 1 … window. For a word w and its context c, the loss of
+  skip-gram is
 
     -log s(x_w y_c) - sum over `negatives` words n of noise of log s(-x_w y_n)
 
@@ -58,10 +59,12 @@ def word2vec(
   if counts is None:
     raise ValueError('no counts of words: set config.data.tokenizer to "word"')
   if architecture not in ARCHITECTURES:
-    raise ValueError(f"architecture={architecture!r} is not of {ARCHITECTURES}")
+    raise ValueError(
+      f"architecture={architecture!r} is none of {ARCHITECTURES}"
+    )
   if min(window, negatives, noise) < 1 or subsample < 0:
     raise ValueError(
-      "window, negatives or noise is below 1, or subsample is below 0"
+      "window, negatives and noise must be at least 1, and subsample at least 0"
     )
   stay_V, noise_V = skip_grams.chances(counts, power, subsample)
 
@@ -101,7 +104,7 @@ def word2vec(
     return mean, types.Aux(variables.model_state, {})
 
   def vectors(variables, batch, rng):
-    """The input vectors of all words, and which of them were learned."""
+    """Returns the input vectors of all words, and whether each was learned."""
     del batch, rng
     params, state = variables.params, variables.model_state
     input_VD, _ = model.apply(params, state, method="tables")[0]

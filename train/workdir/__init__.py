@@ -1,49 +1,49 @@
-"""The files of a run: its record, its lock, its metrics, its inspection."""
+"""The files of a run: its record, lock, metrics and inspection."""
 
-# Every file and folder that a run leaves in its workdir, and what it holds;
-# docs/reference/workdir.md is written from this table.
+# Every file and folder of a workdir and its contents;
+# docs/reference/workdir.md is generated from this table.
 FILES = {
-  "config.json": "The complete config of the run, its defaults filled in.",
+  "config.json": "The complete config of the run, including defaults.",
   "data.json": (
-    "What a model must know of the data to be used without it: the shapes of a"
-    " batch, the number of classes, the tokenizer."
+    "The facts about the data that a model needs when it is used without the"
+    " data: the shapes of a batch, the number of classes, the tokenizer."
   ),
-  "tokenizer.json": "The tokenizer, where it has a file of this format.",
-  "tokenizer.model": "The tokenizer, where it is SentencePiece's.",
+  "tokenizer.json": "The tokenizer, if it is stored in this format.",
+  "tokenizer.model": "The tokenizer, if it is a SentencePiece model.",
   "metrics.jsonl": (
-    "One JSON object per logged step and per evaluation. Two runs of one"
-    " config write the same rows, except for the keys that describe time and"
+    "One JSON object per logged step and per evaluation. Two runs of the same"
+    " config write the same rows, except for keys that depend on time or the"
     " machine."
   ),
-  "events.out.tfevents.*": "The same figures for TensorBoard.",
+  "events.out.tfevents.*": "The same metrics for TensorBoard.",
   "examples.jsonl": (
-    "With `log_examples=True`: which examples each update was computed from."
+    "With `log_examples=True`: the examples that each update used."
   ),
-  "goodput.jsonl": "What the time of each start of the run was spent on.",
-  "skipped.jsonl": "Which batches the run passes over, and why.",
+  "goodput.jsonl": "How each start of the run spent its time.",
+  "skipped.jsonl": "The batches that the run skips, and why.",
   "checkpoints": (
-    "One folder per saved step, which holds the state, its digests and the"
-    " position in the data."
+    "One folder per saved step, with the state, its digests and the position"
+    " in the data."
   ),
   "damaged": (
-    "Checkpoints that failed verification and were set aside; nothing reads"
-    " them."
+    "Checkpoints that failed verification and were moved here; they are not"
+    " used."
   ),
   "evaluated.json": (
-    "Which evaluations of the last evaluated step are done, with their figures,"
-    " and the step of the best checkpoint."
+    "The results of the finished evaluations of the last evaluated step, and"
+    " the step of the best checkpoint."
   ),
   "hugging_face": (
-    "After `train.convert --from`: files that a folder written back needs."
+    "After `train.convert --from`: files needed to convert the run back."
   ),
-  "samples": "Images or texts that the evaluator `samples` writes.",
+  "samples": "Images or texts written by the evaluator `samples`.",
   "profile": "With `--profile`: traces for TensorBoard and XProf.",
   "curves.png": "Every metric over the steps, drawn at the end of the run.",
-  "wandb_run_id": "The run of `config.writers` at Weights & Biases.",
-  "mlflow_run_id": "The run of `config.writers` at MLflow.",
+  "wandb_run_id": "The id of the run at Weights & Biases.",
+  "mlflow_run_id": "The id of the run at MLflow.",
   "wandb": "Files of Weights & Biases.",
   "run.lock": (
-    "While a run lasts: names the process that writes to the workdir, so that a"
+    "During a run: names the process that writes to the workdir, so that a"
     " second one is refused."
   ),
 }

@@ -1,7 +1,7 @@
-"""Workdirs in buckets: a local folder to work in, kept equal to the bucket's.
+"""Workdirs in buckets: local folders that are synchronized with a bucket.
 
-Each of these gives a local path back as it is, so that callers need not ask
-which kind of path they have.
+Each context manager here yields local paths unchanged, so callers need not
+distinguish the two kinds of paths.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ from train.workdir import bucket_lock
 
 @contextlib.contextmanager
 def writing(workdir: str, say: Callable[[str], None] = print) -> Iterator[str]:
-  """A folder for a run whose workdir may be in a bucket.
+  """Yields a local folder for a run whose workdir may be in a bucket.
 
-  The bucket is locked for this process. What it holds is copied here, and what
-  is written here is copied there: every few seconds, around each save, and at
-  the end.
+  This locks the folder in the bucket and copies its contents to the local
+  folder. Local changes are copied back every few seconds, around each save, and
+  at the end.
 
   Args:
     workdir: a local path, or one such as gs://BUCKET/RUN.
-    say: is given a line when a copy in the background fails.
+    say: (line) -> None; called when a copy in the background fails.
 
   Raises:
-    UserError: the scheme is not served, the bucket cannot be reached, another
-      run holds the workdir, or this run has several processes.
-    SaveError: what was written last cannot be copied to the bucket.
+    UserError: the scheme is not supported, the bucket cannot be reached,
+      another run holds the workdir, or this run has several processes.
+    SaveError: the last changes cannot be copied to the bucket.
   """
   if not storage.scheme(workdir):
     yield workdir
@@ -70,14 +70,14 @@ def writing(workdir: str, say: Callable[[str], None] = print) -> Iterator[str]:
 
 @contextlib.contextmanager
 def reading(workdir: str, outputs: bool = False) -> Iterator[str]:
-  """A folder to read a run from, whose workdir may be in a bucket.
+  """Yields a local folder to read a run from, which may be in a bucket.
 
   Args:
     workdir: a local path, or one such as gs://BUCKET/RUN.
-    outputs: copy to the bucket what is written to the folder.
+    outputs: whether files written to the folder are copied to the bucket.
 
   Raises:
-    UserError: the scheme is not served, or the bucket cannot be reached.
+    UserError: the scheme is not supported, or the bucket cannot be reached.
   """
   if not storage.scheme(workdir):
     yield workdir
@@ -101,15 +101,15 @@ def reading(workdir: str, outputs: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def creating(where: str, path: str) -> Iterator[str]:
-  """A path at which to make a folder; copied to the bucket at the end.
+  """Yields a path for a new folder, which is copied to the bucket at the end.
 
   Args:
     where: the flag that gives it, such as "--to".
     path: a local path, or one such as gs://BUCKET/FOLDER.
 
   Raises:
-    UserError: the scheme is not served, the bucket cannot be reached, or it has
-      objects below that path already.
+    UserError: the scheme is not supported, the bucket cannot be reached, or it
+      already has objects below that path.
   """
   if not storage.scheme(path):
     yield path
@@ -147,7 +147,7 @@ def _as_user_errors(where: str, url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-  """Inside, errors that name a local folder name the bucket's instead."""
+  """Replaces local folders in errors raised inside by those of the bucket."""
   try:
     yield
   except Exception as error:
@@ -158,15 +158,17 @@ def _named() -> Iterator[None]:
 
 
 def _push_the_rest(copy: mirror.Mirror, say) -> None:
-  """Copies what was written last; keeps the folder if that fails."""
+  """Copies the last changes; keeps the folder if this fails."""
   try:
     copy.push()
-  except BaseException as error:  # Ctrl-C as well
+  except BaseException as error:  # including Ctrl-C
     kept = copy.local.with_name(f"{copy.local.name}-not-copied")
     shutil.rmtree(kept, ignore_errors=True)
     os.replace(copy.local, kept)
     reason = str(error) or type(error).__name__
-    line = f"{reason}; what could not be copied to the bucket is in {kept}"
+    line = (
+      f"{reason}; files that could not be copied to the bucket are in {kept}"
+    )
     say(line)
     if not isinstance(error, OSError):
       raise
@@ -174,9 +176,9 @@ def _push_the_rest(copy: mirror.Mirror, say) -> None:
 
 
 def _own_folder(url: str) -> pathlib.Path:
-  """An empty folder of this process, in the cache.
+  """Returns an empty folder of this process in the cache.
 
-  Those of processes that were killed are removed.
+  Folders of killed processes are removed.
   """
   root = pathlib.Path(files.cache_folder()).absolute() / "workdirs"
   digest = hashlib.sha256(url.encode()).hexdigest()[:16]

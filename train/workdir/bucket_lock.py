@@ -7,11 +7,11 @@ a process on this host that has ended, is removed and replaced.
 
 Two runs may find the same old record at once. Both replace it, wait a moment
 and read it again; the one whose record is no longer there is refused. This is
-no proof: a run that pauses for longer than that moment between its look at the
-old record and its own write overwrites the record of a run that has begun by
-then. The run that was overwritten finds out when it next reads the record,
-which it does every ten seconds and before anything is copied to the bucket, and
-it stops there with an error. Until then both may have written whole objects.
+not a guarantee: a run that pauses for longer than that moment between reading
+the old record and writing its own overwrites the record of a run that has
+started in the meantime. The other run detects this when it next reads the
+record, every ten seconds and before each copy to the bucket, and then stops
+with an error. Until then both runs may have written complete objects.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ _TRIES = 10
 
 
 class Lock:
-  """A bucket's folder that this process holds."""
+  """The lock of a folder in a bucket, held by this process."""
 
   def __init__(self, url: str, me: Holder):
-    """`me` is in the record; starts to renew it."""
+    """Starts to renew the record, which contains `me`."""
     self._url, self._me = url, me
     self._path = f"{url}/{lock_record.NAME}"
     self._lost: Holder | None = None
@@ -40,13 +40,13 @@ class Lock:
     threading.Thread(target=self._beat, daemon=True).start()
 
   def check(self) -> None:
-    """Raises BucketError if another run has taken the workdir over."""
+    """Raises BucketError if another run has taken over the workdir."""
     other = self._lost
     if other is None:
       other, _ = _read(self._path)
       if other is not None and other.token == self._me.token:
         return
-    if other is None:  # removed by somebody; nobody else holds it
+    if other is None:  # removed, but not held by another run
       with self._writing:
         storage.write(self._path, lock_record.encode(self._me))
       return
@@ -65,7 +65,7 @@ class Lock:
 
   def _beat(self) -> None:
     while not self._over.wait(_BEAT):
-      # A bucket out of reach for a while is no reason to stop.
+      # A run does not stop if the bucket is temporarily unreachable.
       with self._writing, contextlib.suppress(OSError):
         if self._over.is_set() or self._lost:
           return
@@ -106,19 +106,19 @@ def hold(url: str) -> Lock:
 
 
 def _read(path: str) -> tuple[Holder | None, float | None]:
-  """(the holder, when the record was written); Nones if there is no record."""
+  """Returns (holder, time of the record), both None if there is no record."""
   try:
     content = storage.read(path, lock_record.MAX_BYTES)
     written = storage.modified(path)
   except FileNotFoundError:
     return None, None
-  if written is None:  # the bucket keeps no time: by the holder's clock
+  if written is None:  # the bucket has no times: use the holder's clock
     written = lock_record.renewed(content)
   return lock_record.decode(content, 0.0), written
 
 
 def _now(probe: str, me: Holder) -> float:
-  """The time by the bucket's clock, which an object written now shows."""
+  """Returns the time of the bucket's clock, from a newly written object."""
   storage.write(probe, lock_record.encode(me))
   try:
     found = storage.modified(probe)

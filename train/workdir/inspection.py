@@ -36,7 +36,7 @@ def run(workdir: str) -> dict[str, Any]:
   """
   with bucket.reading(workdir) as local:
     found = _run(local)
-    if local != workdir:  # its own paths mean nothing to users
+    if local != workdir:  # its internal paths do not help users
       found = json.loads(json.dumps(found).replace(local, workdir.rstrip("/")))
     return found
 
@@ -45,7 +45,9 @@ def _run(workdir: str) -> dict[str, Any]:
   path = pathlib.Path(workdir)
   folder = path / "checkpoints"
   if not (path / "config.json").exists() and not folder.is_dir():
-    raise UserError(f"{workdir}: no config.json, so no run was made here")
+    raise UserError(
+      f"{workdir}: no config.json, so this is not the workdir of a run"
+    )
   damaged: list[str] = []
   found = {"workdir": workdir, "config": None, "data": None}
   for key, read in (
@@ -80,7 +82,7 @@ def _or_damaged(damaged: list[str], read, otherwise):
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-  """The steps of the finished checkpoints."""
+  """Returns the steps of the finished checkpoints."""
   if not folder.is_dir():
     return []
   names = [p.name for p in folder.iterdir() if p.is_dir()]
@@ -88,7 +90,7 @@ def _steps(folder: pathlib.Path) -> list[int]:
 
 
 def _saved(folder: pathlib.Path, step: int, rows) -> dict[str, Any]:
-  """The facts about one checkpoint."""
+  """Returns the facts about one checkpoint."""
   where, state, damage = folder / str(step), VERIFIED, []
   record: dict[str, Any] = {}
   try:
@@ -129,7 +131,7 @@ def _size(folder: pathlib.Path) -> int:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, list]:
-  """{key: [one value, the other]} of configs and data; None if missing."""
+  """Returns {key: [a, b]} where two configs or data differ; None if missing."""
   found = {}
   for section in ("config", "data"):
     a, b = (dict(_flat(each[section] or {})) for each in (one, other))
@@ -213,13 +215,13 @@ def _lines_of_run(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_all(digests: dict[str, str]) -> str:
-  """Eight digits that are equal if all arrays are; --json prints each."""
+  """Returns eight digits that represent all digests; --json prints each."""
   text = json.dumps(digests, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8] if digests else "-"
 
 
 def _figures(figures: dict[str, float]) -> str:
-  """The losses and results of evaluators, as many as fit in a line."""
+  """Returns the losses and evaluation results that fit in a line."""
   last = [
     (key, value)
     for key, value in figures.items()

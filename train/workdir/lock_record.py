@@ -14,7 +14,7 @@ from common.errors import UserError
 
 NAME = "run.lock"
 BEAT = 10.0  # seconds between renewals of a lock
-FRESH = 60.0  # seconds after which a lock that was not renewed is free
+FRESH = 60.0  # seconds after which a lock that was not renewed expires
 MAX_BYTES = 4096
 _KINDS = (str, str, str, int, float, str)
 
@@ -22,8 +22,8 @@ _KINDS = (str, str, str, int, float, str)
 class Holder(NamedTuple):
   """A process that holds a workdir.
 
-  boot: the id of the kernel's start; pids: the namespace of process ids.
-  started: Unix time. token: unique to this holding.
+  boot: the boot id of the kernel. pids: the namespace of process ids.
+  started: Unix time. token: unique to this lock.
   age: seconds since the record was renewed.
   """
 
@@ -37,7 +37,7 @@ class Holder(NamedTuple):
 
 
 def current() -> Holder:
-  """The holder that describes the current process, with a new token."""
+  """Returns the Holder of the current process, with a new token."""
   return Holder(
     host=socket.gethostname(),
     boot=_boot_id(),
@@ -49,14 +49,14 @@ def current() -> Holder:
 
 
 def encode(holder: Holder) -> bytes:
-  """The record as a line of JSON, with the time of its writing."""
+  """Returns the record as a line of JSON, with the current time."""
   fields = {k: v for k, v in holder._asdict().items() if k != "age"}
   fields["renewed"] = time.time()
   return json.dumps(fields).encode() + b"\n"
 
 
 def decode(content: bytes, age: float) -> Holder | None:
-  """The holder that a record names; None where it is not a record."""
+  """Returns the Holder that a record names; None if it is not a record."""
   try:
     found = json.loads(content)
     fields = [found[name] for name in Holder._fields[:-1]]
@@ -67,7 +67,7 @@ def decode(content: bytes, age: float) -> Holder | None:
 
 
 def renewed(content: bytes) -> float:
-  """The Unix time in a record by its holder's clock; 0 if there is none."""
+  """Returns the Unix time in a record, by its holder's clock; 0 if missing."""
   try:
     return float(json.loads(content)["renewed"])
   except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
@@ -77,13 +77,13 @@ def renewed(content: bytes) -> float:
 def refusal(
   workdir: str, other: Holder | None, expires: bool = False
 ) -> UserError:
-  """The error for a second run.
+  """Returns the error for a second run.
 
   Args:
-    workdir: as the user gave it.
-    other: who holds it, if that is known.
-    expires: whether a lock left by a killed process is in force until it is
-      too old; add that to the line.
+    workdir: the path given by the user.
+    other: the holder, or None if it is not known.
+    expires: whether the lock of a killed process remains valid until it
+      expires, which the message then explains.
   """
   who, since = "another process", ""
   if other is not None:
@@ -100,7 +100,7 @@ def refusal(
 
 
 def same_host(other: Holder, me: Holder) -> bool:
-  """Whether both run on one kernel.
+  """Returns whether both run on the same kernel.
 
   The host name of a container changes at every start; the boot id does not.
   """
@@ -108,7 +108,7 @@ def same_host(other: Holder, me: Holder) -> bool:
 
 
 def is_dead(other: Holder, me: Holder) -> bool:
-  """Whether the process is known to have ended; False on other hosts."""
+  """Returns whether the process has ended; False if it is on another host."""
   if not same_host(other, me) or other.pids != me.pids or os.name == "nt":
     return False
   try:
@@ -129,7 +129,7 @@ def _boot_id() -> str:
 
 
 def _namespace() -> str:
-  """The namespace of process ids; containers have their own."""
+  """Returns the namespace of process ids; containers have their own."""
   try:
     return os.readlink("/proc/self/ns/pid")
   except OSError:

@@ -1,4 +1,4 @@
-"""metrics.jsonl and examples.jsonl: the rows that a run writes and resumes."""
+"""metrics.jsonl and examples.jsonl: the rows that a run writes."""
 
 import json
 import os
@@ -29,10 +29,10 @@ class Files(NamedTuple):
 
 
 def files(workdir: str, log_examples: bool = False) -> Files:
-  """The Files of a workdir, which must exist. Nothing is opened before `start`.
+  """Returns the Files of an existing workdir; `start` opens them.
 
-  Exact resuming rests on `start`: a resumed run repeats the steps after its
-  checkpoint, so their rows are removed first.
+  A resumed run repeats the steps after its checkpoint, so `start` first removes
+  their rows.
 
   Args:
     workdir: the folder of the run.
@@ -47,7 +47,7 @@ def files(workdir: str, log_examples: bool = False) -> Files:
     close()
     last = -1 if step is None else step
     opened["metrics"] = _shortened(metrics_path, last, owed=owed)
-    # A row of examples.jsonl belongs to the update after its step.
+    # The rows of examples.jsonl belong to the update after their step.
     examples = _shortened(examples_path, last - 1, create=log_examples)
     if examples is not None:
       opened["examples"] = examples
@@ -76,22 +76,21 @@ def _shortened(
   create: bool = True,
   owed: Collection[str] = (),
 ):
-  """A file of rows, opened for appending, without rows of steps after `last`.
+  """Opens a file for appending, and removes rows of steps after `last`.
 
-  Rows of `last` itself whose keys are all of evaluators in `owed` are removed,
-  and so are damaged rows. The file is replaced atomically, so a kill
-  leaves either the old file or the new one. None if the file does not exist
-  and `create` is False.
+  Rows of `last` itself are removed if all of their keys belong to evaluators in
+  `owed`. Damaged rows are removed as well. The file is replaced atomically.
+  Returns None if it does not exist and `create` is False.
   """
   if not create and not path.exists():
     return None
   temporary = path.with_suffix(".tmp")
   temporary.unlink(missing_ok=True)
-  with open(temporary, "xb") as kept:  # "x": never through a symbolic link
+  with open(temporary, "xb") as kept:  # "x" does not follow symbolic links
     for line, row in json_lines.read(path):
       if not row or not json_lines.count(row.get("step")) or row["step"] > last:
         continue
-      # A row of an evaluator has no other keys; one of training has.
+      # Rows of evaluators have no other keys; rows of training do.
       keys = {key.split("/")[0] for key in row if key != "step"}
       if row["step"] < last or not keys <= set(owed):
         kept.write(line + b"\n")
@@ -100,7 +99,7 @@ def _shortened(
 
 
 def read_metrics(workdir: str) -> list[dict]:
-  """The rows of metrics.jsonl in order, without damaged rows and values.
+  """Returns the rows of metrics.jsonl without damaged rows and values.
 
   Raises:
     UserError: metrics.jsonl is not a regular file.

@@ -1,7 +1,7 @@
-"""The lock of a local workdir: a second run is refused and the first one named.
+"""The lock of a local workdir: refuses a second run and names the first.
 
-A run holds WORKDIR/run.lock from its start to its end. It has flock on the
-file, which the kernel releases however the process ends. On some file systems
+A run holds WORKDIR/run.lock from its start to its end. It holds flock on the
+file, which the kernel releases when the process ends. On some file systems
 (FUSE, some NFS mounts) flock does not reach other hosts or is not supported.
 Therefore the file also names its holder, who renews its modification time every
 ten seconds: other hosts, and every process where flock is not supported,
@@ -26,7 +26,7 @@ from train.workdir.lock_record import Holder
 
 try:
   import fcntl
-except ImportError:  # Windows has none
+except ImportError:  # not on Windows
   fcntl = None
 
 _BEAT = lock_record.BEAT
@@ -34,7 +34,9 @@ _FRESH = lock_record.FRESH
 _MISSING = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 _NO_LINKS = _MISSING | {errno.EPERM, errno.EMLINK}
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_held: dict[str, "Lock"] = {}  # of this process, by the workdir's real path
+_held: dict[
+  str, "Lock"
+] = {}  # locks of this process, by the real path of the workdir
 _mutex = threading.Lock()
 
 
@@ -47,10 +49,10 @@ class Lock:
     """Starts to renew the lock.
 
     Args:
-      key: of `_held`.
-      path: of the file.
-      fd: a descriptor that has flock; None where that is not supported.
-      token: in the file, unique to this lock.
+      key: the key in `_held`.
+      path: the path of the file.
+      fd: a descriptor that holds flock; None if flock is not supported.
+      token: the token in the file, unique to this lock.
       made: whether `release` removes the folder if it is empty.
     """
     self.thread = threading.get_ident()
@@ -60,7 +62,7 @@ class Lock:
     threading.Thread(target=self._beat, daemon=True).start()
 
   def release(self) -> None:
-    """Ends the lock and removes its file."""
+    """Releases the lock and removes its file."""
     if self._over.is_set() or os.getpid() != self._pid:
       return
     with self._writing:
@@ -70,13 +72,13 @@ class Lock:
           self._path.unlink()
       self.close()
     if self._made:
-      with contextlib.suppress(OSError):  # a run has left something in it
+      with contextlib.suppress(OSError):  # the folder is not empty
         self._path.parent.rmdir()
     if _held.get(self._key) is self:
       del _held[self._key]
 
   def close(self) -> None:
-    """Only closes the file, as a forked process must."""
+    """Closes the file only, for use in a forked process."""
     if self._fd is not None:
       os.close(self._fd)
       self._fd = None
@@ -96,7 +98,7 @@ class Lock:
 
 @contextlib.contextmanager
 def claimed(workdir: str) -> Iterator[None]:
-  """Inside, the processes of one run have `workdir` to themselves.
+  """Locks `workdir` for the processes of one run inside this context.
 
   Process 0 takes the lock; the others wait until it has.
 
@@ -115,8 +117,8 @@ def claimed(workdir: str) -> Iterator[None]:
 def hold(workdir: str) -> Lock:
   """Locks `workdir`, creating the folder if needed.
 
-  If this thread already holds the workdir, the old lock is released first: the
-  run that was built with it cannot be going on.
+  If this thread already holds the workdir, the old lock is released first,
+  since the run that acquired it cannot be active any more.
 
   Raises:
     UserError: another run holds it, or it cannot be written, or its path has a
@@ -151,7 +153,7 @@ def _take(workdir: str, key: str, path: pathlib.Path, made: bool) -> Lock:
     fd = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o644)
     try:
       _write(fd, me)
-      # By the file system's clock, since the clocks of two hosts differ.
+      # Uses the clock of the file system, since clocks of hosts differ.
       now, shuts = os.fstat(fd).st_mtime, _flock(fd) is not None
     finally:
       os.close(fd)
@@ -170,7 +172,7 @@ def _take(workdir: str, key: str, path: pathlib.Path, made: bool) -> Lock:
 
 
 def _take_by_flock(workdir, path, mine, me: Holder, now: float) -> int:
-  """Takes the lock by flock; returns the descriptor that has it."""
+  """Takes the lock by flock; returns the descriptor that holds it."""
   del mine
   while True:
     try:
@@ -178,7 +180,7 @@ def _take_by_flock(workdir, path, mine, me: Holder, now: float) -> int:
     except OSError as error:
       if error.errno != errno.ELOOP:
         raise
-      path.unlink()  # a symbolic link, which no run makes
+      path.unlink()  # a symbolic link, which no run creates
       continue
     try:
       if _foreign(fd):
@@ -187,7 +189,7 @@ def _take_by_flock(workdir, path, mine, me: Holder, now: float) -> int:
         continue
       if not _flock(fd):
         raise lock_record.refusal(workdir, _named(path))
-      if not _same_file(fd, path):  # the holder has just removed it
+      if not _same_file(fd, path):  # just removed by its holder
         os.close(fd)
         continue
       other = _read(path, now)
@@ -213,11 +215,11 @@ def _take_by_name(workdir, path, mine, me: Holder, now: float) -> None:
       near = other is not None and lock_record.same_host(other, me)
       raise lock_record.refusal(workdir, _named(path), expires=not near)
     old = path.with_name(f"{mine.name}.old")
-    with contextlib.suppress(FileNotFoundError):  # another was faster
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
       os.rename(path, old)
       moved = _read(old)
       if moved and (other is None or moved.token != other.token):
-        os.rename(old, path)  # another process has put its own there
+        os.rename(old, path)  # replaced by that of another process
       else:
         old.unlink()
 
@@ -244,7 +246,7 @@ def _put(mine: pathlib.Path, path: pathlib.Path, me: Holder) -> bool:
 
 
 def _flock(fd: int) -> bool | None:
-  """Whether flock was taken; None where it is not supported."""
+  """Returns whether flock was taken; None if it is not supported."""
   if fcntl is None:
     return None
   try:
@@ -264,7 +266,7 @@ def _write(fd: int, me: Holder) -> None:
 
 
 def _read(path: pathlib.Path, now: float = 0.0) -> Holder | None:
-  """The holder that a file names; None if it is missing or damaged."""
+  """Returns the holder that a file names; None if missing or damaged."""
   try:
     fd = os.open(path, os.O_RDONLY | _FLAGS | getattr(os, "O_NONBLOCK", 0))
   except OSError:
@@ -279,7 +281,7 @@ def _read(path: pathlib.Path, now: float = 0.0) -> Holder | None:
 
 
 def _named(path: pathlib.Path) -> Holder | None:
-  """The holder; waits a second for one that is just writing its record."""
+  """Returns the holder; waits a second if it is still writing its record."""
   for _ in range(20):
     found = _read(path, time.time())
     if found is not None:
@@ -289,7 +291,7 @@ def _named(path: pathlib.Path) -> Holder | None:
 
 
 def _foreign(fd: int) -> bool:
-  """Whether it is a hard link to a file elsewhere, which no run makes."""
+  """Returns whether the file has other hard links, which no run creates."""
   found = os.fstat(fd)
   return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
 
@@ -309,7 +311,7 @@ def _age(path: pathlib.Path, now: float) -> float:
 
 
 def _forked() -> None:
-  """Drops all locks in a forked child, which would keep flock otherwise."""
+  """Drops all locks in a forked child, which would otherwise keep flock."""
   global _mutex
   _mutex = threading.Lock()
   for lock in _held.values():

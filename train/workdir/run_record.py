@@ -13,8 +13,9 @@ from common import bounded_file, storage
 from common.errors import UserError
 from train.hosts import distributed
 
-# Keys that may differ when a run is resumed: how far, how often and on which
-# devices it runs, and whether bad records stop it, but never what is learned.
+# Keys that may differ when a run is resumed. They affect its length, how often
+# it logs and saves, its devices and how it handles bad records, but never what
+# it learns.
 _RESUMABLE = (
   "total_steps",
   "log_every_steps",
@@ -37,9 +38,9 @@ _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("tokenizer.json", "tokenizer.model")
-# Limit of a batch, whose indices are listed by each process.
+# Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
-# NumPy's kinds of the numbers in an example, of at most 32 bits.
+# NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
 _NUMBERS = "biuf"
 
 
@@ -55,12 +56,13 @@ def read_config(workdir: str) -> dict[str, Any]:
 def check_links(workdir: str) -> None:
   """Refuses a workdir with symbolic links to other places.
 
-  Whoever made it must not decide which other files are read and written. The
-  folder itself may be a link, and so may its checkpoints, to a larger disk.
+  The creator of a workdir must not be able to redirect reads and writes to
+  other files. The folder itself and its checkpoints may be links, such as to a
+  larger disk.
 
   Raises:
-    UserError: an entry is a symbolic link, or a folder in place of a file, or a
-      file in place of a folder.
+    UserError: an entry is a symbolic link, a folder instead of a file, or a
+      file instead of a folder.
   """
   path = pathlib.Path(workdir)
   for folder in (path, path / "samples", path / "hugging_face"):
@@ -75,7 +77,7 @@ def check_links(workdir: str) -> None:
         continue
       if entry.is_symlink():
         raise UserError(
-          f"{entry.path} is a symbolic link: replace it by its target"
+          f"{entry.path} is a symbolic link: replace it with its target"
         )
       name = entry.name
       if name in _FILES and not entry.is_file():
@@ -87,19 +89,19 @@ def check_links(workdir: str) -> None:
 def check(
   workdir: str, config: dict[str, Any], defaults: dict[str, Any]
 ) -> None:
-  """Refuses a workdir that was made by another config.
+  """Refuses a workdir that was created by another config.
 
-  The caller must hold the workdir: files that a failed start left there are
-  removed. Every process must call it; process 0 does the work.
+  The caller must hold the lock of the workdir, since files left by a failed
+  start are removed. Every process must call it; process 0 does the work.
 
   Args:
-    workdir: of the run, a local folder.
-    config: complete.
-    defaults: of keys that may be missing from the config of an older run.
+    workdir: the workdir of the run, a local folder.
+    config: the complete config.
+    defaults: the values of keys that may be missing in an older run's config.
 
   Raises:
-    UserError: a key differs, which it names; or the path has a scheme such as
-      gs://.
+    UserError: a key, which the message names, differs; or the path has a scheme
+      such as gs://.
   """
   storage.check_local("workdir", workdir)
   if distributed.first():
@@ -111,7 +113,7 @@ def _check(workdir, config, defaults) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
-    # A start failed before it wrote its config.
+    # A previous start failed before it wrote its config.
     for litter in (*path.glob("tokenizer.*"), *path.glob("columns.json")):
       litter.unlink()
     return
@@ -119,7 +121,7 @@ def _check(workdir, config, defaults) -> None:
   difference = _first_difference(before, config)
   if difference is not None:
     raise UserError(
-      f"{workdir} was made by another config: config.{difference}; choose"
+      f"{workdir} was created by another config: config.{difference}; choose"
       " another --workdir, or resume with the same config"
     )
 
@@ -128,14 +130,14 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
   """Writes config.json and data.json, each atomically.
 
   Args:
-    workdir: of the run, a local folder.
-    config: complete.
-    data: the pipeline.Data; data.json records what a model needs to know of it
-      when the data is no longer available.
+    workdir: the workdir of the run, a local folder.
+    config: the complete config.
+    data: the pipeline.Data; data.json records the facts that a model needs when
+      the data is not available.
 
   Raises:
-    UserError: they cannot be written, or a process does not see the files that
-      process 0 has written.
+    UserError: the files cannot be written, or some process does not see the
+      files written by process 0.
   """
   path = pathlib.Path(workdir)
   if distributed.first():
@@ -150,7 +152,7 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
     _write(path / "data.json", facts)
   distributed.wait_for_all("the workdir is written")
   if not (path / "data.json").exists():
-    raise UserError(f"{workdir} is not one folder that all processes share")
+    raise UserError(f"{workdir} is not a folder that all processes share")
 
 
 def read_facts(workdir: str) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
     right &= min(sizes, default=0) >= 0
     right &= classes is None or 0 < classes < 2**31
-    # No example is larger than any memory.
+    # Larger examples than any memory are impossible.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
     right &= max(whole, default=0) < 2**40 and all(
       t.kind in _NUMBERS and t.itemsize <= 4 for t in types
@@ -190,7 +192,7 @@ def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary.unlink(missing_ok=True)
-    with open(temporary, "x") as file:  # follows no link
+    with open(temporary, "x") as file:  # does not follow links
       file.write(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, path)
   except OSError as error:
@@ -203,7 +205,9 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError):
     there = False
   if not there:
-    raise UserError(f"{path.parent}: no {path.name}, so no run was made here")
+    raise UserError(
+      f"{path.parent}: no {path.name}, so this is not the workdir of a run"
+    )
   try:
     found = json.loads(bounded_file.read(path, _MOST_BYTES))
   except RecursionError:
@@ -224,7 +228,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _levels(value: Any) -> int:
-  """The depth of nested values, computed without recursion."""
+  """Returns the depth of nested values, computed without recursion."""
   found, layer = 0, [value]
   while layer and found <= _MOST_LEVELS:
     inner = [v.values() if isinstance(v, dict) else v for v in layer]

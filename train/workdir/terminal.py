@@ -8,10 +8,10 @@ import rich.progress
 
 
 class Terminal:
-  """A progress bar with losses, speed and the time left; lines above it."""
+  """A progress bar with losses, speed and remaining time; lines above it."""
 
   def __init__(self, total_steps: int, quiet: bool = False):
-    """A bar of `total_steps` steps; `quiet` prints nothing."""
+    """Creates a bar of `total_steps` steps; if `quiet`, prints nothing."""
     self.console = rich.console.Console(
       highlight=False, soft_wrap=True, stderr=False, quiet=quiet
     )
@@ -43,7 +43,7 @@ class Terminal:
     self.console.print(line, markup=False)
 
   def show(self, step: int, scalars: dict[str, float]) -> None:
-    """Shows a Report: moves the bar, or prints the line of an evaluation."""
+    """Shows a Report: updates the bar or prints evaluation results."""
     train = {k[6:]: v for k, v in scalars.items() if k.startswith("train/")}
     if not train:
       figures = "  ".join(f"{k} {v:.4g}" for k, v in scalars.items())
@@ -65,7 +65,7 @@ class Terminal:
     self._plain(step, text)
 
   def _plain(self, step: int, text: str) -> None:
-    """Without a terminal, prints a line every ten seconds."""
+    """Prints a line every ten seconds if there is no terminal."""
     now = time.monotonic()
     if self._started is None:
       self._started = (now, step)

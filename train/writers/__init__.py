@@ -1,4 +1,4 @@
-"""Where metrics go besides metrics.jsonl: a name in config.writers is a file.
+"""Writers of metrics other than metrics.jsonl, named after their files.
 
 Each file has one function of its own name, NAME(workdir, config, **settings),
 which returns a parts.writer.Writer and opens nothing before its `start`.

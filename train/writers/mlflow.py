@@ -12,7 +12,7 @@ import numpy as np
 
 from train.writers.parts import run_id, writer
 
-# MLflow accepts so many parameters in one request, and values so long.
+# MLflow's limits: parameters per request, and characters per value.
 _PARAMS, _VALUE = 100, 6000
 
 
@@ -27,16 +27,16 @@ def mlflow(
   """Logs scalars, images, text and histograms to one run per workdir.
 
   The run's id is kept in WORKDIR/mlflow_run_id, and a resumed run continues the
-  same MLflow run. MLflow only appends: of the steps that a resumed run repeats,
-  the values that were logged first stay and are not logged again. Histograms
-  are JSON artifacts, for MLflow has no chart of them.
+  same MLflow run. MLflow only appends: for steps that a resumed run repeats,
+  the values that were logged first remain and are not logged again. Histograms
+  are JSON artifacts, since MLflow has no charts for them.
 
   Args:
     workdir: its last part is the name of the run.
     config: logged as parameters, "model.dim" and so on.
-    tracking_uri: of the server or database; None leaves it to MLflow
+    tracking_uri: the URI of the server or database; None uses MLflow's default
       (MLFLOW_TRACKING_URI).
-    experiment: created if it does not exist.
+    experiment: the name of the experiment, which is created if necessary.
     histograms_every: the number of steps between histograms of parameters and
       gradients; 0, the default, writes none.
 
@@ -48,9 +48,9 @@ def mlflow(
   last: dict[str, int] = {}  # the last step logged of each metric
 
   def start(step):
-    del step  # MLflow is asked which steps it has
+    del step  # query which steps MLflow already has
     if opened:
-      return  # the run went back to a checkpoint
+      return  # the run rolled back to a checkpoint
     # By default MLflow would hold up the training for minutes, again and again.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -105,7 +105,7 @@ def mlflow(
 
 
 def _created(client, experiment, workdir, config) -> str:
-  """A new run with the config as its parameters; keeps and returns its id."""
+  """Creates a run with the config as parameters; stores and returns its id."""
   from mlflow.entities import Param
 
   known = client.get_experiment_by_name(experiment)
@@ -120,7 +120,7 @@ def _created(client, experiment, workdir, config) -> str:
 
 
 def _status(raised: type[BaseException] | None) -> str:
-  """How a run ended, by the exception that is propagating."""
+  """Returns how a run ended, from the exception that is propagating."""
   if raised is None:
     return "FINISHED"
   return "FAILED" if issubclass(raised, Exception) else "KILLED"
@@ -137,7 +137,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _key(name: str) -> str:
-  """A name without the characters that MLflow refuses."""
+  """Returns a name without the characters that MLflow rejects."""
   return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)
 
 

@@ -17,8 +17,8 @@ def tensorboard(
 ) -> writer.Writer:
   """Writes scalars, histograms, images and text, without TensorFlow.
 
-  A resumed run begins a new event file, with which TensorBoard discards what
-  older files hold of later steps.
+  A resumed run begins a new event file, which makes TensorBoard discard later
+  steps in older files.
 
   Args:
     workdir: the folder of the event files.
@@ -114,7 +114,7 @@ def _text(text: str) -> dict[str, Any]:
   """Fields of a Summary.Value; TensorBoard renders its text as Markdown."""
   from tensorboard.compat.proto import summary_pb2, tensor_pb2, types_pb2
 
-  # Indented by four spaces, lines are kept as they are.
+  # Lines indented by four spaces are displayed verbatim.
   code = "\n".join(f"    {line}" for line in text.splitlines())
   plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
   return {

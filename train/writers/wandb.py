@@ -50,9 +50,9 @@ def wandb(
   opened: dict[str, Any] = {}
 
   def start(step):
-    del step  # W&B knows which step it has reached
+    del step  # W&B stores the last logged step
     if opened:
-      return  # the run went back to a checkpoint
+      return  # the run rolled back to a checkpoint
     import wandb
 
     found = run_id.read(workdir, "wandb") or uuid.uuid4().hex[:12]
@@ -114,7 +114,9 @@ def wandb(
 
   def close():
     if opened:
-      failed = sys.exc_info()[0] is not None  # called while it propagates
+      failed = (
+        sys.exc_info()[0] is not None
+      )  # called while the exception propagates
       opened.pop("run").finish(exit_code=int(failed))
 
   return writer.Writer(

@@ -50,7 +50,7 @@ class Settings(NamedTuple):
   """What is taken for main text.
 
   favor: "precision" takes less where in doubt, "recall" more.
-  fallback: other extractors are asked too, where the first finds little.
+  fallback: whether to try other extractors if the first finds little.
   comments: those of readers are kept.
   tables: their texts are kept.
   """
@@ -132,7 +132,7 @@ def _serve(pages: BinaryIO, answers: BinaryIO) -> None:
       FAVORS[favor], bool(fallback), bool(comments), bool(tables)
     )
     html = pages.read(size)
-    # The kernel ends the process, whatever it is doing.
+    # The kernel ends the process in any state.
     signal.setitimer(signal.ITIMER_VIRTUAL, _CPU_SECONDS)
     title, text = (
       part.encode(errors="replace") for part in main_text(html, settings)

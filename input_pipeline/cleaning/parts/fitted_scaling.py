@@ -186,7 +186,7 @@ def _conclude(
 
 def _column(sums: _Sums, rows: int) -> Column:
   count, others, total, squares, low, high = sums
-  # A quotient of integers is rounded once, whatever their size; and a root has
+  # A quotient of integers of any size is rounded once; and a root has
   # 64 bits more than it needs.
   mean = total / (count << _BITS)
   spread = squares * count - total * total

@@ -34,7 +34,7 @@ MAX_ORDER = 32
 _FALLBACK = 0.5
 # Ids that are looked up at once.
 _CHUNK = 2**16
-# Among so many n-grams, looking up in ascending order is 3 times as fast.
+# The number of n-grams above which lookups in ascending order are 3x as fast.
 _OUTSIDE_THE_CACHE = 2**20
 
 

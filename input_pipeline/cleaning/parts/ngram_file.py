@@ -53,7 +53,7 @@ def load(path: str) -> tuple[NGram, Tokenizer]:
   """Reads a file written by `save`.
 
   Raises:
-    ValueError: there is no such file, or it is damaged or of another kind; one
+    ValueError: the file is missing, damaged or of another kind; one
       line that names it.
   """
   path = os.path.expanduser(path)

@@ -115,7 +115,7 @@ def _embedded(text: str, first: int, start: int) -> bool:
 
 
 def _goes_on(text: str, stop: int) -> bool:
-  """Whether the text after a number makes it part of something else."""
+  """Returns whether the text after a number makes it part of another token."""
   after = text[stop : stop + 2]
   if not after:
     return False

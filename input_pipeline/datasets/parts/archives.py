@@ -49,7 +49,7 @@ def members(
       if not pattern.fullmatch(name):
         continue
       with opened() as file:
-        # One byte more than is left, whatever the archive states as its size.
+        # One byte beyond the remaining limit, as the stated size may be wrong.
         content = file.read(most_bytes - total + 1)
       total += len(content)
       if total > most_bytes:

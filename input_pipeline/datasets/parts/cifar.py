@@ -66,7 +66,7 @@ def images(
 
 
 def _split(split: str, content: bytes, first: int, most: int):
-  """The first images of a split, and at most so many of each class."""
+  """Returns the first images of a split, with a limit for each class."""
   records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)[:first]
   seen: collections.Counter = collections.Counter()
   for record in records:

@@ -97,7 +97,7 @@ def number(value: Any) -> float | None:
 
 
 def scale(known: Mapping[str, Terms], document: Document) -> Result:
-  """The scaled row; Dropped if a column holds something else than a number."""
+  """The scaled row; Dropped if a column contains a non-number."""
   fields, filled = dict(document.fields), 0
   for name, (offset, factor, shift, fill) in known.items():
     value = fields.get(name)
@@ -126,7 +126,7 @@ def read(path: str) -> Scaling:
   """The statistics that `dump` wrote to a file.
 
   Raises:
-    ValueError: the file is missing, damaged or something else.
+    ValueError: the file is missing, damaged or of another kind.
   """
   content = bounded_file.read(path, _MOST_BYTES)
   try:
@@ -137,7 +137,7 @@ def read(path: str) -> Scaling:
 
 
 def parse(content: bytes) -> Scaling:
-  """The statistics from JSON; ValueError if it is something else."""
+  """Returns the statistics from JSON; ValueError if it is invalid."""
   found = json.loads(content)
   if not isinstance(found, dict) or set(found) != set(Scaling._fields):
     raise ValueError(f"it does not hold {', '.join(Scaling._fields)}")

@@ -6,7 +6,7 @@ from input_pipeline.quality.finding import Finding, Settings, count, share
 
 ORDER = 50
 
-# The share of repeated records that fails: so many change what is learned.
+# The share of repeated records above which the check fails.
 _MOST = 0.1
 
 

@@ -6,7 +6,7 @@ from input_pipeline.reporting import page, plots
 
 ORDER = 20
 
-# The share of missing values from which a field is of little use.
+# The share of missing values at which a field becomes nearly useless.
 _MOST_MISSING = 0.5
 
 

@@ -245,7 +245,7 @@ def read(path: str) -> Statistics:
   """The statistics that `dump` wrote to a file.
 
   Raises:
-    ValueError: there is no such file, or it is damaged or something else.
+    ValueError: the file is missing, damaged or of another kind.
   """
   content = bounded_file.read(path, _MOST_BYTES)
   try:
@@ -259,7 +259,7 @@ def parse(content: bytes) -> Statistics:
   """The statistics that `dump` returned as JSON.
 
   Raises:
-    ValueError: the content is something else.
+    ValueError: the content is invalid.
   """
   found = json.loads(content)
   if not isinstance(found, dict) or set(found) != set(_FIELDS):

@@ -91,7 +91,7 @@ def end(tokenizer: Tokenizer) -> int | None:
 def piece(tokenizer: Tokenizer, name: str) -> int | None:
   """Returns the id of a token by its name, or None if there is no such token.
 
-  A special token, which stands for no text, is recognized by its decoding.
+  Special tokens, which represent no text, are recognized by their decoding.
   """
   for i in np.flatnonzero(tokenizer.byte_lengths == 0):
     if tokenizer.decode([int(i)]).strip() == name:

@@ -240,7 +240,7 @@ def test_the_loss_is_the_mean_over_the_words(crf):
 def test_wrong_settings_are_told():
   with pytest.raises(ValueError, match="needs labels"):
     token_classification(stand_in())
-  with pytest.raises(ValueError, match="not for crf=True"):
+  with pytest.raises(ValueError, match="not supported with crf=True"):
     token_classification(
       stand_in(), num_classes=3, crf=True, label_smoothing=0.1
     )

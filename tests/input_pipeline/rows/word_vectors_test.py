@@ -251,8 +251,8 @@ def test_shared_noise_has_the_expectation_of_noise_for_each_pair():
   [
     (dict(), "set config.data.tokenizer"),
     (dict(counts=COUNTS, architecture="cbov"), "architecture='cbov'"),
-    (dict(counts=COUNTS, window=0), "is below 1"),
-    (dict(counts=COUNTS, subsample=-1.0), "subsample is below 0"),
+    (dict(counts=COUNTS, window=0), "must be at least 1"),
+    (dict(counts=COUNTS, subsample=-1.0), "subsample at least 0"),
   ],
 )
 def test_a_wrong_setting_of_word2vec_is_told(settings, told):

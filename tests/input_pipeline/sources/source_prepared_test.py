@@ -199,15 +199,15 @@ def break_index(folder, **values):
     (dict(splits={"a/b": {}}), "'a/b' is no name of a split"),
     (
       dict(splits={"train": dict(documents=1, records=["../x"], tokens=[])}),
-      r"'\.\./x' is no name of a file beside it",
+      r"'\.\./x' is not the name of a file in its folder",
     ),
     (
       dict(splits={"train": dict(documents=1, records=["/x"], tokens=[])}),
-      "'/x' is no name",
+      "'/x' is not the name",
     ),
     (
       dict(splits={"train": dict(documents=1, records=[".."], tokens=[])}),
-      "no name",
+      "is not the name",
     ),
     (dict(splits={"train": dict(documents=-1)}), "-1 documents"),
     (dict(splits={"train": dict(documents=1)}), "no 'records'"),

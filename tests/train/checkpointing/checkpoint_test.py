@@ -252,7 +252,7 @@ def test_where_none_is_whole_nothing_is_begun_anew(workdir, tmp_path):
     os.truncate(largest(workdir, step), 40)
   before = tree(workdir / "checkpoints")
   code, (line,) = command(workdir, tmp_path)
-  assert code == 2 and line.startswith("error: no checkpoint is whole: ")
+  assert code == 2 and line.startswith("error: no checkpoint is intact: ")
   for step in (2, 4, 6):
     assert f"{workdir}/checkpoints/{step}/state: Requested byte range" in line
   assert tree(workdir / "checkpoints") == before

@@ -232,7 +232,7 @@ def test_a_run_that_goes_on_saves_again_once_it_can(fault, tmp_path, capfd):
     # It is told by the step after the one that found it over.
     assert said.index(lines[0]) - said.index(9) in (-1, 1), said
   if fault in (Full, Limited):
-    assert all(line.endswith("the last one is of step 4") for line in lines)
+    assert all(line.endswith("the last one is from step 4") for line in lines)
     assert "space" in lines[0] or "too large" in lines[0]
   assert [x for x in said if isinstance(x, int)] == list(range(1, 17))
   assert "16" in left and not [x for x in left if not x.isdigit()]
@@ -259,7 +259,7 @@ def test_a_run_whose_last_save_fails_has_not_succeeded(fault, tmp_path):
     tmp_path / "run", fault, first=15, last=99, on_error="continue"
   )
   assert problem.code == 74
-  assert "the last one is of step 12; fix the cause" in str(problem)
+  assert "the last one is from step 12; fix the cause" in str(problem)
   assert said[-1] == 16 and left == ["12", "8"]
 
 
@@ -281,9 +281,7 @@ def test_what_a_user_sees(on_error, tmp_path):
   (line,) = done.stderr.splitlines()
   assert done.returncode == 74
   assert line.startswith("error: the checkpoint could not be saved: ")
-  assert (
-    "File too large; there is none yet; fix the cause, then the same" in line
-  )
+  assert "File too large; there is none yet; fix the cause, then resume" in line
   told = done.stdout.count("the checkpoint could not be saved: ")
   assert told == (2 if on_error == "continue" else 0)
   assert killed_saves.left(workdir) == []

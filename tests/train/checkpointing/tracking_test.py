@@ -238,5 +238,5 @@ def test_a_figure_that_is_not_measured_is_named(tmp_path):
     {"val": (scripted(VALUES, []), 2)},
     checkpoint=dict(keep_best="val/accuracy"),
   )
-  with pytest.raises(UserError, match="measures no 'accuracy'.*loss"):
+  with pytest.raises(UserError, match="does not return 'accuracy'.*loss"):
     list(loop.fit(run))

@@ -96,7 +96,7 @@ def test_paths_are_mapped_and_skipped(finished):
   "section, told",
   [
     (dict(path="nowhere"), "nowhere: there is no such file"),
-    (dict(map=[("(", "")]), "is no regex"),
+    (dict(map=[("(", "")]), "is not a valid regex"),
     (dict(maps=[]), 'did you mean "map"'),
     (dict(map=[("^", "x/")]), "has none of this run's parameters"),
     (dict(map=[("[a-z_]+", "x")]), "maps two parameters to"),

@@ -151,7 +151,7 @@ def test_commands_change_the_conversation(tmp_path):
   assert [turn for _, turn in seen] == [0, 1, 2]
   assert [m.content for m in messages] == ["be brief", "c", "you said c"]
   assert "(unknown command /what: /reset, " in said
-  assert "(/save needs the name of a file)" in said
+  assert "(/save needs a file name)" in said
   assert "File exists" in said
   assert path.read_text() == "mine"
 

@@ -33,7 +33,7 @@ def test_ties_go_to_the_lower_class_and_nan_is_wrong():
   for k, wanted in ((1, [1, 0, 0, 0, 0]), (2, [1, 1, 0, 0, 0])):
     found = metrics.top_k_correct(logits, labels, k)
     np.testing.assert_array_equal(found, wanted)
-  with pytest.raises(ValueError, match="top-5 of 4"):
+  with pytest.raises(ValueError, match="k=5 is not within 1..4"):
     metrics.top_k_correct(logits, labels, 5)
 
 
@@ -131,7 +131,7 @@ def test_merged_moments_are_numpys(parts):
 
 
 def test_a_covariance_of_one_example_is_refused():
-  with pytest.raises(ValueError, match="covariance of 1"):
+  with pytest.raises(ValueError, match="needs at least 2 examples, got 1"):
     metrics.moments_of(np.ones((1, 2))).covariance()
 
 
@@ -139,5 +139,5 @@ def test_bits_per_byte():
   # Uniform over 256 byte tokens: 8 bits each, at 4 bytes a token 2 bits.
   assert metrics.bits_per_byte(10 * math.log(256), 10) == pytest.approx(8)
   assert metrics.bits_per_byte(10 * math.log(256), 40) == pytest.approx(2)
-  with pytest.raises(ValueError, match="0 bytes"):
+  with pytest.raises(ValueError, match="total_bytes=0"):
     metrics.bits_per_byte(1.0, 0)

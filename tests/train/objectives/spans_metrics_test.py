@@ -41,7 +41,7 @@ def test_span_scores_by_hand():
 
 @pytest.mark.parametrize("tag", ["PER", "X-a", "O-a", "", "b-a"])
 def test_a_tag_without_a_prefix_is_told(tag):
-  with pytest.raises(ValueError, match="is not O, or B-"):
+  with pytest.raises(ValueError, match="is neither O nor B-"):
     span_f1.spans([tag])
 
 
@@ -103,7 +103,7 @@ def test_scores_of_both_versions_by_hand():
     "answerable_f1": 100,
     "unanswerable_f1": 50,
   }
-  with pytest.raises(ValueError, match="no question"):
+  with pytest.raises(ValueError, match="no questions"):
     score([], [])
 
 

@@ -156,7 +156,7 @@ def test_what_is_no_file(kind, file, workdir, tmp_path):
     path.symlink_to(tmp_path / "elsewhere")
     assert f"{path} is a symbolic link" in refused(workdir)
   else:
-    assert f"no {file}, so no run was made here" in refused(workdir)
+    assert f"no {file}, so this is not the workdir of a run" in refused(workdir)
 
 
 def test_a_large_file_is_not_read(workdir, tmp_path):
@@ -466,7 +466,7 @@ def test_a_workdir_that_is_a_file(verb, tmp_path):
   )
   assert done.returncode == 2
   assert done.stderr == (
-    f"error: {path}: no config.json, so no run was made here\n"
+    f"error: {path}: no config.json, so this is not the workdir of a run\n"
   )
 
 

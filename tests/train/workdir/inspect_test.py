@@ -213,7 +213,10 @@ def test_a_damaged_config_is_named_and_the_rest_told(name, workdir):
 
 def test_where_there_is_no_run(tmp_path):
   for arguments, said in (
-    ([tmp_path], f"{tmp_path}: no config.json, so no run was made here"),
+    (
+      [tmp_path],
+      f"{tmp_path}: no config.json, so this is not the workdir of a run",
+    ),
     ([], "give one or two workdirs"),
     (["a", "b", "c"], "give one or two workdirs"),
   ):

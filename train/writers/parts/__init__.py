@@ -1,1 +1,1 @@
-"""What the writers share; no name of config.writers."""
+"""Code that the writers share; config.writers cannot name these files."""

@@ -1,4 +1,4 @@
-"""The id under which a service knows a run, kept in a file of the workdir."""
+"""The id of a run at a tracking service, stored in a file of the workdir."""
 
 import pathlib
 import re
@@ -9,17 +9,17 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 def read(workdir: str, service: str) -> str | None:
-  """The id in WORKDIR/<service>_run_id, or None if there is no such file.
+  """Returns the id in WORKDIR/<service>_run_id, or None if it is missing.
 
   Raises:
-    ValueError: the file does not hold an id.
+    ValueError: the file does not contain an id.
   """
   path = pathlib.Path(workdir) / f"{service}_run_id"
   if not path.exists():
     return None
   found = bounded_file.read(path, 100).decode("ascii", "replace").strip()
   if not _ID.fullmatch(found):
-    raise ValueError(f"{path} does not hold the id of a run: remove it")
+    raise ValueError(f"{path} does not contain the id of a run: remove it")
   return found
 
 

@@ -1,4 +1,4 @@
-"""All writers of a run as one: metrics.jsonl, and those of config.writers."""
+"""Combines metrics.jsonl and the writers of config.writers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from train.writers.parts import writer
 
 
 class RunWriter(NamedTuple):
-  """What the loop and the evaluators write to.
+  """The interface for the output of the loop and the evaluators.
 
   start: (step or None, owed=()) -> None; see metrics.Files.
   write: (step, {name: float}) -> None
-  write_examples: (step, ids) -> None; to examples.jsonl alone.
+  write_examples: (step, ids) -> None; writes to examples.jsonl only.
   histograms: (step, {name: Histogram}) -> None; to the writers that want
     histograms of this step.
   show: (step, name, kind, value) -> None; kind "image" has a value uint8
@@ -36,7 +36,7 @@ def _nothing(*_: Any) -> None:
 def named(
   config: Mapping[str, Any], workdir: str
 ) -> list[tuple[str, writer.Writer]]:
-  """[(name, Writer)] of config.writers; opens and writes nothing.
+  """Returns [(name, Writer)] of config.writers; opens and writes nothing.
 
   Raises:
     UserError: a name or a setting is unknown, or a library is not installed.
@@ -58,20 +58,19 @@ def run_writer(
   say: Callable[[str], None],
   writes: bool = True,
 ) -> RunWriter:
-  """The RunWriter of a complete config; opens nothing before its `start`.
+  """Returns the RunWriter of a config; opens nothing before its `start`.
 
   An error of metrics.jsonl ends the run, which could not resume exactly without
   that file. An error of another writer is printed in one line.
 
   Args:
     workdir: the folder of the run.
-    config: complete.
+    config: the complete config.
     say: (line) -> None; prints a line.
-    writes: False on all processes but one: the config is checked, and nothing
-      is written.
+    writes: whether this process writes; if False, the config is only checked.
 
   Raises:
-    UserError: config.writers is wrong, or a library is not installed.
+    UserError: config.writers is invalid, or a library is not installed.
   """
   found = named(config, workdir)
   if not writes:

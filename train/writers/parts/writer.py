@@ -13,10 +13,10 @@ def _nothing(*_: Any) -> None:
 
 
 class Writer(NamedTuple):
-  """One destination of what a run reports.
+  """A destination of the metrics and other output of a run.
 
   start: (step or None) -> None; begins, or continues after a checkpoint of
-    `step`. Called again when a run goes back to a checkpoint.
+    `step`. Called again when a run rolls back to a checkpoint.
   write: (step, {tag: float}) -> None
   histograms: (step, {tag: measuring.histograms.Histogram}) -> None
   images: (step, {tag: uint8 [H, W, 3]}) -> None
@@ -48,11 +48,11 @@ _WAIT, _LONGEST_WAIT = 60.0, 3600.0
 
 
 def guarded(name: str, writer: Writer, say: Callable[[str], None]) -> Writer:
-  """`writer`, whose errors are printed in one line and do not end the run.
+  """Wraps `writer` so that its errors are printed and do not end the run.
 
   After an error nothing is written for a minute, which doubles with each
-  further error up to an hour. What is not written meanwhile is missing there,
-  but not in metrics.jsonl.
+  further error up to an hour. Metrics of this time are missing in the writer's
+  output, but not in metrics.jsonl.
   """
   state = {"failures": 0, "again": 0.0, "opened": False, "step": None}
 

@@ -6,10 +6,11 @@ of the training images validates. Adam at its defaults, batch 64. Measured:
 val/accuracy 56.4, 62.4, 65.8, 66.6, 66.4, 66.8 and 65.7 % after the first seven
 epochs; val/loss is least after the third, 0.980, and then rises.
 
+  python -m input_pipeline.fetch cifar10
   python -m train.main --config=configs/textbook/cifar10_conv.py
 
-Images as files, in DIR/train/CLASS and DIR/test/CLASS, are read with
---config.data.source=folder:DIR.
+The published figure to compare with is 69 % after ten epochs of the same
+network in Keras, whose initial weights are smaller (Glorot's).
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.learner = dict(name="supervised")
   config.optimizer = dict(name="adam", lr=1e-3)
   config.data = dict(
-    source="tfds:cifar10",
+    source="folder:data/cifar10",
     split="train[:80%]",
     ops="decode(3)|resize(32)|scale(0, 1)",
   )

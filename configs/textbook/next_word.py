@@ -4,8 +4,8 @@ Tiny shakespeare's words, Adam at 1e-3, ten passes. A row is a window of 16
 words, each of which predicts the next, and a batch has 64 rows. Measured:
 val/loss 5.237 nats a word, 2.264 bits a byte, in 3.8 min on a busy CPU.
 
-  python -m train.main --config=configs/textbook/next_word.py \
-    --config.data.source=text:PATH/input.txt
+  python -m input_pipeline.fetch tinyshakespeare
+  python -m train.main --config=configs/textbook/next_word.py
 
 The model gives logits, and the loss takes them. A softmax as its last layer,
 before a loss that takes logits, is applied twice: the loss cannot fall below

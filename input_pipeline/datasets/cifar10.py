@@ -18,7 +18,7 @@ def cifar10() -> Dataset:
     ),
     holds=("test", "train"),
     write=_write,
-    configs=("resnet_cifar10",),
+    configs=("cifar10_conv", "resnet_cifar10"),
   )
 
 

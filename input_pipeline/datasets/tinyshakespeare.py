@@ -34,6 +34,7 @@ def tinyshakespeare() -> Dataset:
       "char_moe",
       "char_ngram",
       "lm_shakespeare",
+      "next_word",
     ),
   )
 

@@ -136,8 +136,8 @@ def test_a_large_vocabulary_of_a_high_order_needs_no_wider_key():
     (([[]], 2, 3), "no ids"),
     (([[0]], 0, 3), "order=0 is not from"),
     (([[0]], 33, 3), "order=33 is not from"),
-    (([[0]], 2, 3, 1.5), "discount 1.5 is not"),
-    (([[0]], 2, 3, 0), "discount 0 is not"),
+    (([[0]], 2, 3, 1.5), "discount=1.5 is not"),
+    (([[0]], 2, 3, 0), "discount=0 is not"),
   ],
 )
 def test_wrong_arguments(arguments, named):

@@ -1,5 +1,6 @@
 """Functions that all commands share: flags, one-line errors, JAX settings."""
 
+import ast
 import ctypes
 import errno
 import importlib.util
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from common import files, names
+from common import config_keys, files, names
 from common.errors import (
   BucketError,
   CorruptionError,
@@ -194,11 +195,10 @@ def _parse(argv):
   """Parses the flags with absl; its errors become UserErrors."""
   argv = [_config_found(a) if a.startswith("--config=") else a for a in argv]
   try:
-    left = flags.FLAGS(argv)
+    sys.argv = _with_sections(argv)  # ml_collections reads overrides there
+    left = flags.FLAGS(sys.argv)
     if "config" in flags.FLAGS:
-      hasattr(
-        flags.FLAGS.config, "task"
-      )  # a missing file is reported on access
+      hasattr(flags.FLAGS.config, "task")  # access reports a missing file
   except OSError as error:
     path = getattr(error, "filename", None) or _given(argv, "--config=")
     raise UserError(f"--config={path}: there is no such file") from error
@@ -208,6 +208,36 @@ def _parse(argv):
     # Libraries log every step of a save; --verbosity=0 shows it.
     logging.set_verbosity(logging.WARNING)
   return left
+
+
+def _with_sections(argv):
+  """The arguments; --config.KEY.NAME sets a KEY that the config lacks, too.
+
+  Only sections that every config may have, such as config.recovery.
+  """
+  sections = [k for k, default in config_keys.DEFAULTS.items() if default == {}]
+  start = next((a for a in argv if a.startswith("--config=")), None)
+  found = re.findall(r"^--config\.(\w+)\.\w+=", "\n".join(argv), re.M)
+  if start is None or not set(found) & set(sections):
+    return argv
+  alone = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=alone)
+  alone([argv[0], start])
+  for section in sorted(set(found) & set(sections) - set(alone.config)):
+    head = f"--config.{section}."
+    given = [a for a in argv if a.startswith(head) and "=" in a]
+    pairs = (each.removeprefix(head).split("=", 1) for each in given)
+    whole = {name: _literal(value) for name, value in pairs}
+    argv = [a for a in argv if a not in given]
+    argv.append(f"--config.{section}={whole!r}")
+  return argv
+
+
+def _literal(text: str):
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def _config_found(flag: str) -> str:

@@ -1,9 +1,15 @@
 """What every verb sets before JAX starts."""
 
+import sys
+
+import experiments
 import jax
+from absl import flags
+from ml_collections import config_flags
 
-from common import cli
+from common import cli, config_keys
 
+FILE = str(experiments.ROOT / experiments.path_of("linear_regression"))
 FOLDER, SECONDS = (
   "jax_compilation_cache_dir",
   "jax_persistent_cache_min_compile_time_secs",
@@ -34,3 +40,32 @@ def test_the_environment_comes_first(monkeypatch):
   monkeypatch.setenv(SECONDS.upper(), "7")
   found = settings(monkeypatch)
   assert FOLDER not in found and SECONDS not in found
+
+
+def parsed(monkeypatch, *arguments) -> dict:
+  """The config that a command line gives, as plain data."""
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config",
+    lock_config=False,
+    accept_new_attributes=True,
+    flag_values=values,
+  )
+  argv = cli._with_sections(["x", "--config=" + FILE, *arguments])
+  monkeypatch.setattr(sys, "argv", argv)
+  values(argv)
+  return config_keys.plain(values.config)
+
+
+def test_a_section_that_the_config_lacks_can_be_set(monkeypatch):
+  before = parsed(monkeypatch)
+  found = parsed(
+    monkeypatch,
+    "--config.recovery.spike=10",
+    "--config.early_stopping.metric=val/loss",
+    "--config.early_stopping.patience=3",
+    "--config.checkpoint.keep=7",
+  )
+  assert found["recovery"] == {"spike": 10}
+  assert found["early_stopping"] == {"metric": "val/loss", "patience": 3}
+  assert found["checkpoint"] == {**before["checkpoint"], "keep": 7}

@@ -222,7 +222,11 @@ def _with_sections(argv):
     return argv
   alone = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=alone)
-  alone([argv[0], start])
+  before, sys.argv = sys.argv, [argv[0], start]  # it looks for overrides there
+  try:
+    alone(sys.argv)
+  finally:
+    sys.argv = before
   for section in sorted(set(found) & set(sections) - set(alone.config)):
     head = f"--config.{section}."
     given = [a for a in argv if a.startswith(head) and "=" in a]

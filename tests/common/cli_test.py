@@ -4,6 +4,7 @@ import sys
 
 import experiments
 import jax
+import pytest
 from absl import flags
 from ml_collections import config_flags
 
@@ -51,12 +52,16 @@ def parsed(monkeypatch, *arguments) -> dict:
     accept_new_attributes=True,
     flag_values=values,
   )
-  argv = cli._with_sections(["x", "--config=" + FILE, *arguments])
+  given = ["x", "--config=" + FILE, *arguments]
+  monkeypatch.setattr(sys, "argv", given)
+  argv = cli._with_sections(given)
   monkeypatch.setattr(sys, "argv", argv)
   values(argv)
   return config_keys.plain(values.config)
 
 
+# Of ml_collections, which loads the config's file.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_a_section_that_the_config_lacks_can_be_set(monkeypatch):
   before = parsed(monkeypatch)
   found = parsed(

@@ -276,6 +276,11 @@ def _one_line(argv, error: Exception) -> str:
     right, wrong = typo.groups()
     path = next((a for a in argv if re.search(rf"\.{wrong}\b", a)), wrong)
     return f'{path.split("=")[0]}: unknown {wrong!r}; did you mean "{right}"?'
+  if isinstance(error, KeyError):
+    name = text.strip("'")
+    keys = [*config_keys.REQUIRED, *config_keys.DEFAULTS]
+    path = next((a for a in argv if f".{name}" in a), name).split("=")[0]
+    return f"{path}: unknown {name!r}{names.nearest(name, keys)}"
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   # The first line names what was parsed, the last one what went wrong.
   return lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"

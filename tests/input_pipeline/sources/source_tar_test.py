@@ -255,7 +255,7 @@ def nested(depth):
   [
     (b"", "cut short"),
     (b"hello", "cut short"),
-    (b"\x1f\x8b\x08" + bytes(2000), "compressed.*inflate"),
+    (b"\x1f\x8b\x08" + bytes(2000), "compressed.*decompress"),
     (b"x" * 5000, "damaged"),
     (archive({"a/1.png": b"1" * 600})[:900], "cut short"),
     (archive({"a/1.png": b"1" * 600})[:1536], "cut short"),

@@ -165,8 +165,14 @@ def test_languages_may_be_given(data, tmp_path):
 @pytest.mark.parametrize(
   ("flags", "named"),
   [
-    ({"kind": "char"}, "--kind=char; valid: bpe, unigram, wordpiece"),
-    ({"text_key": ["a", "b", "c"]}, "--text_key=a,b,c: one, or one for each"),
+    (
+      {"kind": "char"},
+      "--kind=char is unknown; valid: bpe, unigram, wordpiece",
+    ),
+    (
+      {"text_key": ["a", "b", "c"]},
+      "--text_key=a,b,c: give one name, or one for each",
+    ),
     ({"languages": ["en"]}, "--languages=en: give one language for each URI"),
     ({"text_key": ["text"]}, "has no field 'text'"),
     ({"vocab_size": 5}, "(?i)bpe on jsonl:.*vocabulary size"),

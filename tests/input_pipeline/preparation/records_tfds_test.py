@@ -138,7 +138,7 @@ def test_what_tfds_would_not_find_is_refused(written):
     with pytest.raises(ValueError, match="does not match"):
       records_tfds.shard_path("d", name, version, split, 0, 1)
   splits = {"train": {"shard_lengths": [6, 6, 5, 1], "bytes": 1}}
-  with pytest.raises(ValueError, match="00000-of-00004: there is no such"):
+  with pytest.raises(ValueError, match="00000-of-00004 does not exist"):
     records_tfds.write_metadata(
       str(written), "web_pages", "1.0.0", splits, RECORDS[0]
     )

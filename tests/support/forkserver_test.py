@@ -85,6 +85,8 @@ def test_a_time_limit_and_a_failure():
     forkserver.run([sys.executable, "-c", "raise SystemExit(3)"], check=True)
 
 
+# A test of the same worker may have started JAX before.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.parametrize(
   ("command", "settings"),
   [

@@ -35,9 +35,11 @@ def histogram(values: jax.Array) -> Histogram:
   low = jnp.min(values, initial=jnp.inf, where=real)
   high = jnp.max(values, initial=-jnp.inf, where=real)
   low, high = (jnp.where(jnp.isfinite(x), x, 0) for x in (low, high))
-  # Halves: the difference of two large values may not be finite.
-  width = high / 2 - low / 2
-  place = (values / 2 - low / 2) / jnp.where(width > 0, width, 1)
+  # Scaled: the difference of two large values may not be finite. Not halved,
+  # since XLA would halve the difference instead.
+  scale = jnp.maximum(jnp.maximum(high, -low), jnp.finfo(jnp.float32).tiny)
+  width = high / scale - low / scale
+  place = (values / scale - low / scale) / jnp.where(width > 0, width, 1)
   place = jnp.clip(jnp.floor(place * BINS), 0, BINS - 1)
   bin_of = jnp.where(real, place, -1).astype(jnp.int8)
   counts = jax.lax.map(

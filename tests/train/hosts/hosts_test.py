@@ -229,7 +229,9 @@ def test_contradictions_are_told_to_all():
   for error in found.values():
     assert isinstance(error, UserError)
     assert "process 1 (" in str(error)
-    assert "--num_processes=3, but process 0 with --num_processes=2" in str(error)
+    assert "--num_processes=3, but process 0 with --num_processes=2" in str(
+      error
+    )
 
   def twice(place):
     return place._replace(process_id=min(place.process_id, 1))

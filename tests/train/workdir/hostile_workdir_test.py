@@ -398,7 +398,7 @@ def test_a_tokenizer_is_read_from_the_workdir_alone(tmp_path, monkeypatch):
   ],
 )
 def test_a_name_of_tfds_is_no_path_and_no_stranger_s(name):
-  with pytest.raises(ValueError, match="is not NAME, NAME/CONFIG"):
+  with pytest.raises(ValueError, match="is not NAME or NAME/CONFIG"):
     sources.open_source(f"tfds:{name}?data_dir=/nowhere")
 
 

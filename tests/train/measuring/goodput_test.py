@@ -228,6 +228,7 @@ run = loop.Run(
   log_every=1,
   writer=metrics.files(workdir),
   ledger=workdir + "/goodput.jsonl",
+  evaluated=workdir + "/evaluated.json",
   started=goodput.process_start(),
 )
 for report in loop.fit(run):

@@ -6,8 +6,6 @@ is loaded by the next; tests about compiling itself use a folder of their own.
 """
 
 import contextlib
-import ctypes
-import gc
 import os
 import pathlib
 import shutil
@@ -29,6 +27,7 @@ if not WORKER:
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax  # noqa: E402  (the flags above must come first)
+import memory  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -55,12 +54,9 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def forgotten():
-  """A worker that keeps every program it has compiled grows to gigabytes."""
+  """The programs of a file are of no use to the next one."""
   yield
-  jax.clear_caches()
-  gc.collect()
-  with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
-    ctypes.CDLL(None).malloc_trim(0)
+  memory.forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -88,7 +88,17 @@ def of_one_device(monkeypatch, model):
   return ONE_DEVICE[key]
 
 
-@pytest.mark.parametrize("name", MESHES)
+# Every axis alone, and three of them; the other combinations are slow.
+ALONE = ("data", "fsdp", "tensor", "context", "expert", "stage")
+QUICK = {*ALONE, "data x fsdp x tensor"} & MESHES.keys()
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MESHES
+  ],
+)
 def test_ten_steps_are_those_of_one_device(name, monkeypatch):
   mesh, rules, model = MESHES[name]
   one = of_one_device(monkeypatch, model)

@@ -5,6 +5,7 @@ import math
 
 import experiments
 import jax
+import memory
 import pytest
 
 from train import build, loop, sharding, trained
@@ -71,7 +72,20 @@ def reloaded() -> set[str]:
 RELOADED = reloaded()
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.fixture(autouse=True)
+def forgotten_each():
+  """No two experiments share a program."""
+  yield
+  memory.forget()
+
+
+def in_either_tier(names: list[str]) -> list:
+  """Those whose parts no other has are quick to run always; the rest, slow."""
+  slow = pytest.mark.slow
+  return [n if n in RELOADED else pytest.param(n, marks=slow) for n in names]
+
+
+@pytest.mark.parametrize("name", in_either_tier(experiments.NAMES))
 def test_smoke(name, tmp_path):
   config = experiments.config_of(name, "smoke")
   workdir = str(tmp_path / "run")
@@ -92,8 +106,6 @@ def test_smoke(name, tmp_path):
   assert rows == [{"step": r.step, **r.scalars} for r in reports]
 
   # A workdir alone gives the same figures again.
-  if name not in RELOADED:
-    return
   found = trained.load(workdir)
   again = build.evaluators(found, workdir, say=said.append)
   for key, evaluator in again.items():

@@ -812,6 +812,7 @@ def main(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_tells(tmp_path):
   paths = write_images(tmp_path / "images")
   break_images(paths)

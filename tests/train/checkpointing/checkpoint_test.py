@@ -127,6 +127,7 @@ def faults(data: bytes, rng: random.Random):
   yield None
 
 
+@pytest.mark.slow
 def test_no_fault_of_any_file_is_trained_on(workdir, capfd):
   """It is found, or the state is that which was saved, to the bit."""
   manager, shapes = opened(workdir)

@@ -67,6 +67,7 @@ def picked(operations: list[str]) -> dict[int, str]:
   }
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_operation_of_a_save(runs, tmp_path):
   config = killed_saves.config_of()
   flag = many_processes.flag_of(config, tmp_path)

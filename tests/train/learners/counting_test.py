@@ -20,6 +20,7 @@ from train.optimization import optimizers
 from train.tasks.language_modeling import language_modeling
 
 
+@pytest.mark.slow
 def test_a_run_counts_one_epoch_as_numpy_does(tmp_path):
   config = char_ngram.get_config("smoke")
   data = pipeline.train(**config.data, batch_size=8, seed=config.seed)

@@ -99,6 +99,7 @@ def figures(workdir: str) -> list[dict]:
   return [{k: v for k, v in row.items() if k in keep} for row in rows]
 
 
+@pytest.mark.slow
 def test_killed_in_mid_upload_and_resumed_nothing_differs(emulated, tmp_path):
   straight = str(tmp_path / "straight")
   finish(start(straight))

@@ -334,7 +334,7 @@ def bpe(kind):
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )
-  text = (ROOT / "train" / "types.py").read_text()
+  text = (ROOT / "LICENSE").read_text()
   found.train_from_iterator(text.splitlines(keepends=True), trainer)
   found.add_special_tokens(special)
   if kind == "llama3":
@@ -405,7 +405,7 @@ def test_what_ends_a_text_is_found_in_the_config(tmp_path):
 def test_a_converted_run_writes_what_transformers_writes(kind, tmp_path):
   words = bpe(kind)
   size = words.get_vocab_size()
-  changes = {"vocab_size": size, "initializer_range": 0.5}
+  changes = {"vocab_size": size, "initializer_range": 0.8}
   if kind == "gpt2":
     changes["n_positions"] = 64
   model = made(kind, **changes)

@@ -211,7 +211,7 @@ def test_no_rows_are_no_error():
 @pytest.mark.parametrize(
   ("columns", "settings", "named"),
   [
-    ({"x": ["a"]}, {}, "z_score: no column holds only numbers"),
+    ({"x": ["a"]}, {}, "z_score: no column holds numbers only"),
     ({"x": [1]}, {"columns": ["y"]}, "z_score: no row has a number in .* 'y'"),
     ({"x": [0.0, 1e-310]}, {}, "z_score: column 'x' is too narrow"),
   ],

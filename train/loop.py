@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -166,7 +167,7 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
       if pending is not None and (due or saving or last or reason):
         well = yield from _read(run, clock, ledger, well, *pending)
         pending = None
-      record = _record(run, step, well, start, tracked, not due)
+      record = partial(_record, run, step, well, start, tracked, not due)
       if saving:
         _save(run, clock, ledger, state, record, step, last or reason)
         saves.saved(step)
@@ -174,9 +175,8 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
         raise Preempted(reason, step)
       done = evaluated.Done() if fresh else start.done
       if due:
-        tracked = yield from _evaluated(
-          run, clock, state, due, step, tracked, done
-        )
+        found = _evaluated(run, clock, state, due, step, tracked, done)
+        tracked, done = yield from found
       if not last and tracking.ends(run.rules, tracked):
         if fresh and not saving and run.checkpoints is not None:
           _save(run, clock, ledger, state, record, step, True)
@@ -250,7 +250,7 @@ def _saver(run) -> recovery.Saver:
 
 def _save(run, clock, ledger, state, record, step, leaving) -> None:
   with clock.phase("save"):
-    recovery.save(_saver(run), step, state, record, bool(leaving))
+    recovery.save(_saver(run), step, state, record(), bool(leaving))
   ledger.note("save", step)
 
 
@@ -296,7 +296,7 @@ def _evaluated(run, clock, state, due, step, tracked, done):
   """Runs the evaluators that are due and not done; yields their Reports.
 
   Returns:
-    The updated tracked values.
+    The updated tracked values, and which evaluations are done.
   """
   with clock.phase("evaluation"):
     variables = run.learner.variables(state)
@@ -313,18 +313,14 @@ def _evaluated(run, clock, state, due, step, tracked, done):
         best = recovery.keep_best(_saver(run), tracked)
       done = evaluated.Done(step, {**done.figures, key: found}, best)
       evaluated.write(run.evaluated, done)
-  return tracked
+  return tracked, done
 
 
 def _stopped_early(run, clock, state, due, step, tracked, done):
   """Runs the evaluations that are due at the end of a run."""
-  best = tracked.stop
   run.say(
-    f"stopped early at step {step}: {run.rules.stop.name} has not improved for"
-    f" {best.since} evaluations; its best is {best.value:.6g} at step"
-    f" {best.step}"
+    f"stopped early at step {step}: {tracking.described(run.rules, tracked)}"
   )
-  done = evaluated.read(run.evaluated) if run.evaluated else done
   rest = [key for key in _due(run, step, True) if key not in due]
   yield from _evaluated(run, clock, state, rest, step, tracked, done)
 

@@ -166,6 +166,18 @@ def ends(rules: Rules, tracked: Tracked) -> bool:
   return rules.stop is not None and tracked.stop.since >= rules.patience
 
 
+def described(rules: Rules, tracked: Tracked) -> str:
+  """Returns why the run ends, for people."""
+  best = tracked.stop
+  known = "unknown"
+  if best.value is not None:
+    known = f"{best.value:.6g} at step {best.step}"
+  return (
+    f"{rules.stop.name} has not improved for {best.since} evaluations; its best"
+    f" is {known}"
+  )
+
+
 def read(record: dict[str, Any]) -> Tracked:
   """Reads the Tracked that `written` stored in a checkpoint's record."""
   found = record.get("tracked", {})

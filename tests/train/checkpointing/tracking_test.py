@@ -152,6 +152,19 @@ def test_a_run_stops_early_and_evaluates_at_its_end(tmp_path):
   assert len(asked) == 5
 
 
+def test_a_metric_that_is_never_finite_stops_a_run(tmp_path):
+  lines: list[str] = []
+  nan = dict.fromkeys(VALUES, math.nan)
+  run = run_of(
+    tmp_path, {"val": (scripted(nan, []), 2)}, 14, early_stopping=STOPPING
+  )
+  list(loop.fit(run._replace(say=lines.append)))
+  assert lines == [
+    "stopped early at step 4: val/loss has not improved for 2 evaluations; its"
+    " best is unknown"
+  ]
+
+
 @pytest.mark.parametrize("taken", range(1, 9))
 def test_stopped_at_any_report_and_resumed_it_ends_alike(tmp_path, taken):
   list(loop.fit(stopping_run(tmp_path / "straight", [])))

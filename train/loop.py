@@ -299,10 +299,14 @@ def _evaluated(run, clock, state, due, step, tracked, done):
     The updated tracked values, and which evaluations are done.
   """
   with clock.phase("evaluation"):
-    variables = run.learner.variables(state)
-    for key in due:
+    every = {key: run.evaluations[key].every_steps for key in due}
+    for key in tracking.ordered(run.rules, every):
       found = done.figures.get(key)
       if found is None:
+        if tracking.of_best(run.rules, every[key]):
+          abstract = run.abstract_state
+          state = recovery.best(_saver(run), abstract, tracked, step, state)
+        variables = run.learner.variables(state)
         found = run.evaluations[key].evaluate(variables, step)
         scalars = {f"{key}/{name}": v for name, v in found.items()}
         if scalars:

@@ -175,6 +175,29 @@ def keep_best(saver: Saver, tracked: tracking.Tracked) -> int | None:
   return saver.manager.kept.best
 
 
+def best(
+  saver: Saver,
+  abstract_state: PyTree,
+  tracked: tracking.Tracked,
+  step: int,
+  state: types.State,
+) -> types.State:
+  """Returns the state of the best checkpoint.
+
+  It is `state`, of `step`, if that is the best or no checkpoints are saved. If
+  it was restored for one evaluation, `step` stays that of the run.
+
+  Raises:
+    SaveError: as in `keep_best`.
+    DamagedError: the best checkpoint differs from what was saved.
+  """
+  found = keep_best(saver, tracked) if saver.manager is not None else None
+  if found is None or found == step:
+    return state
+  saver.say(f"the best state, of step {found}, is evaluated at the end")
+  return checkpoint.restore(saver.manager, abstract_state, found).state
+
+
 def pass_over(
   saver: Saver,
   limits: health.Limits,

@@ -164,3 +164,16 @@ def test_padding_is_not_seen(name):
 def test_what_is_wrong_is_told(name, changes, told):
   with pytest.raises(ValueError, match=told):
     make(name, **changes)
+
+
+def test_fasttext_adds_a_mean_of_each_kind():
+  model = make("fasttext", dim=8, ngrams=1, kinds=2)
+  params = started(model)
+  tokens = np.array([[3, 4, 5, 6, 0]])
+  kinds = np.array([[1, 2, 2, 2, 0]])
+  got, _ = model.apply(params, {}, tokens, segments_BT=kinds, method="features")
+  table = np.asarray(params["embedding"]["embedding"])
+  want = table[3] + table[[4, 5, 6]].mean(0)
+  np.testing.assert_allclose(got[0], want, rtol=1e-5)
+  with pytest.raises(ValueError, match="set ngrams = 1, not 2"):
+    make("fasttext", dim=8, ngrams=2, kinds=2)

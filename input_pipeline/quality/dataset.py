@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import bad_records, order
-from input_pipeline.quality import columns, values
+from input_pipeline.quality import columns, pages, values
 from input_pipeline.quality.columns import Column
 from input_pipeline.sources import Source, open_source
 
@@ -85,7 +85,7 @@ def open_dataset(
     ValueError: the data or a field does not exist, or no record can be read.
   """
   policy = bad_records.Policy(skip=True, max_bad_share=1.0)
-  source = open_source(uri, split, policy)
+  source = pages.as_text(open_source(uri, split, policy))
   sample = _sample(source)
   asked = [("label", label), ("date", date), *(("ignore", f) for f in ignore)]
   for flag, field in asked:

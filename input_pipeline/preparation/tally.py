@@ -81,12 +81,16 @@ def add(
   after: Document | None,
   rule: str = "",
   counts: Mapping[str, int] | None = None,
+  language: str = "",
 ) -> None:
-  """Counts the effect of a stage; `after` is None for a dropped document."""
+  """Counts the effect of a stage; `after` is None for a dropped document.
+
+  language: of the document, if it is known; its field "lang" otherwise.
+  """
   tally["seen"] += 1
   tally["characters_in"] += len(before.text)
   languages = tally["languages"].setdefault(
-    str((after or before).fields.get("lang") or UNKNOWN), [0, 0]
+    language or str((after or before).fields.get("lang") or UNKNOWN), [0, 0]
   )
   languages[0] += 1
   for name, count in (counts or {}).items():

@@ -23,7 +23,7 @@ _LONGEST_TITLE = 1000
 
 
 class Settings(NamedTuple):
-  """What is taken for main text.
+  """What counts as the main text of a page.
 
   favor: "precision" takes less where in doubt, "recall" more.
   fallback: whether to try other extractors if the first finds little.
@@ -52,7 +52,7 @@ def decode(html: bytes) -> str:
 
 
 def main_text(html: bytes, settings: Settings = Settings()) -> tuple[str, str]:
-  """(title, main text) of a page, "" for one that it lacks."""
+  """Returns (title, main text) of a page; "" for one that it lacks."""
   import trafilatura
   from trafilatura.metadata import extract_title
   from trafilatura.utils import load_html
@@ -67,7 +67,7 @@ def main_text(html: bytes, settings: Settings = Settings()) -> tuple[str, str]:
 
 @functools.cache
 def _options(settings: Settings) -> Any:
-  """Made once: reading trafilatura's own settings takes a tenth of a page."""
+  """Trafilatura's options; cached, as reading its defaults is slow."""
   from trafilatura.settings import Extractor
 
   return Extractor(

@@ -167,14 +167,14 @@ def session(
   except Preempted as stop:
     preempted = stop  # so are all others, at the same step
   except BaseException as error:
-    mendable = (
+    of_this_process = (
       UserError,
       CorruptionError,
       FloatingPointError,
       KeyboardInterrupt,
       SystemExit,
     )
-    if not isinstance(error, mendable):
+    if not isinstance(error, of_this_process):
       # A collective, or a save, fails on all when one is lost: the watch knows
       # better.
       time.sleep(_GRACE)

@@ -59,6 +59,26 @@ def language_model() -> ConfigDict:
   return config
 
 
+def interpolated(config: ConfigDict, order: int, **source) -> None:
+  """Adds early stopping at the best val/loss, and the evaluator "mixed".
+
+  At the end it measures the model interpolated with an n-gram model of the
+  training text, wherever config.data.source points.
+
+  Args:
+    config: has data.source, data.split and evals.val.
+    order: of the n-grams, in tokens.
+    **source: of the evaluation, as in evals.val.
+  """
+  config.evals.mixed = dict(
+    name="interpolation", order=order, every_steps=0, **source
+  )
+  config.evals.mixed.counted = config.data.get_ref("source")
+  config.evals.mixed.counted_split = config.data.get("split", "train")
+  config.early_stopping = dict(metric="val/loss", patience=3)
+  config.checkpoint.keep_best = "val/loss"
+
+
 def characters(
   *, batch_size: int, seq_len: int, total_steps: int, lr: float
 ) -> ConfigDict:

@@ -50,6 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.checkpoint = dict(every_steps=500, keep=2)
   config.mesh = dict(data=-1)
+  common.interpolated(config, order=7, split="validation")
   if common.is_smoke(arg):
     common.shrink(
       config,

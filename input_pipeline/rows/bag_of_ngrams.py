@@ -15,6 +15,7 @@ from input_pipeline.rows.labeled import label_number
 from input_pipeline.rows.parts import ngram_hashes
 
 NEEDS_TOKENIZER = False
+IGNORES_TOKENIZER = True
 # The names of classes that were learned from the training data.
 FILE = "labels.json"
 _MOST_BYTES = 2**24

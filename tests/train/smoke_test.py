@@ -144,7 +144,7 @@ def test_full_size_by_shapes_alone(name):
   config.learner.update(
     {"microbatches": 1} if "microbatches" in config.learner else {}
   )
-  config.update(evals={}, early_stopping={}, checkpoint={})
+  config.evals, config.early_stopping, config.checkpoint = {}, {}, {}
   run = build.run(config, None)
   state = run.abstract_state
   if name in PARAMETERS:

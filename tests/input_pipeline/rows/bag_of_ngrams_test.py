@@ -68,7 +68,8 @@ def test_a_row_holds_both_kinds_of_both_texts(tmp_path):
     ],
   )
   rows = dict(**ROWS, characters=(2, 2), pair_key="more", labels=("x", "y"))
-  batch = next(read(source, rows=rows).batches(0))
+  # A tokenizer is not an error, so that a config can replace one that has it.
+  batch = next(read(source, rows=rows, tokenizer="byte").batches(0))
   assert batch["segments"][0].tolist() == [1] + [2] * 3 + [3] * 3 + [4] * 5 + (
     [0] * 20
   )

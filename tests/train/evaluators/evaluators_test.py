@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from input_pipeline.cleaning.parts import ngram
 from train import types
 from train.evaluators.classification import classification
 from train.evaluators.frechet import frechet
@@ -451,3 +452,35 @@ def test_interpolation_mixes_probabilities_with_a_weight_of_other_rows():
     fewer = task_of(logits=lambda variables, batch, rng: batch["b"][..., :2])
     told = context(ours, parts, load=lambda path: (fewer, NOTHING))
     interpolation(told, other="runs/ngram")(NOTHING, 3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_interpolation_counts_ngrams_of_the_training_text(tmp_path, packed):
+  text = "abracadabra abba cab dab "
+  (tmp_path / "a.txt").write_text(text)
+  names = sorted(set(text))
+  held = np.array([names.index(c) for c in "cabadab abr"])
+  inputs, targets = held[:-1].reshape(2, 5), held[1:].reshape(2, 5)
+  segments = np.array([[1, 1, 1, 2, 2], [1, 1, 2, 2, 2]])
+  batch = {
+    "inputs": inputs,
+    "targets": targets,
+    "mask": np.ones((2, 5), np.float32),
+    "index": np.arange(2),
+    **({"segments": segments} if packed else {}),
+  }
+  flat = task_of(logits=lambda variables, b, rng: jnp.zeros((2, 5, len(names))))
+  told = context(flat, [batch], encode=lambda t: [names.index(c) for c in t])
+  given = dict(counted=f"text:{tmp_path}/a.txt", counted_split="all", order=3)
+  found = interpolation(told, **given)(NOTHING, 0)
+
+  model = ngram.fit([told.encode(text)], 3, len(names))
+  starts = [0, 3, 5, 7] if packed else [0]
+  nats = []
+  for i, token in enumerate(held[1:], start=1):
+    start = max(s for s in starts if s < i)
+    nats.append(-np.log(ngram.distribution(model, held[start:i])[token]))
+  assert found["loss_other"] == pytest.approx(np.mean(nats))
+  assert found["loss_alone"] == pytest.approx(np.log(len(names)))
+  with pytest.raises(ValueError, match='takes counted="URI"'):
+    interpolation(told)

@@ -33,17 +33,26 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 300
+  config.total_steps = 800
   config.batch_size = 32
   config.task = dict(name="token_classification", crf=True)
-  config.model = dict(name="tagger", vocab_size=2**15, dim=128)
-  config.learner = dict(name="supervised")
+  config.model = dict(
+    name="tagger",
+    vocab_size=2**19,
+    dim=0,
+    linear_window=2,
+    feature_dropout=0.2,
+  )
+  config.learner = dict(name="supervised", ema=0.98)
+  # With this eps, above the size of the gradients, Adam takes steps in
+  # proportion to them: where every feature moves as far as the common ones,
+  # rare ones explain the training words, and unseen words become O.
   config.optimizer = dict(
-    name="adamw",
-    lr=2e-3,
+    name="adam",
+    lr=1.0,
+    eps=1e-2,
     schedule="cosine",
-    warmup_steps=100,
-    weight_decay=0.05,
+    warmup_steps=20,
     clip_norm=1.0,
   )
   config.data = dict(
@@ -51,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     split="all",
     tokenizer="byte",  # unused: the rows hash whole words
     seq_len=48,
-    rows=dict(name="tagged", labels=LABELS, buckets=2**15),
+    rows=dict(name="tagged", labels=LABELS, buckets=2**19),
   )
   config.evals = dict(
     val=dict(
@@ -67,7 +76,8 @@ def get_config(arg: str = "") -> ConfigDict:
       every_steps=0,
     ),
   )
-  config.checkpoint = dict(every_steps=100, keep=1)
+  config.early_stopping = dict(metric="val/f1", patience=4)
+  config.checkpoint = dict(every_steps=400, keep=1, keep_best="val/f1")
   if common.is_smoke(arg):
     common.shrink(
       config,

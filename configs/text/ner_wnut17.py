@@ -1,4 +1,4 @@
-"""Named entities of WNUT 2017 (Derczynski et al.) by a linear tagger with a CRF.
+"""Named entities of WNUT 2017 (Derczynski et al.) by a linear CRF.
 
 Six types of new and rare names in tweets and comments: 3,394 sentences for
 training, 1,009 for validation and 1,287 for testing, without pre-trained

@@ -33,16 +33,10 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 800
+  config.total_steps = 500
   config.batch_size = 32
   config.task = dict(name="token_classification", crf=True)
-  config.model = dict(
-    name="tagger",
-    vocab_size=2**19,
-    dim=0,
-    linear_window=2,
-    feature_dropout=0.2,
-  )
+  config.model = dict(name="tagger", vocab_size=2**19, dim=0, linear_window=2)
   config.learner = dict(name="supervised", ema=0.98)
   # With this eps, above the size of the gradients, Adam takes steps in
   # proportion to them: where every feature moves as far as the common ones,

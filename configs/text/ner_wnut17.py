@@ -4,8 +4,11 @@ Six types of new and rare names in tweets and comments: 3,394 sentences for
 training, 1,009 for validation and 1,287 for testing, without pre-trained
 vectors. The features of a word and of two to each side are those of CRFsuite's
 tutorial, hashed. The settings were chosen on the validation parts of this set
-and of two random splits of its training and of its other sentences, on which
-training and testing are alike, as in most data of one's own. NER_FIGURES
+and of a random split of its training sentences, in which training and testing
+are alike, as in most data of one's own. Measured on one
+CPU core: val/f1 26.9 %, test/f1 19.17 % in about a minute. CRFsuite on the same
+features, with penalties chosen in the same way
+(benchmarks/language/entities.py): 24.54 and 18.01 %.
 
   python -m input_pipeline.fetch wnut17
   python -m train.main --config=configs/text/ner_wnut17.py --workdir=runs/ner

@@ -10,8 +10,6 @@ import pytest
 
 from train import build, loop, sharding, trained
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 # Published counts: Radford et al. 2019 with nanoGPT's padded vocabulary and no
 # biases; He et al. 2016; Steiner et al. 2022 (S/16, global average pooling:
 # 22,050,664 less the class token and its position; L/16); the model cards of

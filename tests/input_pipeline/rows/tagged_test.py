@@ -17,8 +17,6 @@ from train import build, loop
 from train.objectives import losses
 from train.tasks.token_classification import token_classification
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 LABELS = ["B-x", "I-x", "O"]
 
 

@@ -5,8 +5,6 @@ import pytest
 
 from common.names import find
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 SIZES = dict(vocab_size=19, layers=2, dim=16, heads=4, hidden=24, max_len=12)
 
 

@@ -8,8 +8,6 @@ from models.layers.positions import sinusoids
 from train import types
 from train.generation import beam_search
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V, EOS = 19, 1
 KINDS = {
   "vaswani": {},

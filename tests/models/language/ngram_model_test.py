@@ -13,8 +13,6 @@ from models.language.ngram import contexts, ngram
 from train import types
 from train.generation import sampling
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V = 5
 
 

@@ -17,8 +17,6 @@ from jax.sharding import PartitionSpec as P
 from models.layers import attention_splash, partition, transformer
 from models.layers.attention import SelfAttention, attention, rotary
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 OPTIONS = {
   "full": {},
   "causal": {"causal": True},

@@ -15,8 +15,6 @@ from jax.sharding import PartitionSpec as P
 
 from models.layers import grouped, moe, partition
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 B, T, D, F, E, J = 8, 8, 16, 32, 8, 2
 
 

@@ -15,8 +15,6 @@ from configs.language import lm_stdlib
 from models.layers import quantization, transformer
 from train import build, loop
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 qwix = pytest.importorskip("qwix", reason="the extra quantization is absent")
 
 # What operands are cast to, and what their greatest magnitude becomes.

@@ -17,6 +17,8 @@ import pytest
 from train import assembly, build, loop, trained
 from train.measuring import timing
 
+pytestmark = pytest.mark.optimized
+
 ROOT = pathlib.Path(__file__).parents[3]
 RUNS = {
   "lm_stdlib": [

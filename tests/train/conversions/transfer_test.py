@@ -13,8 +13,6 @@ from configs.language import lm_shakespeare
 from train import assembly, build, loop, trained
 from train.optimization import parameter_rules
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def config_of(**sections):
   config = lm_shakespeare.get_config("smoke")

@@ -14,8 +14,6 @@ from models.language.decoder import decoder
 from train import types
 from train.generation import sampling, streaming
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 BYTES = tokenizers.rebuild("byte", b"")
 
 

@@ -13,8 +13,6 @@ from train.generation import sampling, speculative, streaming
 
 stats = pytest.importorskip("scipy.stats")
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def softmax(x):
   e = np.exp(x - x.max(-1, keepdims=True))

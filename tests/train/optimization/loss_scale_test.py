@@ -14,8 +14,6 @@ from train.learners.supervised import supervised
 from train.optimization import optimizers, updates
 from train.tasks.regression import regression
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def slope_task():
   """The loss is the mean of w * x, whose gradient is the mean of x."""

@@ -11,8 +11,6 @@ from train import build, loop
 from train.checkpointing import checkpoint
 from train.optimization import optax_names, optimizers
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 STEPS = 10
 
 

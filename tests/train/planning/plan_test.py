@@ -29,6 +29,8 @@ from train.planning import (
   topology,
 )
 
+pytestmark = pytest.mark.optimized
+
 ROOT = pathlib.Path(__file__).parents[3]
 
 

@@ -13,8 +13,6 @@ from configs.text import bert_finetune, bert_small
 from train import build, loop, trained
 from train.optimization import parameter_rules
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 HEADS = [
   f"head/{layer}/{part}"
   for layer in ("output", "pooler")

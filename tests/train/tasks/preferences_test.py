@@ -14,8 +14,6 @@ from models.language.decoder import decoder
 from train import build, trained, types
 from train.tasks.preference_optimization import preference_optimization
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 START, END = 256, 257
 T, V = 12, 11
 

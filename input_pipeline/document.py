@@ -46,9 +46,12 @@ class Dropped(NamedTuple):
   """The result for a document that is removed.
 
   rule: the stage's rule that it broke; a short name in snake_case.
+  language: an ISO 639-1 code for the report, where the stage identified it; the
+    field "lang" of the document is used otherwise.
   """
 
   rule: str
+  language: str = ""
 
 
 class Counted(NamedTuple):

@@ -27,7 +27,7 @@ ARROWS = {
   "configs": "ml_collections",
   "models": "flax jax qwix",
   "data.": "tensorflow",
-  "data.reading": "data. apache_beam pyarrow warcio zstandard",
+  "data.reading": "data. apache_beam brotli pyarrow warcio zstandard",
   "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources sentencepiece tokenizers",
   "data.ops": "data. data.tokenizers tensorflow",

@@ -247,7 +247,7 @@ def evaluators(
 ) -> dict[str, types.Evaluator]:
   """The evaluators of a finished run, by their keys in config.evals."""
   keys = assembly.eval_keys(trained_run.parts.config)
-  with trained.told(workdir):
+  with trained.one_line_errors(workdir):
     return {
       key: evaluator(trained_run.parts, key, workdir, say) for key in keys
     }

@@ -105,9 +105,9 @@ def converse(
     elif command.startswith("/"):
       say(f"(unknown command {cli.printable(command)}: {_HELP})\n")
     else:
-      said = Message("user", line)
+      message = Message("user", line)
       try:
-        messages, dropped = within([*messages, said])
+        messages, dropped = within([*messages, message])
       except ValueError as error:
         say(f"({cli.printable(str(error))})\n")
         continue

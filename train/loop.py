@@ -269,8 +269,8 @@ def _start(run, clock, ledger, skipped) -> Start:
   if record.get("evaluated", restored is not None):
     done = None
   if run.writer is not None:
-    owed = [] if done is None else set(run.evaluations) - set(done.figures)
-    run.writer.start(step, owed)
+    finished = run.evaluations if done is None else done.figures
+    run.writer.start(step, set(run.evaluations) - set(finished))
   ledger.note("resume", step)
   if restored is None:
     return Start(0, run.init(), health.Health(), tracked, done, skipped)
@@ -306,7 +306,7 @@ def _evaluated(run, clock, state, due, step, tracked, done):
         found = run.evaluations[key].evaluate(variables, step)
         scalars = {f"{key}/{name}": v for name, v in found.items()}
         if scalars:
-          yield from _told(run, clock, Report(step, scalars))
+          yield from _reported(run, clock, Report(step, scalars))
       tracked = tracking.observe(run.rules, tracked, step, key, found)
       best = None
       if run.checkpoints is not None:
@@ -384,11 +384,11 @@ def _read(run, clock, ledger, well, step, metrics):
     if math.isfinite(value)
   }
   figures = {**scalars, **clock.read(), **ledger.summary()}
-  yield from _told(run, clock, Report(step, figures))
+  yield from _reported(run, clock, Report(step, figures))
   return well
 
 
-def _told(run, clock, report: Report) -> Iterator[Report]:
+def _reported(run, clock, report: Report) -> Iterator[Report]:
   """Writes a Report, then yields it to the caller of `fit`."""
   with clock.phase("report"):
     if run.writer is not None:

@@ -46,7 +46,7 @@ def _load(workdir: str, step: int | str | None, say) -> Trained:
   config = run_record.read_config(workdir)
   facts = run_record.read_facts(workdir)
   run_record.check_links(workdir)
-  with told(workdir):
+  with one_line_errors(workdir):
     config = assembly.complete(config)
     _forget_places(config)
     data = _remembered(facts, config["data"], workdir)
@@ -84,7 +84,7 @@ def _best(workdir: str) -> int:
 
 
 @contextlib.contextmanager
-def told(workdir: str) -> Iterator[None]:
+def one_line_errors(workdir: str) -> Iterator[None]:
   """Turns errors inside this context into UserErrors with the workdir."""
   try:
     yield

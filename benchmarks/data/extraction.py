@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from input_pipeline import charset
 from input_pipeline.cleaning.extract import extract
 from input_pipeline.cleaning.parts.extract_page import Settings, main_text
 from input_pipeline.document import Document
@@ -79,7 +80,12 @@ def stage(**settings) -> Callable[[bytes], str]:
 def page(**settings) -> Callable[[bytes], str]:
   """Returns (page) -> its main text, parsed in this process."""
   chosen = Settings(**settings)
-  return lambda html: main_text(html, chosen)[1]
+
+  def text(html: bytes) -> str:
+    decoded = charset.page(html)
+    return main_text(html if decoded is None else decoded.encode(), chosen)[1]
+
+  return text
 
 
 def own(**settings) -> Callable[[bytes], str]:

@@ -160,8 +160,8 @@ class Chaos:
       second = subprocess.run(
         self.command, cwd=ROOT, capture_output=True, text=True
       )
-      told = f"process {self.process.pid} " in second.stderr
-      return second.returncode == 2 and told and self.process.poll() is None
+      reported = f"process {self.process.pid} " in second.stderr
+      return second.returncode == 2 and reported and self.process.poll() is None
     if kind == "no checkpoints":
       away = self.workdir / "away"
       self.checkpoints.rename(away)

@@ -266,10 +266,10 @@ def one(number: int, seed: int, made, folder: pathlib.Path):
   else:
     path.write_bytes(spoiled(rng, path.read_bytes()))
   before = listing(outside)
-  outcome, said = attempt(workdir, name)
+  outcome, message = attempt(workdir, name)
   if listing(outside) != before or set(os.listdir(inside)) != {"run"}:
-    outcome, said = "failed", "something was written outside the workdir"
-  return name, outcome, f"{what} {said}".strip()
+    outcome, message = "failed", "something was written outside the workdir"
+  return name, outcome, f"{what} {message}".strip()
 
 
 def main() -> int:
@@ -278,7 +278,7 @@ def main() -> int:
   parser.add_argument("--files", type=int, default=10_000)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--only", type=int, help="the number of one file")
-  parser.add_argument("--show", action="store_true", help="every line said")
+  parser.add_argument("--show", action="store_true", help="print each message")
   flags = parser.parse_args()
   table = collections.defaultdict(collections.Counter)
 
@@ -298,16 +298,16 @@ def main() -> int:
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     numbers = range(flags.files) if flags.only is None else [flags.only]
     for number in numbers:
-      name, outcome, said = one(number, flags.seed, made, folder)
+      name, outcome, message = one(number, flags.seed, made, folder)
       used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
       if 1024 * used > MOST_MEMORY:
-        outcome, said = "failed", f"{used / 1024:.0f} MiB used; {said}"
+        outcome, message = "failed", f"{used / 1024:.0f} MiB used; {message}"
         base += used
-      if any(not c.isprintable() for c in said) and outcome == "refused":
-        said = repr(said)  # common.cli escapes it too
+      if any(not c.isprintable() for c in message) and outcome == "refused":
+        message = repr(message)  # common.cli escapes it too
       table[name].update(["tried", outcome])
       if outcome == "failed" or flags.show or flags.only is not None:
-        print(f"{number} {name}: {outcome} {said}", flush=True)
+        print(f"{number} {name}: {outcome} {message}", flush=True)
       failures += outcome == "failed"
   print(f"{'file':<16}" + "".join(f"{o:>10}" for o in OUTCOMES))
   for name in sorted(table):

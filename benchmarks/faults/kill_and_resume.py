@@ -94,7 +94,7 @@ def rows(path: pathlib.Path) -> list[dict]:
   ]
 
 
-def told(workdir: pathlib.Path) -> int:
+def last_step(workdir: pathlib.Path) -> int:
   """Returns the last step in metrics.jsonl, or -1."""
   path = workdir / "metrics.jsonl"
   lines = path.read_text().split("\n")[:-1] if path.exists() else []
@@ -109,7 +109,7 @@ def killed(processes, flags, workdir, steps, kills, log, rng) -> int:
     if done == kills:
       return finished(running, done, log)
     target = (done + 1) * steps // (kills + 1)
-    while told(workdir) < target and running[0].poll() is None:
+    while last_step(workdir) < target and running[0].poll() is None:
       time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.5))
     if running[0].poll() is not None:

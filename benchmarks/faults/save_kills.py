@@ -61,9 +61,9 @@ class Runs:
     workdir = shutil.copytree(self.seed, self.root / "killed")
     killed_saves.save(workdir, self.flag, **when)
     litter = unfinished(workdir)
-    said = killed_saves.train(workdir, self.config)
+    output = killed_saves.train(workdir, self.config)
     same = outcome(workdir) == self.expected and not any(
-      "damaged" in line for line in said
+      "damaged" in line for line in output
     )
     restored = killed_saves.noted(workdir, "resume")[-1]
     rest = set(killed_saves.left(workdir)) - {"6", "8"}

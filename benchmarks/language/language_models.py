@@ -144,24 +144,25 @@ def page(rows: list[dict], args) -> str:
         --source=text:PATH/input.txt"
     f" --seconds={args.seconds:g} --cores {' '.join(map(str, args.cores))}"
   )
-  return f"""# Language models for the same seconds
+  return f"""# Language models with equal training time
 
-Tiny shakespeare, character by character: the first 90 % train, bits per
-character are of all the rest, as nanoGPT splits it. Each model had
+Models of the characters of tiny shakespeare. They are trained on the first
+90 % and evaluated on the rest, the split of nanoGPT. Each model was trained for
 {args.seconds:g} seconds of updates on {len(args.cores)} CPU cores, in float32
-({rows[0]["version"]}); counting is done sooner.
+({rows[0]["version"]}); the n-gram model needs one pass only.
 
     {command}
 
 {table(rows)}
 
-What is comparable: each row predicts the same characters, each once, but reads
-them in windows of its own length, at whose start it knows nothing of what came
-before. The parameters of n-grams are the n-grams counted. The GLM model is
-trained to fill in blanks, with a prefix that it reads in both directions; here
-it has the first character of a window as its prefix and fills in the rest from
-left to right, and pays for the probability that it gives to its special tokens
-and to an end of the blank, which other models cannot predict.
+Every model predicts each character of the validation split once. It reads them
+in windows of its own length and has no context at the start of a window, so a
+model with short windows is at a disadvantage. The size of the n-gram model is
+the number of n-grams that it counted. The GLM model is trained to fill in
+blanks after a prefix that it reads in both directions. Here the prefix is the
+first character of a window, and the rest is filled in from left to right. The
+model also assigns probability to its special tokens and to the end of a blank,
+which the other models do not have; this raises its bits per character.
 """
 
 

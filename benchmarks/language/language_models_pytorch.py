@@ -233,11 +233,12 @@ def page(rows: list[dict], args) -> str:
     "python benchmarks/language/language_models_pytorch.py"
     f" --source=text:PATH/input.txt --cores {' '.join(map(str, args.cores))}"
   ) + (f" --steps={args.steps}" if args.steps else "")
-  return f"""# Our LSTM and GPT beside PyTorch twins
+  return f"""# Our LSTM and GPT compared with PyTorch
 
-The same architecture, initial weights, batches, optimizer, schedule and updates
-on tiny shakespeare; bits per character of the whole validation split. The
-target is a ratio within 2 %.
+Both sides are trained on tiny shakespeare with the same architecture, initial
+weights, batches, optimizer, schedule and number of updates. The figures are
+bits per character on the whole validation split; the target is a ratio within
+2 % of 1.
 
     {command}
 

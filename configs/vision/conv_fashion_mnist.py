@@ -9,6 +9,11 @@ devices (XLA_FLAGS=--xla_force_host_platform_device_count=2): test/accuracy
 
 This trains on all 60,000 images; --config.data.split='train[:15000]' selects
 the first 15,000.
+
+The augmentation, mirroring and shifts of two pixels, is for pictures of things,
+such as clothes. The mirror image of a digit or a letter is another one or none:
+for data of that kind remove "flip" from config.data.ops:
+--config.data.ops='decode(1)|resize(28)|random_crop(28, pad=2)|scale(-1, 1)'.
 """
 
 from ml_collections import ConfigDict

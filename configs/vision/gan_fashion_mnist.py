@@ -13,6 +13,8 @@ generator has 723.8.
 
 This trains on all 60,000 images; --config.data.split='train[:15000]' selects
 the first 15,000.
+
+There is no augmentation, so the config fits digits and letters too.
 """
 
 from ml_collections import ConfigDict

@@ -11,6 +11,12 @@ LOC_val_solution.csv:
 
   python -m train.main --config=configs/vision/resnet50_imagenet.py \
     --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
+
+The augmentation, mirroring and crops of 8 to 100 % of the area, is for
+photographs in which the object is large. Where the mirror image has another
+meaning (digits, letters, signs, left and right in medical images) remove "flip"
+from config.data.ops; where a part of the picture does not show the class,
+replace random_resized_crop(224) by resize(224).
 """
 
 from ml_collections import ConfigDict

@@ -13,6 +13,13 @@ LOC_val_solution.csv:
 
   python -m train.main --config=configs/vision/vit_l16_imagenet.py \
     --config.data.source='tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE'
+
+The augmentation, mirroring, random crops, RandAugment and mixup, is for
+photographs in which the object is large. Where the mirror image has another
+meaning (digits, letters, signs, left and right in medical images) remove "flip"
+from config.data.ops; where colour or orientation decides the class, remove
+"randaugment" too; where a part of the picture does not show the class, replace
+random_resized_crop by resize(224).
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+from input_pipeline import charset
 from input_pipeline.cleaning.parts import extract_page
 from input_pipeline.cleaning.parts.extract_page import (
   ANSWER,
@@ -28,10 +29,12 @@ def extract(
 ) -> Stage:
   """A stage that extracts the main text of an HTML page.
 
-  Sets the text and, if the page has a title, the field "title", and removes
-  the HTML. A document that has a text but no HTML passes unchanged. Drops pages
-  as "too_large", "unparsable" (the parser crashed or ran for a minute) or
-  "no_main_text".
+  The page is decoded by its byte order mark, the field "charset" (what HTTP
+  declares), the page's own declaration, or detection, in this order. Sets the
+  text and, if the page has a title, the field "title"; removes the HTML and
+  the field "charset". A document that has a text but no HTML passes unchanged.
+  Drops pages as "too_large", "unparsable" (the parser crashed or ran for a
+  minute) or "no_main_text".
 
   The parser runs in a separate process.
 
@@ -68,13 +71,17 @@ def _extract(
     return document if document.text else Dropped("no_main_text")
   if len(html) > max_bytes or html.count(b"<") > max_tags:
     return Dropped("too_large")
+  fields = dict(document.fields)
+  label = fields.pop("charset", "")
+  decoded = charset.page(html, label if isinstance(label, str) else "")
+  if decoded is not None:
+    html = decoded.encode(errors="replace")
   found = _ask(settings, html)
   if found is None:
     return Dropped("unparsable")
   title, text = found
   if not text.strip():
     return Dropped("no_main_text")
-  fields = dict(document.fields)
   if title:
     fields["title"] = title
   return document._replace(text=text, fields=fields, html=b"")

@@ -18,7 +18,7 @@ _JAPANESE = 0.1
 # Sums of float32 differ between machines in later decimals only.
 _DECIMALS = 2
 # More letters hardly change the answer, and time grows with them.
-_MAX_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 
 
 class _Settings(NamedTuple):
@@ -30,7 +30,7 @@ class _Settings(NamedTuple):
 def language(
   keep: tuple[str, ...] | None = ("zh", "en"),
   min_score: float = 0.0,
-  max_characters: int = _MAX_CHARACTERS,
+  max_characters: int = MAX_CHARACTERS,
 ) -> Stage:
   """A stage that sets fields["lang"] and keeps documents of some languages.
 
@@ -121,8 +121,8 @@ def _judge(settings: _Settings, document: Document) -> Result:
     return Dropped("no_letters")
   name, score = found
   if settings.keep is not None and name not in settings.keep:
-    return Dropped("other_language")
+    return Dropped("other_language", name)
   if score < settings.min_score:
-    return Dropped("unsure_language")
+    return Dropped("unsure_language", name)
   fields = {**document.fields, "lang": name, "lang_score": score}
   return Counted(document._replace(fields=fields), {f"lang_{name}": 1})

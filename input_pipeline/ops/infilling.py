@@ -174,13 +174,13 @@ def _short(tokens, n, text, lengths, rank, special, width: int) -> Example:
     return found if ahead is None else found + filled(ahead, width)
 
   read = tf.concat([opens, aims + 1], 0)
-  said = tf.concat([aims, closes], 0)
+  predicted = tf.concat([aims, closes], 0)
   whose = tf.gather(mask_place, tf.concat([tf.cast(real, tf.int32), span], 0))
   ones = tf.ones_like(opens)
   return {
     "inputs": row(read, tf.concat([start * ones, token], 0), masked),
-    "targets": row(said, tf.concat([token, end * ones], 0)),
-    "mask": row(said, tf.ones_like(said, tf.float32)),
+    "targets": row(predicted, tf.concat([token, end * ones], 0)),
+    "mask": row(predicted, tf.ones_like(predicted, tf.float32)),
     "positions": row(read, whose, tf.range(prefix)),
     "block_positions": row(read, tf.concat([ones, offset + 2], 0)),
     "prefix": prefix,

@@ -24,7 +24,7 @@ Found = dict[str, Any]
 def lines(found: Found) -> list[str]:
   """The main results in a few lines, also for the terminal."""
   records, before, after = found["records"], found["in"], found["out"]
-  said = [
+  summary = [
     f"{records['records']:,} records read, {records['bad']:,} of them bad; "
     f"{after['documents']:,} documents written, "
     f"{_share(after['documents'], before['documents'])} of "
@@ -35,14 +35,14 @@ def lines(found: Found) -> list[str]:
     few = ", ".join(
       f"{stage}/{rule} {count:,}" for stage, rule, count in ranked
     )
-    said.append(f"most documents dropped by {few}")
+    summary.append(f"most documents dropped by {few}")
   splits = ", ".join(
     f"{split} {count:,}" for split, (count, _) in after["splits"].items()
   )
-  said.append(f"splits: {splits or 'none'}")
+  summary.append(f"splits: {splits or 'none'}")
   if found["tokens"]:
-    said.append(_tokens_line(found["tokens"]))
-  return said
+    summary.append(_tokens_line(found["tokens"]))
+  return summary
 
 
 def _tokens_line(tokens: Found) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from input_pipeline.bad_records import told
+from input_pipeline.cleaning import language as languages
 from input_pipeline.document import Bad, Counted, Document, Dropped, split_of
 from input_pipeline.preparation import records_tfds, store, tally
 from input_pipeline.preparation.plan import Plan
@@ -78,14 +79,22 @@ def _through(
     verdict = files.read(path(plan, number - 1, shard, "verdict"))
     judge = current.judge.stage.judge(verdict)
     steps.insert(0, (current.judge.name, judge))
+  known = any("language" in each.names for each in plan.passes())
   for place, stored in enumerate(_input(plan, number, shard, counted)):
-    if (found := _steps_through(steps, place, stored, counted)) is not None:
+    found = _steps_through(steps, place, stored, counted, known)
+    if found is not None:
       yield found
 
 
-def _steps_through(steps, place: int, stored: Stored, counted: dict):
-  """The document after the steps, or None if dropped; counts the results."""
+def _steps_through(
+  steps, place: int, stored: Stored, counted: dict, identify: bool
+):
+  """The document after the steps, or None if dropped; counts the results.
+
+  identify: whether another stage identifies the language of documents.
+  """
   document, counts = stored
+  effects, language = [], ""
   for name, step in steps:
     before = document
     own: dict[str, int] = {}
@@ -104,10 +113,24 @@ def _steps_through(steps, place: int, stored: Stored, counted: dict):
     else:
       document = result
     rule = result.rule if document is None else ""
-    tally.add(counted["stages"][name], before, document, rule, own)
+    effects.append((name, before, document, rule, own))
     if document is None:
-      return None
-  return Stored(document, counts)
+      language = result.language
+      break
+  # Stages before the one that identifies the language count it too.
+  language = language or _language(document or before, identify)
+  for name, *effect in effects:
+    tally.add(counted["stages"][name], *effect, language)
+  return None if document is None else Stored(document, counts)
+
+
+def _language(document: Document, identify: bool) -> str:
+  """The language of a document for the report; "" if it is not known."""
+  found = document.fields.get("lang")
+  if found or not identify or not document.text:
+    return str(found or "")
+  identified = languages.identify(document.text[: languages.MAX_CHARACTERS])
+  return identified[0] if identified else ""
 
 
 def _input(

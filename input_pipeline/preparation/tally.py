@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from input_pipeline import charset
 from input_pipeline.document import Document, split_of
 
 # The number of samples for each rule, each stage's changes, and bad records.
@@ -80,12 +81,16 @@ def add(
   after: Document | None,
   rule: str = "",
   counts: Mapping[str, int] | None = None,
+  language: str = "",
 ) -> None:
-  """Counts the effect of a stage; `after` is None for a dropped document."""
+  """Counts the effect of a stage; `after` is None for a dropped document.
+
+  language: of the document, if it is known; its field "lang" otherwise.
+  """
   tally["seen"] += 1
   tally["characters_in"] += len(before.text)
   languages = tally["languages"].setdefault(
-    str((after or before).fields.get("lang") or UNKNOWN), [0, 0]
+    language or str((after or before).fields.get("lang") or UNKNOWN), [0, 0]
   )
   languages[0] += 1
   for name, count in (counts or {}).items():
@@ -167,8 +172,11 @@ def _sample(kept: list[Tally], name: str, make) -> None:
 
 
 def _start(document: Document) -> str:
-  text = document.text or document.html[:_SHOWN].decode(errors="replace")
-  return text[:_SHOWN]
+  if document.text:
+    return document.text[:_SHOWN]
+  html, label = document.html, document.fields.get("charset")
+  text = charset.page(html, label if isinstance(label, str) else "")
+  return (text or html[:_SHOWN].decode(errors="replace"))[:_SHOWN]
 
 
 def _difference(before: Document, after: Document) -> dict[str, str]:

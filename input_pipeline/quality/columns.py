@@ -21,7 +21,7 @@ _NUMERIC = 0.9
 
 
 class Column(NamedTuple):
-  """One field of n records.
+  """Summary of one field of n records.
 
   kind: one of KINDS.
   types: {name of a type: number of values}, without missing values.
@@ -53,7 +53,7 @@ class Column(NamedTuple):
 
 
 def kind_of(field: str, sample: np.ndarray) -> str:
-  """The kind of a field, by its name and the values of a sample."""
+  """Returns the kind of a field, from its name and a sample of values."""
   if sample.dtype != object:
     if sample.ndim >= 3 and sample.dtype.kind in "uif":
       return "image"
@@ -93,7 +93,7 @@ def measure(
   class_names: Sequence[str] | None = None,
   rates: Sequence[float] | None = None,
 ) -> Column:
-  """The Column of a chunk's values.
+  """Returns the Column that summarizes a chunk of values.
 
   Args:
     kind: one of KINDS.
@@ -264,7 +264,7 @@ def _join_features(parts: list[Column]) -> dict[str, np.ndarray]:
 
 
 def take(column: Column, rows: np.ndarray) -> Column:
-  """The column restricted to some rows; types and markers stay as counted."""
+  """Returns the column of some rows; types and markers stay as counted."""
   place = {int(r): i for i, r in enumerate(rows)}
   return column._replace(
     blank=column.blank[rows],

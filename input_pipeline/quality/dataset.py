@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import bad_records, order
-from input_pipeline.quality import columns, values
+from input_pipeline.quality import columns, pages, values
 from input_pipeline.quality.columns import Column
 from input_pipeline.sources import Source, open_source
 
@@ -85,7 +85,7 @@ def open_dataset(
     ValueError: the data or a field does not exist, or no record can be read.
   """
   policy = bad_records.Policy(skip=True, max_bad_share=1.0)
-  source = open_source(uri, split, policy)
+  source = pages.as_text(open_source(uri, split, policy))
   sample = _sample(source)
   asked = [("label", label), ("date", date), *(("ignore", f) for f in ignore)]
   for flag, field in asked:
@@ -110,7 +110,7 @@ def open_dataset(
 
 
 def _sample(source: Source) -> dict:
-  """Records spread over the data; few if each may be large."""
+  """Returns a sample spread over the data; a small one of large records."""
   for most in (32, _SAMPLE):
     places = np.linspace(0, source.length - 1, min(most, source.length))
     sample, _, _ = bad_records.surviving(
@@ -171,7 +171,7 @@ def _namer(source: Source, places: np.ndarray) -> Callable[[int], str]:
 
 
 def _digests(rows: Mapping, fields: list[str], label: str, n: int):
-  """Digests, uint64 [n], of the records with and without the label."""
+  """Returns digests of records with and without the label, uint64 [n] each."""
   whole, part = np.empty(n, np.uint64), np.empty(n, np.uint64)
   for i in range(n):
     each = {field: values.encoded(rows[field][i]) for field in fields}
@@ -182,7 +182,7 @@ def _digests(rows: Mapping, fields: list[str], label: str, n: int):
 
 
 def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
-  """The data set restricted to some rows."""
+  """Returns the data set with some of its rows only."""
   rows = np.asarray(rows)
   return dataset._replace(
     indices=dataset.indices[rows],
@@ -195,7 +195,7 @@ def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
 def read_field(
   dataset: Dataset, field: str, rows: np.ndarray | None = None
 ) -> Iterator[tuple[int, object]]:
-  """(row, value) of one field, read again from the source in chunks."""
+  """Yields (row, value) of one field, read from the source in chunks."""
   rows = np.arange(len(dataset.indices)) if rows is None else rows
   for start in range(0, len(rows), _CHUNK):
     chunk = rows[start : start + _CHUNK]
@@ -204,7 +204,7 @@ def read_field(
 
 
 def feature_columns(dataset: Dataset) -> dict[str, np.ndarray]:
-  """{name: float [n]} of the numeric fields and of the measured features.
+  """Returns {name: float [n]} of numeric fields and measured features.
 
   Features of a field of text, images or audio are named "field: feature".
   """
@@ -220,7 +220,7 @@ def feature_columns(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def category_columns(dataset: Dataset) -> dict[str, Column]:
-  """{field: Column} of the categorical fields, including the label."""
+  """Returns {field: Column} of the categorical fields, the label included."""
   return {
     field: column
     for field, column in dataset.columns.items()
@@ -229,14 +229,14 @@ def category_columns(dataset: Dataset) -> dict[str, Column]:
 
 
 def titles(data: Dataset) -> tuple[str, str]:
-  """The names of a data set and of the one it is compared with."""
+  """Returns the names of a data set and of the one to compare it with."""
   if data.uri == data.against.uri:
     return data.split, data.against.split
   return data.uri, data.against.uri
 
 
 def describe(dataset: Dataset, row: int) -> str:
-  """A record as text: its name and the values of its fields."""
+  """Describes a record: its name and the values of its fields."""
   values_of = dataset.source.read(dataset.indices[[row]])
   lines = [dataset.name(row)]
   for field, column in dataset.columns.items():

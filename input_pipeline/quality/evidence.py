@@ -14,7 +14,7 @@ _MOST = 24
 def show(
   data: Dataset, rows: Sequence[int], title: str, notes: Sequence[str] = ()
 ) -> list:
-  """Parts of a page that show at most 24 records.
+  """Returns the parts of a page that show at most 24 records.
 
   Args:
     data: the data set.
@@ -51,7 +51,7 @@ def show(
 def _written(
   data: Dataset, rows: list[int], title: str, notes: list[str]
 ) -> list:
-  """A table if all values are short, else a text for each record."""
+  """Returns a table if all values are short, else a text per record."""
   kinds = {f: c.kind for f, c in data.columns.items()}
   if {"text", "audio", "image"} & {*kinds.values()}:
     texts = [dataset.describe(data, row) for row in rows]
@@ -72,7 +72,7 @@ def _written(
 
 
 def label_of(data: Dataset, row: int) -> str:
-  """The label of a record in words, or ""."""
+  """Returns the name of the label of a record, or ""."""
   if not data.label:
     return ""
   column = data.columns[data.label]
@@ -81,7 +81,7 @@ def label_of(data: Dataset, row: int) -> str:
 
 
 def groups(digests: np.ndarray) -> list[np.ndarray]:
-  """The groups of rows with equal digests, int64, the largest first."""
+  """Returns groups of rows with equal digests, int64, the largest first."""
   order = np.argsort(digests, kind="stable")
   starts = np.flatnonzero(np.diff(digests[order], prepend=~digests[order[:1]]))
   found = [g for g in np.split(order, starts[1:]) if len(g) > 1]

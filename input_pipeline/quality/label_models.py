@@ -68,7 +68,7 @@ def reading(
   text_key: str = "text",
   image_size: int = 32,
 ) -> Reading:
-  """The Reading of a labelled source.
+  """Returns the Reading of a labelled source.
 
   Args:
     source: the opened source.
@@ -128,7 +128,7 @@ def reading(
 
 
 def _kind(sample, model, text_key, label, uri) -> tuple[str, str]:
-  """The kind of the examples, and the name of their model."""
+  """Returns the kind of the examples and the name of their model."""
   if "image" in sample:
     kind = "raw" if sample["image"].dtype.kind == "f" else "image"
   else:
@@ -193,7 +193,7 @@ def vector_config(model: str) -> dict[str, Any]:
 def rows(
   source: Source, fields: list[str], indices: np.ndarray
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Some fields of some examples in order, in bounded chunks."""
+  """Yields fields of examples in order, in chunks of bounded size."""
   for start in range(0, len(indices), _READ):
     found = source.read(indices[start : start + _READ])
     yield {field: found[field] for field in fields}

@@ -26,7 +26,7 @@ _SMOOTHING = 0.2
 
 
 class Errors(NamedTuple):
-  """Estimates for labels.
+  """Estimates of which labels are wrong.
 
   wrong: bool [N], the labels that are probably wrong: those of the smallest
     quality, as many as are estimated to be wrong, with a quality below 0.5.
@@ -52,7 +52,7 @@ class Errors(NamedTuple):
 
 
 def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
-  """The Errors of labels, from out-of-fold probabilities.
+  """Returns the Errors of labels, given out-of-fold probabilities.
 
   Args:
     given: int [N], labels of at least two classes.
@@ -94,7 +94,7 @@ def find_errors(given: np.ndarray, probabilities: np.ndarray) -> Errors:
 
 
 def noise_matrix(given: np.ndarray, p_NC: np.ndarray) -> np.ndarray:
-  """P(given: row | true: column), [C, C], from the anchor points."""
+  """Returns P(given: row | true: column), [C, C], from anchor points."""
   classes = p_NC.shape[1]
   matrix = np.zeros((classes, classes))
   for true in range(classes):
@@ -106,7 +106,7 @@ def noise_matrix(given: np.ndarray, p_NC: np.ndarray) -> np.ndarray:
 
 
 def _joint(given: np.ndarray, given_true_CC: np.ndarray) -> np.ndarray:
-  """Shares of (given, true) that agree with the shares of the given labels."""
+  """Returns shares of (given, true) with the margins of the given labels."""
   from scipy.optimize import nnls
 
   share_C = np.bincount(given, minlength=len(given_true_CC)) / len(given)

@@ -23,7 +23,7 @@ POLICY = Policy(skip=True)
 
 
 def text_features(text: str) -> dict[str, float]:
-  """Length in characters, and the shares of classes of characters."""
+  """Returns the number of characters and the shares of their classes."""
   c = np.frombuffer(
     text[:_LONGEST].encode("utf-32-le", "surrogatepass"), np.uint32
   )
@@ -84,7 +84,7 @@ def pixels(image: np.ndarray) -> np.ndarray:
 
 
 def image_features(image: np.ndarray) -> dict[str, float]:
-  """Size in pixels; brightness, contrast and saturation from 0 to 255."""
+  """Returns size in pixels, and brightness, contrast, saturation, 0 to 255."""
   image = pixels(image)
   gray = image.mean(-1, dtype=np.float32)
   features = {
@@ -100,7 +100,7 @@ def image_features(image: np.ndarray) -> dict[str, float]:
 
 
 def print_of_image(image: np.ndarray) -> np.ndarray:
-  """A thumbnail of gray values, uint8 [256], by averaging over areas."""
+  """Returns a thumbnail of gray values, uint8 [256], averaged over areas."""
   gray = pixels(image).mean(-1, dtype=np.float32)
   return np.round(_shrunk(_shrunk(gray).T).T).astype(np.uint8).reshape(-1)
 
@@ -119,7 +119,7 @@ def _shrunk(values: np.ndarray) -> np.ndarray:
 
 
 def audio_features(samples: np.ndarray, rate: float) -> dict[str, float]:
-  """Duration, loudness (dBFS), clipping and spectral centroid of samples."""
+  """Returns duration, loudness (dBFS), clipping and spectral centroid."""
   x = np.asarray(samples, np.float32).reshape(-1)
   if not len(x):
     return dict.fromkeys(
@@ -139,7 +139,7 @@ def audio_features(samples: np.ndarray, rate: float) -> dict[str, float]:
 
 
 def print_of_audio(samples: np.ndarray) -> np.ndarray:
-  """Log energy of 16 bands at 16 times, uint8 [256], at normalized volume."""
+  """Returns the log energy of 16 bands at 16 times, uint8 [256]."""
   x = np.asarray(samples, np.float32).reshape(-1)
   if not len(x):
     return np.zeros(_SIDE * _SIDE, np.uint8)

@@ -26,7 +26,7 @@ _FEW, _TEXTS = 8, 16
 
 
 def hashes(text: str) -> np.ndarray:
-  """Hashes of the distinct 5-grams of a text, sorted uint64, as in `prepare`.
+  """Returns sorted hashes, uint64, of the distinct 5-grams of a text.
 
   The n-grams consist of words, or of characters if the text is written without
   spaces between words. Case, white space and punctuation are ignored. A shorter
@@ -38,7 +38,7 @@ def hashes(text: str) -> np.ndarray:
 def near_texts(
   data: Dataset, other: Dataset, field: str, similarity: float
 ) -> list[tuple[int, int, float]]:
-  """(row of data, row of other, Jaccard similarity) of the nearest matches.
+  """Returns (row, row of the others, Jaccard similarity) of the best matches.
 
   Candidates come from MinHash. Their exact similarities are computed, so that
   every reported pair has at least the given similarity.
@@ -60,7 +60,7 @@ def near_texts(
 
 
 def _candidates(mine: np.ndarray, theirs: np.ndarray):
-  """Pairs of a row and at most 8 rows of `theirs` that share most bands."""
+  """Returns pairs of a row and the at most 8 rows with most bands in common."""
   shared: dict[int, collections.Counter[int]] = {}
   for band in range(_BANDS):
     buckets: dict[int, list[int]] = {_NONE: []}
@@ -104,7 +104,7 @@ def _bands(data: Dataset, field: str) -> np.ndarray:
 def near_prints(
   prints: np.ndarray, others: np.ndarray
 ) -> list[tuple[int, int, float]]:
-  """(row, row of the others, correlation) of near-duplicate thumbnails.
+  """Returns (row, row of the others, correlation) of similar thumbnails.
 
   Their correlation is at least 0.998, or at least 0.95 and eight times nearer
   to 1 than the fifth best match. The second condition finds cropped copies of
@@ -139,7 +139,7 @@ def near_prints(
 
 
 def _centred(prints: np.ndarray) -> np.ndarray:
-  """Rows as float32 of length 1 and mean 0; zeros if nearly flat."""
+  """Returns rows with mean 0 and length 1, float32; zeros if nearly flat."""
   x = prints.astype(np.float32)
   x -= x.mean(1, keepdims=True)
   length = np.linalg.norm(x, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ _FOLD_KEY = np.uint64(0xF01D5)
 
 
 def assign_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-  """The fold of each example, int64 [N], stratified by class.
+  """Returns the fold of each example, int64 [N], stratified by class.
 
   The sizes of the folds differ by at most one, and so do their numbers of
   examples of each class.

@@ -14,7 +14,7 @@ _FEW = 100
 def cells(
   reference: np.ndarray, current: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts of two samples of numbers in the same cells, float64 [k] each.
+  """Returns the counts of two samples in the same cells, float64 [k] each.
 
   A value that makes up more than a tenth of both samples, or each value if
   there are few, has its own cell. The others fall into their deciles, and one
@@ -78,7 +78,7 @@ def jensen_shannon(reference: np.ndarray, current: np.ndarray) -> float:
 
 
 def independence(reference: np.ndarray, current: np.ndarray) -> float:
-  """The chance of tables as unlike as these, were they of one distribution.
+  """Returns the p-value of the hypothesis that both have one distribution.
 
   The G-test: its statistic is the Jensen–Shannon divergence of the two, each
   weighted by its size, times 2 n ln 2. Rare cells are put together.
@@ -108,7 +108,7 @@ def independence(reference: np.ndarray, current: np.ndarray) -> float:
 def kolmogorov_smirnov(
   reference: np.ndarray, current: np.ndarray
 ) -> tuple[float, float]:
-  """(the largest distance of the distribution functions, its p-value)."""
+  """Returns (distance of the distribution functions, its p-value)."""
   from scipy import stats
 
   a, b = reference[~np.isnan(reference)], current[~np.isnan(current)]
@@ -120,7 +120,7 @@ def kolmogorov_smirnov(
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-  """Holm's p-values, float64: all of them hold at once at their level."""
+  """Returns p-values corrected for multiple tests by Holm, float64."""
   p = np.asarray(p_values, float)
   order = np.argsort(p, kind="stable")
   adjusted = np.empty(len(p))
@@ -130,7 +130,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def robust_scale(numbers: np.ndarray) -> tuple[float, float]:
-  """(median, robust standard deviation) of what is finite; 0 where it is tied.
+  """Returns (median, robust standard deviation) of the finite values.
 
   The larger of 1.4826 times the median absolute deviation, and the
   interquartile range over 1.349: both are sigma where the law is normal.

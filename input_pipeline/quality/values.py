@@ -15,7 +15,7 @@ MISSING = frozenset(
 
 
 def missing(value, text: bool = False) -> str:
-  """The marker of a missing value as it is written, or "" if there is a value.
+  """Returns the marker of a missing value as written, or "" for a value.
 
   Args:
     value: of any type.
@@ -36,7 +36,7 @@ def missing(value, text: bool = False) -> str:
 
 
 def number(value) -> float:
-  """The number that a value is or that its text spells, or NaN."""
+  """Returns a value as a number, also if it is written as text; else NaN."""
   if isinstance(value, (bool, np.bool_)):
     return float(value)
   if isinstance(value, numbers.Real):
@@ -69,7 +69,7 @@ def date(value) -> float:
 
 
 def type_name(value) -> str:
-  """The name of the type of a value, for the report."""
+  """Returns the name of the type of a value, for the report."""
   if isinstance(value, (bool, np.bool_)):
     return "true/false"
   if isinstance(value, numbers.Integral):
@@ -86,7 +86,7 @@ def type_name(value) -> str:
 
 
 def encoded(value) -> bytes:
-  """Bytes that are equal for values of equal type and value."""
+  """Returns bytes that are equal for values of equal type and value."""
   if isinstance(value, bytes):
     return b"b" + value
   if isinstance(value, str):

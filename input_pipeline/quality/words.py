@@ -18,7 +18,7 @@ _MOST_COUNTED = 200_000
 
 
 def words(text: str) -> set[str]:
-  """The distinct words of a text in lower case."""
+  """Returns the distinct words of a text in lower case."""
   return {
     match.group(1) or match.group(0)
     for match in _TOKEN.finditer(text[:_LONGEST].lower())
@@ -26,7 +26,7 @@ def words(text: str) -> set[str]:
 
 
 def common(data: list[Dataset], field: str, most: int) -> list[str]:
-  """The words that occur in the most texts of the data sets together."""
+  """Returns the words that occur in the most texts of both data sets."""
   counts: collections.Counter[str] = collections.Counter()
   for each in data:
     for _, text in dataset.read_field(each, field):
@@ -41,7 +41,7 @@ def common(data: list[Dataset], field: str, most: int) -> list[str]:
 
 
 def presence(data: Dataset, field: str, vocabulary: list[str]) -> np.ndarray:
-  """bool [n, words]: whether each text contains each word."""
+  """Returns whether each text contains each word, bool [n, words]."""
   places = {word: i for i, word in enumerate(vocabulary)}
   found = np.zeros((len(data.indices), len(vocabulary)), bool)
   for row, text in dataset.read_field(data, field):

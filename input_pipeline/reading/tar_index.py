@@ -109,7 +109,7 @@ def _members(
     inside: the name of the inner tar to read, with a "/"; or "".
   """
   where = f"{path}: {inside.rstrip('/')}" if inside else path
-  told: dict[str, str] = {}
+  extended: dict[str, str] = {}
   while True:
     header = _at(file, start, _BLOCK, stop, where)
     if not header.strip(b"\0"):
@@ -125,16 +125,18 @@ def _members(
       else:
         content = _at(file, start, size, stop, where)
         if kind == b"L"[0]:
-          told["path"] = _text(content.rstrip(b"\0"))
+          extended["path"] = _text(content.rstrip(b"\0"))
         elif kind == b"x"[0]:
-          told |= _pax(content, where)
+          extended |= _pax(content, where)
       start += -(-size // _BLOCK) * _BLOCK
       continue
-    if "size" in told:
-      size = _count(told["size"], 10, where)
-    name = told.get("path", name)
-    sparse = kind == b"S"[0] or any(k.startswith("GNU.sparse") for k in told)
-    told = {}
+    if "size" in extended:
+      size = _count(extended["size"], 10, where)
+    name = extended.get("path", name)
+    sparse = kind == b"S"[0] or any(
+      k.startswith("GNU.sparse") for k in extended
+    )
+    extended = {}
     link = kind in b"12"
     length = 0 if link or kind in b"3456" else size
     if start + length > stop:

@@ -7,12 +7,14 @@ After a broken record, reading continues at the next line that begins with
 import functools
 import io
 import logging
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from input_pipeline import charset
 from input_pipeline.bad_records import Policy, check_size
 from input_pipeline.document import Bad, Document
+from input_pipeline.reading import http_response
 from input_pipeline.reading.streams import Stream, bad, opened
 
 _LONGEST_LINE = 2**16
@@ -159,46 +161,61 @@ def documents(
 def page(name: str, content: bytes, policy: Policy) -> Document | None:
   """The HTML of a response with status 200; None for other responses.
 
+  The charset that HTTP declares, if it does, is the field "charset".
+
   Raises:
     ValueError: it is malformed, or the page is larger than
       `max_record_bytes`.
   """
   record = _parsed(name, content)
-  http = record.http_headers
-  if http is None or http.get_statuscode() != "200":
+  try:
+    http = http_response.parse(record.raw_stream.read())
+  except ValueError as error:
+    raise ValueError(f"{name}: {error}") from None
+  if http is None:
+    address = record.rec_headers.get_header("WARC-Target-URI") or ""
+    if address and not address.startswith(("http:", "https:")):
+      return None  # Such as dns:, which Heritrix archives.
+    raise ValueError(f"{name}: it has no HTTP status line")
+  if http.status != 200:
     return None
-  mime = _mime(http.get_header("Content-Type"))
+  declared = http.headers.get("content-type")
+  mime = _mime(declared)
   if mime not in _HTML:
     return None
-  body = record.raw_stream.read()
-  if (http.get_header("Transfer-Encoding") or "").strip().lower() == "chunked":
-    body = _dechunked(body)
-  encoding = (http.get_header("Content-Encoding") or "").strip().lower()
-  html = _decoded(name, body, encoding, policy)
-  return Document(name, "", _fields(record, mime), html)
+  html = http_response.content(http, name, policy)
+  fields = _fields(record, mime)
+  label = charset.of_content_type(declared)
+  if label:
+    fields["charset"] = label
+  return Document(name, "", fields, html)
 
 
 def conversion(name: str, content: bytes, policy: Policy) -> Document | None:
   """The text of a conversion record.
 
   Raises:
-    ValueError: it is malformed, or not UTF-8.
+    ValueError: it is malformed, or neither UTF-8 nor in the encoding that its
+      header declares.
   """
   record = _parsed(name, content)
   body = record.raw_stream.read()
-  try:
-    text = body.decode()
-  except UnicodeDecodeError as error:
-    raise ValueError(f"{name}: not UTF-8 at byte {error.start}") from None
-  mime = _mime(record.rec_headers.get_header("Content-Type"))
-  return Document(name, text, _fields(record, mime))
+  declared = record.rec_headers.get_header("Content-Type") or ""
+  text = charset.text(body, charset.of_content_type(declared))
+  if text is None:
+    try:
+      text = body.decode()
+    except UnicodeDecodeError as error:
+      raise ValueError(f"{name}: not UTF-8 at byte {error.start}") from None
+  return Document(name, text, _fields(record, _mime(declared)))
 
 
 def _parsed(name: str, content: bytes) -> Any:
   """A record as parsed by warcio."""
   try:
     parse = _loader().parse_record_stream
-    return parse(io.BytesIO(content), known_format="warc")
+    # It knows HTTP/1 only; HTTP is parsed by http_response.
+    return parse(io.BytesIO(content), known_format="warc", no_record_parse=True)
   except ModuleNotFoundError:
     raise ValueError(
       f"{name}: WARC and WET files need warcio, which is not installed: "
@@ -218,7 +235,7 @@ def _loader() -> Any:
 
 
 def _mime(content_type: str | None) -> str:
-  return (content_type or "").partition(";")[0].strip().lower()
+  return re.split("[;,]", content_type or "")[0].strip().lower()
 
 
 def _fields(record: Any, mime: str) -> dict[str, str]:
@@ -228,38 +245,3 @@ def _fields(record: Any, mime: str) -> dict[str, str]:
     "date": header("WARC-Date") or "",
     "mime": mime,
   }
-
-
-def _dechunked(body: bytes) -> bytes:
-  """A body without chunk headers; unchanged if it has none."""
-  from warcio.bufferedreaders import ChunkedDataReader
-
-  return ChunkedDataReader(io.BytesIO(body)).read()
-
-
-def _decoded(name: str, body: bytes, encoding: str, policy: Policy) -> bytes:
-  """Decompresses as much of a body as is intact, up to `max_record_bytes`.
-
-  warcio would decompress it without a limit.
-  """
-  most = policy.max_record_bytes
-  if encoding in ("", "identity", "utf-8"):
-    html = body
-  elif encoding in ("gzip", "x-gzip"):
-    # Archives may keep the header of a body that they decompressed.
-    gzipped = body.startswith(b"\x1f\x8b")
-    html = _inflated(name, body, 31, most) if gzipped else body
-  elif encoding == "deflate":
-    wrapped = body[:1] == b"\x78"
-    html = _inflated(name, body, 15 if wrapped else -15, most)
-  else:
-    raise ValueError(f"{name}: Content-Encoding {encoding[:40]!r} is unknown")
-  check_size(len(html), name, policy, "at least ")
-  return html
-
-
-def _inflated(name: str, body: bytes, bits: int, most: int) -> bytes:
-  try:
-    return zlib.decompressobj(bits).decompress(body, most + 1)
-  except zlib.error as error:
-    raise ValueError(f"{name}: its body is broken: {error}") from None

@@ -244,8 +244,8 @@ def _table(table: Table) -> str:
     notes.append(f"{len(table.rows) - _MOST_ROWS:,} more rows are not shown")
   if len(table.columns) > width:
     notes.append(f"{len(table.columns) - width:,} more columns are not shown")
-  said = f'<p class="note">{"; ".join(notes)}</p>' if notes else ""
-  return grid(rows[:_OPEN_ROWS]) + _folded(rows[_OPEN_ROWS:], grid) + said
+  footer = f'<p class="note">{"; ".join(notes)}</p>' if notes else ""
+  return grid(rows[:_OPEN_ROWS]) + _folded(rows[_OPEN_ROWS:], grid) + footer
 
 
 def _is_number(value) -> bool:

@@ -105,8 +105,8 @@ def get_tokenizer(
   asked = spec
   spec, content = prepared_index.tokenizer(spec, workdir)
   if workdir and spec != asked:
-    note, told = prepared_index.note_of(spec)
-    write_atomically(os.path.join(workdir, note), [told])
+    note, note_content = prepared_index.note_of(spec)
+    write_atomically(os.path.join(workdir, note), [note_content])
   kind = _kind(spec)
   if kind.FILE is None:
     return kind.load(spec, b"")

@@ -20,7 +20,7 @@ from models.layers.basic import (
 
 
 class Bengio(nnx.Module):
-  """Tokens to logits. `bengio` documents the arguments."""
+  """Maps tokens to logits; `bengio` documents the arguments."""
 
   def __init__(
     self,
@@ -58,8 +58,8 @@ class Bengio(nnx.Module):
   def __call__(
     self, tokens_BT, cache=None, segments_BT=None, positions_BT=None
   ):
-    """logits_BTV float32; with a cache, (logits_BTV, the cache after them)."""
-    del positions_BT  # of packed rows, in which the segments mark the starts
+    """Returns logits_BTV float32; with a cache, also the updated cache."""
+    del positions_BT  # In packed rows the segments mark the starts.
     before_BI = None if cache is None else cache["context"].T
     context_IBT = contexts(
       tokens_BT, self.before, self.mark, before_BI, segments_BT
@@ -94,24 +94,25 @@ def bengio(
   """Bengio et al.'s language model (JMLR 3, 2003), tokens_BT -> logits_BTV.
 
   logits = b + W x + U tanh(d + H x), where x is the concatenation of the
-  embeddings C(w) of the last n - 1 tokens. A mark with an embedding of its own
-  takes the place of tokens before the start of a row or of a segment. The
-  parameters are called: C "token_embedding", H and d "hidden", U and b
-  "unembedding", W "direct".
+  embeddings C(w) of the last n - 1 tokens. Where fewer tokens precede in the
+  row or segment, a special token with its own embedding pads them. In the
+  parameters, C is "token_embedding", H and d are "hidden", U and b are
+  "unembedding", and W is "direct".
 
   The cache is "context", int32 [n - 1, B], the last tokens.
 
   Args:
     vocab_size: V.
-    order: n; the paper's is 5 or 6, of words.
-    dim: size of an embedding.
-    hidden: F, units of the hidden layer.
-    activation: of the hidden layer, in place of tanh: "relu", "gelu", "silu",
-      "sigmoid" or "identity".
+    order: n, the length of an n-gram: n - 1 tokens predict the next. The paper
+      has 5 or 6 words.
+    dim: the size of an embedding.
+    hidden: F, the number of units of the hidden layer.
+    activation: the activation of the hidden layer: "tanh", as in the paper,
+      "relu", "gelu", "silu", "sigmoid" or "identity".
     direct: whether the embeddings are connected to the logits directly.
-    dropout: rate, of the hidden layer's output.
-    dtype: of the computation.
-    param_dtype: of the parameters.
+    dropout: the rate of dropout on the output of the hidden layer.
+    dtype: the type of the computation.
+    param_dtype: the type of the parameters.
 
   Raises:
     ValueError: order < 2, or the activation or a dtype is unknown.
@@ -136,7 +137,7 @@ def bengio(
     return {"context": jnp.full(shape, vocab_size, jnp.int32)}
 
   def flops(T):
-    """Forward FLOPs of T tokens; a multiplication and an addition are 2."""
+    """Counts forward FLOPs of T tokens, 2 per multiply-add."""
     inputs = (order - 1) * dim
     outputs = hidden + (vocab_size if direct else 0)
     return 2 * T * (inputs * outputs + hidden * vocab_size)

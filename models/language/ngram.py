@@ -234,10 +234,10 @@ def _counted(state, keys: _Keys, grams, real):
   for n in range(len(grams), 0, -1):
     table, words = _inserted(state[f"order_{n}"], words)
     first = (state[f"order_{n}"]["lost"] == 0) & (table["lost"] > 0)
-    tell = functools.partial(_tell, n, table["counts"].size)
+    warn = functools.partial(_warn_of_lost, n, table["counts"].size)
     jax.lax.cond(
       first,
-      lambda lost, tell=tell: jax.debug.callback(tell, lost),
+      lambda lost, warn=warn: jax.debug.callback(warn, lost),
       lambda lost: None,
       table["lost"],
     )
@@ -248,7 +248,7 @@ def _counted(state, keys: _Keys, grams, real):
   return new
 
 
-def _tell(n: int, capacity: int, lost) -> None:
+def _warn_of_lost(n: int, capacity: int, lost) -> None:
   print(
     f"ngram: {int(lost)} n-grams of order {n} did not fit and are not"
     f" counted: capacity = {capacity} is too small",

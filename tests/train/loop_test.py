@@ -76,9 +76,10 @@ class Calls(list):
 
   def writer(self):
     return std_types.SimpleNamespace(
-      start=lambda step, owed: self.append(
+      start=lambda step, unfinished: self.append(
         f"start {step}"
-        + f" without {sorted(owed)}" * (step is not None and len(owed) > 0)
+        + f" without {sorted(unfinished)}"
+        * (step is not None and len(unfinished) > 0)
       ),
       write=lambda step, scalars: self.append(
         f"write {step} {scalars.get('train/loss', sorted(scalars))}"

@@ -86,7 +86,7 @@ def _ask(kind: str, argument: str, seconds: float):
   """Runs a probe; returns (facts, lines), with one line if it failed."""
   root = str(pathlib.Path(__file__).absolute().parents[2])
   path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-  code, said, wrong = checks.answer(
+  code, output, wrong = checks.answer(
     [sys.executable, "-m", "train.doctor.probes", kind, argument],
     seconds,
     # Do not allocate the memory of a GPU that may be in use.
@@ -96,7 +96,7 @@ def _ask(kind: str, argument: str, seconds: float):
   if code is None:
     return {}, [Line("wrong", f"{name}: no response within {seconds:g} s")]
   try:
-    found = json.loads(said.strip().splitlines()[-1])
+    found = json.loads(output.strip().splitlines()[-1])
     return found["facts"], [Line(*line) for line in found["lines"]]
   except (ValueError, LookupError, TypeError):
     last = (wrong.strip().splitlines() or [f"exit code {code}"])[-1]

@@ -89,8 +89,8 @@ def packages() -> Iterator[Line]:
     jaxlib = Requirement(text)
     if jaxlib.name == "jaxlib" and jaxlib.marker is None:
       complaint = _complaint(jaxlib)
-      said = f"jaxlib {_version('jaxlib')} matches jax"
-      yield Line("wrong", complaint) if complaint else Line("ok", said)
+      matches = f"jaxlib {_version('jaxlib')} matches jax"
+      yield Line("wrong", complaint) if complaint else Line("ok", matches)
 
 
 def _version(name: str) -> str | None:
@@ -240,10 +240,10 @@ def shared_memory(path: str = "/dev/shm") -> Iterator[Line]:
 def accelerators(devices: str = "/dev") -> tuple[str | None, list[Line]]:
   """Returns ("GPU", "TPU" or None, as found on this machine; problems)."""
   if shutil.which("nvidia-smi"):
-    code, said, wrong = answer(["nvidia-smi", "-L"], 5)
-    if code == 0 and "GPU" in said:
+    code, output, wrong = answer(["nvidia-smi", "-L"], 5)
+    if code == 0 and "GPU" in output:
       return "GPU", []
-    first = (said + wrong).strip().splitlines()
+    first = (output + wrong).strip().splitlines()
     reason = "no response within 5 s" if code is None else "".join(first[:1])
     return None, [
       Line("wrong", f"nvidia-smi: {reason or 'no GPU'}: check the driver")
@@ -280,8 +280,8 @@ def answer(
   except OSError as error:
     return 127, "", str(error)
   try:
-    said, wrong = process.communicate(timeout=seconds)
-    return process.returncode, said, wrong
+    output, wrong = process.communicate(timeout=seconds)
+    return process.returncode, output, wrong
   except subprocess.TimeoutExpired:
     if sys.platform == "win32":
       process.kill()

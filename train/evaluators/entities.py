@@ -57,7 +57,8 @@ def entities(context: types.EvalContext) -> types.Evaluator:
       path = pathlib.Path(context.workdir) / f"{context.key}.conll"
       path.write_text("".join(map(_conll, ordered)), encoding="utf-8")
     scores = span_f1.score(
-      [tags for _, tags, _ in ordered], [told for _, _, told in ordered]
+      [tags for _, tags, _ in ordered],
+      [predicted for _, _, predicted in ordered],
     )
     micro, macro = scores.pop("micro"), scores.pop("macro")
     del scores["weighted"]

@@ -90,12 +90,12 @@ def question_answering(
         before = answered.get(record)
         answered[record] = _merged(before, found, n_best) if before else found
     ordered = [answered[record] for record in sorted(answered)]
-    told = [_told(each, null_threshold) for each in ordered]
+    chosen = [_chosen(each, null_threshold) for each in ordered]
     if context.workdir and jax.process_index() == 0:
-      _write(context, ordered, told, n_best)
+      _write(context, ordered, chosen, n_best)
     references = [each.references for each in ordered]
     mixed = language == "zh"
-    found = squad_metrics.score(told, references, mixed)
+    found = squad_metrics.score(chosen, references, mixed)
     if squad_metrics.version_of(references) == 2:
       found |= best_threshold(ordered, mixed)
     return {"loss": float(total[0] / max(total[1], 1)), **found}
@@ -138,7 +138,7 @@ def _merged(a: Answered, b: Answered, n_best: int) -> Answered:
   return a._replace(best=best, null=min(a.null, b.null))
 
 
-def _told(answered: Answered, threshold: float | None) -> str:
+def _chosen(answered: Answered, threshold: float | None) -> str:
   """Returns the answer, or "" if "no answer" has a better score."""
   score, text = answered.best[0]
   if threshold is not None and answered.null - score > threshold:
@@ -154,11 +154,11 @@ def best_threshold(answered: list[Answered], mixed: bool) -> dict[str, float]:
   doubts = np.array([each.null - each.best[0][0] for each in answered])
   order = np.argsort(doubts, kind="stable")
   empty = [squad_metrics.best("", a.references, mixed, 2)[1] for a in answered]
-  told = [
+  chosen = [
     squad_metrics.best(a.best[0][1], a.references, mixed, 2)[1]
     for a in answered
   ]
-  gains = np.array([told[i] - empty[i] for i in order])
+  gains = np.array([chosen[i] - empty[i] for i in order])
   sums = sum(empty) + np.concatenate([[0.0], np.cumsum(gains)])
   # No threshold separates two questions with the same difference.
   ends = np.append(np.diff(doubts[order]) > 0, True)
@@ -171,9 +171,9 @@ def best_threshold(answered: list[Answered], mixed: bool) -> dict[str, float]:
   }
 
 
-def _write(context, ordered: list[Answered], told: list[str], n_best: int):
+def _write(context, ordered: list[Answered], chosen: list[str], n_best: int):
   folder = pathlib.Path(context.workdir)
-  answers = {a.identity: text for a, text in zip(ordered, told, strict=True)}
+  answers = {a.identity: text for a, text in zip(ordered, chosen, strict=True)}
   files = {"predictions": answers}
   if n_best > 1:
     files["nbest"] = {

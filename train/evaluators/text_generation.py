@@ -105,8 +105,8 @@ def text_generation(
       for name, lines in (("hypotheses", written), ("references", wanted)):
         text = "".join(f"{line}\n" for line in lines)
         (folder / f"{name}.txt").write_text(text, "utf-8")
-      told = json.dumps({**figures, "signatures": signatures}, indent=2)
-      (folder / "figures.json").write_text(told + "\n")
+      content = json.dumps({**figures, "signatures": signatures}, indent=2)
+      (folder / "figures.json").write_text(content + "\n")
       for i, drawing in enumerate(maps[:attention]):
         draw(folder / f"attention_{i}.png", *drawing)
     return figures

@@ -33,7 +33,7 @@ class Agreement:
     self._processes = processes
     self._say = say
     self._wanted: str | None = None  # by this process
-    self._said = False
+    self._announced = False
     self._reason: str | None = None  # from process 0
     self._nearest: dict[int, int] = {}
     self._until = 0
@@ -68,9 +68,9 @@ class Agreement:
 
   def speak(self) -> None:
     """Sends a request of this process; called by the watchdog's thread."""
-    if self._wanted is None or self._said or self._alone:
+    if self._wanted is None or self._announced or self._alone:
       return
-    self._said = True
+    self._announced = True
     if self._first:
       self._begin(self._wanted)
     else:

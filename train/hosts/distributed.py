@@ -126,7 +126,7 @@ def session(
   place: Place | None,
   wait: float,
   timeout: float,
-  tell: Callable[[BaseException], int],
+  report: Callable[[BaseException], int],
   stall_timeout: float = 0.0,
 ) -> Iterator[watchdog.Watch]:
   """A context in which this process belongs to a run of several processes.
@@ -138,7 +138,7 @@ def session(
     place: from `find`; None is a process alone.
     wait: seconds until a process that has not appeared is given up.
     timeout: seconds of silence after which a process counts as lost.
-    tell: prints an error and returns the exit code.
+    report: prints an error and returns the exit code.
     stall_timeout: seconds without a step after which all end; 0 is never.
 
   Yields:
@@ -156,29 +156,29 @@ def session(
       watcher.finish()
     return
   host = place.coordinator.rsplit(":", 1)[0]
-  roll, told = roll_call.gather(
+  roll, announced = roll_call.gather(
     place, wait, lambda: {"service": f"{host}:{_free_port()}"}
   )
   watcher = watchdog.Watch(roll, timeout, stall_timeout)
   preempted = None
   try:
-    _connect(place, told["service"], timeout)
+    _connect(place, announced["service"], timeout)
     yield watcher
   except Preempted as stop:
     preempted = stop  # so are all others, at the same step
   except BaseException as error:
-    mendable = (
+    of_this_process = (
       UserError,
       CorruptionError,
       FloatingPointError,
       KeyboardInterrupt,
       SystemExit,
     )
-    if not isinstance(error, mendable):
+    if not isinstance(error, of_this_process):
       # A collective, or a save, fails on all when one is lost: the watch knows
       # better.
       time.sleep(_GRACE)
-    code = tell(error)
+    code = report(error)
     watcher.fail(str(error).strip().split("\n")[0] or repr(error), code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -139,10 +139,10 @@ def _call(place, wait, facts):
           key.fileobj.close()
   present = [peers[i] for i in sorted(peers)]
   names = [socket.gethostname(), *(peer.name for peer in present)]
-  told = {"names": names, **facts()}
+  announced = {"names": names, **facts()}
   for peer in present:
-    peer.send(start=told)
-  return Roll(place, names, present), told
+    peer.send(start=announced)
+  return Roll(place, names, present), announced
 
 
 def _collect(listener, peers, place, wait, selector) -> None:
@@ -241,14 +241,14 @@ def _answer(place, wait):
       of=place.num_processes,
       name=socket.gethostname(),
     )
-    told = None
+    announced = None
     try:
-      told = _start_of(peer, max(_SEND, deadline - time.monotonic()))
+      announced = _start_of(peer, max(_SEND, deadline - time.monotonic()))
     finally:
-      if told is None:
+      if announced is None:
         peer.socket.close()
-    if told is not None:
-      return Roll(place, told["names"], [peer]), told
+    if announced is not None:
+      return Roll(place, announced["names"], [peer]), announced
     time.sleep(TICK)
   raise HostError(_missing([0], place, wait, f" (at {place.coordinator})"))
 

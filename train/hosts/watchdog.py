@@ -118,7 +118,7 @@ class Watch:
     if self._own_end is not None:
       line, code = self._own_end
       who = self._roll.title(self._roll.place.process_id)
-      self._tell(f"{who} ended: {line}", code, stacks=False)
+      self._report(f"{who} ended: {line}", code, stacks=False)
       self._over.set()
       return
     every_peer_done = all(peer.done for peer in peers)
@@ -164,11 +164,11 @@ class Watch:
     if stacks:
       # Before the others exit, which breaks what this process waits for.
       _say_stacks()
-    self._tell(line, code, stacks, source)
+    self._report(line, code, stacks, source)
     self._over.set()
     self._leave(line, code)
 
-  def _tell(self, line: str, code: int, stacks: bool, source=None) -> None:
+  def _report(self, line: str, code: int, stacks: bool, source=None) -> None:
     others = [peer for peer in self._roll.peers if peer is not source]
     for peer in others:
       peer.send(end=line, code=code, stacks=stacks)

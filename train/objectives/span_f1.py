@@ -74,15 +74,17 @@ def score(
   right: Counter = Counter()
   wanted: Counter = Counter()
   given: Counter = Counter()
-  for i, (true, told) in enumerate(zip(references, predictions, strict=True)):
-    if len(true) != len(told):
+  for i, (true, predicted) in enumerate(
+    zip(references, predictions, strict=True)
+  ):
+    if len(true) != len(predicted):
       raise ValueError(
-        f"sequence {i} has {len(told)} tags, but its reference {len(true)}"
+        f"sequence {i} has {len(predicted)} tags, but its reference {len(true)}"
       )
-    true_spans, told_spans = set(spans(true)), set(spans(told))
+    true_spans, predicted_spans = set(spans(true)), set(spans(predicted))
     wanted.update(kind for kind, _, _ in true_spans)
-    given.update(kind for kind, _, _ in told_spans)
-    right.update(kind for kind, _, _ in true_spans & told_spans)
+    given.update(kind for kind, _, _ in predicted_spans)
+    right.update(kind for kind, _, _ in true_spans & predicted_spans)
   by_type = {
     kind: _score(right[kind], given[kind], wanted[kind])
     for kind in sorted(wanted.keys() | given.keys())

@@ -53,14 +53,14 @@ def f1(
   prediction: str, reference: str, mixed: bool = False, version: int = 1
 ) -> float:
   """Returns the F1 of the bags of words of both texts."""
-  told = normalize(prediction, mixed).split()
+  predicted = normalize(prediction, mixed).split()
   true = normalize(reference, mixed).split()
-  if version == 2 and not (told and true):
-    return float(told == true)
-  shared = (Counter(told) & Counter(true)).total()
+  if version == 2 and not (predicted and true):
+    return float(predicted == true)
+  shared = (Counter(predicted) & Counter(true)).total()
   if not shared:
     return 0.0
-  precision, recall = shared / len(told), shared / len(true)
+  precision, recall = shared / len(predicted), shared / len(true)
   return 2 * precision * recall / (precision + recall)
 
 
@@ -104,8 +104,8 @@ def score(
     raise ValueError("there are no questions to score")
   version = version_of(references)
   pairs = [
-    best(told, true, mixed, version)
-    for told, true in zip(predictions, references, strict=True)
+    best(predicted, true, mixed, version)
+    for predicted, true in zip(predictions, references, strict=True)
   ]
   found = {
     "exact_match": 100 * sum(e for e, _ in pairs) / len(pairs),

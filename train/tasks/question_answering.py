@@ -27,7 +27,9 @@ def question_answering(model: Model) -> types.Task:
 
   def apply(variables, batch, rng=None, train=False):
     """((start_BT, end_BT), model_state)."""
-    told = {"features_BTF": batch["features"]} if "features" in batch else {}
+    features = (
+      {"features_BTF": batch["features"]} if "features" in batch else {}
+    )
     logits, model_state = model.apply(
       variables.params,
       variables.model_state,
@@ -36,7 +38,7 @@ def question_answering(model: Model) -> types.Task:
       segments_BT=batch["segments"],
       rng=rng,
       train=train,
-      **told,
+      **features,
     )
     inside_BT = (batch["types"] == 1) & (batch["segments"] > 0)
     inside_BT = inside_BT.at[:, 0].set(True)

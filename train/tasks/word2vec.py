@@ -90,16 +90,18 @@ def word2vec(
     pairs_BT = jnp.sum(pair_BTS, 2, jnp.float32)
     if architecture == "skip_gram":
       weight_BT = pairs_BT
-      told_BTS = jax.nn.softplus(-jnp.einsum("btd,bsd->bts", x_BTD, y_BTD))
-      told = jnp.sum(jnp.where(pair_BTS, told_BTS, 0))
+      positive_BTS = jax.nn.softplus(-jnp.einsum("btd,bsd->bts", x_BTD, y_BTD))
+      positive = jnp.sum(jnp.where(pair_BTS, positive_BTS, 0))
     else:
       weight_BT = (pairs_BT > 0).astype(jnp.float32)
       share_BTS = pair_BTS / jnp.maximum(pairs_BT, 1)[:, :, None]
       x_BTD = jnp.einsum("bts,bsd->btd", share_BTS, x_BTD)
-      told_BT = jax.nn.softplus(-jnp.sum(x_BTD * y_BTD, -1))
-      told = jnp.sum(weight_BT * told_BT)
-    against_BTK = jax.nn.softplus(jnp.einsum("btd,bkd->btk", x_BTD, n_BKD))
-    total = told + negatives / noise * jnp.sum(weight_BT * against_BTK.sum(2))
+      positive_BT = jax.nn.softplus(-jnp.sum(x_BTD * y_BTD, -1))
+      positive = jnp.sum(weight_BT * positive_BT)
+    negative_BTK = jax.nn.softplus(jnp.einsum("btd,bkd->btk", x_BTD, n_BKD))
+    total = positive + negatives / noise * jnp.sum(
+      weight_BT * negative_BTK.sum(2)
+    )
     mean = types.Mean(total, jnp.sum(weight_BT))
     return mean, types.Aux(variables.model_state, {})
 

@@ -12,9 +12,9 @@ from common import json_lines
 class Files(NamedTuple):
   """The open metrics.jsonl and examples.jsonl of a run.
 
-  start: (step or None, owed=()) -> None; opens the files and drops the rows of
-    steps after `step`; None drops all rows. `owed` holds keys of evaluators
-    whose rows of `step` are dropped as well, because they run again.
+  start: (step or None, unfinished=()) -> None; opens the files and drops the
+    rows of steps after `step`; None drops all rows. `unfinished` has the keys
+    of evaluators whose rows of `step` are dropped too, as they run again.
   write: (step, {name: float}) -> None; appends one JSON object, which is on
     disk on return.
   write_examples: (step, ids) -> None; appends {"step": step, "index": ids},
@@ -43,10 +43,10 @@ def files(workdir: str, log_examples: bool = False) -> Files:
   examples_path = metrics_path.with_name("examples.jsonl")
   opened: dict[str, Any] = {}
 
-  def start(step, owed=()):
+  def start(step, unfinished=()):
     close()
     last = -1 if step is None else step
-    opened["metrics"] = _shortened(metrics_path, last, owed=owed)
+    opened["metrics"] = _shortened(metrics_path, last, unfinished=unfinished)
     # The rows of examples.jsonl belong to the update after their step.
     examples = _shortened(examples_path, last - 1, create=log_examples)
     if examples is not None:
@@ -74,13 +74,13 @@ def _shortened(
   path: pathlib.Path,
   last: int,
   create: bool = True,
-  owed: Collection[str] = (),
+  unfinished: Collection[str] = (),
 ):
   """Opens a file for appending, and removes rows of steps after `last`.
 
   Rows of `last` itself are removed if all of their keys belong to evaluators in
-  `owed`. Damaged rows are removed as well. The file is replaced atomically.
-  Returns None if it does not exist and `create` is False.
+  `unfinished`. Damaged rows are removed as well. The file is replaced
+  atomically. Returns None if it does not exist and `create` is False.
   """
   if not create and not path.exists():
     return None
@@ -92,7 +92,7 @@ def _shortened(
         continue
       # Rows of evaluators have no other keys; rows of training do.
       keys = {key.split("/")[0] for key in row if key != "step"}
-      if row["step"] < last or not keys <= set(owed):
+      if row["step"] < last or not keys <= set(unfinished):
         kept.write(line + b"\n")
   os.replace(temporary, path)
   return path.open("a")

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def connected_components(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """int64 [nodes]: the smallest node that is connected to each by edges a-b.
+  """Returns the smallest node connected to each node, int64 [nodes].
 
   Nodes are numbered from 0 to the largest in a or b. Union-find over all edges
   at once: a root is attached to the smallest root it shares an edge with, and

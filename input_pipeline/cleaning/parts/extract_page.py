@@ -5,10 +5,8 @@ A page that takes too long or crashes the parser ends this process only; inside
 the main process C code could not be interrupted.
 """
 
-import codecs
 import contextlib
 import functools
-import re
 import struct
 import sys
 from typing import Any, BinaryIO, NamedTuple
@@ -23,31 +21,9 @@ _CPU_SECONDS = 60
 _MEMORY = 2**32
 _LONGEST_TITLE = 1000
 
-_DECLARED = re.compile(
-  rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?"""
-  rb"""([A-Za-z0-9_:.-]{1,40})""",
-  re.IGNORECASE,
-)
-_BOMS = (
-  (codecs.BOM_UTF8, "utf-8-sig"),
-  (codecs.BOM_UTF16_LE, "utf-16"),
-  (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# What browsers take these names for: https://encoding.spec.whatwg.org
-_WIDER = {
-  "ascii": "cp1252",
-  "gb2312": "gb18030",
-  "gbk": "gb18030",
-  "iso8859-1": "cp1252",
-  "iso8859-9": "cp1254",
-  "shift_jis": "cp932",
-  "big5": "big5hkscs",
-  "euc_kr": "cp949",
-}
-
 
 class Settings(NamedTuple):
-  """What is taken for main text.
+  """What counts as the main text of a page.
 
   favor: "precision" takes less where in doubt, "recall" more.
   fallback: whether to try other extractors if the first finds little.
@@ -62,31 +38,21 @@ class Settings(NamedTuple):
 
 
 def decode(html: bytes) -> str:
-  """The text of a page, by its byte order mark, UTF-8, declaration or guess."""
-  for mark, encoding in _BOMS:
-    if html.startswith(mark):
-      return html.decode(encoding, "replace")
+  """The text of a page in UTF-8 or, if nothing is known, by a guess.
+
+  The stage converts every page whose encoding is declared, to UTF-8.
+  """
   try:
     return html.decode()
   except UnicodeDecodeError:
     pass
-  declared = _DECLARED.search(html, 0, 4096)
-  if declared:
-    try:
-      name = codecs.lookup(declared[1].decode()).name
-      # A page may have a few broken bytes in its own encoding.
-      text = html.decode(_WIDER.get(name, name), "replace")
-      if text.count("\ufffd") * 200 <= len(text):
-        return text
-    except (LookupError, UnicodeError):
-      pass
   from trafilatura.utils import decode_file
 
   return decode_file(html)
 
 
 def main_text(html: bytes, settings: Settings = Settings()) -> tuple[str, str]:
-  """(title, main text) of a page, "" for one that it lacks."""
+  """Returns (title, main text) of a page; "" for one that it lacks."""
   import trafilatura
   from trafilatura.metadata import extract_title
   from trafilatura.utils import load_html
@@ -101,7 +67,7 @@ def main_text(html: bytes, settings: Settings = Settings()) -> tuple[str, str]:
 
 @functools.cache
 def _options(settings: Settings) -> Any:
-  """Made once: reading trafilatura's own settings takes a tenth of a page."""
+  """Trafilatura's options; cached, as reading its defaults is slow."""
   from trafilatura.settings import Extractor
 
   return Extractor(

@@ -53,7 +53,7 @@ def stage(
   low: float = 0.0,
   high: float = 1.0,
 ) -> Global | Stage:
-  """The stage of a kind: learned, or by statistics that were learned before.
+  """Returns the stage: statistics are fitted, or those given are applied.
 
   Raises:
     ValueError: a setting is wrong, or the file is no statistics of the kind.
@@ -120,7 +120,7 @@ def _summarize(
 
 
 def _packed(found: Mapping[str, _Sums], rows: int) -> bytes:
-  """As JSON; sums as hexadecimals, which convert in linear time."""
+  """Returns sums as JSON, in hexadecimal, which converts in linear time."""
   columns = {
     name: [s.count, s.others, hex(s.total), hex(s.squares), s.min, s.max]
     for name, s in sorted(found.items())
@@ -129,7 +129,7 @@ def _packed(found: Mapping[str, _Sums], rows: int) -> bytes:
 
 
 def _unpacked(content: bytes) -> tuple[dict[str, _Sums], int]:
-  """(the sums of each column, how many rows there were)."""
+  """Returns (the sums of each column, the number of rows)."""
   rows, columns = json.loads(content)
   return {
     name: _Sums(count, others, int(total, 16), int(squares, 16), low, high)
@@ -138,7 +138,7 @@ def _unpacked(content: bytes) -> tuple[dict[str, _Sums], int]:
 
 
 def _combine(partition: int, shards: list[bytes]) -> bytes:
-  """The sums of all shards."""
+  """Returns the sums over all shards."""
   found: dict[str, _Sums] = {}
   rows = 0
   for shard in shards:

@@ -57,7 +57,7 @@ class NGram(NamedTuple):
 
   @property
   def order(self) -> int:
-    """How many ids the longest n-grams have."""
+    """The number of ids in the longest n-grams."""
     return len(self.keys)
 
 
@@ -139,7 +139,7 @@ def assemble(
   counts: Iterable[np.ndarray],
   discounts: Iterable[float],
 ) -> NGram:
-  """The model of what was counted: sums the counts of each context."""
+  """Returns the model of these counts, with the sums of each context."""
   keys, counts = tuple(keys), tuple(counts)
   totals, types, size = [], [], 1
   for key, count in zip(keys, counts, strict=True):
@@ -155,7 +155,7 @@ def assemble(
 
 
 def _numbers(model: NGram, n: int, contexts, ids) -> np.ndarray:
-  """Of the n-grams of n ids; -1 where there is none, or no context."""
+  """Returns the number of each n-gram; -1 if it or its context is unknown."""
   keys, back = model.keys[n - 1], None
   wanted = contexts * (model.vocab_size + 1) + ids
   if len(keys) > _OUTSIDE_THE_CACHE and len(wanted) > 1:
@@ -166,7 +166,7 @@ def _numbers(model: NGram, n: int, contexts, ids) -> np.ndarray:
 
 
 def log_prob(model: NGram, ids: np.ndarray) -> np.ndarray:
-  """ln p of each id of a document; float64 [len(ids)].
+  """Returns ln p of each id of a document, float64 [len(ids)].
 
   Raises:
     ValueError: an id is not of the vocabulary.
@@ -184,7 +184,7 @@ def log_prob(model: NGram, ids: np.ndarray) -> np.ndarray:
 
 
 def _scores(model: NGram, ids: np.ndarray) -> np.ndarray:
-  """ln p of each id that has order - 1 before it."""
+  """Returns ln p of each id that follows order - 1 others."""
   before = model.order - 1
   p = np.full(len(ids) - before, 1 / model.vocab_size)
   node = np.zeros(len(ids), np.int64)
@@ -203,7 +203,7 @@ def _scores(model: NGram, ids: np.ndarray) -> np.ndarray:
 
 
 def distribution(model: NGram, context: Iterable[int]) -> np.ndarray:
-  """p of each id after a context; float64 [vocab_size], which sums to 1.
+  """Returns p of each id after a context, float64 [vocab_size], with sum 1.
 
   Args:
     model: the model.
@@ -234,7 +234,7 @@ def distribution(model: NGram, context: Iterable[int]) -> np.ndarray:
 
 
 def perplexity(model: NGram, tokenizer: Tokenizer, text: str) -> float | None:
-  """exp(-ln p / UTF-8 bytes) of a text, or None if it is empty.
+  """Returns exp(-ln p / UTF-8 bytes) of a text; None if it is empty.
 
   A byte is the same for all tokenizers, and for all languages about as much
   text, where a token or a character is not.

@@ -56,7 +56,7 @@ _LONGEST_GROUPS = 8
 
 
 def phone_numbers(text: str, start: int, stop: int) -> Iterator[tuple]:
-  """(start, stop) of each telephone number in text[start:stop], a RUN."""
+  """Yields (start, stop) of each telephone number in a run of digits."""
   groups = [match.span() for match in _GROUP.finditer(text, start, stop)]
   i = 0
   while i < len(groups):
@@ -75,7 +75,7 @@ def phone_numbers(text: str, start: int, stop: int) -> Iterator[tuple]:
 
 
 def _groups_of_number(text: str, groups: list[tuple], start: int) -> int:
-  """How many of the groups are one telephone number; 0 if none is."""
+  """Returns how many groups, from the first, form a number; 0 if none do."""
   first = groups[0][0]
   if _embedded(text, first, start):
     return 0
@@ -97,7 +97,7 @@ def _groups_of_number(text: str, groups: list[tuple], start: int) -> int:
 
 
 def _embedded(text: str, first: int, start: int) -> bool:
-  """Whether the text before makes it part of a price, a path or a word."""
+  """Returns whether the text before makes it part of a price, path or word."""
   if not first:
     return False
   before = text[first - 1]
@@ -125,7 +125,7 @@ def _goes_on(text: str, stop: int) -> bool:
 
 
 def _longest(digits: list[str], least: int, most: int) -> int:
-  """The most groups that hold `least` to `most` digits together; or 0."""
+  """Returns the most groups with `least` to `most` digits in all; or 0."""
   found, total = 0, 0
   for count, group in enumerate(digits, 1):
     total += len(group)
@@ -177,7 +177,7 @@ def _north_american(digits: list[str], gaps: list[str]) -> int:
 
 
 def _by_prefix(digits: list[str], gaps: list[str]) -> int:
-  """National with a leading 0, or international with 00."""
+  """Returns the groups of a national (0…) or international (00…) number."""
   number = digits[0]
   if number.startswith("0086") and _MOBILE.fullmatch(number, 4):
     return 1

@@ -15,12 +15,12 @@ _PLACE_BITS = np.uint64(32)
 
 
 def keys(shard: int, places: np.ndarray) -> np.ndarray:
-  """uint64 keys of places in a shard."""
+  """Returns the keys, uint64, of places in a shard."""
   return (np.uint64(shard) << _PLACE_BITS) | places.astype(np.uint64)
 
 
 def places_by_shard(found: np.ndarray, shards: int) -> list[bytes]:
-  """For each shard the places of its keys as uint32, sorted."""
+  """Returns the sorted places, uint32, of the keys of each shard."""
   found = np.sort(found)
   bounds = np.arange(shards + 1, dtype=np.uint64) << _PLACE_BITS
   ends = np.searchsorted(found, bounds)
@@ -29,7 +29,7 @@ def places_by_shard(found: np.ndarray, shards: int) -> list[bytes]:
 
 
 def drop(rule: str, verdict: bytes) -> functools.partial:
-  """(place, Document) -> Dropped(rule) at the places of a verdict."""
+  """Returns (place, Document) -> Result, which drops a verdict's places."""
   places = frozenset(np.frombuffer(verdict, np.uint32).tolist())
   return functools.partial(_drop, rule, places)
 
@@ -56,7 +56,7 @@ def check_keep(stage: str, keep: str) -> None:
 
 
 def rank(stage: str, keep: str, document: Document) -> float:
-  """The rank of a document among its duplicates; the highest is kept.
+  """Returns the rank of a document among its duplicates; the highest stays.
 
   Of equal ranks the first document is kept. One without the field ranks last.
 

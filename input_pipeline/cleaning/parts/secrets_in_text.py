@@ -44,7 +44,7 @@ _LEAST_ENTROPY = 3.0
 
 
 def secrets_in_text(text: str) -> Iterator[tuple[int, int]]:
-  """(start, stop) of what gives access, in no order; some may overlap."""
+  """Yields (start, stop) of each secret, unsorted; some may overlap."""
   if any(mark in text for mark in _MARKS):
     for match in _FORMATS.finditer(text):
       yield match.span()
@@ -68,7 +68,7 @@ def _looks_random(value: str) -> bool:
 
 
 def _private_keys(text: str) -> Iterator[tuple[int, int]]:
-  """From BEGIN to END; of one cut short, what looks like its body."""
+  """Yields private keys, BEGIN to END; of a truncated one, its likely body."""
   ends = [match.end() for match in _PEM_END.finditer(text)]
   position = 0
   while match := _PEM.search(text, position):

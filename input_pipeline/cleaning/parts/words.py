@@ -68,7 +68,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def sentence_count(text: str) -> int:
-  """How many sentences a text has; 0 if it has no token.
+  """Returns the number of sentences of a text; 0 if it has no token.
 
   A sentence ends with a mark of its own (not that of an abbreviation) and
   begins with the next word.
@@ -83,7 +83,7 @@ def sentence_count(text: str) -> int:
 
 
 def repeated(parts: Sequence[str]) -> tuple[int, int]:
-  """(number, characters) of the parts that equal an earlier part."""
+  """Returns (number, characters) of the parts that equal an earlier one."""
   seen, count, characters = set(), 0, 0
   for part in parts:
     if part in seen:
@@ -95,14 +95,14 @@ def repeated(parts: Sequence[str]) -> tuple[int, int]:
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list:
-  """All runs of n tokens, or of n characters where `tokens` is a text."""
+  """Returns all runs of n tokens, or of n characters of a string."""
   if isinstance(tokens, str):
     return [tokens[i : i + n] for i in range(len(tokens) - n + 1)]
   return list(zip(*(tokens[i:] for i in range(n)), strict=False))
 
 
 def top_characters(grams: list, blanks: int = 0) -> int:
-  """Characters in all occurrences of the most frequent n-gram; 0 for none.
+  """Returns the characters in all occurrences of the most frequent n-gram.
 
   `blanks` are added to the characters of each occurrence.
   """
@@ -114,7 +114,7 @@ def top_characters(grams: list, blanks: int = 0) -> int:
 
 
 def duplicate_characters(grams: list, n: int) -> int:
-  """Characters of the n-grams that occurred before, from left to right.
+  """Returns the number of characters in n-grams that occurred before.
 
   The search continues after each one, so that no token counts twice. Returns
   -1 if no n-gram, and so no longer one, occurs twice.
@@ -147,7 +147,7 @@ def below(value: float, least: float | None, whole: float) -> bool:
 
 
 def passes_over(document: Document, languages: Sequence[str] | None) -> bool:
-  """Whether a rule for these languages does not apply to the document.
+  """Returns whether rules for these languages skip the document.
 
   It applies if no stage has identified the language.
   """

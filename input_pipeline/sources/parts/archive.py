@@ -25,6 +25,8 @@ def records(
 ) -> dict[str, Source]:
   """Opens records of one kind, each with "url", "date", "mime" and `field`.
 
+  Pages have "charset" too, what HTTP declares: "" where it does not.
+
   Args:
     uri: SCHEME:GLOB.
     field: "html" or "text", the field that `decode` fills.
@@ -47,8 +49,8 @@ def records(
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = documents.read(indices)
     rows = {field: strings([getattr(each, field) for each in found])}
-    for name in ("url", "date", "mime"):
-      rows[name] = strings([each.fields[name] for each in found])
+    for name in ("url", "date", "mime", *["charset"][: field == "html"]):
+      rows[name] = strings([each.fields.get(name, "") for each in found])
     return rows
 
   source = Source(documents.length, read, documents.name)

@@ -153,15 +153,15 @@ def bind(name: str, tokenizer: Tokenizer) -> Chat:
   opening = {role: written(template.opening, role) for role in ROLES}
 
   def encode(messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:
-    ids, said = list(begin), [False] * len(begin)
+    ids, learned = list(begin), [False] * len(begin)
     for role, content in messages:
       content = content.strip() if template.trimmed else content
       body = text_ids(tokenizer, content, spelled)
       ids += [*opening[role], body, *closing]
       answers = [role == "assistant"] * 2
-      said += [False] * len(opening[role]) + answers
-      said += [False] * (len(closing) - 1)
-    mask = np.repeat(said, [len(each) for each in ids])
+      learned += [False] * len(opening[role]) + answers
+      learned += [False] * (len(closing) - 1)
+    mask = np.repeat(learned, [len(each) for each in ids])
     return _joined(ids), mask.astype(bool)
 
   def prompt(messages: Sequence[Message]) -> np.ndarray:

@@ -77,7 +77,7 @@ def load(spec: str, content: bytes) -> Tokenizer:
       id of the spec does not exist.
   """
   tokenizers = _import_tokenizers()
-  told = _marks(spec)
+  marks = _marks(spec)
   try:
     found = _tokenizer(tokenizers, spec, content)
     pieces = found.get_vocab(with_added_tokens=True)
@@ -89,8 +89,8 @@ def load(spec: str, content: bytes) -> Tokenizer:
         f"it has the id {size - 1}; at most {_MOST_IDS} ids are supported"
       )
     for name, verb in (("eos", "end"), ("bos", "begin")):
-      if name in told and told[name] not in pieces.values():
-        raise ValueError(f"it has no id {told[name]} to {verb} a document")
+      if name in marks and marks[name] not in pieces.values():
+        raise ValueError(f"it has no id {marks[name]} to {verb} a document")
     # A model with inconsistent parts fails only when it is used.
     for sample in ("a", "猫 \U0001f408", "\x00"):
       _guarded(found.encode, sample)
@@ -112,18 +112,18 @@ def load(spec: str, content: bytes) -> Tokenizer:
     encode,
     decode,
     size,
-    told.get("eos", next(ends, None)),
+    marks.get("eos", next(ends, None)),
     _byte_lengths(found, pieces, size),
     "tokenizer.json",
     content,
-    bos=told.get("bos"),
+    bos=marks.get("bos"),
   )
 
 
 def _marks(spec: str) -> dict[str, int]:
   """Returns the "eos" and "bos" that a spec sets."""
-  told = MARKS.search(spec)
-  pairs = [pair.split("=") for pair in told[1].split("&")] if told else []
+  marks = MARKS.search(spec)
+  pairs = [pair.split("=") for pair in marks[1].split("&")] if marks else []
   return {name: int(value) for name, value in pairs}
 
 

@@ -49,13 +49,13 @@ def test_the_fields_and_the_count():
 
 def test_what_is_kept():
   german = Document("id", "Das Wetter ist heute schön und warm.")
-  assert language()(german) == Dropped("other_language")
+  assert language()(german) == Dropped("other_language", "de")
   assert language(keep=("de",))(german).document.fields["lang"] == "de"
   assert language(keep=None)(german).document.fields["lang"] == "de"
   # Two Han characters, weighing five letters, beside four letters: 5 of 9.
   mixed = Document("id", "abcd中文")
   assert language(min_score=0.56)(mixed).document.fields["lang_score"] == 0.56
-  assert language(min_score=0.57)(mixed) == Dropped("unsure_language")
+  assert language(min_score=0.57)(mixed) == Dropped("unsure_language", "zh")
 
 
 def test_only_the_beginning_is_looked_at():

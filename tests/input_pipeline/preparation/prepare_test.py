@@ -395,6 +395,26 @@ def test_tallies_add_up_in_any_order():
   assert len(whole["samples"]["changed"]) == 3
 
 
+def test_the_report_knows_the_language_of_what_was_dropped(tmp_path):
+  """By the stage `language` itself, and by the passes before it."""
+  pytest.importorskip("py3langid")
+  english = "The tides of the harbour rise and fall twice a day."
+  german = "Das Wetter am Hafen ist heute schön und warm gewesen."
+  texts = ["潮汐表记录了港口的水位", german, english, english]
+  lines = [json.dumps({"text": text}) + "\n" for text in texts]
+  (tmp_path / "a.jsonl").write_text("".join(lines))
+  stages = [
+    dict(name="exact_duplicates", partitions=1),
+    dict(name="language", keep=["zh", "en"]),
+  ]
+  prepared(config_of(tmp_path, stages=stages), tmp_path / "out")
+  report = json.loads((tmp_path / "out" / "report.json").read_text())
+  found = {each["name"]: each["languages"] for each in report["stages"]}
+  assert found["exact_duplicates"] == {"zh": [1, 0], "de": [1, 0], "en": [2, 1]}
+  assert found["language"]["de"] == [1, 1]
+  assert "unknown" not in json.dumps(found)
+
+
 def test_a_sample_shows_where_the_texts_part():
   found = tally.stage()
   before = Document("a", "same " * 1000 + "left" + " tail" * 1000)

@@ -61,7 +61,7 @@ def test_rows_of_evaluations_that_run_again_are_dropped(tmp_path):
     made.write(step, {"train/loss": 0.5, "goodput": 1.0})
     made.write(step, {"val/loss": 0.25, "val/f1": 1.0})
     made.write(step, {"end/loss": 0.25})
-  made.start(4, owed=["val"])
+  made.start(4, unfinished=["val"])
   made.close()
   assert [
     (row["step"], sorted(row.keys() - {"step"})[-1])

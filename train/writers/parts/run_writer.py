@@ -11,7 +11,7 @@ from train.writers.parts import writer
 class RunWriter(NamedTuple):
   """The interface for the output of the loop and the evaluators.
 
-  start: (step or None, owed=()) -> None; see metrics.Files.
+  start: (step or None, unfinished=()) -> None; see metrics.Files.
   write: (step, {name: float}) -> None
   write_examples: (step, ids) -> None; writes to examples.jsonl only.
   histograms: (step, {name: Histogram}) -> None; to the writers that want
@@ -78,8 +78,8 @@ def run_writer(
   files = metrics.files(workdir, config["log_examples"])
   others = [writer.guarded(name, each, say) for name, each in found]
 
-  def start(step, owed=()):
-    files.start(step, owed)
+  def start(step, unfinished=()):
+    files.start(step, unfinished)
     for each in others:
       each.start(step)
 

@@ -428,6 +428,7 @@ def test_padding_and_what_is_beside_the_question_do_not_matter():
     model.apply(params, state, tokens, types, jnp.ones_like(tokens))
 
 
+@pytest.mark.slow
 def test_a_run_learns_to_answer_and_writes_what(tmp_path):
   from configs.text import qa_newwiki
 

@@ -244,6 +244,7 @@ def test_wrong_settings_are_told():
     )
 
 
+@pytest.mark.slow
 def test_a_run_learns_names_and_writes_them(tmp_path):
   from configs.text import ner_wnut17
 

@@ -325,6 +325,7 @@ def splash_program() -> str:
     )
 
 
+@pytest.mark.slow
 def test_splash_compiles_for_a_tpu_on_a_mesh():
   """Under fsdp, tensor, scan and remat, by the TPU's own compiler.
 

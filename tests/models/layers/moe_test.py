@@ -403,6 +403,7 @@ def through(graphdef, params, x_BTD):
   return x_BTD, jax.tree.map(jnp.sum, losses)
 
 
+@pytest.mark.slow
 def test_scanned_layers_in_the_stages_of_a_pipeline():
   graphdef, params = stacked(2)
 

@@ -224,6 +224,7 @@ def test_a_wrong_scale_is_named(scale):
     supervised(slope_task(), adam(), loss_scale=scale)
 
 
+@pytest.mark.slow
 def test_a_transformer_in_float16_trains_by_the_loop():
   config = lm_stdlib.get_config("smoke")
   config.total_steps = 3

@@ -242,6 +242,7 @@ def run(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_translate_writes_what_the_evaluator_does(run):
   folder = pathlib.Path(run) / "test"
   found = trained.load(run)

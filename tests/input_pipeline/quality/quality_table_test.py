@@ -506,6 +506,7 @@ def test_adult(shared_data):
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_no_alarm_for_halves_of_adult(shared_data):
   uri = f"csv:{shared_data / 'tab_adult' / 'adult.data'}"

@@ -17,8 +17,6 @@ from train import build, loop
 from train.evaluators import question_answering as evaluator
 from train.tasks.question_answering import question_answering
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 TEXTS = [
   ("Who won?", "The Panthers (NFL) won in 2015; Ann's café lost.", "NFL"),
   ("谁赢了？", "黑豹队在联赛中排名第六，同时也以 24 次拦截领先。", "24 次拦截"),
@@ -430,6 +428,7 @@ def test_padding_and_what_is_beside_the_question_do_not_matter():
     model.apply(params, state, tokens, types, jnp.ones_like(tokens))
 
 
+@pytest.mark.slow
 def test_a_run_learns_to_answer_and_writes_what(tmp_path):
   from configs.text import qa_newwiki
 

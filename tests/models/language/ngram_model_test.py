@@ -13,8 +13,6 @@ from models.language.ngram import contexts, ngram
 from train import types
 from train.generation import sampling
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V = 5
 
 
@@ -97,6 +95,7 @@ def test_counts_are_what_counting_by_hand_gives():
   )
 
 
+@pytest.mark.slow
 def test_no_order_of_the_batches_changes_the_tables():
   docs_BT = documents()
   model = ngram(vocab_size=V, order=4, capacity=300)
@@ -128,6 +127,7 @@ def test_masked_targets_are_not_counted():
     np.testing.assert_allclose(p_BTV[0, t], want_V, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_packed_rows_count_their_documents():
   docs = [doc[:n] for doc, n in zip(documents(4), (7, 5, 9, 4), strict=True)]
   inputs, targets, segments = np.zeros((3, 2, 16), np.int32)

@@ -13,8 +13,6 @@ from configs.language import lm_shakespeare
 from train import assembly, build, loop, trained
 from train.optimization import parameter_rules
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def config_of(**sections):
   config = lm_shakespeare.get_config("smoke")
@@ -232,6 +230,7 @@ def test_a_wrong_layer_decay_is_told(decay):
     optimizers.make(dict(name="sgd", lr=0.1, layer_decay=decay), 10)
 
 
+@pytest.mark.slow
 def test_a_linear_probe_trains_the_head_alone(finished):
   config = config_of(
     init_from=finished[0], optimizer=dict(freeze=["^(?!final_norm/)"])
@@ -256,6 +255,7 @@ def test_what_says_how_alone_takes_nothing():
     np.testing.assert_array_equal(leaf, drawn[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_the_flag_names_it_for_any_config(finished, tmp_path):
   workdir = str(tmp_path / "b")
   done = forkserver.run(

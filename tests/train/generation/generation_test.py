@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common.errors import UserError
 from input_pipeline import tokenizers
 from models.language.decoder import decoder
 from train import types
 from train.generation import sampling, streaming
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 BYTES = tokenizers.rebuild("byte", b"")
 
@@ -93,7 +92,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(
   "changes",
-  [{}, {"positions": "rotary", "kv_heads": 1, "window": 5}],
+  slow_but([{}], [{}, {"positions": "rotary", "kv_heads": 1, "window": 5}]),
   ids=["learned", "rotary"],
 )
 def test_rows_are_written_as_each_alone_by_the_plain_loop(changes):

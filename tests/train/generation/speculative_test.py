@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common.errors import UserError
 from train.generation import sampling, speculative, streaming
 
 stats = pytest.importorskip("scipy.stats")
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 
 def softmax(x):
@@ -70,7 +69,7 @@ def models(**changes):
   return large, small
 
 
-@pytest.mark.parametrize("ahead", [1, 4])
+@pytest.mark.parametrize("ahead", slow_but([4], [1, 4]))
 def test_a_greedy_text_is_the_large_models_token_for_token(ahead):
   large, small = models()
   options = [

@@ -535,6 +535,7 @@ def test_the_command_serves_and_ends_gracefully(chat_run, tmp_path):
     process.kill()
 
 
+@pytest.mark.slow
 def test_a_wrong_command_is_one_line(chat_run, tmp_path):
   with socket.create_server(("127.0.0.1", 0)) as taken:
     port = taken.getsockname()[1]

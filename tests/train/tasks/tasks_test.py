@@ -17,8 +17,6 @@ from train.tasks.image_classification import image_classification
 from train.tasks.language_modeling import language_modeling
 from train.tasks.regression import regression
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V = 11  # tokens
 C = 4  # classes
 W = 8  # the window: max_len

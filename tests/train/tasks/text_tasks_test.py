@@ -10,8 +10,6 @@ from train import types
 from train.tasks.masked_language_modeling import masked_language_modeling
 from train.tasks.text_classification import text_classification
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V, C = 11, 4
 
 

@@ -86,9 +86,6 @@ def check(config: Mapping[str, Any]) -> None:
   _count("config.seed", config["seed"], -(2**63))
   for key, value in config["mesh"].items():
     _count(f"config.mesh.{_short(key)}", value, -1)
-  for key, value in config["checkpoint"].items():
-    if key in ("every_steps", "keep"):
-      _count(f"config.checkpoint.{key}", value, 0)
   for key, value in config["evals"].items():
     if not _KEY.fullmatch(key):
       raise UserError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from common import config_keys, names
+from common import config_keys, config_ranges, names
 from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline import bad_records
@@ -36,6 +36,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     UserError: the config is invalid, or `workdir` has a run of another config.
   """
   config = complete(config)
+  config_ranges.check(config)
   if workdir is not None:
     run_record.check(workdir, config, config_keys.DEFAULTS)
   return _run(config, workdir, say)

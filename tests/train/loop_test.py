@@ -142,7 +142,7 @@ def calls(monkeypatch):
   monkeypatch.setattr(
     recovery, "restored", lambda saver, *_: saver.manager.restored
   )
-  close = lambda saver: calls.append("close checkpoints")  # noqa: E731
+  close = lambda *_: calls.append("close checkpoints")  # noqa: E731
   monkeypatch.setattr(recovery, "close", close)
   monkeypatch.setattr(jax, "device_get", read)
   return calls
@@ -166,7 +166,9 @@ def run_of(
     units_per_step={"examples": 3},
     rng=jax.random.key(9),
     checkpoints=std_types.SimpleNamespace(
-      restored=calls.restored(latest, record or {}), total_steps=total_steps
+      restored=calls.restored(latest, record or {}),
+      total_steps=total_steps,
+      latest_step=lambda: latest,
     ),
     writer=calls.writer(),
     **{"evaluations": {}, **fields},

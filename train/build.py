@@ -161,7 +161,8 @@ def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
-  return initialization.read(wanted, parts.network, weights, say)
+  section = {**run_data.sizes(parts.data), **parts.config["model"]}
+  return initialization.read(wanted, parts.network, section, origin, say)
 
 
 def evaluator(
@@ -235,12 +236,21 @@ def weights(path: str, step: int | str | None = None) -> tuple:
   Raises:
     UserError: the run or model does not exist.
   """
+  return origin(path, step)[:2]
+
+
+def origin(path: str, step: int | str | None = None) -> initialization.Origin:
+  """Returns what a run begins with; see `weights` for the arguments."""
   if pretrained.are_at(path):
     found = pretrained.read(path)
-    return found.params, found.model_state
+    return initialization.Origin(found.params, found.model_state, found.model)
   found = trained.load(path, step)
   params, plain = found.variables.params, found.parts.model.plain
-  return plain(params) if plain else params, found.variables.model_state
+  return initialization.Origin(
+    plain(params) if plain else params,
+    found.variables.model_state,
+    found.parts.config["model"],
+  )
 
 
 def evaluators(

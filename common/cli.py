@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import glob
 import importlib.util
 import os
 import re
@@ -108,6 +109,7 @@ def start_jax() -> None:
   compilation that is kept take precedence.
   """
   _keep_freed_memory()
+  quiet_libtpu()
   import jax
 
   jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -116,6 +118,25 @@ def start_jax() -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def quiet_libtpu(devices: str = "/dev") -> None:
+  """Limits what libtpu prints to errors; call it before JAX starts.
+
+  Where libtpu is installed and there is no TPU, it looks for one and prints
+  errors at each start. It does not if it is given what it looks for, and then
+  JAX finds no TPU as before. Variables that are set are left as they are.
+
+  Args:
+    devices: the folder of device files.
+  """
+  os.environ.setdefault("TPU_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "2")
+  tpus = [f"{devices}/accel*", f"{devices}/vfio/[0-9]*"]
+  if not any(glob.glob(pattern) for pattern in tpus):
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 
 
 def _keep_freed_memory() -> None:

@@ -1,5 +1,6 @@
 """The top-level keys of a config: their defaults and their types."""
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   for key in REQUIRED:
     if key not in config:
       raise UserError(f"config.{key}: missing")
-  config = {**DEFAULTS, **config}
+  config = {**copy.deepcopy(DEFAULTS), **config}
   check(config)
   return config
 

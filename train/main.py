@@ -8,7 +8,7 @@ Resumes from the last checkpoint in --workdir. Exit codes:
   1    the run failed
   2    bad arguments
   70   the hardware computed a step wrongly (--check_determinism)
-  74   a checkpoint could not be written
+  74   a checkpoint could not be written, or the last one not read back
   75   another process of the run was lost, or no step was done for too long
   85   stopped by SIGTERM or a maintenance notice, after saving
   130  stopped by Ctrl-C, after saving
@@ -201,7 +201,7 @@ def _describe(run, workdir) -> str:
 
 def _summarize(workdir, say) -> None:
   """Prints the last metrics of each evaluator, the time and the curves."""
-  from train.measuring import goodput
+  from train.measuring import goodput, timing
   from train.workdir import curves, metrics
 
   last = {}
@@ -214,6 +214,8 @@ def _summarize(workdir, say) -> None:
     say(line)
   for line in goodput.describe(os.path.join(workdir, "goodput.jsonl")):
     say(line)
+  if memory := timing.describe_memory():
+    say(memory)
   path = curves.draw_curves(workdir)
   if path:
     say(f"curves   {path}")

@@ -1,5 +1,6 @@
 """What every verb sets before JAX starts."""
 
+import os
 import sys
 
 import experiments
@@ -125,3 +126,14 @@ def test_configs_are_found_from_any_folder(path, tmp_path, monkeypatch):
 def test_a_missing_file_of_another_folder_is_not_replaced(tmp_path):
   flag = f"--config={tmp_path}/configs/linear_regression.py"
   assert cli._config_found(flag) == flag
+
+
+def test_libtpu_is_quiet_where_there_is_no_tpu(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, "environ", {"TPU_MIN_LOG_LEVEL": "0"})
+  (tmp_path / "accel0").touch()
+  cli.quiet_libtpu(str(tmp_path))
+  assert os.environ["TPU_MIN_LOG_LEVEL"] == "0"
+  assert "TPU_WORKER_HOSTNAMES" not in os.environ
+  (tmp_path / "accel0").unlink()
+  cli.quiet_libtpu(str(tmp_path))
+  assert os.environ["TPU_WORKER_HOSTNAMES"] == "localhost"

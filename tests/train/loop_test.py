@@ -286,6 +286,15 @@ def test_a_run_that_is_over_does_nothing(calls):
   ]
 
 
+def test_a_run_of_no_steps_saves_its_initial_state(calls):
+  assert list(loop.fit(run_of(calls, 0))) == []
+  assert calls == [
+    *("start None", "note ('resume', None)"),
+    *("save 0", "note ('save', 0)"),
+    *("close checkpoints", "close writer", "close ledger"),
+  ]
+
+
 @pytest.mark.parametrize("log_every", [1, 3, 100])
 def test_reports_come_every_so_often_and_at_the_end(calls, log_every):
   reports = list(loop.fit(run_of(calls, 7, log_every=log_every)))

@@ -327,9 +327,12 @@ def read_back(
       lambda x: ocp.checkpoint_utils.construct_restore_args(x), some
     ),
   )
-  found = _on_all(
-    f"{where}", lambda: _state_handler().restore(where / "state", args=args)
-  )
+
+  def read():
+    mirror.fetch(where)
+    return _state_handler().restore(where / "state", args=args)
+
+  found = _on_all(f"{where}", read)
   found = jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, found)
   wanted = {path: arrays.get(path, ("",))[-1] for path in chosen}
   _compare(where, found, wanted)

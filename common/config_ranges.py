@@ -56,7 +56,8 @@ class Range(NamedTuple):
     kinds = (int,) if self.whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
       return False
-    if abs(value) >= 2**63:  # infinite, or not a number of any machine
+    # An integer of 64 bits, or a finite number.
+    if abs(value) >= (2**63 if self.whole else math.inf) or value != value:
       return False
     low = value > self.least if self.above else value >= self.least
     high = value < self.most if self.below else value <= self.most

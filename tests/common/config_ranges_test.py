@@ -126,6 +126,7 @@ def test_what_would_empty_a_run_is_refused_by_its_key(path, values):
   {
     "total_steps": 0,
     "batch_size": "all",
+    "optimizer.clip_norm": 1e30,
     "checkpoint.every_steps": 0,
     "evals.a.every_steps": 0,
     "optimizer.lr": [["bias", 0.0], [".*", 0.1]],

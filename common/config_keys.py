@@ -1,5 +1,6 @@
 """The top-level keys of a config: their defaults and their types."""
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   for key in REQUIRED:
     if key not in config:
       raise UserError(f"config.{key}: missing")
-  config = {**DEFAULTS, **config}
+  config = {**copy.deepcopy(DEFAULTS), **config}
   check(config)
   return config
 
@@ -86,9 +87,6 @@ def check(config: Mapping[str, Any]) -> None:
   _count("config.seed", config["seed"], -(2**63))
   for key, value in config["mesh"].items():
     _count(f"config.mesh.{_short(key)}", value, -1)
-  for key, value in config["checkpoint"].items():
-    if key in ("every_steps", "keep"):
-      _count(f"config.checkpoint.{key}", value, 0)
   for key, value in config["evals"].items():
     if not _KEY.fullmatch(key):
       raise UserError(

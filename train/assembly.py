@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import names
+from common import config_ranges, names
 from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline.batching import pipeline
@@ -45,6 +45,7 @@ def experiment(
     UserError: the config is invalid; the message names the key.
   """
   config = complete(config)
+  config_ranges.check(config)
   mesh = sharding.make_mesh(config["mesh"])
   data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir

@@ -17,7 +17,7 @@ from common import names
 from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading import path_list
-from input_pipeline.reading.paths import find_files
+from input_pipeline.reading.paths import find_files, literal_folder
 from input_pipeline.reading.remote import is_remote
 
 _FORMATS = "input_pipeline.reading.formats"
@@ -90,11 +90,4 @@ def _root(rest: str) -> str:
     return f"{base}/" if is_remote(base) else os.path.join(base, "")
   if is_remote(rest):
     return re.split(r"[*?[]", rest)[0].rpartition("/")[0] + "/"
-  parts = os.path.expanduser(rest).split(os.sep)
-  fixed = 0
-  while fixed < len(parts) - 1 and not re.search(r"[*?[]", parts[fixed]):
-    fixed += 1
-  folder = os.sep.join(parts[:fixed])
-  if fixed and not folder:
-    folder = os.sep
-  return os.path.join(os.path.abspath(folder), "")
+  return os.path.join(literal_folder(rest), "")

@@ -15,7 +15,7 @@ from train.conversions.parts.layout import Row, Shapes
 
 # Arguments of our models that change how the outputs are computed, but not what
 # they are.
-_COMPUTATION = (
+COMPUTATION = (
   "dropout",
   "dtype",
   "matmul",
@@ -209,7 +209,7 @@ def config_of(
       raise UserError(f"config.model.{key} is {full[key]!r}, not {value!r}")
   sizes = {size.ours for size in family.sizes}
   for key, value in full.items():
-    free = key in sizes or key in family.ours or key in _COMPUTATION
+    free = key in sizes or key in family.ours or key in COMPUTATION
     if not free and value != defaults[key]:
       raise UserError(f"config.model.{key} is {value!r}, not {defaults[key]!r}")
   config: dict[str, Any] = {"architectures": [family.architecture(full)]}
@@ -251,7 +251,7 @@ def complete(
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   """Whether two complete sections give the same outputs."""
-  return all(one[key] == other[key] for key in one if key not in _COMPUTATION)
+  return all(one[key] == other[key] for key in one if key not in COMPUTATION)
 
 
 def _plain(value: Any) -> Any:

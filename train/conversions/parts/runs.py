@@ -19,13 +19,14 @@ from train import assembly, run_data, sharding, trained
 from train.checkpointing import checkpoint, health
 from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
-from train.conversions.parts import weights
+from train.conversions.parts import original_files, weights
 from train.optimization import parameter_rules
 from train.workdir import run_record
 
 # The directory in a converted workdir for the original's other files.
 KEPT = "hugging_face"
 _MOST_TOKENIZER = 2**26  # the limit of input_pipeline.tokenizers
+_MOST_PART = 5 * 10**9
 _BATCH, _LONGEST = 8, 1024
 # Tokenizer files, in order of preference, and the spec of our tokenizer.
 _TOKENIZERS = {
@@ -94,8 +95,7 @@ def _fill(run, path, found, source, say) -> int:
   words, notes = _tokenizer(folder, found, run)
   for note in (*found.notes, *notes):
     say(note)
-  for name in (folder_lib.CONFIG, *folder_lib.COMPANIONS):
-    _copy(folder / name, run / KEPT / name, folder_lib.MOST_CONFIG)
+  _keep(path, found, run / KEPT, words and _path_of(words.spec))
   config, data = _described(found, words, source)
   parts = assembly.assemble(config, _one_device(), data)
   _, abstract = assembly.state_of(parts)
@@ -113,6 +113,25 @@ def _fill(run, path, found, source, say) -> int:
   checkpoint.check(manager, wait=True)
   manager.close()
   return count
+
+
+def _keep(path, found, kept: pathlib.Path, tokenizer: str | None) -> None:
+  """Copies what the folder has beside the parameters and the tokenizer."""
+  kept.mkdir()
+  folder = weights.folder_of(path)
+  for name, most in (
+    (folder_lib.CONFIG, folder_lib.MOST_CONFIG),
+    *folder_lib.COMPANIONS.items(),
+  ):
+    if name != tokenizer:  # the run has it already
+      _copy(folder / name, kept / name, most)
+  with folder_lib.opened(path, check=False) as opened:
+    original_files.keep(opened, found.names, found.used, kept)
+
+
+def _path_of(spec: str) -> str:
+  """Returns the file that a spec of _TOKENIZERS names, without its options."""
+  return spec.partition(":")[2].partition("?")[0]
 
 
 def _one_device() -> jax.sharding.Mesh:
@@ -276,7 +295,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path, most: int) -> None:
       content = bounded_file.read(source, most)
     except ValueError as error:
       raise UserError(str(error)) from error
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
 
 
@@ -285,7 +304,7 @@ def write(
   path: str,
   *,
   step: int | str | None = None,
-  most: int = 5 * 10**9,
+  most: int | None = None,
   say: Callable[[str], None] = print,
 ) -> None:
   """Exports the model of a workdir as a folder, completely or not at all.
@@ -294,7 +313,9 @@ def write(
     workdir: the run; the variables that its learner evaluates are exported.
     path: the folder to create; it must not exist or be empty.
     step: the step of a checkpoint, or "best"; the last one if None.
-    most: the maximum number of bytes per file of weights.
+    most: the maximum number of bytes per file of weights. If None, the files
+      are those of the original folder if the run is a converted one, and have
+      at most 5 GB otherwise.
     say: receives lines that describe what was written.
 
   Raises:
@@ -312,18 +333,30 @@ def write(
   except UserError as error:
     raise UserError(f"{workdir}: {error}") from error
   kept = pathlib.Path(workdir) / KEPT
-  names = [name for name, *_ in tensors]
-  config = _as_it_was(family, config, full, kept, names, shapes)
+  original = original_files.kept(kept)
+  names = [name for name, *_ in tensors] if original is None else original.names
+  config, same = _as_it_was(family, config, full, kept, names, shapes)
+  if found.step or not same or most is not None:
+    original = None
   target.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     prefix=f".{target.name}.", dir=target.parent
   ) as made:
     folder = pathlib.Path(made) / "folder"
     folder.mkdir()
-    files = folder_lib.write(folder, iter(tensors), most)
-    folder_lib.write_json(folder / folder_lib.CONFIG, config)
-    for name in folder_lib.COMPANIONS:
-      _copy(kept / name, folder / name, folder_lib.MOST_CONFIG)
+    if original is None:
+      files = folder_lib.write(folder, iter(tensors), most or _MOST_PART)
+    else:
+      made_of = {name: make for name, _, make in tensors}
+      copies = family.copies(full)
+      files = original_files.restore(original, kept, made_of, copies, folder)
+    for name, limit in folder_lib.COMPANIONS.items():
+      _copy(kept / name, folder / name, limit)
+    file = folder_lib.CONFIG
+    if original is None:
+      folder_lib.write_json(folder / file, config)
+    else:
+      _copy(kept / file, folder / file, folder_lib.MOST_CONFIG)
     _words_out(found, folder, say)
     os.replace(folder, target)
   say(
@@ -353,25 +386,27 @@ def _section(found) -> dict[str, Any]:
   return {**{k: v for k, v in sizes.items() if k in takes}, **model}
 
 
-def _as_it_was(family, config, full, kept, names, shapes) -> dict[str, Any]:
-  """Returns the original config.json if it still describes the model."""
+def _as_it_was(
+  family, config, full, kept, names, shapes
+) -> tuple[dict[str, Any], bool]:
+  """Returns (config.json, whether the original's describes the model)."""
   config["dtype"] = config["torch_dtype"] = full["param_dtype"]
   file = kept / folder_lib.CONFIG
   if not file.is_file():
-    return config
+    return config, False
   before = folder_lib.read_json(file, folder_lib.MOST_CONFIG)
   function = weights.function(family.model)
   try:
     section = family_lib.section_of(family, before, names)
     then = family_lib.complete(family, function, section, shapes)
   except UserError:
-    return config
+    return config, False
   alike = before.get("model_type") == config["model_type"]
   if not alike or not family_lib.same(full, then):
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {**{k: before[k] for k in ids if k in before}, **config}
+    return {**{k: before[k] for k in ids if k in before}, **config}, False
   dtypes = dict.fromkeys(("dtype", "torch_dtype"), full["param_dtype"])
-  return {**before, **{k: v for k, v in dtypes.items() if k in before}}
+  return {**before, **{k: v for k, v in dtypes.items() if k in before}}, True
 
 
 def _words_out(found, folder, say) -> None:

@@ -104,7 +104,11 @@ def _task(section, config) -> dict:
   del section
   start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
   end = config.get("eos_token_id", 1)
-  for key, value in (("decoder_start_token_id", start), ("eos_token_id", end)):
+  ends = end if isinstance(end, list) and end else [end]
+  for key, value in (
+    ("decoder_start_token_id", start),
+    *(("eos_token_id", each) for each in ends),
+  ):
     if type(value) is not int or not 0 <= value < 2**31:
       raise UserError(f"{key} = {value!r}: is not a token id")
   return {"name": "sequence_to_sequence", "eos": end, "start": start}

@@ -42,8 +42,8 @@ class Piece(NamedTuple):
     cuts is dropped) and no part of a stop string.
   tokens: the ids generated since the row's last piece, including those that
     end the text.
-  finish: None while the row is unfinished; "stop" after a stop string or the
-    tokenizer's end of text, "length" after max_tokens.
+  finish: None while the row is unfinished; "stop" after a stop string or one
+    of the tokenizer's ends, "length" after max_tokens.
   """
 
   row: int
@@ -123,7 +123,7 @@ def writer(
   model, variables = _for_inference(found)
   most = float("inf")
   if draft is None:
-    programs = decoding_programs.programs(model, tokenizer.eos, chunk)
+    programs = decoding_programs.programs(model, tokenizer.ends, chunk)
   else:
     if chunk < 2:
       raise ValueError(f"chunk = {chunk} must be at least 2 with a draft model")
@@ -321,7 +321,7 @@ def _read(tokenizer, text: _Text, row: int, tokens):
     text.ids.append(token)
     fresh.append(token)
     drawn += 1
-    if token == tokenizer.eos:
+    if token in tokenizer.ends:
       finish = "stop"
     else:
       reader, part, stopped = detokenize.read(

@@ -256,6 +256,16 @@ def read_json(path: pathlib.Path, most: int) -> dict[str, Any]:
   return found
 
 
+def read_text(path: pathlib.Path, most: int) -> str:
+  """Reads a UTF-8 file of at most `most` bytes; UserError if it cannot be."""
+  try:
+    return bounded_file.read(path, most).decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path}: not UTF-8") from error
+  except ValueError as error:
+    raise UserError(str(error)) from error
+
+
 def write(
   folder: pathlib.Path, tensors: Iterator[tuple[str, int, Any]], most: int
 ) -> list[str]:

@@ -21,6 +21,8 @@ from common import bounded_file
 from common.errors import UserError
 from train.conversions.parts import folder as folder_lib
 
+# The folder in a converted workdir.
+FOLDER = "hugging_face"
 LAYOUT, REST = "layout.json", "rest.bin"
 _MOST_LAYOUT = 2**28
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32}

@@ -10,24 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys, mirror, storage
+from common import bounded_file, mirror, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
-from input_pipeline.batching import pipeline
 from input_pipeline.tokenizers.parts import huggingface
 from train import assembly, run_data, sharding, trained
 from train.checkpointing import checkpoint, health
 from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
-from train.conversions.parts import original_files, weights
+from train.conversions.parts import (
+  original_files,
+  run_config,
+  special_tokens,
+  weights,
+)
 from train.optimization import parameter_rules
 from train.workdir import run_record
 
-# The directory in a converted workdir for the original's other files.
-KEPT = "hugging_face"
+KEPT = original_files.FOLDER
 _MOST_TOKENIZER = 2**26  # the limit of input_pipeline.tokenizers
 _MOST_PART = 5 * 10**9
-_BATCH, _LONGEST = 8, 1024
 # Tokenizer files, in order of preference, and the spec of our tokenizer.
 _TOKENIZERS = {
   "tokenizer.json": "tokenizers:tokenizer.json",
@@ -92,11 +94,12 @@ def _fill(run, path, found, source, say) -> int:
   """Writes the contents of a workdir; returns the number of parameters."""
   folder = weights.folder_of(path)
   run.mkdir()
+  found = found._replace(config=special_tokens.completed(folder, found.config))
   words, notes = _tokenizer(folder, found, run)
   for note in (*found.notes, *notes):
     say(note)
   _keep(path, found, run / KEPT, words and _path_of(words.spec))
-  config, data = _described(found, words, source)
+  config, data = run_config.described(found, words, source)
   parts = assembly.assemble(config, _one_device(), data)
   _, abstract = assembly.state_of(parts)
   state = _state(parts, abstract, found)
@@ -168,71 +171,6 @@ def _state(parts, abstract, found):
   )
 
 
-def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
-  """Returns (config, Data) of a run with the pretrained model."""
-  model = found.model
-  spec, data = (_images if "channels" in model else _texts)(model)
-  if words is not None:
-    data["tokenizer"] = words.spec
-  if source is not None:
-    data["source"] = source
-  task = found.family.task(model, found.config)
-  known = words is not None or "image" in spec
-  if task["name"] in ("language_modeling", "image_classification"):
-    measured = known
-  else:  # there is no fake data for these tasks
-    measured = known and "rows" in data and source is not None
-  evals = {"val": {"name": "mean", "split": "validation"}}
-  config = config_keys.complete(
-    {
-      "total_steps": 0,
-      "batch_size": _BATCH,
-      "task": task,
-      "model": model,
-      "learner": {"name": "supervised"},
-      "optimizer": {"name": "sgd", "lr": 1e-3},
-      "data": data,
-      "evals": evals if measured else {},
-    }
-  )
-  return config, pipeline.Data(
-    spec=spec,
-    num_examples=0,
-    num_classes=model.get("num_classes"),
-    tokenizer=words,
-    batches=lambda first_step: iter(()),
-    batch_size=_BATCH,
-  )
-
-
-_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
-_ALWAYS = {"mask": ((), _FLOAT), "index": ((), _INT)}
-
-
-def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
-  """Returns (leaves of a batch, config.data) for labeled images."""
-  size, channels = model.get("image_size", 224), model["channels"]
-  fake = (
-    f"fake:image?size={size}&channels={channels}&classes={model['num_classes']}"
-  )
-  image = ((size, size, channels), _FLOAT)
-  return {**_ALWAYS, "image": image, "label": ((), _INT)}, {"source": fake}
-
-
-def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
-  """Returns (leaves of a batch, config.data) for texts."""
-  T = min(model.get("max_len", _LONGEST), _LONGEST)
-  data = {"source": "fake:text", "seq_len": T}
-  leaves = dict.fromkeys(("inputs", "targets"), ((T,), _INT))
-  leaves |= {"mask": ((T,), _FLOAT), "bytes": ((), _FLOAT)}
-  if "head" in model:
-    leaves = dict.fromkeys(("tokens", "types", "segments"), ((T,), _INT))
-    if model["head"] == "classes":
-      data["rows"] = {"name": "labeled"}
-      leaves["label"] = ((), _INT)
-  return {**_ALWAYS, **leaves}, data
-
-
 def _tokenizer(folder, found, run):
   """Copies the tokenizer to the run; returns (tokenizer or None, notes)."""
   for name, spec in _TOKENIZERS.items():
@@ -254,7 +192,7 @@ def _tokenizer(folder, found, run):
         f"{path}: has {words.vocab_size} tokens, but the model has only {size}"
       )
     (run / words.file_name).write_bytes(content)
-    return words, []
+    return words, _template(folder)
   if "vocab_size" not in found.model:
     return None, []
   return None, [
@@ -263,30 +201,33 @@ def _tokenizer(folder, found, run):
   ]
 
 
+def _template(folder) -> list[str]:
+  """Returns a line about the folder's chat template, if it has one."""
+  template = special_tokens.chat_template_of(folder)
+  if template is None:
+    return []
+  return [
+    f"its chat template, in {template.file}, is used by train.chat and"
+    " train.serve; --template selects another"
+  ]
+
+
 def _marks(folder, found, spec: str, words) -> list[str]:
   """Returns options for end and start tokens that the file does not specify."""
-  if not spec.startswith("tokenizers:"):
+  if not spec.startswith(("tokenizers:", "sentencepiece:")):
     return []
   marks = []
-  end = _end(folder, found.config)
-  if end is not None and words.eos is None:
-    marks.append(f"eos={end}")
+  ends = special_tokens.ends(folder, found.config, words)
+  ends = list(dict.fromkeys([*words.ends, *ends]))
+  if tuple(ends) != words.ends:
+    marks.append(f"eos={','.join(map(str, ends))}")
+  if not spec.startswith("tokenizers:"):
+    return marks if len(ends) > 1 else []
   task = found.family.task(found.model, found.config)
   if task["name"] == "language_modeling":
     begin = huggingface.added_before(words.content)
     marks += [] if begin is None else [f"bos={begin}"]
   return marks
-
-
-def _end(folder, config) -> int | None:
-  """Returns the first eos_token_id of generation_config.json or config.json."""
-  generation = folder / "generation_config.json"
-  end = config.get("eos_token_id")
-  if os.path.lexists(generation):
-    settings = folder_lib.read_json(generation, folder_lib.MOST_CONFIG)
-    end = settings.get("eos_token_id", end)
-  end = end[0] if isinstance(end, list) and end else end
-  return end if type(end) is int and 0 <= end < 2**31 else None
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path, most: int) -> None:
@@ -335,6 +276,9 @@ def write(
   kept = pathlib.Path(workdir) / KEPT
   original = original_files.kept(kept)
   names = [name for name, *_ in tensors] if original is None else original.names
+  ids = {}
+  if "vocab_size" in full and not (kept / folder_lib.CONFIG).is_file():
+    ids = special_tokens.ids_of(found)
   config, same = _as_it_was(family, config, full, kept, names, shapes)
   if found.step or not same or most is not None:
     original = None
@@ -354,10 +298,12 @@ def write(
       _copy(kept / name, folder / name, limit)
     file = folder_lib.CONFIG
     if original is None:
-      folder_lib.write_json(folder / file, config)
+      folder_lib.write_json(folder / file, {**config, **ids})
     else:
       _copy(kept / file, folder / file, folder_lib.MOST_CONFIG)
     _words_out(found, folder, say)
+    if ids:
+      special_tokens.write(found, ids, folder)
     os.replace(folder, target)
   say(
     f"{mirror.named(path)}: {family.architecture(full)} of step {found.step},"
@@ -403,8 +349,8 @@ def _as_it_was(
     return config, False
   alike = before.get("model_type") == config["model_type"]
   if not alike or not family_lib.same(full, then):
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {**{k: before[k] for k in ids if k in before}, **config}, False
+    ids = {k: v for k, v in before.items() if k.endswith("_token_id")}
+    return {**ids, **config}, False
   dtypes = dict.fromkeys(("dtype", "torch_dtype"), full["param_dtype"])
   return {**before, **{k: v for k, v in dtypes.items() if k in before}}, True
 

@@ -19,8 +19,8 @@ _HARMLESS = re.compile(
   | _token(_ids?)?$ | (suppress|special|additional|added|extra)_tokens$
   | max_(new_|prompt_|input_)?tokens$ | tokenizer | template | ^prompt | prefix
   | version | ^transformers | unsloth | ^auto_map$ | ^custom_ | name_or_path
-  | ^is_\w+_config$ | commit | revision | licen[cs]e | author | dataset | ^task | ^library
-  | ^sentence_transformers | similarity | matryoshka | ^pipeline_tag
+  | ^is_\w+_config$ | commit | revision | licen[cs]e | author | dataset | ^task
+  | ^library | ^sentence_transformers | similarity | matryoshka | ^pipeline_tag
   | cache | (^|_)init(ializer|_std|_method|_range|ialization)?(_|$)
   | (^|_)loss(_|$) | freeze | frozen | ^tune_ | trainable | ^lr_ | batch_size
   | learning_rate | weight_decay | neftune | label | ^gradient | checkpoint
@@ -33,7 +33,8 @@ _HARMLESS = re.compile(
     (len|length|lengths|positions|position_embeddings|ctx|context)$
   | ^(context_size|block_size|n_special|predict_special_tokens)$
   | sampling | beam | penalty | no_repeat | ^stop | ^remove_invalid
-  | vocab_(pad|size_mult|mult) | pad_vocab | memory_?efficient | ^local_(files|rank)
+  | vocab_(pad|size_mult|mult) | pad_vocab | memory_?efficient
+  | ^local_(files|rank)
   """,
   re.VERBOSE | re.IGNORECASE,
 )

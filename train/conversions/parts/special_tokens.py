@@ -137,7 +137,13 @@ def ids_of(found) -> dict[str, Any]:
     ids["eos"] = all_ends[0] if len(all_ends) == 1 else all_ends or None
   if task["name"] == "sequence_to_sequence":
     ids["decoder_start"] = task.get("start", 0)
-  return {f"{kind}_token_id": value for kind, value in ids.items()}
+  # The classes of transformers have defaults for these, which null replaces.
+  always = ("bos", "eos", "pad", "decoder_start")
+  return {
+    f"{kind}_token_id": value
+    for kind, value in ids.items()
+    if value is not None or kind in always
+  }
 
 
 def write(found, ids: Mapping[str, Any], folder: pathlib.Path) -> None:

@@ -80,40 +80,13 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       line = (str(error).splitlines() or [type(error).__name__])[0]
       raise UserError(f"{where}: {line[:400]}") from error
     notes = [folder.note] if folder.note else []
-    headless = family.headless(folder.config, found)
-    notes += [headless] if headless else []
-    strange = family_lib.passed_over(family, folder.config, found)
-    if strange:
-      notes.append(
-        "keys of config.json that are not read and not known to change the"
-        f" outputs: {short(', '.join(strange))[1:-1]}"
-      )
+    notes += _passed_over(family, folder.config, found)
     _check(folder, family, full, rows, shapes, found)
     dtype, note = _dtype(folder, rows, found)
     notes += note
     section["param_dtype"] = dtype
-    arrays = {
-      path: np.zeros(shape, np.float32 if _is_state(path) else _numpy(dtype))
-      for path, shape in shapes.items()
-    }
-    strange, absent = [], []
-    for row in rows:
-      for number, name in enumerate(row.names()):
-        if name not in found:
-          absent.append(name)
-          continue
-        tensor = folder.read(found[name])
-        if not np.isfinite(tensor).all():
-          strange.append(name)
-        row.put(number, tensor, arrays)
-    if strange:
-      notes.append(
-        f"{len(strange)} tensors contain NaN or infinity; the first is"
-        f" {strange[0]}"
-      )
-    if absent:
-      more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
-      notes.append(f"missing tensors, set to 0: {', '.join(absent[:4])}{more}")
+    arrays, more = _arrays(folder, rows, shapes, dtype, found)
+    notes += more
     notes += _rest(folder, family, full, found)
     copies = family.copies(full)
     mine = _named_in(family, full) | copies.keys()
@@ -129,6 +102,46 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
     found,
     used,
   )
+
+
+def _passed_over(family: Family, config, found) -> list[str]:
+  """Returns notes on a missing head and on keys that are not read."""
+  headless = family.headless(config, found)
+  notes = [headless] if headless else []
+  strange = family_lib.passed_over(family, config, found)
+  if strange:
+    notes.append(
+      "keys of config.json that are not read and not known to change the"
+      f" outputs: {short(', '.join(strange))[1:-1]}"
+    )
+  return notes
+
+
+def _arrays(folder, rows: list[Row], shapes, dtype: str, found):
+  """Reads the tensors; returns (arrays, notes)."""
+  arrays = {
+    path: np.zeros(shape, np.float32 if _is_state(path) else _numpy(dtype))
+    for path, shape in shapes.items()
+  }
+  strange, absent, notes = [], [], []
+  for row in rows:
+    for number, name in enumerate(row.names()):
+      if name not in found:
+        absent.append(name)
+        continue
+      tensor = folder.read(found[name])
+      if not np.isfinite(tensor).all():
+        strange.append(name)
+      row.put(number, tensor, arrays)
+  if strange:
+    notes.append(
+      f"{len(strange)} tensors contain NaN or infinity; the first is"
+      f" {strange[0]}"
+    )
+  if absent:
+    more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+    notes.append(f"missing tensors, set to 0: {', '.join(absent[:4])}{more}")
+  return arrays, notes
 
 
 def are_at(path: str) -> bool:

@@ -305,8 +305,10 @@ def write(
     if ids:
       special_tokens.write(found, ids, folder)
     os.replace(folder, target)
+  classes = config.get("architectures")
+  named = classes[0] if classes else family.architecture(full)
   say(
-    f"{mirror.named(path)}: {family.architecture(full)} of step {found.step},"
+    f"{mirror.named(path)}: {named} of step {found.step},"
     f" {len(tensors)} tensors in {', '.join(files)}"
   )
 

@@ -29,7 +29,8 @@ ARROWS = {
   "data.": "tensorflow",
   "data.reading": "data. apache_beam brotli pyarrow warcio zstandard",
   "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
-  "data.tokenizers": "data. data.reading data.sources sentencepiece tokenizers",
+  "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
+  " tokenizers",
   "data.ops": "data. data.tokenizers tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
   "data.rows": "data. data.ops data.packing data.reading data.sources"

@@ -26,8 +26,9 @@ cli.define_step()
 flags.DEFINE_string(
   "template",
   None,
-  "The chat template: chatml, llama3 or plain. Default: the one that the run"
-  " was fine-tuned with, or plain.",
+  "The chat template: chatml, llama3, plain, or own, which is that of the"
+  " folder that the run was converted from. Default: the one that the run was"
+  " fine-tuned with, or else own if there is one, or else plain.",
 )
 flags.DEFINE_string(
   "name",
@@ -126,6 +127,7 @@ def main(argv) -> None:
   speaker = replies.speaker(
     trained.load(FLAGS.workdir, FLAGS.step), FLAGS.template
   )
+  _warn(replies.described(speaker))
   engine = batching.Engine(speaker, FLAGS.batch, FLAGS.max_waiting, _warn)
   name = FLAGS.name or os.path.basename(os.path.abspath(FLAGS.workdir))
   answers = answering.Answering(speaker, engine, allowed, name)

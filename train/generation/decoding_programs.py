@@ -123,12 +123,12 @@ def _filters(how: How):
   return how.temperature, how.top_k, how.top_p, how.min_p
 
 
-def programs(model, eos: int | None, chunk: int) -> Programs:
+def programs(model, ends: Sequence[int], chunk: int) -> Programs:
   """Returns the Programs of a model that has an init_cache.
 
   Args:
     model: a models.Model.
-    eos: the id that ends a text, or None.
+    ends: the ids that end a text.
     chunk: C, the maximum number of tokens per call of `advance`.
   """
   grows = grows_with_text(model)
@@ -182,7 +182,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
     return jax.tree.map(_laid_into, model.init_cache(rows, room), cache)
 
   advance = {
-    name: jax.jit(_advance(function, eos, chunk), donate_argnums=1)
+    name: jax.jit(_advance(function, tuple(ends), chunk), donate_argnums=1)
     for name, function in (("step", step), ("window", window))
   }
 
@@ -193,7 +193,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
   return Programs(room, begin, grow, either, lambda left: min(left, chunk))
 
 
-def _advance(step, eos: int | None, chunk: int):
+def _advance(step, ends: tuple[int, ...], chunk: int):
   """Returns the loop that generates up to `chunk` tokens per row."""
 
   def advance(variables, rows, how):
@@ -208,8 +208,8 @@ def _advance(step, eos: int | None, chunk: int):
       drawn_B = draw(logits_BV, how, rows.place_B, rows.seen_BV)
       token_B = jnp.where(alive_B, drawn_B, rows.token_B)
       left_B = jnp.maximum(rows.left_B - 1, 0)
-      if eos is not None:
-        left_B = jnp.where(token_B == eos, 0, left_B)
+      if ends:
+        left_B = jnp.where(sampling.is_end(token_B, ends), 0, left_B)
       seen_BV = rows.seen_BV
       if seen_BV is not None:
         seen_BV = seen_BV.at[jnp.arange(len(token_B)), token_B].set(True)

@@ -42,8 +42,8 @@ class Piece(NamedTuple):
     cuts is dropped) and no part of a stop string.
   tokens: the ids generated since the row's last piece, including those that
     end the text.
-  finish: None while the row is unfinished; "stop" after a stop string or the
-    tokenizer's end of text, "length" after max_tokens.
+  finish: None while the row is unfinished; "stop" after a stop string or one
+    of the tokenizer's ends, "length" after max_tokens.
   """
 
   row: int
@@ -120,14 +120,14 @@ def writer(
       text that exceeds a model's max_len.
   """
   tokenizer = found.parts.data.tokenizer
-  model, variables = _for_inference(found)
+  model, variables = for_inference(found)
   most = float("inf")
   if draft is None:
-    programs = decoding_programs.programs(model, tokenizer.eos, chunk)
+    programs = decoding_programs.programs(model, tokenizer.ends, chunk)
   else:
     if chunk < 2:
       raise ValueError(f"chunk = {chunk} must be at least 2 with a draft model")
-    drafter, drafters = _for_inference(draft)
+    drafter, drafters = for_inference(draft)
     other = draft.parts.data.tokenizer
     if (other.vocab_size, other.content) != (
       tokenizer.vocab_size,
@@ -169,8 +169,12 @@ def writer(
   return write
 
 
-def _for_inference(found: trained.Trained):
+def for_inference(found: trained.Trained, unstack: bool = True):
   """Returns (model, variables) with adapters merged and layers unstacked.
+
+  Args:
+    found: the run.
+    unstack: whether layers are unstacked, which copies them.
 
   Raises:
     UserError: the model cannot generate text.
@@ -181,7 +185,7 @@ def _for_inference(found: trained.Trained):
     raise UserError("this run's model cannot generate text")
   if model.plain is not None:
     model, params = found.parts.network, jax.jit(model.plain)(params)
-  if model.unstacked is not None:
+  if unstack and model.unstacked is not None:
     model, params = model.unstacked(params)
   vocabulary = found.parts.data.tokenizer.vocab_size
   if _logits(model, params, found.variables.model_state) > vocabulary:
@@ -321,7 +325,7 @@ def _read(tokenizer, text: _Text, row: int, tokens):
     text.ids.append(token)
     fresh.append(token)
     drawn += 1
-    if token == tokenizer.eos:
+    if token in tokenizer.ends:
       finish = "stop"
     else:
       reader, part, stopped = detokenize.read(

@@ -13,7 +13,7 @@ from train.objectives.linear_cross_entropy import linear_cross_entropy
 def sequence_to_sequence(
   model: Model,
   *,
-  eos: int | None = None,
+  eos: int | list[int] | None = None,
   start: int = 0,
   label_smoothing: float = 0.0,
   z_loss: float = 0.0,
@@ -30,7 +30,7 @@ def sequence_to_sequence(
 
   Args:
     model: an encoder-decoder, see models/language/encoder_decoder.py.
-    eos: id of the token that ends a text; without it there are no samples.
+    eos: id of the token that ends a text, or of several; None gives no samples.
     start: id of the token that the decoder reads before the first target.
     label_smoothing: see losses.cross_entropy; in training only.
     z_loss: see losses.cross_entropy; in training only.

@@ -14,6 +14,8 @@ import time
 import urllib.error
 import urllib.request
 
+import jax
+import numpy as np
 import pytest
 from local_server import raw, request, serving, slowly
 
@@ -78,6 +80,44 @@ def test_a_completion_has_openais_fields(server, speaker):
   assert first["text"] == second["text"]  # one prompt, as text and as ids
   assert set(first) == {"index", "text", "logprobs", "finish_reason"}
   assert found["usage"]["prompt_tokens"] == 4
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_harness_is_given_the_log_probabilities(most, server, speaker):
+  """As lm-evaluation-harness asks; the values by a pass of its own."""
+  prompts = [[97, 98, 99, 100], [98, 97]]
+  body = {"prompt": prompts, "echo": True, "logprobs": 2, "max_tokens": most}
+  status, _, found = request(server, PLAIN, {**body, "temperature": 0})
+  assert status == 200
+  for ids, choice in zip(prompts, found["choices"], strict=True):
+    told = choice["logprobs"]
+    assert {len(x) for x in told.values()} == {len(ids) + most}
+    text = "".join(told["tokens"][: len(ids)])
+    assert choice["text"].startswith(text) and text == bytes(ids).decode()
+    assert told["text_offset"][: len(ids)] == list(range(len(ids)))
+    assert told["token_logprobs"][0] is None is told["top_logprobs"][0]
+    logs = log_probabilities(speaker, ids)
+    want = [logs[i, next] for i, next in enumerate(ids[1:])]
+    if most:  # the most likely token follows
+      want.append(logs[-1].max())
+    np.testing.assert_allclose(told["token_logprobs"][1:], want, atol=1e-4)
+    for i, top in enumerate(told["top_logprobs"][1:]):
+      assert len(top) <= 3 and told["token_logprobs"][i + 1] in top.values()
+      assert max(top.values()) == pytest.approx(logs[i].max(), abs=1e-4)
+  if most:  # without the prompt, the same values
+    body = {**body, "echo": False, "temperature": 0}
+    own = request(server, PLAIN, body)[2]["choices"][0]["logprobs"]
+    whole = found["choices"][0]["logprobs"]
+    assert own["token_logprobs"] == whole["token_logprobs"][-1:]
+    assert own["text_offset"] == [0]
+
+
+def log_probabilities(speaker, ids):
+  """[tokens, vocabulary], by the model without a cache."""
+  parts, variables = speaker.found.parts, speaker.found.variables
+  logits, _ = parts.model.apply(variables.params, {}, np.array([ids]))
+  size = parts.data.tokenizer.vocab_size
+  return np.asarray(jax.nn.log_softmax(logits[0, :, :size]))
 
 
 def events(server, path, body):
@@ -208,7 +248,7 @@ def test_stop_strings_end_an_answer(server):
     ({"max_tokens": 0}, 400, "max_tokens"),
     ({"max_tokens": 10**9}, 400, "max_tokens"),
     ({"n": 1000}, 400, "n"),
-    ({"stop": ["a"] * 5}, 400, "stop"),
+    ({"stop": ["a"] * 17}, 400, "stop"),
     ({"stop": [""]}, 400, "stop"),
     ({"stop": "x" * 1000}, 400, "stop"),
     ({"seed": 1.5}, 400, "seed"),

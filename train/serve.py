@@ -162,18 +162,20 @@ def _slots(speaker, allowed):
   Raises:
     UserError: there is not enough memory.
   """
-  from train.generation import slots
+  from train.generation import slot_programs, slots
 
   start = time.perf_counter()
   room = allowed.prompt_tokens + allowed.max_tokens
   room = min(room, speaker.window or room)
-  size = slots.cache_bytes(speaker.inference, allowed.batch, room) / 2**20
+  size = (
+    slot_programs.cache_bytes(speaker.inference, allowed.batch, room) / 2**20
+  )
   what = (
     f"a cache of {size:,.0f} MiB, for {allowed.batch} texts of at most"
     f" {room:,} tokens"
   )
   try:
-    programs = slots.programs(speaker.inference, allowed.batch, room)
+    programs = slot_programs.programs(speaker.inference, allowed.batch, room)
     found = slots.Slots(programs)
   except (MemoryError, RuntimeError) as error:
     if "RESOURCE_EXHAUSTED" not in str(error) and type(error) is RuntimeError:

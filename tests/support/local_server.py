@@ -8,7 +8,7 @@ import types
 import urllib.error
 import urllib.request
 
-from train.generation import slots
+from train.generation import slot_programs, slots
 from train.serving import answering, batching, limits, server, web
 
 _programs: dict = {}
@@ -21,7 +21,9 @@ def slots_of(speaker, limits) -> slots.Slots:
   key = (id(speaker.inference.variables), limits.batch, room)
   if key not in _programs:
     _programs.clear()
-    _programs[key] = slots.programs(speaker.inference, limits.batch, room)
+    _programs[key] = slot_programs.programs(
+      speaker.inference, limits.batch, room
+    )
   return slots.Slots(_programs[key])
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from train.generation import replies
 from train.generation.replies import Speaker
-from train.generation.slots import Drawn, Slots
+from train.generation.slot_programs import Drawn
+from train.generation.slots import Slots
 from train.serving.protocol import ApiError
 
 # Tokens of prompts that are read between two chunks of generated tokens.

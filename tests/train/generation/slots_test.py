@@ -4,7 +4,7 @@ import generation_test as common
 import pytest
 
 from models.language.rnn import rnn
-from train.generation import slots, streaming
+from train.generation import slot_programs, slots, streaming
 
 pytestmark = pytest.mark.usefixtures("compiled_soon")
 
@@ -30,7 +30,9 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_texts_of_a_batch_are_as_alone(name):
   found = common.found_of(MODELS[name], scale=5.0)
-  batch = slots.Slots(slots.programs(streaming.inference(found), 4, 80, 4))
+  batch = slots.Slots(
+    slot_programs.programs(streaming.inference(found), 4, 80, 4)
+  )
   ids = [[] for _ in PROMPTS]
   order: list[int] = []  # the text in each slot
 
@@ -58,9 +60,9 @@ def test_texts_of_a_batch_are_as_alone(name):
 
 def test_nothing_is_compiled_in_service(monkeypatch):
   found = common.found_of(common.tiny(layers=1))
-  programs = slots.programs(streaming.inference(found), 9, 80, 4)
+  programs = slot_programs.programs(streaming.inference(found), 9, 80, 4)
   assert programs.sizes == [(1, 80), (8, 80), (9, 80)]
-  assert slots.cache_bytes(streaming.inference(found), 9, 80) == (
+  assert slot_programs.cache_bytes(streaming.inference(found), 9, 80) == (
     2 * 9 * 80 * 16 * 4 + 4  # keys and values of width 16 in float32; a length
   )
   batch = slots.Slots(programs)

@@ -82,9 +82,7 @@ def forgotten_each():
   memory.forget()
 
 
-@pytest.mark.parametrize(
-  "name", slow_but(REPRESENTATIVES, experiments.NAMES)
-)
+@pytest.mark.parametrize("name", slow_but(REPRESENTATIVES, experiments.NAMES))
 def test_smoke(name, tmp_path):
   config = experiments.config_of(name, "smoke")
   workdir = str(tmp_path / "run")

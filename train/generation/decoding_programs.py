@@ -158,11 +158,11 @@ def programs(model, ends: Sequence[int], chunk: int) -> Programs:
     return min(rounded(tokens, _LEAST_ROOM), most) if tokens <= most else None
 
   feed = jax.jit(lambda *args: apply(*args)[1], donate_argnums=2)
-  feed_each = jax.jit(_feed_each(step))
+  feed_each = jax.jit(feeding_each(step))
 
   def begin(variables, fed, room):
     if not grows:
-      cache = _of_rows(model.init_cache(len(fed), 1), len(fed))
+      cache = of_rows(model.init_cache(len(fed), 1), len(fed))
       longest = max(map(len, fed))
       if not longest:
         return cache
@@ -182,7 +182,7 @@ def programs(model, ends: Sequence[int], chunk: int) -> Programs:
     return jax.tree.map(_laid_into, model.init_cache(rows, room), cache)
 
   advance = {
-    name: jax.jit(_advance(function, tuple(ends), chunk), donate_argnums=1)
+    name: jax.jit(advancing(function, tuple(ends), chunk), donate_argnums=1)
     for name, function in (("step", step), ("window", window))
   }
 
@@ -193,7 +193,7 @@ def programs(model, ends: Sequence[int], chunk: int) -> Programs:
   return Programs(room, begin, grow, either, lambda left: min(left, chunk))
 
 
-def _advance(step, ends: tuple[int, ...], chunk: int):
+def advancing(step, ends: tuple[int, ...], chunk: int, draw=draw):
   """Returns the loop that generates up to `chunk` tokens per row."""
 
   def advance(variables, rows, how):
@@ -230,7 +230,7 @@ def _advance(step, ends: tuple[int, ...], chunk: int):
   return advance
 
 
-def _feed_each(step):
+def feeding_each(step):
   """Returns a function that feeds each row its tokens, one at a time."""
 
   def feed(variables, cache, tokens_BP, length_B):
@@ -271,7 +271,7 @@ def has_length(cache) -> bool:
   return isinstance(cache, dict) and "length" in cache
 
 
-def _of_rows(cache, B: int):
+def of_rows(cache, B: int):
   """Replaces the cache's length, if it has one, by one per row."""
   if not has_length(cache):
     return cache

@@ -23,6 +23,7 @@ class Speaker(NamedTuple):
   write: see streaming.writer.
   window: the maximum number of tokens of a prompt and its answer, or None.
   template: the name of the template.
+  inference: see streaming.inference.
   """
 
   found: trained.Trained
@@ -30,6 +31,7 @@ class Speaker(NamedTuple):
   write: streaming.Write
   window: int | None
   template: str
+  inference: streaming.Inference
 
 
 class Text(NamedTuple):
@@ -78,7 +80,8 @@ def speaker(
     UserError: the run's model cannot generate text, or its tokenizer lacks the
       template's tokens.
   """
-  write = streaming.writer(found, chunk)
+  inference = streaming.inference(found)
+  write = streaming.writer(inference, chunk)
   rows = found.parts.config["data"].get("rows") or {}
   if template is None:
     learned = rows.get("name") in ("conversations", "preferences")
@@ -88,7 +91,9 @@ def speaker(
     chat = _bound(template, found)
   except ValueError as error:
     raise UserError(f"--template={template}: {error}") from error
-  return Speaker(found, chat, write, found.parts.model.max_len, template)
+  return Speaker(
+    found, chat, write, found.parts.model.max_len, template, inference
+  )
 
 
 def _bound(template: str, found: trained.Trained) -> Chat:

@@ -47,7 +47,7 @@ def scorer(found: trained.Trained) -> Score:
     ValueError: the returned function raises it for a text that is empty or
       exceeds the model's max_len, or a K above 20.
   """
-  model, variables = streaming.for_inference(found, unstack=False)
+  model, variables, _ = streaming.inference(found, unstack=False)
   grows, lock = decoding_programs.grows_with_text(model), threading.Lock()
 
   def of(logits_BPV, next_BP, most):

@@ -1,7 +1,7 @@
 """Streaming text generation from a trained model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,19 @@ class Piece(NamedTuple):
   finish: str | None
 
 
+class Inference(NamedTuple):
+  """A trained model as generation uses it.
+
+  model: with adapters merged and layers unstacked.
+  variables: its types.Variables.
+  tokenizer: the tokenizer of the run.
+  """
+
+  model: Any
+  variables: types.Variables
+  tokenizer: Any
+
+
 # (prompts, options) -> the pieces of all rows, in the order of generation.
 Write = Callable[[Sequence[Sequence[int]], Sequence[Options]], Iterator[Piece]]
 
@@ -63,7 +76,7 @@ def stream(
   chunk: int = 8,
 ) -> Iterator[Piece]:
   """Yields the pieces of the texts that follow the prompts; see `writer`."""
-  return writer(found, chunk)(prompts, options)
+  return writer(inference(found), chunk)(prompts, options)
 
 
 def check(options: Options) -> Options:
@@ -98,37 +111,32 @@ def check(options: Options) -> Options:
 
 
 def writer(
-  found: trained.Trained,
-  chunk: int = 8,
-  draft: trained.Trained | None = None,
+  own: Inference, chunk: int = 8, draft: Inference | None = None
 ) -> Write:
   """Returns a generation function whose compiled programs serve all its calls.
 
   Args:
-    found: a run whose model generates text.
+    own: the model that generates the text; see `inference`.
     chunk: the number of tokens generated between two updates of the text.
-    draft: a run of a smaller model with the same tokenizer, which drafts
+    draft: a smaller model with the same tokenizer, which drafts
       chunk - 1 tokens at a time for the larger one to verify
       (train/generation/speculative.py). The distribution of the text stays the
       same, but the same seed gives other samples.
 
   Raises:
-    UserError: a run's model cannot generate text, or the two models cannot be
-      combined.
+    UserError: the two models cannot be combined.
     ValueError: `chunk` is below 2 with a draft. The returned function raises it
       for an empty prompt, an unknown id, an invalid option or, with a draft, a
       text that exceeds a model's max_len.
   """
-  tokenizer = found.parts.data.tokenizer
-  model, variables = for_inference(found)
+  model, variables, tokenizer = own
   most = float("inf")
   if draft is None:
     programs = decoding_programs.programs(model, tokenizer.ends, chunk)
   else:
     if chunk < 2:
       raise ValueError(f"chunk = {chunk} must be at least 2 with a draft model")
-    drafter, drafters = for_inference(draft)
-    other = draft.parts.data.tokenizer
+    drafter, drafters, other = draft
     if (other.vocab_size, other.content) != (
       tokenizer.vocab_size,
       tokenizer.content,
@@ -169,8 +177,8 @@ def writer(
   return write
 
 
-def for_inference(found: trained.Trained, unstack: bool = True):
-  """Returns (model, variables) with adapters merged and layers unstacked.
+def inference(found: trained.Trained, unstack: bool = True) -> Inference:
+  """Returns the Inference of a run.
 
   Args:
     found: the run.
@@ -190,7 +198,8 @@ def for_inference(found: trained.Trained, unstack: bool = True):
   vocabulary = found.parts.data.tokenizer.vocab_size
   if _logits(model, params, found.variables.model_state) > vocabulary:
     model = _of_the_tokenizer(model, vocabulary)
-  return model, types.Variables(params, found.variables.model_state)
+  variables = types.Variables(params, found.variables.model_state)
+  return Inference(model, variables, found.parts.data.tokenizer)
 
 
 def _logits(model, params, model_state) -> int:

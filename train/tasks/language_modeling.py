@@ -61,15 +61,14 @@ def language_modeling(
     extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     extra = extra if train else {}
     tokens = (variables.params, variables.model_state, batch["inputs"])
-    if train and model.counts:
+    if model.counts:  # It has no need of logits, which may be too many.
       where |= {"targets_BT": batch["targets"], "mask_BT": batch["mask"]}
+      nats_BT, state = model.apply(*tokens, method="nats", **where, **noise)
+      return nats_BT, {}, state
     if not model.represents:
       logits_BTV, state = model.apply(*tokens, **where, **noise)
-      return (
-        losses.cross_entropy(logits_BTV, batch["targets"], **extra),
-        {},
-        state,
-      )
+      nats_BT = losses.cross_entropy(logits_BTV, batch["targets"], **extra)
+      return nats_BT, {}, state
     found, state = model.apply(*tokens, method="represent", **where, **noise)
     nats_BT = linear_cross_entropy(
       found.x_BTD,

@@ -49,9 +49,7 @@ def contact_sheet(
   axes.axis("off")
   fonts = covering([title, *captions])
   family = list(fonts.family)
-  style = dict(
-    fontsize=7, parse_math=False, va="bottom", family=list(fonts.family)
-  )
+  style = dict(fontsize=7, parse_math=False, va="bottom", family=family)
   at_top = {**style, "fontsize": 9, "va": "top"}
   axes.text(_GAP, 0.1, fonts.drawable("\n".join(lines)), **at_top)
   for i, (pair, caption) in enumerate(zip(pairs, captions, strict=True)):

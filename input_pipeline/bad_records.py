@@ -299,20 +299,22 @@ def reader(examples: Any, sample: Rows, fields: dict) -> Read:
   """Returns (indices) -> a batch's real rows, with padding for bad ones.
 
   Args:
-    examples: with `length`, `read`, `name`, `tokenizer` and `tally`.
+    examples: with `length`, `read`, `name`, `planned` and `tally`.
     sample: a readable record, whose fields and types the others must have.
     fields: {name: (shape, dtype)} of the batch.
   """
-  if examples.tokenizer is not None:
-    return examples.read  # Bad documents have no tokens.
+  skip = examples.tally.policy.skip
+  if examples.tokenizer is not None and not skip:
+    return examples.read  # Tokens have one shape and type.
   examples = alike(examples, {name: sample[name] for name in fields})
-  if not examples.tally.policy.skip:
+  if not skip:
     return examples.read
 
   def read(indices: np.ndarray) -> Rows:
     rows, found, errors = surviving(examples.read, indices)
     bad = [(examples.name(int(indices[i])), e) for i, e in errors.items()]
-    examples.tally.add(len(indices), bad)
+    # The records of planned rows were counted when the rows were planned.
+    examples.tally.add(0 if examples.planned else len(indices), bad)
     return padded(len(indices), rows, found, fields)
 
   return read

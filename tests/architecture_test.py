@@ -23,7 +23,7 @@ VERBS = sorted(
 # Room -> what it may import beside itself, common, NumPy and the standard
 # library. "data" is short for input_pipeline, "data." for what raw records are.
 ARROWS = {
-  "common": "absl fsspec jax ml_collections",
+  "common": "absl fsspec jax matplotlib ml_collections",
   "configs": "ml_collections",
   "models": "flax jax qwix",
   "data.": "tensorflow",

@@ -88,9 +88,16 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     optimizer,
     where="config.learner",
     settings=settings,
-    offered={"loss_scale": "dynamic"}
-    if config["model"].get("dtype") == "float16"
-    else {},
+    offered={
+      "examples": data.num_examples,
+      "total_steps": config["total_steps"],
+      "batch_size": data.batch_size,
+      **(
+        {"loss_scale": "dynamic"}
+        if config["model"].get("dtype") == "float16"
+        else {}
+      ),
+    },
   )
   learner = learner._replace(
     init=sharding.within(mesh, learner.init),

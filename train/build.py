@@ -50,7 +50,8 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     else run_writer.run_writer(workdir, config, say, distributed.first())
   )
   parts = assembly.experiment(config, workdir)
-  for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
+  pipelined = sharding.pipeline_note(config, parts.mesh)
+  for note in (parts.data.note, parts.learner.note, pipelined):
     if note:
       say(note)
   batch_size = parts.data.batch_size

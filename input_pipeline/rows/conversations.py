@@ -101,7 +101,8 @@ def conversations(
         column += len(ids) - 1
     return leaves
 
-  return Rows(len(rows.ends), read, note=_note(given.title, lengths, cut))
+  note = _note(given.title, lengths, cut)
+  return Rows(len(rows.ends), read, note=note, planned=True)
 
 
 def leaves(seq_len: int, **other) -> tuple[dict[str, Any], None]:

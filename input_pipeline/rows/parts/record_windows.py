@@ -7,6 +7,7 @@ import numpy as np
 
 from input_pipeline.bad_records import told
 from input_pipeline.rows import Given
+from input_pipeline.rows.parts import record_texts
 
 _AT_ONCE = 256
 
@@ -17,13 +18,7 @@ def records(given: Given, indices: np.ndarray, keys: Sequence[str]):
   Raises:
     ValueError: a record has no such field.
   """
-  found = given.source.read(indices)
-  for key in keys:
-    if key not in found:
-      raise ValueError(
-        f"{given.title} has no field {key!r}; valid: {', '.join(found)}"
-      )
-  return {key: found[key] for key in keys}
+  return record_texts.fields(given.source.read(indices), keys, given.title)
 
 
 def cut(

@@ -132,6 +132,12 @@ def test_language_modeling_is_numpys(train):
   assert float(mean.total) == pytest.approx(wanted, rel=1e-6)
   assert float(mean.weight) == 7
   if train:
+    plain = -np.take_along_axis(
+      log_softmax(logits), np.asarray(batch["targets"])[..., None], -1
+    )
+    got = aux.metrics.pop("loss_unsmoothed")
+    wanted = (mask * plain[..., 0]).sum() / 7
+    assert float(got.value()) == pytest.approx(wanted, rel=1e-6)
     assert aux.metrics == {}
   else:
     bits = float(aux.metrics["bits_per_byte"].value())

@@ -6,7 +6,7 @@ import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import line_records
-from input_pipeline.reading.columns import strings
+from input_pipeline.reading.columns import integers, strings
 from input_pipeline.reading.formats import csv as tables
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
@@ -69,17 +69,18 @@ def _kind(cell: str) -> int:
   found = tables.number(cell)
   if isinstance(found, int):
     return _INT
-  # A missing value is NaN in a column of numbers.
-  return _FLOAT if found is not None or not cell.strip() else _STR
+  if not cell.strip():
+    return _INT  # A missing value has no type.
+  return _FLOAT if found is not None else _STR
 
 
 def csv(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   """csv:GLOB: a record per row; the header names the fields.
 
-  A column whose cells are all integers is int64; one of numbers and empty cells
-  is float64, with NaN for missing values; any other is str, including one with
-  "?" for missing values. All files must have the same columns. Compressed files
-  are held in memory.
+  A column whose cells are all integers is int64, with None for empty cells; one
+  of numbers is float64, with NaN for empty cells; any other is str, including
+  one with "?" for missing values. All files must have the same columns.
+  Compressed files are held in memory.
 
   A file that cannot be read or that holds no row is an error; under "skip" it
   is one bad record.
@@ -131,5 +132,5 @@ def _column(cells: list[str], kind: int) -> np.ndarray:
   if kind == _STR:
     return strings(cells)
   if kind == _INT:
-    return np.array([int(cell) for cell in cells], np.int64)
+    return integers([int(cell) if cell.strip() else None for cell in cells])
   return np.array([float(cell) if cell.strip() else np.nan for cell in cells])

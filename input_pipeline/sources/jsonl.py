@@ -1,16 +1,18 @@
 """jsonl:GLOB: a record per line, with random access."""
 
 import contextlib
+import functools
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy, spread
-from input_pipeline.reading import bounded, line_records
+from input_pipeline.reading import bounded, line_records, text_options
 from input_pipeline.reading.columns import column
 from input_pipeline.reading.formats.jsonl import parse
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
 from input_pipeline.reading.paths import find_files, fingerprint
+from input_pipeline.reading.text_options import Options
 from input_pipeline.sources import Source
 
 # The number of records that are read to find the fields.
@@ -84,7 +86,7 @@ def _full(begin: int, stops: np.ndarray, number: int, data, origin: int):
   return starts[kept], sizes[kept], number + kept + 1
 
 
-def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
+def jsonl(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """jsonl:GLOB: a record per line; the keys of the records are the fields.
 
   The fields are those of the first record and of a few others. Numbers and
@@ -94,12 +96,20 @@ def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   or .zst file is held in memory. A file that cannot be read or fully
   decompressed, or that holds no record, is an error; under "skip" it is one bad
   record.
+
+  jsonl:GLOB?encoding=NAME: files in another encoding than UTF-8.
   """
-  return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
+  pattern, options = text_options.split(rest, "jsonl")
+  text_options.check_lines(options, f"jsonl:{rest}")
+  paths = find_files(pattern, f"jsonl:{pattern}")
+  return {"all": of_files(paths, policy, options=options)}
 
 
 def of_files(
-  paths: list[str], policy: Policy, needed: tuple[str, ...] = ()
+  paths: list[str],
+  policy: Policy,
+  needed: tuple[str, ...] = (),
+  options: Options = Options(),
 ) -> Source:
   """Returns the records of some files, concatenated.
 
@@ -108,9 +118,11 @@ def of_files(
     policy: how bad records are handled.
     needed: the fields that each record must have; any other missing field is
       None.
+    options: the encoding.
   """
   files = [lines(path, policy) for path in paths]
-  records = line_records.joined(files, policy, parse)
+  decode = functools.partial(parse, encoding=options.encoding)
+  records = line_records.joined(files, policy, decode)
   fields = dict.fromkeys(line_records.first(records, policy))
   for place in spread(records.length, _TYPED):
     with contextlib.suppress(ValueError):  # It is reported when it is used.
@@ -125,4 +137,4 @@ def of_files(
     return {f: column([each.get(f) for each in found]) for f in fields}
 
   source = Source(records.length, read, records.name)
-  return source._replace(fingerprint=fingerprint(paths))
+  return source._replace(fingerprint=fingerprint(paths, options))

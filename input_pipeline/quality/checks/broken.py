@@ -59,9 +59,10 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
   figures = {
     "unreadable": data.bad_count,
     "undecodable": undecodable,
-    "unread_files": left,
     "odd": {what: len(rows) for what, rows in odd},
   }
+  if unread:
+    figures["unread_files"] = left
   parts = []
   if reasons:
     items = [why if name in why else f"{name}: {why}" for name, why in reasons]

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import text_options
+from input_pipeline.reading import bounded
 from input_pipeline.reading.columns import strings
 from input_pipeline.reading.paths import find_files, fingerprint
-from input_pipeline.reading.text_options import Options
-from input_pipeline.reading.utf8 import read_text
+from input_pipeline.reading.utf8 import decode
 from input_pipeline.sources import Source
 
 _FIELDS = ("id", "title", "context", "question", "answers")
@@ -29,19 +28,15 @@ class _Question(NamedTuple):
   error: str
 
 
-def squad(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
+def squad(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   """squad:GLOB: a record per question.
 
   {"id", "title", "context", "question": str, "answers": {"text": [str, …],
   "answer_start": [int, …]}}; both lists are empty if there is no answer. Entire
   files are held in memory, each of at most `max_record_bytes`.
-  squad:GLOB?encoding=NAME: files in another encoding than UTF-8.
   """
-  pattern, options = text_options.split(rest, "squad")
   paths = find_files(pattern, f"squad:{pattern}")
-  found = [
-    question for path in paths for question in _of_file(path, policy, options)
-  ]
+  found = [question for path in paths for question in _of_file(path, policy)]
   if not found:
     raise ValueError(f"squad:{pattern}: holds no question")
 
@@ -55,15 +50,13 @@ def squad(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     return {k: strings(made.get(k, [])) for k in _FIELDS}
 
   source = Source(len(found), read, lambda index: found[index].name)
-  return {"all": source._replace(fingerprint=fingerprint(paths, options))}
+  return {"all": source._replace(fingerprint=fingerprint(paths))}
 
 
-def _of_file(
-  path: str, policy: Policy, options: Options
-) -> Iterator[_Question]:
+def _of_file(path: str, policy: Policy) -> Iterator[_Question]:
   """Parses a file's questions; malformed data is an error or one bad record."""
   try:
-    content = read_text(path, policy, options.encoding)
+    content = decode(path, bounded.read_file(path, policy))
     yield from _walk(path, _parsed(path, content), policy)
   except ValueError as error:
     if not policy.skip:

@@ -340,6 +340,7 @@ def _write(asked: Asked, data, findings: list) -> None:
     lines.append(f"{whole:,} records of {len(data.columns)} fields")
     if read < whole:
       lines[-1] += f", of which a sample of {read:,} was judged"
+    lines += [data.source.note] if data.source.note else []
   lines += [f"{f.verdict}: {f.check}: {f.line}" for f in findings]
   left = [name for name in known_checks() if name not in asked.checks]
   if left:

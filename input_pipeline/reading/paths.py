@@ -13,13 +13,16 @@ from typing import NoReturn
 
 from input_pipeline.reading import files, path_list
 from input_pipeline.reading.remote import is_remote, is_web
+from input_pipeline.reading.text_options import Options
 
 _WILDCARD = re.compile(r"[*?[]")
 
 
-def fingerprint(paths: list[str]) -> str:
-  """A hash of the names, sizes and modification times of files."""
+def fingerprint(paths: list[str], options: Options = Options()) -> str:
+  """A hash of the names, sizes and times of files, and of how they are read."""
   digest = hashlib.sha256()
+  if options != Options():
+    digest.update(f"{options}\n".encode())
   for path in paths:
     try:
       stat = os.stat(path)

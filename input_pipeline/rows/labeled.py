@@ -102,7 +102,8 @@ def fitted(ids: list[np.ndarray], most: int) -> list[np.ndarray]:
 
 def _label(value, names: tuple[str, ...], record: str, key: str) -> int:
   if not names:
-    if isinstance(value, (int, np.integer)) and value >= 0:
+    # Labels are int32 in a batch.
+    if isinstance(value, (int, np.integer)) and 0 <= value < 2**31:
       return int(value)
     raise ValueError(
       f"{record}: {key}={value!r} is not a class; set rows.labels"

@@ -159,8 +159,8 @@ def conv(
   "lenet" is LeNet-5 (LeCun et al., 1998) with relu and max pooling: two 5 x 5
   convolutions of 6 and 16 channels, dense layers of 120 and 84. "cifar" is
   3 x 3 x 64, 3 x 3 x 128, dense 256. By default each convolution keeps the
-  image's size and is followed by 2 x 2 max pooling. Its method "features" returns x_BF,
-  the activations before the last layer.
+  image's size and is followed by 2 x 2 max pooling. Its method "features"
+  returns x_BF, the activations before the last layer.
 
   Args:
     num_classes: C of the logits.
@@ -183,8 +183,8 @@ def conv(
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: an unknown variant, padding or init, fewer than three features, a
-      pooling that is not two positive widths, or images too small for it.
+    ValueError: an unknown variant, padding or init, fewer than three features,
+      a pooling that is not two positive widths, or images too small for it.
   """
   kernel_size, widths = VARIANTS[choose("variant", variant, VARIANTS)]
   widths = tuple(features or widths)

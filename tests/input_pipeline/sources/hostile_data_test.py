@@ -334,7 +334,7 @@ JSON = {
   "1e999": (b'{"x": 1e999}', "'x' is not finite"),
   "1e300": (b'{"x": 1e300}', "'x' is not finite in float32"),
   "text": (b'{"x": "1"}', "'x' is not of the first"),
-  "null": (b'{"x": null}', "'x' is not of the first"),
+  "null": (b'{"x": null}', r"no field 'x' \(missing, null"),
   "list": (b'{"x": [1.0]}', "'x' is not of the first"),
   "ragged": (b'{"x": [[1], [1, 2]]}', "'x' is not of the first"),
   "missing": (b'{"y": 1}', "no field 'x'"),

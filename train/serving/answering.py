@@ -18,7 +18,7 @@ from train.serving.protocol import ApiError, Ask, Heading
 
 
 class Answer:
-  """The answer to one request, which the engine is generating.
+  """The answer to one request, made before its texts go to the engine.
 
   Call either `whole` or `events`, once. When they end or are cancelled, the
   engine drops what is left of the job.
@@ -48,11 +48,13 @@ class Answer:
     self.streamed, self._usage = ask.stream, ask.usage
     self._prompt_tokens = prompt_tokens
     self._echoes, self._logprobs = echoes, logprobs
+    # The engine changes the job; texts that need no tokens are finished here.
+    self._finishes = [text.finish for text in job.texts]
 
   async def whole(self) -> dict[str, Any]:
     """The complete answer; ApiError if the model fails or time runs out."""
     texts = list(self._echoes)
-    finishes = [text.finish for text in self.job.texts]
+    finishes = list(self._finishes)
     try:
       async for event in self._news():
         texts[event.index] += event.text
@@ -73,8 +75,8 @@ class Answer:
       for index, text in enumerate(self._echoes):
         if text:
           yield self.heading.chunk(index, text, None)
-        if self.job.texts[index].finish:
-          yield self.heading.chunk(index, "", self.job.texts[index].finish)
+        if self._finishes[index]:
+          yield self.heading.chunk(index, "", self._finishes[index])
       async for event in self._news():
         if event.text:
           yield self.heading.chunk(event.index, event.text, None)
@@ -99,7 +101,7 @@ class Answer:
 
     self.job.wake = wake
     until = loop.time() + self.seconds
-    left = sum(text.finish is None for text in self.job.texts)
+    left = self._finishes.count(None)
     late = ApiError(503, "the answer took too long", code="timeout")
     while left:
       fresh.clear()
@@ -166,14 +168,15 @@ class Answering:
     kind = "chatcmpl" if chat else "cmpl"
     ident = f"{kind}-{secrets.token_hex(12)}"
     heading = Heading(chat, ident, int(time.time()), self.model)
+    used = sum(map(len, prompts))
+    echoes, logprobs = self._echoes(ask, prompts), None
+    if ask.logprobs is not None:
+      logprobs = functools.partial(self._logprobs, ask, prompts)
+    seconds = self.limits.seconds_to_answer
+    answer = Answer(job, heading, ask, used, seconds, echoes, logprobs)
     if any(text.finish is None for text in job.texts):
       self.engine.submit(job)
-    used = sum(map(len, prompts))
-    echoes, told = self._echoes(ask, prompts), None
-    if ask.logprobs is not None:
-      told = functools.partial(self._logprobs, ask, prompts)
-    seconds = self.limits.seconds_to_answer
-    return Answer(job, heading, ask, used, seconds, echoes, told)
+    return answer
 
   def _prompts(self, ask: Ask) -> list[list[int]]:
     """The token ids of each prompt; ApiError if one is invalid or too long."""

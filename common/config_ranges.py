@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from common.errors import UserError
+from common.errors import UserError, shown
 
 
 class Range(NamedTuple):
@@ -191,11 +191,11 @@ def check(config: Mapping[str, Any]) -> None:
       else:
         valid = ranges.get(key)
       if valid is not None and not valid.holds(value):
-        raise UserError(f"{name}={_short(value)}: not {valid.described()}")
+        raise UserError(f"{name}={shown(value)}: not {valid.described()}")
       if key in _BOOLEANS.get(section, ()) and type(value) is not bool:
-        raise UserError(f"{name}={_short(value)}: neither True nor False")
+        raise UserError(f"{name}={shown(value)}: neither True nor False")
       if key in _TEXTS.get(section, ()) and not isinstance(value, str):
-        raise UserError(f"{name}={_short(value)}: not a string")
+        raise UserError(f"{name}={shown(value)}: not a string")
   for key, value in config["mesh"].items():
     if value == 0:
       raise UserError(f"config.mesh.{key}=0: not a size of at least 1, nor -1")
@@ -239,18 +239,10 @@ def _check_rate(config) -> None:
   numbers = [rule[-1] for rule in lr] if _is_list(lr) else [lr]
   if config["learner"].get("name") != "counting" and not any(numbers):
     raise UserError(
-      f"config.optimizer.lr={_short(lr)}: no parameter would change; set a"
+      f"config.optimizer.lr={shown(lr)}: no parameter would change; set a"
       " number above 0"
     )
 
 
 def _is_list(value: Any) -> bool:
   return isinstance(value, (list, tuple))
-
-
-def _short(value: Any) -> str:
-  try:
-    text = repr(value)
-  except ValueError:  # an integer of too many digits
-    return "…"
-  return text if len(text) <= 60 else f"{text[:59]}…"

@@ -123,6 +123,25 @@ def _filters(how: How):
   return how.temperature, how.top_k, how.top_p, how.min_p
 
 
+def reading(model) -> tuple[Callable, Callable]:
+  """Returns the functions that read tokens into a model's cache.
+
+  (variables, tokens_BT, cache) -> (logits_BTV, cache), and
+  (variables, cache, token_B) -> (logits_BV, cache).
+  """
+
+  def apply(variables, tokens_BT, cache):
+    return model.apply(
+      variables.params, variables.model_state, tokens_BT, cache=cache
+    )[0]
+
+  def step(variables, cache, token_B):
+    logits_B1V, cache = apply(variables, token_B[:, None], cache)
+    return logits_B1V[:, -1], cache
+
+  return apply, step
+
+
 def programs(model, ends: Sequence[int], chunk: int) -> Programs:
   """Returns the Programs of a model that has an init_cache.
 
@@ -134,14 +153,7 @@ def programs(model, ends: Sequence[int], chunk: int) -> Programs:
   grows = grows_with_text(model)
   most = model.max_len if grows else None
 
-  def apply(variables, tokens_BT, cache):
-    return model.apply(
-      variables.params, variables.model_state, tokens_BT, cache=cache
-    )[0]
-
-  def step(variables, cache, token_B):
-    logits_B1V, cache = apply(variables, token_B[:, None], cache)
-    return logits_B1V[:, -1], cache
+  apply, step = reading(model)
 
   def window(variables, cache, token_B):
     def at(tokens_BW, place_B):

@@ -155,14 +155,7 @@ def _functions(inference, programs: Programs) -> _Functions:
   count, room, grows = programs.count, programs.room, programs.grows
   axes = _axes(model)
 
-  def apply(variables, tokens_BT, cache):
-    return model.apply(
-      variables.params, variables.model_state, tokens_BT, cache=cache
-    )[0]
-
-  def step(variables, cache, token_B):
-    logits_B1V, cache = apply(variables, token_B[:, None], cache)
-    return logits_B1V[:, -1], cache
+  apply, step = decoding_programs.reading(model)
 
   def empty(rows):
     return decoding_programs.of_rows(model.init_cache(rows, room), rows)

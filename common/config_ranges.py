@@ -86,10 +86,14 @@ RANGES: dict[str, dict[str, Range]] = {
     "log_every_steps": SIZE,
   },
   "model": {
-    **_same("buckets capacity channels depth experts_per_token", SIZE),
+    **_same("buckets channels depth experts_per_token", SIZE),
     **_same("farthest image_size in_features latent", SIZE),
-    **_same("max_len ngrams order out_features types vocab_size", SIZE),
-    **_same("decoder_layers dim experts head_dim heads kv_heads", MAYBE_SIZE),
+    **_same(
+      "max_len most_bytes ngrams order out_features types vocab_size", SIZE
+    ),
+    **_same(
+      "capacity decoder_layers dim experts head_dim heads kv_heads", MAYBE_SIZE
+    ),
     **_same("layers num_classes patch stage_microbatches window", MAYBE_SIZE),
     **_same("decode dilations encode features width widths", SIZES),
     "pooling": SIZES._replace(words=("*",)),

@@ -102,7 +102,7 @@ def check_size(size: int, name: str, policy: Policy, what: str = "") -> None:
     )
 
 
-def told(name: str, reason: str) -> str:
+def error_line(name: str, reason: str) -> str:
   """Returns one line that names a record and says what is wrong with it."""
   reason = (reason.strip().splitlines() or ["bad"])[0]
   return reason if name in reason else f"{name}: {reason}"
@@ -127,7 +127,7 @@ class Tally:
     with self._lock:
       count, total, names = self._skipped
       for name, reason in bad:
-        self._first = self._first or told(name, reason)
+        self._first = self._first or error_line(name, reason)
         count += 1
         if len(names) < _FEW and name not in names:
           names = (*names, name)

@@ -45,9 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     val=dict(name="classification", split="train[80%:]", every_steps=_EPOCH),
     test=dict(name="classification", split="test", every_steps=0),
   )
-  config.checkpoint = dict(
-    every_steps=_EPOCH, keep=2, keep_best="val/accuracy"
-  )
+  config.checkpoint = dict(every_steps=_EPOCH, keep=2, keep_best="val/accuracy")
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

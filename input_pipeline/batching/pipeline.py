@@ -146,8 +146,8 @@ def train(
       f"service {service!r} applies ops, but ops is empty: leave service out"
     )
   examples, plan, batch_size = training(**settings)
-  told = {"ops": ops, **settings}
-  remote = (service, told) if service else None
+  given = {"ops": ops, **settings}
+  remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
 
 

@@ -302,5 +302,5 @@ def _alone(
     return {name: leaf.numpy() for name, leaf in transform(row).items()}
   except Exception as error:  # Any error is due to this example.
     raise ValueError(
-      bad_records.told(name(index), bad_records_tf.reason(error))
+      bad_records.error_line(name(index), bad_records_tf.reason(error))
     ) from None

@@ -171,9 +171,9 @@ def _joined(parts: list[_Images]) -> _Images:
     np.concatenate([part.starts for part in parts]),
     np.concatenate([part.sizes for part in parts]),
     {
-      int(offset) + i: told
+      int(offset) + i: reason
       for offset, part in zip(offsets, parts, strict=False)
-      for i, told in part.wrong.items()
+      for i, reason in part.wrong.items()
     },
     np.concatenate([part.split for part in parts]),
     np.concatenate([part.label for part in parts]),

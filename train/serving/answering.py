@@ -61,10 +61,10 @@ class Answer:
         finishes[event.index] = event.finish
     finally:
       self.job.gone.set()
-    told = None
+    logprobs = None
     if self._logprobs is not None:
-      told = await asyncio.to_thread(self._logprobs, self.job)
-    return self.heading.whole(texts, finishes, self._used(), told)
+      logprobs = await asyncio.to_thread(self._logprobs, self.job)
+    return self.heading.whole(texts, finishes, self._used(), logprobs)
 
   async def events(self) -> AsyncIterator[dict[str, Any]]:
     """The objects of a streamed answer; ApiError as in `whole`."""

@@ -244,8 +244,8 @@ class Heading(NamedTuple):
       self._choice(i, text, finish, "message")
       for i, (text, finish) in enumerate(zip(texts, finishes, strict=True))
     ]
-    for choice, told in zip(choices, logprobs or (), strict=bool(logprobs)):
-      choice["logprobs"] = told
+    for choice, each in zip(choices, logprobs or (), strict=bool(logprobs)):
+      choice["logprobs"] = each
     kind = "chat.completion" if self.chat else "text_completion"
     return {**self._common(kind), "choices": choices, "usage": usage}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.bad_records import told
+from input_pipeline.bad_records import error_line
 from input_pipeline.rows import Given
 from input_pipeline.rows.parts import record_texts
 
@@ -44,7 +44,7 @@ def cut(
     try:
       made = windows(name, fields)
     except ValueError as error:
-      raise ValueError(told(name, str(error))) from None
+      raise ValueError(error_line(name, str(error))) from None
     rows.extend((index, *window) for window in made)
 
   start = 0

@@ -64,8 +64,8 @@ def completed(folder: pathlib.Path, config: Mapping) -> dict[str, Any]:
   """Returns config.json with the ids that generation_config.json gives."""
   generation = _json(folder / GENERATION)
   keys = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
-  told = {k: generation[k] for k in keys if generation.get(k) is not None}
-  return {**config, **told}
+  settings = {k: generation[k] for k in keys if generation.get(k) is not None}
+  return {**config, **settings}
 
 
 def spelled(token: Any) -> str | None:
@@ -160,8 +160,8 @@ def write(found, ids: Mapping[str, Any], folder: pathlib.Path) -> None:
   ):
     kinds = ("bos", "eos", "pad", "decoder_start")
     keys = [f"{kind}_token_id" for kind in kinds]
-    told = {key: ids[key] for key in keys if key in ids}
-    folder_lib.write_json(folder / GENERATION, told)
+    settings = {key: ids[key] for key in keys if key in ids}
+    folder_lib.write_json(folder / GENERATION, settings)
   if words is None or not (folder / "tokenizer.json").is_file():
     return
   names = {}

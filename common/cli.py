@@ -1,8 +1,8 @@
 """Functions that all commands share: flags, one-line errors, JAX settings."""
 
-import ast
 import ctypes
 import errno
+import glob
 import importlib.util
 import os
 import re
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from common import config_keys, files, names
+from common import config_keys, files, names, overrides
 from common.errors import (
   BucketError,
   CorruptionError,
@@ -109,6 +109,7 @@ def start_jax() -> None:
   compilation that is kept take precedence.
   """
   _keep_freed_memory()
+  quiet_libtpu()
   import jax
 
   jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -117,6 +118,25 @@ def start_jax() -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def quiet_libtpu(devices: str = "/dev") -> None:
+  """Limits what libtpu prints to errors; call it before JAX starts.
+
+  Where libtpu is installed and there is no TPU, it looks for one and prints
+  errors at each start. It does not if it is given what it looks for, and then
+  JAX finds no TPU as before. Variables that are set are left as they are.
+
+  Args:
+    devices: the folder of device files.
+  """
+  os.environ.setdefault("TPU_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "2")
+  tpus = [f"{devices}/accel*", f"{devices}/vfio/[0-9]*"]
+  if not any(glob.glob(pattern) for pattern in tpus):
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
 
 
 def _keep_freed_memory() -> None:
@@ -193,9 +213,11 @@ def printable(text: str) -> str:
 
 def _parse(argv):
   """Parses the flags with absl; its errors become UserErrors."""
-  argv = [_config_found(a) if a.startswith("--config=") else a for a in argv]
+  argv = [
+    _config_found(a) if a.startswith("--config=") else a for a in _joined(argv)
+  ]
   try:
-    sys.argv = _with_sections(argv)  # ml_collections reads overrides there
+    sys.argv = overrides.complete(argv)  # ml_collections reads overrides there
     left = flags.FLAGS(sys.argv)
     if "config" in flags.FLAGS:
       hasattr(flags.FLAGS.config, "task")  # access reports a missing file
@@ -210,50 +232,26 @@ def _parse(argv):
   return left
 
 
-def _with_sections(argv):
-  """The arguments; --config.KEY.NAME sets a KEY that the config lacks, too.
-
-  Only sections that every config may have, such as config.recovery.
-  """
-  sections = [k for k, default in config_keys.DEFAULTS.items() if default == {}]
-  start = next((a for a in argv if a.startswith("--config=")), None)
-  found = re.findall(r"^--config\.(\w+)\.\w+=", "\n".join(argv), re.M)
-  if start is None or not set(found) & set(sections):
-    return argv
-  alone = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=alone)
-  before, sys.argv = sys.argv, [argv[0], start]  # it looks for overrides there
-  try:
-    alone(sys.argv)
-  finally:
-    sys.argv = before
-  for section in sorted(set(found) & set(sections) - set(alone.config)):
-    head = f"--config.{section}."
-    given = [a for a in argv if a.startswith(head) and "=" in a]
-    pairs = (each.removeprefix(head).split("=", 1) for each in given)
-    whole = {name: _literal(value) for name, value in pairs}
-    argv = [a for a in argv if a not in given]
-    argv.append(f"--config.{section}={whole!r}")
-  return argv
-
-
-def _literal(text: str):
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
+def _joined(argv):
+  """Returns the arguments, with `--config FILE` as --config=FILE."""
+  found = []
+  for argument in argv:
+    if found and found[-1] in ("--config", "-config"):
+      found[-1] = f"--config={argument}"
+    else:
+      found.append(re.sub("^-config=", "--config=", argument))
+  return found
 
 
 def _config_found(flag: str) -> str:
   """Returns --config=NAME[:arg] as --config=FILE[:arg].
 
-  A file at the given path takes precedence. A bare NAME, or a path below
-  configs/ that does not exist in the current folder, is looked up by its last
-  part among the experiments of the configs package.
+  A file at the given path takes precedence. A bare NAME, or a path below a
+  folder configs/ that does not exist here or is that of this package, is looked
+  up by its last part among the experiments of the configs package.
   """
   path, colon, arg = flag.removeprefix("--config=").partition(":")
-  ours = "/" not in path or path.startswith("configs/")
-  if not ours or os.path.exists(path):
+  if os.path.exists(path) or not _is_ours(path):
     return flag
   stem = os.path.basename(path).removesuffix(".py")
   modules = {**names.discover("configs.data"), **names.discover("configs")}
@@ -262,6 +260,18 @@ def _config_found(flag: str) -> str:
     raise UserError(f"--config={path}: there is no such file{hint}")
   found = importlib.util.find_spec(modules[stem]).origin
   return f"--config={found}{colon}{arg}"
+
+
+def _is_ours(path: str) -> bool:
+  """Whether a path may mean an experiment of the configs package."""
+  folder = os.path.dirname(os.path.normpath(path))
+  if not folder or folder.split(os.sep)[0] == "configs":
+    return True
+  spec = importlib.util.find_spec("configs")
+  ours = os.path.realpath(os.path.dirname(spec.origin))
+  return os.path.join(os.path.realpath(folder), "").startswith(
+    f"{ours}{os.sep}"
+  )
 
 
 def _given(argv, start: str) -> str:

@@ -1,11 +1,12 @@
 """The top-level keys of a config: their defaults and their types."""
 
+import copy
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, shown
 from common.names import nearest
 
 REQUIRED = [
@@ -54,7 +55,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   for key in REQUIRED:
     if key not in config:
       raise UserError(f"config.{key}: missing")
-  config = {**DEFAULTS, **config}
+  config = {**copy.deepcopy(DEFAULTS), **config}
   check(config)
   return config
 
@@ -80,26 +81,23 @@ def check(config: Mapping[str, Any]) -> None:
   """
   for key in _TABLES:
     if not isinstance(config[key], dict):
-      raise UserError(f"config.{key}={_short(config[key])}: not a section")
+      raise UserError(f"config.{key}={shown(config[key])}: not a section")
   for key, least in _COUNTS.items():
     _count(f"config.{key}", config[key], least)
   _count("config.seed", config["seed"], -(2**63))
   for key, value in config["mesh"].items():
-    _count(f"config.mesh.{_short(key)}", value, -1)
-  for key, value in config["checkpoint"].items():
-    if key in ("every_steps", "keep"):
-      _count(f"config.checkpoint.{key}", value, 0)
+    _count(f"config.mesh.{shown(key)}", value, -1)
   for key, value in config["evals"].items():
     if not _KEY.fullmatch(key):
       raise UserError(
-        f"config.evals: {_short(key)} is not a name of letters and digits"
+        f"config.evals: {shown(key)} is not a name of letters and digits"
       )
     if not isinstance(value, dict):
-      raise UserError(f"config.evals.{key}={_short(value)}: not a section")
+      raise UserError(f"config.evals.{key}={shown(value)}: not a section")
     _count(f"config.evals.{key}.every_steps", value.get("every_steps", 0), 0)
   if not isinstance(config["sharding"], list):
     raise UserError(
-      f"config.sharding={_short(config['sharding'])}: not a list of rules"
+      f"config.sharding={shown(config['sharding'])}: not a list of rules"
     )
   _check_writers(config["writers"])
 
@@ -107,13 +105,13 @@ def check(config: Mapping[str, Any]) -> None:
 def _check_writers(writers: Any) -> None:
   if not isinstance(writers, list):
     raise UserError(
-      f"config.writers={_short(writers)}: not a list of sections such as"
+      f"config.writers={shown(writers)}: not a list of sections such as"
       ' dict(name="tensorboard")'
     )
   for i, settings in enumerate(writers):
     where = f"config.writers[{i}]"
     if not isinstance(settings, dict):
-      raise UserError(f"{where}={_short(settings)}: not a section")
+      raise UserError(f"{where}={shown(settings)}: not a section")
     if not isinstance(settings.get("name"), str):
       raise UserError(f"{where}.name: missing, or not a string")
     if any(settings["name"] == other["name"] for other in writers[:i]):
@@ -125,12 +123,4 @@ def _check_writers(writers: Any) -> None:
 def _count(where: str, value: Any, least: int) -> None:
   if type(value) is not int or not least <= value < 2**63:
     more = f" of at least {least}" if least >= 0 else ""
-    raise UserError(f"{where}={_short(value)}: not a whole number{more}")
-
-
-def _short(value: Any) -> str:
-  try:
-    text = repr(value)
-  except ValueError:  # an integer of too many digits
-    return "…"
-  return text if len(text) <= 60 else f"{text[:59]}…"
+    raise UserError(f"{where}={shown(value)}: not a whole number{more}")

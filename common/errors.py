@@ -56,3 +56,12 @@ class Preempted(BaseException):
       f"stopped by {self.reason} after step {self.step}, which is saved; the"
       " same command resumes from there"
     )
+
+
+def shown(value: object) -> str:
+  """Returns the repr of a value, cut to 60 characters, for an error line."""
+  try:
+    text = repr(value)
+  except ValueError:  # an integer of too many digits
+    return "…"
+  return text if len(text) <= 60 else f"{text[:59]}…"

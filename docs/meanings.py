@@ -114,7 +114,7 @@ EXIT_CODES = {
     "Replace the machine; the same command resumes elsewhere.",
   ),
   74: (
-    "A checkpoint cannot be written.",
+    "A checkpoint cannot be written, or the last one cannot be read back.",
     "Make room or restore access, then run the same command.",
   ),
   75: (
@@ -148,6 +148,9 @@ METRICS = {
   "compile_seconds": "Time spent compiling since the last row.",
   "cache_hits": "Programs found in the persistent compilation cache.",
   "cache_misses": "Programs compiled and put into that cache.",
+  "host_memory_bytes": (
+    "Peak memory of this process on its host (resident set size)."
+  ),
   "device_memory_bytes": (
     "Peak memory of one device, where the platform reports it."
   ),

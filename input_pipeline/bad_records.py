@@ -7,6 +7,7 @@ the batch is left as padding: zeros, mask 0, index -1. So no other row moves, on
 any host or after a resume; which rows are bad depends on the records alone.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -19,6 +20,11 @@ _HANDFUL = 5
 _FEW = 5
 # The number of records, spread over the data, one of which must be readable.
 _TRIED = 1000
+# The number of records that are read to find the types of the fields.
+_TYPED = 50
+
+# The types that numbers have in a batch, where they differ from the data's.
+NARROW = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
 
 # The field that marks the good rows in a batch with bad ones.
 KEPT = "_kept"
@@ -96,7 +102,7 @@ def check_size(size: int, name: str, policy: Policy, what: str = "") -> None:
     )
 
 
-def told(name: str, reason: str) -> str:
+def error_line(name: str, reason: str) -> str:
   """Returns one line that names a record and says what is wrong with it."""
   reason = (reason.strip().splitlines() or ["bad"])[0]
   return reason if name in reason else f"{name}: {reason}"
@@ -121,7 +127,7 @@ class Tally:
     with self._lock:
       count, total, names = self._skipped
       for name, reason in bad:
-        self._first = self._first or told(name, reason)
+        self._first = self._first or error_line(name, reason)
         count += 1
         if len(names) < _FEW and name not in names:
           names = (*names, name)
@@ -186,18 +192,45 @@ def first_readable(examples: Any, policy: Policy) -> Rows:
   raise ValueError(f"no record can be read: {first}") from None
 
 
-def spread(length: int) -> np.ndarray:
+def typed(examples: Any, policy: Policy) -> Rows:
+  """Returns a record that has the fields and types of the others, [1, ...].
+
+  It is the first readable one. Values that it lacks are those of other records;
+  a field that most of the tried records lack is left out.
+  """
+  first = first_readable(examples, policy)
+  if not any(map(_lacks, first.values())):
+    return first
+  tried = [first]
+  for place in spread(examples.length, _TYPED):
+    with contextlib.suppress(ValueError):
+      tried.append(examples.read(np.array([place])))
+  found = {}
+  for field in first:
+    there = [rows[field] for rows in tried if not _lacks(rows[field])]
+    if 2 * len(there) > len(tried):
+      found[field] = there[0]
+  return found
+
+
+def _lacks(leaf: np.ndarray) -> bool:
+  """Returns whether a value of a field is missing."""
+  return leaf.dtype == object and any(value is None for value in leaf)
+
+
+def spread(length: int, most: int = _TRIED) -> np.ndarray:
   """Returns the indices at which a readable record is sought, the first 0."""
-  tried = min(length, _TRIED)
+  tried = min(length, most)
   return np.unique(np.linspace(0, length - 1, tried).astype(np.int64))
 
 
-def alike(examples: Any, sample: Rows) -> Any:
+def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
   """Returns the examples, checked against the fields and types of a sample.
 
   Args:
     examples: a NamedTuple with `read` and `name`.
     sample: one record; only its fields are kept.
+    narrow: whether the integers must be in the range of the types of a batch.
 
   Returns:
     The same, except that `read` raises ValueError for a record that lacks a
@@ -212,7 +245,11 @@ def alike(examples: Any, sample: Rows) -> Any:
       }
     rows = examples.read(indices)
     try:
-      return {k: _like(k, rows, like) for k, like in sample.items()}
+      found = {k: _like(k, rows, like) for k, like in sample.items()}
+      if narrow:
+        for field, leaf in found.items():
+          check_range(field, leaf)
+      return found
     except ValueError as error:
       if len(indices) > 1:
         for i in range(len(indices)):
@@ -227,6 +264,8 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
   if field not in rows:
     raise ValueError(f"no field {field!r}")
   leaf = rows[field]
+  if _lacks(leaf):
+    raise ValueError(f"no field {field!r} (missing, null or empty)")
   if like.dtype == object:
     kind = type(like[0])
     if not all(isinstance(value, kind) for value in leaf):
@@ -245,6 +284,21 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
     if not finite:
       raise ValueError(f"the field {field!r} is not finite in float32")
   return leaf.astype(like.dtype, copy=False)
+
+
+def check_range(field: str, leaf: np.ndarray) -> None:
+  """Raises ValueError for an integer that the type in a batch cannot hold."""
+  kept = NARROW.get(leaf.dtype.name)
+  if leaf.dtype.kind not in "iu" or kept is None or not leaf.size:
+    return
+  limits = np.iinfo(kept)
+  for value in (leaf.min(), leaf.max()):
+    if not limits.min <= int(value) <= limits.max:
+      raise ValueError(
+        f"the field {field!r} holds {int(value)}, which {kept.__name__}, the"
+        " type of integers in a batch, cannot hold; the op keep(…) leaves"
+        " fields out"
+      )
 
 
 def surviving(
@@ -299,20 +353,23 @@ def reader(examples: Any, sample: Rows, fields: dict) -> Read:
   """Returns (indices) -> a batch's real rows, with padding for bad ones.
 
   Args:
-    examples: with `length`, `read`, `name`, `tokenizer` and `tally`.
+    examples: with `length`, `read`, `name`, `planned` and `tally`.
     sample: a readable record, whose fields and types the others must have.
     fields: {name: (shape, dtype)} of the batch.
   """
-  if examples.tokenizer is not None:
-    return examples.read  # Bad documents have no tokens.
-  examples = alike(examples, {name: sample[name] for name in fields})
-  if not examples.tally.policy.skip:
+  skip = examples.tally.policy.skip
+  if examples.tokenizer is not None and not skip:
+    return examples.read  # Tokens have one shape and type.
+  wanted = {name: sample[name] for name in fields}
+  examples = alike(examples, wanted, narrow=True)
+  if not skip:
     return examples.read
 
   def read(indices: np.ndarray) -> Rows:
     rows, found, errors = surviving(examples.read, indices)
     bad = [(examples.name(int(indices[i])), e) for i, e in errors.items()]
-    examples.tally.add(len(indices), bad)
+    # The records of planned rows were counted when the rows were planned.
+    examples.tally.add(0 if examples.planned else len(indices), bad)
     return padded(len(indices), rows, found, fields)
 
   return read

@@ -43,7 +43,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "split",
     None,
-    "The split to judge. Default: all, or train if --against is given.",
+    "The split to judge. Default: all, or train if --against names a split.",
   )
   flags.DEFINE_string(
     "against", None, "Another split or source to compare the data with."
@@ -59,9 +59,9 @@ def define_flags() -> None:
   flags.DEFINE_list(
     "checks",
     None,
-    f"The checks to run, of: {', '.join(sorted(names.discover(_CHECKS)))}. By "
-    "default every check that the other flags allow, except label_errors, "
-    "which trains models.",
+    f"The checks to run, of: {', '.join(sorted(names.discover(_CHECKS)))}; "
+    "all means every check that the other flags allow. By default that, "
+    "except label_errors, which trains models.",
   )
   flags.DEFINE_list(
     "fail_on",
@@ -160,17 +160,21 @@ def main(argv) -> int:
 
 
 def _asked() -> Asked:
-  split = FLAGS.split or ("train" if FLAGS.against else "all")
+  is_uri = FLAGS.against and re.match(r"[a-z]+:", FLAGS.against)
+  # Another source leaves all of this one to be judged.
+  split = FLAGS.split or ("train" if FLAGS.against and not is_uri else "all")
   other = None
   if FLAGS.against:
-    is_uri = re.match(r"[a-z]+:", FLAGS.against)
     other = (FLAGS.against, "all") if is_uri else (FLAGS.data, FLAGS.against)
   given = {"": True, "label": FLAGS.label, "against": FLAGS.against}
   given["against or --date"] = FLAGS.against or FLAGS.date
   valid = known_checks()
   checks = FLAGS.checks
-  if checks is None:
-    checks = [n for n, c in valid.items() if given[c.needs] and not c.costly]
+  if checks is None or checks == ["all"]:
+    costly = checks is not None
+    checks = [
+      n for n, c in valid.items() if given[c.needs] and (costly or not c.costly)
+    ]
   for check in checks:
     _known("checks", check, valid)
     if not given[valid[check].needs]:
@@ -242,6 +246,7 @@ def _judge(asked: Asked) -> int:
     if asked.other:
       other = dataset.open_dataset(*asked.other, like=data, **options)
       data = data._replace(against=other)
+    print(_judged(data), flush=True)
   for name in asked.checks:
     check = valid[name]
     if check.costly:
@@ -254,6 +259,18 @@ def _judge(asked: Asked) -> int:
       print(f"{each.verdict:4}  {each.check:12}  {line}", flush=True)
   _write(asked, data, findings)
   return _code(findings)
+
+
+def _judged(data) -> str:
+  """A line with the number of records of the data, and of the other data."""
+  said = []
+  for each in filter(None, (data, data.against)):
+    read, whole = len(each.indices) + each.bad_count, each.source.length
+    some = f"{read:,} of " if read < whole else ""
+    said.append(f"{some}{whole:,} records of {each.uri}, split {each.split}")
+    if each.source.note:
+      said[-1] += f" ({each.source.note})"
+  return cli.printable(f"data: {', against '.join(said)}")
 
 
 def _progress():
@@ -323,6 +340,7 @@ def _write(asked: Asked, data, findings: list) -> None:
     lines.append(f"{whole:,} records of {len(data.columns)} fields")
     if read < whole:
       lines[-1] += f", of which a sample of {read:,} was judged"
+    lines += [data.source.note] if data.source.note else []
   lines += [f"{f.verdict}: {f.check}: {f.line}" for f in findings]
   left = [name for name in known_checks() if name not in asked.checks]
   if left:

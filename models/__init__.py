@@ -33,8 +33,9 @@ class Model(NamedTuple):
   represents: whether it has the method "represent" of a language model, which
     returns a models.language.decoder.Representation, for losses that never
     materialize all logits.
-  counts: whether `apply` in training takes targets_BT and mask_BT and counts
-    them in model_state; such a model needs no gradients.
+  counts: whether `apply` takes targets_BT and mask_BT, counts them in
+    model_state in training, and has the method "nats", which returns -ln p of
+    the targets [B, T]; such a model needs no gradients.
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
     attention counted as half; None where it takes a trace to find out.
   plain: for an adapted model, (params) -> params of the model underneath.

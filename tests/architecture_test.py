@@ -23,14 +23,15 @@ VERBS = sorted(
 # Room -> what it may import beside itself, common, NumPy and the standard
 # library. "data" is short for input_pipeline, "data." for what raw records are.
 ARROWS = {
-  "common": "absl fsspec jax ml_collections",
+  "common": "absl fsspec jax matplotlib ml_collections",
   "configs": "ml_collections",
   "models": "flax jax qwix",
   "data.": "tensorflow",
-  "data.reading": "data. apache_beam brotli pyarrow warcio zstandard",
+  "data.reading": "data. PIL apache_beam brotli pyarrow warcio zstandard",
   "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
-  "data.tokenizers": "data. data.reading data.sources sentencepiece tokenizers",
-  "data.ops": "data. data.tokenizers tensorflow",
+  "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
+  " tokenizers",
+  "data.ops": "data. data.reading data.tokenizers tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
   "data.rows": "data. data.ops data.packing data.reading data.sources"
   " data.tokenizers",
@@ -46,7 +47,7 @@ ARROWS = {
   " tensorflow_datasets zstandard",
   # Label errors are found with the predictions of a model trained here.
   "data.quality": "data. data.batching data.reading data.reporting"
-  " data.similarity data.sources PIL cleanlab jax scipy sklearn train.build"
+  " data.similarity data.sources cleanlab jax scipy sklearn train.build"
   " train.loop",
   # Small public data sets are files fetched; nothing here reads a source.
   "data.datasets": "",

@@ -65,16 +65,22 @@ def interruptible():
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="module")
-def compiled_soon():
-  """For formulas at tiny sizes: without most of XLA's optimizations.
+@pytest.fixture(scope="module", autouse=True)
+def compiled_soon(request):
+  """Compiles without most of XLA's optimizations, also in child processes.
 
-  Compiling is what such tests take their time for. Those that compare to the
-  bit, or with recorded figures, are compiled as users compile.
+  Compiling takes most of the time of small tests. Files that are marked
+  `optimized` (recorded figures, plans, kills and resumes as users see them) are
+  compiled as users compile.
   """
-  jax.config.update("jax_disable_most_optimizations", True)
+  optimized = request.node.get_closest_marker("optimized")
+  value = "0" if optimized else "1"
+  before = os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = value
+  jax.config.update("jax_disable_most_optimizations", not optimized)
   yield
-  jax.config.update("jax_disable_most_optimizations", False)
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = before
+  jax.config.update("jax_disable_most_optimizations", before == "1")
 
 
 @pytest.fixture(scope="session")

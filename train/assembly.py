@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import names
+from common import config_ranges, names
 from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline.batching import pipeline
@@ -45,6 +45,7 @@ def experiment(
     UserError: the config is invalid; the message names the key.
   """
   config = complete(config)
+  config_ranges.check(config)
   mesh = sharding.make_mesh(config["mesh"])
   data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
@@ -87,9 +88,16 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     optimizer,
     where="config.learner",
     settings=settings,
-    offered={"loss_scale": "dynamic"}
-    if config["model"].get("dtype") == "float16"
-    else {},
+    offered={
+      "examples": data.num_examples,
+      "total_steps": config["total_steps"],
+      "batch_size": data.batch_size,
+      **(
+        {"loss_scale": "dynamic"}
+        if config["model"].get("dtype") == "float16"
+        else {}
+      ),
+    },
   )
   learner = learner._replace(
     init=sharding.within(mesh, learner.init),

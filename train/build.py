@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from common import config_keys, names
+from common import config_keys, config_ranges, names
 from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline import bad_records
@@ -36,6 +36,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
     UserError: the config is invalid, or `workdir` has a run of another config.
   """
   config = complete(config)
+  config_ranges.check(config)
   if workdir is not None:
     run_record.check(workdir, config, config_keys.DEFAULTS)
   return _run(config, workdir, say)
@@ -49,7 +50,8 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     else run_writer.run_writer(workdir, config, say, distributed.first())
   )
   parts = assembly.experiment(config, workdir)
-  for note in (parts.data.note, sharding.pipeline_note(config, parts.mesh)):
+  pipelined = sharding.pipeline_note(config, parts.mesh)
+  for note in (parts.data.note, parts.learner.note, pipelined):
     if note:
       say(note)
   batch_size = parts.data.batch_size
@@ -160,7 +162,8 @@ def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
   wanted = initialization.settings(parts.config["init_from"])
   if wanted is None:
     return None
-  return initialization.read(wanted, parts.network, weights, say)
+  section = {**run_data.sizes(parts.data), **parts.config["model"]}
+  return initialization.read(wanted, parts.network, section, origin, say)
 
 
 def evaluator(
@@ -235,12 +238,21 @@ def weights(path: str, step: int | str | None = None) -> tuple:
   Raises:
     UserError: the run or model does not exist.
   """
+  return origin(path, step)[:2]
+
+
+def origin(path: str, step: int | str | None = None) -> initialization.Origin:
+  """Returns what a run begins with; see `weights` for the arguments."""
   if pretrained.are_at(path):
     found = pretrained.read(path)
-    return found.params, found.model_state
+    return initialization.Origin(found.params, found.model_state, found.model)
   found = trained.load(path, step)
   params, plain = found.variables.params, found.parts.model.plain
-  return plain(params) if plain else params, found.variables.model_state
+  return initialization.Origin(
+    plain(params) if plain else params,
+    found.variables.model_state,
+    found.parts.config["model"],
+  )
 
 
 def evaluators(

@@ -21,8 +21,9 @@ flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 flags.DEFINE_string(
   "template",
   None,
-  "The chat template: chatml, llama3 or plain. Default: the one that the run"
-  " was fine-tuned with, or plain.",
+  "The chat template: chatml, llama3, plain, or own, which is that of the"
+  " folder that the run was converted from. Default: the one that the run was"
+  " fine-tuned with, or else own if there is one, or else plain.",
 )
 flags.DEFINE_string("system", None, "The system message. Default: none.")
 sampling_flags.define()
@@ -62,7 +63,9 @@ def main(argv) -> None:
     return replies.answer(speaker, messages, own)
 
   if sys.stdin.isatty():
-    print(f"template {speaker.template}; {_HELP}")
+    print(f"{replies.described(speaker)}; {_HELP}")
+  else:
+    print(replies.described(speaker), file=sys.stderr)
   converse(_lines(), _say, answer, within, FLAGS.system)
 
 

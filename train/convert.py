@@ -43,8 +43,10 @@ def define_flags() -> None:
   cli.define_step()
   flags.DEFINE_integer(
     "shard_bytes",
-    5 * 10**9,
-    "With --to: the greatest size of a file of weights, in bytes.",
+    None,
+    "With --to: the greatest size of a file of weights, in bytes. Default: the "
+    "files of the original folder if the run was converted from one, and "
+    "5,000,000,000 otherwise.",
     1,
   )
 

@@ -59,10 +59,12 @@ def main(argv) -> None:
   from train.generation import streaming
 
   found = trained.load(FLAGS.workdir, FLAGS.step)
-  draft = FLAGS.draft_workdir and trained.load(FLAGS.draft_workdir)
+  draft = trained.load(FLAGS.draft_workdir) if FLAGS.draft_workdir else None
   alone = len(prompts) * FLAGS.num_samples == 1
   chunk = FLAGS.draft_tokens + 1 if draft else 1 if alone else 8
-  write = streaming.writer(found, chunk, draft or None)
+  write = streaming.writer(
+    streaming.inference(found), chunk, draft and streaming.inference(draft)
+  )
   words = found.parts.data.tokenizer
   ids = [_encoded(words, prompt) for prompt in prompts]
   rows = list(itertools.product(range(len(prompts)), range(FLAGS.num_samples)))

@@ -7,7 +7,8 @@ section with further settings:
 
 Parameters are matched by path, such as "blocks/attention/query/kernel".
 Parameters that the other run does not have keep their random initialization,
-and are listed.
+and are listed. Both models must agree in every setting that changes what the
+parameters compute, such as the number of heads.
 """
 
 import contextlib
@@ -21,11 +22,20 @@ import jax
 
 from common.errors import UserError
 from models import Model
+from train.conversions.parts import arithmetic
 from train.optimization import parameter_rules
 from train.types import PyTree
 
 # {path: array} of params and of model_state; set while `init` is traced.
 _START: contextvars.ContextVar = contextvars.ContextVar("start", default=None)
+
+
+class Origin(NamedTuple):
+  """The model that a run begins with: its arrays and its config.model."""
+
+  params: PyTree
+  model_state: PyTree
+  section: Mapping[str, Any]
 
 
 class Start(NamedTuple):
@@ -43,12 +53,15 @@ class Settings(NamedTuple):
   map: (regex, replacement) pairs, applied in order to the paths of the other
     run, as by re.sub; parameters whose path becomes "" are ignored.
   skip: regexes of parameters of this run that are initialized at random.
+  anyway: whether to begin although the models differ in settings that change
+    what the parameters compute, such as heads, rope_theta or activation.
   """
 
   path: str | None = None
   step: int | str | None = None
   map: Sequence[tuple[str, str]] = ()
   skip: Sequence[str] = ()
+  anyway: bool = False
 
 
 def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
@@ -73,6 +86,10 @@ def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
     raise UserError(f"config.init_from: {error}") from error
   if found.path is None:
     return None
+  if not isinstance(found.anyway, bool):
+    raise UserError(
+      f"config.init_from.anyway={found.anyway!r}: neither True nor False"
+    )
   if not os.path.exists(found.path):
     raise UserError(f"config.init_from: {found.path}: there is no such file")
   return found
@@ -119,7 +136,8 @@ def _replaced(tree: PyTree, arrays: Mapping[str, jax.Array]) -> PyTree:
 def read(
   wanted: Settings,
   model: Model,
-  load: Callable[[str, int | str | None], tuple[PyTree, PyTree]],
+  section: Mapping[str, Any],
+  load: Callable[[str, int | str | None], Origin],
   say: Callable[[str], None],
 ) -> Start:
   """Returns the initial arrays of the parameters of `model`.
@@ -127,13 +145,16 @@ def read(
   Args:
     wanted: the Settings.
     model: the model to initialize.
-    load: (path, step) -> (params, model_state) of the other run.
+    section: its config.model.
+    load: (path, step) -> the Origin.
     say: (line) -> None; prints which parameters were found.
 
   Raises:
-    UserError: no parameter matches, or a shape differs.
+    UserError: no parameter matches, a shape differs, or a setting differs that
+      changes what the parameters compute.
   """
-  params, model_state = load(wanted.path, wanted.step)
+  origin = load(wanted.path, wanted.step)
+  params, model_state = origin.params, origin.model_state
   rng = jax.eval_shape(lambda: jax.random.key(0))
   own_params, own_state = jax.eval_shape(model.init, rng)
   found = _matched(wanted, params, own_params)
@@ -145,6 +166,7 @@ def read(
       f"config.init_from: {wanted.path} has none of this run's parameters"
       f" ({', '.join(names[:3])}, …); it has {other}, …: set init_from.map"
     )
+  _check_settings(wanted, origin.section, section, found, say)
   drawn = [name for name in names if name not in found]
   found_text = f"{len(found)} of {len(names)} parameters from {wanted.path}"
   if drawn:
@@ -152,6 +174,22 @@ def read(
     found_text += f"; at random: {', '.join(drawn[:4])}{more}"
   say(f"init_from: {found_text}")
   return Start(found, state)
+
+
+def _check_settings(wanted, theirs, ours, loaded, say) -> None:
+  """Refuses or prints the settings that change what parameters compute."""
+  differing = arithmetic.differences(theirs, ours, loaded)
+  if not differing:
+    return
+  line = (
+    f"config.init_from: {wanted.path} computes something else with the same"
+    f" parameters than config.model: {'; '.join(differing)}"
+  )
+  if not wanted.anyway:
+    raise UserError(
+      f"{line}: set these keys as they are there, or pass --init_from_anyway"
+    )
+  say(f"{line} (--init_from_anyway)")
 
 
 def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):

@@ -123,10 +123,10 @@ def fit(run: Run) -> Iterator[Report]:
     FloatingPointError: a metric is not finite although the update was kept, or
       rolling back did not help. No state that follows from it is saved.
     Preempted: the run received a request to stop, and has saved.
-    SaveError: a checkpoint could not be written.
+    SaveError: a checkpoint could not be written, or the last not read back.
     CorruptionError: a step computed twice gave different results.
   """
-  clock = timing.Clock(run.units_per_step, run.costs, run.started)
+  clock, done = timing.Clock(run.units_per_step, run.costs, run.started), False
   with goodput.Ledger(run.ledger, clock, run.costs) as ledger:
     try:
       step_fn = jit_step(run)
@@ -134,14 +134,18 @@ def fit(run: Run) -> Iterator[Report]:
       while True:
         try:
           yield from _updates(run, clock, ledger, step_fn, start)
+          done = True
           break
         except health.Unwell as found:
           bad = found.with_traceback(None)  # a traceback keeps the state alive
         with clock.phase("restore"):
           skipped = _pass_over(run, start.skipped, bad)
         start = _start(run, clock, ledger, skipped)
+    except Preempted:
+      done = True
+      raise
     finally:
-      _close(run, clock)
+      _close(run, clock, done)
 
 
 def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
@@ -163,7 +167,7 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
       last, fresh = step == run.total_steps, step > start.step
       reason = None if last else run.stop(step)
       due = _due(run, step, last) if fresh or start.done else []
-      saving = _saving(run, saves, step, due, last or reason) and fresh
+      saving = _saving(run, saves, step, due, last or reason, fresh)
       if pending is not None and (due or saving or last or reason):
         well = yield from _read(run, clock, ledger, well, *pending)
         pending = None
@@ -235,12 +239,14 @@ def _due(run, step, last) -> list[str]:
   ]
 
 
-def _saving(run, saves, step, due, leaving) -> bool:
+def _saving(run, saves, step, due, leaving, fresh) -> bool:
   """Returns whether to save the state of a step; equal on all processes."""
   if run.checkpoints is None:
     return False
   best = run.rules.keep_best
   scheduled = saves.due(step)  # called at every step
+  if not fresh:  # restored, or the initial state of a run that ends here
+    return bool(leaving) and run.checkpoints.latest_step() is None
   return bool(leaving or scheduled or (best and best.evaluator in due))
 
 
@@ -312,9 +318,7 @@ def _evaluated(run, clock, state, due, step, tracked, done):
         if scalars:
           yield from _reported(run, clock, Report(step, scalars))
       tracked = tracking.observe(run.rules, tracked, step, key, found)
-      best = None
-      if run.checkpoints is not None:
-        best = recovery.keep_best(_saver(run), tracked)
+      best = recovery.keep_best(_saver(run), tracked)
       done = evaluated.Done(step, {**done.figures, key: found}, best)
       evaluated.write(run.evaluated, done)
   return tracked, done
@@ -342,12 +346,12 @@ def _record(run, step, well, start, tracked, measured) -> dict[str, Any]:
   }
 
 
-def _close(run, clock) -> None:
-  """Closes the files of the run, and waits for the save in progress."""
+def _close(run, clock, done) -> None:
+  """Waits for the last save, reads it back if `done`, and closes the files."""
   try:
     if run.checkpoints is not None:
       with clock.phase("save"):
-        recovery.close(_saver(run))
+        recovery.close(_saver(run), run.abstract_state if done else None)
   finally:
     if run.writer is not None:
       run.writer.close()

@@ -8,7 +8,7 @@ Resumes from the last checkpoint in --workdir. Exit codes:
   1    the run failed
   2    bad arguments
   70   the hardware computed a step wrongly (--check_determinism)
-  74   a checkpoint could not be written
+  74   a checkpoint could not be written, or the last one not read back
   75   another process of the run was lost, or no step was done for too long
   85   stopped by SIGTERM or a maintenance notice, after saving
   130  stopped by Ctrl-C, after saving
@@ -43,6 +43,13 @@ flags.DEFINE_string(
   "Initializes the parameters from this workdir, Hugging Face folder or "
   ".safetensors file; sets config.init_from, or its `path` if the config has "
   "further settings there. Default: random initialization.",
+)
+flags.DEFINE_bool(
+  "init_from_anyway",
+  False,
+  "Begins with the parameters of config.init_from although its model has other "
+  "settings that change what they compute, such as heads or rope_theta; sets "
+  "config.init_from.anyway. Default: such a difference ends the run.",
 )
 flags.DEFINE_string(
   "profile",
@@ -116,11 +123,7 @@ def _train(config, workdir, stop) -> None:
   from train.workdir import run_lock
   from train.workdir import terminal as terminals
 
-  if FLAGS.init_from:
-    begin = config.get("init_from")
-    whole = not begin or isinstance(begin, str)
-    begin = FLAGS.init_from if whole else {**begin, "path": FLAGS.init_from}
-    config = {**config, "init_from": begin}
+  config = {**config, "init_from": _begin(config.get("init_from"))}
   total_steps = int(config.get("total_steps", 0))
   trace = _trace(FLAGS.profile, total_steps, workdir)
   terminal = terminals.Terminal(total_steps, quiet=not distributed.first())
@@ -139,6 +142,19 @@ def _train(config, workdir, stop) -> None:
     say(trace.describe())
   if distributed.first():
     _summarize(workdir, say)
+
+
+def _begin(given):
+  """config.init_from with --init_from and --init_from_anyway, if given."""
+  if FLAGS.init_from:
+    whole = not given or isinstance(given, str)
+    given = FLAGS.init_from if whole else {**given, "path": FLAGS.init_from}
+  if FLAGS.init_from_anyway:
+    if not given:
+      raise cli.UserError("--init_from_anyway needs --init_from")
+    section = {"path": given} if isinstance(given, str) else given
+    given = {**section, "anyway": True}
+  return given
 
 
 def _trace(text, total_steps, workdir):
@@ -185,7 +201,7 @@ def _describe(run, workdir) -> str:
 
 def _summarize(workdir, say) -> None:
   """Prints the last metrics of each evaluator, the time and the curves."""
-  from train.measuring import goodput
+  from train.measuring import goodput, timing
   from train.workdir import curves, metrics
 
   last = {}
@@ -198,6 +214,8 @@ def _summarize(workdir, say) -> None:
     say(line)
   for line in goodput.describe(os.path.join(workdir, "goodput.jsonl")):
     say(line)
+  if memory := timing.describe_memory():
+    say(memory)
   path = curves.draw_curves(workdir)
   if path:
     say(f"curves   {path}")

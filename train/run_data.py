@@ -74,6 +74,10 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
       found["counts"] = data.tokenizer.counts
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
+  row = data.spec.get("inputs", ((), None))[0]
+  if data.tokenizer is not None and row and data.num_examples:
+    # With the first token of each row, which is no target.
+    found["corpus_tokens"] = data.num_examples * (row[0] + 1)
   for key, (shape, _) in data.spec.items():
     # A table may have a column of any name. A column without the usual rank of
     # its name gives no size, and the model reports the missing size.

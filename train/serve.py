@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 from absl import flags
 
@@ -26,8 +27,9 @@ cli.define_step()
 flags.DEFINE_string(
   "template",
   None,
-  "The chat template: chatml, llama3 or plain. Default: the one that the run"
-  " was fine-tuned with, or plain.",
+  "The chat template: chatml, llama3, plain, or own, which is that of the"
+  " folder that the run was converted from. Default: the one that the run was"
+  " fine-tuned with, or else own if there is one, or else plain.",
 )
 flags.DEFINE_string(
   "name",
@@ -69,6 +71,12 @@ flags.DEFINE_integer(
   "The most texts that wait in the queue. Further requests are answered with"
   " status 503.",
   0,
+)
+flags.DEFINE_integer(
+  "max_rows",
+  8,
+  "The most texts of one request, that is, its prompts times n.",
+  1,
 )
 flags.DEFINE_integer(
   "max_tokens",
@@ -118,27 +126,69 @@ def main(argv) -> None:
     prompt_tokens=FLAGS.max_prompt_tokens,
     max_tokens=FLAGS.max_tokens,
     batch=FLAGS.batch,
-    rows=min(limits.Limits().rows, max(FLAGS.max_waiting, 1)),
+    rows=min(FLAGS.max_rows, max(FLAGS.max_waiting, 1)),
     waiting=FLAGS.max_waiting,
     requests_per_minute=FLAGS.requests_per_minute,
     body_bytes=FLAGS.max_body_bytes,
   )
+  _listening(server.listening).close()  # before the minutes of a large model
   speaker = replies.speaker(
     trained.load(FLAGS.workdir, FLAGS.step), FLAGS.template
   )
-  engine = batching.Engine(speaker, FLAGS.batch, FLAGS.max_waiting, _warn)
+  _warn(replies.described(speaker))
+  engine = batching.Engine(
+    speaker, _slots(speaker, allowed), FLAGS.max_waiting, _warn
+  )
   name = FLAGS.name or os.path.basename(os.path.abspath(FLAGS.workdir))
   answers = answering.Answering(speaker, engine, allowed, name)
   service = web.Service(
     answers.answer, answers.models, allowed, key, FLAGS.allow_origin
   )
+  running = _listening(server.Server, service)
+  _serve(running, engine, ended, name, key)
+
+
+def _listening(listen, *args):
+  """Returns listen(host, port, *args); UserError if it cannot listen there."""
   try:
-    running = server.Server(FLAGS.host, FLAGS.port, service)
+    return listen(FLAGS.host, FLAGS.port, *args)
   except OSError as error:
     raise cli.UserError(
       f"--host={FLAGS.host} --port={FLAGS.port}: {error.strerror or error}"
     ) from error
-  _serve(running, engine, ended, name, key)
+
+
+def _slots(speaker, allowed):
+  """Compiles the programs and allocates the cache of a batch.
+
+  Raises:
+    UserError: there is not enough memory.
+  """
+  from train.generation import slot_programs, slots
+
+  start = time.perf_counter()
+  room = allowed.prompt_tokens + allowed.max_tokens
+  room = min(room, speaker.window or room)
+  size = (
+    slot_programs.cache_bytes(speaker.inference, allowed.batch, room) / 2**20
+  )
+  what = (
+    f"a cache of {size:,.0f} MiB, for {allowed.batch} texts of at most"
+    f" {room:,} tokens"
+  )
+  try:
+    programs = slot_programs.programs(speaker.inference, allowed.batch, room)
+    found = slots.Slots(programs)
+  except (MemoryError, RuntimeError) as error:
+    if "RESOURCE_EXHAUSTED" not in str(error) and type(error) is RuntimeError:
+      raise
+    raise cli.UserError(
+      f"there is no memory for {what}; lower --batch, --max_prompt_tokens or"
+      " --max_tokens"
+    ) from error
+  seconds, count = time.perf_counter() - start, len(programs.compiled)
+  _warn(f"{what}; {count} programs compiled in {seconds:.1f} s")
+  return found
 
 
 def _serve(server, engine, ended: threading.Event, name: str, key) -> None:

@@ -12,18 +12,29 @@ import numpy as np
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.batching import added_tokens, pipeline
+from input_pipeline.tokenizers.parts import jinja_template
 from train import assembly, sharding, types
 from train.checkpointing import checkpoint, evaluated
+from train.conversions.parts import original_files, special_tokens
 from train.workdir import bucket, run_record
 
 
 class Trained(NamedTuple):
-  """A run, read back from its workdir."""
+  """A run, read back from its workdir.
+
+  parts: the run's model, task, learner and data.
+  state: the state of the checkpoint.
+  variables: the variables that the learner evaluates.
+  step: the step of the checkpoint.
+  template: the chat template of the folder that the run was converted from, or
+    None.
+  """
 
   parts: assembly.Experiment
   state: types.State
   variables: types.Variables
   step: int
+  template: jinja_template.Source | None = None
 
 
 def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
@@ -70,7 +81,13 @@ def _load(workdir: str, step: int | str | None, say) -> Trained:
   if found is None:
     raise UserError(f"{workdir}: contains no checkpoint yet")
   variables = parts.learner.variables(found.state)
-  return Trained(parts, found.state, variables, found.step)
+  template = None
+  try:
+    kept = pathlib.Path(workdir) / original_files.FOLDER
+    template = special_tokens.chat_template_of(kept)
+  except UserError as error:
+    say(f"no chat template: {error}")
+  return Trained(parts, found.state, variables, found.step, template)
 
 
 def _best(workdir: str) -> int:

@@ -113,12 +113,14 @@ class Learner(NamedTuple):
     moving average.
   gradients: (state, batch, rng) -> the mean gradients that `step` computes from
     the same arguments, for histograms; None if the learner does not offer it.
+  note: a line to print at the start of a run, or "".
   """
 
   init: Callable[[jax.Array, Batch], State]
   step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
   variables: Callable[[State], Variables]
   gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
+  note: str = ""
 
 
 def split(batch: Batch, parts: int) -> Batch:

@@ -134,7 +134,9 @@ def main() -> None:
   torch.set_num_threads(args.threads)
   cli.start_jax()
   model = theirs(args.vocab_size)
-  write = streaming.writer(found_of(model, args.vocab_size))
+  write = streaming.writer(
+    streaming.inference(found_of(model, args.vocab_size))
+  )
   for rows in args.rows:
     shape = (rows, args.prompt)
     prompts = np.random.default_rng(rows).integers(1, args.vocab_size, shape)

@@ -8,8 +8,8 @@ held out. Naive Bayes and C4.5 err on 16.1 % and 15.5 % of its test set (Kohavi
 1996), and always answering "<=50K" on 24.1 %. Measured: val/accuracy 84.99 %,
 val/macro_f1 0.777.
 
-  python -m train.main --config=configs/tabular/adult.py \
-    --config.data.source=csv:PATH/adult.data
+  python -m input_pipeline.fetch adult
+  python -m train.main --config=configs/tabular/adult.py
 """
 
 from ml_collections import ConfigDict

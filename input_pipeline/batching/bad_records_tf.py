@@ -178,7 +178,7 @@ def _completed(
       again[i] = parts.alone(int(indices[i]), int(keys[i]))
     except ValueError as error:
       bad.append((examples.name(int(indices[i])), str(error)))
-  examples.tally.add(n, bad)
+  examples.tally.add(0 if examples.planned else n, bad)
   if len(found) == n:
     return rows
   whole = bad_records.padded(n, rows, found, parts.spec)

@@ -124,7 +124,7 @@ def joined(components: Sequence, titles: Sequence[str]):
   if len(components) == 1:
     return first
   policy = first.tally.policy
-  samples = [bad_records.first_readable(each, policy) for each in components]
+  samples = [bad_records.typed(each, policy) for each in components]
   for title, each, sample in zip(titles, components, samples, strict=True):
     _same(title, {"classes": each.num_classes}, {"classes": first.num_classes})
     _same(title, _fields(sample), _fields(samples[0]))

@@ -21,6 +21,8 @@ class Examples(NamedTuple):
 
   read: (int64 [n]) -> {field: array [n, ...]}; ValueError for a bad record.
   tally: counts bad records, and holds the policy.
+  planned: whether every record was read, and counted in `tally`, when the
+    examples were planned, so that reading an example is not reading a record.
   texts: values that evaluators need besides the arrays, see rows.Rows.
   class_names: in the order of the labels, or None.
   """
@@ -32,6 +34,7 @@ class Examples(NamedTuple):
   tokenizer: Tokenizer | None = None
   note: str = ""
   tally: Tally = Tally()
+  planned: bool = False
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
 
@@ -119,15 +122,15 @@ def of_parts(
       fitted=fitted,
     )
     made = rows_lib.make(rows, given)
-    one_each = made.length == source.length
     return Examples(
       made.length,
       made.read,
-      source.name if one_each else lambda index: f"{part} row {index}",
+      (lambda index: f"{part} row {index}") if made.planned else source.name,
       made.num_classes,
       learned,
       "; ".join(note for note in (source.note, made.note) if note),
       tally,
+      made.planned,
       made.texts,
       made.class_names,
     )
@@ -155,6 +158,7 @@ def of_parts(
       tokenizer=learned,
       note=source.note,
       tally=tally,
+      planned=True,
     )
 
   of_part = of_rows if rows else of_tokens

@@ -146,8 +146,8 @@ def train(
       f"service {service!r} applies ops, but ops is empty: leave service out"
     )
   examples, plan, batch_size = training(**settings)
-  told = {"ops": ops, **settings}
-  remote = (service, told) if service else None
+  given = {"ops": ops, **settings}
+  remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
 
 
@@ -276,7 +276,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
+  narrow = bad_records.NARROW
   with np.errstate(over="ignore"):  # The images of the record are not decoded.
     return {
       name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
@@ -304,7 +304,7 @@ def _data(
     examples = with_special_tokens(examples, ops)
     fields, stream = tf_stream.stream(examples, plan, ops, service)
   else:
-    sample = bad_records.first_readable(examples, examples.tally.policy)
+    sample = bad_records.typed(examples, examples.tally.policy)
     fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
     encoded = sample.get("image", np.zeros(0)).dtype == object
     if not fields or encoded:

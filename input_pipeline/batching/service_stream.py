@@ -89,13 +89,13 @@ def stream(
       answers, no batch arrives in time, or an example fails.
   """
   where = address(service)
-  told = json.dumps(settings, default=_plain)
+  settings_json = json.dumps(settings, default=_plain)
 
   def batches(first_step: int) -> Iterator[Rows]:
     _connect(where)
     size = len(plan.rows(first_step)[0]) + (completed is not None)
     arrivals = _Arrivals(
-      lambda: _dataset(where, told, steps, completed, size, first_step)
+      lambda: _dataset(where, settings_json, steps, completed, size, first_step)
     )
     try:
       found = _in_order(arrivals, where, first_step, size, completed, local)
@@ -128,7 +128,7 @@ def _connect(where: Address) -> None:
 
 def _dataset(
   where: Address,
-  told: str,
+  settings_json: str,
   steps: Steps,
   completed: Callable | None,
   size: int,
@@ -142,7 +142,7 @@ def _dataset(
   @tf.autograph.experimental.do_not_convert
   def batch_of(step):
     found = tf.raw_ops.PyFuncStateless(
-      input=[tf.constant(told), step], token=TOKEN, Tout=types
+      input=[tf.constant(settings_json), step], token=TOKEN, Tout=types
     )
     for leaf, spec in zip(found, steps.signature.values(), strict=True):
       leaf.set_shape([None, *spec.shape])

@@ -44,7 +44,7 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     raise ValueError(
       f"ops {ops!r} mix training examples; set other ops for the evaluation"
     )
-  sample = bad_records.first_readable(examples, examples.tally.policy)
+  sample = bad_records.typed(examples, examples.tally.policy)
   sample = _readable(sample)
   examples = bad_records.alike(examples, sample)
   signature = {
@@ -233,14 +233,33 @@ def _parted(row: dict) -> list:
 
 def _numbers(example: dict, tf) -> dict:
   """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = {tf.int64: tf.int32, tf.uint64: tf.int32, tf.float64: tf.float32}
   if "image" in example and example["image"].dtype == tf.string:
     raise ValueError("the images are not decoded; add the op 'decode'")
   return {
-    name: tf.cast(leaf, narrow.get(leaf.dtype, leaf.dtype))
+    name: _narrowed(name, leaf, tf)
     for name, leaf in example.items()
     if leaf.dtype != tf.string
   }
+
+
+def _narrowed(name: str, leaf, tf):
+  """Returns a field in the type that a batch has; an error if it cannot."""
+  kept = bad_records.NARROW.get(leaf.dtype.name)
+  if kept is None:
+    return leaf
+  if tf.executing_eagerly():  # The error is then part of a line.
+    bad_records.check_range(name, leaf.numpy())
+  found = tf.cast(leaf, kept)
+  if leaf.dtype.is_integer:
+    held = tf.cast(found, leaf.dtype) == leaf
+    what = "integers"
+  else:
+    held = tf.math.is_finite(found) | ~tf.math.is_finite(leaf)
+    what = "numbers"
+  said = f"the field {name!r} holds {what} beyond {kept.__name__}"
+  held = tf.debugging.Assert(tf.reduce_all(held), [said])
+  with tf.control_dependencies([] if held is None else [held]):
+    return tf.identity(found)
 
 
 def _spec(element_spec: dict, ops: str) -> Spec:
@@ -283,5 +302,5 @@ def _alone(
     return {name: leaf.numpy() for name, leaf in transform(row).items()}
   except Exception as error:  # Any error is due to this example.
     raise ValueError(
-      bad_records.told(name(index), bad_records_tf.reason(error))
+      bad_records.error_line(name(index), bad_records_tf.reason(error))
     ) from None

@@ -6,9 +6,11 @@ and clipped to 0..255. Geometric ops work on both types, ops on colours on uint8
 only. `size` is a number for a square, or (height, width).
 """
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline.ops import Example, on_example, on_field
+from input_pipeline.reading import exif, pictures
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -31,20 +33,56 @@ def need_uint8(image: tf.Tensor) -> None:
     raise ValueError(f"needs a uint8 image, not {image.dtype.name}")
 
 
+# The first bytes of what Pillow decodes: TIFF, AVIF, WebP. \C is any byte.
+_OF_PILLOW = r"(II\*\x00|MM\x00\*|\C{4}ftyp|RIFF\C{4}WEBP)\C*"
+# What files with EXIF data hold; most have none, and are not parsed in Python.
+_WITH_EXIF = r"\C*(Exif\x00\x00|eXIf)\C*"
+
+
 @on_field
 def decode(value: tf.Tensor, channels: int | None = None) -> tf.Tensor:
-  """The bytes of a JPEG, PNG, BMP or GIF (its first frame) -> uint8.
+  """The bytes of an image (the first frame or page) -> uint8, upright.
 
-  An array is returned unchanged. `channels` defaults to 3.
+  TensorFlow decodes JPEG, PNG, BMP and GIF, and Pillow WebP, TIFF and AVIF.
+  The EXIF orientation is applied. An array is returned unchanged. `channels`
+  defaults to 3.
   """
   if value.dtype != tf.string:
     return value
   channels = 3 if channels is None else channels
   if channels not in (1, 3, 4):
     raise ValueError(f"channels {channels!r} is not 1, 3 or 4")
-  image = tf.io.decode_image(value, channels, expand_animations=False)
+
+  def of_pillow() -> tf.Tensor:
+    def decoded(data: bytes | np.ndarray) -> np.ndarray:
+      return pictures.decode(_bytes(data), channels)
+
+    return tf.numpy_function(decoded, [value], tf.uint8, stateful=False)
+
+  def of_tensorflow() -> tf.Tensor:
+    image = tf.io.decode_image(value, channels, expand_animations=False)
+    return tf.cond(
+      tf.strings.regex_full_match(value, _WITH_EXIF),
+      lambda: tf.numpy_function(_upright, [image, value], tf.uint8, False),
+      lambda: image,
+    )
+
+  head = tf.strings.substr(value, 0, 12)
+  image = tf.cond(
+    tf.strings.regex_full_match(head, _OF_PILLOW), of_pillow, of_tensorflow
+  )
   image.set_shape([None, None, channels])
   return image
+
+
+def _upright(image: np.ndarray, data: bytes | np.ndarray) -> np.ndarray:
+  turned = exif.upright(image, exif.orientation(_bytes(data)))
+  return np.ascontiguousarray(turned)
+
+
+def _bytes(data: bytes | np.ndarray) -> bytes:
+  """A string as numpy_function passes it: an array of objects if eager."""
+  return data if isinstance(data, bytes) else data.item()
 
 
 @on_field

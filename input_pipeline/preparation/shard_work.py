@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from input_pipeline.bad_records import told
+from input_pipeline.bad_records import error_line
 from input_pipeline.cleaning import language as languages
 from input_pipeline.document import Bad, Counted, Document, Dropped, split_of
 from input_pipeline.preparation import records_tfds, store, tally
@@ -101,7 +101,7 @@ def _steps_through(
     try:
       result = step(place, before)
     except Exception as error:  # A library failed on this document.
-      reason = told(before.id, f"{before.id}: {name}: {error!r}")
+      reason = error_line(before.id, f"{before.id}: {name}: {error!r}")
       tally.add_bad(counted["records"], before.id, reason)
       result = Dropped(FAILED)
     if isinstance(result, Counted):

@@ -152,7 +152,7 @@ def _read(source: Source, indices, kinds, label: str, large: bool, say):
           kind, rows[field], _namer(source, places), names, rows.get("rate")
         )
       )
-    whole, part = _digests(rows, list(kinds), label, len(places))
+    whole, part = _digests(rows, kinds, label, len(places))
     records.append(whole)
     inputs.append(part)
   say(len(indices), len(indices))
@@ -170,11 +170,14 @@ def _namer(source: Source, places: np.ndarray) -> Callable[[int], str]:
   return lambda row: source.name(int(places[row]))
 
 
-def _digests(rows: Mapping, fields: list[str], label: str, n: int):
+def _digests(rows: Mapping, kinds: Mapping[str, str], label: str, n: int):
   """Returns digests of records with and without the label, uint64 [n] each."""
   whole, part = np.empty(n, np.uint64), np.empty(n, np.uint64)
   for i in range(n):
-    each = {field: values.encoded(rows[field][i]) for field in fields}
+    each = {
+      field: values.encoded(rows[field][i], kind == "text")
+      for field, kind in kinds.items()
+    }
     whole[i] = values.digest(list(each.values()))
     each.pop(label, None)
     part[i] = values.digest(list(each.values()))

@@ -9,6 +9,8 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.reporting import page, plots
 
 _MOST = 24
+# The records of a group that are named.
+_MEMBERS = 20
 
 
 def show(
@@ -69,6 +71,20 @@ def _written(
   if not any(notes):
     columns, lines = columns[1:], [line[1:] for line in lines]
   return [page.Text(f"{title}:"), page.Table(columns, lines)]
+
+
+def members(data: Dataset, groups: Sequence[np.ndarray]) -> list:
+  """A table of the records of the first 24 groups: their files and labels."""
+  lines = []
+  for number, group in enumerate(groups[:_MOST], start=1):
+    for row in map(int, group[:_MEMBERS]):
+      label = (label_of(data, row),) if data.label else ()
+      lines.append((number, data.name(row), *label))
+    if len(group) > _MEMBERS:
+      more = (f"and {len(group) - _MEMBERS:,} more",)
+      lines.append((number, *more, *(("",) if data.label else ())))
+  columns = ("group", "record", *((data.label,) if data.label else ()))
+  return [page.Table(columns, lines)] if lines else []
 
 
 def label_of(data: Dataset, row: int) -> str:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.quality import patches
+from input_pipeline.reading import pictures
 from input_pipeline.sources import Source
-from input_pipeline.tensorflow_cpu import import_tensorflow
 
 _READ = 1024  # examples at once
 _TEXT_FEATURES = 2**13
@@ -207,11 +207,7 @@ def _batch_size(rows: int) -> int:
 def picture(image: np.ndarray | bytes) -> np.ndarray:
   """An image of a source as uint8 [h, w, c] for display."""
   if isinstance(image, bytes):
-    return (
-      import_tensorflow()
-      .io.decode_image(image, 3, expand_animations=False)
-      .numpy()
-    )
+    return pictures.decode(image, 3)
   if image.dtype.kind == "f":
     low, high = float(image.min()), float(image.max())
     image = (image - low) * (255 / max(high - low, 1e-12))

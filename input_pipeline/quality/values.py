@@ -7,6 +7,8 @@ import numbers
 
 import numpy as np
 
+from input_pipeline.similarity.text_hashes import normal_form
+
 # Markers of missing values.
 MISSING = frozenset(
   ["", "?", "NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None"]
@@ -85,26 +87,75 @@ def type_name(value) -> str:
   return "list" if isinstance(value, (list, tuple)) else type(value).__name__
 
 
-def encoded(value) -> bytes:
-  """Returns bytes that are equal for values of equal type and value."""
-  if isinstance(value, bytes):
-    return b"b" + value
-  if isinstance(value, str):
-    return b"s" + value.encode("utf-8", "surrogatepass")
-  if isinstance(value, np.ndarray) and value.dtype != object:
-    head = f"a{value.dtype.str}{value.shape}".encode()
-    return head + np.ascontiguousarray(value).tobytes()
+def exact_number(value) -> int | float | None:
+  """The finite number that a value is or that its text spells, or None.
+
+  Whole numbers are integers, whatever their type: 1 and 1.0 are the same.
+  """
+  if isinstance(value, bytes) and len(value) < 64:
+    value = value.decode(errors="replace")
   if isinstance(value, (bool, np.bool_)):
-    return b"t" if value else b"f"
+    return None
+  if isinstance(value, str) and len(value) < 64 and "_" not in value:
+    try:
+      return int(value)
+    except ValueError:
+      pass
   if isinstance(value, numbers.Integral):
-    return f"n{int(value):x}".encode()
-  if isinstance(value, numbers.Real):
-    # 1 and 1.0 are the same number, independent of the dtype.
-    whole = math.isfinite(value) and value == int(value)
-    return f"n{int(value):x}".encode() if whole else f"n{value!s}".encode()
+    return int(value)
+  found = number(value)
+  if not math.isfinite(found):
+    return None
+  return int(found) if found == int(found) else found
+
+
+def encoded(value, text: bool = False, loose: bool = False) -> bytes:
+  """Bytes that are equal for equal values, whatever type they are stored as.
+
+  A number in text is that number, and all markers of a missing value are equal,
+  so that one odd cell, which makes a column text, does not change the others.
+
+  Args:
+    value: of any type.
+    text: whether the field holds free text, see `missing`.
+    loose: whether case and white space are ignored.
+  """
+  if isinstance(value, (list, tuple)):
+    value = _array(value)
+  if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+    # Pixels stay as they are; other numbers are the same in every type.
+    array = value if value.dtype == np.uint8 else value.astype(np.float64)
+    return f"a{value.shape}".encode() + np.ascontiguousarray(array).tobytes()
+  if not isinstance(value, np.ndarray) and missing(value, text):
+    return b"m"
+  found = exact_number(value)
+  if found is not None:
+    return (
+      f"n{found:x}".encode()
+      if isinstance(found, int)
+      else f"n{found!r}".encode()
+    )
+  if isinstance(value, bytes):
+    return b"s" + value
+  if isinstance(value, (bool, np.bool_)):
+    return b"strue" if value else b"sfalse"
+  if isinstance(value, str):
+    if not text and value.lower() in ("true", "false"):
+      value = value.lower()
+    value = normal_form(value, "case+whitespace") if loose else value
+    return b"s" + value.encode("utf-8", "surrogatepass")
   if isinstance(value, dict):
     value = sorted(value.items(), key=repr)
   return f"o{value!r}".encode()
+
+
+def _array(value: list | tuple):
+  """A list of numbers as an array; other lists as they are."""
+  try:
+    found = np.array(value)
+  except ValueError:  # of lists of different lengths
+    return value
+  return found if found.dtype.kind in "biuf" else value
 
 
 def digest(parts: list[bytes]) -> int:

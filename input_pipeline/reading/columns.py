@@ -10,6 +10,11 @@ def strings(values: list) -> np.ndarray:
   return array
 
 
+def integers(values: list, dtype: np.dtype | type = np.int64) -> np.ndarray:
+  """An array of integers; one of objects if any is missing (None)."""
+  return strings(values) if None in values else np.array(values, dtype)
+
+
 def column(values: list) -> np.ndarray:
   """A numeric array if all values are numbers, else one of objects."""
   if all(isinstance(value, (int, float, list)) for value in values):

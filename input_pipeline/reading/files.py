@@ -6,6 +6,7 @@ Files appear when they are complete.
 
 import contextlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -32,10 +33,14 @@ def _systems():
 def matching(pattern: str) -> list[str]:
   """The sorted files that a glob of a path with a scheme matches.
 
+  A file whose name is the glob as it is written is the only one.
+
   Raises:
     ValueError: Beam does not support the scheme or cannot reach the files.
   """
   try:
+    if re.search(r"[*?[]", pattern) and _systems().exists(pattern):
+      return [pattern]
     (found,) = _systems().match([pattern])
   except Exception as error:  # Each file system raises its own.
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -97,8 +102,14 @@ def exists(path: str) -> bool:
 def names(folder: str) -> list[str]:
   """The sorted names in a folder; none if there is no such folder."""
   if _remote(folder):
-    return [path.rsplit("/", 1)[-1] for path in matching(f"{folder}/*")]
+    found = matching(f"{_escaped(folder)}/*")
+    return [path.rsplit("/", 1)[-1] for path in found]
   return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def _escaped(folder: str) -> str:
+  """A glob that matches the name of a folder as it is written."""
+  return re.sub(r"([*?[])", r"[\1]", folder)
 
 
 def sweep(folder: str) -> None:
@@ -119,7 +130,7 @@ def remove(path: str) -> None:
 def remove_folder(folder: str) -> None:
   """Removes a folder and its content."""
   if _remote(folder):
-    if matching(f"{folder}/**"):
+    if matching(f"{_escaped(folder)}/**"):
       _systems().delete([f"{folder}/"])
   else:
     shutil.rmtree(folder, ignore_errors=True)

@@ -5,19 +5,20 @@ The claim is therefore checked before an image is decoded.
 """
 
 from input_pipeline.bad_records import Policy, check_size
+from input_pipeline.reading import exif, pictures
 
 # Start-of-frame markers of JPEG: 0xC0 to 0xCF except DHT, JPG and DAC.
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers that no length follows.
-_BARE = {0x01, *range(0xD0, 0xD9)}
+# The first bytes of a TIFF of either byte order.
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 def check_image(data: bytes, name: str, policy: Policy) -> None:
   """Raises ValueError for an image that would decode to too many bytes.
 
   The estimate is three bytes per pixel, plus one for each pixel of the frames
-  of a GIF. Formats other than JPEG, PNG, BMP, GIF and WebP are left to the
-  decoder, which refuses them.
+  of a GIF. Other formats than those of image_size are left to the decoder,
+  which refuses them.
   """
   width, height, frames = image_size(data)
   what = f"an image of {width:,} x {height:,} pixels, "
@@ -25,11 +26,16 @@ def check_image(data: bytes, name: str, policy: Policy) -> None:
 
 
 def image_size(data: bytes) -> tuple[int, int, int]:
-  """(width, height, pixels in the frames of a GIF); zeros if unknown."""
+  """(width, height, pixels in the frames of a GIF); zeros if unknown.
+
+  The size is that of the upright image. The formats are JPEG, PNG, BMP, GIF,
+  WebP, TIFF and AVIF.
+  """
   if data[:3] == b"\xff\xd8\xff":
-    return *_jpeg(data), 0
+    return *_turned(data, *_jpeg(data)), 0
   if data[:8] == b"\x89PNG\r\n\x1a\n":
-    return _number(data, 16, 4, "big"), _number(data, 20, 4, "big"), 0
+    size = _number(data, 16, 4, "big"), _number(data, 20, 4, "big")
+    return *_turned(data, *size), 0
   if data[:2] == b"BM":
     # A negative height means that rows are stored from top to bottom.
     height = int.from_bytes(data[22:26], "little", signed=True)
@@ -38,8 +44,14 @@ def image_size(data: bytes) -> tuple[int, int, int]:
   if data[:3] == b"GIF":
     return _number(data, 6, 2), _number(data, 8, 2), _gif_frames(data)
   if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-    return *_webp(data), 0
+    return *_turned(data, *_webp(data)), 0
+  if data[:4] in _TIFF or data[4:8] == b"ftyp":
+    return *pictures.size(data), 0
   return 0, 0, 0
+
+
+def _turned(data: bytes, width: int, height: int) -> tuple[int, int]:
+  return (height, width) if exif.orientation(data) > 4 else (width, height)
 
 
 def _number(data: bytes, place: int, size: int, order: str = "little") -> int:
@@ -48,25 +60,12 @@ def _number(data: bytes, place: int, size: int, order: str = "little") -> int:
 
 def _jpeg(data: bytes) -> tuple[int, int]:
   """(width, height) of the largest frame before the scan."""
-  place, found = 2, (0, 0)
-  while place + 4 <= len(data):
-    if data[place] != 0xFF:
-      place += 1  # decoders search for the next marker as well
-      continue
-    marker = data[place + 1]
-    if marker == 0xFF:
-      place += 1
-      continue
-    if marker in _BARE or marker == 0:
-      place += 2
-      continue
+  found = (0, 0)
+  for marker, start, _ in exif.jpeg_segments(data):
     if marker in _FRAMES:
-      height = _number(data, place + 5, 2, "big")
-      width = _number(data, place + 7, 2, "big")
+      height = _number(data, start + 1, 2, "big")
+      width = _number(data, start + 3, 2, "big")
       found = max(found, (width, height), key=lambda size: size[0] * size[1])
-    if marker in (0xD9, 0xDA):
-      break
-    place += 2 + max(2, _number(data, place + 2, 2, "big"))
   return found
 
 

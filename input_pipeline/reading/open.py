@@ -16,9 +16,10 @@ from types import ModuleType
 from common import names
 from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad, Document
-from input_pipeline.reading import path_list
-from input_pipeline.reading.paths import find_files
+from input_pipeline.reading import path_list, text_options
+from input_pipeline.reading.paths import find_files, literal_folder
 from input_pipeline.reading.remote import is_remote
+from input_pipeline.reading.text_options import Options
 
 _FORMATS = "input_pipeline.reading.formats"
 
@@ -30,7 +31,7 @@ def files(uri: str) -> list[str]:
     ValueError: the scheme is unknown, no file matches, a list is malformed, or
       a library is not installed.
   """
-  module, rest = _format(uri)
+  module, rest, _ = _format(uri)
   if hasattr(module, "files"):
     return module.files()
   found = find_files(rest, uri, remote=True)
@@ -60,22 +61,33 @@ def reader(
     text_key: the field with the text, for records with fields.
     policy: its `max_record_bytes` limits what is held in memory.
   """
-  module, rest = _format(uri)
+  module, rest, options = _format(uri)
   root = module.root() if hasattr(module, "root") else _root(rest)
-  return functools.partial(_read, module.__name__, root, text_key, policy)
+  return functools.partial(
+    _read, module.__name__, root, text_key, policy, options
+  )
 
 
-def _format(uri: str) -> tuple[ModuleType, str]:
-  """The module that reads a URI's scheme, and what follows the scheme."""
+def _format(uri: str) -> tuple[ModuleType, str, Options]:
+  """The module that reads a URI's scheme, the pattern, and the settings."""
   formats = names.discover(_FORMATS)
   scheme, rest = names.scheme_of(uri, formats)
-  return importlib.import_module(formats[scheme]), rest
+  module = importlib.import_module(formats[scheme])
+  valid = getattr(module, "SETTINGS", ())
+  return module, *text_options.split(rest, scheme, valid)
 
 
 def _read(
-  module: str, root: str, text_key: str, policy: Policy, path: str
+  module: str,
+  root: str,
+  text_key: str,
+  policy: Policy,
+  options: Options,
+  path: str,
 ) -> Iterator[Document | Bad]:
   read = importlib.import_module(module).read
+  if options != Options():
+    read = functools.partial(read, options=options)
   name = path
   if root and path.startswith(root):
     name = path[len(root) :].replace(os.sep, "/")
@@ -90,11 +102,4 @@ def _root(rest: str) -> str:
     return f"{base}/" if is_remote(base) else os.path.join(base, "")
   if is_remote(rest):
     return re.split(r"[*?[]", rest)[0].rpartition("/")[0] + "/"
-  parts = os.path.expanduser(rest).split(os.sep)
-  fixed = 0
-  while fixed < len(parts) - 1 and not re.search(r"[*?[]", parts[fixed]):
-    fixed += 1
-  folder = os.sep.join(parts[:fixed])
-  if fixed and not folder:
-    folder = os.sep
-  return os.path.join(os.path.abspath(folder), "")
+  return os.path.join(literal_folder(rest), "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from common import bounded_file
-from input_pipeline.bad_records import Policy, check_size, told
+from input_pipeline.bad_records import Policy, check_size, error_line
 from input_pipeline.document import Bad
 from input_pipeline.reading import bounded, inflate, remote
 
@@ -159,4 +159,6 @@ def bad(name: str, error: ValueError | str, path: str = "") -> Bad:
     report does not depend on where the data is stored.
   """
   reason = str(error)
-  return Bad(name, told(name, reason.replace(path, name) if path else reason))
+  return Bad(
+    name, error_line(name, reason.replace(path, name) if path else reason)
+  )

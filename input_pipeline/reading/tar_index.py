@@ -11,17 +11,18 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from common import bounded_file
 from common.files import cache_folder, write_atomically
-from input_pipeline.reading import bounded
+from input_pipeline.reading import bounded, endings
 from input_pipeline.reading.paths import fingerprint
 
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK = 512
 # Limits of a path, and of a pax header, which holds a few of them.
 _MOST_NAME = 2**16
@@ -44,12 +45,14 @@ class Index(NamedTuple):
   starts: int64, offsets in the archive's file.
   sizes: int64, in bytes.
   wrong: uint8, the code of why it cannot be read; 0 if it can.
+  left: {ending: number} of the other files; see endings.of.
   """
 
   names: list[str]
   starts: np.ndarray
   sizes: np.ndarray
   wrong: np.ndarray
+  left: Mapping[str, int] = {}
 
 
 def reason(code: int) -> str:
@@ -77,6 +80,7 @@ def index(path: str, suffixes: tuple[str, ...]) -> Index:
 
 def _read(path: str, suffixes: tuple[str, ...]) -> Index:
   names, starts, sizes, wrong = [], [], [], []
+  left: Counter = Counter()
   try:
     with os.fdopen(bounded_file.descriptor(path), "rb", 0) as file:
       size = os.fstat(file.fileno()).st_size
@@ -86,6 +90,8 @@ def _read(path: str, suffixes: tuple[str, ...]) -> Index:
           starts.append(start)
           sizes.append(length)
           wrong.append(code)
+        elif ending := endings.of(name):
+          left[ending] += 1
   except OSError as error:
     raise bounded.failure(path, error) from None
   return Index(
@@ -93,6 +99,7 @@ def _read(path: str, suffixes: tuple[str, ...]) -> Index:
     np.array(starts, np.int64),
     np.array(sizes, np.int64),
     np.array(wrong, np.uint8),
+    left,
   )
 
 
@@ -231,8 +238,9 @@ def _leaves(name: str) -> bool:
 def _packed(index: Index) -> bytes:
   content = io.BytesIO()
   names = np.frombuffer("\0".join(index.names).encode(), np.uint8)
-  numbers = {k: v for k, v in index._asdict().items() if k != "names"}
-  np.savez(content, names=names, **numbers)
+  left = np.frombuffer(json.dumps(index.left).encode(), np.uint8)
+  numbers = {k: getattr(index, k) for k in ("starts", "sizes", "wrong")}
+  np.savez(content, names=names, left=left, **numbers)
   return content.getvalue()
 
 
@@ -242,6 +250,7 @@ def _load(path: str) -> Index | None:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
       names = kept["names"].tobytes().decode().split("\0")
       starts, sizes, wrong = (kept[k] for k in ("starts", "sizes", "wrong"))
+      left = json.loads(kept["left"].tobytes())
   except Exception:  # a damaged cache is made anew
     return None
   if not len(starts):
@@ -250,4 +259,4 @@ def _load(path: str) -> Index | None:
   whole = whole and starts.dtype == sizes.dtype == np.int64
   if not whole or (wrong >= len(_WRONG)).any():
     return None
-  return Index(names, starts, sizes, wrong)
+  return Index(names, starts, sizes, wrong, left)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.fonts import covering
+
 # Inches; images are fitted into squares.
 _SIDE = 1.3
 _CAPTION = 0.3
@@ -45,13 +47,15 @@ def contact_sheet(
   axes.set_xlim(0, width)
   axes.set_ylim(height, 0)  # The y axis points down, as in images.
   axes.axis("off")
-  style = dict(fontsize=7, parse_math=False, va="bottom")
+  fonts = covering([title, *captions])
+  family = list(fonts.family)
+  style = dict(fontsize=7, parse_math=False, va="bottom", family=family)
   at_top = {**style, "fontsize": 9, "va": "top"}
-  axes.text(_GAP, 0.1, "\n".join(lines), **at_top)
+  axes.text(_GAP, 0.1, fonts.drawable("\n".join(lines)), **at_top)
   for i, (pair, caption) in enumerate(zip(pairs, captions, strict=True)):
     left = _GAP + (i % across) * cell_w
     top = head + (i // across) * cell_h
-    axes.text(left, top - 0.03, caption, **style)
+    axes.text(left, top - 0.03, fonts.drawable(caption), **style)
     for side, image in enumerate(pair):
       _draw(axes, image, left + side * (_SIDE + 0.05), top)
   file = io.BytesIO()

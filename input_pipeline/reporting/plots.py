@@ -14,21 +14,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from common.fonts import DEFAULT, covering
 from input_pipeline.reporting.page import number, visible
 
-_FONT = "DejaVu Sans"
-_BROWSER_FONTS = (
+_BROWSERDEFAULTS = (
   "system-ui, 'Noto Sans', 'PingFang SC', 'Microsoft YaHei', "
   "'Noto Sans CJK SC', 'Noto Sans SC', sans-serif"
-)
-# Fonts for the captions of a PNG, if the machine has them.
-_CJK_FONTS = (
-  "Noto Sans CJK SC",
-  "Noto Sans CJK JP",
-  "Noto Sans SC",
-  "PingFang SC",
-  "Microsoft YaHei",
-  "WenQuanYi Zen Hei",
 )
 # The colours of Okabe and Ito, for colour-blind readers.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -220,12 +211,14 @@ def image_grid(
     place += (slice(left + right, left + right + small.shape[1]),)
     sheet[place] = small
     corners.append((left, top + side))
-  with _settings([_FONT, *_fonts_found()]):
+  fonts = covering(captions)
+  with _settings(list(fonts.family)):
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     FigureCanvasAgg(figure)
     figure.figimage(sheet, origin="upper")
     for (left, below), caption in zip(corners, captions, strict=False):
-      lines = "\n".join(_cut(part, 17) for part in visible(caption).split("\n"))
+      caption = fonts.drawable(visible(caption))
+      lines = "\n".join(_cut(part, 17) for part in caption.split("\n"))
       place = ((left + side / 2) / width, 1 - (below + 2) / height)
       figure.text(*place, lines, fontsize=6.5, ha="center", va="top")
     out = io.BytesIO()
@@ -243,13 +236,6 @@ def _thumbnail(image: np.ndarray, side: int) -> np.ndarray:
   down = np.arange(height) * image.shape[0] // height
   right = np.arange(width) * image.shape[1] // width
   return image[down[:, None], right]
-
-
-def _fonts_found() -> list[str]:
-  from matplotlib import font_manager
-
-  there = {font.name for font in font_manager.fontManager.ttflist}
-  return [name for name in _CJK_FONTS if name in there]
 
 
 @contextmanager
@@ -281,7 +267,7 @@ def _svg(height: float, labels: Sequence[str] = (), rows=1, columns=1):
   from matplotlib.figure import Figure
 
   out = []
-  with _settings([_FONT]):
+  with _settings([DEFAULT]):
     figure = Figure(figsize=(_WIDTH, height))
     FigureCanvasSVG(figure)
     axes = figure.subplots(rows, columns)
@@ -297,8 +283,8 @@ def _svg(height: float, labels: Sequence[str] = (), rows=1, columns=1):
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(text, format="svg", transparent=True, metadata=nothing)
   svg = re.sub(
-    rf"""(style="[^"<>]*)'{_FONT}'(, sans-serif)?""",
-    rf"\1{_BROWSER_FONTS}",
+    rf"""(style="[^"<>]*)'{DEFAULT}'(, sans-serif)?""",
+    rf"\1{_BROWSERDEFAULTS}",
     text.getvalue(),
   )
   out.append(svg[svg.index("<svg") :])

@@ -45,6 +45,10 @@ class Rows(NamedTuple):
   num_classes: the number of classes, or None.
   class_names: in the order of the labels, or None.
   note: a line to print, or "".
+  planned: whether every record was read when the rows were made, and the bad
+    ones left out and counted in Given.tally. Otherwise a row is a record: under
+    "skip" the row of a bad one becomes padding, and is counted when it is read
+    (see input_pipeline/bad_records.py).
   """
 
   length: int
@@ -53,6 +57,7 @@ class Rows(NamedTuple):
   num_classes: int | None = None
   class_names: tuple[str, ...] = ()
   note: str = ""
+  planned: bool = False
 
 
 class Given(NamedTuple):

@@ -171,7 +171,7 @@ def fit(
       f" in {path or 'a workdir'}, and there are none"
     )
   title = " + ".join(learning.titles)
-  known = statistics.learned(_chunks(learning), wanted, title)
+  known = statistics.learned(_chunks(learning, wanted), wanted, title)
   content = statistics.dump(known)
   try:
     statistics.parse(content)
@@ -182,13 +182,28 @@ def fit(
   return known
 
 
-def _chunks(learning: Learning) -> Iterator[dict[str, np.ndarray]]:
+def _chunks(
+  learning: Learning, wanted: Wanted
+) -> Iterator[dict[str, np.ndarray]]:
   """The records of all sources, without those that the policy skips."""
+  tally = bad_records.Tally(learning.policy)
+  numbers = [*(wanted.numeric or ()), *filter(None, [wanted.target])]
   for source in learning.sources:
+
+    def read(indices: np.ndarray, source=source) -> dict[str, np.ndarray]:
+      rows = source.read(indices)
+      names = [source.name(int(index)) for index in indices]
+      for column in numbers:
+        if column in rows:
+          _numbers(rows[column], column, names)
+      return rows
+
     for start in range(0, source.length, _CHUNK):
       indices = np.arange(start, min(start + _CHUNK, source.length))
       if learning.policy.skip:
-        rows, _, _ = bad_records.surviving(source.read, indices)
+        rows, _, errors = bad_records.surviving(read, indices)
+        names = {i: source.name(int(indices[i])) for i in errors}
+        tally.add(len(indices), [(names[i], e) for i, e in errors.items()])
       else:
         rows = source.read(indices)
       if rows:

@@ -101,7 +101,8 @@ def conversations(
         column += len(ids) - 1
     return leaves
 
-  return Rows(len(rows.ends), read, note=_note(given.title, lengths, cut))
+  note = _note(given.title, lengths, cut)
+  return Rows(len(rows.ends), read, note=note, planned=True)
 
 
 def leaves(seq_len: int, **other) -> tuple[dict[str, Any], None]:
@@ -203,11 +204,11 @@ def _note(title: str, lengths: np.ndarray, cut: np.ndarray) -> str:
   """Returns the note that counts cut and omitted conversations, or ""."""
   nothing = int(np.sum(lengths == _NOTHING))
   shortened = int(np.sum(cut & (lengths > 0)))
-  told = []
+  parts = []
   if shortened:
-    told.append(f"{shortened:,} are cut to fit a row")
+    parts.append(f"{shortened:,} are cut to fit a row")
   if nothing:
-    told.append(f"{nothing:,} are left out, as no answer fits a row")
-  if not told:
+    parts.append(f"{nothing:,} are left out, as no answer fits a row")
+  if not parts:
     return ""
-  return f"{title}: of {len(lengths):,} conversations, {', '.join(told)}"
+  return f"{title}: of {len(lengths):,} conversations, {', '.join(parts)}"

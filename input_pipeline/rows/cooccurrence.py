@@ -73,7 +73,7 @@ def cooccurrence(given: Given, *, window: int = 10) -> Rows:
     rows["count"] = rows["count"].astype(np.float32)
     return {**rows, "mask": real_BT.astype(np.float32)}
 
-  return Rows(-(-n // T), read)
+  return Rows(-(-n // T), read, planned=True)
 
 
 def leaves(seq_len: int, **other):

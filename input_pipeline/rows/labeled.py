@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from input_pipeline.rows import Given, Rows
+from input_pipeline.rows.parts import record_texts
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
@@ -44,21 +45,18 @@ def labeled(
     raise ValueError(f"seq_len {given.seq_len} leaves no room for the text")
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    records = source.read(indices)
-    for key in (*keys, label_key):
-      if key not in records:
-        raise ValueError(
-          f"{given.title} has no field {key!r}; valid: {', '.join(records)}"
-        )
+    wanted = (*keys, label_key)
+    records = record_texts.fields(source.read(indices), wanted, given.title)
+    texts = [
+      record_texts.checked(source, key, records[key], indices) for key in keys
+    ]
     leaves = ("tokens", "segments", "types")
     rows = {
       k: np.zeros((len(indices), given.seq_len), np.int32) for k in leaves
     }
-    for i, texts in enumerate(
-      zip(*(records[key] for key in keys), strict=True)
-    ):
+    for i, pair in enumerate(zip(*texts, strict=True)):
       ids = fitted(
-        [given.tokenizer.encode(t) for t in texts], given.seq_len - marks
+        [given.tokenizer.encode(text) for text in pair], given.seq_len - marks
       )
       tokens = np.concatenate(
         [[cls], *(p for each in ids for p in (each, [sep]))]
@@ -106,7 +104,8 @@ def label_number(value, names: tuple[str, ...], record: str, key: str) -> int:
   """Returns the number of a class; ValueError if `value` is none of them."""
   value = value.item() if isinstance(value, np.generic) else value
   if not names:
-    if isinstance(value, int) and value >= 0:
+    # Labels are int32 in a batch.
+    if isinstance(value, int) and 0 <= value < 2**31:
       return int(value)
     raise ValueError(
       f"{record}: {key}={value!r} is not a class; set rows.labels"

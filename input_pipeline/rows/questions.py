@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.reading.columns import strings
 from input_pipeline.rows import Given, Rows
 from input_pipeline.rows.parts import match_features
 from input_pipeline.rows.parts.record_windows import cut, records, spans
@@ -31,12 +32,16 @@ def questions(
   A row is {"tokens", "segments", "types": int32 [T], "start", "end": int32 []}:
   types is 1 after the first [SEP], segments is 1 except on padding; the answer
   is tokens[start … end], and both are 0, at [CLS], if the window does not
-  contain it (BERT, arXiv:1810.04805, section 4.3). Of several answers the most
-  frequent one is used, and the first of these on a tie. With `features` there
-  is also "features", float32 [T, F], see match_features.py.
+  contain it (BERT, arXiv:1810.04805, section 4.3). With `features` there is
+  also "features", float32 [T, F], see match_features.py.
 
   The text is the field `text_key`. The field of answers is {"text": [str, …],
-  "answer_start": [int, …]}, in characters; empty lists if there is none.
+  "answer_start": [int, …]}, in characters; empty lists if there is none. Of
+  several answers the most frequent one is used, and the first of these on a
+  tie. Answers that are not at their places in the text are not used, and the
+  note counts them. A question all of whose answers are so is a bad record in
+  training; in an evaluation its rows have "mask" 0, which leaves them out of
+  the loss, and it is scored by the texts of its answers.
 
   texts gives "id", "question", "context" and "answers", "record", the number of
   the question, and "starts" and "ends", int32 [T]: the characters of the text
@@ -53,7 +58,7 @@ def questions(
     features: whether a row has the features of matches with the question.
 
   Raises:
-    ValueError: a field is missing, or an answer is not at its stated place.
+    ValueError: a field is missing, or no answer is at its stated place.
   """
   keys = (id_key, question_key, given.text_key, answers_key)
   encode = offsets.encoder(given.tokenizer)
@@ -68,24 +73,28 @@ def questions(
       f" max_question={max_question} it must be at least {least}"
     )
 
+  unused = []  # The number of answers of each question that are not used.
+
   def windows(name: str, record: dict[str, Any]):
-    _, asked, context, answers = checked(name, *(record[k] for k in keys))
-    size = min(len(encode(asked).ids), max_question)
+    found = checked(name, *(record[k] for k in keys))
+    size = min(len(encode(found.question).ids), max_question)
     room = given.seq_len - 3 - size
-    text = encode(context)
+    text = encode(found.context)
     if not len(text.ids):
       raise ValueError(f"{name}: its text holds no token")
-    first, last = _answer(name, text, answers)
-    found = []
+    first, last = _answer(text, found.answers)
+    answered = first >= 0 or not (found.answers or found.wrong)
+    if not answered and (given.training or not found.texts):
+      uncovered = [f"no token covers {each[1]!r:.60}" for each in found.answers]
+      raise ValueError(f"{name}: {[*found.wrong, *uncovered][0]}")
+    made = []
     for start, stop in spans(len(text.ids), room, stride or (room + 1) // 2):
       inside = start <= first and last < stop
       shift = 2 + size - start
-      found.append(
-        (start, stop, first + shift, last + shift)
-        if inside
-        else (start, stop, 0, 0)
-      )
-    return found
+      place = (first + shift, last + shift) if inside else (0, 0)
+      made.append((start, stop, *place, int(answered)))
+    unused.extend([len(found.wrong)] * bool(found.wrong))
+    return made
 
   def matches(question: str, context: str) -> tuple[np.ndarray, np.ndarray]:
     asked, text = encode(question), encode(context)
@@ -128,6 +137,8 @@ def questions(
         place[2 + len(ids) : len(row) - 1] = of_text[first:last]
     out["start"] = index[rows, 3].astype(np.int32)
     out["end"] = index[rows, 4].astype(np.int32)
+    if not given.training:
+      out["mask"] = index[rows, 5].astype(np.float32)
     return out
 
   def texts(rows: np.ndarray) -> dict[str, Sequence]:
@@ -138,14 +149,22 @@ def questions(
       places[0, i, begin : begin + last - first] = text.starts[first:last]
       places[1, i, begin : begin + last - first] = text.ends[first:last]
     names = ("id", "question", "context", "answers")
+    answers = [_with_texts(each) for each in found[answers_key]]
     return {
       **{name: found[k] for name, k in zip(names, keys, strict=True)},
+      "answers": strings(answers),
       "record": index[rows, 0],
       "starts": places[0],
       "ends": places[1],
     }
 
-  return Rows(len(index), read, texts)
+  note = ""
+  if unused:
+    note = (
+      f"{given.title}: {sum(unused):,} answers of {len(unused):,} questions are"
+      " not at their places in the text and are not learned"
+    )
+  return Rows(len(index), read, texts, note=note, planned=True)
 
 
 def leaves(seq_len: int, features: bool = False, **other):
@@ -158,12 +177,28 @@ def leaves(seq_len: int, features: bool = False, **other):
   return found, None
 
 
-def checked(name: str, identity, question, context, answers):
-  """Returns (id, question, text, [(start, answer), …]) of a record.
+class Checked(NamedTuple):
+  """A question.
+
+  answers: (start, text) of those that are at their places.
+  wrong: what is wrong with each of the others.
+  texts: of all answers that are text, wherever they are.
+  """
+
+  question: str
+  context: str
+  answers: list[tuple[int, str]]
+  wrong: list[str]
+  texts: list[str]
+
+
+def checked(name: str, identity, question, context, answers) -> Checked:
+  """Returns the question of a record, with its answers sorted out.
 
   Raises:
     ValueError: it is not such a record; one line that names it.
   """
+  del identity  # It may be of any type.
   for what, value in (("question", question), ("text", context)):
     if not isinstance(value, str):
       raise ValueError(f"{name}: its {what} is not a string")
@@ -180,33 +215,43 @@ def checked(name: str, identity, question, context, answers):
       f'{name}: its answers are not {{"text": […], "answer_start": […]}} with'
       " lists of equal length"
     )
-  found = list(zip(starts, texts, strict=True))
-  for start, text in found:
-    whole = isinstance(start, int) and isinstance(text, str)
-    if not whole or start < 0 or not text.strip():
-      raise ValueError(
-        f"{name}: {text!r:.60} at {start!r:.20} is not an answer"
-      )
-    if context[start : start + len(text)] != text:
-      raise ValueError(
-        f"{name}: the answer {text!r:.60} is not at character {start} of its"
-        " text"
-      )
-  return str(identity), question, context, found
+  found, wrong = [], []
+  for start, text in zip(starts, texts, strict=True):
+    reason = _misplaced(context, start, text)
+    if reason:
+      wrong.append(reason)
+    else:
+      found.append((start, text))
+  return Checked(question, context, found, wrong, _with_texts(answers)["text"])
+
+
+def _misplaced(context: str, start: Any, text: Any) -> str:
+  """Returns what is wrong with an answer, or ""."""
+  whole = isinstance(start, int) and isinstance(text, str)
+  if not whole or start < 0 or not text.strip():
+    return f"{text!r:.60} at {start!r:.20} is not an answer"
+  if context[start : start + len(text)] != text:
+    return f"the answer {text!r:.60} is not at character {start} of its text"
+  return ""
+
+
+def _with_texts(answers: dict[str, list]) -> dict[str, list]:
+  """Returns the answers that are texts, by which a question is scored."""
+  pairs = zip(answers["text"], answers["answer_start"], strict=True)
+  kept = [(t, s) for t, s in pairs if isinstance(t, str) and t.strip()]
+  return {"text": [t for t, _ in kept], "answer_start": [s for _, s in kept]}
 
 
 def _answer(
-  name: str, text: offsets.Encoded, answers: list[tuple[int, str]]
+  text: offsets.Encoded, answers: list[tuple[int, str]]
 ) -> tuple[int, int]:
   """Returns the answer's first and last token; (-1, -1) without an answer."""
-  if not answers:
-    return -1, -1
-  start, answer = Counter(answers).most_common(1)[0][0]
-  end = start + len(answer)
-  touched = np.flatnonzero((text.starts < end) & (text.ends > start))
-  if not len(touched):
-    raise ValueError(f"{name}: no token covers the answer {answer!r:.60}")
-  return int(touched[0]), int(touched[-1])
+  for (start, answer), _ in Counter(answers).most_common():
+    end = start + len(answer)
+    touched = np.flatnonzero((text.starts < end) & (text.ends > start))
+    if len(touched):
+      return int(touched[0]), int(touched[-1])
+  return -1, -1
 
 
 def _of_tokens(of_words: np.ndarray, text: offsets.Encoded) -> np.ndarray:

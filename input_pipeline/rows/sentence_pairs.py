@@ -107,7 +107,8 @@ def sentence_pairs(
     return [found[:cut], second], label
 
   read = _reader(given.tokenizer, given.seq_len, texts, next_sentence)
-  return Rows(length, read, num_classes=2 if next_sentence else None)
+  classes = 2 if next_sentence else None
+  return Rows(length, read, num_classes=classes, planned=True)
 
 
 def leaves(seq_len: int, next_sentence: bool = True, **other):

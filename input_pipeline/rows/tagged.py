@@ -115,7 +115,7 @@ def tagged(
     }
 
   names = tuple(map(str, labels))
-  return Rows(len(index), read, texts, len(names), names)
+  return Rows(len(index), read, texts, len(names), names, planned=True)
 
 
 def leaves(

@@ -14,7 +14,7 @@ import numpy as np
 
 from input_pipeline.packing import paired_texts
 from input_pipeline.rows import Given, Rows
-from input_pipeline.sources import Source
+from input_pipeline.rows.parts.record_texts import texts_of
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = (special_tokens.EOS,)
@@ -55,7 +55,7 @@ def translation(
   eos = special_tokens.find(given.tokenizer, special_tokens.EOS)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    texts = sides(given.source, keys, given.title, indices)
+    texts = texts_of(given.source, keys, given.title, indices)
     sources = [
       [*given.tokenizer.encode(prefix + text)[: rooms[0] - 1], eos]
       for text in texts[0]
@@ -86,37 +86,12 @@ def leaves(seq_len: int, target_len: int | None = None, **other):
   return {**found, "mask": ((T,), np.float32), "bytes": ((), np.float32)}, None
 
 
-def sides(
-  source: Source, keys: tuple[str, str], title: str, indices: np.ndarray
-) -> list[list[str]]:
-  """Returns the texts of both fields of some records.
-
-  Raises:
-    ValueError: a field is missing, or is not text; it names the record.
-  """
-  records = source.read(indices)
-  for key in keys:
-    if key not in records:
-      raise ValueError(
-        f"{title} has no field {key!r}; valid: {', '.join(records)}"
-      )
-  found = []
-  for key in keys:
-    texts = [x.decode() if isinstance(x, bytes) else x for x in records[key]]
-    for i, text in zip(indices, texts, strict=True):
-      if not isinstance(text, str):
-        name = source.name(int(i))
-        raise ValueError(f"{name}: the field {key!r} is not text")
-    found.append(texts)
-  return found
-
-
 def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     pairs = [
       f"{prefix}{source}{paired_texts.BETWEEN}{target}"
       for source, target in zip(
-        *sides(given.source, keys, given.title, indices), strict=True
+        *texts_of(given.source, keys, given.title, indices), strict=True
       )
     ]
     column = np.empty(len(pairs), object)
@@ -142,7 +117,9 @@ def _packed(given: Given, keys, prefix: str, rooms: tuple[int, int]) -> Rows:
   eos = special_tokens.find(given.tokenizer, special_tokens.EOS)
   read_sides = paired_texts.reader(pairs, eos, rooms)
   return Rows(
-    len(pairs.ends), lambda indices: _leaves(*read_sides(indices), given)
+    len(pairs.ends),
+    lambda indices: _leaves(*read_sides(indices), given),
+    planned=True,
   )
 
 

@@ -11,6 +11,7 @@ characters instead, in order, and its slices count characters.
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Source(NamedTuple):
   fingerprint: a string that changes when the files change.
   note: a line to print, or "".
   tokens: the tokens of its text, if they are stored beside it.
+  unread: (ending, number) of the files of a folder that are not read.
   """
 
   length: int
@@ -61,6 +63,7 @@ class Source(NamedTuple):
   fingerprint: str = ""
   note: str = ""
   tokens: Tokens | None = None
+  unread: tuple[tuple[str, int], ...] = ()
 
 
 def open_source(
@@ -93,7 +96,8 @@ def open_source(
     raise ValueError(f"{uri}: {error}") from None
   if source.length == 0:
     raise ValueError(f"{uri}: split {split!r} is empty")
-  return source._replace(note=f"{uri}: {note}" if note else source.note)
+  notes = (f"{uri}: {note}" if note else "", source.note)
+  return source._replace(note="; ".join(each for each in notes if each))
 
 
 def _document(natives: dict[str, Source]) -> str | None:
@@ -171,6 +175,12 @@ def _joined(
     return found
 
   first = pieces[0][0]
+  native = {
+    name: natives[name].unread for name, _, _ in parts if name in natives
+  }
+  unread: Counter = Counter()
+  for each in native.values():
+    unread.update(dict(each))
   kept = [source.tokens for source, _ in pieces]
   all_same = all(each and each[:2] == kept[0][:2] for each in kept)
   return first._replace(
@@ -178,6 +188,7 @@ def _joined(
     read=read,
     name=name,
     tokens=kept[0]._replace(read=tokens) if all_same else None,
+    unread=tuple(sorted(unread.items())) or first.unread,
   )
 
 

@@ -2,61 +2,47 @@
 
 import importlib.util
 import io
+from collections.abc import Callable
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy, check_size
-from input_pipeline.reading import bounded
-from input_pipeline.reading.paths import fingerprint
+from input_pipeline.reading import bounded, endings
 from input_pipeline.sources import Source
-from input_pipeline.sources.parts.class_folders import class_folders
-
-_SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".mp3")
+from input_pipeline.sources.parts import class_folders
 
 
 def audio(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   """A folder of audio files per class, labelled in sorted order.
 
-  Splits and the order of examples are as in folder:DIR. {"audio": float32
-  [samples], the mean of the channels, "rate": int32 [], samples per second,
-  "label": int32 []}. WAV (integers and floats of any width), FLAC, OGG and MP3
-  files are decoded by libsndfile. Integers are scaled to -1 to 1; floats are
-  taken as they are.
+  Splits, the order of examples and files of other formats are as in folder:DIR.
+  {"audio": float32 [samples], the mean of the channels, "rate": int32 [],
+  samples per second, "label": int32 []}. WAV (integers and floats of any
+  width), FLAC, OGG, Opus, MP3, AIFF, AU and CAF files are decoded by
+  libsndfile. Integers are scaled to -1 to 1; floats are taken as they are.
 
   Raises:
-    ValueError: the folder has no such files, or soundfile is not installed.
+    ValueError: the folder has no such files, too many of other formats, or
+      soundfile is not installed.
   """
   if importlib.util.find_spec("soundfile") is None:
     raise ValueError(
       f"audio:{root} needs soundfile, which is not installed: "
       "pip install -e '.[audio]'"
     )
-  classes, found = class_folders(f"audio:{root}", root, _SUFFIXES, policy)
-  return {name: _split(files, classes, policy) for name, files in found.items()}
 
+  def reader(paths: list[str], labels: np.ndarray) -> Callable:
+    def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+      samples = np.empty(len(indices), object)
+      rates = np.empty(len(indices), np.int32)
+      for i, index in enumerate(indices):
+        samples[i], rates[i] = _decode(paths[index], policy)
+      return {"audio": samples, "rate": rates, "label": labels[indices]}
 
-def _split(
-  files: list[tuple[str, int]], classes: list[str], policy: Policy
-) -> Source:
-  paths = [path for path, _ in files]
-  labels = np.array([label for _, label in files], np.int32)
+    return read
 
-  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    samples = np.empty(len(indices), object)
-    rates = np.empty(len(indices), np.int32)
-    for i, index in enumerate(indices):
-      path = paths[index]
-      samples[i], rates[i] = _decode(path, policy)
-    return {"audio": samples, "rate": rates, "label": labels[indices]}
-
-  return Source(
-    len(paths),
-    read,
-    lambda index: paths[index],
-    num_classes=len(classes),
-    class_names=tuple(classes),
-    fingerprint=fingerprint(paths),
-  )
+  uri = f"audio:{root}"
+  return class_folders.sources(uri, root, endings.AUDIO, policy, reader)
 
 
 def _decode(path: str, policy: Policy) -> tuple[np.ndarray, int]:

@@ -5,10 +5,12 @@ is the word and the last the tag (CoNLL-2002 and 2003, WNUT). CoNLL-U comments
 and lines that begin with -DOCSTART- are ignored.
 """
 
+import functools
+
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import line_records
+from input_pipeline.reading import line_records, text_options
 from input_pipeline.reading.columns import strings
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
@@ -20,18 +22,25 @@ from input_pipeline.sources.jsonl import lines
 _DOCUMENT = "-DOCSTART-"
 
 
-def conll(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """conll:GLOB: {"words": [str, …], "tags": [str, …]} of each sentence."""
+def conll(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """conll:GLOB: {"words": [str, …], "tags": [str, …]} of each sentence.
+
+  conll:GLOB?encoding=NAME: files in another encoding than UTF-8, such as
+  latin-1 for CoNLL-2002.
+  """
+  pattern, options = text_options.split(rest, "conll")
+  text_options.check_lines(options, f"conll:{rest}")
   paths = find_files(pattern, f"conll:{pattern}")
   files = [_sentences(path, policy) for path in paths]
-  records = line_records.joined(files, policy, parse)
+  decode = functools.partial(parse, encoding=options.encoding)
+  records = line_records.joined(files, policy, decode)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = records.read(indices)
     return {k: strings([each[k] for each in found]) for k in ("words", "tags")}
 
   source = Source(records.length, read, records.name)
-  return {"all": source._replace(fingerprint=fingerprint(paths))}
+  return {"all": source._replace(fingerprint=fingerprint(paths, options))}
 
 
 def _sentences(path: str, policy: Policy) -> Spans:
@@ -65,10 +74,13 @@ def _document_marks(found: Spans, begins, ends) -> np.ndarray:
   return marks
 
 
-def parse(name: str, content: bytes) -> dict[str, list[str]]:
+def parse(
+  name: str, content: bytes, encoding: str = "utf-8"
+) -> dict[str, list[str]]:
   """Parses the words and tags of a sentence; ValueError if it has neither."""
   words, tags = [], []
-  for line in decode(name, content).split("\n"):
+  text = decode(name, content, encoding).removeprefix("\ufeff")
+  for line in text.split("\n"):
     columns = line.rstrip("\r").split("\t" if "\t" in line else " ")
     columns = [column for column in columns if column.strip()]
     if not columns or columns[0] == _DOCUMENT or _comment(columns):

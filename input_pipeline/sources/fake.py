@@ -177,7 +177,7 @@ def fake_image(
   cells = np.arange(size) * 4 // max(size, 1)
   rng = np.random.default_rng([seed, 2**31])
   coarse = rng.choice([-1.0, 1.0], size=(classes, 4, 4, channels))
-  patterns = coarse[:, cells][:, :, cells].astype(np.float32)
+  coarse = coarse.astype(np.float32)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     labels = (np.asarray(indices) % classes).astype(np.int32)
@@ -187,7 +187,8 @@ def fake_image(
       for i in indices
     ]
     noise = np.reshape(np.array(noise, np.float32), (len(labels), *shape))
-    image = 0.5 * patterns[labels] + 0.25 * noise
+    patterns = coarse[labels][:, cells][:, :, cells]
+    image = 0.5 * patterns + 0.25 * noise
     image = np.clip(image, -1, 1)
     if dtype == "uint8":
       image = np.round((image + 1) * 127.5).astype(np.uint8)

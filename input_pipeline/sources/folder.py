@@ -1,48 +1,40 @@
 """folder:DIR: labelled images in a folder per class."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import bounded, image_size
-from input_pipeline.reading.paths import fingerprint
+from input_pipeline.reading import bounded, endings, image_size
 from input_pipeline.sources import Source
-from input_pipeline.sources.parts.class_folders import class_folders
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from input_pipeline.sources.parts import class_folders
 
 
 def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   """folder:DIR: a folder of images per class; classes are sorted by name.
 
-  If DIR/train exists, DIR/train, DIR/validation (or val) and DIR/test are the
-  splits. {"image": the file's bytes, "label": int32 []}. Examples are in a
-  fixed shuffled order, so that a slice of a split holds every class. A folder
-  that cannot be read is an error; under "skip" it is one bad record.
+  {"image": the file's bytes, "label": int32 []}. The images are JPEG, PNG, BMP,
+  GIF, WebP, TIFF and AVIF files, which the op `decode` decodes. Examples are in
+  a fixed shuffled order, so that a slice of a split holds every class.
+
+  If every folder in DIR has the name of a split (train, validation or val,
+  test), these are the splits, and the class folders lie in them.
+
+  A note counts the files of other formats. If they are more than
+  `max_bad_share` of all files, it is an error. Hidden files, README, LICENSE
+  and tables or texts beside the images do not count. A folder that cannot be
+  read is an error; under "skip" it is one bad record.
   """
-  classes, found = class_folders(f"folder:{root}", root, _SUFFIXES, policy)
-  return {
-    name: _folder(files, classes, policy) for name, files in found.items()
-  }
 
+  def reader(paths: list[str], labels: np.ndarray) -> Callable:
+    def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+      images = np.empty(len(indices), object)
+      for i, index in enumerate(indices):
+        images[i] = bounded.read_file(paths[index], policy)
+        image_size.check_image(images[i], paths[index], policy)
+      return {"image": images, "label": labels[indices]}
 
-def _folder(
-  files: list[tuple[str, int]], classes: list[str], policy: Policy
-) -> Source:
-  paths = [path for path, _ in files]
-  labels = np.array([label for _, label in files], np.int32)
+    return read
 
-  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    images = np.empty(len(indices), object)
-    for i, index in enumerate(indices):
-      images[i] = bounded.read_file(paths[index], policy)
-      image_size.check_image(images[i], paths[index], policy)
-    return {"image": images, "label": labels[indices]}
-
-  return Source(
-    len(paths),
-    read,
-    lambda index: paths[index],
-    num_classes=len(classes),
-    class_names=tuple(classes),
-    fingerprint=fingerprint(paths),
-  )
+  uri, suffixes = f"folder:{root}", endings.images()
+  return class_folders.sources(uri, root, suffixes, policy, reader)

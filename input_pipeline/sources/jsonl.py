@@ -1,16 +1,22 @@
 """jsonl:GLOB: a record per line, with random access."""
 
+import contextlib
+import functools
+
 import numpy as np
 
-from input_pipeline.bad_records import Policy
-from input_pipeline.reading import bounded, line_records
+from input_pipeline.bad_records import Policy, spread
+from input_pipeline.reading import bounded, line_records, text_options
 from input_pipeline.reading.columns import column
 from input_pipeline.reading.formats.jsonl import parse
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
 from input_pipeline.reading.paths import find_files, fingerprint
+from input_pipeline.reading.text_options import Options
 from input_pipeline.sources import Source
 
+# The number of records that are read to find the fields.
+_TYPED = 16
 _NEWLINE = ord("\n")
 _SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\x0b\x0c", np.uint8))
 
@@ -80,39 +86,55 @@ def _full(begin: int, stops: np.ndarray, number: int, data, origin: int):
   return starts[kept], sizes[kept], number + kept + 1
 
 
-def jsonl(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """jsonl:GLOB: a record per line; the first record's keys are the fields.
+def jsonl(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """jsonl:GLOB: a record per line; the keys of the records are the fields.
 
-  Numbers and lists of numbers become arrays; other values are unchanged. A .gz
+  The fields are those of the first record and of a few others. Numbers and
+  lists of numbers become arrays; other values are unchanged. The value of a
+  field that a record lacks is None: the record is bad if the run uses the
+  field. A .gz
   or .zst file is held in memory. A file that cannot be read or fully
   decompressed, or that holds no record, is an error; under "skip" it is one bad
   record.
+
+  jsonl:GLOB?encoding=NAME: files in another encoding than UTF-8.
   """
-  return {"all": of_files(find_files(pattern, f"jsonl:{pattern}"), policy)}
+  pattern, options = text_options.split(rest, "jsonl")
+  text_options.check_lines(options, f"jsonl:{rest}")
+  paths = find_files(pattern, f"jsonl:{pattern}")
+  return {"all": of_files(paths, policy, options=options)}
 
 
 def of_files(
-  paths: list[str], policy: Policy, needed: tuple[str, ...] | None = None
+  paths: list[str],
+  policy: Policy,
+  needed: tuple[str, ...] = (),
+  options: Options = Options(),
 ) -> Source:
   """Returns the records of some files, concatenated.
 
   Args:
     paths: of the files.
     policy: how bad records are handled.
-    needed: the fields that each record must have, if not all of the first
-      record's; any other missing field is None.
+    needed: the fields that each record must have; any other missing field is
+      None.
+    options: the encoding.
   """
   files = [lines(path, policy) for path in paths]
-  records = line_records.joined(files, policy, parse)
-  fields = list(line_records.first(records, policy))
+  decode = functools.partial(parse, encoding=options.encoding)
+  records = line_records.joined(files, policy, decode)
+  fields = dict.fromkeys(line_records.first(records, policy))
+  for place in spread(records.length, _TYPED):
+    with contextlib.suppress(ValueError):  # It is reported when it is used.
+      fields |= dict.fromkeys(records.read(np.array([place]))[0])
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = records.read(indices)
     for i, record in zip(indices, found, strict=True):
-      missing = [f for f in needed or fields if f not in record]
+      missing = [f for f in needed if f not in record]
       if missing:
         raise ValueError(f"{records.name(i)}: no field {missing[0]!r}")
     return {f: column([each.get(f) for each in found]) for f in fields}
 
   source = Source(records.length, read, records.name)
-  return source._replace(fingerprint=fingerprint(paths))
+  return source._replace(fingerprint=fingerprint(paths, options))

@@ -1,18 +1,23 @@
 """parquet:GLOB: random access to rows, one row group read at a time."""
 
 import functools
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading.columns import column, strings
+from input_pipeline.reading import image_size
+from input_pipeline.reading.columns import column, integers, strings
 from input_pipeline.reading.formats import parquet as files
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 
 # The number of decoded row groups kept: neighbouring rows are read together.
 _GROUPS = 2
+# The field of the class, and the most classes that are counted.
+_LABEL = "label"
+_MOST_CLASSES = 2**20
 # A header can claim more rows than a group can have.
 _MOST_ROWS = 2**40
 
@@ -21,7 +26,7 @@ class _Group(NamedTuple):
   """A row group, or a file that cannot be read and counts as one row.
 
   first: the number of its first row in the file.
-  gaps: the columns with missing cells, according to the file.
+  largest: of the column "label"; None if the file does not give it.
   error: what is wrong with it, or "".
   """
 
@@ -29,12 +34,12 @@ class _Group(NamedTuple):
   number: int
   first: int
   rows: int
-  gaps: frozenset[str] = frozenset()
+  largest: int | None = None
   error: str = ""
 
 
-def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
-  """Returns a file's row groups, and its columns as (name, pyarrow type)."""
+def _groups(path: str, policy: Policy) -> tuple[list[_Group], Any]:
+  """Returns a file's row groups and its schema."""
   found, first = [], 0
   with files.parquet_file(path, policy) as file, files.readable(path):
     for number in range(file.num_row_groups):
@@ -42,58 +47,96 @@ def _groups(path: str, policy: Policy) -> tuple[list[_Group], list]:
       if not 0 <= group.num_rows <= _MOST_ROWS:
         raise ValueError(f"{path}: a row group of {group.num_rows:,} rows")
       leaves = [group.column(i) for i in range(group.num_columns)]
-      gaps = frozenset(c.path_in_schema for c in leaves if _has_gaps(c))
-      found.append(_Group(path, number, first, group.num_rows, gaps))
+      largest = next(
+        (_largest(c) for c in leaves if c.path_in_schema == _LABEL), None
+      )
+      found.append(_Group(path, number, first, group.num_rows, largest))
       first += group.num_rows
-    columns = [(field.name, field.type) for field in file.schema_arrow]
+    schema = file.schema_arrow
   if not first:
     raise ValueError(f"{path}: holds no row")
-  names = [name for name, _ in columns]
+  names = schema.names
   twice = [name for i, name in enumerate(names) if name in names[:i]]
   if twice:
     raise ValueError(f"{path}: the column {twice[0]!r} occurs twice")
-  return found, columns
+  return found, schema
 
 
-def _has_gaps(leaf: Any) -> bool:
+def _largest(leaf: Any) -> int | None:
+  """Returns the largest integer of a column in a row group, if it is given."""
   statistics = leaf.statistics
-  known = statistics is not None and statistics.has_null_count
-  return bool(known and statistics.null_count)
+  if statistics is None or not statistics.has_min_max:
+    return None
+  return statistics.max if isinstance(statistics.max, int) else None
 
 
 def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   """parquet:GLOB: a record per row; the columns are the fields.
 
-  Numbers have the column's type; a column of integers with missing values is
-  float64, and missing numbers are NaN. Texts and bytes are objects, empty if
-  missing; lists of numbers become arrays; other values are represented as in
-  JSON. All files must have the same columns.
+  Numbers have the column's type; a missing integer is None and a missing float
+  NaN. Texts and bytes are objects, empty if missing; lists of numbers become
+  arrays; other values are represented as in JSON. A column of images, {bytes,
+  path} as the Hugging Face Hub stores them, holds their bytes. All files must
+  have the same columns.
+
+  Integers in "label" are classes: as many as the metadata of Hugging Face's
+  `datasets` name, else up to the largest label.
 
   A file that cannot be read or that holds no row is an error; under "skip" it
   is one bad record.
   """
   paths = find_files(pattern, f"parquet:{pattern}")
   groups: list[_Group] = []
-  columns: list = []
+  schema = None
   for path in paths:
     try:
       found, has = _groups(path, policy)
-      columns = columns or has
-      if has != columns:
+      schema = schema or has
+      if not has.equals(schema):
         raise ValueError(f"{path}: its columns differ from those of {paths[0]}")
       groups += found
     except ValueError as error:
       if not policy.skip:
         raise
       groups.append(_Group(path, 0, 0, 1, error=str(error)))
-  if not columns:
+  if schema is None:
     raise ValueError(groups[0].error)
-  kinds = [
-    _kind(kind, any(name in group.gaps for group in groups))
-    for name, kind in columns
-  ]
-  source = _source(groups, [name for name, _ in columns], kinds, policy)
-  return {"all": source._replace(fingerprint=fingerprint(paths))}
+  kinds = [_kind(field.type) for field in schema]
+  source = _source(groups, schema.names, kinds, policy)
+  classes, names = _classes(schema, groups)
+  return {
+    "all": source._replace(
+      fingerprint=fingerprint(paths), num_classes=classes, class_names=names
+    )
+  }
+
+
+def _classes(schema: Any, groups: list[_Group]) -> tuple:
+  """Returns the number of classes and their names, each None if unknown."""
+  from pyarrow import types
+
+  place = schema.get_field_index(_LABEL)
+  if place < 0 or not types.is_integer(schema.field(place).type):
+    return None, None
+  names = _named(schema.metadata or {})
+  if names:
+    return len(names), names
+  largest = [group.largest for group in groups if not group.error]
+  if None in largest or not 0 <= max(largest) < _MOST_CLASSES:
+    return None, None
+  return max(largest) + 1, None
+
+
+def _named(metadata: dict[bytes, bytes]) -> tuple[str, ...] | None:
+  """Returns the classes that the metadata of `datasets` name, if they do."""
+  try:
+    known = json.loads(metadata[b"huggingface"])["info"]["features"][_LABEL]
+    names = known["names"]
+  except (KeyError, TypeError, ValueError, RecursionError):
+    return None
+  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    return None
+  return tuple(names) or None
 
 
 def _source(
@@ -120,10 +163,16 @@ def _source(
       with files.readable(f"{group.path}:{group.first + row}"):
         for values, chunks in zip(cells, columns, strict=True):
           values[i] = chunks[row].as_py()
-    return {
+    found = {
       n: _column(values, kind)
       for n, values, kind in zip(names, cells, kinds, strict=True)
     }
+    for leaf in (
+      found[n] for n, k in zip(names, kinds, strict=True) if k == b""
+    ):
+      for index, value in zip(indices, leaf, strict=True):
+        image_size.check_image(value, name(int(index)), policy)
+    return found
 
   return Source(int(ends[-1]), read, name)
 
@@ -143,17 +192,17 @@ def _table(group: _Group, policy: Policy) -> Any:
   return table
 
 
-def _kind(kind: Any, missing: bool) -> Any:
-  """Returns a column's NumPy type and empty value; None for other values."""
+def _kind(kind: Any) -> Any:
+  """Returns a column's NumPy type or empty value; None for other values."""
   from pyarrow import types
 
+  if types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}:
+    kind = kind.field("bytes").type
   if types.is_dictionary(kind):
     kind = kind.value_type
-  if types.is_integer(kind):
-    return np.dtype(np.float64 if missing else kind.to_pandas_dtype())
-  if types.is_floating(kind):
+  if types.is_integer(kind) or types.is_floating(kind):
     return np.dtype(kind.to_pandas_dtype())
-  if types.is_boolean(kind) and not missing:
+  if types.is_boolean(kind):
     return np.dtype(bool)
   if types.is_string(kind) or types.is_large_string(kind):
     return ""
@@ -164,13 +213,11 @@ def _kind(kind: Any, missing: bool) -> Any:
 
 def _column(values: list, kind: Any) -> np.ndarray:
   if isinstance(kind, np.dtype):
-    if kind.kind == "f":
-      values = [np.nan if value is None else value for value in values]
-    elif None in values:
-      raise ValueError(
-        "a value is missing, although the file declares none missing"
-      )
-    return np.array(values, kind)
+    if kind.kind != "f":
+      return integers(values, kind)
+    return np.array([np.nan if v is None else v for v in values], kind)
+  if kind == b"":
+    values = [v["bytes"] if isinstance(v, dict) else v for v in values]
   if kind is not None:
     return strings([kind if value is None else value for value in values])
   return column([files.plain(value) for value in values])

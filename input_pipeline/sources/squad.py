@@ -32,8 +32,10 @@ def squad(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   """squad:GLOB: a record per question.
 
   {"id", "title", "context", "question": str, "answers": {"text": [str, …],
-  "answer_start": [int, …]}}; both lists are empty if there is no answer. Entire
-  files are held in memory, each of at most `max_record_bytes`.
+  "answer_start": [int, …]}}; both lists are empty if there is no answer. The
+  start of an answer that has none is -1. An answer without a text is left out
+  if the question has others. Entire files are held in memory, each of at most
+  `max_record_bytes`.
   """
   paths = find_files(pattern, f"squad:{pattern}")
   found = [question for path in paths for question in _of_file(path, policy)]
@@ -54,14 +56,8 @@ def squad(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
 
 
 def _of_file(path: str, policy: Policy) -> Iterator[_Question]:
-  """Parses a file's questions; malformed data is an error or one bad record."""
-  try:
-    content = decode(path, bounded.read_file(path, policy))
-    yield from _walk(path, _parsed(path, content), policy)
-  except ValueError as error:
-    if not policy.skip:
-      raise
-    yield _Question(path, None, str(error))
+  """Parses a file's questions; what is malformed is an error or bad records."""
+  return _kept(path, _walk(path, policy), policy)
 
 
 def _parsed(path: str, content: str) -> Any:
@@ -73,42 +69,70 @@ def _parsed(path: str, content: str) -> Any:
     raise ValueError(f"{path}: not JSON: {error}") from None
 
 
-def _walk(path: str, root: Any, policy: Policy) -> Iterator[_Question]:
-  articles = _field(path, root, "data", list)
-  for a, article in enumerate(articles):
+def _walk(path: str, policy: Policy) -> Iterator[_Question]:
+  root = _parsed(path, decode(path, bounded.read_file(path, policy)))
+  for a, article in enumerate(_field(path, root, "data", list)):
     at = f"{path}: data[{a}]"
-    title = article.get("title", "") if isinstance(article, dict) else ""
-    for p, paragraph in enumerate(_field(at, article, "paragraphs", list)):
-      inside = f"{at}.paragraphs[{p}]"
-      context = _field(inside, paragraph, "context", str)
-      for q, question in enumerate(_field(inside, paragraph, "qas", list)):
-        name = f"{inside}.qas[{q}]"
-        try:
-          record = _record(name, question, str(title), context)
-          yield _Question(name, record, "")
-        except ValueError as error:
-          if not policy.skip:
-            raise
-          yield _Question(name, None, str(error))
+    yield from _kept(at, _of_article(at, article, policy), policy)
 
 
-def _record(name: str, question: Any, title: str, context: str) -> tuple:
+def _of_article(at: str, article: Any, policy: Policy) -> Iterator[_Question]:
+  title = article.get("title", "") if isinstance(article, dict) else ""
+  for p, paragraph in enumerate(_field(at, article, "paragraphs", list)):
+    inside = f"{at}.paragraphs[{p}]"
+    found = _of_paragraph(inside, paragraph, str(title), policy)
+    yield from _kept(inside, found, policy)
+
+
+def _kept(
+  name: str, found: Iterator[_Question], policy: Policy
+) -> Iterator[_Question]:
+  """Yields questions; a part that is malformed is an error, or a bad record."""
+  try:
+    yield from found
+  except ValueError as error:
+    if not policy.skip:
+      raise
+    yield _Question(name, None, str(error))
+
+
+def _of_paragraph(
+  inside: str, paragraph: Any, title: str, policy: Policy
+) -> Iterator[_Question]:
+  context = _field(inside, paragraph, "context", str)
+  for q, question in enumerate(_field(inside, paragraph, "qas", list)):
+    name = f"{inside}.qas[{q}]"
+    yield from _kept(name, _of_one(name, question, title, context), policy)
+
+
+def _of_one(
+  name: str, question: Any, title: str, context: str
+) -> Iterator[_Question]:
   answers = []
   if isinstance(question, dict) and not question.get("is_impossible"):
     answers = _field(name, question, "answers", list)
+  texts = [each for each in answers if _has(each, "text", str)]
+  if answers and not texts:
+    _field(name, answers[0], "text", str)  # Raises.
   found = {
-    "text": [_field(name, each, "text", str) for each in answers],
+    "text": [each["text"] for each in texts],
     "answer_start": [
-      _field(name, each, "answer_start", int) for each in answers
+      each["answer_start"] if _has(each, "answer_start", int) else -1
+      for each in texts
     ],
   }
   asked = _field(name, question, "question", str)
-  return _field(name, question, "id", str), title, context, asked, found
+  identity = _field(name, question, "id", str)
+  yield _Question(name, (identity, title, context, asked, found), "")
 
 
 def _field(name: str, value: Any, key: str, kind: type) -> Any:
   """Returns value[key], which must have the given type."""
-  if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+  if not _has(value, key, kind):
     what = {list: "list", str: "text", int: "number"}[kind]
     raise ValueError(f"{name}: no {what} {key!r}")
   return value[key]
+
+
+def _has(value: Any, key: str, kind: type) -> bool:
+  return isinstance(value, dict) and isinstance(value.get(key), kind)

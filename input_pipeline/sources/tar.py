@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +10,10 @@ import numpy as np
 from common import bounded_file
 from input_pipeline import order
 from input_pipeline.bad_records import Policy, check_size
-from input_pipeline.reading import bounded, image_size, tar_index
+from input_pipeline.reading import bounded, endings, image_size, tar_index
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Words that name a split, with the split's index in _NAMES.
 _NAMES = ("", "train", "validation", "test")
 _SPLITS = {"train": 1, "val": 2, "valid": 2, "validation": 2, "test": 3}
@@ -32,6 +32,7 @@ class _Images(NamedTuple):
   wrong: {image: what is wrong with it}.
   split: int8 [n], an index of _NAMES.
   label: int32 [n], an index of the classes; -1 if only a file of labels has it.
+  left: {ending: number} of the files that are not read.
   """
 
   archive: np.ndarray
@@ -41,6 +42,7 @@ class _Images(NamedTuple):
   wrong: dict[int, str]
   split: np.ndarray
   label: np.ndarray
+  left: Counter
 
 
 def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
@@ -56,8 +58,9 @@ def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   as is a first line that names no image), or LABEL alone, in the sorted order
   of those images' names. Labels are names, or numbers from 0.
 
-  Archives with the word train, val or test in their names are splits, as are
-  folders of these names that contain the class folders. ImageNet as it is
+  If all archives have the word train, val or test in their names, they are
+  splits, as are folders of these names that contain the class folders. Files of
+  other formats are counted as in folder:DIR. ImageNet as it is
   distributed: 'tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE', where FILE
   has the WordNet id of each validation image.
 
@@ -70,25 +73,47 @@ def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   labels = os.path.expanduser(labels)
   paths = find_files(pattern, uri)
   classes: dict[str, int] = {}
-  parts = [_images(paths, i, classes, policy) for i in range(len(paths))]
+  splits = [_split_of(path) for path in paths]
+  if not all(splits):  # Archives of classes, of which one may be train.tar.
+    splits = [0] * len(paths)
+  parts = [
+    _images(paths, i, split, classes, policy) for i, split in enumerate(splits)
+  ]
   images = _joined(parts)
+  suffixes = endings.images()
   if not images.names:
-    raise ValueError(f"{uri} holds no image; valid: {' '.join(_SUFFIXES)}")
+    raise ValueError(f"{uri} holds no image; valid: {' '.join(suffixes)}")
+  note = endings.unread(uri, len(images.names), images.left, suffixes, policy)
   numbered = bool(labels) and _label(images, classes, labels, uri)
   names = list(classes) if numbered else sorted(classes)
-  return _natives(images, classes, names, [*paths, labels], policy)
+  natives = _natives(images, classes, names, [*paths, labels], policy)
+  return {
+    name: source._replace(
+      note="; ".join(each for each in (note, source.note) if each)
+    )
+    for name, source in natives.items()
+  }
+
+
+def _split_of(path: str) -> int:
+  """Returns the split that an archive's name specifies, or 0."""
+  stem = os.path.basename(path).removesuffix(".tar")
+  words = [w for w in re.split(r"[^a-z]+", stem.lower()) if w in _SPLITS]
+  return _SPLITS[words[-1]] if words else 0
 
 
 def _images(
-  paths: list[str], archive: int, classes: dict[str, int], policy: Policy
+  paths: list[str],
+  archive: int,
+  split: int,
+  classes: dict[str, int],
+  policy: Policy,
 ) -> _Images:
   """Returns the images of one archive; adds new classes to `classes`."""
   path = paths[archive]
   stem = os.path.basename(path).removesuffix(".tar")
-  words = [w for w in re.split(r"[^a-z]+", stem.lower()) if w in _SPLITS]
-  split = _SPLITS[words[-1]] if words else 0
   try:
-    found = tar_index.index(path, _SUFFIXES)
+    found = tar_index.index(path, endings.images())
     wrong = {
       int(i): f"{path}: {found.names[i]}: {tar_index.reason(found.wrong[i])}"
       for i in np.flatnonzero(found.wrong)
@@ -117,6 +142,7 @@ def _images(
     wrong,
     rows[:, 0].astype(np.int8),
     rows[:, 1],
+    Counter(found.left),
   )
 
 
@@ -145,12 +171,13 @@ def _joined(parts: list[_Images]) -> _Images:
     np.concatenate([part.starts for part in parts]),
     np.concatenate([part.sizes for part in parts]),
     {
-      int(offset) + i: told
+      int(offset) + i: reason
       for offset, part in zip(offsets, parts, strict=False)
-      for i, told in part.wrong.items()
+      for i, reason in part.wrong.items()
     },
     np.concatenate([part.split for part in parts]),
     np.concatenate([part.label for part in parts]),
+    sum((part.left for part in parts), Counter()),
   )
 
 
@@ -268,6 +295,7 @@ def _natives(
   place = np.zeros(len(names) + 1, np.int32)
   place[[classes[name] for name in names]] = np.arange(len(names))
   images.label[:] = place[images.label]
+  unread = tuple(sorted(images.left.items()))
   groups = {"all": np.arange(len(images.names))}
   if images.split.all():
     groups = {
@@ -277,7 +305,7 @@ def _natives(
   print_of = fingerprint([*paths, labels] if labels else paths)
   return {
     name: _source(images, rows, paths, names, policy)._replace(
-      fingerprint=print_of, note=note
+      fingerprint=print_of, note=note, unread=unread
     )
     for name, rows in groups.items()
   }

@@ -3,15 +3,20 @@
 import os
 
 from input_pipeline.bad_records import Policy
+from input_pipeline.reading import text_options
 from input_pipeline.reading.paths import find_files
 from input_pipeline.sources import Source
 from input_pipeline.sources.parts.text_files import documents
 
 
-def text(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
-  """text:GLOB: each matching file is a document; a note counts empty files."""
+def text(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
+  """text:GLOB: each matching file is a document; a note counts empty files.
+
+  text:GLOB?encoding=NAME: files in another encoding than UTF-8, such as gbk.
+  """
+  pattern, options = text_options.split(rest, "text")
   paths = find_files(pattern, f"text:{pattern}")
-  natives = documents(paths, policy)
+  natives = documents(paths, policy, options)
   empty = [p for p in paths if os.path.isfile(p) and not os.path.getsize(p)]
   if not empty:
     return natives

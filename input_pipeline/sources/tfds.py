@@ -1,6 +1,7 @@
 """tfds:NAME?data_dir=DIR: TensorFlow Datasets, with random access."""
 
 import functools
+import os
 import re
 import urllib.parse
 from typing import Any
@@ -28,6 +29,9 @@ def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   uri = f"tfds:{rest}"
   name, _, query = rest.partition("?")
   options = dict(urllib.parse.parse_qsl(query))
+  written = query.removeprefix("data_dir=")
+  if written != query and os.path.isdir(written):  # not to be decoded
+    options = {"data_dir": written}
   if unknown := set(options) - {"data_dir"}:
     raise ValueError(f"{uri}: unknown option {min(unknown)!r}; valid: data_dir")
   if not _NAME.fullmatch(name):

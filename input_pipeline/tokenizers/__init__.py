@@ -8,6 +8,8 @@ tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library;
 "prepared:DIR", the tokenizer of a prepared folder. After the path of
 "tokenizers:PATH", "?eos=ID" sets the token that ends a document, if the file
 does not define it, and "?bos=ID" or "?eos=ID&bos=ID" the token that begins one.
+"?eos=ID,ID" sets further tokens that end a generated text, such as the end of a
+turn.
 """
 
 import importlib
@@ -30,7 +32,8 @@ _MOST_BYTES = 2**26
 # an equal number from each of several data sets.
 _MAX_LINES = 2_000_000
 # The options that may follow the path in tokenizers:PATH.
-MARKS = re.compile(r"\?([be]os=\d{1,9}(?:&[be]os=\d{1,9})?)$")
+_MARK = r"(?:eos=\d{1,9}(?:,\d{1,9}){0,31}|bos=\d{1,9})"
+MARKS = re.compile(rf"\?({_MARK}(?:&{_MARK})?)$")
 
 
 class Tokenizer(NamedTuple):
@@ -50,6 +53,8 @@ class Tokenizer(NamedTuple):
   counts: int64 [vocab_size], the frequency of each id in the training text, 0
     for an id without text of its own; None if not kept.
   bos: the id that begins each document and each prompt, or None.
+  other_ends: ids that end a generated text as eos does, such as the end of a
+    turn.
   """
 
   spec: str
@@ -62,6 +67,12 @@ class Tokenizer(NamedTuple):
   content: bytes
   counts: np.ndarray | None = None
   bos: int | None = None
+  other_ends: tuple[int, ...] = ()
+
+  @property
+  def ends(self) -> tuple[int, ...]:
+    """The ids that end a generated text."""
+    return (() if self.eos is None else (self.eos,)) + self.other_ends
 
   def begun(self, text: str | bytes) -> np.ndarray:
     """Returns bos, if any, and a text's ids; ValueError as in `encode`."""
@@ -170,6 +181,32 @@ def _load(kind: Any, spec: str, path: str) -> Tokenizer:
   except ValueError as error:
     at = "" if path in str(error) else f"{path}: "
     raise ValueError(f"{at}{error}") from None
+
+
+def marks(spec: str) -> dict[str, tuple[int, ...]]:
+  """Returns the ids of "eos" and "bos" that a spec sets."""
+  found = MARKS.search(spec)
+  pairs = [pair.split("=") for pair in found[1].split("&")] if found else []
+  return {name: tuple(map(int, ids.split(","))) for name, ids in pairs}
+
+
+def special(tokenizer: Tokenizer) -> dict[str, int]:
+  """Returns {spelling: id} of the special tokens of a tokenizer's file."""
+  function = getattr(_kind(tokenizer.spec), "special", lambda content: {})
+  return function(tokenizer.content)
+
+
+def encoder_of_special(
+  tokenizer: Tokenizer,
+) -> Callable[[str], np.ndarray] | None:
+  """Returns (text) -> ids that reads special tokens out of the text, or None.
+
+  For texts that the program writes: a user's text must not be encoded so.
+  """
+  kind = _kind(tokenizer.spec)
+  if not hasattr(kind, "encoder_of_special"):
+    return None
+  return kind.encoder_of_special(tokenizer.spec, tokenizer.content)
 
 
 def read(path: str) -> bytes:

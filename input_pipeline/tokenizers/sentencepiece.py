@@ -18,6 +18,7 @@ from input_pipeline.tokenizers import (
   Corpus,
   Tokenizer,
   lines_to_learn,
+  marks,
   read,
   utf8,
 )
@@ -42,13 +43,13 @@ def _import_sentencepiece():
 
 def path_of(spec: str) -> str:
   """Returns a spec's file; ValueError for options that the model defines."""
-  marks = MARKS.search(spec)
-  if marks:
+  found = MARKS.search(spec)
+  if found and ("bos" in found[0] or "," not in found[0]):
     raise ValueError(
       f"tokenizer {spec!r}: a SentencePiece model defines its own end of a"
-      f" document: leave out {marks[0]!r}"
+      f" document: leave out {found[0]!r}"
     )
-  return spec.partition(":")[2]
+  return MARKS.sub("", spec.partition(":")[2])
 
 
 def learn(
@@ -123,7 +124,11 @@ def fit(
 
 
 def load(spec: str, content: bytes) -> Tokenizer:
-  """Returns the tokenizer of a model's bytes; ValueError if malformed."""
+  """Returns the tokenizer of a model's bytes; ValueError if malformed.
+
+  A spec that ends in "?eos=1,5" sets other ids than the model's own that end a
+  generated text.
+  """
   sentencepiece = _import_sentencepiece()
   try:
     if (
@@ -155,6 +160,17 @@ def load(spec: str, content: bytes) -> Tokenizer:
 
   lengths = np.array([length(i) for i in range(size)], np.uint32)
   eos = model.eos_id() if model.eos_id() >= 0 else None
-  return Tokenizer(
+  others = tuple(i for i in marks(spec).get("eos", ()) if i != eos)
+  if others and max(others) >= size:
+    raise ValueError(f"tokenizer {spec!r} has no id {max(others)}")
+  found = Tokenizer(
     spec, encode, decode, size, eos, lengths, "tokenizer.model", content
   )
+  return found._replace(other_ends=others)
+
+
+def special(content: bytes) -> dict[str, int]:
+  """Returns {spelling: id} of a model's control symbols."""
+  model = _import_sentencepiece().SentencePieceProcessor(model_proto=content)
+  ids = filter(model.is_control, range(model.vocab_size()))
+  return {model.id_to_piece(i): i for i in ids}

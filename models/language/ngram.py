@@ -16,7 +16,6 @@ n-gram is found by bisection, and all n-grams that share a context are adjacent.
 import functools
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,49 +23,21 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from models import Model
+from models.layers import ngram_tables as tables
 
 # Larger than any n-gram's first word, so that empty entries sort last.
 _EMPTY = np.uint32(2**32 - 1)
-# Where no n-gram of an order was seen once, the estimate of D is 0, and what
-# was not seen would be impossible.
-_FALLBACK = 0.5
 # Far above any useful order.
 MAX_ORDER = 32
-
-
-class _Keys(NamedTuple):
-  """Encodes n-grams as words: base V + 1, a fixed number of digits per word."""
-
-  base: int
-  digits: int
-
-  def of(self, tokens: Sequence[jax.Array]) -> list[jax.Array]:
-    """Returns n-grams as words, given their tokens, int32 of one shape."""
-    words = []
-    for start in range(0, len(tokens), self.digits):
-      word = jnp.zeros(tokens[0].shape, jnp.uint32)
-      for token in tokens[start : start + self.digits]:
-        word = word * jnp.uint32(self.base) + token.astype(jnp.uint32)
-      words.append(word)
-    return words
-
-  def tokens(self, words: Sequence[jax.Array], n: int) -> list[jax.Array]:
-    """Returns the n tokens from which `of` made the words."""
-    found = []
-    for i, word in enumerate(words):
-      count, digits = min(self.digits, n - i * self.digits), []
-      for _ in range(count):
-        digits.append((word % self.base).astype(jnp.int32))
-        word = word // self.base
-      found += reversed(digits)
-    return found
 
 
 def ngram(
   *,
   vocab_size: int,
   order: int = 5,
-  capacity: int = 2**19,
+  capacity: int | None = 2**19,
+  corpus_tokens: int | None = None,
+  most_bytes: int = 2**33,
   discount: float | Sequence[float] | None = None,
 ) -> Model:
   """An n-gram model, tokens_BT -> log probabilities_BTV in float32.
@@ -81,18 +52,25 @@ def ngram(
   [words, capacity], "counts" int32 [capacity], and "lost" int32, the number of
   n-grams that did not fit; a line is printed when it first exceeds 0.
 
-  The cache is "context", int32 [n - 1, B], the last tokens.
+  The method "nats" returns -ln p of targets_BT, float32 [B, T], in memory that
+  does not grow with V. The cache is "context", int32 [n - 1, B], the last
+  tokens.
 
   Args:
     vocab_size: V.
     order: n, from 1 to MAX_ORDER.
-    capacity: the number of distinct n-grams that each order can hold.
+    capacity: the number of distinct n-grams that each order can hold; None for
+      as many as the training data can have.
+    corpus_tokens: the number of tokens in the training data.
+    most_bytes: the largest size of the tables.
     discount: D of every order, or one for each, unigrams' first, in 0 … 1; None
       estimates each by n1 / (n1 + 2 n2) (Ney et al., 1994).
 
   Raises:
-    ValueError: an argument is out of range.
+    ValueError: an argument is out of range, or the tables are too large.
   """
+  if capacity is None:
+    capacity = corpus_tokens or 2**19
   if not 1 <= order <= MAX_ORDER:
     raise ValueError(f"order = {order!r} is not in 1 … {MAX_ORDER}")
   if capacity < 1:
@@ -102,13 +80,23 @@ def ngram(
   digits = 1
   while base ** (digits + 1) < 2**32:
     digits += 1
-  keys, before = _Keys(base, digits), order - 1
+  keys, before = tables.Keys(base, digits), order - 1
+  words = [-(-n // digits) for n in range(1, order + 1)]
+  places = [min(capacity, base**n) for n in range(1, order + 1)]
+  # Each place has a count besides its key.
+  size = 4 * sum(p * (w + 1) for p, w in zip(places, words, strict=True))
+  if size > most_bytes:
+    raise ValueError(
+      f"the n-grams of order 1 to {order} of {capacity:,} tokens may need"
+      f" {size / 1e9:.1f} GB, more than most_bytes={most_bytes:,}; set a lower"
+      " order, or a capacity beyond which n-grams are not counted"
+    )
 
   def init(rng):
     del rng
     return {}, {
-      f"order_{n}": _empty(-(-n // digits), min(capacity, base**n))
-      for n in range(1, order + 1)
+      f"order_{n}": _empty(*sizes)
+      for n, sizes in enumerate(zip(words, places, strict=True), start=1)
     }
 
   def apply(
@@ -125,21 +113,24 @@ def ngram(
     train=False,
     method=None,
   ):
-    del params, positions_BT, rng, method
+    del params, positions_BT, rng
     padded = None if cache is None else cache["context"].T
     context_IBT = contexts(tokens_BT, before, vocab_size, padded, segments_BT)
-    logits_BTV = _log_probs(
-      state, keys, context_IBT, tokens_BT.shape, discounts
-    )
+    if method == "nats":
+      found = tables.nats(state, keys, context_IBT, targets_BT, discounts)
+    else:
+      found = tables.log_probs(
+        state, keys, context_IBT, tokens_BT.shape, discounts
+      )
     if train:
       events = targets_BT, mask_BT, segments_BT
       grams, real = _grams(order, vocab_size, tokens_BT, *events)
       state = _counted(state, keys, grams, real)
     if cache is None:
-      return logits_BTV, state
+      return found, state
     padded = jnp.concatenate([padded, tokens_BT.astype(jnp.int32)], 1)
     context = padded[:, padded.shape[1] - before :].T
-    return (logits_BTV, {"context": context}), state
+    return (found, {"context": context}), state
 
   def init_cache(batch_size, length, dtype=jnp.int32):
     del length, dtype
@@ -223,7 +214,7 @@ def _grams(order, mark, tokens_BT, targets_BT, mask_BT, segments_BT):
   return grams, jnp.concatenate([real_BT.reshape(-1), begins_BT.reshape(-1)])
 
 
-def _counted(state, keys: _Keys, grams, real):
+def _counted(state, keys: tables.Keys, grams, real):
   """Returns the tables with a batch's n-grams added, highest order first.
 
   A new n-gram is a new preceding token of the n-gram without its first token,
@@ -305,84 +296,6 @@ def _empty(words: int, capacity: int) -> dict[str, jax.Array]:
     "counts": jnp.zeros((capacity,), jnp.int32),
     "lost": jnp.zeros((), jnp.int32),
   }
-
-
-# --- probabilities -------------------------------------------------------
-
-
-def _log_probs(state, keys: _Keys, context_IBT, shape, discounts):
-  """Returns ln p of each token after the contexts, float32 [*shape, V]."""
-  vocab_size = keys.base - 1
-  context_IQ = [x.reshape(-1) for x in context_IBT]
-  zero_Q = jnp.zeros((shape[0] * shape[1],), jnp.int32)
-  p_QV = jnp.full((zero_Q.size, vocab_size), 1 / vocab_size, jnp.float32)
-  for n, discount in enumerate(discounts, start=1):
-    table = state[f"order_{n}"]
-    if discount is None:
-      discount = _estimate(table["counts"])
-    low = keys.of([*context_IQ[len(context_IQ) - n + 1 :], zero_Q])
-    token_QV, count_QV = _followers(table, low, vocab_size)
-    seen_QV = count_QV > 0
-    total_Q1 = jnp.sum(count_QV, 1, keepdims=True).astype(jnp.float32)
-    spread_Q1 = discount * jnp.sum(seen_QV, 1, keepdims=True)
-    direct_QV = jnp.where(seen_QV, jnp.maximum(count_QV - discount, 0), 0)
-    whole_QV = (
-      (spread_Q1 * p_QV)
-      .at[jnp.arange(zero_Q.size)[:, None], token_QV]
-      .add(direct_QV, mode="drop")
-    )
-    mixed_QV = whole_QV / jnp.maximum(total_Q1, 1)
-    p_QV = jnp.where(total_Q1 > 0, mixed_QV, p_QV)
-  return jnp.log(p_QV).reshape(*shape, vocab_size)
-
-
-def _estimate(counts: jax.Array) -> jax.Array:
-  once, twice = (jnp.sum(counts == n).astype(jnp.float32) for n in (1, 2))
-  return jnp.where(once > 0, once / jnp.maximum(once + 2 * twice, 1), _FALLBACK)
-
-
-def _followers(table, low, vocab_size: int):
-  """Returns (token_QV, count_QV) of the adjacent followers of contexts.
-
-  Args:
-    table: of one order.
-    low: the words of the contexts, each followed by token 0; uint32 [Q] each.
-    vocab_size: V; also the token of unused entries, whose count is 0.
-  """
-  keys, capacity = table["keys"], table["counts"].size
-  at_Q = _bisected(keys, low)
-  place_QV = at_Q[:, None] + jnp.arange(vocab_size)[None]
-  seen_QV = place_QV < capacity
-  place_QV = jnp.minimum(place_QV, capacity - 1)
-  for word, first_Q in zip(keys[:-1], low[:-1], strict=True):
-    seen_QV &= word[place_QV] == first_Q[:, None]
-  # Values below 0 wrap around, and are not tokens either.
-  token_QV = keys[-1][place_QV] - low[-1][:, None]
-  seen_QV &= token_QV < vocab_size
-  count_QV = jnp.where(seen_QV, table["counts"][place_QV], 0)
-  return jnp.where(seen_QV, token_QV, vocab_size).astype(jnp.int32), count_QV
-
-
-def _bisected(keys, low) -> jax.Array:
-  """Returns the index of the first n-gram that is not below; int32 [Q]."""
-  capacity = keys.shape[1]
-
-  def halve(_, bounds):
-    left, right = bounds
-    middle = (left + right) // 2
-    below = jnp.zeros(middle.shape, bool)
-    for word, wanted in reversed(list(zip(keys, low, strict=True))):
-      found = word[jnp.minimum(middle, capacity - 1)]
-      below = (found < wanted) | ((found == wanted) & below)
-    open_ = left < right
-    return (
-      jnp.where(open_ & below, middle + 1, left),
-      jnp.where(open_ & ~below, middle, right),
-    )
-
-  zeros = jnp.zeros(low[0].shape, jnp.int32)
-  bounds = zeros, jnp.full(low[0].shape, capacity, jnp.int32)
-  return jax.lax.fori_loop(0, capacity.bit_length(), halve, bounds)[0]
 
 
 # The tables are sorted over all n-grams, so every device has a full copy.

@@ -318,9 +318,9 @@ def rnn(
 
   def init_cache(batch_size, length, dtype=jnp.float32):
     del length, dtype
-    zeros = jnp.zeros((layers, batch_size, hidden), jnp.float32)
     names = ("h", "c")[: CELLS[cell].states]
-    return dict.fromkeys(names, zeros)
+    shape = (layers, batch_size, hidden)
+    return {name: jnp.zeros(shape, jnp.float32) for name in names}
 
   def flops(T):
     """Counts 2 per multiply-add."""

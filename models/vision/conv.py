@@ -22,6 +22,11 @@ from models.layers.basic import (
 )
 
 PADDINGS = ("same", "valid")
+# Of the kernels. He's are the default, except for the last layer's.
+INITS = {
+  "he": nnx.initializers.he_normal(),
+  "glorot": nnx.initializers.glorot_uniform(),
+}
 # Width of the kernels, and of the two convolutions and the dense layers.
 VARIANTS = {"lenet": (5, (6, 16, 120, 84)), "cifar": (3, (64, 128, 256))}
 
@@ -41,10 +46,12 @@ class ConvNet(nnx.Module):
     pooling,
     batchnorm,
     dropout,
+    init,
     rngs,
     **common,
   ):
-    init = {"kernel_init": nnx.initializers.he_normal()}
+    last = {"kernel_init": INITS[init]} if init != "he" else {}
+    init = {"kernel_init": INITS[init]}
     first, second, *dense = features
     self.pooling = tuple(pooling)
     self.convs = nnx.List(
@@ -74,7 +81,7 @@ class ConvNet(nnx.Module):
       for pair in zip(sizes[:-1], sizes[1:], strict=True)
     )
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
-    self.head = Dense(sizes[-1], num_classes, **common, rngs=rngs)
+    self.head = Dense(sizes[-1], num_classes, **last, **common, rngs=rngs)
 
   def __call__(self, image_BHWC):
     """logits_BC, float32."""
@@ -143,6 +150,7 @@ def conv(
   pooling: Sequence[int] = (2, 2),
   batchnorm: bool = False,
   dropout: float = 0.0,
+  init: str = "he",
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -151,9 +159,8 @@ def conv(
   "lenet" is LeNet-5 (LeCun et al., 1998) with relu and max pooling: two 5 x 5
   convolutions of 6 and 16 channels, dense layers of 120 and 84. "cifar" is
   3 x 3 x 64, 3 x 3 x 128, dense 256. By default each convolution keeps the
-  image's size and is followed by 2 x 2 max pooling. Kernels are drawn as in
-  arXiv:1502.01852, the last from normal(0.02). Its method "features" returns
-  x_BF, the activations before the last layer.
+  image's size and is followed by 2 x 2 max pooling. Its method "features"
+  returns x_BF, the activations before the last layer.
 
   Args:
     num_classes: C of the logits.
@@ -169,12 +176,15 @@ def conv(
     batchnorm: whether there is batch norm between each convolution and its
       relu (arXiv:1502.03167).
     dropout: rate, after each hidden dense layer.
+    init: the distribution of the initial kernels: "he" is the normal one of
+      arXiv:1502.01852, with normal(0.02) for the last layer; "glorot" is the
+      uniform one of Glorot and Bengio (2010), Keras' default.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: an unknown variant or padding, fewer than three features, a
-      pooling that is not two positive widths, or images too small for it.
+    ValueError: an unknown variant, padding or init, fewer than three features,
+      a pooling that is not two positive widths, or images too small for it.
   """
   kernel_size, widths = VARIANTS[choose("variant", variant, VARIANTS)]
   widths = tuple(features or widths)
@@ -184,6 +194,7 @@ def conv(
       " least one dense layer"
     )
   choose("padding", padding, PADDINGS)
+  choose("init", init, INITS)
   if len(pooling) != 2 or not all(
     isinstance(n, int) and n > 0 for n in pooling
   ):
@@ -206,6 +217,7 @@ def conv(
     "pooling": tuple(pooling),
     "batchnorm": batchnorm,
     "dropout": dropout,
+    "init": init,
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }

@@ -1,5 +1,6 @@
 """What every verb sets before JAX starts."""
 
+import os
 import sys
 
 import experiments
@@ -8,7 +9,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from common import cli, config_keys
+from common import cli, config_keys, overrides
 
 FILE = str(experiments.ROOT / experiments.path_of("linear_regression"))
 FOLDER, SECONDS = (
@@ -54,7 +55,7 @@ def parsed(monkeypatch, *arguments) -> dict:
   )
   given = ["x", "--config=" + FILE, *arguments]
   monkeypatch.setattr(sys, "argv", given)
-  argv = cli._with_sections(given)
+  argv = overrides.complete(given)
   monkeypatch.setattr(sys, "argv", argv)
   values(argv)
   return config_keys.plain(values.config)
@@ -74,3 +75,65 @@ def test_a_section_that_the_config_lacks_can_be_set(monkeypatch):
   assert found["recovery"] == {"spike": 10}
   assert found["early_stopping"] == {"metric": "val/loss", "patience": 3}
   assert found["checkpoint"] == {**before["checkpoint"], "keep": 7}
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_any_key_of_the_schema_can_be_set(monkeypatch):
+  """Sections that the config lacks, at any depth and in any notation."""
+  found = parsed(
+    monkeypatch,
+    "--config.adapt.name=lora",
+    "--config.adapt.rank=4",
+    "--config.data.rows.name=labeled",
+    "--config.data.rows.labels=('a', 'b')",
+    "--config.evals.mine.name",
+    "mean",
+    "--config.evals.mine.every_steps=2",
+    "--config.writers[0].histograms_every=5",
+    "--config.init_from.path=runs/a=b",
+    "--config.init_from.step=best",
+    "--config.mesh.fsdp=2",
+    "--config.model.rope_scaling.factor=2.0",
+    "--config.log_examples=true",
+    "--config.seed",
+    "3",
+  )
+  assert found["adapt"] == {"name": "lora", "rank": 4}
+  assert found["data"]["rows"] == {"name": "labeled", "labels": ["a", "b"]}
+  assert found["evals"]["mine"] == {"name": "mean", "every_steps": 2}
+  assert found["writers"] == [{"name": "tensorboard", "histograms_every": 5}]
+  assert found["init_from"] == {"path": "runs/a=b", "step": "best"}
+  assert found["mesh"]["fsdp"] == 2 and found["mesh"]["data"] == -1
+  assert found["model"]["rope_scaling"] == {"factor": 2.0}
+  assert found["log_examples"] in (True, "true") and found["seed"] == 3
+
+
+@pytest.mark.parametrize(
+  "path",
+  [
+    "linear_regression",
+    "configs/linear_regression.py",
+    "./configs/textbook/linear_regression.py",
+    "configs/language/linear_regression.py",
+    str(experiments.ROOT / "configs" / "linear_regression.py"),
+  ],
+)
+def test_configs_are_found_from_any_folder(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert cli._config_found(f"--config={path}:smoke") == f"--config={FILE}:smoke"
+
+
+def test_a_missing_file_of_another_folder_is_not_replaced(tmp_path):
+  flag = f"--config={tmp_path}/configs/linear_regression.py"
+  assert cli._config_found(flag) == flag
+
+
+def test_libtpu_is_quiet_where_there_is_no_tpu(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, "environ", {"TPU_MIN_LOG_LEVEL": "0"})
+  (tmp_path / "accel0").touch()
+  cli.quiet_libtpu(str(tmp_path))
+  assert os.environ["TPU_MIN_LOG_LEVEL"] == "0"
+  assert "TPU_WORKER_HOSTNAMES" not in os.environ
+  (tmp_path / "accel0").unlink()
+  cli.quiet_libtpu(str(tmp_path))
+  assert os.environ["TPU_WORKER_HOSTNAMES"] == "localhost"

@@ -5,8 +5,6 @@ import pytest
 
 from common.names import find
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def get(name):
   return find("models", name, "config.model.name")

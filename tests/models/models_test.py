@@ -9,8 +9,6 @@ from models.layers.attention import attention
 from models.tabular import mlp
 from models.vision import conv
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def get(name):
   return find("models", name, "config.model.name")

@@ -45,6 +45,7 @@ IMPORTED = (
 _JAX = (
   "JAX_PLATFORMS",
   "JAX_COMPILATION_CACHE_DIR",
+  "JAX_DISABLE_MOST_OPTIMIZATIONS",
   "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
 )
 _SERVER_KEY = "TESSERA_TESTS_FORKED"
@@ -307,6 +308,10 @@ def _configure_jax() -> None:
   jax.config.update("jax_platforms", env.get("JAX_PLATFORMS"))
   jax.config.update(
     "jax_compilation_cache_dir", env.get("JAX_COMPILATION_CACHE_DIR")
+  )
+  jax.config.update(
+    "jax_disable_most_optimizations",
+    env.get("JAX_DISABLE_MOST_OPTIMIZATIONS", "0") == "1",
   )
   jax.config.update(
     "jax_persistent_cache_min_compile_time_secs",

@@ -3,22 +3,37 @@
 import contextlib
 import json
 import socket
-import threading
 import time
+import types
 import urllib.error
 import urllib.request
 
-from train.generation import streaming
+from train.generation import slot_programs, slots
 from train.serving import answering, batching, limits, server, web
+
+_programs: dict = {}
+
+
+def slots_of(speaker, limits) -> slots.Slots:
+  """The slots of a model, whose programs the servers of a worker share."""
+  room = limits.prompt_tokens + limits.max_tokens
+  room = min(room, speaker.window or room)
+  key = (id(speaker.inference.variables), limits.batch, room)
+  if key not in _programs:
+    _programs.clear()
+    _programs[key] = slot_programs.programs(
+      speaker.inference, limits.batch, room
+    )
+  return slots.Slots(_programs[key])
 
 
 @contextlib.contextmanager
-def serving(speaker, key=None, origin=None, **given):
+def serving(speaker, key=None, origin=None, slots=None, **given):
   """A server of the speaker; yields it, with the lines of its log in `said`."""
-  allowed = limits.Limits(**given)
+  allowed = limits.Limits(**{"batch": 4, **given})
   said = []
   engine = batching.Engine(
-    speaker, allowed.batch, allowed.waiting, say=said.append
+    speaker, slots or slots_of(speaker, allowed), allowed.waiting, said.append
   )
   answers = answering.Answering(speaker, engine, allowed, "tiny")
   service = web.Service(
@@ -65,18 +80,51 @@ def raw(server, content: bytes) -> bytes:
   return b"".join(parts)
 
 
-def slowly(speaker, seconds):
-  """A speaker that takes so long for a token, and an event set at its end."""
-  left = threading.Event()
+class FakeSlots:
+  """Slots whose texts get what `draw()` returns, a list of tokens, each time.
 
-  def write(prompts, options):
-    del options
-    try:
-      while True:
-        time.sleep(seconds)
-        for row in range(len(prompts)):
-          yield streaming.Piece(row, "a", (97,), None)
-    finally:
-      left.set()
+  chunk is 0, so that only the tokens themselves end a text.
+  """
 
-  return speaker._replace(write=write), left
+  count, chunk = 16, 0
+
+  def __init__(self, draw):
+    self.draw = draw
+
+  def read(self, ids):
+    """Reads nothing."""
+    return iter(())
+
+  def join(self, slot, ids, options):
+    """Nothing is kept."""
+
+  def move(self, source, target):
+    """Nothing is kept."""
+
+  def reset(self):
+    """Nothing is kept."""
+
+  def advance(self, occupied, room):
+    """The next tokens of every slot."""
+    tokens = self.draw()
+    return types.SimpleNamespace(of=lambda slot: tokens)
+
+
+def slowly(seconds, count=16):
+  """Slots that take so long for the next token of their texts."""
+
+  def draw():
+    time.sleep(seconds)
+    return [97]
+
+  found = FakeSlots(draw)
+  found.count = count
+  return found
+
+
+def wait_until(holds, seconds=30):
+  """Waits until holds() is true; fails after so many seconds."""
+  until = time.monotonic() + seconds
+  while not holds():
+    assert time.monotonic() < until
+    time.sleep(0.01)

@@ -15,6 +15,8 @@ import pytest
 
 from train import build, loop
 
+pytestmark = pytest.mark.optimized
+
 PATH = pathlib.Path(__file__).with_name("golden.json")
 NAMES = (
   "conv_fashion_mnist",

@@ -143,7 +143,7 @@ def calls(monkeypatch):
   monkeypatch.setattr(
     recovery, "restored", lambda saver, *_: saver.manager.restored
   )
-  close = lambda saver: calls.append("close checkpoints")  # noqa: E731
+  close = lambda *_: calls.append("close checkpoints")  # noqa: E731
   monkeypatch.setattr(recovery, "close", close)
   monkeypatch.setattr(jax, "device_get", read)
   return calls
@@ -167,7 +167,9 @@ def run_of(
     units_per_step={"examples": 3},
     rng=jax.random.key(9),
     checkpoints=std_types.SimpleNamespace(
-      restored=calls.restored(latest, record or {}), total_steps=total_steps
+      restored=calls.restored(latest, record or {}),
+      total_steps=total_steps,
+      latest_step=lambda: latest,
     ),
     writer=calls.writer(),
     **{"evaluations": {}, **fields},
@@ -281,6 +283,15 @@ def test_a_run_that_is_over_does_nothing(calls):
   assert list(loop.fit(run)) == []
   assert calls == [
     *("start 4", "note ('resume', 4)"),
+    *("close checkpoints", "close writer", "close ledger"),
+  ]
+
+
+def test_a_run_of_no_steps_saves_its_initial_state(calls):
+  assert list(loop.fit(run_of(calls, 0))) == []
+  assert calls == [
+    *("start None", "note ('resume', None)"),
+    *("save 0", "note ('save', 0)"),
     *("close checkpoints", "close writer", "close ledger"),
   ]
 

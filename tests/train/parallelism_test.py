@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from configs.language import lm_stdlib
 from train import build, loop, sharding
@@ -88,17 +89,10 @@ def of_one_device(monkeypatch, model):
   return ONE_DEVICE[key]
 
 
-# Every axis alone, and three of them; the other combinations are slow.
-ALONE = ("data", "fsdp", "tensor", "context", "expert", "stage")
-QUICK = {*ALONE, "data x fsdp x tensor"} & MESHES.keys()
+QUICK = ("data", "tensor", "stage", "data x fsdp x tensor")
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MESHES
-  ],
-)
+@pytest.mark.parametrize("name", slow_but(QUICK, MESHES))
 def test_ten_steps_are_those_of_one_device(name, monkeypatch):
   mesh, rules, model = MESHES[name]
   one = of_one_device(monkeypatch, model)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from tiers import slow_but
 
 from common.errors import UserError
 from configs.language import lm_stdlib
@@ -37,7 +38,7 @@ def losses(config, devices, monkeypatch):
     return np.array([r.scalars["train/loss"] for r in loop.fit(run)]), run
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", slow_but(["tensor"], MESHES))
 def test_eight_devices_are_one(name, monkeypatch):
   mesh, rules = MESHES[name]
   every = jax.devices()

@@ -7,10 +7,9 @@ import experiments
 import jax
 import memory
 import pytest
+from tiers import slow_but
 
 from train import build, loop, sharding, trained
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 # Published counts: Radford et al. 2019 with nanoGPT's padded vocabulary and no
 # biases; He et al. 2016; Steiner et al. 2022 (S/16, global average pooling:
@@ -52,14 +51,18 @@ FAKES = {
 }
 
 
-def reloaded() -> set[str]:
-  """The configs that are also evaluated anew from their workdirs.
+# They take longest; others have most of their parts.
+LARGE = ("bert_base", "t5_small", "summarize_cnn_dm", "vit_imagenet")
+
+
+def representatives() -> set[str]:
+  """The configs that the quick tier trains.
 
   Among them is every pair of a task and an evaluator, every learner and every
   model; the others differ in sizes and data.
   """
   found, seen = set(), set()
-  for name in experiments.NAMES:
+  for name in sorted(experiments.NAMES, key=lambda name: name in LARGE):
     config = experiments.config_of(name)
     parts = {(config.task.name, e.name) for e in config.evals.values()}
     parts |= {("learner", config.learner.name), ("model", config.model.name)}
@@ -69,7 +72,7 @@ def reloaded() -> set[str]:
   return found
 
 
-RELOADED = reloaded()
+REPRESENTATIVES = representatives()
 
 
 @pytest.fixture(autouse=True)
@@ -79,13 +82,7 @@ def forgotten_each():
   memory.forget()
 
 
-def in_either_tier(names: list[str]) -> list:
-  """Those whose parts no other has are quick to run always; the rest, slow."""
-  slow = pytest.mark.slow
-  return [n if n in RELOADED else pytest.param(n, marks=slow) for n in names]
-
-
-@pytest.mark.parametrize("name", in_either_tier(experiments.NAMES))
+@pytest.mark.parametrize("name", slow_but(REPRESENTATIVES, experiments.NAMES))
 def test_smoke(name, tmp_path):
   config = experiments.config_of(name, "smoke")
   workdir = str(tmp_path / "run")

@@ -10,8 +10,6 @@ from configs.tabular import adult
 from configs.textbook import linear_regression
 from train import build, loop, trained
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 NAMES = (
   "x",
   "y",

@@ -16,8 +16,6 @@ from train.learners.supervised import supervised
 from train.optimization import optimizers
 from train.tasks.regression import regression
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def reports_of(config):
   run = build.run(config, None, say=lambda line: None)

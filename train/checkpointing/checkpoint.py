@@ -8,8 +8,6 @@ digests, so a run never continues from data that has changed on disk.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -27,6 +25,7 @@ from common.errors import UserError
 from train.checkpointing import (
   digests,
   literal_paths,
+  records,
   retention,
   storage_errors,
 )
@@ -35,25 +34,13 @@ from train.types import PyTree, State
 
 literal_paths.install()
 
-# The format of a record; a reader supports its own and all earlier ones.
-FORMAT = 1
-_ARRAYS, _FORMAT, _SEAL = "arrays", "format", "seal"
-# The fields of a record that are checked when it is read.
-_TYPES = {
-  "position": int,
-  "evaluated": bool,
-  "health": dict,
-  "rollbacks": int,
-  _FORMAT: int,
-  _ARRAYS: dict,
-}
-_MAX_RECORD_BYTES = 2**26
+FORMAT, DamagedError = records.FORMAT, records.DamagedError
+read_record = records.read
+
+# The size of the arrays that are read back at the end of a run.
+_READ_BACK = 2**26
 # Part of the name of a directory until all of it is written.
 UNFINISHED = ".orbax-checkpoint-tmp"
-
-
-class DamagedError(UserError):
-  """A checkpoint differs from what was saved."""
 
 
 class Restored(NamedTuple):
@@ -131,10 +118,9 @@ def save(
     path: [str(x.dtype), list(x.shape), found[path]]
     for path, x in digests.named(state)
   }
-  content = {**record, _FORMAT: FORMAT, _ARRAYS: arrays}
   args = ocp.args.Composite(
     state=ocp.args.PyTreeSave(state),
-    data=ocp.args.JsonSave({**content, _SEAL: _seal(content)}),
+    data=ocp.args.JsonSave(records.sealed(record, arrays)),
   )
 
   def start():
@@ -164,11 +150,6 @@ def check(manager: ocp.CheckpointManager, wait: bool = False) -> None:
     mirror.push(manager.directory)
 
 
-def _seal(content: dict[str, Any]) -> str:
-  text = json.dumps(content, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _give_way() -> None:
   """Lowers the priority of this thread and of the threads it starts.
 
@@ -178,47 +159,6 @@ def _give_way() -> None:
     "linux"
   ):  # other systems set the priority of a process
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
-def read_record(directory: str | os.PathLike, step: int) -> dict[str, Any]:
-  """Reads the record that was passed to `save` for `step`.
-
-  Raises:
-    DamagedError: it is missing or differs from what was written.
-    UserError: it was written by a later release.
-  """
-  path = pathlib.Path(directory) / str(step) / "data" / "metadata"
-  try:
-    if path.stat().st_size > _MAX_RECORD_BYTES:
-      raise ValueError("too large for a record")
-    content = json.loads(path.read_bytes())
-    if isinstance(content, dict) and set(content) == {"position"}:
-      return content  # written before digests were introduced
-    seal = content.pop(_SEAL, None) if isinstance(content, dict) else None
-    if seal is None or seal != _seal(content):
-      raise ValueError("the record differs from what was written")
-    wrong = [
-      k for k, kind in _TYPES.items() if type(content.get(k)) is not kind
-    ]
-  except (OSError, ValueError, RecursionError) as error:
-    raise DamagedError(storage_errors.one_line(error, f"{path}")) from error
-  if type(content.get(_FORMAT)) is int and content[_FORMAT] > FORMAT:
-    raise UserError(
-      f"{path}: written by a later release in format {content[_FORMAT]}, but"
-      f" this one supports up to format {FORMAT}: update Tessera"
-    )
-  if wrong or not all(map(_is_described, content[_ARRAYS].values())):
-    raise DamagedError(f"{path}: {(wrong or [_ARRAYS])[0]!r} is malformed")
-  return content
-
-
-def _is_described(array: Any) -> bool:
-  """Whether `array` is [dtype, shape, digest], as `save` writes it."""
-  return (
-    isinstance(array, list)
-    and [type(part) for part in array] == [str, list, str]
-    and all(type(size) is int for size in array[1])
-  )
 
 
 def restore(
@@ -274,8 +214,8 @@ def _on_all(where: str, read: Callable[[], Any]) -> Any:
 def _restore(manager, abstract_state, step, record) -> Restored:
   where = manager.directory / str(step)
   record = dict(record)
-  arrays = record.pop(_ARRAYS, None)
-  record.pop(_FORMAT, None)
+  arrays = record.pop(records.ARRAYS, None)
+  record.pop(records.FORMAT_KEY, None)
   _check_shapes(f"{where}", abstract_state, arrays)
   args = ocp.args.PyTreeRestore(
     abstract_state,
@@ -290,12 +230,7 @@ def _restore(manager, abstract_state, step, record) -> Restored:
   state = _on_all(f"{where}", read)
   if arrays is not None:
     wanted = {path: digest for path, (*_, digest) in arrays.items()}
-    changed = digests.differing(digests.of(state), wanted)
-    if changed:
-      more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-      raise DamagedError(
-        f"{where}: {changed[0]}{more} is not what was saved: its digest differs"
-      )
+    _compare(where, state, wanted)
   return Restored(step, state, record)
 
 
@@ -361,6 +296,72 @@ def restore_last(
   return None, passed
 
 
+def read_back(
+  manager: ocp.CheckpointManager, abstract_state: PyTree, step: int
+) -> None:
+  """Reads a checkpoint's record and some of its arrays, and verifies them.
+
+  All arrays of a small state are read, and a few of a large one. Every process
+  must call it.
+
+  Args:
+    manager: from `open_manager`.
+    abstract_state: the ShapeDtypeStructs of the state.
+    step: which checkpoint.
+
+  Raises:
+    DamagedError: it differs from what was saved; raised on all processes.
+  """
+  where = manager.directory / str(step)
+  arrays = _record(manager, step).get(records.ARRAYS)
+  if arrays is None:  # written before digests were introduced
+    return
+  chosen = _few(abstract_state)
+  some = jax.tree_util.tree_map_with_path(
+    lambda path, x: x if digests.path_of(path) in chosen else ocp.PLACEHOLDER,
+    abstract_state,
+  )
+  args = ocp.args.PyTreeRestore(
+    some,
+    restore_args=jax.tree.map(
+      lambda x: ocp.checkpoint_utils.construct_restore_args(x), some
+    ),
+  )
+
+  def read():
+    mirror.fetch(where)
+    return _state_handler().restore(where / "state", args=args)
+
+  found = _on_all(f"{where}", read)
+  found = jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, found)
+  wanted = {path: arrays.get(path, ("",))[-1] for path in chosen}
+  _compare(where, found, wanted)
+
+
+def _few(abstract_state: PyTree) -> set[str]:
+  """Returns paths of leaves of at most `_READ_BACK` bytes together.
+
+  The parameters come first, and of these the smallest; at least one leaf.
+  """
+  sizes = {path: x.size * 8 for path, x in digests.named(abstract_state)}
+  chosen, total = set(), 0
+  for path in sorted(sizes, key=lambda p: ("/params/" not in p, sizes[p])):
+    total += sizes[path]
+    if not chosen or total <= _READ_BACK:
+      chosen.add(path)
+  return chosen
+
+
+def _compare(where, state: PyTree, wanted: dict[str, str]) -> None:
+  """Raises DamagedError unless the arrays of `state` have these digests."""
+  changed = digests.differing(digests.of(state), wanted)
+  if changed:
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    raise DamagedError(
+      f"{where}: {changed[0]}{more} is not what was saved: its digest differs"
+    )
+
+
 @storage_errors.hushed()
 def verify(directory: str | os.PathLike, step: int) -> list[str]:
   """Returns lines that describe the damage of a checkpoint; [] if intact.
@@ -373,7 +374,7 @@ def verify(directory: str | os.PathLike, step: int) -> list[str]:
   """
   where = pathlib.Path(directory).absolute() / str(step)
   try:
-    arrays = read_record(directory, step).get(_ARRAYS)
+    arrays = read_record(directory, step).get(records.ARRAYS)
     mirror.fetch(where)
     reader = _state_handler()
     place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])

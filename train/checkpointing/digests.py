@@ -45,9 +45,14 @@ def of(tree: PyTree) -> dict[str, str]:
 def named(tree: PyTree) -> list[tuple[str, jax.Array]]:
   """Returns (path, leaf) of each leaf, such as ("variables/params/w", …)."""
   return [
-    (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+    (path_of(path), leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   ]
+
+
+def path_of(keys: tuple) -> str:
+  """Returns a key path of jax.tree_util as "variables/params/w"."""
+  return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 def differing(found: dict[str, str], wanted: dict[str, str]) -> list[str]:

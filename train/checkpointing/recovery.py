@@ -125,18 +125,47 @@ def check_save(saver: Saver) -> None:
       _failed(saver, error, False)
 
 
-def close(saver: Saver) -> None:
+def close(saver: Saver, abstract_state: PyTree | None = None) -> None:
   """Waits for the save in flight and closes the checkpoint manager.
 
+  Args:
+    saver: the Saver of the run.
+    abstract_state: of the run, which is complete or stops as it was asked to;
+      the last checkpoint is then read back. None if the run has failed.
+
   Raises:
-    SaveError: the save failed.
+    SaveError: the save failed, or the last checkpoint cannot be read back.
   """
   try:
     checkpoint.check(saver.manager, wait=True)
+    if abstract_state is not None:
+      _confirm(saver.manager, abstract_state)
   except OSError as error:
     _failed(saver, error, True)
   finally:
     saver.manager.close()
+
+
+def _confirm(manager: Any, abstract_state: PyTree) -> None:
+  """Reads the last checkpoint back, so that no run ends without one.
+
+  Raises:
+    SaveError: there is none, or it differs from what was saved.
+  """
+  manager.reload()
+  step = manager.latest_step()
+  if step is None:
+    problem = f"{manager.directory}: no checkpoint is left"
+  else:
+    try:
+      checkpoint.read_back(manager, abstract_state, step)
+      return
+    except checkpoint.DamagedError as error:
+      problem = str(error)
+  raise SaveError(
+    f"the last checkpoint cannot be read back: {problem}; check the disk, then"
+    " resume with the same command"
+  )
 
 
 def _failed(saver: Saver, error: OSError, leaving: bool) -> None:
@@ -163,7 +192,7 @@ def keep_best(saver: Saver, tracked: tracking.Tracked) -> int | None:
     SaveError: the save in flight failed, and the run stops on errors.
   """
   best = tracked.keep_best
-  if best.value is None:
+  if best.value is None or saver.manager is None:
     return None
   if saver.manager.kept.best != best.step:
     try:

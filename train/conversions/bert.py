@@ -130,6 +130,9 @@ def _tidy(config, names):
     config["_head"] = "classes" if pooled else "tokens"
   if config["_head"] in ("mlm", "span"):
     config["num_labels"] = None
+  # Only this head has weights that can be tied; a copy of them is compared.
+  if config["_head"] != "mlm" or "cls.predictions.decoder.weight" in names:
+    config.pop("tie_word_embeddings", None)
   act = config.get("hidden_act", "gelu")
   if config["_head"] == "mlm" and act != "gelu":
     raise UserError(
@@ -190,6 +193,7 @@ bert = Family(
   ),
   table=_table,
   architecture=_architecture,
+  stem="Bert",
   prefix="bert.",
   spelling=_spelling,
   tidy=_tidy,

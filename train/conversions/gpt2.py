@@ -4,7 +4,7 @@ Its dense kernels are [in, out] like ours. Query, key and value share one
 tensor.
 """
 
-from train.conversions.parts.family import Family, Size
+from train.conversions.parts.family import NO_HEAD, Family, Size
 from train.conversions.parts.layout import Row
 
 _ACTIVATIONS = {
@@ -52,6 +52,18 @@ def _table(section) -> list[Row]:
   return rows
 
 
+def _tidy(config, names):
+  """A GPT2Model has no output layer; its embeddings are then tied."""
+  if _headless(config, names):
+    config["tie_word_embeddings"] = True
+  return config
+
+
+def _headless(config, names) -> str:
+  tied = config.get("tie_word_embeddings", True) is not False
+  return "" if tied or "lm_head.weight" in names else NO_HEAD
+
+
 def _copies(section) -> dict[str, str]:
   tied = section["tie_embeddings"]
   return {"lm_head.weight": "transformer.wte.weight"} if tied else {}
@@ -92,12 +104,16 @@ gpt2 = Family(
     {
       *("n_ctx", "reorder_and_upcast_attn", "attn_pdrop", "embd_pdrop"),
       *("resid_pdrop", "summary_activation", "summary_first_dropout"),
+      *("is_decoder", "is_causal"),
       *("summary_proj_to_labels", "summary_type", "summary_use_proj"),
     }
   ),
   table=_table,
   architecture=lambda section: "GPT2LMHeadModel",
+  stem="GPT2",
   prefix="transformer.",
+  tidy=_tidy,
+  headless=_headless,
   filled=_filled,
   copies=_copies,
   # Causal masks, in files from before 2023.

@@ -4,7 +4,7 @@ Both rotate the coordinates (h, h + H/2) of a head together in rotary positions.
 """
 
 from common.errors import UserError
-from train.conversions.parts.family import Family, Size
+from train.conversions.parts.family import NO_HEAD, Family, Size
 from train.conversions.parts.layout import Row
 
 _NORMS = {
@@ -45,9 +45,15 @@ def _copies(section) -> dict[str, str]:
   return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
 
 
+def _headless(config, names) -> str:
+  tied = config.get("tie_word_embeddings", False) is not False
+  return "" if tied or "lm_head.weight" in names else NO_HEAD
+
+
 def _tidy(config, names):
-  """Normalizes the rotary settings to the keys rope_theta and rope_scaling."""
-  del names
+  """Normalizes rope_theta and rope_scaling; a LlamaModel has no lm_head."""
+  if _headless(config, names):
+    config["tie_word_embeddings"] = True
   scaling = config.pop("rope_parameters", None) or config.get("rope_scaling")
   config.pop("rope_scaling", None)
   if scaling is None:
@@ -102,10 +108,18 @@ llama = Family(
     "bias": False,
   },
   fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-  ignored=frozenset({"attention_dropout", "pretraining_tp"}),
+  ignored=frozenset(
+    {
+      *("attention_dropout", "pretraining_tp", "is_decoder", "is_causal"),
+      *("add_cross_attention", "is_encoder_decoder"),
+    }
+  ),
   table=_table,
   architecture=lambda section: "LlamaForCausalLM",
+  stem="Llama",
+  prefix="model.",
   tidy=_tidy,
+  headless=_headless,
   filled=_filled,
   copies=_copies,
   # In files from before 2024; it follows from rope_theta.

@@ -81,11 +81,16 @@ resnet = Family(
     "downsample_in_first_stage": False,
     "downsample_in_bottleneck": False,
   },
-  ignored=frozenset({"out_features", "out_indices", "stage_names"}),
+  ignored=frozenset(
+    {"out_features", "out_indices", "stage_names", "tie_word_embeddings"}
+  ),
   table=_table,
   architecture=lambda section: "ResNetForImageClassification",
+  stem="ResNet",
+  prefix="resnet.",
   tidy=_tidy,
   written=labels,
+  optional=r"classifier\.1\.(weight|bias)",
   counters=lambda section: [
     f"{place}.normalization.num_batches_tracked" for place in _places(section)
   ],

@@ -73,12 +73,22 @@ def _copies(section) -> dict[str, str]:
   return dict.fromkeys(names, "shared.weight")
 
 
+def _headless(config, names) -> str:
+  """A T5EncoderModel has no decoder: ours then has one layer of zeros."""
+  del config
+  if any(name.startswith("decoder.") for name in names):
+    return ""
+  return "an encoder without a decoder: only its encoder can be used"
+
+
 def _tidy(config, names):
   """Determines whether logits are scaled and whether embeddings are tied.
 
   Originally, tie_word_embeddings = false also meant unscaled logits. Newer
   files specify the scaling separately, in scale_decoder_outputs.
   """
+  if _headless(config, names):
+    config |= {"num_decoder_layers": 1, "is_encoder_decoder": True}
   tied = config.pop("tie_word_embeddings", True)
   scaled = config.pop("scale_decoder_outputs", tied)
   for value in (tied, scaled):
@@ -94,7 +104,11 @@ def _task(section, config) -> dict:
   del section
   start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
   end = config.get("eos_token_id", 1)
-  for key, value in (("decoder_start_token_id", start), ("eos_token_id", end)):
+  ends = end if isinstance(end, list) and end else [end]
+  for key, value in (
+    ("decoder_start_token_id", start),
+    *(("eos_token_id", each) for each in ends),
+  ):
     if type(value) is not int or not 0 <= value < 2**31:
       raise UserError(f"{key} = {value!r}: is not a token id")
   return {"name": "sequence_to_sequence", "eos": end, "start": start}
@@ -150,6 +164,7 @@ t5 = Family(
   ),
   table=_table,
   architecture=lambda section: "T5ForConditionalGeneration",
+  stem="T5",
   tidy=_tidy,
   filled=_filled,
   written=lambda section: {
@@ -157,6 +172,9 @@ t5 = Family(
     "scale_decoder_outputs": section["scale_logits"],
   },
   copies=_copies,
+  headless=_headless,
+  aliases={"shared.weight": "encoder.embed_tokens.weight"},
+  optional=r"decoder\..*",
   # In files from before 2021; transformers does not read it either.
   dropped=r"decoder\.block\.0\.layer\.1\.EncDecAttention"
   r"\.relative_attention_bias\.weight",

@@ -89,11 +89,17 @@ vit = Family(
     {
       *("attention_probs_dropout_prob", "hidden_dropout_prob"),
       *("encoder_stride", "pooler_act", "pooler_output_size"),
+      "tie_word_embeddings",
     }
   ),
   table=_table,
   architecture=lambda section: "ViTForImageClassification",
+  stem="ViT",
+  prefix="vit.",
   tidy=counted_labels,
   filled=_filled,
   written=labels,
+  # A ViTModel has a pooler and no classifier.
+  dropped=r"vit\.(pooler\.dense\.(weight|bias)|embeddings\.mask_token)",
+  optional=r"classifier\.(weight|bias)",
 )

@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-import warnings
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from common.fonts import covering
 from train import types
 
 METRICS = ("bleu", "chrf", "rouge")
@@ -109,6 +109,9 @@ def text_generation(
       (folder / "figures.json").write_text(content + "\n")
       for i, drawing in enumerate(maps[:attention]):
         draw(folder / f"attention_{i}.png", *drawing)
+      tokens = [t for _, a, b in maps[:attention] for t in (*a, *b)]
+      if covering(tokens).missing:
+        context.say(f"{context.key}: attention maps: {covering(tokens).note()}")
     return figures
 
   return evaluate
@@ -160,22 +163,25 @@ def scorer(metrics: Sequence[str], tokenize: str = "13a", lowercase=False):
 
 def draw(path, maps_LTS, sources: Sequence[str], targets: Sequence[str]):
   """Writes a PNG of each layer's attention, from targets (y) to sources (x)."""
+  import matplotlib
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
+  fonts = covering([*sources, *targets])
+  sources, targets = (
+    [fonts.drawable(text) for text in side] for side in (sources, targets)
+  )
   L = len(maps_LTS)
   width, height = 1.2 + 0.24 * len(sources), 1.4 + 0.24 * len(targets)
-  figure = Figure(figsize=(L * width, height), layout="constrained")
-  FigureCanvasAgg(figure)
-  for layer, map_TS in enumerate(maps_LTS):
-    axes = figure.add_subplot(1, L, layer + 1)
-    axes.imshow(map_TS, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_title(f"layer {layer + 1}")
-    axes.set_xticks(range(len(sources)), sources, rotation=90)
-    axes.set_yticks(range(len(targets)), targets)
-  with warnings.catch_warnings():
-    # Characters that the font lacks are drawn as boxes.
-    warnings.filterwarnings("ignore", message="Glyph")
+  with matplotlib.rc_context({"font.family": list(fonts.family)}):
+    figure = Figure(figsize=(L * width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    for layer, map_TS in enumerate(maps_LTS):
+      axes = figure.add_subplot(1, L, layer + 1)
+      axes.imshow(map_TS, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+      axes.set_title(f"layer {layer + 1}")
+      axes.set_xticks(range(len(sources)), sources, rotation=90)
+      axes.set_yticks(range(len(targets)), targets)
     figure.savefig(path, dpi=110)
 
 

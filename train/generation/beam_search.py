@@ -8,13 +8,14 @@ scalar is shared by all rows.
 Shapes: B rows, K beams, C candidates, L length, V vocabulary, N = B K.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from train import types
-from train.generation.sampling import Step, sample_logits
+from train.generation.sampling import Step, is_end, sample_logits
 
 
 class Written(NamedTuple):
@@ -43,7 +44,7 @@ def beam_search(
   *,
   beams: int,
   length: int,
-  eos: int,
+  eos: int | Sequence[int],
   limit_B: jax.Array | None = None,
   alpha: float = 0.6,
   early_stop: bool = False,
@@ -51,7 +52,8 @@ def beam_search(
 ) -> Written:
   """Returns the K most likely texts that a search with K beams finds.
 
-  At each position the 2K best continuations are considered. Those among the
+  At each position the 2K best continuations are considered, K more for each
+  further end token. Those among the
   first K that end are finished texts, ranked by log-probability divided by the
   length penalty. The K best that do not end remain live. A row is done when no
   live beam can surpass the worst of K finished texts, even at the maximum
@@ -64,7 +66,7 @@ def beam_search(
     start_B: int32, the token that is fed first.
     beams: K.
     length: L, the maximum number of tokens per row, including the end token.
-    eos: the end token.
+    eos: the end token, or several.
     limit_B: int32, the maximum number of tokens of each row; a text that has
       not ended by then counts as finished. L if None.
     alpha: the exponent of the length penalty; 0 disables it.
@@ -81,6 +83,7 @@ def beam_search(
   limit_B = _limits(limit_B, start_B, length)
   (B,), K = start_B.shape, beams
   rank_K = jnp.arange(K)
+  kinds = 1 if isinstance(eos, int) else len(eos)
 
   def body(carry):
     i, cache, live_BKL, live_BK, found_BKL, found_BK, done_B = carry
@@ -91,14 +94,15 @@ def beam_search(
     logits_NV, grown = step(cache, token_BK.reshape(B * K, 1))
     logits_BKV = logits_NV.astype(jnp.float32).reshape(B, K, -1)
     V = logits_BKV.shape[-1]
+    most = min(1 + kinds, V) * K
     sums_BKV = live_BK[..., None] + jax.nn.log_softmax(logits_BKV, axis=-1)
-    sums_BC, flat_BC = jax.lax.top_k(sums_BKV.reshape(B, K * V), min(2, V) * K)
+    sums_BC, flat_BC = jax.lax.top_k(sums_BKV.reshape(B, K * V), most)
     beam_BC, next_BC = flat_BC // V, (flat_BC % V).astype(jnp.int32)
     texts_BCL = _rows(live_BKL, beam_BC)
     texts_BCL = jax.lax.dynamic_update_index_in_dim(
       texts_BCL, next_BC[..., None], i, 2
     )
-    ends_BC = (next_BC == eos) | (i + 1 >= limit_B)[:, None]
+    ends_BC = is_end(next_BC, eos) | (i + 1 >= limit_B)[:, None]
 
     new_BC = sums_BC / length_penalty(i + 1, alpha)
     counts_BC = ends_BC & (jnp.arange(sums_BC.shape[1]) < K)[None]
@@ -147,7 +151,7 @@ def sample(
   rng: jax.Array,
   *,
   length: int,
-  eos: int,
+  eos: int | Sequence[int],
   limit_B: jax.Array | None = None,
   temperature: jax.Array | float = 0.0,
   top_k: int | None = None,
@@ -190,7 +194,7 @@ def sample(
     tokens_BL = jax.lax.dynamic_update_index_in_dim(
       tokens_BL, token_B[:, None], i, 1
     )
-    done_B |= (token_B == eos) | (i + 1 >= limit_B)
+    done_B |= is_end(token_B, eos) | (i + 1 >= limit_B)
     return i + 1, cache, token_B, tokens_BL, sum_B, done_B
 
   def goes_on(carry):
@@ -216,7 +220,7 @@ def write(
   rng: jax.Array,
   *,
   length: int,
-  eos: int,
+  eos: int | Sequence[int],
   start: int = 0,
   ratio: float = 1.5,
   extra: int = 10,
@@ -236,7 +240,7 @@ def write(
     segments_BS: 0 on padding; None if there is no padding.
     rng: a key.
     length: L, the maximum number of tokens of any row.
-    eos: the end token.
+    eos: the end token, or several.
     start: the token that the decoder reads first.
     ratio: output tokens allowed per input token.
     extra: output tokens allowed in addition.
@@ -277,7 +281,7 @@ def _limits(limit_B, start_B, length: int) -> jax.Array:
 
 
 def _written(tokens_BKL, scores_BK, eos, limit_B, pad) -> Written:
-  ended_BKL = tokens_BKL == eos
+  ended_BKL = is_end(tokens_BKL, eos)
   # The first end token counts: `pad` may have the same id.
   end_BK = jnp.where(ended_BKL.any(-1), ended_BKL.argmax(-1), limit_B[:, None])
   lengths_BK = jnp.minimum(end_BK, limit_B[:, None])

@@ -123,16 +123,12 @@ def _filters(how: How):
   return how.temperature, how.top_k, how.top_p, how.min_p
 
 
-def programs(model, eos: int | None, chunk: int) -> Programs:
-  """Returns the Programs of a model that has an init_cache.
+def reading(model) -> tuple[Callable, Callable]:
+  """Returns the functions that read tokens into a model's cache.
 
-  Args:
-    model: a models.Model.
-    eos: the id that ends a text, or None.
-    chunk: C, the maximum number of tokens per call of `advance`.
+  (variables, tokens_BT, cache) -> (logits_BTV, cache), and
+  (variables, cache, token_B) -> (logits_BV, cache).
   """
-  grows = grows_with_text(model)
-  most = model.max_len if grows else None
 
   def apply(variables, tokens_BT, cache):
     return model.apply(
@@ -142,6 +138,22 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
   def step(variables, cache, token_B):
     logits_B1V, cache = apply(variables, token_B[:, None], cache)
     return logits_B1V[:, -1], cache
+
+  return apply, step
+
+
+def programs(model, ends: Sequence[int], chunk: int) -> Programs:
+  """Returns the Programs of a model that has an init_cache.
+
+  Args:
+    model: a models.Model.
+    ends: the ids that end a text.
+    chunk: C, the maximum number of tokens per call of `advance`.
+  """
+  grows = grows_with_text(model)
+  most = model.max_len if grows else None
+
+  apply, step = reading(model)
 
   def window(variables, cache, token_B):
     def at(tokens_BW, place_B):
@@ -158,11 +170,11 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
     return min(rounded(tokens, _LEAST_ROOM), most) if tokens <= most else None
 
   feed = jax.jit(lambda *args: apply(*args)[1], donate_argnums=2)
-  feed_each = jax.jit(_feed_each(step))
+  feed_each = jax.jit(feeding_each(step))
 
   def begin(variables, fed, room):
     if not grows:
-      cache = _of_rows(model.init_cache(len(fed), 1), len(fed))
+      cache = of_rows(model.init_cache(len(fed), 1), len(fed))
       longest = max(map(len, fed))
       if not longest:
         return cache
@@ -182,7 +194,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
     return jax.tree.map(_laid_into, model.init_cache(rows, room), cache)
 
   advance = {
-    name: jax.jit(_advance(function, eos, chunk), donate_argnums=1)
+    name: jax.jit(advancing(function, tuple(ends), chunk), donate_argnums=1)
     for name, function in (("step", step), ("window", window))
   }
 
@@ -193,7 +205,7 @@ def programs(model, eos: int | None, chunk: int) -> Programs:
   return Programs(room, begin, grow, either, lambda left: min(left, chunk))
 
 
-def _advance(step, eos: int | None, chunk: int):
+def advancing(step, ends: tuple[int, ...], chunk: int, draw=draw):
   """Returns the loop that generates up to `chunk` tokens per row."""
 
   def advance(variables, rows, how):
@@ -208,8 +220,8 @@ def _advance(step, eos: int | None, chunk: int):
       drawn_B = draw(logits_BV, how, rows.place_B, rows.seen_BV)
       token_B = jnp.where(alive_B, drawn_B, rows.token_B)
       left_B = jnp.maximum(rows.left_B - 1, 0)
-      if eos is not None:
-        left_B = jnp.where(token_B == eos, 0, left_B)
+      if ends:
+        left_B = jnp.where(sampling.is_end(token_B, ends), 0, left_B)
       seen_BV = rows.seen_BV
       if seen_BV is not None:
         seen_BV = seen_BV.at[jnp.arange(len(token_B)), token_B].set(True)
@@ -230,7 +242,7 @@ def _advance(step, eos: int | None, chunk: int):
   return advance
 
 
-def _feed_each(step):
+def feeding_each(step):
   """Returns a function that feeds each row its tokens, one at a time."""
 
   def feed(variables, cache, tokens_BP, length_B):
@@ -271,7 +283,7 @@ def has_length(cache) -> bool:
   return isinstance(cache, dict) and "length" in cache
 
 
-def _of_rows(cache, B: int):
+def of_rows(cache, B: int):
   """Replaces the cache's length, if it has one, by one per row."""
   if not has_length(cache):
     return cache

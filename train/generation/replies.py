@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from common.errors import UserError
-from input_pipeline.tokenizers.parts import chat_template
+from input_pipeline.tokenizers.parts import chat_template, jinja_template
 from input_pipeline.tokenizers.parts.chat_template import Chat, Message
 from train import trained
 from train.generation import detokenize, streaming
@@ -23,6 +23,7 @@ class Speaker(NamedTuple):
   write: see streaming.writer.
   window: the maximum number of tokens of a prompt and its answer, or None.
   template: the name of the template.
+  inference: see streaming.inference.
   """
 
   found: trained.Trained
@@ -30,6 +31,7 @@ class Speaker(NamedTuple):
   write: streaming.Write
   window: int | None
   template: str
+  inference: streaming.Inference
 
 
 class Text(NamedTuple):
@@ -68,25 +70,48 @@ def speaker(
 
   Args:
     found: the run.
-    template: the name of a template in chat_template.py. If None, the template
-      of the conversations that the run was trained on, or "plain" if it was
-      trained on none.
+    template: the name of a template in chat_template.py, or "own" for that of
+      the folder that the run was converted from. If None, the template of the
+      conversations that the run was trained on; "own" if it was trained on none
+      and has one; otherwise "plain".
     chunk: see streaming.writer.
 
   Raises:
     UserError: the run's model cannot generate text, or its tokenizer lacks the
       template's tokens.
   """
-  write = streaming.writer(found, chunk)
+  inference = streaming.inference(found)
+  write = streaming.writer(inference, chunk)
   rows = found.parts.config["data"].get("rows") or {}
   if template is None:
     learned = rows.get("name") in ("conversations", "preferences")
-    template = rows.get("template", "chatml") if learned else "plain"
+    unlearned = "plain" if found.template is None else jinja_template.NAME
+    template = rows.get("template", "chatml") if learned else unlearned
   try:
-    chat = chat_template.bind(template, found.parts.data.tokenizer)
+    chat = _bound(template, found)
   except ValueError as error:
     raise UserError(f"--template={template}: {error}") from error
-  return Speaker(found, chat, write, found.parts.model.max_len, template)
+  return Speaker(
+    found, chat, write, found.parts.model.max_len, template, inference
+  )
+
+
+def _bound(template: str, found: trained.Trained) -> Chat:
+  """Returns the Chat of a template; ValueError if there is none."""
+  tokenizer = found.parts.data.tokenizer
+  if template != jinja_template.NAME:
+    return chat_template.bind(template, tokenizer)
+  if found.template is None:
+    raise ValueError("this run has no chat template of its own")
+  return jinja_template.bind(found.template, tokenizer)
+
+
+def described(speaker: Speaker) -> str:
+  """Returns a line that names the speaker's template."""
+  source = speaker.found.template
+  own = speaker.template == jinja_template.NAME and source is not None
+  where = f" (the model's own, from {source.file})" if own else ""
+  return f"chat template: {speaker.template}{where}"
 
 
 def begin(
@@ -119,7 +144,7 @@ def read(
       break
     ids.append(int(token))
     drawn += 1
-    if token in (text.stop_id, tokenizer.eos):
+    if token == text.stop_id or token in tokenizer.ends:
       finish = "stop"
     else:
       reader, part, stopped = detokenize.read(
@@ -162,7 +187,7 @@ def answer(
 
 def asked(speaker: Speaker, options: streaming.Options) -> streaming.Options:
   """Adds the template's stop string, if its answers end with a string."""
-  if speaker.chat.stop_id is not None:
+  if speaker.chat.stop_id is not None or not speaker.chat.stop:
     return options
   return options._replace(stop=(*options.stop, speaker.chat.stop))
 

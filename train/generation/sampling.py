@@ -4,7 +4,7 @@ Shapes: B batch, L length, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -217,6 +217,19 @@ def _tempered(logits_BV, temperature, top_k, top_p, min_p):
   divisor_B1 = jnp.where(greedy_B1, 1, _column(temperature))
   logits_BV = logits_BV.astype(jnp.float32) / divisor_B1
   return filter_logits(logits_BV, top_k, top_p, min_p), greedy_B1
+
+
+def is_end(tokens: jax.Array, ends: int | Iterable[int]) -> jax.Array:
+  """Returns a bool array: whether each token is one of those that end a text.
+
+  Args:
+    tokens: int32 ids, of any shape.
+    ends: an id, or several.
+  """
+  found = jnp.zeros(tokens.shape, bool)
+  for end in (ends,) if isinstance(ends, int) else ends:
+    found |= tokens == end
+  return found
 
 
 def generate(

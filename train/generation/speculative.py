@@ -63,7 +63,7 @@ def programs(model, draft, ahead: int) -> decoding_programs.Programs:
         "speculative decoding does not support a model with a recurrent state"
       )
   both = [
-    decoding_programs.programs(each, None, ahead + 1) for each in (model, draft)
+    decoding_programs.programs(each, (), ahead + 1) for each in (model, draft)
   ]
 
   def room(tokens):

@@ -1,7 +1,7 @@
 """Streaming text generation from a trained model."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +42,27 @@ class Piece(NamedTuple):
     cuts is dropped) and no part of a stop string.
   tokens: the ids generated since the row's last piece, including those that
     end the text.
-  finish: None while the row is unfinished; "stop" after a stop string or the
-    tokenizer's end of text, "length" after max_tokens.
+  finish: None while the row is unfinished; "stop" after a stop string or one
+    of the tokenizer's ends, "length" after max_tokens.
   """
 
   row: int
   text: str
   tokens: tuple[int, ...]
   finish: str | None
+
+
+class Inference(NamedTuple):
+  """A trained model as generation uses it.
+
+  model: with adapters merged and layers unstacked.
+  variables: its types.Variables.
+  tokenizer: the tokenizer of the run.
+  """
+
+  model: Any
+  variables: types.Variables
+  tokenizer: Any
 
 
 # (prompts, options) -> the pieces of all rows, in the order of generation.
@@ -63,7 +76,7 @@ def stream(
   chunk: int = 8,
 ) -> Iterator[Piece]:
   """Yields the pieces of the texts that follow the prompts; see `writer`."""
-  return writer(found, chunk)(prompts, options)
+  return writer(inference(found), chunk)(prompts, options)
 
 
 def check(options: Options) -> Options:
@@ -98,37 +111,32 @@ def check(options: Options) -> Options:
 
 
 def writer(
-  found: trained.Trained,
-  chunk: int = 8,
-  draft: trained.Trained | None = None,
+  own: Inference, chunk: int = 8, draft: Inference | None = None
 ) -> Write:
   """Returns a generation function whose compiled programs serve all its calls.
 
   Args:
-    found: a run whose model generates text.
+    own: the model that generates the text; see `inference`.
     chunk: the number of tokens generated between two updates of the text.
-    draft: a run of a smaller model with the same tokenizer, which drafts
+    draft: a smaller model with the same tokenizer, which drafts
       chunk - 1 tokens at a time for the larger one to verify
       (train/generation/speculative.py). The distribution of the text stays the
       same, but the same seed gives other samples.
 
   Raises:
-    UserError: a run's model cannot generate text, or the two models cannot be
-      combined.
+    UserError: the two models cannot be combined.
     ValueError: `chunk` is below 2 with a draft. The returned function raises it
       for an empty prompt, an unknown id, an invalid option or, with a draft, a
       text that exceeds a model's max_len.
   """
-  tokenizer = found.parts.data.tokenizer
-  model, variables = _for_inference(found)
+  model, variables, tokenizer = own
   most = float("inf")
   if draft is None:
-    programs = decoding_programs.programs(model, tokenizer.eos, chunk)
+    programs = decoding_programs.programs(model, tokenizer.ends, chunk)
   else:
     if chunk < 2:
       raise ValueError(f"chunk = {chunk} must be at least 2 with a draft model")
-    drafter, drafters = _for_inference(draft)
-    other = draft.parts.data.tokenizer
+    drafter, drafters, other = draft
     if (other.vocab_size, other.content) != (
       tokenizer.vocab_size,
       tokenizer.content,
@@ -169,8 +177,12 @@ def writer(
   return write
 
 
-def _for_inference(found: trained.Trained):
-  """Returns (model, variables) with adapters merged and layers unstacked.
+def inference(found: trained.Trained, unstack: bool = True) -> Inference:
+  """Returns the Inference of a run.
+
+  Args:
+    found: the run.
+    unstack: whether layers are unstacked, which copies them.
 
   Raises:
     UserError: the model cannot generate text.
@@ -181,12 +193,13 @@ def _for_inference(found: trained.Trained):
     raise UserError("this run's model cannot generate text")
   if model.plain is not None:
     model, params = found.parts.network, jax.jit(model.plain)(params)
-  if model.unstacked is not None:
+  if unstack and model.unstacked is not None:
     model, params = model.unstacked(params)
   vocabulary = found.parts.data.tokenizer.vocab_size
   if _logits(model, params, found.variables.model_state) > vocabulary:
     model = _of_the_tokenizer(model, vocabulary)
-  return model, types.Variables(params, found.variables.model_state)
+  variables = types.Variables(params, found.variables.model_state)
+  return Inference(model, variables, found.parts.data.tokenizer)
 
 
 def _logits(model, params, model_state) -> int:
@@ -321,7 +334,7 @@ def _read(tokenizer, text: _Text, row: int, tokens):
     text.ids.append(token)
     fresh.append(token)
     drawn += 1
-    if token == tokenizer.eos:
+    if token in tokenizer.ends:
       finish = "stop"
     else:
       reader, part, stopped = detokenize.read(

@@ -2,12 +2,18 @@
 
 import contextlib
 import functools
+import sys
 import threading
 import time
 from collections import defaultdict
 from typing import Any
 
 import jax
+
+try:
+  import resource
+except ImportError:  # on Windows
+  resource: Any = None
 
 # What the host is doing. "step" is training: dispatching an update, waiting for
 # its metrics, and the loop itself. "data" is waiting for a batch while the
@@ -36,6 +42,7 @@ CLOCK_KEYS = (
   "compile_seconds",
   "cache_hits",
   "cache_misses",
+  "host_memory_bytes",
   "device_memory_bytes",
   "energy_kwh",
   "energy_kwh_estimated",
@@ -145,7 +152,7 @@ class Clock:
     figures["data_wait"] = spent["data"] / seconds
     if self._costs is not None and self._costs.peak_flops:
       figures["mfu"] = self._costs.mfu(figures["step_seconds"])
-    figures.update(_device_memory())
+    figures.update(peak_memory())
     figures.update(self._compiled_since(now["compile"]))
     self._reset()
     return figures
@@ -210,8 +217,26 @@ def _ready(arrays: Any) -> bool:
   return all(x.is_ready() for x in leaves if isinstance(x, jax.Array))
 
 
-def _device_memory() -> dict[str, int]:
-  """The peak memory of one of this host's devices; {} if not reported."""
+def peak_memory() -> dict[str, int]:
+  """The peak memory of this process and of one of its devices, in bytes.
+
+  Keys: "host_memory_bytes", and "device_memory_bytes" where it is reported.
+  """
+  found = {}
+  if resource is not None:
+    unit = 1 if sys.platform == "darwin" else 1024
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["host_memory_bytes"] = used * unit
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
-  return {"device_memory_bytes": max(peaks)} if peaks else {}
+  return {**found, "device_memory_bytes": max(peaks)} if peaks else found
+
+
+def describe_memory() -> str:
+  """`peak_memory` as a line to print; "" if nothing is known."""
+  names = {"host_memory_bytes": "host", "device_memory_bytes": "device"}
+  parts = [
+    f"{names[key]} {used / 2**30:.2f} GiB"
+    for key, used in peak_memory().items()
+  ]
+  return f"peak memory: {', '.join(parts)}" if parts else ""

@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
+from common import cli
 from common.errors import UserError
 from common.names import nearest
 from train.measuring import hardware
@@ -99,6 +100,7 @@ def prepare(text: str) -> None:
   os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+  cli.quiet_libtpu()
   if name == "cpu":
     given = os.environ.get("XLA_FLAGS", "")
     given = re.sub(r"--xla_force_host_platform_device_count=\d+", "", given)

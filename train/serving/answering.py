@@ -2,21 +2,23 @@
 
 import asyncio
 import contextlib
+import functools
 import secrets
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from train.generation import replies, streaming
+from train.generation import replies, scoring, streaming
 from train.generation.replies import Speaker
-from train.serving import protocol
+from train.serving import logprobs, protocol
 from train.serving.batching import Engine, Event, Job
 from train.serving.limits import Limits
 from train.serving.protocol import ApiError, Ask, Heading
 
 
 class Answer:
-  """The answer to one request, which the engine is generating.
+  """The answer to one request, made before its texts go to the engine.
 
   Call either `whole` or `events`, once. When they end or are cancelled, the
   engine drops what is left of the job.
@@ -27,6 +29,9 @@ class Answer:
     ask: the request.
     prompt_tokens: the tokens of all prompts.
     seconds: time until the answer must be complete.
+    echoes: the beginning of each text: its prompt, or "".
+    logprobs: (the finished job) -> OpenAI's object of log-probabilities for
+      each text; None if they are not asked for.
   """
 
   def __init__(
@@ -36,22 +41,30 @@ class Answer:
     ask: Ask,
     prompt_tokens: int,
     seconds: float,
+    echoes: Sequence[str],
+    logprobs: Callable[[Job], list[dict]] | None,
   ):
     self.job, self.heading, self.seconds = job, heading, seconds
     self.streamed, self._usage = ask.stream, ask.usage
     self._prompt_tokens = prompt_tokens
+    self._echoes, self._logprobs = echoes, logprobs
+    # The engine changes the job; texts that need no tokens are finished here.
+    self._finishes = [text.finish for text in job.texts]
 
   async def whole(self) -> dict[str, Any]:
     """The complete answer; ApiError if the model fails or time runs out."""
-    texts = [""] * len(self.job.texts)
-    finishes: list[str | None] = [None] * len(texts)
+    texts = list(self._echoes)
+    finishes = list(self._finishes)
     try:
       async for event in self._news():
         texts[event.index] += event.text
         finishes[event.index] = event.finish
     finally:
       self.job.gone.set()
-    return self.heading.whole(texts, finishes, self._used())
+    logprobs = None
+    if self._logprobs is not None:
+      logprobs = await asyncio.to_thread(self._logprobs, self.job)
+    return self.heading.whole(texts, finishes, self._used(), logprobs)
 
   async def events(self) -> AsyncIterator[dict[str, Any]]:
     """The objects of a streamed answer; ApiError as in `whole`."""
@@ -59,6 +72,11 @@ class Answer:
       if self.heading.chat:
         for index in range(len(self.job.texts)):
           yield self.heading.chunk(index, None, None)
+      for index, text in enumerate(self._echoes):
+        if text:
+          yield self.heading.chunk(index, text, None)
+        if self._finishes[index]:
+          yield self.heading.chunk(index, "", self._finishes[index])
       async for event in self._news():
         if event.text:
           yield self.heading.chunk(event.index, event.text, None)
@@ -82,7 +100,8 @@ class Answer:
         loop.call_soon_threadsafe(fresh.set)
 
     self.job.wake = wake
-    until, left = loop.time() + self.seconds, len(self.job.texts)
+    until = loop.time() + self.seconds
+    left = self._finishes.count(None)
     late = ApiError(503, "the answer took too long", code="timeout")
     while left:
       fresh.clear()
@@ -117,6 +136,8 @@ class Answering:
   ):
     self.speaker, self.engine, self.limits = speaker, engine, limits
     self.model, self.created = model, int(time.time())
+    self._score: scoring.Score | None = None  # made for the first request
+    self._lock = threading.Lock()
 
   def models(self) -> list[dict[str, Any]]:
     """OpenAI's list of models, which has one entry."""
@@ -147,9 +168,15 @@ class Answering:
     kind = "chatcmpl" if chat else "cmpl"
     ident = f"{kind}-{secrets.token_hex(12)}"
     heading = Heading(chat, ident, int(time.time()), self.model)
-    self.engine.submit(job)
     used = sum(map(len, prompts))
-    return Answer(job, heading, ask, used, self.limits.seconds_to_answer)
+    echoes, logprobs = self._echoes(ask, prompts), None
+    if ask.logprobs is not None:
+      logprobs = functools.partial(self._logprobs, ask, prompts)
+    seconds = self.limits.seconds_to_answer
+    answer = Answer(job, heading, ask, used, seconds, echoes, logprobs)
+    if any(text.finish is None for text in job.texts):
+      self.engine.submit(job)
+    return answer
 
   def _prompts(self, ask: Ask) -> list[list[int]]:
     """The token ids of each prompt; ApiError if one is invalid or too long."""
@@ -179,7 +206,8 @@ class Answering:
       raise ApiError(
         400, f"{param} is empty or contains an unknown token id", param=param
       )
-    most, room = self.limits.prompt_tokens, ask.max_tokens or 1
+    room = 1 if ask.max_tokens is None else ask.max_tokens
+    most = self.limits.prompt_tokens
     if self.speaker.window is not None:
       most = min(most, self.speaker.window - room)
     if len(ids) > most:
@@ -207,5 +235,37 @@ class Answering:
         if ask.messages is not None:
           options = replies.asked(self.speaker, options)
           stop_id = self.speaker.chat.stop_id
-        found.append(replies.begin(self.speaker, ids, options, stop_id))
+        text = replies.begin(self.speaker, ids, options, stop_id)
+        found.append(text if most else text._replace(finish="length"))
+    return found
+
+  def _echoes(self, ask: Ask, prompts: list[list[int]]) -> list[str]:
+    """The beginning of each text: its prompt if `echo` asks for it, or ""."""
+    if not ask.echo:
+      return [""] * (max(len(prompts), 1) * ask.n)
+    decode = self.speaker.found.parts.data.tokenizer.decode
+    return [
+      given if isinstance(given, str) else decode(ids)
+      for given, ids in zip(ask.prompts, prompts, strict=True)
+      for _ in range(ask.n)
+    ]
+
+  def _logprobs(self, ask: Ask, prompts, job: Job) -> list[dict[str, Any]]:
+    """OpenAI's object of log-probabilities for each text of a finished job."""
+    with self._lock:
+      if self._score is None:
+        self._score = scoring.scorer(self.speaker.found)
+    tokenizer = self.speaker.found.parts.data.tokenizer
+    scores = self._score([text.ids for text in job.texts], ask.logprobs)
+    found = []
+    for i, (text, each) in enumerate(zip(job.texts, scores, strict=True)):
+      given, length = ask.prompts[i // ask.n], len(prompts[i // ask.n])
+      # What begins a prompt or ends an answer is not part of its text.
+      hidden = set()
+      if isinstance(given, str) and tokenizer.bos is not None:
+        hidden.add(0)
+      if len(text.ids) > length and text.ids[-1] in tokenizer.ends:
+        hidden.add(len(text.ids) - 1)
+      first = 0 if ask.echo else length
+      found.append(logprobs.legacy(tokenizer, text.ids, each, first, hidden))
     return found

@@ -1,25 +1,25 @@
-"""One thread that generates the texts of all requests, in batches.
+"""One thread that generates the texts of all requests, in one batch.
 
-Texts join and leave a batch between two chunks of tokens. A text's samples
-depend on its own seed only, so the other texts of a batch do not change it. A
-text that continues in another batch has what was generated so far as its
-prompt.
+A text joins the batch as soon as a slot is free, and leaves it when it ends.
+While the device generates the next tokens, the thread turns the last ones into
+text. A text's samples depend on its own seed only, so the other texts of the
+batch do not change it.
 """
 
 import collections
-import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from train.generation import replies, streaming
+from train.generation import replies
 from train.generation.replies import Speaker
+from train.generation.slot_programs import Drawn
+from train.generation.slots import Slots
 from train.serving.protocol import ApiError
 
-# The fewest tokens that a batch generates before another replaces it, because
-# the new batch must process all prompts again.
-_LEAST = 32
+# Tokens of prompts that are read between two chunks of generated tokens.
+_READ = 256
 
 
 class Event(NamedTuple):
@@ -72,25 +72,56 @@ class _Row(NamedTuple):
     self.job.wake()
 
 
+class _Seat:
+  """A text that occupies a slot.
+
+  Attributes:
+    row: the text.
+    place: the most tokens that the text, with its prompt, has by now.
+    left: the most tokens that it may still be continued by; tokens count here
+      as soon as the device has been asked for them.
+  """
+
+  def __init__(self, row: _Row):
+    self.row = row
+    self.place = len(row.text.ids)
+    self.left = row.text.options.max_tokens
+
+  def going(self) -> bool:
+    return self.left > 0 and self.row.going()
+
+
+class _Flight(NamedTuple):
+  """Tokens that the device is generating.
+
+  drawn: the tokens.
+  seats: the text in each slot when the device was asked for them.
+  """
+
+  drawn: Drawn
+  seats: list[_Seat]
+
+
 class Engine:
   """Generates the texts that are submitted, in a thread of its own.
 
   Args:
     speaker: the model.
-    batch: the maximum number of texts generated at the same time.
+    slots: the batch, which no one else uses.
     waiting: the maximum number of texts in the queue.
-    say: called with a line for each batch that fails.
+    say: called with a line for each failure.
   """
 
   def __init__(
-    self, speaker: Speaker, batch: int, waiting: int, say: Callable = print
+    self, speaker: Speaker, slots: Slots, waiting: int, say: Callable = print
   ):
-    self.speaker, self.batch, self.say = speaker, batch, say
+    self.speaker, self.slots, self.say = speaker, slots, say
     self.most_waiting = waiting
     self._changed = threading.Condition()
     self._waiting: collections.deque[_Row] = collections.deque()
-    self._rows: list[_Row] = []
     self._closing = False
+    self._seats: list[_Seat] = []  # in the order of their slots
+    self._joining: tuple[_Seat, Iterator[int]] | None = None
     self._thread = threading.Thread(target=self._run, daemon=True)
     self._thread.start()
 
@@ -125,64 +156,109 @@ class Engine:
     self._thread.join(seconds)
     return not self._thread.is_alive()
 
+  def held(self) -> int:
+    """Returns the number of texts that wait or are being generated."""
+    with self._changed:
+      joining = self._joining is not None
+      return len(self._waiting) + joining + len(self._seats)
+
   def _forget_gone(self) -> None:
     kept = [row for row in self._waiting if row.going()]
     self._waiting = collections.deque(kept)
 
   def _run(self) -> None:
-    while True:
-      with self._changed:
-        self._rows = [row for row in self._rows if row.going()]
+    flight = None
+    while self._wait(flight):
+      seats = flight.seats if flight else []
+      try:
+        self._leave()
+        self._join()
+        following = self._ask()
+        if flight:
+          self._take(flight)
+        flight = following
+      except Exception as error:  # the server must survive any error
+        self.say(f"a batch failed: {type(error).__name__}: {error}")
+        self._fail(seats)
+        flight = None
+
+  def _wait(self, flight: _Flight | None) -> bool:
+    """Waits for a text to continue; False if the thread is to end."""
+    with self._changed:
+      while True:
         self._forget_gone()
-        while self._waiting and len(self._rows) < self.batch:
-          self._rows.append(self._waiting.popleft())
-        if not self._rows:
-          if self._closing:
-            return
-          # The timeout lets jobs that nobody needs leave the queue.
-          self._changed.wait(1.0)
-          continue
-      self._write(self._rows)
+        if flight or self._seats or self._joining or self._waiting:
+          return True
+        if self._closing:
+          return False
+        self._changed.wait()
 
-  def _write(self, rows: list[_Row]) -> None:
-    """Generates a batch until it is done or another one replaces it."""
-    try:
-      pieces = self.speaker.write(
-        [row.text.ids for row in rows], [row.text.rest() for row in rows]
-      )
-      with contextlib.closing(pieces):
-        written = [0] * len(rows)
-        for piece in pieces:
-          row = rows[piece.row]
-          written[piece.row] += len(piece.tokens)
-          if row.going():
-            self._take(row, piece)
-          if self._ends(rows, max(written)):
-            return
-    except Exception as error:  # the server must survive any error
-      self.say(f"a batch failed: {type(error).__name__}: {error}")
-      for row in rows:
-        if row.going():
-          row.job.texts[row.index] = row.text._replace(finish="error")
-          row.emit(finish="error")
+  def _leave(self) -> None:
+    """Frees the slots of texts that are not continued, and closes the gaps."""
+    with self._changed:
+      seats = self._seats
+      for slot in reversed(range(len(seats))):
+        if not seats[slot].going():
+          last = seats.pop()
+          if slot < len(seats):
+            self.slots.move(len(seats), slot)
+            seats[slot] = last
 
-  def _take(self, row: _Row, piece: streaming.Piece) -> None:
-    """Adds a piece to a text and emits what became readable."""
-    text, part = replies.read(self.speaker, row.text, piece.tokens)
-    if piece.finish is not None and text.finish is None:
-      text = text._replace(finish=piece.finish)
-    row.job.texts[row.index] = text
-    if part or text.finish:
-      row.emit(part, text.finish)
+  def _join(self) -> None:
+    """Reads prompts of waiting texts, which then join; at most _READ tokens.
 
-  def _ends(self, rows: list[_Row], written: int) -> bool:
-    """Whether another batch should replace this one.
-
-    That is the case if no text is left, and, after _LEAST tokens, if a text in
-    the queue can join or if half of the texts have finished.
+    If no text is being generated, it reads a whole prompt.
     """
-    going = sum(row.going() for row in rows)
-    if not going:
-      return True
-    joins = bool(self._waiting) and going < self.batch
-    return written >= _LEAST and (joins or 2 * going <= len(rows))
+    budget = _READ
+    while len(self._seats) < self.slots.count:
+      if self._joining is None:
+        with self._changed:
+          self._forget_gone()
+          if not self._waiting:
+            return
+          seat = _Seat(self._waiting.popleft())
+          self._joining = seat, self.slots.read(seat.row.text.ids)
+      seat, pieces = self._joining
+      for tokens in pieces:
+        budget -= tokens
+        if budget <= 0 and self._seats:
+          return
+      text = seat.row.text
+      self.slots.join(len(self._seats), text.ids, text.options)
+      with self._changed:
+        self._seats.append(seat)
+        self._joining = None
+
+  def _ask(self) -> _Flight | None:
+    """Asks the device for the next tokens of all texts."""
+    seats = list(self._seats)
+    if not seats:
+      return None
+    for seat in seats:
+      drawn = min(self.slots.chunk, seat.left)
+      seat.place, seat.left = seat.place + drawn, seat.left - drawn
+    room = max(seat.place for seat in seats)
+    return _Flight(self.slots.advance(len(seats), room), seats)
+
+  def _take(self, flight: _Flight) -> None:
+    """Adds the tokens to their texts, and emits what became readable."""
+    for slot, seat in enumerate(flight.seats):
+      row = seat.row
+      if not row.going():
+        continue
+      text, part = replies.read(self.speaker, row.text, flight.drawn.of(slot))
+      row.job.texts[row.index] = text
+      if part or text.finish:
+        row.emit(part, text.finish)
+
+  def _fail(self, seats: list[_Seat]) -> None:
+    """Ends all texts of the batch with an error, and empties the slots."""
+    joining = [self._joining[0]] if self._joining else []
+    for seat in [*seats, *self._seats, *joining]:
+      if seat.row.going():
+        text = seat.row.text._replace(finish="error")
+        seat.row.job.texts[seat.row.index] = text
+        seat.row.emit(finish="error")
+    with self._changed:
+      self._seats, self._joining = [], None
+    self.slots.reset()

@@ -1,72 +1,26 @@
 """OpenAI's completions and chat completions: parses requests, formats answers.
 
-A field that would change the answer and is not implemented is refused, not
-ignored. _IGNORED lists the fields that do not change the answer.
+fields.py says which fields are refused.
 """
 
 import math
 import secrets
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from input_pipeline.tokenizers.parts import chat_template
 from input_pipeline.tokenizers.parts.chat_template import Message
+from train.serving import fields
+from train.serving.api_error import ApiError, unsupported, wrong
 from train.serving.limits import Limits
 
-_IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier")
 _SHARED = (
   *("model", "max_tokens", "temperature", "top_p", "n", "stop", "seed"),
   *("stream", "stream_options", "top_k", "min_p", "repetition_penalty"),
 )
-# Fields that are not implemented, with the values that mean their absence.
-_NEUTRAL: dict[str, tuple] = {
-  "logprobs": (None, False),
-  "top_logprobs": (None, 0),
-  "echo": (None, False),
-  "best_of": (None, 1),
-  "suffix": (None, ""),
-  "logit_bias": (None, {}),
-  "presence_penalty": (None, 0),
-  "frequency_penalty": (None, 0),
-  "tools": (None, []),
-  "tool_choice": (None, "none", "auto"),
-  "functions": (None, []),
-  "response_format": (None, {"type": "text"}),
-}
-_MOST_STOPS, _LONGEST_STOP = 4, 256
+_MOST_STOPS, _LONGEST_STOP = 16, 256
+_MOST_LOGPROBS = 20
 # The default of max_tokens for completions in OpenAI's API.
 _COMPLETION_TOKENS = 16
-
-
-class ApiError(Exception):
-  """An error that is sent to the client in place of an answer."""
-
-  def __init__(
-    self,
-    status: int,
-    message: str,
-    *,
-    param: str | None = None,
-    code: str | None = None,
-    headers: Mapping[str, str] | None = None,
-  ):
-    super().__init__(message)
-    self.status, self.message = status, message
-    self.param, self.code = param, code
-    self.headers = dict(headers or {})
-
-  def body(self) -> dict[str, Any]:
-    """OpenAI's error object."""
-    kinds = {401: "authentication_error", 429: "rate_limit_error"}
-    server = "server_error" if self.status >= 500 else "invalid_request_error"
-    return {
-      "error": {
-        "message": self.message,
-        "type": kinds.get(self.status, server),
-        "param": self.param,
-        "code": self.code,
-      }
-    }
 
 
 class Ask(NamedTuple):
@@ -80,6 +34,9 @@ class Ask(NamedTuple):
   seed: the seed of the first answer; each further one adds 1.
   stream: whether the answer is sent as it is generated.
   usage: whether a stream ends with the token counts.
+  echo: whether the answer begins with the prompt.
+  logprobs: the number of most likely tokens to report at each position, or
+    None if no log-probabilities are reported.
   """
 
   messages: tuple[Message, ...] | None
@@ -90,27 +47,31 @@ class Ask(NamedTuple):
   seed: int
   stream: bool
   usage: bool
+  echo: bool = False
+  logprobs: int | None = None
 
 
 def chat(body: Any, model: str, limits: Limits) -> Ask:
   """Parses a body of /v1/chat/completions; ApiError if it is invalid."""
-  own = ("messages", "max_completion_tokens")
-  _check_fields(body, (*_SHARED, *own))
+  own = ("messages", "max_completion_tokens", "logprobs")
+  body = fields.present(body, (*_SHARED, *own))
+  if body.pop("logprobs", False) is not False:
+    raise unsupported("logprobs")
   turns = body.get("messages")
   if isinstance(turns, list):
     turns = [_text_turn(turn) for turn in turns]
   try:
     messages = chat_template.messages_of(turns)
   except ValueError as error:
-    raise _wrong("messages", str(error)) from None
+    raise wrong("messages", str(error)) from None
   if "max_completion_tokens" in body:
-    body = {**body, "max_tokens": body["max_completion_tokens"]}
+    body["max_tokens"] = body["max_completion_tokens"]
   return _shared(body, model, limits)._replace(messages=messages)
 
 
 def completion(body: Any, model: str, limits: Limits) -> Ask:
   """Parses a body of /v1/completions; ApiError if it is invalid."""
-  _check_fields(body, (*_SHARED, "prompt"))
+  body = fields.present(body, (*_SHARED, "prompt", "echo", "logprobs"))
   prompt = body.get("prompt")
   whole = isinstance(prompt, list)
   if whole and prompt and all(_is_int(i) for i in prompt):
@@ -120,31 +81,42 @@ def completion(body: Any, model: str, limits: Limits) -> Ask:
   for each in prompts or (None,):
     ids = isinstance(each, list | tuple) and each and all(map(_is_int, each))
     if not (ids or (isinstance(each, str) and each)):
-      raise _wrong(
+      raise wrong(
         "prompt",
         "prompt must be a non-empty text, or a list of texts or token ids",
       )
-  ask = _shared(body, model, limits)._replace(prompts=prompts)
+  ask = _shared(body, model, limits, 0)._replace(
+    prompts=prompts,
+    echo=_flag(body, "echo"),
+    logprobs=_logprobs(body),
+  )
+  if ask.stream and ask.logprobs is not None:
+    raise unsupported("logprobs", " with stream=true")
   if len(prompts) * ask.n > limits.rows:
-    raise _wrong("n", f"prompts times n must be at most {limits.rows}")
+    raise wrong("n", f"prompts times n must be at most {limits.rows}")
   if ask.max_tokens is None:
     return ask._replace(max_tokens=min(_COMPLETION_TOKENS, limits.max_tokens))
   return ask
 
 
-def _check_fields(body: Any, known: tuple[str, ...]) -> None:
-  if not isinstance(body, dict):
-    raise ApiError(400, "the body must be a JSON object")
-  for key, value in body.items():
-    if key in _NEUTRAL:
-      if not any(value == each for each in _NEUTRAL[key]):
-        raise _wrong(key, f"{key} is not supported", "unsupported_parameter")
-    elif key not in known and key not in _IGNORED:
-      raise _wrong(key[:60], f"unknown field {key[:60]!r}", "unknown_parameter")
+def _logprobs(body: dict) -> int | None:
+  """The number of alternatives to report, None for no log-probabilities."""
+  if body.get("logprobs") is False:
+    return None
+  if body.get("logprobs") is True:  # the chat API's spelling
+    return 0
+  return _integer(body, "logprobs", 0, _MOST_LOGPROBS, None)
 
 
-def _shared(body: dict, model: str, limits: Limits) -> Ask:
-  """Parses the fields that both kinds of request have in common."""
+def _shared(body: dict, model: str, limits: Limits, least: int = 1) -> Ask:
+  """Parses the fields that both kinds of request have in common.
+
+  Args:
+    body: the fields that are not null.
+    model: the name of the model.
+    limits: see Limits.
+    least: the least value of max_tokens.
+  """
   wanted = body.get("model")
   if wanted is not None and wanted != model:
     raise ApiError(
@@ -160,30 +132,24 @@ def _shared(body: dict, model: str, limits: Limits) -> Ask:
     "repetition_penalty": _number(
       body, "repetition_penalty", 0, 10, 1.0, above=True
     ),
-    "top_k": _integer(body, "top_k", 1, 2**31 - 1, None),
+    "top_k": _top_k(body),
     "stop": _stop(body.get("stop")),
   }
   stream = _flag(body, "stream")
   how = body.get("stream_options")
-  if how is not None and not (isinstance(how, dict) and stream):
-    raise _wrong(
-      "stream_options", "stream_options must be an object and needs stream=true"
-    )
+  if how is not None and not isinstance(how, dict):
+    raise wrong("stream_options", "stream_options must be an object")
   seed = _integer(body, "seed", -(2**63), 2**63 - 1, None)
   return Ask(
     messages=None,
     prompts=(),
     n=_integer(body, "n", 1, limits.rows, 1),
-    max_tokens=_integer(body, "max_tokens", 1, limits.max_tokens, None),
+    max_tokens=_integer(body, "max_tokens", least, limits.max_tokens, None),
     options=options,
     seed=secrets.randbits(31) if seed is None else seed,
     stream=stream,
     usage=_flag(how or {}, "include_usage"),
   )
-
-
-def _wrong(param: str, message: str, code: str | None = None) -> ApiError:
-  return ApiError(400, message, param=param, code=code)
 
 
 def _is_int(value: Any) -> bool:
@@ -195,7 +161,7 @@ def _integer(body: dict, key: str, least: int, most: int, default):
   if value is None:
     return default
   if not _is_int(value) or not least <= value <= most:
-    raise _wrong(key, f"{key} must be an integer from {least} to {most}")
+    raise wrong(key, f"{key} must be an integer from {least} to {most}")
   return value
 
 
@@ -204,18 +170,24 @@ def _number(body: dict, key: str, least, most, default, above: bool = False):
   if value is None:
     return default
   if not _is_int(value) and not isinstance(value, float):
-    raise _wrong(key, f"{key} must be a number")
+    raise wrong(key, f"{key} must be a number")
   within = least < value if above else least <= value
   if not (within and value <= most and math.isfinite(value)):
     least = f"above {least}" if above else f"at least {least}"
-    raise _wrong(key, f"{key} must be {least} and at most {most}")
+    raise wrong(key, f"{key} must be {least} and at most {most}")
   return float(value)
+
+
+def _top_k(body: dict) -> int | None:
+  """top_k, whose values 0 and -1 mean no limit in other servers."""
+  value = _integer(body, "top_k", -1, 2**31 - 1, None)
+  return value if value is not None and value > 0 else None
 
 
 def _flag(body: dict, key: str) -> bool:
   value = body.get(key)
   if value is not None and not isinstance(value, bool):
-    raise _wrong(key, f"{key} must be true or false")
+    raise wrong(key, f"{key} must be true or false")
   return bool(value)
 
 
@@ -226,7 +198,7 @@ def _stop(value: Any) -> tuple[str, ...]:
   if not right or not all(
     isinstance(s, str) and 0 < len(s) <= _LONGEST_STOP for s in found
   ):
-    raise _wrong(
+    raise wrong(
       "stop",
       f"stop must be a text or a list of at most {_MOST_STOPS} texts, each of 1"
       f" to {_LONGEST_STOP} characters",
@@ -237,6 +209,9 @@ def _stop(value: Any) -> tuple[str, ...]:
 def _text_turn(turn: Any) -> Any:
   """The message with its content joined if that is a list of text parts."""
   content = turn.get("content") if isinstance(turn, dict) else None
+  for key in ("tool_calls", "function_call", "audio"):
+    if isinstance(turn, dict) and turn.get(key):
+      raise wrong("messages", f"{key} in a message is not supported")
   if not isinstance(content, list):
     return turn
   texts = [
@@ -245,7 +220,7 @@ def _text_turn(turn: Any) -> Any:
     if isinstance(part, dict) and part.get("type") == "text"
   ]
   if len(texts) != len(content) or not all(isinstance(t, str) for t in texts):
-    raise _wrong(
+    raise wrong(
       "messages", "only parts of the type text are supported in a content"
     )
   return {**turn, "content": "".join(texts)}
@@ -263,12 +238,14 @@ class Heading(NamedTuple):
   created: int
   model: str
 
-  def whole(self, texts, finishes, usage) -> dict[str, Any]:
-    """The complete answer."""
+  def whole(self, texts, finishes, usage, logprobs=None) -> dict[str, Any]:
+    """The complete answer; `logprobs` has OpenAI's object for each text."""
     choices = [
       self._choice(i, text, finish, "message")
       for i, (text, finish) in enumerate(zip(texts, finishes, strict=True))
     ]
+    for choice, each in zip(choices, logprobs or (), strict=bool(logprobs)):
+      choice["logprobs"] = each
     kind = "chat.completion" if self.chat else "text_completion"
     return {**self._common(kind), "choices": choices, "usage": usage}
 

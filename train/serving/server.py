@@ -10,6 +10,16 @@ from train.serving import access, web
 from train.serving.connections import Connection
 
 
+def listening(host: str, port: int) -> socket.socket:
+  """Returns a socket that listens on host:port; OSError if it cannot."""
+  six = ":" in host
+  return socket.create_server(
+    (host, port),
+    family=socket.AF_INET6 if six else socket.AF_INET,
+    dualstack_ipv6=six and socket.has_dualstack_ipv6(),
+  )
+
+
 class Server:
   """A server that listens on host:port; OSError if it cannot.
 
@@ -19,12 +29,7 @@ class Server:
   """
 
   def __init__(self, host: str, port: int, service: web.Service):
-    six = ":" in host
-    self._socket = socket.create_server(
-      (host, port),
-      family=socket.AF_INET6 if six else socket.AF_INET,
-      dualstack_ipv6=six and socket.has_dualstack_ipv6(),
-    )
+    self._socket = listening(host, port)
     self.server_address = self._socket.getsockname()
     self.loopback = access.is_loopback(host)
     limits = service.limits

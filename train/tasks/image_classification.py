@@ -56,20 +56,28 @@ def image_classification(
       lam = jax.random.beta(lam_rng, mixup, mixup)
       image_BHWC = lam * image_BHWC + (1 - lam) * image_BHWC[::-1]
     logits_BC, model_state = apply(variables, image_BHWC, rng, train)
-    smoothing = label_smoothing if train else 0.0
-    nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
-    if mixing:
+
+    def nats_of(smoothing):
+      nats_B = losses.cross_entropy(
+        logits_BC, label_B, label_smoothing=smoothing
+      )
+      if not mixing:
+        return nats_B
       # The loss is linear in the target: mixing losses mixes labels.
-      nats_B = lam * nats_B + (1 - lam) * losses.cross_entropy(
+      return lam * nats_B + (1 - lam) * losses.cross_entropy(
         logits_BC, label_B[::-1], label_smoothing=smoothing
       )
+
+    nats_B, found = nats_of(label_smoothing if train else 0.0), {}
+    if train and label_smoothing:
+      found["loss_unsmoothed"] = types.mean_of(nats_of(0.0), batch["mask"])
     # The class with the largest share of a mixture counts as its label.
     soft = jnp.issubdtype(label_B.dtype, jnp.floating)
     class_B = jnp.argmax(label_B, axis=-1) if soft else label_B
     correct_B = metrics.accuracy(logits_BC, class_B)
     accuracy = types.mean_of(correct_B, batch["mask"])
     mean = types.mean_of(nats_B, batch["mask"])
-    return mean, types.Aux(model_state, {"accuracy": accuracy})
+    return mean, types.Aux(model_state, {"accuracy": accuracy, **found})
 
   def logits(variables, batch, rng):
     del rng

@@ -1,5 +1,6 @@
 """Autoregressive language modelling: predict the next token."""
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -55,35 +56,32 @@ def language_modeling(
     where = {f"{name}_BT": batch[name] for name in names if name in batch}
     return where | ({"prefix_B": batch["prefix"]} if "prefix" in batch else {})
 
-  def nats(variables, batch, rng, train):
-    """(nats_BT, auxiliary losses, model_state)."""
+  def scored(variables, batch, rng, train):
+    """((settings of the loss) -> nats_BT, auxiliary losses, model_state)."""
     noise, where = {"rng": rng, "train": train}, within_rows(batch)
-    extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
-    extra = extra if train else {}
     tokens = (variables.params, variables.model_state, batch["inputs"])
-    if train and model.counts:
-      where |= {"targets_BT": batch["targets"], "mask_BT": batch["mask"]}
+    targets_BT = batch["targets"]
+    if model.counts:  # It has no need of logits, which may be too many.
+      where |= {"targets_BT": targets_BT, "mask_BT": batch["mask"]}
+      nats_BT, state = model.apply(*tokens, method="nats", **where, **noise)
+      return lambda **_: nats_BT, {}, state
     if not model.represents:
       logits_BTV, state = model.apply(*tokens, **where, **noise)
-      return (
-        losses.cross_entropy(logits_BTV, batch["targets"], **extra),
-        {},
-        state,
-      )
+      nats = functools.partial(losses.cross_entropy, logits_BTV, targets_BT)
+      return nats, {}, state
     found, state = model.apply(*tokens, method="represent", **where, **noise)
-    nats_BT = linear_cross_entropy(
-      found.x_BTD,
-      found.unembedding_VD,
-      batch["targets"],
-      chunk=loss_chunk,
-      **extra,
-    )
-    return nats_BT, found.losses, state
+    given = (found.x_BTD, found.unembedding_VD, targets_BT)
+    nats = functools.partial(linear_cross_entropy, *given, chunk=loss_chunk)
+    return nats, found.losses, state
 
   def loss(variables, batch, rng, train):
-    nats_BT, routing, model_state = nats(variables, batch, rng, train)
-    mean = types.mean_of(nats_BT, batch["mask"])
+    nats, routing, model_state = scored(variables, batch, rng, train)
+    extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+    mean = types.mean_of(nats(**(extra if train else {})), batch["mask"])
     metrics = {}
+    if train and label_smoothing and not (loss_chunk or model.counts):
+      # The same logits; in chunks they would be computed a second time.
+      metrics["loss_unsmoothed"] = types.mean_of(nats(), batch["mask"])
     for name, value in routing.items():
       metrics[name] = types.Mean(value * mean.weight, mean.weight)
       if train:

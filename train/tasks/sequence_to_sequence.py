@@ -13,7 +13,7 @@ from train.objectives.linear_cross_entropy import linear_cross_entropy
 def sequence_to_sequence(
   model: Model,
   *,
-  eos: int | None = None,
+  eos: int | list[int] | None = None,
   start: int = 0,
   label_smoothing: float = 0.0,
   z_loss: float = 0.0,
@@ -30,7 +30,7 @@ def sequence_to_sequence(
 
   Args:
     model: an encoder-decoder, see models/language/encoder_decoder.py.
-    eos: id of the token that ends a text; without it there are no samples.
+    eos: id of the token that ends a text, or of several; None gives no samples.
     start: id of the token that the decoder reads before the first target.
     label_smoothing: see losses.cross_entropy; in training only.
     z_loss: see losses.cross_entropy; in training only.
@@ -68,14 +68,13 @@ def sequence_to_sequence(
     noise = {"rng": rng, "train": train}
     found, state = applied(variables, batch, "represent", **noise)
     smoothed = {"label_smoothing": label_smoothing, "z_loss": z_loss}
-    nats_BT = linear_cross_entropy(
-      found.x_BTD,
-      found.unembedding_VD,
-      batch["targets"],
-      chunk=loss_chunk,
-      **(smoothed if train else {}),
-    )
+    of = (found.x_BTD, found.unembedding_VD, batch["targets"])
+    extra = smoothed if train else {}
+    nats_BT = linear_cross_entropy(*of, chunk=loss_chunk, **extra)
     mean, metrics = types.mean_of(nats_BT, batch["mask"]), {}
+    if train and label_smoothing and not loss_chunk:
+      plain_BT = linear_cross_entropy(*of)  # of the same logits
+      metrics["loss_unsmoothed"] = types.mean_of(plain_BT, batch["mask"])
     if not train and "bytes" in batch:
       bits = mean.total / math.log(2)
       metrics["bits_per_byte"] = types.Mean(bits, jnp.sum(batch["bytes"]))

@@ -36,15 +36,14 @@ def text_classification(
 
   def loss(variables, batch, rng, train):
     logits_BC, state = apply(variables, batch, rng=rng, train=train)
-    nats_B = losses.cross_entropy(
-      logits_BC,
-      batch["label"],
-      label_smoothing=label_smoothing if train else 0.0,
-    )
-    correct_B = metrics.accuracy(logits_BC, batch["label"])
-    accuracy = types.mean_of(correct_B, batch["mask"])
-    mean = types.mean_of(nats_B, batch["mask"])
-    return mean, types.Aux(state, {"accuracy": accuracy})
+    label_B, mask_B = batch["label"], batch["mask"]
+    smoothing = label_smoothing if train else 0.0
+    nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
+    found = {"accuracy": metrics.accuracy(logits_BC, label_B)}
+    if smoothing:
+      found["loss_unsmoothed"] = losses.cross_entropy(logits_BC, label_B)
+    found = {name: types.mean_of(x_B, mask_B) for name, x_B in found.items()}
+    return types.mean_of(nats_B, mask_B), types.Aux(state, found)
 
   def logits(variables, batch, rng):
     del rng

@@ -77,8 +77,12 @@ def token_classification(
   def loss(variables, batch, rng, train):
     logits_BTC, model_state, chain = apply(variables, batch, rng, train)
     tags_BT, mask_BT = batch["targets"], batch["mask"]
+    found = {}
     if chain is None:
       smoothing = label_smoothing if train else 0.0
+      if smoothing:
+        plain_BT = losses.cross_entropy(logits_BTC, tags_BT)
+        found["loss_unsmoothed"] = types.mean_of(plain_BT, mask_BT)
       nats_BT = losses.cross_entropy(
         logits_BTC, tags_BT, label_smoothing=smoothing
       )
@@ -90,7 +94,7 @@ def token_classification(
       mean = types.Mean(jnp.sum(nats_B), weight)
       best_BT = crf_lib.viterbi(chain, logits_BTC, mask_BT)
     accuracy = types.mean_of(best_BT == tags_BT, mask_BT)
-    return mean, types.Aux(model_state, {"accuracy": accuracy})
+    return mean, types.Aux(model_state, {"accuracy": accuracy, **found})
 
   def labels(variables, batch, rng):
     """Returns the best label of each token, int32 [B, T]."""

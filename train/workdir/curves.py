@@ -5,20 +5,25 @@ import pathlib
 
 import numpy as np
 
+from common.fonts import covering
 from train.workdir import metrics
 
 # Series with at least this many points also get a smoothed line.
 _SMOOTHED_FROM = 100
 _COLUMNS = 4
+# The loss of training without label smoothing, see train/tasks.
+UNSMOOTHED = "loss_unsmoothed"
 
 
 def draw_curves(workdir: str) -> str | None:
   """Plots metrics.jsonl to WORKDIR/curves.png and returns its path.
 
   Each metric has one panel, which training and all evaluations share:
-  "train/loss" and "val/loss" are plotted in the panel "loss". A series of 100
-  points or more is plotted faintly, with its centered moving average over 1/50
-  of the points on top; the legend states the number of points averaged.
+  "train/loss" and "val/loss" are plotted in the panel "loss", and so is
+  "train/loss_unsmoothed", the training loss without label smoothing, which is
+  the one to compare with "val/loss". A series of 100 points or more is plotted
+  faintly, with its centered moving average over 1/50 of the points on top; the
+  legend states the number of points averaged.
 
   Returns:
     The path, or None if metrics.jsonl has no values, and nothing is written.
@@ -34,6 +39,23 @@ def draw_curves(workdir: str) -> str | None:
   matplotlib.use("Agg")
   import matplotlib.pyplot as plt
 
+  fonts = covering(key for series in panels.values() for key in series)
+  panels = {
+    fonts.drawable(title): {
+      fonts.drawable(key): points for key, points in series.items()
+    }
+    for title, series in panels.items()
+  }
+  path = str(pathlib.Path(workdir) / "curves.png")
+  with matplotlib.rc_context({"font.family": list(fonts.family)}):
+    figure = _figure(panels, plt)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+  return path
+
+
+def _figure(panels: dict[str, dict[str, list]], plt):
+  """A figure of {title: {key: [(step, value)]}}."""
   columns = min(_COLUMNS, len(panels))
   rows = math.ceil(len(panels) / columns)
   figure, axes = plt.subplots(
@@ -59,10 +81,7 @@ def draw_curves(workdir: str) -> str | None:
     wspace=0.25,
     hspace=0.4,
   )
-  path = str(pathlib.Path(workdir) / "curves.png")
-  figure.savefig(path, dpi=100)
-  plt.close(figure)
-  return path
+  return figure
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
@@ -102,6 +121,7 @@ def _panels(rows: list[dict]) -> dict[str, dict[str, list]]:
       if key != "step":
         title = key.partition("/")[2] or key
         title = "badput" if title.startswith("badput_") else title
+        title = "loss" if title == UNSMOOTHED else title
         series = panels.setdefault(title, {}).setdefault(key, [])
         series.append((row["step"], value))
 

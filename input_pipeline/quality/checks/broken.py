@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from input_pipeline.bad_records import Policy
 from input_pipeline.quality import evidence
 from input_pipeline.quality.columns import Column
 from input_pipeline.quality.dataset import Dataset
@@ -20,8 +21,9 @@ _FLAT = 0.5
 def broken(data: Dataset, settings: Settings) -> list[Finding]:
   """Fails for records that cannot be read or decoded.
 
-  Warns for images of one colour, for silent or clipped audio, and for texts
-  with U+FFFD or control characters.
+  Fails also for more than 1 % of a folder's files in formats that are not read,
+  and warns for fewer. Warns for images of one colour, for silent or clipped
+  audio, and for texts with U+FFFD or control characters.
   """
   del settings
   reasons = [*data.bad]
@@ -42,13 +44,25 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
     said.append(f"{count(undecodable, 'file')} cannot be decoded")
   said += [f"{what}, {count(len(rows), 'record')}" for what, rows in odd]
   whole = len(data.indices) + data.bad_count
-  line = "; ".join(said) or f"{count(whole, 'record')} can be read"
-  verdict = worst("fail" if reasons else "ok", "warn" if odd else "ok")
+  readable = [] if said else [f"{count(whole, 'record')} can be read"]
+  left = dict(data.source.unread)
+  unread = sum(left.values())
+  files = data.source.length + unread
+  if unread:
+    named = ", ".join(f"{n:,} {ending}" for ending, n in left.items())
+    said.append(f"{unread:,} of {files:,} files are not read: {named}")
+  line = "; ".join(readable + said)
+  many = unread > Policy().max_bad_share * files
+  verdict = worst(
+    "fail" if reasons or many else "ok", "warn" if odd or unread else "ok"
+  )
   figures = {
     "unreadable": data.bad_count,
     "undecodable": undecodable,
     "odd": {what: len(rows) for what, rows in odd},
   }
+  if unread:
+    figures["unread_files"] = left
   parts = []
   if reasons:
     items = [why if name in why else f"{name}: {why}" for name, why in reasons]

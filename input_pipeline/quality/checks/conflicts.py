@@ -36,5 +36,6 @@ def conflicts(data: Dataset, settings: Settings) -> list[Finding]:
   ]
   first = [group[0] for group in groups]
   parts = evidence.show(data, first, "Equal inputs with several labels", notes)
+  parts += evidence.members(data, groups)
   figures = {"inputs": len(groups), "records": records}
   return [Finding("conflicts", verdict, line, figures, parts)]

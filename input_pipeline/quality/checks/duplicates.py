@@ -30,15 +30,7 @@ def duplicates(data: Dataset, settings: Settings) -> list[Finding]:
     "largest_group": max(map(len, groups), default=0),
   }
   shown = [group[0] for group in groups]
-  notes = [
-    f"{len(group)} times: {', '.join(map(data.name, group[:4]))}"
-    if not _pictures(data)
-    else f"{len(group)} times"
-    for group in groups[:24]
-  ]
+  notes = [f"{len(group)} times" for group in groups[:24]]
   parts = evidence.show(data, shown, "The largest groups", notes)
+  parts += evidence.members(data, groups)
   return [Finding("duplicates", verdict, line, figures, parts)]
-
-
-def _pictures(data: Dataset) -> bool:
-  return any(column.kind == "image" for column in data.columns.values())

@@ -12,6 +12,10 @@ from input_pipeline.bad_records import Policy, check_size
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading import records
 from input_pipeline.reading.streams import Stream, bad, opened
+from input_pipeline.reading.text_options import Options
+from input_pipeline.reading.utf8 import flaw
+
+SETTINGS = ("encoding", "header")
 
 # Longer ones do not fit into int64, and are usually identifiers.
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
@@ -89,9 +93,10 @@ class _Lines:
   end, last: offset after, and number of, the line that was read last.
   """
 
-  def __init__(self, stream: Stream, policy: Policy):
+  def __init__(self, stream: Stream, policy: Policy, encoding: str):
     self._stream = stream
     self._policy = policy
+    self._encoding = encoding
     self.end = self.last = 0
     self.begin()
 
@@ -109,22 +114,22 @@ class _Lines:
     # Checks rows of many lines as well, since a quote may never be closed.
     try:
       check_size(self.end - self.start, "", self._policy)
-      return line.decode()
+      return line.decode(self._encoding)
     except UnicodeDecodeError as error:
-      raise _BadLineError(f"not UTF-8 at byte {error.start}") from None
+      raise _BadLineError(flaw(line, error, self._encoding)) from None
     except ValueError as error:
       raise _BadLineError(str(error).removeprefix(": ")) from None
 
 
 def table(
-  stream: Stream, policy: Policy
+  stream: Stream, policy: Policy, options: Options = Options()
 ) -> tuple[list[str], Dialect, Iterator[Row]]:
-  """(the header's names, the dialect, the rows) of a table with a header.
+  """(the names of the columns, the dialect, the rows) of a table.
 
   Raises:
-    ValueError: there is no header, or it repeats a name.
+    ValueError: there is no first row, or it is a header that repeats a name.
   """
-  lines = _Lines(stream, policy)
+  lines = _Lines(stream, policy, options.encoding)
   try:
     first = lines.next()
     while first is not None and not first.strip():
@@ -141,14 +146,32 @@ def table(
   dialect = Dialect(delimiter, spaced)
   parser = _parser(itertools.chain([first], iter(lines.next, None)), dialect)
   try:
-    names = next(parser)
+    cells = next(parser)
   except (csv.Error, _BadLineError) as error:
     raise ValueError(f"its header is bad: {error}") from None
+  rows: list[Row] = []
+  names = cells
+  if options.header is not True:
+    names = list(options.header or [""] * len(cells))
+    size = lines.end - lines.start
+    rows = [_row(lines.start, size, lines.number, cells, len(names))]
   names = [name or f"column_{i + 1}" for i, name in enumerate(names)]
   twice = [name for i, name in enumerate(names) if name in names[:i]]
   if twice:
-    raise ValueError(f"its header names the column {twice[0]!r} twice")
-  return names, dialect, _rows(parser, lines, len(names))
+    raise ValueError(
+      f"its header names the column {twice[0]!r} twice; if it has no header,"
+      " add ?header=no to the source"
+    )
+  rest = _rows(parser, lines, len(names))
+  return names, dialect, itertools.chain(rows, rest)
+
+
+def _row(start: int, size: int, line: int, cells: list[str], width: int) -> Row:
+  """A row, which is bad unless it has as many cells as there are columns."""
+  if len(cells) == width:
+    return Row(start, size, line, cells)
+  reason = f"{len(cells)} cells, but the header has {width}"
+  return Row(start, size, line, None, reason)
 
 
 def _rows(parser, lines: _Lines, width: int) -> Iterator[Row]:
@@ -165,15 +188,20 @@ def _rows(parser, lines: _Lines, width: int) -> Iterator[Row]:
       reason = str(error)
     if cells == []:
       continue
-    if cells is not None and len(cells) != width:
-      reason = f"{len(cells)} cells, but the header has {width}"
-      cells = None
-    size = lines.end - lines.start
-    yield Row(lines.start, size, lines.number, cells, reason)
+    place = (lines.start, lines.end - lines.start, lines.number)
+    if cells is None:
+      yield Row(*place, None, reason)
+    else:
+      yield _row(*place, cells, width)
 
 
 def read(
-  path: str, *, text_key: str, policy: Policy, name: str = ""
+  path: str,
+  *,
+  text_key: str,
+  policy: Policy,
+  name: str = "",
+  options: Options = Options(),
 ) -> Iterator[Document | Bad]:
   """Yields one document per row, with the id "FILE:line number".
 
@@ -181,11 +209,12 @@ def read(
   is empty, so is the text.
 
   name: the name of the file in ids and errors; "" for its path.
+  options: the encoding, and whether there is a header.
   """
   name = name or path
   try:
     with opened(path) as stream:
-      names, _, rows = table(stream, policy)
+      names, _, rows = table(stream, policy, options)
       for row in rows:
         record = f"{name}:{row.number}"
         if row.cells is None:

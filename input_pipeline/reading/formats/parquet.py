@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from input_pipeline.bad_records import Policy, check_size, told
+from input_pipeline.bad_records import Policy, check_size, error_line
 from input_pipeline.document import Bad, Document
 from input_pipeline.reading import bounded, records, remote
 from input_pipeline.reading.streams import bad
@@ -63,7 +63,9 @@ def readable(name: str) -> Iterator[None]:
     yield
   except Exception as error:  # pyarrow raises many kinds
     if type(error) is ValueError:
-      raise ValueError(told(name, str(error).removeprefix(": "))) from None
+      raise ValueError(
+        error_line(name, str(error).removeprefix(": "))
+      ) from None
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise ValueError(f"{name}: broken Parquet file: {said[:300]}") from None
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.bad_records import told
+from input_pipeline.bad_records import error_line
 from input_pipeline.rows import Given
+from input_pipeline.rows.parts import record_texts
 
 _AT_ONCE = 256
 
@@ -17,13 +18,7 @@ def records(given: Given, indices: np.ndarray, keys: Sequence[str]):
   Raises:
     ValueError: a record has no such field.
   """
-  found = given.source.read(indices)
-  for key in keys:
-    if key not in found:
-      raise ValueError(
-        f"{given.title} has no field {key!r}; valid: {', '.join(found)}"
-      )
-  return {key: found[key] for key in keys}
+  return record_texts.fields(given.source.read(indices), keys, given.title)
 
 
 def cut(
@@ -49,7 +44,7 @@ def cut(
     try:
       made = windows(name, fields)
     except ValueError as error:
-      raise ValueError(told(name, str(error))) from None
+      raise ValueError(error_line(name, str(error))) from None
     rows.extend((index, *window) for window in made)
 
   start = 0

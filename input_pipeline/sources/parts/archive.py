@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from input_pipeline.bad_records import Policy, told
+from input_pipeline.bad_records import Policy, error_line
 from input_pipeline.document import Document
 from input_pipeline.reading import (
   bounded,
@@ -97,7 +97,7 @@ def _spans(
         except ValueError as error:
           reason = str(error)
         if reason:
-          errors[len(kept)] = told(name, reason)
+          errors[len(kept)] = error_line(name, reason)
         if reason or frame.content:
           kept.append(frame._replace(content=b""))
   except ValueError as error:

@@ -32,7 +32,7 @@ def documents(
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     values = source.read(indices)[text_key]
     for index, value in zip(indices, values, strict=True):
-      wrong = _wrong(value)
+      wrong = not_text(value)
       if wrong:
         name = source.name(int(index))
         raise ValueError(f"{name}: the field {text_key!r} is not {wrong}")
@@ -66,8 +66,8 @@ def texts(
         raise ValueError(f"{source.name(index)}: {error}") from None
 
 
-def _wrong(value: object) -> str:
-  """Returns why a value is not text, or "" if it is."""
+def not_text(value: object) -> str:
+  """Returns what a value is not, "text" or "Unicode text", or "" if it is."""
   if not isinstance(value, (str, bytes)):
     return "text"
   if isinstance(value, str) and not value.isascii():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.tokenizers import MARKS, Tokenizer, utf8
+from input_pipeline.tokenizers import MARKS, Tokenizer, marks, utf8
 
 _UNKNOWN = "[UNK]"
 _SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -70,14 +70,15 @@ def load(spec: str, content: bytes) -> Tokenizer:
   Special tokens are never read out of the text: "[SEP]" in it is encoded like
   any other text. Nothing is added, truncated or padded. A spec that ends in
   "?eos=7&bos=1" sets the tokens that end and begin a document; otherwise the
-  first existing token of _ENDS ends it, and nothing begins it.
+  first existing token of _ENDS ends it, and nothing begins it. "?eos=7,9" sets
+  other tokens that end a generated text.
 
   Raises:
     ValueError: the bytes are neither, or not WordPiece for "wordpiece:"; or an
       id of the spec does not exist.
   """
   tokenizers = _import_tokenizers()
-  marks = _marks(spec)
+  given = marks(spec)
   try:
     found = _tokenizer(tokenizers, spec, content)
     pieces = found.get_vocab(with_added_tokens=True)
@@ -89,8 +90,9 @@ def load(spec: str, content: bytes) -> Tokenizer:
         f"it has the id {size - 1}; at most {_MOST_IDS} ids are supported"
       )
     for name, verb in (("eos", "end"), ("bos", "begin")):
-      if name in marks and marks[name] not in pieces.values():
-        raise ValueError(f"it has no id {marks[name]} to {verb} a document")
+      missing = set(given.get(name, ())).difference(pieces.values())
+      if missing:
+        raise ValueError(f"it has no id {min(missing)} to {verb} a document")
     # A model with inconsistent parts fails only when it is used.
     for sample in ("a", "猫 \U0001f408", "\x00"):
       _guarded(found.encode, sample)
@@ -112,19 +114,35 @@ def load(spec: str, content: bytes) -> Tokenizer:
     encode,
     decode,
     size,
-    marks.get("eos", next(ends, None)),
+    given.get("eos", (next(ends, None),))[0],
     _byte_lengths(found, pieces, size),
     "tokenizer.json",
     content,
-    bos=marks.get("bos"),
+    bos=given.get("bos", (None,))[0],
+    other_ends=given.get("eos", ())[1:],
   )
 
 
-def _marks(spec: str) -> dict[str, int]:
-  """Returns the "eos" and "bos" that a spec sets."""
-  marks = MARKS.search(spec)
-  pairs = [pair.split("=") for pair in marks[1].split("&")] if marks else []
-  return {name: int(value) for name, value in pairs}
+def special(content: bytes) -> dict[str, int]:
+  """Returns {spelling: id} of the special tokens of a tokenizer's file."""
+  found = _tokenizer(_import_tokenizers(), "tokenizers:", content)
+  added = json.loads(found.to_str())["added_tokens"]
+  return {t["content"]: t["id"] for t in added if t.get("special")}
+
+
+def encoder_of_special(
+  spec: str, content: bytes
+) -> Callable[[str], np.ndarray]:
+  """Returns (text) -> ids that reads special tokens out of the text."""
+  found = _tokenizer(_import_tokenizers(), spec, content)
+  found.encode_special_tokens = False
+
+  def encode(text: str) -> np.ndarray:
+    text = utf8(text).decode("utf-8")
+    ids = _guarded(lambda: found.encode(text, add_special_tokens=False).ids)
+    return np.array(ids, np.int32)
+
+  return encode
 
 
 def added_before(content: bytes) -> int | None:

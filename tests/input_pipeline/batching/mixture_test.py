@@ -373,6 +373,7 @@ def config_of_run(tmp_path, texts):
   return config
 
 
+@pytest.mark.slow
 def test_a_run_and_its_workdir_alone(tmp_path):
   texts = tmp_path / "texts"
   texts.mkdir()

@@ -244,6 +244,7 @@ def test_the_counts_are_trafilaturas():
   assert extraction.f1(counts) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_real_pages_are_extracted_as_well_as_by_trafilatura(shared_data):
   """Micro F1 over gold snippets, at least its own less 0.005."""

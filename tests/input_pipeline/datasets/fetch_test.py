@@ -603,11 +603,12 @@ def test_real_data_is_where_the_configs_read_it(
     "jsonl:data/xquad_en/test.jsonl": 291,
     "jsonl:data/xquad_zh/train.jsonl": 899,
     "jsonl:data/xquad_zh/test.jsonl": 291,
+    "csv:data/adult/adult.data": 32_561,
     "idx:data/fashion_mnist": 25_000,
     "folder:data/cifar10n": 12_000,
   }
   for uri, count in counts.items():
-    split = "all" if uri.startswith("jsonl") else "train+test"
+    split = "all" if uri.startswith(("jsonl", "csv")) else "train+test"
     assert open_source(uri, split).length == count, uri
   text = open_source("text:data/tinyshakespeare/input.txt", "all")
   assert len(text.read(np.zeros(1, np.int64))["text"][0]) == 1_115_394

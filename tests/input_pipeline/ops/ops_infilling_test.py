@@ -7,8 +7,6 @@ from input_pipeline import ops
 from input_pipeline.batching import pipeline
 from input_pipeline.tokenizers.parts import special_tokens
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 T = 24
 SOURCE = dict(source="fake:text", tokenizer="char", seq_len=T)
 

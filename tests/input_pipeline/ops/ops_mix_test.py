@@ -285,6 +285,7 @@ def test_an_evaluation_does_not_mix():
     pipeline.evaluation(source=_SOURCE, ops="scale|mixup", batch_size=4)
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_mixed_labels():
   config = conv_fashion_mnist.get_config("smoke")
   config.data.source += "&dtype=uint8"

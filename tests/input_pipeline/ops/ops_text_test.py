@@ -503,6 +503,7 @@ def test_wordpiece_has_its_mask_and_its_words(tmp_path):
   assert set(drawn.tolist()) <= {4, *range(5, 14)}
 
 
+@pytest.mark.slow
 def test_a_run_with_masks_has_a_vocabulary_with_the_mask(tmp_path):
   workdir = str(tmp_path)
   config = lm_stdlib.get_config("smoke")

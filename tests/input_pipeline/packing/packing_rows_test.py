@@ -10,8 +10,6 @@ from input_pipeline.tokenizers import get_tokenizer
 from models.language.decoder import decoder
 from train.tasks.language_modeling import language_modeling
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def documents(lengths, seed=0):
   rng = np.random.default_rng(seed)

@@ -8,8 +8,6 @@ import pytest
 from models.language.decoder import decoder
 from train.tasks.language_modeling import language_modeling
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 LENGTHS, T = (5, 3, 6), 16
 SMALL = {"vocab_size": 20, "layers": 2, "dim": 16, "heads": 4, "kv_heads": 2}
 MODELS = {

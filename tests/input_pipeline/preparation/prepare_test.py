@@ -161,6 +161,7 @@ def test_files_are_cut_at_the_stated_size_and_tokens_go_with_them(tmp_path):
     assert seen == own["documents"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_it_goes_on_to_the_same_bytes(
   tmp_path, monkeypatch
 ):
@@ -497,6 +498,7 @@ def test_the_command_says_what_was_done(tmp_path):
   assert done.stderr == "error: jsonl:none matches no file\n"
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_line_and_loses_nothing(tmp_path):
   write_records(tmp_path / "in", 2, 15)
   recipe = tmp_path / "recipe.py"

@@ -103,10 +103,14 @@ def test_the_same_data_gives_the_same_bytes(tmp_path):
   assert texts[0] == texts[1]
 
 
+def judge_module():
+  return importlib.import_module("input_pipeline.judge")
+
+
 @pytest.fixture
 def asked(monkeypatch):
   """(flag values) -> what they ask for, without a process of its own."""
-  module = importlib.import_module("input_pipeline.judge")
+  module = judge_module()
 
   def ask(**given):
     values = dict(data="jsonl:a", split=None, against=None, label="", date="")
@@ -122,6 +126,9 @@ def test_checks_are_those_that_the_flags_allow(asked):
   alone = asked().checks
   assert "leakage" not in alone and "balance" not in alone
   assert "label_errors" not in asked(label="y", against="test").checks
+  every = asked(label="y", against="test", checks=["all"]).checks
+  assert set(every) == set(judge_module().known_checks())
+  assert set(asked(checks=["all"]).checks) == set(alone)
   assert set(asked(label="y", against="test").checks) - set(alone) == {
     "conflicts",
     "balance",
@@ -135,7 +142,9 @@ def test_what_is_compared(asked):
   assert asked().split == "all"
   found = asked(against="test[:50%]")
   assert (found.split, found.other) == ("train", ("jsonl:a", "test[:50%]"))
-  assert asked(against="jsonl:b").other == ("jsonl:b", "all")
+  # Another source is compared with all of this one.
+  found = asked(against="jsonl:b")
+  assert (found.split, found.other) == ("all", ("jsonl:b", "all"))
   assert asked(data="tfds:x?data_dir=/d").output == "judged/x"
   assert asked(data="jsonl:/a/b*.jsonl.gz").output == "judged/b_.jsonl"
   assert asked(data="stdlib:").output == "judged/stdlib"
@@ -222,7 +231,7 @@ def test_each_check_names_what_it_needs():
 
 
 def test_a_costly_check_is_given_its_settings(monkeypatch):
-  module = importlib.import_module("input_pipeline.judge")
+  module = judge_module()
 
   def label_errors(*, uri, split, label, output, folds=5, epochs=1, say=None):
     return uri, split, label, output, folds, epochs, say

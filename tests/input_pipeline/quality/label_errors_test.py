@@ -141,6 +141,7 @@ def read_rows(out):
     return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_texts_in_two_languages_with_labels_that_are_names(tmp_path):
   words = {
     "positiv": ["lovely clean room", "great staff", "房间很干净", "服务很好"],
@@ -208,6 +209,7 @@ def test_a_table_of_numbers_categories_and_gaps(tmp_path):
   assert len(found - flipped) <= 1
 
 
+@pytest.mark.slow
 def test_images_are_judged_and_shown(tmp_path):
   uri = "fake:image?n=96&size=8&channels=1&classes=2"
   true = open_source(uri, "all").read(np.arange(96))["label"]
@@ -254,6 +256,7 @@ def png(image):
   )
 
 
+@pytest.mark.slow
 def test_pictures_in_folders_one_of_them_broken(tmp_path):
   # Stripes lie down in one class and stand in the other.
   rng = np.random.default_rng(0)

@@ -357,7 +357,7 @@ def test_parquet_is_what_pyarrow_reads(tmp_path, compression):
   assert list(rows["text"]) == ["", "", "a"]
   np.testing.assert_array_equal(rows["label"], np.int32([49, 7, 0]))
   assert rows["label"].dtype == np.int32 and rows["yes"].dtype == bool
-  np.testing.assert_array_equal(rows["i"], [np.nan, np.nan, 1.0])
+  assert list(rows["i"]) == [None, None, 1]
   np.testing.assert_array_equal(rows["list"], [[49, 50], [7, 8], [0, 1]])
   assert list(rows["b"]) == [b"x", b"x", b"\xff\x00"]
 
@@ -676,6 +676,10 @@ def test_the_random_access_reads_what_the_stream_reads(tmp_path, kind, form):
         assert "\n" not in str(error)
         assert str(error).removeprefix(f"{tmp_path}/") == expected.reason
       else:
+        if kind == "jsonl" and row["text"][0] is None:
+          # It is bad only for a run that uses the field.
+          assert expected.reason.endswith("no field 'text'")
+          continue
         assert isinstance(expected, Document)
         field = "html" if kind == "warc" else "text"
         assert row[field][0] == getattr(expected, field)
@@ -742,10 +746,11 @@ def test_a_column_is_typed_as_a_whole(tmp_path):
   source = open_source(f"csv:{tmp_path}/*", "all")
   found = source.read(np.array([2, 0, 1]))
   assert {k: v.dtype.kind for k, v in found.items()} == {
-    "int": "i", "float": "f", "gaps": "f",
+    "int": "i", "float": "f", "gaps": "O",
     "missing": "O", "name": "O", "empty": "O",
   }  # fmt: skip
-  np.testing.assert_array_equal(found["gaps"], [3, 1, np.nan])
+  assert list(found["gaps"]) == [3, 1, None]
+  assert source.read(np.array([2]))["gaps"].dtype == np.int64
   assert list(found["missing"]) == ["3", "1", "?"]
   assert list(found["name"]) == ["9", "007", "8"]
   write_table(tmp_path / "whole.csv", rows)

@@ -15,6 +15,7 @@ import pytest
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.document import Bad
+from input_pipeline.reading import files as raw_files
 from input_pipeline.reading import remote
 from input_pipeline.reading.open import files, reader
 from input_pipeline.sources import open_source
@@ -82,7 +83,7 @@ def test_text_is_unchanged_and_may_be_compressed(tmp_path):
   (tmp_path / "d.txt").write_bytes(b"a\xff")
   found = all_of(f"text:{tmp_path}/*")
   assert [x.text for x in found[:3]] == [content.decode()] * 3
-  assert found[3] == Bad("d.txt", "d.txt: not UTF-8 at byte 1")
+  assert found[3].reason.startswith("d.txt: not UTF-8 at byte 1; ")
 
 
 def test_the_library_is_read_like_any_text():
@@ -394,3 +395,33 @@ def test_a_dictionary_bomb_of_parquet_is_not_unfolded(tmp_path):
   lines = done.stdout.splitlines()
   assert len(lines) == 3001 and lines[2999] == "read a.parquet:2999"
   assert int(lines[-1]) < 100
+
+
+ODD = ("run [v2]", "a*b", "a?b", "[!a]", "**", "100% {x} #1 $a é")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_exists_as_it_is_written_is_no_pattern(name, tmp_path):
+  """Beside files that the same text would match as a glob."""
+  for folder in (name, "axb", "a"):
+    (tmp_path / folder).mkdir()
+    for file in (f"{name}.txt", "axb.txt"):
+      (tmp_path / folder / file).write_text("ab")
+  where = tmp_path / name
+  assert files(f"text:{where}/{name}.txt") == [str(where / f"{name}.txt")]
+  whole = sorted(map(str, where.iterdir()))
+  assert files(f"text:{where}/*.txt") == whole
+  found = all_of(f"text:{where}/*.txt")
+  assert [each.id for each in found] == [pathlib.Path(p).name for p in whole]
+  assert open_source(f"text:{where}/{name}.txt", "all").length == 1
+  if name == "a*b":
+    (tmp_path / "a" / "a*b.txt").unlink()  # the name is now a glob
+    assert files(f"text:{tmp_path}/a/a*b.txt") == [f"{tmp_path}/a/axb.txt"]
+
+
+def test_a_folder_of_a_bucket_is_no_pattern(monkeypatch):
+  """Only its escaped name is given to Beam, whose globs have the same signs."""
+  seen = []
+  monkeypatch.setattr(raw_files, "matching", lambda p: seen.append(p) or [])
+  raw_files.names("gs://bucket/out [v2]")
+  assert seen == ["gs://bucket/out [[]v2]/*"]

@@ -17,8 +17,6 @@ from train import build, loop
 from train.evaluators import question_answering as evaluator
 from train.tasks.question_answering import question_answering
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 TEXTS = [
   ("Who won?", "The Panthers (NFL) won in 2015; Ann's café lost.", "NFL"),
   ("谁赢了？", "黑豹队在联赛中排名第六，同时也以 24 次拦截领先。", "24 次拦截"),
@@ -46,8 +44,15 @@ def write(path, records):
   return f"jsonl:{path}"
 
 
-def data(uri, seq_len=40, tokenizer="byte", max_question=16, **kind):
-  return pipeline.evaluation(
+def data(
+  uri,
+  seq_len=40,
+  tokenizer="byte",
+  max_question=16,
+  make=pipeline.evaluation,
+  **kind,
+):
+  return make(
     source=uri,
     split="all",
     text_key="context",
@@ -142,6 +147,62 @@ def test_what_most_have_answered_counts_and_nothing_at_cls(tmp_path):
   assert batch["start"][1] == batch["end"][1] == 0
 
 
+@pytest.mark.parametrize("form", ["jsonl", "squad"])
+def test_answers_that_are_not_in_the_text_leave_the_others(tmp_path, form):
+  context = "one two three"
+  found = {
+    "a": ([("two", 4), ("tow", -1), ("one", 1)], "two"),
+    "b": ([("three", 0), ("three", 8)], "three"),
+    "c": ([("four", 0), ("three", None)], None),
+  }
+  if form == "jsonl":
+    records = [
+      {
+        **record("q", context, identity=k),
+        "answers": {
+          "text": [text for text, _ in answers],
+          "answer_start": [start for _, start in answers],
+        },
+      }
+      for k, (answers, _) in found.items()
+    ]
+    uri = write(tmp_path / "a", records)
+  else:
+    asked = [
+      {
+        "id": k,
+        "question": "q",
+        "answers": [{"text": t, "answer_start": s} for t, s in answers],
+      }
+      for k, (answers, _) in found.items()
+    ]
+    asked[0]["answers"].append({"answer_start": 3})
+    whole = [{"paragraphs": [{"context": context, "qas": asked}]}]
+    (tmp_path / "a").write_text(json.dumps({"data": whole}))
+    uri = f"squad:{tmp_path}/a"
+  tested = data(uri)
+  batch, texts = all_rows(tested)
+  places = zip(
+    texts["starts"], texts["ends"], batch["start"], batch["end"], strict=True
+  )
+  told = [context[s[a] : e[b]] if a else None for s, e, a, b in places]
+  assert told == [span for _, span in found.values()]
+  assert batch["mask"].tolist() == [1, 1, 0]  # The last is not in the loss,
+  # but it is scored, as all are, by the texts of all of its answers.
+  assert [each["text"] for each in texts["answers"]] == [
+    [text for text, _ in answers] for answers, _ in found.values()
+  ]
+  assert "5 answers of 3 questions" in tested.note
+  trained = pipeline.train(
+    **{
+      **dict(source=uri, split="all", text_key="context", tokenizer="byte"),
+      **dict(seq_len=40, rows=dict(name="questions", max_question=16)),
+      **dict(batch_size=2, shuffle=False, on_bad_record="skip"),
+    }
+  )
+  assert trained.num_examples == 2 and trained.skipped().count == 1
+
+
 def test_features_tell_what_of_the_question_is_where(tmp_path):
   asked, text = match_features.match(
     ["Who", "won", "the", "Cup", "?"],
@@ -214,7 +275,7 @@ GOOD = record("a", "one two", "two")
 def test_hostile_records_and_settings_are_one_line(tmp_path, bad, kind, told):
   uri = write(tmp_path / "a", [{**GOOD, **bad}])
   with pytest.raises(ValueError, match=told) as error:
-    data(uri, **kind)
+    data(uri, make=pipeline.train, **kind)
   assert "\n" not in str(error.value)
   assert not bad or f"{tmp_path}/a:1" in str(error.value)
 
@@ -430,6 +491,7 @@ def test_padding_and_what_is_beside_the_question_do_not_matter():
     model.apply(params, state, tokens, types, jnp.ones_like(tokens))
 
 
+@pytest.mark.slow
 def test_a_run_learns_to_answer_and_writes_what(tmp_path):
   from configs.text import qa_newwiki
 

@@ -17,8 +17,6 @@ from train import build, loop
 from train.objectives import losses
 from train.tasks.token_classification import token_classification
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 LABELS = ["B-x", "I-x", "O"]
 
 
@@ -246,6 +244,7 @@ def test_wrong_settings_are_told():
     )
 
 
+@pytest.mark.slow
 def test_a_run_learns_names_and_writes_them(tmp_path):
   from configs.text import ner_wnut17
 

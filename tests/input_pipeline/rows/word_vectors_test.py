@@ -13,8 +13,6 @@ from train.objectives import skip_grams
 from train.tasks.glove import glove
 from train.tasks.word2vec import word2vec
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V, D = 12, 5
 COUNTS = np.array([0, 400, 200, 100, 60, 40, 30, 20, 10, 8, 5, 2])
 

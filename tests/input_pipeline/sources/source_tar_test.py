@@ -313,9 +313,11 @@ def test_a_hostile_member_is_a_bad_record(name, fields, named, tmp_path):
   good = {f"a/{i}.png": png(i) for i in range(3)}
   (tmp_path / "x.tar").write_bytes(archive({**good, name: info}))
   uri = f"tar:{tmp_path}/x.tar"
-  source = open_source(uri, "all")
+  source = open_source(uri, "all", Policy(max_bad_share=0.5))
   if named is None:
-    assert source.length == 3
+    assert source.length == 3 and source.unread == ((".tar", 1),)
+    with pytest.raises(ValueError, match="1 of 4 files are not read: 1 .tar"):
+      open_source(uri, "all")
     return
   place = next(i for i in range(4) if source.name(i).endswith(name))
   with pytest.raises(ValueError, match=f"{name}: .*{named}"):

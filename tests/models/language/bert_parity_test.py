@@ -7,8 +7,6 @@ import pytest
 
 from common.names import find
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

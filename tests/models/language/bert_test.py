@@ -5,8 +5,6 @@ import pytest
 
 from common.names import find
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 SIZES = dict(vocab_size=19, layers=2, dim=16, heads=4, hidden=24, max_len=12)
 
 
@@ -94,6 +92,7 @@ def test_packed_rows_are_their_parts():
   np.testing.assert_allclose(whole, np.concatenate(parts, 1), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_logits_of_places_are_those_of_all():
   model = bert(next_sentence=True)
   params = started(model)

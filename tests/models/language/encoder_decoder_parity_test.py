@@ -10,8 +10,6 @@ from models.layers.positions import bucket
 from train import types
 from train.generation import beam_search
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -2,13 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from models.language.encoder_decoder import encoder_decoder
 from models.layers.positions import sinusoids
 from train import types
 from train.generation import beam_search
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 V, EOS = 19, 1
 KINDS = {
@@ -55,7 +54,7 @@ def padded(lengths, S):
   return (np.arange(S)[None] < np.array(lengths)[:, None]).astype(np.int32)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["t5"], KINDS))
 def test_with_the_cache_as_without_token_for_token(kind):
   model, given = made(kind)
   apply = jitted(model)
@@ -73,7 +72,7 @@ def test_with_the_cache_as_without_token_for_token(kind):
     assert name == "length" or leaf.shape[1] == 2, name  # the rows are second
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["t5"], KINDS))
 def test_packed_pairs_as_alone_and_padding_is_not_seen(kind):
   model, given = made(kind)
   apply = jitted(model)
@@ -108,7 +107,7 @@ def test_packed_pairs_as_alone_and_padding_is_not_seen(kind):
     before += len(target)
 
 
-@pytest.mark.parametrize("kind", ["vaswani", "t5"])
+@pytest.mark.parametrize("kind", slow_but(["t5"], ["vaswani", "t5"]))
 def test_each_layer_on_its_own_and_remat_give_the_same_gradient(kind):
   inputs, targets = tokens((2, 6), 0), tokens((2, 4), 1)
   found = []
@@ -136,6 +135,7 @@ def test_sinusoids_are_those_of_the_paper():
   np.testing.assert_allclose(found[:, 1::2], np.cos(angles), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_written_is_the_best_token_of_the_logits_each_time():
   model, given = made("pre-norm", vocab_size=6)
   lengths = [7, 3, 5, 1]

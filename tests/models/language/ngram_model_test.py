@@ -12,8 +12,7 @@ from input_pipeline.cleaning.parts import ngram as numpy_ngram
 from models.language.ngram import contexts, ngram
 from train import types
 from train.generation import sampling
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
+from train.tasks.language_modeling import language_modeling
 
 V = 5
 
@@ -61,6 +60,48 @@ def test_probabilities_are_numpys(order, discount):
   np.testing.assert_allclose(p_BTV.sum(-1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("vocab_size", [V, 40_000])
+def test_nats_are_the_log_probabilities_of_the_targets(vocab_size):
+  docs_BT = documents()
+  model = ngram(vocab_size=vocab_size, order=4, capacity=300)
+  state = learned(model, docs_BT)
+  held_out = jnp.asarray(documents(seed=1))
+  inputs_BT, targets_BT = held_out[:, :-1], held_out[:, 1:]
+  logits_BTV, _ = model.apply({}, state, inputs_BT)
+  found, unchanged = model.apply(
+    {}, state, inputs_BT, targets_BT=targets_BT, method="nats"
+  )
+  wanted = -jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  same(unchanged, state)
+
+
+def test_the_loss_of_a_large_vocabulary_needs_little_memory():
+  model = ngram(vocab_size=20_000, order=3, capacity=1000)
+  task = language_modeling(model)
+  rows = jax.ShapeDtypeStruct((8, 512), jnp.int32)
+  batch = {"inputs": rows, "targets": rows, "mask": rows}
+  variables = jax.eval_shape(task.init, None, batch)
+  loss = jax.jit(lambda v, b: task.losses["loss"](v, b, None, True))
+  used = loss.lower(variables, batch).compile().memory_analysis()
+  # A float for every token at every position would take 328 MB.
+  assert used.temp_size_in_bytes < 10_000_000
+
+
+def test_tables_are_as_large_as_the_data_and_within_a_bound():
+  sized = ngram(vocab_size=99, order=3, capacity=None, corpus_tokens=5000)
+  tables = sized.init(None)[1]
+  assert [t["counts"].size for t in tables.values()] == [100, 5000, 5000]
+  with pytest.raises(ValueError, match="may need 0.1 GB, more than most_by"):
+    ngram(
+      vocab_size=9999,
+      order=3,
+      capacity=None,
+      corpus_tokens=4_000_000,
+      most_bytes=10**7,
+    )
+
+
 def test_keys_of_several_words_are_numpys():
   """A vocabulary of which 32 bits hold two tokens, and an order of five."""
   rng = np.random.default_rng(0)
@@ -97,6 +138,7 @@ def test_counts_are_what_counting_by_hand_gives():
   )
 
 
+@pytest.mark.slow
 def test_no_order_of_the_batches_changes_the_tables():
   docs_BT = documents()
   model = ngram(vocab_size=V, order=4, capacity=300)
@@ -128,6 +170,7 @@ def test_masked_targets_are_not_counted():
     np.testing.assert_allclose(p_BTV[0, t], want_V, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_packed_rows_count_their_documents():
   docs = [doc[:n] for doc, n in zip(documents(4), (7, 5, 9, 4), strict=True)]
   inputs, targets, segments = np.zeros((3, 2, 16), np.int32)

@@ -7,8 +7,6 @@ import pytest
 
 from models.language.rnn import CELLS, rnn
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V, D, H = 11, 6, 8
 
 

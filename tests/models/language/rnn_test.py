@@ -8,8 +8,6 @@ import pytest
 from models.language.bengio import bengio
 from models.language.rnn import CELLS, recurrence, rnn
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V = 11
 MAKE = {
   **{

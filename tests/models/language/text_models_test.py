@@ -8,8 +8,6 @@ import pytest
 
 from common.names import find
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def make(name, **changes):
   return find("models", name, "")(vocab_size=13, num_classes=3, **changes)

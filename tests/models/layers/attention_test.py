@@ -17,8 +17,6 @@ from jax.sharding import PartitionSpec as P
 from models.layers import attention_splash, partition, transformer
 from models.layers.attention import SelfAttention, attention, rotary
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 OPTIONS = {
   "full": {},
   "causal": {"causal": True},
@@ -327,6 +325,7 @@ def splash_program() -> str:
     )
 
 
+@pytest.mark.slow
 def test_splash_compiles_for_a_tpu_on_a_mesh():
   """Under fsdp, tensor, scan and remat, by the TPU's own compiler.
 

@@ -15,8 +15,6 @@ from jax.sharding import PartitionSpec as P
 
 from models.layers import grouped, moe, partition
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 B, T, D, F, E, J = 8, 8, 16, 32, 8, 2
 
 
@@ -405,6 +403,7 @@ def through(graphdef, params, x_BTD):
   return x_BTD, jax.tree.map(jnp.sum, losses)
 
 
+@pytest.mark.slow
 def test_scanned_layers_in_the_stages_of_a_pipeline():
   graphdef, params = stacked(2)
 

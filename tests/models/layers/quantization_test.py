@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import ad_checkpoint
+from tiers import slow_but
 
 from common.names import find
 from configs.language import lm_stdlib
 from models.layers import quantization, transformer
 from train import build, loop
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 qwix = pytest.importorskip("qwix", reason="the extra quantization is absent")
 
@@ -189,7 +188,7 @@ def tiny(how, **changes):
   return find("models", "decoder", "")(matmul=how, **sizes | changes)
 
 
-@pytest.mark.parametrize("how", quantization.FORMATS)
+@pytest.mark.parametrize("how", slow_but(["int8"], quantization.FORMATS))
 def test_scan_and_remat_change_nothing(how):
   tokens = jax.random.randint(jax.random.key(2), (2, 9), 0, 17)
   params, _ = tiny(how).init(jax.random.key(0))
@@ -233,7 +232,7 @@ def float32_losses():
   return run_losses(None, {"data": 1}, jax.devices()[:1])[0]
 
 
-@pytest.mark.parametrize("how", quantization.FORMATS)
+@pytest.mark.parametrize("how", slow_but(["fp8"], quantization.FORMATS))
 def test_it_learns_nearly_as_float32_and_on_eight_devices(how, float32_losses):
   one, run = run_losses(how, {"data": 1}, jax.devices()[:1])
 

@@ -10,15 +10,16 @@ import time
 
 import forkserver
 import jax
+import jax.numpy as jnp
 import many_processes
 import numpy as np
 import pytest
 
 from common import config_keys
-from common.errors import UserError
+from common.errors import SaveError, UserError
 from configs.textbook import linear_regression
 from train import assembly, build, loop, trained
-from train.checkpointing import checkpoint, recovery
+from train.checkpointing import checkpoint, records, recovery
 
 SAVED, STEPS = 6, 10
 
@@ -103,7 +104,7 @@ def rewrite(path: pathlib.Path, **changes) -> None:
   record = json.loads(path.read_text())
   record.pop("seal")
   record.update(changes)
-  path.write_text(json.dumps({**record, "seal": checkpoint._seal(record)}))
+  path.write_text(json.dumps({**record, "seal": records.seal(record)}))
 
 
 def files_of(workdir, step: int = SAVED) -> list[pathlib.Path]:
@@ -300,6 +301,36 @@ def test_a_record_that_was_edited(key, sealed, workdir):
     reason = f"{name} is not what" if sealed else "the record differs from what"
     assert reason in passed[0][1]
     assert reason in checkpoint.verify(manager.directory, SAVED)[0]
+
+
+def test_the_last_checkpoint_is_read_back_before_a_run_is_done(workdir):
+  """As the loop closes it: all is well, an array flips, none is left."""
+
+  def close(state=True):
+    manager, shapes = opened(workdir)
+    saver = recovery.Saver(manager, True, print)
+    recovery.close(saver, shapes if state else None)
+
+  close()
+  flip(largest(workdir))
+  close(state=False)  # of a run that failed for another reason
+  with pytest.raises(SaveError, match="cannot be read back: .*/6"):
+    close()
+  record_of(workdir).unlink()
+  with pytest.raises(SaveError, match="metadata"):
+    close()
+  for folder in (workdir / "checkpoints").iterdir():
+    shutil.rmtree(folder)
+  with pytest.raises(SaveError, match="no checkpoint is left"):
+    close()
+
+
+def test_of_a_large_state_a_few_parameters_are_read_back(monkeypatch):
+  sizes = {"params": {"a": 9, "b": 2}, "rest": 1}
+  state = {"variables": jax.tree.map(jnp.zeros, sizes)}
+  assert len(checkpoint._few(state)) == 3
+  monkeypatch.setattr(checkpoint, "_READ_BACK", 8)
+  assert checkpoint._few(state) == {"variables/params/b"}
 
 
 def test_arrays_that_changed_places(workdir):

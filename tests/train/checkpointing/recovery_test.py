@@ -91,7 +91,7 @@ def experiment(name, learner=None):
   [
     ("lm", np.inf, {}),
     ("conv", np.nan, {"ema": 0.9}),
-    ("gan", np.nan, {"ema": 0.9}),
+    pytest.param("gan", np.nan, {"ema": 0.9}, marks=pytest.mark.slow),
     ("regression", np.inf, {}),
   ],
 )
@@ -215,6 +215,7 @@ def test_a_spike_is_passed_over_as_if_it_had_never_been(tmp_path):
   assert rows(tmp_path / "run") == rows(other)
 
 
+@pytest.mark.slow
 def test_two_processes_drop_and_go_back_alike(tmp_path):
   """What is not finite, and what leaps, is in the rows of one of them."""
   bad = {9: HUGE, BATCH * 17 + 1: 300.0}
@@ -286,6 +287,7 @@ def test_going_back_is_bounded_and_goes_further_each_time(tmp_path):
   assert [row.batches for row in found] == [(20, 21), (21, 22)]
 
 
+@pytest.mark.slow
 def test_a_step_taken_twice_is_the_same_and_costs_nothing_of_the_result(
   tmp_path,
 ):

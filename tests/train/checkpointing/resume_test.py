@@ -13,9 +13,12 @@ import forkserver
 import jax
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from train import assembly, build, loop, trained
 from train.measuring import timing
+
+pytestmark = pytest.mark.optimized
 
 ROOT = pathlib.Path(__file__).parents[3]
 RUNS = {
@@ -99,7 +102,9 @@ def rows(workdir: pathlib.Path) -> list[dict]:
   ]
 
 
-@pytest.mark.parametrize("name", sorted(RUNS))
+@pytest.mark.parametrize(
+  "name", slow_but(["lm_stdlib", "gan_fashion_mnist"], sorted(RUNS))
+)
 def test_killed_and_resumed_is_the_straight_run(name, tmp_path):
   straight, killed = tmp_path / "straight", tmp_path / "killed"
   finish(name, str(straight))

@@ -13,8 +13,6 @@ from train import build, loop, trained
 from train.checkpointing import evaluated, tracking
 from train.measuring import timing
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 class CrashError(Exception):
   pass

@@ -196,6 +196,11 @@ def test_a_trained_run_is_written_as_the_family_that_can_say_it(tmp_path):
   found = weights.read(str(tmp_path / "out"))
   assert found.config["model_type"] == "llama"
   assert found.config["num_key_value_heads"] == 1
+  # What is left out, transformers fills in with other tokens of its own.
+  ids = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
+  assert ids.items() <= found.config.items()
+  told = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+  assert told == ids
   params, _ = build.weights(run)
   jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
@@ -303,9 +308,13 @@ def test_what_is_not_finite_is_told(tmp_path):
     ({"vocab_size": True}, "is not a valid value"),
     ({"rms_norm_eps": 1e400}, "is not a valid value"),
     ({"num_key_value_heads": 3}, "not a multiple of kv_heads"),
-    ({"model_type": "mistral"}, "has no 'mistral'"),
+    ({"model_type": "mistral"}, "'mistral': this family is not supported"),
     ({"model_type": "../gpt2"}, "is not a family's name"),
-    ({"model_type": "layout"}, "there are: bert, gpt2"),
+    ({"model_type": "mt5"}, "the supported ones are: bert, gpt2"),
+    (
+      {"architectures": ["MistralForCausalLM"]},
+      "is not a class of the family 'llama'",
+    ),
     ({"model_type": None}, "is not a family's name"),
     ({"tie_word_embeddings": True}, "lm_head.weight differs"),
     ({"intermediate_size": 25}, "by config.json [25, 8]"),
@@ -323,7 +332,9 @@ def test_what_a_config_says_is_never_passed_over(keys, told, llama):
   tracemalloc.stop()
 
 
-@pytest.mark.parametrize("key", ["odd", "num_hidden_layers", "rope_scaling"])
+@pytest.mark.parametrize(
+  "key", ["odd_scale", "num_hidden_layers", "rope_scaling"]
+)
 def test_a_config_nested_deep(key, llama):
   config = {k: v for k, v in by_hand.LLAMA.items() if k != key}
   text = json.dumps(config).removesuffix("}")

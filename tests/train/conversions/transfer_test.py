@@ -11,9 +11,8 @@ import pytest
 from common.errors import UserError
 from configs.language import lm_shakespeare
 from train import assembly, build, loop, trained
+from train.conversions.parts import arithmetic
 from train.optimization import parameter_rules
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 
 def config_of(**sections):
@@ -115,6 +114,50 @@ def test_another_size_is_told(finished):
     first_state(config)
 
 
+OTHERS = [
+  (dict(heads=4), r"heads \(2 there, 4 here\); head_dim \(8 there, 4 here\)"),
+  (dict(norm_eps=1e-3), r"norm_eps \(1e-05 there, 0.001 here\)"),
+  (dict(activation="relu"), r"activation \('gelu' there, 'relu' here\)"),
+  (dict(window=4), r"window \(None there, 4 here\)"),
+]
+
+
+def test_another_arithmetic_is_refused(finished):
+  path = finished[0]
+  for model, told in OTHERS:
+    with pytest.raises(UserError, match=told) as error:
+      first_state(config_of(init_from=path, model=model))
+    assert "\n" not in str(error.value)
+  section = dict(path=path, anyway=True)
+  _, said = first_state(config_of(init_from=section, model=OTHERS[0][0]))
+  assert "heads (2 there" in said[0] and said[-1].startswith("init_from: ")
+  # These change no result, and skipped parameters compute nothing.
+  same = dict(dropout=0.1, remat="full", scan=False, kv_heads=2, head_dim=8)
+  first_state(config_of(init_from=path, model=dict(same)))
+  section = dict(path=path, skip=["attention"])
+  first_state(config_of(init_from=section, model=OTHERS[0][0]))
+
+
+@pytest.mark.parametrize(
+  "theirs, ours, keys",
+  [
+    (dict(positions="rotary"), dict(positions="rotary", rope_theta=5e5), 1),
+    (dict(rope_theta=5e5), {}, 0),  # learned positions have none
+    (dict(bias=True), dict(bias=False), 1),
+    (dict(name="vit", variant="S/16"), dict(name="vit", heads=6), 0),
+    (dict(name="vit", variant="S/16"), dict(name="vit", heads=12), 2),
+    (dict(name="bert", head="mlm"), dict(name="bert", head="classes"), 0),
+    (dict(name="bert", heads=2), dict(heads=4, norm_eps=1e-12), 3),
+    (dict(name="word_vectors"), dict(name="text_cnn"), 0),
+  ],
+)
+def test_settings_are_compared(theirs, ours, keys):
+  loaded = ["blocks/attention/query/kernel", "blocks/norm/scale"]
+  decoder = dict(name="decoder", dim=384)
+  found = arithmetic.differences({**decoder, **theirs}, decoder | ours, loaded)
+  assert len(found) == keys, found
+
+
 def test_a_killed_run_goes_on_without_the_run_it_began_with(finished, tmp_path):
   config = config_of(init_from=finished[0])
   whole = list(loop.fit(build.run(config, str(tmp_path / "w"), say=print)))
@@ -180,7 +223,7 @@ def test_lora_begins_as_the_model_and_changes_only_its_own(finished, tmp_path):
 @pytest.mark.parametrize(
   "change, told",
   [
-    (dict(rank=0), "rank=0 is below 1"),
+    (dict(rank=0), "rank=0: not a whole number of at least 1"),
     (dict(targets=["nothing"]), "matches no parameter"),
     (dict(targets=["final_norm/scale"]), "is not a matrix"),
     (dict(name="lore"), 'did you mean "lora"'),
@@ -232,6 +275,7 @@ def test_a_wrong_layer_decay_is_told(decay):
     optimizers.make(dict(name="sgd", lr=0.1, layer_decay=decay), 10)
 
 
+@pytest.mark.slow
 def test_a_linear_probe_trains_the_head_alone(finished):
   config = config_of(
     init_from=finished[0], optimizer=dict(freeze=["^(?!final_norm/)"])
@@ -256,6 +300,7 @@ def test_what_says_how_alone_takes_nothing():
     np.testing.assert_array_equal(leaf, drawn[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_the_flag_names_it_for_any_config(finished, tmp_path):
   workdir = str(tmp_path / "b")
   done = forkserver.run(

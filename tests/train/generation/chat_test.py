@@ -82,6 +82,7 @@ def test_the_command_answers_in_turn_and_remembers(speaker, chat_run, tmp_path):
   }
 
 
+@pytest.mark.slow
 def test_a_terminal_ctrl_c_and_ctrl_d(chat_run):
   ours, theirs = pty.openpty()
   process = forkserver.Popen(
@@ -201,6 +202,7 @@ def test_a_history_is_cut_to_the_window(speaker):
     replies.within(speaker, [Message("user", "x" * (119 - size))], 10)
 
 
+@pytest.mark.slow
 def test_a_plain_model_talks_plainly(tmp_path):
   from configs.language import lm_shakespeare
   from train import build, loop

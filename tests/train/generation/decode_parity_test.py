@@ -6,8 +6,6 @@ import pytest
 
 from train.generation import sampling
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 logits_process = transformers.generation.logits_process

@@ -5,8 +5,6 @@ import pytest
 
 from train.generation import sampling
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def logits_of(batch=8, vocabulary=12):
   rng = np.random.default_rng(0)

@@ -61,6 +61,7 @@ def test_one_text_is_printed_after_its_prompt(workdir):
   assert last.startswith("12 tokens in ") and "tokens/s" in last
 
 
+@pytest.mark.slow
 def test_texts_of_several_prompts_have_titles(workdir, tmp_path):
   file = tmp_path / "prompts.txt"
   file.write_text("b\n\nabc\n")
@@ -76,6 +77,7 @@ def test_texts_of_several_prompts_have_titles(workdir, tmp_path):
   assert len(done.stdout) == sum(map(len, parts))
 
 
+@pytest.mark.slow
 def test_a_draft_leaves_the_greedy_text_as_it_is(workdir):
   flags = ("--prompt=ab", "--max_tokens=9", "--temperature=0")
   drafted = generate(workdir, *flags, f"--draft_workdir={workdir}")

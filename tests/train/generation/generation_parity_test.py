@@ -13,8 +13,6 @@ from models.language.decoder import decoder
 from train import types
 from train.generation import sampling, streaming
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common.errors import UserError
 from input_pipeline import tokenizers
 from models.language.decoder import decoder
 from train import types
 from train.generation import sampling, streaming
-
-pytestmark = pytest.mark.usefixtures("compiled_soon")
 
 BYTES = tokenizers.rebuild("byte", b"")
 
@@ -93,12 +92,12 @@ OPTIONS = [
 
 @pytest.mark.parametrize(
   "changes",
-  [{}, {"positions": "rotary", "kv_heads": 1, "window": 5}],
+  slow_but([{}], [{}, {"positions": "rotary", "kv_heads": 1, "window": 5}]),
   ids=["learned", "rotary"],
 )
 def test_rows_are_written_as_each_alone_by_the_plain_loop(changes):
   found = found_of(tiny(**changes))
-  write = streaming.writer(found, chunk=4)
+  write = streaming.writer(streaming.inference(found), chunk=4)
   _, together, finishes = gathered(write(PROMPTS, OPTIONS), 3)
   for row, (prompt, options) in enumerate(zip(PROMPTS, OPTIONS, strict=True)):
     wanted = plainly(found, prompt, options)
@@ -130,7 +129,7 @@ def test_each_way_of_drawing_was_put_to_the_test():
 
 def test_pieces_are_in_order_and_programs_serve_all_calls():
   found = found_of(tiny())
-  write = streaming.writer(found, chunk=4)
+  write = streaming.writer(streaming.inference(found), chunk=4)
   options = [o._replace(max_tokens=9, temperature=0.0) for o in OPTIONS]
   first = list(write(PROMPTS, options))
   with compilations() as seen:
@@ -259,7 +258,7 @@ def test_options_without_a_meaning_are_named(options, message):
 
 
 def test_prompts_that_cannot_be_read_are_named():
-  write = streaming.writer(found_of(Script([65], 1)))
+  write = streaming.writer(streaming.inference(found_of(Script([65], 1))))
   with pytest.raises(ValueError, match="prompt 1 is empty"):
     write([[65], []], [streaming.Options()] * 2)
   with pytest.raises(ValueError, match="prompt 0 has an id outside 0 … 255"):
@@ -268,7 +267,7 @@ def test_prompts_that_cannot_be_read_are_named():
     write([[65]], [streaming.Options()] * 2)
   assert list(write([], [])) == []
   with pytest.raises(UserError, match="cannot generate text"):
-    streaming.writer(found_of(Script([65], 1), tokenizer=None))
+    streaming.inference(found_of(Script([65], 1), tokenizer=None))
 
 
 @pytest.mark.parametrize("max_tokens", [12, 40])

@@ -90,6 +90,26 @@ def test_the_loss_is_that_of_the_counts_before():
   np.testing.assert_allclose(metrics["loss"].value(), nats, rtol=1e-6)
 
 
+def test_what_follows_the_epoch_is_not_counted():
+  task = language_modeling(ngram(vocab_size=9, order=2, capacity=50))
+  learner = counting(task, None, examples=3, total_steps=3, batch_size=2)
+  assert "3 of the 3 examples of the training data (100 %)" in learner.note
+  assert "config.total_steps=2 counts each of them once" in learner.note
+  part = counting(task, None, examples=30, total_steps=3, batch_size=2).note
+  assert "6 of the 30" in part and "total_steps=15 counts all" in part
+  tokens_BT = jnp.asarray([[0, 1, 2, 3], [4, 5, 6, 7]])
+  batch = {"inputs": tokens_BT, "targets": tokens_BT + 1}
+  batch["mask"] = jnp.ones((2, 4))
+  state = learner.init(jax.random.key(0), batch)
+  shares, sums = [], []
+  for _ in range(3):
+    state, metrics = learner.step(state, batch, jax.random.key(1))
+    shares.append(float(metrics["counted"].value()))
+    sums.append(int(state.variables.model_state["order_2"]["counts"].sum()))
+  np.testing.assert_allclose(shares, [2 / 3, 1, 1])
+  assert sums == [10, 15, 15]
+
+
 def test_models_that_do_not_count_are_refused():
   def model(params, state):
     return Model(lambda rng: (params, state), lambda p, s, x, **_: (x, s))

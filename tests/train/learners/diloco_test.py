@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from configs.language import lm_stdlib
 from configs.textbook import linear_regression
@@ -214,7 +215,10 @@ def one_device():
 
 @pytest.mark.parametrize(
   "mesh",
-  [{"slice": 2, "data": 2, "fsdp": 2}, {"slice": 4, "fsdp": 2}],
+  slow_but(
+    [{"slice": 4, "fsdp": 2}],
+    [{"slice": 2, "data": 2, "fsdp": 2}, {"slice": 4, "fsdp": 2}],
+  ),
   ids=["two workers a slice", "one worker a slice"],
 )
 def test_slices_are_one_device(mesh, one_device, monkeypatch):
@@ -255,6 +259,7 @@ def called(program, instruction):
   return [word for word in words if word in program.computations]
 
 
+@pytest.mark.slow
 def test_only_metrics_cross_slices_between_outer_steps():
   made = build.run(
     config_on({"slice": 2, "data": 2, "fsdp": 2}, workers=2), None

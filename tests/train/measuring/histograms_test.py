@@ -108,6 +108,7 @@ def run_of(workdir, every, **keys):
   return rows, lines
 
 
+@pytest.mark.slow
 def test_histograms_change_no_figure_of_a_run(tmp_path):
   from tensorboard.backend.event_processing import event_accumulator
 

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import resource
 import statistics
 import threading
 import time
@@ -38,7 +39,8 @@ def spend(clock, wait, data, step):
     wait(step)
 
 
-def test_the_clock_counts_steps_and_what_they_wait_for(wait):
+def test_the_clock_counts_steps_and_what_they_wait_for(wait, monkeypatch):
+  monkeypatch.setattr(timing, "peak_memory", dict)
   clock = timing.Clock({"examples": 12, "tokens": 768})
   with clock.phase("evaluation"):
     wait(30)  # before the first step
@@ -141,6 +143,9 @@ def test_every_figure_is_a_key_of_the_clock(wait, monkeypatch):
   found = clock.read()
   assert found["mfu"] == pytest.approx(3e12 / (2 * 4 * 2e12))
   assert found["device_memory_bytes"] == 9
+  used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  assert 0 < found["host_memory_bytes"] <= 1024 * used
+  assert timing.describe_memory().endswith("GiB, device 0.00 GiB")
   told = {*found, "goodput", *energy.KEYS, "badput_lost", "badput_down"}
   told |= {f"badput_{name}" for name in timing.PHASES if name != "step"}
   assert told == set(timing.CLOCK_KEYS)

@@ -9,8 +9,6 @@ import pytest
 
 from train.objectives import crf
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 B, T, C = 4, 5, 3
 MASKS = np.array(
   [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]], float

@@ -8,8 +8,6 @@ import pytest
 from train import sharding
 from train.objectives.linear_cross_entropy import linear_cross_entropy
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 B, T, D, V = 4, 10, 6, 24
 OPTIONS = {
   "plain": {},

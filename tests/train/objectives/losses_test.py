@@ -6,8 +6,6 @@ import scipy.special
 
 from train.objectives import losses
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def data(batch=6, classes=5):
   rng = np.random.default_rng(0)

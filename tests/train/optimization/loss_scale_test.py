@@ -14,8 +14,6 @@ from train.learners.supervised import supervised
 from train.optimization import optimizers, updates
 from train.tasks.regression import regression
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 
 def slope_task():
   """The loss is the mean of w * x, whose gradient is the mean of x."""
@@ -226,6 +224,7 @@ def test_a_wrong_scale_is_named(scale):
     supervised(slope_task(), adam(), loss_scale=scale)
 
 
+@pytest.mark.slow
 def test_a_transformer_in_float16_trains_by_the_loop():
   config = lm_stdlib.get_config("smoke")
   config.total_steps = 3

@@ -11,8 +11,6 @@ from train import build, loop
 from train.checkpointing import checkpoint
 from train.optimization import optax_names, optimizers
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 STEPS = 10
 
 
@@ -617,6 +615,7 @@ def test_schedule_free_evaluates_the_average(warmup):
 # Where the state lives
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_a_state_on_the_host_is_the_same_run(tmp_path):
   """Also through a checkpoint in the middle."""

@@ -9,6 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from train.planning import collectives, hlo
 
+pytestmark = pytest.mark.optimized
+
 MESH = {"data": 2, "fsdp": 4}
 # Two loops, one with its count noted and one with a condition to read, each
 # collective once in some form that a compiler prints.

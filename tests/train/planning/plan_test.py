@@ -29,6 +29,8 @@ from train.planning import (
   topology,
 )
 
+pytestmark = pytest.mark.optimized
+
 ROOT = pathlib.Path(__file__).parents[3]
 
 
@@ -450,6 +452,7 @@ def test_a_gpu_plan_is_by_formula_and_says_so():
   assert json.loads(json.dumps(figures)) == figures
 
 
+@pytest.mark.slow
 def test_search_ranks_those_that_fit_by_their_bound():
   config = config_of("lm_stdlib", "smoke", batch_size=64)
   where = topology.find("h100:1x8")
@@ -463,6 +466,7 @@ def test_search_ranks_those_that_fit_by_their_bound():
   assert said
 
 
+@pytest.mark.slow
 def test_every_knob_is_tried():
   config = config_of("llama_8b", mesh={"data": -1}, sharding=[])
   config["model"].update(layers=2, remat="none")

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from local_server import raw, request, serving, slowly
+from local_server import raw, request, serving, slowly, wait_until
 
 from train.serving import connections
 
@@ -170,39 +170,33 @@ def test_connections_of_all_addresses_are_limited(speaker):
 
 
 def test_requests_that_are_answered_are_not_idle(speaker):
-  slow, left = slowly(speaker, 0.05)
   body = json.dumps({"prompt": "a", "max_tokens": 90}).encode()
   head = POST + b"Content-Length: %d\r\n\r\n" % len(body)
-  with serving(slow, idle_connections=1) as server:
+  with serving(speaker, slots=slowly(0.05), idle_connections=1) as server:
     with contextlib.ExitStack() as stack:
       address = ("127.0.0.1", server.server_address[1])
       for count in range(1, 4):
         client = stack.enter_context(socket.create_connection(address, 30))
         client.sendall(head + body)
-        until = time.monotonic() + 30
-        while len(server.engine._rows) + len(server.engine._waiting) < count:
-          assert time.monotonic() < until
-          time.sleep(0.01)
+        wait_until(lambda count=count: server.engine.held() >= count)
       assert request(server, "/health")[0] == 200
     # Whole answers are dropped when their clients disconnect, as streams are.
-    assert left.wait(30)
-    until = time.monotonic() + 30
-    while server.engine._rows or server.engine._waiting:
-      assert time.monotonic() < until
-      time.sleep(0.05)
+    wait_until(lambda: not server.engine.held())
 
 
 def test_a_client_that_does_not_read_is_disconnected(speaker):
-  slow, left = slowly(speaker._replace(window=None), 0.0)
+  endless = speaker._replace(window=None)
   body = {"prompt": "a", "max_tokens": 10**6, "stream": True, "n": 8}
   body = json.dumps(body).encode()
-  with serving(slow, seconds_to_send=0.5, max_tokens=10**6) as server:
+  allowed = {"seconds_to_send": 0.5, "max_tokens": 10**6}
+  with serving(endless, slots=slowly(0.0), **allowed) as server:
     address = ("127.0.0.1", server.server_address[1])
     with socket.socket() as client:
       client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
       client.connect(address)
       client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-      assert left.wait(60)
+      wait_until(server.engine.held)
+      wait_until(lambda: not server.engine.held(), 60)
 
 
 def test_methods_and_upgrades_that_are_not_supported(server):

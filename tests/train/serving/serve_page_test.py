@@ -4,7 +4,7 @@ import threading
 
 import devtools
 import pytest
-from local_server import serving
+from local_server import FakeSlots, serving, wait_until
 
 from input_pipeline.tokenizers.parts.chat_template import Message
 from train.generation import replies, streaming
@@ -52,22 +52,17 @@ def complaints(page):
 
 
 def scripted(speaker, texts):
-  """A speaker who answers with these texts, and waits after the first."""
-  go_on, left = threading.Event(), threading.Event()
+  """Slots whose texts are these, and an event to go on after the first."""
+  go_on, waiting = threading.Event(), list(texts)
+  eos = speaker.found.parts.data.tokenizer.eos
 
-  def write(prompts, options):
-    del prompts, options
-    try:
-      for i, text in enumerate(texts):
-        if i:
-          while not go_on.wait(0.05):
-            yield streaming.Piece(0, "", (), None)
-        end = "stop" if i == len(texts) - 1 else None
-        yield streaming.Piece(0, text, tuple(text.encode()), end)
-    finally:
-      left.set()
+  def draw():
+    if waiting and (len(waiting) == len(texts) or go_on.wait(0.05)):
+      tokens = list(waiting.pop(0).encode())
+      return tokens if waiting else [*tokens, eos]
+    return []
 
-  return speaker._replace(write=write), go_on, left
+  return FakeSlots(draw), go_on
 
 
 def test_the_page_talks_with_the_model(page, speaker):
@@ -99,8 +94,8 @@ def test_the_page_talks_with_the_model(page, speaker):
 
 
 def test_an_answer_is_shown_as_it_comes_and_is_text(page, speaker):
-  slow, go_on, _ = scripted(speaker, [HOSTILE, " and more"])
-  with serving(slow) as server:
+  slots, go_on = scripted(speaker, [HOSTILE, " and more"])
+  with serving(speaker, slots=slots) as server:
     opened(page, server)
     said(page, "a")
     page.until(f"{LAST} == {HOSTILE!r}")
@@ -120,14 +115,14 @@ def test_an_answer_is_shown_as_it_comes_and_is_text(page, speaker):
 
 
 def test_stop_stops_the_model(page, speaker):
-  slow, _, left = scripted(speaker, ["so far", "never"])
-  with serving(slow) as server:
+  slots, _ = scripted(speaker, ["so far", "never"])
+  with serving(speaker, slots=slots) as server:
     opened(page, server)
     said(page, "a")
     page.until(f"{LAST} == 'so far'")
     page.run("$('stop').click()")
     page.until("document.documentElement.dataset.state == 'idle'")
-    assert left.wait(30)
+    wait_until(lambda: not server.engine.held())
     assert page.run(LAST) == "so far"
     assert page.run("messages.length") == 2
     assert page.run("document.querySelectorAll('.wrong').length") == 0

@@ -14,8 +14,18 @@ import time
 import urllib.error
 import urllib.request
 
+import jax
+import numpy as np
 import pytest
-from local_server import raw, request, serving, slowly
+from local_server import (
+  FakeSlots,
+  raw,
+  request,
+  serving,
+  slots_of,
+  slowly,
+  wait_until,
+)
 
 from input_pipeline.tokenizers.parts.chat_template import Message
 from train.generation import replies, streaming
@@ -80,6 +90,44 @@ def test_a_completion_has_openais_fields(server, speaker):
   assert found["usage"]["prompt_tokens"] == 4
 
 
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_harness_is_given_the_log_probabilities(most, server, speaker):
+  """As lm-evaluation-harness asks; the values by a pass of its own."""
+  prompts = [[97, 98, 99, 100], [98, 97]]
+  body = {"prompt": prompts, "echo": True, "logprobs": 2, "max_tokens": most}
+  status, _, found = request(server, PLAIN, {**body, "temperature": 0})
+  assert status == 200
+  for ids, choice in zip(prompts, found["choices"], strict=True):
+    told = choice["logprobs"]
+    assert {len(x) for x in told.values()} == {len(ids) + most}
+    text = "".join(told["tokens"][: len(ids)])
+    assert choice["text"].startswith(text) and text == bytes(ids).decode()
+    assert told["text_offset"][: len(ids)] == list(range(len(ids)))
+    assert told["token_logprobs"][0] is None is told["top_logprobs"][0]
+    logs = log_probabilities(speaker, ids)
+    want = [logs[i, next] for i, next in enumerate(ids[1:])]
+    if most:  # the most likely token follows
+      want.append(logs[-1].max())
+    np.testing.assert_allclose(told["token_logprobs"][1:], want, atol=1e-4)
+    for i, top in enumerate(told["top_logprobs"][1:]):
+      assert len(top) <= 3 and told["token_logprobs"][i + 1] in top.values()
+      assert max(top.values()) == pytest.approx(logs[i].max(), abs=1e-4)
+  if most:  # without the prompt, the same values
+    body = {**body, "echo": False, "temperature": 0}
+    own = request(server, PLAIN, body)[2]["choices"][0]["logprobs"]
+    whole = found["choices"][0]["logprobs"]
+    assert own["token_logprobs"] == whole["token_logprobs"][-1:]
+    assert own["text_offset"] == [0]
+
+
+def log_probabilities(speaker, ids):
+  """[tokens, vocabulary], by the model without a cache."""
+  parts, variables = speaker.found.parts, speaker.found.variables
+  logits, _ = parts.model.apply(variables.params, {}, np.array([ids]))
+  size = parts.data.tokenizer.vocab_size
+  return np.asarray(jax.nn.log_softmax(logits[0, :, :size]))
+
+
 def events(server, path, body):
   """The data of each event of a stream."""
   status, headers, text = request(server, path, {**body, "stream": True})
@@ -140,39 +188,34 @@ def test_answers_at_once_are_those_of_one_alone(server, speaker):
 
 def test_a_text_joins_a_batch_that_is_under_way(speaker):
   """And those that were there go on to the same end."""
-  engine = batching.Engine(speaker, batch=4, waiting=8)
-  sizes, write = [], speaker.write
+  slots = slots_of(speaker, limits.Limits(batch=4))
+  sizes, advance = [], slots.advance
 
-  def watched(prompts, options):
-    sizes.append(len(prompts))
-    return write(prompts, options)
+  def watched(occupied, room):
+    sizes.append(occupied)
+    return advance(occupied, room)
 
-  engine.speaker = speaker._replace(write=watched)
+  slots.advance = watched
+  engine = batching.Engine(speaker, slots, waiting=8)
 
   def job(seed):
-    options = streaming.Options(90, temperature=1.0, seed=seed)
+    options = streaming.Options(30 + 20 * seed, temperature=1.0, seed=seed)
     return batching.Job([replies.begin(speaker, b"ab", options)])
 
-  def text(found):
-    parts = []
-    while True:
-      event = found.events.get(timeout=60)
-      parts.append(event.text)
-      if event.finish:
-        return "".join(parts), event.finish
+  def finished(found):
+    while not found.events.get(timeout=60).finish:
+      pass
 
-  first, second = job(1), job(2)
+  first, second, third = job(3), job(1), job(2)
   engine.submit(first)
   first.events.get(timeout=60)
-  first.events.put(batching.Event(0, "", None, 0))
   engine.submit(second)
-  text(first), text(second)
-  assert 2 in sizes
-  for found, seed in ((first, 1), (second, 2)):
-    ids = list(b"ab")
-    for piece in write(
-      [ids], [streaming.Options(90, temperature=1.0, seed=seed)]
-    ):
+  engine.submit(third)
+  finished(first), finished(second), finished(third)
+  assert {1, 3} <= set(sizes)
+  for found in (first, second, third):
+    ids, options = list(b"ab"), found.texts[0].options
+    for piece in speaker.write([ids], [options]):
       ids += piece.tokens
     assert list(found.texts[0].ids) == ids
   assert engine.close(60)
@@ -208,7 +251,7 @@ def test_stop_strings_end_an_answer(server):
     ({"max_tokens": 0}, 400, "max_tokens"),
     ({"max_tokens": 10**9}, 400, "max_tokens"),
     ({"n": 1000}, 400, "n"),
-    ({"stop": ["a"] * 5}, 400, "stop"),
+    ({"stop": ["a"] * 17}, 400, "stop"),
     ({"stop": [""]}, 400, "stop"),
     ({"stop": "x" * 1000}, 400, "stop"),
     ({"seed": 1.5}, 400, "seed"),
@@ -411,49 +454,43 @@ def test_a_bucket_fills_again_and_few_are_remembered():
 
 
 def test_what_waits_too_long_is_refused_and_who_goes_is_forgotten(speaker):
-  slow, left = slowly(speaker, 0.05)
+  slow = slowly(0.05, count=1)
   body = json.dumps({"prompt": "a", "max_tokens": 100, "stream": True}).encode()
   head = (
     b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
   )
-  with serving(slow, batch=1, waiting=1, rows=1) as server:
+  with serving(speaker, slots=slow, waiting=1, rows=1) as server:
     address = ("127.0.0.1", server.server_address[1])
     with socket.create_connection(address) as first:
       first.sendall(head + body)
       assert first.recv(100).startswith(b"HTTP/1.1 200")
       with socket.create_connection(address) as second:
         second.sendall(head + body)
-        until = time.monotonic() + 10
-        while not server.engine._waiting and time.monotonic() < until:
-          time.sleep(0.01)
+        wait_until(lambda: server.engine.held() == 2)
         status, headers, found = request(server, PLAIN, {"prompt": "a"})
         assert status == 503
         assert headers["Retry-After"] == "5"
         assert found["error"]["type"] == "server_error"
-    # Both have gone: nothing is written any more.
-    assert left.wait(10)
-    until = time.monotonic() + 10
-    while server.engine._rows and time.monotonic() < until:
-      time.sleep(0.05)
-    assert not server.engine._rows and not server.engine._waiting
+    # Both have gone: nothing is generated any more.
+    wait_until(lambda: not server.engine.held())
 
 
 def test_a_failure_is_reported_and_the_next_request_served(speaker):
-  fails = [True]
+  fails = [False, True]
 
-  def write(prompts, options):
+  def draw():
     if fails.pop():
       raise RuntimeError("out of memory")
-    return speaker.write(prompts, options)
+    return [97]
 
-  with serving(speaker._replace(write=write)) as server:
-    body = {"prompt": "a", "max_tokens": 2}
-    fails[:] = [False, True]
+  with serving(speaker, slots=FakeSlots(draw)) as server:
+    body = {"prompt": "a", "max_tokens": 1}
     status, _, found = request(server, PLAIN, body)
     assert (status, found["error"]["type"]) == (500, "server_error")
     assert "memory" not in found["error"]["message"]
     assert any("out of memory" in line for line in server.said)
+    fails[:] = [False] * 9
     assert request(server, PLAIN, body)[0] == 200
 
 
@@ -514,7 +551,8 @@ def command(workdir, *flags, **env):
 def test_the_command_serves_and_ends_gracefully(chat_run, tmp_path):
   key = tmp_path / "key"
   key.write_text("sesame\n")
-  process = command(chat_run, "--port=0", f"--api_key_file={key}")
+  flags = ["--port=0", "--batch=1", f"--api_key_file={key}"]
+  process = command(chat_run, *flags)
   try:
     line = process.stdout.readline()
     assert line.startswith("run at http://127.0.0.1:")
@@ -535,6 +573,7 @@ def test_the_command_serves_and_ends_gracefully(chat_run, tmp_path):
     process.kill()
 
 
+@pytest.mark.slow
 def test_a_wrong_command_is_one_line(chat_run, tmp_path):
   with socket.create_server(("127.0.0.1", 0)) as taken:
     port = taken.getsockname()[1]

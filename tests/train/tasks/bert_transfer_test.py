@@ -13,8 +13,6 @@ from configs.text import bert_finetune, bert_small
 from train import build, loop, trained
 from train.optimization import parameter_rules
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 HEADS = [
   f"head/{layer}/{part}"
   for layer in ("output", "pooler")
@@ -72,6 +70,7 @@ def test_the_body_begins_as_it_was_pretrained(pretrained, tmp_path):
   assert {"token_embedding/embedding", "head/output/kernel"} <= set(changed)
 
 
+@pytest.mark.slow
 def test_the_vectors_alone_begin_another_model(pretrained, tmp_path):
   """The flag says from what, the config which parameters."""
   workdir, theirs = pretrained
@@ -94,6 +93,7 @@ def test_the_vectors_alone_begin_another_model(pretrained, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_linear_probe_leaves_the_body_as_it_is(pretrained, tmp_path):
   config = finetuning(pretrained[0], {"freeze": [r"^(?!head/)"]})
   before, after, _ = trained_by(config, tmp_path)
@@ -102,6 +102,7 @@ def test_a_linear_probe_leaves_the_body_as_it_is(pretrained, tmp_path):
     assert same != path.startswith("head/"), path
 
 
+@pytest.mark.slow
 def test_lower_layers_learn_less(pretrained, tmp_path):
   """Of sgd's first update, l layers below the head, a share of 0.5^l."""
   deltas = []
@@ -126,6 +127,7 @@ def test_lower_layers_learn_less(pretrained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_lora_changes_its_matrices_and_the_head_alone(pretrained, tmp_path):
   workdir, theirs = pretrained
   config = finetuning(workdir, adapt=dict(name="lora", rank=2))

@@ -14,8 +14,6 @@ from models.language.decoder import decoder
 from train import build, trained, types
 from train.tasks.preference_optimization import preference_optimization
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 START, END = 256, 257
 T, V = 12, 11
 
@@ -247,6 +245,7 @@ def test_a_run_begins_at_its_reference_which_is_never_moved(pairs):
     assert not np.any(leaf)
 
 
+@pytest.mark.slow
 def test_a_run_from_another_has_that_one_as_its_reference(chat_run):
   config = dpo_chat.get_config("smoke")
   config.model.layers = 1

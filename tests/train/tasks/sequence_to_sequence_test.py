@@ -19,8 +19,6 @@ from train.evaluators import text_generation as evaluator_file
 from train.evaluators.text_generation import text_generation
 from train.tasks.sequence_to_sequence import sequence_to_sequence
 
-pytestmark = pytest.mark.usefixtures("compiled_soon")
-
 V, D = 7, 5
 TABLE = np.random.default_rng(0).normal(size=(V, D)).astype(np.float32)
 
@@ -244,6 +242,7 @@ def run(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_translate_writes_what_the_evaluator_does(run):
   folder = pathlib.Path(run) / "test"
   found = trained.load(run)

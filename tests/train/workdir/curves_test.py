@@ -41,6 +41,7 @@ def test_curves_show_each_metric_over_steps(tmp_path, drawn):
       for k in (1, 2, 3)
     ),
     (3, {"val/loss": 0.5, "val/accuracy": 0.75}),
+    (3, {"train/loss_unsmoothed": 0.25}),
     (3, {"badput_save": 0.1, "badput_lost": 0.2}),
   )
   path = curves.draw_curves(str(tmp_path))
@@ -48,6 +49,7 @@ def test_curves_show_each_metric_over_steps(tmp_path, drawn):
   assert {k: v[:2] for k, v in drawn.items()} == {
     "train/loss": ([1, 2, 3], [1, 1 / 2, 1 / 3]),
     "val/loss": ([3], [0.5]),
+    "train/loss_unsmoothed": ([3], [0.25]),
     "train/grad_norm": ([1, 2, 3], [9, 9, 9]),
     "val/accuracy": ([3], [0.75]),
     "goodput": ([1, 2, 3], [1 / 3, 2 / 3, 1]),
@@ -58,6 +60,7 @@ def test_curves_show_each_metric_over_steps(tmp_path, drawn):
   assert {k: v[2].get_title() for k, v in drawn.items()} == {
     "train/loss": "loss",
     "val/loss": "loss",
+    "train/loss_unsmoothed": "loss",
     "train/grad_norm": "grad_norm",
     "val/accuracy": "accuracy",
     "goodput": "goodput",

@@ -573,9 +573,8 @@ def test_nothing_runs_code_that_a_file_holds():
   assert not wrong
 
 
-@pytest.mark.parametrize(
-  "files", [20, pytest.param(150, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [150])
 def test_files_spoiled_at_random(files, tmp_path):
   """The same as benchmarks/faults/fuzz_workdir.py does by thousands."""
   done = subprocess.run(

@@ -11,7 +11,7 @@ import pytest
 
 from common import config_keys
 from train import build, loop
-from train.checkpointing import bad_batches, checkpoint
+from train.checkpointing import bad_batches, checkpoint, records
 from train.workdir import inspection, run_lock
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -150,7 +150,7 @@ def test_other_formats(workdir):
   record = json.loads(new.read_text())
   record.pop("seal")
   record["format"] = checkpoint.FORMAT + 1
-  new.write_text(json.dumps({**record, "seal": checkpoint._seal(record)}))
+  new.write_text(json.dumps({**record, "seal": records.seal(record)}))
   found = inspection.run(str(workdir))
   assert states(found) == {4: "read", 8: "unknown", 12: "verified"}
   assert [each["format"] for each in found["checkpoints"]] == [

@@ -15,6 +15,8 @@ from train import assembly, build, loop, trained
 from train.checkpointing import checkpoint
 from train.workdir import run_record
 
+pytestmark = pytest.mark.optimized
+
 WORKDIRS = sorted((pathlib.Path(__file__).parents[2] / "workdirs").iterdir())
 
 

@@ -1,21 +1,24 @@
 """A family of models: the mapping between config.json and config.model.
 
 Every key of config.json must be a size of our model, or have the one value that
-our model implements, or not affect the outputs. Anything else is an error.
+our model implements, or not affect the outputs. A key that no family defines is
+judged by unknown_keys.py.
 """
 
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from common.errors import UserError
+from train.conversions.parts import unknown_keys
 from train.conversions.parts.layout import Row, Shapes
 
 # Arguments of our models that change how the outputs are computed, but not what
 # they are.
-_COMPUTATION = (
+COMPUTATION = (
   "dropout",
   "dtype",
   "matmul",
@@ -40,6 +43,11 @@ _ANY = {
   *("length_penalty", "no_repeat_ngram_size", "num_return_sequences"),
   *("num_beam_groups", "diversity_penalty", "encoder_no_repeat_ngram_size"),
 }
+# Of a language model whose file lacks its output layer.
+NO_HEAD = (
+  "a model without lm_head.weight, that is, without a head: its logits are"
+  " computed with the token embeddings"
+)
 _LARGEST = 2**31  # the exclusive limit of an integer size
 
 
@@ -78,6 +86,7 @@ class Family(NamedTuple):
   table: (our section) -> the rows of all tensors.
   architecture: (our section) -> the class in transformers that reads what we
     write.
+  stem: the beginning of the names of the family's classes in transformers.
   prefix: a prefix of the names in the table that a file may omit.
   tops: the beginnings of names that never have the prefix.
   spelling: (name of a tensor) -> its current name.
@@ -89,7 +98,11 @@ class Family(NamedTuple):
   copies: (our section) -> {name of an optional tensor: the tensor that it must
     equal}.
   dropped: a regex of names that do not affect the forward pass.
-  optional: a regex of names that may be missing; our arrays are then 0.
+  optional: a regex of names that may be missing, all of them or none; our
+    arrays are then 0.
+  headless: (config.json, names of its tensors) -> a line about what a file
+    without a head, or without a decoder, is read as; "" for a whole model.
+  aliases: {name of a tensor: its name in files that lack the former}.
   counters: (our section) -> names of int64 scalars that count training steps;
     they are not read, and are written as 0.
   """
@@ -102,6 +115,7 @@ class Family(NamedTuple):
   ignored: frozenset[str]
   table: Callable[[Mapping], list[Row]]
   architecture: Callable[[Mapping], str]
+  stem: str
   prefix: str = ""
   tops: tuple[str, ...] = ("lm_head.", "classifier.", "cls.", "qa_outputs.")
   spelling: Callable[[str], str] = lambda name: name
@@ -111,6 +125,8 @@ class Family(NamedTuple):
   copies: Callable[[Mapping], dict] = lambda section: {}
   dropped: str = r"(?!)"
   optional: str = r"(?!)"
+  headless: Callable[[Mapping, Collection[str]], str] = lambda c, names: ""
+  aliases: Mapping[str, str] = {}
   counters: Callable[[Mapping], list[str]] = lambda section: []
 
 
@@ -135,16 +151,61 @@ def section_of(
         f"{key} = {short(config[key])}: the model {family.model} supports"
         f" only {short(value)}"
       )
-  known = {*_ANY, *family.ignored, *family.fixed}
-  for size in family.sizes:
-    known |= set(_keys(size))
-  for key, value in config.items():
-    if key not in known and value not in (None, False, {}, []):
+  for key in _strange(family, config):
+    if unknown_keys.refused(key, config):
       raise UserError(
-        f"{short(key)[1:-1]} = {short(value)}: unknown key for the model"
+        f"{short(key)[1:-1]} = {short(config[key])}: unknown key for the model"
         f" {family.model}, which may change its outputs"
       )
   return section
+
+
+def _strange(family: Family, config: Mapping[str, Any]) -> list[str]:
+  """Returns the keys of config.json that the family does not define."""
+  known = {*_ANY, *family.ignored, *family.fixed}
+  for size in family.sizes:
+    known |= set(_keys(size))
+  known |= unknown_keys.switched_off(config)
+  return [key for key in config if key not in known]
+
+
+def passed_over(
+  family: Family, config: dict[str, Any], names: Collection[str]
+) -> list[str]:
+  """Returns keys that are not read and not known to be harmless either."""
+  config = family.tidy(dict(config), names)
+  strange = _strange(family, config)
+  return [key for key in strange if unknown_keys.passed_over(key, config)]
+
+
+def check_architectures(family: Family, name: str, config: Mapping) -> None:
+  """Refuses a config.json whose class belongs to another family.
+
+  Such a file has this family's model_type, but its class computes something
+  else: MT5ForConditionalGeneration under "t5", JinaBertModel under "bert".
+
+  Args:
+    family: the family of config.json's model_type.
+    name: the model_type.
+    config: config.json.
+
+  Raises:
+    UserError: no class in `architectures` is of the family.
+  """
+  classes = config.get("architectures") or []
+  classes = [classes] if isinstance(classes, str) else classes
+  valid = re.compile(
+    rf"(TF|Flax)?{family.stem}"
+    r"(Model|For[A-Z]|LMHead|With|Encoder|DoubleHeads|PreTrained)",
+    re.IGNORECASE,
+  )
+  if not isinstance(classes, list) or not classes:
+    return
+  if not any(isinstance(c, str) and valid.match(c) for c in classes):
+    raise UserError(
+      f"architectures = {short(classes)}: is not a class of the family {name!r}"
+      f", whose classes begin with {family.stem!r}; it is not supported"
+    )
 
 
 def _keys(size: Size) -> tuple[str, ...]:
@@ -209,7 +270,7 @@ def config_of(
       raise UserError(f"config.model.{key} is {full[key]!r}, not {value!r}")
   sizes = {size.ours for size in family.sizes}
   for key, value in full.items():
-    free = key in sizes or key in family.ours or key in _COMPUTATION
+    free = key in sizes or key in family.ours or key in COMPUTATION
     if not free and value != defaults[key]:
       raise UserError(f"config.model.{key} is {value!r}, not {defaults[key]!r}")
   config: dict[str, Any] = {"architectures": [family.architecture(full)]}
@@ -251,7 +312,7 @@ def complete(
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
   """Whether two complete sections give the same outputs."""
-  return all(one[key] == other[key] for key in one if key not in _COMPUTATION)
+  return all(one[key] == other[key] for key in one if key not in COMPUTATION)
 
 
 def _plain(value: Any) -> Any:

@@ -21,15 +21,28 @@ from train.conversions.parts.family import short
 
 CONFIG, SINGLE = "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"
-# Copied into a converted workdir and back into an exported folder. With the
-# exception of generation_config.json's end token, they are not read.
-COMPANIONS = (
-  "generation_config.json",
-  "preprocessor_config.json",
-  "special_tokens_map.json",
-  "tokenizer_config.json",
-)
-MOST_CONFIG = 2**22
+MOST_CONFIG, _MOST_VOCABULARY = 2**22, 2**26
+# Copied into a converted workdir and back into an exported folder, with the
+# largest size of each in bytes.
+COMPANIONS = {
+  **dict.fromkeys(
+    (
+      *("added_tokens.json", "chat_template.jinja", "chat_template.json"),
+      *("config_sentence_transformers.json", "generation_config.json"),
+      *("modules.json", "preprocessor_config.json", "processor_config.json"),
+      *("sentence_bert_config.json", "special_tokens_map.json"),
+      *("tokenizer_config.json", "1_Pooling/config.json"),
+    ),
+    MOST_CONFIG,
+  ),
+  **dict.fromkeys(
+    (
+      *("merges.txt", "spiece.model", "tokenizer.json", "tokenizer.model"),
+      *("vocab.json", "vocab.txt"),
+    ),
+    _MOST_VOCABULARY,
+  ),
+}
 _MOST_HEADER, _MOST_INDEX = 2**24, 2**26
 _MOST_PARTS = 10_000
 _PICKLES = (".bin", ".ckpt", ".h5", ".msgpack", ".pkl", ".pt", ".pth")
@@ -76,8 +89,15 @@ def library():
 
 
 @contextlib.contextmanager
-def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
+def opened(
+  path: str, sha256: str | None = None, check: bool = True
+) -> Iterator[Folder]:
   """Opens a folder, or the folder of a single .safetensors file.
+
+  Args:
+    path: the folder or the file.
+    sha256: the expected digest of the only file of weights, or None.
+    check: whether digests are verified.
 
   Yields:
     The Folder. Its files are closed at the end of the context.
@@ -93,7 +113,7 @@ def opened(path: str, sha256: str | None = None) -> Iterator[Folder]:
   config = read_json(folder / CONFIG, MOST_CONFIG)
   if parts is None:
     parts, index = _parts(folder)
-  note = sums.check(folder, parts, sha256)
+  note = sums.check(folder, parts, sha256) if check else ""
   safetensors = library()
   with contextlib.ExitStack() as stack:
     tensors: dict[str, Tensor] = {}
@@ -234,6 +254,16 @@ def read_json(path: pathlib.Path, most: int) -> dict[str, Any]:
   if not isinstance(found, dict):
     raise UserError(f"{path}: not a JSON object")
   return found
+
+
+def read_text(path: pathlib.Path, most: int) -> str:
+  """Reads a UTF-8 file of at most `most` bytes; UserError if it cannot be."""
+  try:
+    return bounded_file.read(path, most).decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path}: not UTF-8") from error
+  except ValueError as error:
+    raise UserError(str(error)) from error
 
 
 def write(

@@ -10,23 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, config_keys, mirror, storage
+from common import bounded_file, mirror, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
-from input_pipeline.batching import pipeline
 from input_pipeline.tokenizers.parts import huggingface
 from train import assembly, run_data, sharding, trained
 from train.checkpointing import checkpoint, health
 from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
-from train.conversions.parts import weights
+from train.conversions.parts import (
+  original_files,
+  run_config,
+  special_tokens,
+  weights,
+)
 from train.optimization import parameter_rules
 from train.workdir import run_record
 
-# The directory in a converted workdir for the original's other files.
-KEPT = "hugging_face"
+KEPT = original_files.FOLDER
 _MOST_TOKENIZER = 2**26  # the limit of input_pipeline.tokenizers
-_BATCH, _LONGEST = 8, 1024
+_MOST_PART = 5 * 10**9
 # Tokenizer files, in order of preference, and the spec of our tokenizer.
 _TOKENIZERS = {
   "tokenizer.json": "tokenizers:tokenizer.json",
@@ -91,12 +94,12 @@ def _fill(run, path, found, source, say) -> int:
   """Writes the contents of a workdir; returns the number of parameters."""
   folder = weights.folder_of(path)
   run.mkdir()
+  found = found._replace(config=special_tokens.completed(folder, found.config))
   words, notes = _tokenizer(folder, found, run)
   for note in (*found.notes, *notes):
     say(note)
-  for name in (folder_lib.CONFIG, *folder_lib.COMPANIONS):
-    _copy(folder / name, run / KEPT / name, folder_lib.MOST_CONFIG)
-  config, data = _described(found, words, source)
+  _keep(path, found, run / KEPT, words and _path_of(words.spec))
+  config, data = run_config.described(found, words, source)
   parts = assembly.assemble(config, _one_device(), data)
   _, abstract = assembly.state_of(parts)
   state = _state(parts, abstract, found)
@@ -113,6 +116,25 @@ def _fill(run, path, found, source, say) -> int:
   checkpoint.check(manager, wait=True)
   manager.close()
   return count
+
+
+def _keep(path, found, kept: pathlib.Path, tokenizer: str | None) -> None:
+  """Copies what the folder has beside the parameters and the tokenizer."""
+  kept.mkdir()
+  folder = weights.folder_of(path)
+  for name, most in (
+    (folder_lib.CONFIG, folder_lib.MOST_CONFIG),
+    *folder_lib.COMPANIONS.items(),
+  ):
+    if name != tokenizer:  # the run has it already
+      _copy(folder / name, kept / name, most)
+  with folder_lib.opened(path, check=False) as opened:
+    original_files.keep(opened, found.names, found.used, kept)
+
+
+def _path_of(spec: str) -> str:
+  """Returns the file that a spec of _TOKENIZERS names, without its options."""
+  return spec.partition(":")[2].partition("?")[0]
 
 
 def _one_device() -> jax.sharding.Mesh:
@@ -149,71 +171,6 @@ def _state(parts, abstract, found):
   )
 
 
-def _described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
-  """Returns (config, Data) of a run with the pretrained model."""
-  model = found.model
-  spec, data = (_images if "channels" in model else _texts)(model)
-  if words is not None:
-    data["tokenizer"] = words.spec
-  if source is not None:
-    data["source"] = source
-  task = found.family.task(model, found.config)
-  known = words is not None or "image" in spec
-  if task["name"] in ("language_modeling", "image_classification"):
-    measured = known
-  else:  # there is no fake data for these tasks
-    measured = known and "rows" in data and source is not None
-  evals = {"val": {"name": "mean", "split": "validation"}}
-  config = config_keys.complete(
-    {
-      "total_steps": 0,
-      "batch_size": _BATCH,
-      "task": task,
-      "model": model,
-      "learner": {"name": "supervised"},
-      "optimizer": {"name": "sgd", "lr": 1e-3},
-      "data": data,
-      "evals": evals if measured else {},
-    }
-  )
-  return config, pipeline.Data(
-    spec=spec,
-    num_examples=0,
-    num_classes=model.get("num_classes"),
-    tokenizer=words,
-    batches=lambda first_step: iter(()),
-    batch_size=_BATCH,
-  )
-
-
-_FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
-_ALWAYS = {"mask": ((), _FLOAT), "index": ((), _INT)}
-
-
-def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
-  """Returns (leaves of a batch, config.data) for labeled images."""
-  size, channels = model.get("image_size", 224), model["channels"]
-  fake = (
-    f"fake:image?size={size}&channels={channels}&classes={model['num_classes']}"
-  )
-  image = ((size, size, channels), _FLOAT)
-  return {**_ALWAYS, "image": image, "label": ((), _INT)}, {"source": fake}
-
-
-def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
-  """Returns (leaves of a batch, config.data) for texts."""
-  T = min(model.get("max_len", _LONGEST), _LONGEST)
-  data = {"source": "fake:text", "seq_len": T}
-  leaves = dict.fromkeys(("inputs", "targets"), ((T,), _INT))
-  leaves |= {"mask": ((T,), _FLOAT), "bytes": ((), _FLOAT)}
-  if "head" in model:
-    leaves = dict.fromkeys(("tokens", "types", "segments"), ((T,), _INT))
-    if model["head"] == "classes":
-      data["rows"] = {"name": "labeled"}
-      leaves["label"] = ((), _INT)
-  return {**_ALWAYS, **leaves}, data
-
-
 def _tokenizer(folder, found, run):
   """Copies the tokenizer to the run; returns (tokenizer or None, notes)."""
   for name, spec in _TOKENIZERS.items():
@@ -235,7 +192,7 @@ def _tokenizer(folder, found, run):
         f"{path}: has {words.vocab_size} tokens, but the model has only {size}"
       )
     (run / words.file_name).write_bytes(content)
-    return words, []
+    return words, _template(folder)
   if "vocab_size" not in found.model:
     return None, []
   return None, [
@@ -244,30 +201,33 @@ def _tokenizer(folder, found, run):
   ]
 
 
+def _template(folder) -> list[str]:
+  """Returns a line about the folder's chat template, if it has one."""
+  template = special_tokens.chat_template_of(folder)
+  if template is None:
+    return []
+  return [
+    f"its chat template, in {template.file}, is used by train.chat and"
+    " train.serve; --template selects another"
+  ]
+
+
 def _marks(folder, found, spec: str, words) -> list[str]:
   """Returns options for end and start tokens that the file does not specify."""
-  if not spec.startswith("tokenizers:"):
+  if not spec.startswith(("tokenizers:", "sentencepiece:")):
     return []
   marks = []
-  end = _end(folder, found.config)
-  if end is not None and words.eos is None:
-    marks.append(f"eos={end}")
+  ends = special_tokens.ends(folder, found.config, words)
+  ends = list(dict.fromkeys([*words.ends, *ends]))
+  if tuple(ends) != words.ends:
+    marks.append(f"eos={','.join(map(str, ends))}")
+  if not spec.startswith("tokenizers:"):
+    return marks if len(ends) > 1 else []
   task = found.family.task(found.model, found.config)
   if task["name"] == "language_modeling":
     begin = huggingface.added_before(words.content)
     marks += [] if begin is None else [f"bos={begin}"]
   return marks
-
-
-def _end(folder, config) -> int | None:
-  """Returns the first eos_token_id of generation_config.json or config.json."""
-  generation = folder / "generation_config.json"
-  end = config.get("eos_token_id")
-  if os.path.lexists(generation):
-    settings = folder_lib.read_json(generation, folder_lib.MOST_CONFIG)
-    end = settings.get("eos_token_id", end)
-  end = end[0] if isinstance(end, list) and end else end
-  return end if type(end) is int and 0 <= end < 2**31 else None
 
 
 def _copy(source: pathlib.Path, target: pathlib.Path, most: int) -> None:
@@ -276,7 +236,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path, most: int) -> None:
       content = bounded_file.read(source, most)
     except ValueError as error:
       raise UserError(str(error)) from error
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
 
 
@@ -285,7 +245,7 @@ def write(
   path: str,
   *,
   step: int | str | None = None,
-  most: int = 5 * 10**9,
+  most: int | None = None,
   say: Callable[[str], None] = print,
 ) -> None:
   """Exports the model of a workdir as a folder, completely or not at all.
@@ -294,7 +254,9 @@ def write(
     workdir: the run; the variables that its learner evaluates are exported.
     path: the folder to create; it must not exist or be empty.
     step: the step of a checkpoint, or "best"; the last one if None.
-    most: the maximum number of bytes per file of weights.
+    most: the maximum number of bytes per file of weights. If None, the files
+      are those of the original folder if the run is a converted one, and have
+      at most 5 GB otherwise.
     say: receives lines that describe what was written.
 
   Raises:
@@ -312,22 +274,41 @@ def write(
   except UserError as error:
     raise UserError(f"{workdir}: {error}") from error
   kept = pathlib.Path(workdir) / KEPT
-  names = [name for name, *_ in tensors]
-  config = _as_it_was(family, config, full, kept, names, shapes)
+  original = original_files.kept(kept)
+  names = [name for name, *_ in tensors] if original is None else original.names
+  ids = {}
+  if "vocab_size" in full and not (kept / folder_lib.CONFIG).is_file():
+    ids = special_tokens.ids_of(found)
+  config, same = _as_it_was(family, config, full, kept, names, shapes)
+  if found.step or not same or most is not None:
+    original = None
   target.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     prefix=f".{target.name}.", dir=target.parent
   ) as made:
     folder = pathlib.Path(made) / "folder"
     folder.mkdir()
-    files = folder_lib.write(folder, iter(tensors), most)
-    folder_lib.write_json(folder / folder_lib.CONFIG, config)
-    for name in folder_lib.COMPANIONS:
-      _copy(kept / name, folder / name, folder_lib.MOST_CONFIG)
+    if original is None:
+      files = folder_lib.write(folder, iter(tensors), most or _MOST_PART)
+    else:
+      made_of = {name: make for name, _, make in tensors}
+      copies = family.copies(full)
+      files = original_files.restore(original, kept, made_of, copies, folder)
+    for name, limit in folder_lib.COMPANIONS.items():
+      _copy(kept / name, folder / name, limit)
+    file = folder_lib.CONFIG
+    if original is None:
+      folder_lib.write_json(folder / file, {**config, **ids})
+    else:
+      _copy(kept / file, folder / file, folder_lib.MOST_CONFIG)
     _words_out(found, folder, say)
+    if ids:
+      special_tokens.write(found, ids, folder)
     os.replace(folder, target)
+  classes = config.get("architectures")
+  named = classes[0] if classes else family.architecture(full)
   say(
-    f"{mirror.named(path)}: {family.architecture(full)} of step {found.step},"
+    f"{mirror.named(path)}: {named} of step {found.step},"
     f" {len(tensors)} tensors in {', '.join(files)}"
   )
 
@@ -353,25 +334,27 @@ def _section(found) -> dict[str, Any]:
   return {**{k: v for k, v in sizes.items() if k in takes}, **model}
 
 
-def _as_it_was(family, config, full, kept, names, shapes) -> dict[str, Any]:
-  """Returns the original config.json if it still describes the model."""
+def _as_it_was(
+  family, config, full, kept, names, shapes
+) -> tuple[dict[str, Any], bool]:
+  """Returns (config.json, whether the original's describes the model)."""
   config["dtype"] = config["torch_dtype"] = full["param_dtype"]
   file = kept / folder_lib.CONFIG
   if not file.is_file():
-    return config
+    return config, False
   before = folder_lib.read_json(file, folder_lib.MOST_CONFIG)
   function = weights.function(family.model)
   try:
     section = family_lib.section_of(family, before, names)
     then = family_lib.complete(family, function, section, shapes)
   except UserError:
-    return config
+    return config, False
   alike = before.get("model_type") == config["model_type"]
   if not alike or not family_lib.same(full, then):
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {**{k: before[k] for k in ids if k in before}, **config}
+    ids = {k: v for k, v in before.items() if k.endswith("_token_id")}
+    return {**ids, **config}, False
   dtypes = dict.fromkeys(("dtype", "torch_dtype"), full["param_dtype"])
-  return {**before, **{k: v for k, v in dtypes.items() if k in before}}
+  return {**before, **{k: v for k, v in dtypes.items() if k in before}}, True
 
 
 def _words_out(found, folder, say) -> None:

@@ -31,6 +31,9 @@ class Pretrained(NamedTuple):
   family: the model's family.
   config: the contents of config.json.
   notes: lines to report to the user.
+  names: {name of a tensor in the family's table: its name in the files}.
+  used: the names in the files of the tensors in the arrays, and of the copies
+    of these.
   """
 
   model: dict[str, Any]
@@ -39,6 +42,8 @@ class Pretrained(NamedTuple):
   family: Family
   config: dict[str, Any]
   notes: list[str]
+  names: dict[str, str]
+  used: list[str]
 
 
 def read(path: str, sha256: str | None = None) -> Pretrained:
@@ -75,32 +80,17 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
       line = (str(error).splitlines() or [type(error).__name__])[0]
       raise UserError(f"{where}: {line[:400]}") from error
     notes = [folder.note] if folder.note else []
+    notes += _passed_over(family, folder.config, found)
     _check(folder, family, full, rows, shapes, found)
     dtype, note = _dtype(folder, rows, found)
     notes += note
     section["param_dtype"] = dtype
-    arrays = {
-      path: np.zeros(shape, np.float32 if _is_state(path) else _numpy(dtype))
-      for path, shape in shapes.items()
-    }
-    strange, absent = [], []
-    for row in rows:
-      for number, name in enumerate(row.names()):
-        if name not in found:
-          absent.append(name)
-          continue
-        tensor = folder.read(found[name])
-        if not np.isfinite(tensor).all():
-          strange.append(name)
-        row.put(number, tensor, arrays)
-    if strange:
-      notes.append(
-        f"{len(strange)} tensors contain NaN or infinity; the first is"
-        f" {strange[0]}"
-      )
-    if absent:
-      notes.append(f"missing tensors, set to 0: {', '.join(absent)}")
+    arrays, more = _arrays(folder, rows, shapes, dtype, found)
+    notes += more
     notes += _rest(folder, family, full, found)
+    copies = family.copies(full)
+    mine = _named_in(family, full) | copies.keys()
+    used = [theirs for name, theirs in found.items() if name in mine]
   tree = parameter_rules.nested(arrays)
   return Pretrained(
     section,
@@ -109,7 +99,49 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
     family,
     folder.config,
     notes,
+    found,
+    used,
   )
+
+
+def _passed_over(family: Family, config, found) -> list[str]:
+  """Returns notes on a missing head and on keys that are not read."""
+  headless = family.headless(config, found)
+  notes = [headless] if headless else []
+  strange = family_lib.passed_over(family, config, found)
+  if strange:
+    notes.append(
+      "keys of config.json that are not read and not known to change the"
+      f" outputs: {short(', '.join(strange))[1:-1]}"
+    )
+  return notes
+
+
+def _arrays(folder, rows: list[Row], shapes, dtype: str, found):
+  """Reads the tensors; returns (arrays, notes)."""
+  arrays = {
+    path: np.zeros(shape, np.float32 if _is_state(path) else _numpy(dtype))
+    for path, shape in shapes.items()
+  }
+  strange, absent, notes = [], [], []
+  for row in rows:
+    for number, name in enumerate(row.names()):
+      if name not in found:
+        absent.append(name)
+        continue
+      tensor = folder.read(found[name])
+      if not np.isfinite(tensor).all():
+        strange.append(name)
+      row.put(number, tensor, arrays)
+  if strange:
+    notes.append(
+      f"{len(strange)} tensors contain NaN or infinity; the first is"
+      f" {strange[0]}"
+    )
+  if absent:
+    more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+    notes.append(f"missing tensors, set to 0: {', '.join(absent[:4])}{more}")
+  return arrays, notes
 
 
 def are_at(path: str) -> bool:
@@ -127,7 +159,17 @@ def _family(config: Mapping[str, Any]) -> Family:
   name = config.get("model_type")
   if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]+", name):
     raise UserError(f"model_type = {short(name)}: is not a family's name")
-  return names.find(conversions.__name__, name, "model_type")
+  supported = sorted(names.discover(conversions.__name__))
+  # No nearest name is suggested: a family with a similar name computes
+  # something else, and a folder that is renamed would give wrong outputs.
+  if name not in supported:
+    raise UserError(
+      f"model_type = {name!r}: this family is not supported; the supported ones"
+      f" are: {', '.join(supported)}"
+    )
+  family = names.find(conversions.__name__, name, "model_type")
+  family_lib.check_architectures(family, name, config)
+  return family
 
 
 def function(model: str) -> Callable[..., Any]:
@@ -165,12 +207,15 @@ def _named(folder, family: Family) -> dict[str, str]:
   if len(spelled) != len(folder.tensors):
     raise UserError("two tensors are old and new names of the same parameter")
   prefix = family.prefix
-  if not prefix or any(name.startswith(prefix) for name in spelled):
-    return spelled
-  return {
-    name if name.startswith(family.tops) else prefix + name: theirs
-    for name, theirs in spelled.items()
-  }
+  if prefix and not any(name.startswith(prefix) for name in spelled):
+    spelled = {
+      name if name.startswith(family.tops) else prefix + name: theirs
+      for name, theirs in spelled.items()
+    }
+  for name, other in family.aliases.items():
+    if name not in spelled and other in spelled:
+      spelled[name] = spelled.pop(other)
+  return spelled
 
 
 def _check(folder, family, section, rows, shapes, found) -> None:
@@ -192,11 +237,14 @@ def _check(folder, family, section, rows, shapes, found) -> None:
     wanted_too = wanted[free[name]]
     if name in found and folder.tensors[found[name]].shape != wanted_too:
       raise UserError(f"{folder.path}: {name} is not tied to {free[name]}")
+  free_to_lack = {n for n in wanted if re.fullmatch(family.optional, n)}
+  lacks_all = not any(name in found for name in free_to_lack)
+  present = {folder.tensors[theirs].shape for theirs in found.values()}
   for name, shape in wanted.items():
     if name not in found:
       # No file backs this array of zeros, so its size is limited.
-      small = math.prod(shape) <= _MOST_ABSENT
-      if re.fullmatch(family.optional, name) and small:
+      small = math.prod(shape) <= _MOST_ABSENT or shape in present
+      if lacks_all and name in free_to_lack and small:
         continue
       raise UserError(f"{folder.path}: tensor {name} is missing")
     there = folder.tensors[found[name]]

@@ -1,0 +1,103 @@
+"""A batch of a fixed number of slots, which texts join and leave at any time.
+
+The cache of all slots is allocated once. A text that joins reads its own prompt
+only.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from train.generation import streaming
+from train.generation.decoding_programs import How, Rows
+from train.generation.slot_programs import Drawn, Programs, State
+
+
+class Slots:
+  """Continues the texts in its slots, a few tokens of each at a time.
+
+  The caller decides which text is in which slot, and keeps the occupied slots
+  at 0 … n-1. The methods return before the device has finished.
+
+  Args:
+    programs: see Programs.
+
+  Attributes:
+    count, chunk: the number of slots, and of tokens per call.
+  """
+
+  def __init__(self, programs: Programs):
+    self.count, self.chunk = programs.count, programs.chunk
+    self._programs, self._compiled = programs, programs.compiled
+    self.reset()
+
+  def reset(self) -> None:
+    """Empties all slots."""
+    self._state, self._read = self._compiled["start"]()
+
+  def read(self, ids: Sequence[int]) -> Iterator[int]:
+    """Reads a prompt piece by piece, for `join`; yields each piece's tokens."""
+    fed, first, pieces = list(ids[:-1]), 0, self._programs.pieces
+    self._read = self._compiled["clear"](self._read)
+    while first < len(fed):
+      left = len(fed) - first
+      fitting = [size for size in pieces if size <= left]
+      size = max(fitting, default=pieces[0])
+      if self._programs.grows:
+        # Near the end of the cache, tokens are read again at their own places.
+        first = min(first, self._programs.room - size)
+      piece = fed[first : first + size]
+      tokens_1P = np.zeros((1, size), np.int32)
+      tokens_1P[0, : len(piece)] = piece
+      self._read = self._compiled["read", size](
+        self._programs.variables,
+        self._read,
+        tokens_1P,
+        np.int32(first),
+        len(piece),
+      )
+      first += len(piece)
+      yield len(piece)
+
+  def join(
+    self, slot: int, ids: Sequence[int], options: streaming.Options
+  ) -> None:
+    """Puts the prompt that was read last, and its options, into a slot."""
+    seen_V = np.zeros((self._programs.vocabulary,), bool)
+    if options.repetition_penalty != 1:
+      seen_V[list(ids)] = True
+    every = np.iinfo(np.int32).max
+    how = How(
+      seed=np.uint32(options.seed % 2**32),
+      temperature=np.float32(options.temperature),
+      top_k=np.int32(every if options.top_k is None else options.top_k),
+      top_p=np.float32(1 if options.top_p is None else options.top_p),
+      min_p=np.float32(0 if options.min_p is None else options.min_p),
+      penalty=np.float32(options.repetition_penalty),
+    )
+    place, left = np.int32(len(ids) - 1), np.int32(options.max_tokens)
+    rows = Rows(self._read, np.int32(ids[-1]), place, left, seen_V)
+    self._state = self._compiled["join"](
+      self._state, State(rows, how), np.int32(slot)
+    )
+
+  def move(self, source: int, target: int) -> None:
+    """Copies the text of one slot to another."""
+    self._state = self._compiled["move"](
+      self._state, np.int32(source), np.int32(target)
+    )
+
+  def advance(self, occupied: int, room: int) -> Drawn:
+    """Continues the texts in the first slots by up to C tokens.
+
+    Args:
+      occupied: how many slots are occupied.
+      room: the tokens of the longest of these texts after this call.
+    """
+    B, S = min(
+      (B, S) for B, S in self._programs.sizes if occupied <= B and room <= S
+    )
+    self._state, drawn = self._compiled["advance", B, S](
+      self._programs.variables, self._state, np.int32(occupied)
+    )
+    return drawn

@@ -204,27 +204,39 @@ def keep_best(saver: Saver, tracked: tracking.Tracked) -> int | None:
   return saver.manager.kept.best
 
 
-def best(
+def measured(
+  run: Any,
   saver: Saver,
-  abstract_state: PyTree,
+  key: str,
   tracked: tracking.Tracked,
   step: int,
   state: types.State,
-) -> types.State:
-  """Returns the state of the best checkpoint.
+) -> types.Variables:
+  """Returns the Variables that an evaluation measures.
 
-  It is `state`, of `step`, if that is the best or no checkpoints are saved. If
-  it was restored for one evaluation, `step` stays that of the run.
+  They are those of `state`, of `step`, except for an evaluation at the end only
+  of a run that stops early: that measures the best checkpoint, if any is kept.
+
+  Args:
+    run: the loop.Run.
+    saver: of the run.
+    key: of the evaluation.
+    tracked: which state is the best.
+    step: of the state.
+    state: the last one.
 
   Raises:
     SaveError: as in `keep_best`.
     DamagedError: the best checkpoint differs from what was saved.
   """
-  found = keep_best(saver, tracked) if saver.manager is not None else None
-  if found is None or found == step:
-    return state
-  saver.say(f"the best state, of step {found}, is evaluated at the end")
-  return checkpoint.restore(saver.manager, abstract_state, found).state
+  found = None
+  at_end = tracking.of_best(run.rules, run.evaluations[key].every_steps)
+  if at_end and saver.manager is not None:
+    found = keep_best(saver, tracked)
+  if found is not None and found != step:
+    saver.say(f"{key} measures the best state, of step {found}")
+    state = checkpoint.restore(saver.manager, run.abstract_state, found).state
+  return run.learner.variables(state)
 
 
 def pass_over(

@@ -175,9 +175,17 @@ def of_best(rules: Rules, every_steps: int) -> bool:
   return None not in (rules.stop, rules.keep_best) and not every_steps
 
 
-def ordered(rules: Rules, every_steps: dict[str, int]) -> list[str]:
-  """Returns the keys of evaluations, those that measure the best state last."""
-  return sorted(every_steps, key=lambda key: of_best(rules, every_steps[key]))
+def ordered(rules: Rules, evaluations: Any, due: list[str]) -> list[str]:
+  """Returns the keys that are due, those that measure the best state last.
+
+  Args:
+    rules: of the run.
+    evaluations: {key: with its every_steps}.
+    due: keys.
+  """
+  return sorted(
+    due, key=lambda key: of_best(rules, evaluations[key].every_steps)
+  )
 
 
 def described(rules: Rules, tracked: Tracked) -> str:

@@ -152,7 +152,7 @@ def test_a_run_stops_early_and_evaluates_at_its_end(tmp_path):
   assert lines == [
     "stopped early at step 8: val/loss has not improved for 2 evaluations; its"
     " best is 1 at step 4",
-    "the best state, of step 4, is evaluated at the end",
+    "test measures the best state, of step 4",
   ]
   assert saved(tmp_path)[-1] == 8
   best = trained.load(str(tmp_path), "best").variables.params

@@ -59,6 +59,26 @@ def language_model() -> ConfigDict:
   return config
 
 
+def interpolated(config: ConfigDict, order: int, **source) -> None:
+  """Adds early stopping at the best val/loss, and the evaluator "mixed".
+
+  At the end it measures the model interpolated with an n-gram model of the
+  training text, wherever config.data.source points.
+
+  Args:
+    config: has data.source, data.split and evals.val.
+    order: of the n-grams, in tokens.
+    **source: of the evaluation, as in evals.val.
+  """
+  config.evals.mixed = dict(
+    name="interpolation", order=order, every_steps=0, **source
+  )
+  config.evals.mixed.counted = config.data.get_ref("source")
+  config.evals.mixed.counted_split = config.data.get("split", "train")
+  config.early_stopping = dict(metric="val/loss", patience=3)
+  config.checkpoint.keep_best = "val/loss"
+
+
 def characters(
   *, batch_size: int, seq_len: int, total_steps: int, lr: float
 ) -> ConfigDict:
@@ -180,6 +200,46 @@ def shrink_word_vectors(config: ConfigDict, **sections) -> None:
   config.evals["words"].update(words=("ba", "ce"), analogies=("ba ce di fo",))
 
 
+def labeled_texts() -> ConfigDict:
+  """A classifier of labelled texts, without the source of its data.
+
+  The settings were chosen on parts of the training sets of SST-2, TREC and the
+  hotel reviews (benchmarks/language/text_classification.py).
+  """
+  config = ConfigDict()
+  config.seed = 0
+  config.total_steps = 1000
+  config.batch_size = 64
+  config.task = dict(name="text_classification")
+  config.model = dict(
+    name="fasttext",
+    vocab_size=2**18,
+    dim=16,
+    ngrams=1,
+    kinds=2,
+    word_dropout=0.6,
+  )
+  # The average is what is evaluated; it wavers less from batch to batch.
+  config.learner = dict(name="supervised", ema=0.98)
+  # Adam takes steps of one length along frequent and rare n-grams alike, and so
+  # learns the rare ones by heart. With this eps, near the size of the gradients
+  # of a mean over hundreds, the steps of rare ones are shorter.
+  config.optimizer = dict(name="adam", lr=1e-2, eps=1e-6, schedule="cosine")
+  config.data = dict(
+    source="jsonl:data/labeled.jsonl",
+    split="train",
+    seq_len=1024,
+    rows=dict(name="bag_of_ngrams", buckets=2**18),
+  )
+  config.evals = dict(
+    val=dict(name="classification", split="validation", every_steps=100),
+  )
+  config.early_stopping = dict(metric="val/accuracy", patience=5)
+  config.checkpoint = dict(every_steps=500, keep=1, keep_best="val/accuracy")
+  config.mesh = dict(data=-1)
+  return config
+
+
 def sst2(every_steps: int, pieces: int, seq_len: int) -> tuple[dict, dict]:
   """(data, evals) for SST-2's whole sentences.
 
@@ -275,16 +335,16 @@ def shrink_labeled(config: ConfigDict, **model) -> None:
 
   `model` replaces further settings of the model.
   """
-  shrink(
-    config,
-    batch_size=8,
-    model=model,
-    data=dict(
-      source=f"fake:labeled_text?classes={len(config.data.rows.labels)}",
-      tokenizer="byte",
-      seq_len=16,
-    ),
-  )
+  classes = len(config.data.rows.get("labels", "ab"))
+  data = dict(source=f"fake:labeled_text?classes={classes}", seq_len=16)
+  if config.data.rows.name == "bag_of_ngrams":
+    config.data.rows.buckets = 64
+    model = dict(vocab_size=64, dim=4, **model)
+  else:
+    data["tokenizer"] = "byte"
+  shrink(config, batch_size=8, model=model, data=data)
   for key in config.evals:
     if "source" in config.evals[key]:
       del config.evals[key].source
+  if "checkpoint" in config and "early_stopping" in config:
+    config.checkpoint.keep_best = config.early_stopping.metric

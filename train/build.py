@@ -222,6 +222,7 @@ def evaluator(
     fetch=distributed.fetch,
     texts=data.texts,
     class_names=parts.data.class_names or data.class_names,
+    eos=run_data.sizes(parts.data).get("eos"),
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)

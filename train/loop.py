@@ -301,14 +301,14 @@ def _batches(run, start) -> Generator[types.Batch, None, None]:
 def _evaluated(run, clock, state, due, step, tracked, done):
   """Runs the evaluators that are due and not done; yields their Reports.
 
-  Returns:
-    The updated tracked values, and which evaluations are done.
+  Returns the updated tracked values, and which evaluations are done.
   """
   with clock.phase("evaluation"):
-    variables = run.learner.variables(state)
-    for key in due:
+    for key in tracking.ordered(run.rules, run.evaluations, due):
       found = done.figures.get(key)
       if found is None:
+        at = key, tracked, step, state
+        variables = recovery.measured(run, _saver(run), *at)
         found = run.evaluations[key].evaluate(variables, step)
         scalars = {f"{key}/{name}": v for name, v in found.items()}
         if scalars:

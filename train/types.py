@@ -185,6 +185,7 @@ class EvalContext(NamedTuple):
     them must call it.
   show: (step, name, kind, value) -> None; sends an "image", uint8 [H, W, 3], or
     a "text" to config.writers. Every process may call it.
+  eos: the id that ends a document, or None.
   """
 
   task: Task
@@ -201,3 +202,4 @@ class EvalContext(NamedTuple):
   texts: Callable[[Any], dict[str, Any]] | None = None
   class_names: tuple[str, ...] = ()
   show: Callable[[int, str, str, Any], None] = _show_nothing
+  eos: int | None = None

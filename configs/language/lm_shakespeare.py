@@ -3,7 +3,9 @@
 Setting: 4 layers, 4 heads, width 128, context 64, batches of 12, 2,000 steps,
 no dropout; the first 90 % of the text is for training, the rest for validation.
 Measured on 2 CPU cores: val/loss 1.770 nats per character (nanoGPT's README:
-1.88) in 2 min 19 s.
+1.88) in 2 min 19 s. At the end the model is also measured interpolated with the
+7-grams of its training text (mixed/loss): after 500 steps 1.525, where the
+7-grams alone have 1.568 and the network 2.189.
 
   python -m input_pipeline.fetch tinyshakespeare
   python -m train.main --config=configs/language/lm_shakespeare.py
@@ -50,6 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.checkpoint = dict(every_steps=500, keep=2)
   config.mesh = dict(data=-1)
+  common.interpolated(config, order=7, split="validation")
   if common.is_smoke(arg):
     common.shrink(
       config,

@@ -1,10 +1,9 @@
-"""Sentiment of sentences of film reviews by fastText.
+"""Sentiment of sentences of film reviews, as in cls_labeled.py.
 
-The 6,920 whole sentences of SST-2 (Socher et al. 2013), without their phrases.
-The model is a bag of pieces and pairs of pieces (Joulin et al.,
-arXiv:1607.01759) with word dropout, whose rate was chosen on the 872 validation
-sentences. Measured on 2 CPU cores: test/accuracy 80.83 % (validation 81.19 %)
-in 9 s.
+The 6,920 whole sentences of SST-2 (Socher et al. 2013), without their phrases;
+the 872 validation sentences are for early stopping. Measured on one CPU
+core: test/accuracy 83.09 % in 40 s; TF-IDF with logistic regression 82.21 %
+(benchmarks/language/text_classification.py).
 
   python -m input_pipeline.fetch sst2
   python -m train.main --config=configs/text/cls_sst2.py --workdir=runs/sst2
@@ -17,21 +16,18 @@ from configs import common
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = ConfigDict()
-  config.seed = 0
-  config.total_steps = 800
-  config.batch_size = 64
-  config.task = dict(name="text_classification")
-  config.model = dict(
-    name="fasttext", dim=16, ngrams=2, buckets=2**16, word_dropout=0.3
+  config = common.labeled_texts()
+  config.data.update(source="jsonl:data/sst2/train.jsonl", split="all")
+  config.data.rows.labels = ("negative", "positive")
+  config.evals.val.update(
+    source="jsonl:data/sst2/validation.jsonl", split="all"
   )
-  config.learner = dict(name="supervised")
-  config.optimizer = dict(name="adam", lr=3e-3, schedule="cosine")
-  config.data, config.evals = common.sst2(
-    every_steps=200, pieces=8000, seq_len=64
+  config.evals.test = dict(
+    name="classification",
+    source="jsonl:data/sst2/test.jsonl",
+    split="all",
+    every_steps=0,
   )
-  config.checkpoint = dict(every_steps=400, keep=1)
-  config.mesh = dict(data=-1)
   if common.is_smoke(arg):
-    common.shrink_labeled(config, dim=4, buckets=32)
+    common.shrink_labeled(config)
   return config

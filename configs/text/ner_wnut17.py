@@ -1,10 +1,13 @@
-"""Named entities of WNUT 2017 (Derczynski et al.) by a small tagger with a CRF.
+"""Named entities of WNUT 2017 (Derczynski et al.) by a linear CRF.
 
 Six types of new and rare names in tweets and comments: 3,394 sentences for
 training, 1,009 for validation and 1,287 for testing, without pre-trained
-vectors. Longer training overfits; the number of steps was chosen on the
-validation split. Measured on one CPU core: val/f1 27.37 %, test/f1 18.32 % in
-45 s. CRFsuite on the same features, with penalties chosen in the same way
+vectors. The features of a word and of two to each side are those of CRFsuite's
+tutorial, hashed. The settings were chosen on the validation parts of this set
+and of a random split of its training sentences, in which training and testing
+are alike, as in most data of one's own. Measured on one
+CPU core: val/f1 26.9 %, test/f1 19.17 % in about a minute. CRFsuite on the same
+features, with penalties chosen in the same way
 (benchmarks/language/entities.py): 24.54 and 18.01 %.
 
   python -m input_pipeline.fetch wnut17
@@ -33,17 +36,20 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 300
+  config.total_steps = 500
   config.batch_size = 32
   config.task = dict(name="token_classification", crf=True)
-  config.model = dict(name="tagger", vocab_size=2**15, dim=128)
-  config.learner = dict(name="supervised")
+  config.model = dict(name="tagger", vocab_size=2**19, dim=0, linear_window=2)
+  config.learner = dict(name="supervised", ema=0.98)
+  # With this eps, above the size of the gradients, Adam takes steps in
+  # proportion to them: where every feature moves as far as the common ones,
+  # rare ones explain the training words, and unseen words become O.
   config.optimizer = dict(
-    name="adamw",
-    lr=2e-3,
+    name="adam",
+    lr=1.0,
+    eps=1e-2,
     schedule="cosine",
-    warmup_steps=100,
-    weight_decay=0.05,
+    warmup_steps=20,
     clip_norm=1.0,
   )
   config.data = dict(
@@ -51,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     split="all",
     tokenizer="byte",  # unused: the rows hash whole words
     seq_len=48,
-    rows=dict(name="tagged", labels=LABELS, buckets=2**15),
+    rows=dict(name="tagged", labels=LABELS, buckets=2**19),
   )
   config.evals = dict(
     val=dict(
@@ -67,7 +73,8 @@ def get_config(arg: str = "") -> ConfigDict:
       every_steps=0,
     ),
   )
-  config.checkpoint = dict(every_steps=100, keep=1)
+  config.early_stopping = dict(metric="val/f1", patience=4)
+  config.checkpoint = dict(every_steps=400, keep=1, keep_best="val/f1")
   if common.is_smoke(arg):
     common.shrink(
       config,

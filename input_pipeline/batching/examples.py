@@ -72,6 +72,8 @@ def of_parts(
   if packing and tokenizer is None:
     raise ValueError("packing=True packs tokens; set a tokenizer")
   of_text = not rows or rows_lib.needs_tokenizer(rows)
+  if rows_lib.ignores_tokenizer(rows):
+    tokenizer = None
   if rows and (packing or (tokenizer is None and of_text)):
     wrong = "packing has its own" if packing else "set a tokenizer"
     raise ValueError(f"rows={dict(rows)!r} makes rows of tokens: {wrong}")

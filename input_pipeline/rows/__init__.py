@@ -16,7 +16,8 @@ returns them. By convention a row is padded with 0, "segments" [T] is 0 on
 padding and counts from 1 elsewhere, and a predicted leaf is "targets" with
 "mask".
 
-A kind that reads no text sets NEEDS_TOKENIZER = False. One that learns from
+A kind that takes no tokenizer sets NEEDS_TOKENIZER = False, and one that reads
+text without any also IGNORES_TOKENIZER = True. One that learns from
 the training data has a function fit(Learning, **settings), called once for all
 components of the data; its rows find the result in Given.fitted.
 """
@@ -164,6 +165,17 @@ def needs_tokenizer(settings: Mapping[str, Any]) -> bool:
     ValueError: there is no such kind.
   """
   return getattr(_module(settings), "NEEDS_TOKENIZER", True)
+
+
+def ignores_tokenizer(settings: Mapping[str, Any] | None) -> bool:
+  """Whether a kind of rows reads text, but not through a tokenizer.
+
+  Raises:
+    ValueError: there is no such kind.
+  """
+  return bool(settings) and getattr(
+    _module(settings), "IGNORES_TOKENIZER", False
+  )
 
 
 def fit(settings: Mapping[str, Any], learning: Learning) -> Any:

@@ -66,7 +66,7 @@ def labeled(
       rows["types"][i, 2 + len(ids[0]) : len(tokens)] = 1
     rows["label"] = np.array(
       [
-        _label(v, names, source.name(int(n)), label_key)
+        label_number(v, names, source.name(int(n)), label_key)
         for v, n in zip(records[label_key], indices, strict=True)
       ],
       np.int32,
@@ -100,16 +100,21 @@ def fitted(ids: list[np.ndarray], most: int) -> list[np.ndarray]:
   return [each[:size] for each, size in zip(ids, sizes, strict=True)]
 
 
-def _label(value, names: tuple[str, ...], record: str, key: str) -> int:
+def label_number(value, names: tuple[str, ...], record: str, key: str) -> int:
+  """Returns the number of a class; ValueError if `value` is none of them."""
+  value = value.item() if isinstance(value, np.generic) else value
   if not names:
     # Labels are int32 in a batch.
-    if isinstance(value, (int, np.integer)) and 0 <= value < 2**31:
+    if isinstance(value, int) and 0 <= value < 2**31:
       return int(value)
     raise ValueError(
       f"{record}: {key}={value!r} is not a class; set rows.labels"
     )
   if str(value) in names:
     return names.index(str(value))
-  if isinstance(value, (int, np.integer)) and 0 <= value < len(names):
+  # Where classes are named by numbers, a number is a name, not a place.
+  numbered = all(name.lstrip("-").isdigit() for name in names)
+  place = isinstance(value, int) and not numbered
+  if place and 0 <= value < len(names):
     return int(value)
   raise ValueError(f"{record}: {key}={value!r} is none of {', '.join(names)}")

@@ -32,12 +32,14 @@ class FastText(nnx.Module):
     dim,
     ngrams,
     buckets,
+    kinds,
     word_dropout,
     dropout,
     rngs,
     **common,
   ):
     self.vocab_size, self.ngrams, self.buckets = vocab_size, ngrams, buckets
+    self.kinds = kinds
     entries = vocab_size + (buckets if ngrams > 1 else 0)
     self.embedding = Embedding(entries, dim, rngs=rngs, **common)
     self.word_dropout = nnx.data(dropout_layer(word_dropout, rngs))
@@ -63,7 +65,8 @@ class FastText(nnx.Module):
     Args:
       tokens_BT: int32.
       types_BT: ignored; the separator between two texts shows their order.
-      segments_BT: int32, 0 on padding; no n-gram spans two segments.
+      segments_BT: int32, 0 on padding; no n-gram spans two segments. With
+        several kinds it is the kind of a token, from 1 on.
     """
     del types_BT
     if segments_BT is None:
@@ -77,11 +80,21 @@ class FastText(nnx.Module):
     weight_BG = real_BG.astype(jnp.float32)
     if self.word_dropout is not None:
       weight_BG = self.word_dropout(weight_BG)
-    # A row that has lost all its words becomes a vector of zeros.
-    whole_B1 = jnp.maximum(weight_BG.sum(axis=1, keepdims=True), 1e-6)
-    share_BG = weight_BG / whole_B1
+    if self.kinds == 1:
+      share_BG = _shares(weight_BG)
+    else:
+      kind_BG = segments_BT  # ngrams is 1
+      share_BG = sum(
+        _shares(weight_BG * (kind_BG == kind))
+        for kind in range(1, self.kinds + 1)
+      )
     x_BGD = self.embedding(entries_BG)
     return jnp.einsum("BG,BGD->BD", share_BG.astype(x_BGD.dtype), x_BGD)
+
+
+def _shares(weight_BG: jax.Array) -> jax.Array:
+  """Returns each entry's share of its row; zeros if all entries are lost."""
+  return weight_BG / jnp.maximum(weight_BG.sum(axis=1, keepdims=True), 1e-6)
 
 
 def grams(
@@ -112,6 +125,7 @@ def fasttext(
   dim: int = 32,
   ngrams: int = 2,
   buckets: int = 2**17,
+  kinds: int = 1,
   word_dropout: float = 0.0,
   dropout: float = 0.0,
   dtype: str = "float32",
@@ -129,6 +143,9 @@ def fasttext(
     dim: D.
     ngrams: the longest n-grams, in tokens; 1 for words alone.
     buckets: the number of hash buckets for n-grams of two or more tokens.
+    kinds: of tokens, each of which has a mean of its own; the means are added.
+      With the rows `bag_of_ngrams` it is 2, words and characters, or 4 for
+      pairs of texts: many n-grams of characters then do not outvote the words.
     word_dropout: the rate at which a word or n-gram is left out of the mean, in
       training (Iyyer et al., ACL 2015).
     dropout: rate for the mean's coordinates.
@@ -136,11 +153,21 @@ def fasttext(
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: ngrams or buckets is below 1, or a rate is outside [0, 1).
+    ValueError: ngrams, buckets or kinds is below 1, a rate is outside [0, 1),
+      or there are several kinds with n-grams of tokens.
   """
-  for name, value in (("ngrams", ngrams), ("buckets", buckets)):
+  for name, value in (
+    ("ngrams", ngrams),
+    ("buckets", buckets),
+    ("kinds", kinds),
+  ):
     if value < 1:
       raise ValueError(f"{name} = {value} is below 1")
+  if kinds > 1 and ngrams > 1:
+    raise ValueError(
+      f"kinds = {kinds} counts n-grams made by the rows: set ngrams = 1, not"
+      f" {ngrams}"
+    )
   for rate in (word_dropout, dropout):
     check_rate(rate)
   config = {
@@ -149,6 +176,7 @@ def fasttext(
     "dim": dim,
     "ngrams": ngrams,
     "buckets": buckets,
+    "kinds": kinds,
     "word_dropout": word_dropout,
     "dropout": dropout,
     "dtype": float_dtype("dtype", dtype),

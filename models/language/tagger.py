@@ -1,4 +1,4 @@
-"""A convolutional tagger: labels each word from the words around it.
+"""A tagger: labels each word from the words around it.
 
 The shape legend is in models/layers/basic.py; here F counts features of a word.
 """
@@ -6,12 +6,17 @@ The shape legend is in models/layers/basic.py; here F counts features of a word.
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
 from models.layers import separable
 from models.layers.basic import Dense, Embedding, dropout_layer, float_dtype
+
+# Of a neighbour: its lower case, its two shapes and its kind.
+_NEIGHBOUR = slice(1, 5)
+_FACTOR, _SCATTER = np.uint32(2654435761), np.uint32(2246822519)
 
 
 class Tagger(nnx.Module):
@@ -27,9 +32,18 @@ class Tagger(nnx.Module):
     width,
     dropout,
     feature_dropout,
+    linear_window,
     **common,
   ):
     rngs = common["rngs"]
+    self.linear = nnx.data(None)
+    if linear_window is not None:
+      self.linear = Linear(
+        vocab_size, num_classes, linear_window, feature_dropout, **common
+      )
+    self.dim = dim
+    if not dim:
+      return
     self.token_embedding = Embedding(vocab_size, dim, **common)
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.forget = nnx.data(
@@ -42,10 +56,21 @@ class Tagger(nnx.Module):
 
   def __call__(self, tokens, segments_BT=None):
     """Returns logits_BTC, float32."""
-    return self.head(self.features(tokens, segments_BT)).astype("float32")
+    logits_BTC = 0.0
+    if self.dim:
+      logits_BTC = self.head(self.features(tokens, segments_BT))
+    if self.linear is not None:
+      logits_BTC += self.linear(tokens, segments_BT)
+    return logits_BTC.astype("float32")
 
   def features(self, tokens, segments_BT=None):
-    """Returns x_BTD, the input of the head."""
+    """Returns x_BTD, the input of the head.
+
+    Raises:
+      ValueError: dim is 0.
+    """
+    if not self.dim:
+      raise ValueError("a tagger of dim = 0 has no features")
     x = self.token_embedding(tokens.reshape(tokens.shape[0], -1))
     if tokens.ndim == 3:
       B, T, F = tokens.shape
@@ -63,6 +88,48 @@ class Tagger(nnx.Module):
     return self.stack(x_BTD, real_BT1)
 
 
+class Linear(nnx.Module):
+  """A linear classifier of the hashed features of a word and its neighbours.
+
+  The features of the word itself all count; of a neighbour those that
+  `word_features` puts in places 1 to 4 do: its lower case, its two shapes and
+  its kind. Beyond the sentence there is a feature "no word". A neighbour's
+  features are hashed with its distance into the same table, [V, C].
+  """
+
+  def __init__(self, entries, classes, reach, dropout, *, rngs, **common):
+    self.entries, self.reach = entries, reach
+    self.table = Embedding(entries, classes, std=0.0, rngs=rngs, **common)
+    self.forget = nnx.data(dropout_layer(dropout, rngs))
+
+  def __call__(self, tokens_BTF, segments_BT=None):
+    """Returns logits_BTC."""
+    B, T, _ = tokens_BTF.shape
+    if segments_BT is not None:
+      tokens_BTF = tokens_BTF * (segments_BT > 0)[..., None]
+    entries, weights = [tokens_BTF], [tokens_BTF > 0]
+    near_BTF = jnp.pad(
+      tokens_BTF[..., _NEIGHBOUR], ((0, 0), (self.reach, self.reach), (0, 0))
+    )
+    for j in range(2 * self.reach + 1):
+      if j == self.reach:
+        continue
+      moved_BTF = near_BTF[:, j : j + T]
+      hash_BTF = moved_BTF.astype(jnp.uint32) * _FACTOR + jnp.uint32(j + 1)
+      hash_BTF = (hash_BTF ^ (hash_BTF >> 15)) * _SCATTER
+      hash_BTF = (hash_BTF ^ (hash_BTF >> 13)) % jnp.uint32(self.entries)
+      entries.append(hash_BTF.astype(jnp.int32))
+      # Its lower case is never missing, except where there is no word.
+      weights.append((moved_BTF > 0).at[..., 0].set(True))
+    entries_BTF = jnp.concatenate(entries, axis=-1)
+    weight_BTF = jnp.concatenate(weights, axis=-1).astype(jnp.float32)
+    if self.forget is not None:
+      weight_BTF = self.forget(weight_BTF)
+    found = self.table(entries_BTF.reshape(B, -1))
+    found = found.reshape(*entries_BTF.shape, -1)
+    return jnp.einsum("BTF,BTFC->BTC", weight_BTF.astype(found.dtype), found)
+
+
 def tagger(
   *,
   vocab_size: int,
@@ -72,6 +139,7 @@ def tagger(
   width: int = 3,
   dropout: float = 0.5,
   feature_dropout: float = 0.0,
+  linear_window: int | None = None,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -84,19 +152,27 @@ def tagger(
   Args:
     vocab_size: V; with hashed words the `buckets` of the rows.
     num_classes: C.
-    dim: D.
+    dim: D; 0 for the linear classifier alone.
     dilations: of each block.
     width: the number of positions in a convolution's kernel; odd.
     dropout: rate for the words' vectors and for the outputs of the blocks.
     feature_dropout: rate at which a feature of a hashed word is dropped; a rare
       word is then recognized by its shape and its parts.
+    linear_window: the number of words to each side whose hashed features, with
+      the word's own, a linear classifier reads, as in a conditional random
+      field with the features of CRFsuite's tutorial; its logits are added. None
+      for no such classifier.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
     ValueError: the width is even, there is no dilation, a rate is outside [0,
-      1), or a dtype is unknown.
+      1), a dtype is unknown, or dim is 0 without a linear classifier.
   """
+  if linear_window is not None and linear_window < 0:
+    raise ValueError(f"linear_window = {linear_window} is below 0")
+  if dim < 0 or (not dim and linear_window is None):
+    raise ValueError(f"dim = {dim} without linear_window leaves no classifier")
   if not 0.0 <= feature_dropout < 1.0:
     raise ValueError(f"feature_dropout = {feature_dropout} is not in [0, 1)")
   separable.check(width, dilations)
@@ -108,10 +184,13 @@ def tagger(
     "width": width,
     "dropout": dropout,
     "feature_dropout": feature_dropout,
+    "linear_window": linear_window,
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }
   return pure(lambda rngs: Tagger(rngs=rngs, **config))
 
 
-SHARDING = [(r"token_embedding/embedding", P("tensor", None))]
+SHARDING = [
+  (r"(token_embedding|table)/embedding", P("tensor", None)),
+]

@@ -134,14 +134,14 @@ def test_full_size_by_shapes_alone(name):
     if kind == "labeled":
       fake = f"fake:labeled_text?classes={len(config.data.rows.labels)}"
       config.data.source = fake
-  if config.data.get("rows", {}).get("name") == "columns":
+  if config.data.get("rows", {}).get("name") in ("columns", "bag_of_ngrams"):
     config.data = experiments.config_of(name, "smoke").data
   if config.batch_size != "all":
     config.batch_size = 8
   config.learner.update(
     {"microbatches": 1} if "microbatches" in config.learner else {}
   )
-  config.evals = {}
+  config.evals, config.early_stopping, config.checkpoint = {}, {}, {}
   run = build.run(config, None)
   state = run.abstract_state
   if name in PARAMETERS:

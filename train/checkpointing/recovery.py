@@ -204,6 +204,41 @@ def keep_best(saver: Saver, tracked: tracking.Tracked) -> int | None:
   return saver.manager.kept.best
 
 
+def measured(
+  run: Any,
+  saver: Saver,
+  key: str,
+  tracked: tracking.Tracked,
+  step: int,
+  state: types.State,
+) -> types.Variables:
+  """Returns the Variables that an evaluation measures.
+
+  They are those of `state`, of `step`, except for an evaluation at the end only
+  of a run that stops early: that measures the best checkpoint, if any is kept.
+
+  Args:
+    run: the loop.Run.
+    saver: of the run.
+    key: of the evaluation.
+    tracked: which state is the best.
+    step: of the state.
+    state: the last one.
+
+  Raises:
+    SaveError: as in `keep_best`.
+    DamagedError: the best checkpoint differs from what was saved.
+  """
+  found = None
+  at_end = tracking.of_best(run.rules, run.evaluations[key].every_steps)
+  if at_end and saver.manager is not None:
+    found = keep_best(saver, tracked)
+  if found is not None and found != step:
+    saver.say(f"{key} measures the best state, of step {found}")
+    state = checkpoint.restore(saver.manager, run.abstract_state, found).state
+  return run.learner.variables(state)
+
+
 def pass_over(
   saver: Saver,
   limits: health.Limits,

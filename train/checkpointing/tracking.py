@@ -166,6 +166,28 @@ def ends(rules: Rules, tracked: Tracked) -> bool:
   return rules.stop is not None and tracked.stop.since >= rules.patience
 
 
+def of_best(rules: Rules, every_steps: int) -> bool:
+  """Returns whether an evaluation measures the best state, not the last one.
+
+  Those at the end only do, of a run that stops early and keeps its best
+  checkpoint: its last state is by definition not the best one.
+  """
+  return None not in (rules.stop, rules.keep_best) and not every_steps
+
+
+def ordered(rules: Rules, evaluations: Any, due: list[str]) -> list[str]:
+  """Returns the keys that are due, those that measure the best state last.
+
+  Args:
+    rules: of the run.
+    evaluations: {key: with its every_steps}.
+    due: keys.
+  """
+  return sorted(
+    due, key=lambda key: of_best(rules, evaluations[key].every_steps)
+  )
+
+
 def described(rules: Rules, tracked: Tracked) -> str:
   """Returns why the run ends, for people."""
   best = tracked.stop

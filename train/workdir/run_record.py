@@ -37,7 +37,7 @@ _FILES = ("columns.json", "config.json", "curves.png", "data.json")
 _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
-_FILES += ("tokenizer.json", "tokenizer.model")
+_FILES += ("labels.json", "tokenizer.json", "tokenizer.model")
 # Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
 # NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
@@ -114,8 +114,9 @@ def _check(workdir, config, defaults) -> None:
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     # A previous start failed before it wrote its config.
-    for litter in (*path.glob("tokenizer.*"), *path.glob("columns.json")):
-      litter.unlink()
+    for pattern in ("tokenizer.*", "columns.json", "labels.json"):
+      for litter in path.glob(pattern):
+        litter.unlink()
     return
   before = {**defaults, **read_config(workdir)}
   difference = _first_difference(before, config)

@@ -162,3 +162,50 @@ def test_padding_is_not_seen(name):
 def test_what_is_wrong_is_told(name, changes, told):
   with pytest.raises(ValueError, match=told):
     make(name, **changes)
+
+
+def test_fasttext_adds_a_mean_of_each_kind():
+  model = make("fasttext", dim=8, ngrams=1, kinds=2)
+  params = started(model)
+  tokens = np.array([[3, 4, 5, 6, 0]])
+  kinds = np.array([[1, 2, 2, 2, 0]])
+  got, _ = model.apply(params, {}, tokens, segments_BT=kinds, method="features")
+  table = np.asarray(params["embedding"]["embedding"])
+  want = table[3] + table[[4, 5, 6]].mean(0)
+  np.testing.assert_allclose(got[0], want, rtol=1e-5)
+  with pytest.raises(ValueError, match="set ngrams = 1, not 2"):
+    make("fasttext", dim=8, ngrams=2, kinds=2)
+
+
+def test_the_linear_tagger_sums_features_of_a_word_and_its_neighbours():
+  """What a label depends on, by changing one feature at a time."""
+  model = find("models", "tagger", "")(
+    vocab_size=4099, num_classes=3, dim=0, linear_window=1
+  )
+  params = started(model)
+  tokens = np.random.default_rng(0).integers(1, 4099, (1, 5, 7))
+  segments = np.array([[1, 1, 1, 1, 0]])
+
+  def logits(tokens):
+    return np.asarray(model.apply(params, {}, tokens, segments_BT=segments)[0])
+
+  before = logits(tokens)
+  for feature in range(7):
+    changed = tokens.copy()
+    changed[0, 1, feature] = 1 + changed[0, 1, feature] % 4098
+    moved = np.abs(logits(changed) - before)[0].max(-1) > 1e-7
+    near = feature in (1, 2, 3, 4)
+    assert moved[:4].tolist() == [near, True, near, False]
+  # Its own features are entries of the table; 0 is none.
+  table = np.asarray(params["linear"]["table"]["embedding"])
+  fewer = tokens.copy()
+  fewer[0, 1, 6] = 0
+  np.testing.assert_allclose(
+    (before - logits(fewer))[0, 1], table[tokens[0, 1, 6]], atol=1e-5
+  )
+  # Padding is like no word at all.
+  padded = tokens.copy()
+  padded[0, 4] = 5
+  np.testing.assert_array_equal(logits(padded)[0, :4], before[0, :4])
+  with pytest.raises(ValueError, match="leaves no classifier"):
+    find("models", "tagger", "")(vocab_size=9, num_classes=3, dim=0)

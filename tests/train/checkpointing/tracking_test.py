@@ -4,6 +4,8 @@ import json
 import math
 
 import experiments
+import jax
+import numpy as np
 import pytest
 
 from common.errors import UserError
@@ -119,9 +121,16 @@ def test_without_keep_best_there_is_no_best(tmp_path):
 STOPPING = dict(metric="val/loss", patience=2)
 
 
-def stopping_run(workdir, asked):
+def stopping_run(workdir, asked, measured=None):
   evaluations = {"val": (scripted(VALUES, asked), 2)}
-  evaluations["test"] = (scripted({8: 7.0}, asked), 0)
+  test = scripted({8: 7.0}, asked)
+
+  def tested(variables, step):
+    if measured is not None:
+      measured.append(jax.device_get(variables.params))
+    return test(variables, step)
+
+  evaluations["test"] = (tested, 0)
   return run_of(
     workdir,
     evaluations,
@@ -134,16 +143,22 @@ def stopping_run(workdir, asked):
 def test_a_run_stops_early_and_evaluates_at_its_end(tmp_path):
   asked: list[int] = []
   lines: list[str] = []
-  run = stopping_run(tmp_path, asked)._replace(say=lines.append)
+  measured: list = []
+  run = stopping_run(tmp_path, asked, measured)._replace(say=lines.append)
   reports = list(loop.fit(run))
   # 1.0 at step 4; neither 2.0 at 6 nor 1.5 at 8 is better.
   assert asked == [2, 4, 6, 8, 8]
   assert reports[-1].step == 8 and reports[-1].scalars == {"test/loss": 7.0}
   assert lines == [
     "stopped early at step 8: val/loss has not improved for 2 evaluations; its"
-    " best is 1 at step 4"
+    " best is 1 at step 4",
+    "test measures the best state, of step 4",
   ]
   assert saved(tmp_path)[-1] == 8
+  best = trained.load(str(tmp_path), "best").variables.params
+  last = trained.load(str(tmp_path)).variables.params
+  assert jax.tree.all(jax.tree.map(np.array_equal, measured[0], best))
+  assert not jax.tree.all(jax.tree.map(np.array_equal, measured[0], last))
   assert evaluated.local(tmp_path / "evaluated.json").best_step == 4
   # The same command again has nothing to do.
   assert list(loop.fit(stopping_run(tmp_path, asked))) == []

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from input_pipeline.cleaning.parts import ngram
 from train import types
 from train.evaluators.classification import classification
 from train.evaluators.frechet import frechet
+from train.evaluators.interpolation import interpolation
 from train.evaluators.mean import mean
 from train.evaluators.samples import samples
 from train.objectives import losses
@@ -401,3 +403,84 @@ def test_samples_without_a_workdir_write_nothing(tmp_path, monkeypatch):
   batches = [{"image": jnp.zeros((4, 2, 2, 1))}]
   assert samples(context(task, batches), count=4)(NOTHING, 0) == {}
   assert list(tmp_path.iterdir()) == []
+
+
+def test_interpolation_mixes_probabilities_with_a_weight_of_other_rows():
+  rng = np.random.default_rng(0)
+  rows, T, V = 6, 5, 4
+  targets = rng.integers(0, V, (rows, T)).astype(np.int32)
+  batch = {
+    "targets": targets,
+    "a": rng.normal(size=(rows, T, V)).astype(np.float32),
+    "b": rng.normal(size=(rows, T, V)).astype(np.float32),
+    "mask": (rng.random((rows, T)) < 0.8).astype(np.float32),
+    "index": np.array([0, 1, 2, 3, 4, -1], np.int32),
+    "bytes": np.full(rows, 7, np.float32),
+  }
+  batch["mask"][-1] = batch["bytes"][-1] = 0  # padding
+  parts = [
+    {k: jnp.asarray(v[i : i + 2]) for k, v in batch.items()}
+    for i in range(0, rows, 2)
+  ]
+  other = task_of(logits=lambda variables, batch, rng: batch["b"])
+  ours = task_of(logits=lambda variables, batch, rng: batch["a"])
+  told = context(ours, parts, load=lambda path: (other, NOTHING))
+  found = interpolation(told, other="runs/ngram")(NOTHING, 3)
+
+  def of_targets(logits):
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return np.take_along_axis(p, targets[..., None], -1)[..., 0]
+
+  p, q = of_targets(batch["a"]), of_targets(batch["b"])
+  grid = np.linspace(0, 1, 41)
+
+  def nats(w, fold):
+    mask = batch["mask"] * (batch["index"] % 2 == fold)[:, None]
+    return -(mask * np.log((1 - w) * p + w * q)).sum()
+
+  best = [min(grid, key=lambda w: nats(w, fold)) for fold in (1, 0)]
+  total, count = (
+    sum(nats(w, f) for f, w in enumerate(best)),
+    batch["mask"].sum(),
+  )
+  assert found["loss"] == pytest.approx(total / count, rel=1e-5)
+  assert found["weight"] == pytest.approx(np.mean(best))
+  alone = sum(nats(0, f) for f in (0, 1)) / count
+  assert found["loss_alone"] == pytest.approx(alone, rel=1e-5)
+  assert found["bits_per_byte"] == pytest.approx(total / np.log(2) / 35)
+  with pytest.raises(ValueError, match="both need the same tokenizer"):
+    fewer = task_of(logits=lambda variables, batch, rng: batch["b"][..., :2])
+    told = context(ours, parts, load=lambda path: (fewer, NOTHING))
+    interpolation(told, other="runs/ngram")(NOTHING, 3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_interpolation_counts_ngrams_of_the_training_text(tmp_path, packed):
+  text = "abracadabra abba cab dab "
+  (tmp_path / "a.txt").write_text(text)
+  names = sorted(set(text))
+  held = np.array([names.index(c) for c in "cabadab abr"])
+  inputs, targets = held[:-1].reshape(2, 5), held[1:].reshape(2, 5)
+  segments = np.array([[1, 1, 1, 2, 2], [1, 1, 2, 2, 2]])
+  batch = {
+    "inputs": inputs,
+    "targets": targets,
+    "mask": np.ones((2, 5), np.float32),
+    "index": np.arange(2),
+    **({"segments": segments} if packed else {}),
+  }
+  flat = task_of(logits=lambda variables, b, rng: jnp.zeros((2, 5, len(names))))
+  told = context(flat, [batch], encode=lambda t: [names.index(c) for c in t])
+  given = dict(counted=f"text:{tmp_path}/a.txt", counted_split="all", order=3)
+  found = interpolation(told, **given)(NOTHING, 0)
+
+  model = ngram.fit([told.encode(text)], 3, len(names))
+  starts = [0, 3, 5, 7] if packed else [0]
+  nats = []
+  for i, token in enumerate(held[1:], start=1):
+    start = max(s for s in starts if s < i)
+    nats.append(-np.log(ngram.distribution(model, held[start:i])[token]))
+  assert found["loss_other"] == pytest.approx(np.mean(nats))
+  assert found["loss_alone"] == pytest.approx(np.log(len(names)))
+  with pytest.raises(ValueError, match='takes counted="URI"'):
+    interpolation(told)

@@ -308,7 +308,9 @@ def test_windows_after_ops_are_planned_as_they_are(ops):
   assert batch_spec.vocabulary(config) == real.tokenizer.vocab_size
 
 
-@pytest.mark.parametrize("name", ["bert_base", "bert_small", "cls_trec"])
+@pytest.mark.parametrize(
+  "name", ["bert_base", "bert_small", "cls_sst2_vectors"]
+)
 def test_rows_are_planned_as_they_are(name):
   pytest.importorskip("tensorflow")
   from input_pipeline.batching import pipeline

@@ -157,13 +157,25 @@ def _keep_freed_memory() -> None:
   libc.mallopt(arena_max, 1)
 
 
-def run(main: Callable) -> int:
-  """Runs `main`; reports an error of the user in one line, with exit code 2."""
+def run(main: Callable, positional: bool = False) -> int:
+  """Runs `main`; reports an error of the user in one line, with exit code 2.
+
+  Args:
+    main: called with the arguments that are no flags.
+    positional: whether there may be such arguments.
+  """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   warnings.filterwarnings("ignore", category=DeprecationWarning)
   sys.unraisablehook = _unless_late
+
+  def parse(argv):
+    left = _parse(argv)
+    if left[1:] and not positional:
+      raise UserError(_unexpected(left[1]))
+    return left
+
   try:
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=parse)
   except (*_EXPECTED, Preempted, KeyboardInterrupt) as error:
     return tell(error)
   except OSError as error:
@@ -232,6 +244,12 @@ def _parse(argv):
   return left
 
 
+def _unexpected(argument: str) -> str:
+  name = argument.partition("=")[0].partition(".")[0]
+  hint = f"; did you mean --{argument}?" if name in flags.FLAGS else ""
+  return f"unexpected argument {argument!r}{hint}"
+
+
 def _joined(argv):
   """Returns the arguments, with `--config FILE` as --config=FILE."""
   found = []
@@ -251,9 +269,11 @@ def _config_found(flag: str) -> str:
   up by its last part among the experiments of the configs package.
   """
   path, colon, arg = flag.removeprefix("--config=").partition(":")
-  if os.path.exists(path) or not _is_ours(path):
+  if os.path.isfile(path) or not _is_ours(path):
     return flag
   stem = os.path.basename(path).removesuffix(".py")
+  if not stem:
+    raise UserError(f"--config={path}: give a file, or the name of a config")
   modules = {**names.discover("configs.data"), **names.discover("configs")}
   if stem not in modules:
     hint = names.nearest(stem, modules)
@@ -286,6 +306,13 @@ def _one_line(argv, error: Exception) -> str:
     right, wrong = typo.groups()
     path = next((a for a in argv if re.search(rf"\.{wrong}\b", a)), wrong)
     return f'{path.split("=")[0]}: unknown {wrong!r}; did you mean "{right}"?'
+  typo = re.match(r"Unknown command line flag '(\w+)([^']*)'", text)
+  if typo:
+    name, rest = typo.groups()
+    hint = names.nearest(name, list(flags.FLAGS))
+    return f"unknown flag --{name}{rest}{hint}"
+  if "invalid literal for int()" in text:
+    return re.sub(r"invalid literal for int\(\).*", "not a whole number", text)
   if isinstance(error, KeyError):
     name = text.strip("'")
     keys = [*config_keys.REQUIRED, *config_keys.DEFAULTS]

@@ -278,4 +278,4 @@ def _write_file(path: pathlib.Path, content: bytes) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  sys.exit(cli.run(main))
+  sys.exit(cli.run(main, positional=True))

@@ -37,8 +37,7 @@ def define_flags() -> None:
 
 def main(argv) -> None:
   """Trains with the settings that the flags give."""
-  if argv[1:]:
-    raise cli.UserError(f"unexpected argument {argv[1]!r}")
+  del argv
   values = flags.FLAGS
   if not values.data or not values.output:
     raise cli.UserError(

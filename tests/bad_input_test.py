@@ -22,7 +22,15 @@ CASES = {
   "data key": ([LM, "--config.data.opps=x"], ["config.data.opps", '"ops"']),
   "flag": ([LM, "--workdirr=x"], ["workdirr", "workdir"]),
   "type": ([LM, "--config.model.dim=wide"], ["config.model.dim", "wide"]),
+  "mistyped --config": ([LM, "--confg.model.dim=4"], ["--confg", '"config"']),
+  "no dashes": (
+    [LM, "config.total_steps=2"],
+    ["unexpected argument", "--config.total_steps=2"],
+  ),
+  "an evaluator": ([LM, "--config.evals.vla.every_steps=2"], ["vla", '"val"']),
+  "number": ([LM, "--config.total_steps=abc"], ["abc: not a whole number"]),
   "no config": ([], ["--config is missing"]),
+  "folder": (["--config=configs/"], ["configs/", "name of a config"]),
   "file": (["--config=configs/nope.py"], ["configs/nope.py", "no such file"]),
   "argument": (
     ["--config=configs/language/lm_stdlib.py:smoek"],

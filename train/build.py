@@ -177,7 +177,8 @@ def evaluator(
   settings = dict(parts.config["evals"][key])
   settings.pop("every_steps", None)
   if "name" not in settings:
-    raise UserError(f"{where}.name: missing")
+    others = [k for k in parts.config["evals"] if k != key]
+    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
   function = names.find(
     "train.evaluators", settings.pop("name"), f"{where}.name"
   )
@@ -187,7 +188,7 @@ def evaluator(
   settings = {k: v for k, v in settings.items() if k not in own}
   for k in settings:
     if k not in takes:
-      hint = names.nearest(k, [*takes, *of_data])
+      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
       raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
   data = run_data.read(

@@ -56,10 +56,7 @@ FLAGS = flags.FLAGS
 
 def main(argv) -> None:
   """Converts, and prints one line that describes the result."""
-  if len(argv) > 1:
-    raise cli.UserError(
-      f"{argv[1]!r}: unexpected; use --from, --to and --workdir"
-    )
+  del argv
   start = FLAGS["from"].value
   if (start is None) == (FLAGS.to is None):
     raise cli.UserError("give either --from or --to")

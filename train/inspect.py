@@ -49,4 +49,4 @@ def main(argv) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(cli.run(main))
+  sys.exit(cli.run(main, positional=True))

@@ -39,7 +39,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.total_steps = 500
   config.batch_size = 32
   config.task = dict(name="token_classification", crf=True)
-  config.model = dict(name="tagger", vocab_size=2**19, dim=0, linear_window=2)
+  config.model = dict(
+    name="tagger", vocab_size=2**19, dim=None, linear_window=2
+  )
   config.learner = dict(name="supervised", ema=0.98)
   # With this eps, above the size of the gradients, Adam takes steps in
   # proportion to them: where every feature moves as far as the common ones,

@@ -67,10 +67,10 @@ class Tagger(nnx.Module):
     """Returns x_BTD, the input of the head.
 
     Raises:
-      ValueError: dim is 0.
+      ValueError: dim is None.
     """
     if not self.dim:
-      raise ValueError("a tagger of dim = 0 has no features")
+      raise ValueError("a tagger with dim = None has no features")
     x = self.token_embedding(tokens.reshape(tokens.shape[0], -1))
     if tokens.ndim == 3:
       B, T, F = tokens.shape
@@ -134,7 +134,7 @@ def tagger(
   *,
   vocab_size: int,
   num_classes: int,
-  dim: int = 128,
+  dim: int | None = 128,
   dilations: Sequence[int] = (1, 2, 4),
   width: int = 3,
   dropout: float = 0.5,
@@ -152,7 +152,7 @@ def tagger(
   Args:
     vocab_size: V; with hashed words the `buckets` of the rows.
     num_classes: C.
-    dim: D; 0 for the linear classifier alone.
+    dim: D; None for the linear classifier alone.
     dilations: of each block.
     width: the number of positions in a convolution's kernel; odd.
     dropout: rate for the words' vectors and for the outputs of the blocks.
@@ -167,12 +167,12 @@ def tagger(
 
   Raises:
     ValueError: the width is even, there is no dilation, a rate is outside [0,
-      1), a dtype is unknown, or dim is 0 without a linear classifier.
+      1), a dtype is unknown, or dim is None without a linear classifier.
   """
   if linear_window is not None and linear_window < 0:
     raise ValueError(f"linear_window = {linear_window} is below 0")
-  if dim < 0 or (not dim and linear_window is None):
-    raise ValueError(f"dim = {dim} without linear_window leaves no classifier")
+  if dim is None and linear_window is None:
+    raise ValueError("dim = None without linear_window leaves no classifier")
   if not 0.0 <= feature_dropout < 1.0:
     raise ValueError(f"feature_dropout = {feature_dropout} is not in [0, 1)")
   separable.check(width, dilations)

@@ -540,7 +540,7 @@ fetch.find = lambda name: Dataset(
   "bytes", "none", "here", "computed", (file,), ("a.jsonl",), write, ()
 )
 fetch.define_flags()
-sys.exit(cli.run(fetch.main))
+sys.exit(cli.run(fetch.main, positional=True))
 """
 
 

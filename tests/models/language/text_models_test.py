@@ -180,7 +180,7 @@ def test_fasttext_adds_a_mean_of_each_kind():
 def test_the_linear_tagger_sums_features_of_a_word_and_its_neighbours():
   """What a label depends on, by changing one feature at a time."""
   model = find("models", "tagger", "")(
-    vocab_size=4099, num_classes=3, dim=0, linear_window=1
+    vocab_size=4099, num_classes=3, dim=None, linear_window=1
   )
   params = started(model)
   tokens = np.random.default_rng(0).integers(1, 4099, (1, 5, 7))
@@ -208,4 +208,4 @@ def test_the_linear_tagger_sums_features_of_a_word_and_its_neighbours():
   padded[0, 4] = 5
   np.testing.assert_array_equal(logits(padded)[0, :4], before[0, :4])
   with pytest.raises(ValueError, match="leaves no classifier"):
-    find("models", "tagger", "")(vocab_size=9, num_classes=3, dim=0)
+    find("models", "tagger", "")(vocab_size=9, num_classes=3, dim=None)

@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import stat
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,10 @@ _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("labels.json", "tokenizer.json", "tokenizer.model")
+# What a start writes before the config, and what it writes before it trains.
+_PREPARED = ("tokenizer.*", "columns.json", "labels.json")
+_BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
+_BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
 # Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
 # NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
@@ -87,17 +92,23 @@ def check_links(workdir: str) -> None:
 
 
 def check(
-  workdir: str, config: dict[str, Any], defaults: dict[str, Any]
+  workdir: str,
+  config: dict[str, Any],
+  defaults: dict[str, Any],
+  say: Callable[[str], None] = print,
 ) -> None:
   """Refuses a workdir that was created by another config.
 
-  The caller must hold the lock of the workdir, since files left by a failed
-  start are removed. Every process must call it; process 0 does the work.
+  Until a run has a checkpoint or a row in metrics.jsonl, another config
+  replaces the first one. The caller must hold the lock of the workdir, since
+  files left by a failed start are removed. Every process must call it; process
+  0 does the work.
 
   Args:
     workdir: the workdir of the run, a local folder.
     config: the complete config.
     defaults: the values of keys that may be missing in an older run's config.
+    say: (line) -> None; prints a note.
 
   Raises:
     UserError: a key, which the message names, differs; or the path has a scheme
@@ -105,26 +116,45 @@ def check(
   """
   storage.check_local("workdir", workdir)
   if distributed.first():
-    _check(workdir, config, defaults)
+    _check(workdir, config, defaults, say)
   distributed.wait_for_all("the workdir is checked")
 
 
-def _check(workdir, config, defaults) -> None:
+def _check(workdir, config, defaults, say) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
     # A previous start failed before it wrote its config.
-    for pattern in ("tokenizer.*", "columns.json", "labels.json"):
-      for litter in path.glob(pattern):
-        litter.unlink()
+    _remove(path, _PREPARED)
     return
   before = {**defaults, **read_config(workdir)}
   difference = _first_difference(before, config)
-  if difference is not None:
+  if difference is None:
+    return
+  if _has_trained(path):
     raise UserError(
       f"{workdir} was created by another config: config.{difference}; choose"
       " another --workdir, or resume with the same config"
     )
+  _remove(path, _BEGUN)
+  say(f"{workdir}: an earlier start trained nothing; its config is replaced")
+
+
+def _has_trained(path: pathlib.Path) -> bool:
+  """Whether a workdir holds more than what a failed start leaves behind."""
+  metrics = path / "metrics.jsonl"
+  folders = (path / "checkpoints", path / "damaged", path / "hugging_face")
+  return (
+    not (path / "data.json").exists()
+    or (metrics.exists() and metrics.stat().st_size > 0)
+    or any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+  )
+
+
+def _remove(path: pathlib.Path, patterns) -> None:
+  for pattern in patterns:
+    for litter in path.glob(pattern):
+      litter.unlink()
 
 
 def begin(workdir: str, config: dict[str, Any], data) -> None:

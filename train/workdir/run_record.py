@@ -130,6 +130,8 @@ def _check(workdir, config, defaults, say) -> None:
   before = {**defaults, **read_config(workdir)}
   difference = _first_difference(before, config)
   if difference is None:
+    if note := _of_length(before, config, path / "checkpoints"):
+      say(note)
     return
   if _has_trained(path):
     raise UserError(
@@ -148,6 +150,27 @@ def _has_trained(path: pathlib.Path) -> bool:
     not (path / "data.json").exists()
     or (metrics.exists() and metrics.stat().st_size > 0)
     or any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+  )
+
+
+def _of_length(before, config, checkpoints: pathlib.Path) -> str | None:
+  """What to print about the total_steps of a run that is resumed."""
+  steps = [int(p.name) for p in checkpoints.glob("*") if p.name.isdecimal()]
+  old, new = before.get("total_steps"), config.get("total_steps")
+  if not steps or not isinstance(new, int):
+    return None
+  change = f"{old} → {new}" if old != new else str(new)
+  last = max(steps)
+  if new < last or new == last != old:
+    return (
+      f"total_steps: {change}; step {last} is saved already, so nothing is left"
+      " to do"
+    )
+  if old == new:
+    return None
+  return (
+    f"total_steps: {change}; a schedule that depends on it changes from step"
+    f" {last} on"
   )
 
 

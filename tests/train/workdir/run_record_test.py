@@ -45,3 +45,19 @@ def test_a_config_that_trained_is_not_replaced(trace, workdir):
   with pytest.raises(UserError, match=r"another config: config\.data\.labels"):
     notes(workdir, CORRECTED)
   assert json.loads((workdir / "config.json").read_text()) == CONFIG
+
+
+@pytest.mark.parametrize(
+  ("total", "said"),
+  [
+    (450, None),
+    (300, "300; a schedule that depends on it changes from step 62 on"),
+    (62, "62; step 62 is saved already, so nothing is left to do"),
+    (60, "60; step 62 is saved already, so nothing is left to do"),
+  ],
+)
+def test_another_length_is_printed(total, said, workdir):
+  for name in ("9", "62", "100.orbax-checkpoint-tmp"):
+    (workdir / "checkpoints" / name).mkdir()
+  lines = [f"total_steps: 450 → {said}"] if said else []
+  assert notes(workdir, {**CONFIG, "total_steps": total}) == lines

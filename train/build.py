@@ -203,7 +203,7 @@ def evaluator(
   seed_rng = jax.random.key(parts.config["seed"])
 
   def load(other):
-    found = trained.load(other)
+    found = trained.load(other, say=say)
     return found.parts.task, found.variables
 
   context = types.EvalContext(

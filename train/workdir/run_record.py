@@ -1,5 +1,6 @@
 """The record of a run in its workdir: config.json and data.json."""
 
+import fnmatch
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import numpy as np
 
 from common import bounded_file, storage
 from common.errors import UserError
+from train import workdir as layout
 from train.hosts import distributed
 
 # Keys that may differ when a run is resumed. They affect its length, how often
@@ -43,6 +45,8 @@ _FILES += ("labels.json", "tokenizer.json", "tokenizer.model")
 _PREPARED = ("tokenizer.*", "columns.json", "labels.json")
 _BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
 _BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
+# Files of a Hugging Face folder, none of which a run writes to its workdir.
+_FOREIGN = ("tokenizer_config.json", "*.safetensors", "pytorch_model*.bin")
 # Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
 # NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
@@ -111,8 +115,8 @@ def check(
     say: (line) -> None; prints a note.
 
   Raises:
-    UserError: a key, which the message names, differs; or the path has a scheme
-      such as gs://.
+    UserError: a key, which the message names, differs; the folder has a
+      model of Hugging Face; or the path has a scheme such as gs://.
   """
   storage.check_local("workdir", workdir)
   if distributed.first():
@@ -124,10 +128,22 @@ def _check(workdir, config, defaults, say) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
+    _check_foreign(path)
     # A previous start failed before it wrote its config.
     _remove(path, _PREPARED)
+    if count := len(_others(path)):
+      others = (
+        "other file or folder" if count == 1 else "other files or folders"
+      )
+      say(f"{workdir} is not empty: the run begins beside {count} {others}")
     return
-  before = {**defaults, **read_config(workdir)}
+  found = read_config(workdir)
+  if "data" not in found:
+    raise UserError(
+      f"{path / 'config.json'} is not Tessera's: it describes no run; choose"
+      " another --workdir"
+    )
+  before = {**defaults, **found}
   difference = _first_difference(before, config)
   if difference is None:
     if note := _of_length(before, config, path / "checkpoints"):
@@ -140,6 +156,23 @@ def _check(workdir, config, defaults, say) -> None:
     )
   _remove(path, _BEGUN)
   say(f"{workdir}: an earlier start trained nothing; its config is replaced")
+
+
+def _check_foreign(path: pathlib.Path) -> None:
+  """Refuses a model of Hugging Face whose tokenizer a start would remove."""
+  theirs = [found for pattern in _FOREIGN for found in path.glob(pattern)]
+  if theirs and any(path.glob("tokenizer.*")):
+    raise UserError(
+      f"{path} holds a model that is not Tessera's ({theirs[0].name}); choose"
+      " another --workdir"
+    )
+
+
+def _others(path: pathlib.Path) -> list[str]:
+  """The names in a workdir that are not those of a run."""
+  ours = [*layout.FILES, *_FILES, *_FOLDERS, "*.tmp", ".*"]
+  names = os.listdir(path) if path.is_dir() else []
+  return [n for n in names if not any(fnmatch.fnmatch(n, o) for o in ours)]
 
 
 def _has_trained(path: pathlib.Path) -> bool:

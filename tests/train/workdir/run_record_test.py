@@ -61,3 +61,29 @@ def test_another_length_is_printed(total, said, workdir):
     (workdir / "checkpoints" / name).mkdir()
   lines = [f"total_steps: 450 → {said}"] if said else []
   assert notes(workdir, {**CONFIG, "total_steps": total}) == lines
+
+
+def test_a_config_of_another_program_is_refused_and_kept(tmp_path):
+  path = tmp_path / "config.json"
+  path.write_text('{"model_type": "llama", "vocab_size": 256}')
+  with pytest.raises(UserError, match=r"config\.json is not Tessera's"):
+    notes(tmp_path, CONFIG)
+  assert "llama" in path.read_text()
+
+
+def test_other_files_are_counted(tmp_path):
+  for name in ("notes.txt", "b.csv", "run.lock", "events.out.tfevents.1", ".x"):
+    (tmp_path / name).touch()
+  (line,) = notes(tmp_path, CONFIG)
+  assert line.endswith("beside 2 other files or folders")
+  (tmp_path / "b.csv").unlink()
+  (line,) = notes(tmp_path, CONFIG)
+  assert line.endswith("beside 1 other file or folder")
+
+
+def test_a_tokenizer_of_another_program_is_not_removed(tmp_path):
+  for name in ("tokenizer.json", "model.safetensors"):
+    (tmp_path / name).touch()
+  with pytest.raises(UserError, match=r"not Tessera's \(model\.safetensors\)"):
+    notes(tmp_path, CONFIG)
+  assert (tmp_path / "tokenizer.json").exists()

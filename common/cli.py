@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import os
 import re
+import shlex
 import sys
 import traceback
 import warnings
@@ -29,6 +30,7 @@ __all__ = [
   "config_stem",
   "define_config",
   "define_step",
+  "missing",
   "run",
   "start_jax",
 ]
@@ -100,6 +102,21 @@ def config_stem() -> str:
   flag = flags.FLAGS["config"]
   path = getattr(flag, "config_filename", None) or "run"
   return os.path.splitext(os.path.basename(path))[0]
+
+
+def missing(name: str, argv: list[str], example: str = "") -> UserError:
+  """The error of a flag that is required and not given.
+
+  Args:
+    name: the name of the flag.
+    argv: the program and its arguments that are not flags; the first of them is
+      what the user may have meant as the value.
+    example: a value to print otherwise.
+  """
+  hint = f", for example --{name}={example}" if example else ""
+  if len(argv) > 1:
+    hint = f"; did you mean --{name}={shlex.quote(argv[1])}?"
+  return UserError(f"--{name} is missing{hint}")
 
 
 def start_jax() -> None:
@@ -237,6 +254,9 @@ def _parse(argv):
     path = getattr(error, "filename", None) or _given(argv, "--config=")
     raise UserError(f"--config={path}: there is no such file") from error
   except Exception as error:  # a config file may raise anything
+    absent = re.match(r"flag --(\w+)=None: .* other than None", str(error))
+    if absent and isinstance(error, flags.IllegalFlagValueError):
+      raise missing(absent[1], _without_flags(argv)) from error
     raise UserError(_one_line(argv, error)) from error
   if not flags.FLAGS["verbosity"].present:
     # Libraries log every step of a save; --verbosity=0 shows it.
@@ -248,6 +268,23 @@ def _unexpected(argument: str) -> str:
   name = argument.partition("=")[0].partition(".")[0]
   hint = f"; did you mean --{argument}?" if name in flags.FLAGS else ""
   return f"unexpected argument {argument!r}{hint}"
+
+
+def _without_flags(argv):
+  """Returns the program and its arguments that are not flags or their values.
+
+  absl returns them only if all flags are valid.
+  """
+  found, is_value = [], False
+  for argument in argv:
+    if argument.startswith("-"):
+      name = argument.lstrip("-")  # with its value after =, no name of a flag
+      is_value = name in flags.FLAGS and not flags.FLAGS[name].boolean
+    elif is_value:
+      is_value = False
+    else:
+      found.append(argument)
+  return found
 
 
 def _joined(argv):

@@ -52,11 +52,10 @@ def define_flags() -> None:
 
 def main(argv) -> None:
   """Prepares a data set."""
-  del argv
   if FLAGS.config is None:
-    raise cli.UserError("the flag --config=configs/data/NAME.py is required")
+    raise cli.missing("config", argv, "classification_text")
   if not FLAGS.output:
-    raise cli.UserError("the flag --output=DIR is required")
+    raise cli.missing("output", argv, "prepared")
   from input_pipeline.preparation import report_page, run, workers
 
   try:

@@ -32,9 +32,8 @@ def define_flags() -> None:
 
 def main(argv) -> None:
   """Prints the batch of one step, and draws its images."""
-  del argv
   if FLAGS.config is None:
-    raise cli.UserError("the flag --config=configs/NAME.py is required")
+    raise cli.missing("config", argv, "lm_stdlib")
   storage.check_local("--output", FLAGS.output)
   from common import config_keys
 

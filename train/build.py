@@ -38,7 +38,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   config = complete(config)
   config_ranges.check(config)
   if workdir is not None:
-    run_record.check(workdir, config, config_keys.DEFAULTS)
+    run_record.check(workdir, config, config_keys.DEFAULTS, say)
   return _run(config, workdir, say)
 
 
@@ -204,7 +204,7 @@ def evaluator(
   seed_rng = jax.random.key(parts.config["seed"])
 
   def load(other):
-    found = trained.load(other)
+    found = trained.load(other, say=say)
     return found.parts.task, found.variables
 
   context = types.EvalContext(

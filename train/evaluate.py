@@ -1,9 +1,10 @@
 """Evaluates a finished run: `python -m train.evaluate --workdir=…`.
 
 Restores a checkpoint of the run, by default the last one, runs the evaluators
-of its config and prints their metrics as one JSON object. The run itself is not
-changed. Only the workdir is needed: it holds the config, the tokenizer and the
-weights.
+of its config and prints their metrics as one JSON object; every other line goes
+to stderr. The config, metrics and checkpoints of the run are not changed, but
+evaluators that write files, such as `samples`, write them to the workdir again.
+Only the workdir is needed: it holds the config, the tokenizer and the weights.
 """
 
 import json
@@ -39,11 +40,11 @@ def _evaluate() -> None:
   from train.workdir import bucket
 
   with bucket.reading(FLAGS.workdir, outputs=True) as workdir:
-    _measure(trained.load(workdir, FLAGS.step), workdir)
+    _measure(trained.load(workdir, FLAGS.step, _say), workdir)
 
 
 def _say(line: str) -> None:
-  print(mirror.named(line))
+  print(mirror.named(line), file=sys.stderr)
 
 
 def _measure(found, workdir: str) -> None:

@@ -88,10 +88,9 @@ flags.DEFINE_integer(
 
 def main(argv) -> None:
   """Runs one experiment to completion."""
-  del argv
   config = FLAGS.config
   if config is None:
-    raise cli.UserError("--config is missing, for example --config=lm_stdlib")
+    raise cli.missing("config", argv, "lm_stdlib")
   cli.start_jax()
   from train.hosts import preemption
   from train.workdir import bucket

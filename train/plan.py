@@ -60,14 +60,11 @@ flags.DEFINE_float(
 
 def main(argv) -> int:
   """Plans one run and prints the plan; returns 1 if it does not fit."""
-  del argv
   config = FLAGS.config
   if config is None:
-    raise cli.UserError("--config is missing, for example --config=llama_8b")
+    raise cli.missing("config", argv, "llama_8b")
   if FLAGS.topology is None:
-    raise cli.UserError(
-      "--topology is missing, for example --topology=v5e:16x16"
-    )
+    raise cli.missing("topology", argv, "v5e:16x16")
   topology.prepare(FLAGS.topology)
   cli.start_jax()
   from train.planning import report, search, summary

@@ -137,3 +137,34 @@ def test_libtpu_is_quiet_where_there_is_no_tpu(tmp_path, monkeypatch):
   (tmp_path / "accel0").unlink()
   cli.quiet_libtpu(str(tmp_path))
   assert os.environ["TPU_WORKER_HOSTNAMES"] == "localhost"
+
+
+@pytest.mark.parametrize(
+  ("given", "line"),
+  [
+    ([], "--workdir is missing"),
+    (["runs/a"], "--workdir is missing; did you mean --workdir=runs/a?"),
+    (["--step", "3", "--all", "a b"], "; did you mean --workdir='a b'?"),
+    (["--step=3", "--noall"], "--workdir is missing"),
+  ],
+)
+def test_a_required_flag_is_named_with_what_was_meant(given, line, monkeypatch):
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "", values, required=True)
+  flags.DEFINE_integer("step", None, "", flag_values=values)
+  flags.DEFINE_bool("all", False, "", flag_values=values)
+  monkeypatch.setattr(flags, "FLAGS", values)
+  monkeypatch.setattr(sys, "argv", [])
+  with pytest.raises(cli.UserError) as error:
+    cli._parse(["x", *given])
+  assert str(error.value).endswith(line)
+
+
+def test_a_missing_config_is_named_with_what_was_meant():
+  assert [
+    str(cli.missing("config", ["x", *rest], "lm_stdlib"))
+    for rest in ([], ["lm_zh"])
+  ] == [
+    "--config is missing, for example --config=lm_stdlib",
+    "--config is missing; did you mean --config=lm_zh?",
+  ]

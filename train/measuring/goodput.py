@@ -137,11 +137,10 @@ def describe(path: str | os.PathLike) -> list[str]:
     for name, seconds in sorted(found.seconds.items(), key=lambda x: -x[1])
     if name != "step" and seconds >= 5e-4 * wall
   ]
-  hours, minutes = wall // 3600, wall / 60 % 60
-  lines = [
-    f"goodput {100 * shares['goodput']:.1f} % of {hours:.0f} h"
-    f" {minutes:.1f} min; {', '.join(rest)}"
-  ]
+  hours, tenths = divmod(round(wall / 6), 600)
+  spent = f"{hours} h " * (hours > 0) + f"{tenths / 10:.1f} min"
+  lost = f"; {', '.join(rest)}" if rest else ""
+  lines = [f"goodput {100 * shares['goodput']:.1f} % of {spent}{lost}"]
   for key, kwh in found.used.items():
     lines.append(f"{key} {kwh:.4g}")
   return lines

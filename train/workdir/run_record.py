@@ -1,16 +1,19 @@
 """The record of a run in its workdir: config.json and data.json."""
 
+import fnmatch
 import json
 import math
 import os
 import pathlib
 import stat
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from common import bounded_file, storage
 from common.errors import UserError
+from train import workdir as layout
 from train.hosts import distributed
 
 # Keys that may differ when a run is resumed. They affect its length, how often
@@ -38,6 +41,12 @@ _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
 _FILES += ("labels.json", "tokenizer.json", "tokenizer.model")
+# What a start writes before the config, and what it writes before it trains.
+_PREPARED = ("tokenizer.*", "columns.json", "labels.json")
+_BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
+_BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
+# Files of a Hugging Face folder, none of which a run writes to its workdir.
+_FOREIGN = ("tokenizer_config.json", "*.safetensors", "pytorch_model*.bin")
 # Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
 # NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
@@ -87,44 +96,121 @@ def check_links(workdir: str) -> None:
 
 
 def check(
-  workdir: str, config: dict[str, Any], defaults: dict[str, Any]
+  workdir: str,
+  config: dict[str, Any],
+  defaults: dict[str, Any],
+  say: Callable[[str], None] = print,
 ) -> None:
   """Refuses a workdir that was created by another config.
 
-  The caller must hold the lock of the workdir, since files left by a failed
-  start are removed. Every process must call it; process 0 does the work.
+  Until a run has a checkpoint or a row in metrics.jsonl, another config
+  replaces the first one. The caller must hold the lock of the workdir, since
+  files left by a failed start are removed. Every process must call it; process
+  0 does the work.
 
   Args:
     workdir: the workdir of the run, a local folder.
     config: the complete config.
     defaults: the values of keys that may be missing in an older run's config.
+    say: (line) -> None; prints a note.
 
   Raises:
-    UserError: a key, which the message names, differs; or the path has a scheme
-      such as gs://.
+    UserError: a key, which the message names, differs; the folder has a
+      model of Hugging Face; or the path has a scheme such as gs://.
   """
   storage.check_local("workdir", workdir)
   if distributed.first():
-    _check(workdir, config, defaults)
+    _check(workdir, config, defaults, say)
   distributed.wait_for_all("the workdir is checked")
 
 
-def _check(workdir, config, defaults) -> None:
+def _check(workdir, config, defaults, say) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
+    _check_foreign(path)
     # A previous start failed before it wrote its config.
-    for pattern in ("tokenizer.*", "columns.json", "labels.json"):
-      for litter in path.glob(pattern):
-        litter.unlink()
+    _remove(path, _PREPARED)
+    if count := len(_others(path)):
+      others = (
+        "other file or folder" if count == 1 else "other files or folders"
+      )
+      say(f"{workdir} is not empty: the run begins beside {count} {others}")
     return
-  before = {**defaults, **read_config(workdir)}
+  found = read_config(workdir)
+  if "data" not in found:
+    raise UserError(
+      f"{path / 'config.json'} is not Tessera's: it describes no run; choose"
+      " another --workdir"
+    )
+  before = {**defaults, **found}
   difference = _first_difference(before, config)
-  if difference is not None:
+  if difference is None:
+    if note := _of_length(before, config, path / "checkpoints"):
+      say(note)
+    return
+  if _has_trained(path):
     raise UserError(
       f"{workdir} was created by another config: config.{difference}; choose"
       " another --workdir, or resume with the same config"
     )
+  _remove(path, _BEGUN)
+  say(f"{workdir}: an earlier start trained nothing; its config is replaced")
+
+
+def _check_foreign(path: pathlib.Path) -> None:
+  """Refuses a model of Hugging Face whose tokenizer a start would remove."""
+  theirs = [found for pattern in _FOREIGN for found in path.glob(pattern)]
+  if theirs and any(path.glob("tokenizer.*")):
+    raise UserError(
+      f"{path} holds a model that is not Tessera's ({theirs[0].name}); choose"
+      " another --workdir"
+    )
+
+
+def _others(path: pathlib.Path) -> list[str]:
+  """The names in a workdir that are not those of a run."""
+  ours = [*layout.FILES, *_FILES, *_FOLDERS, "*.tmp", ".*"]
+  names = os.listdir(path) if path.is_dir() else []
+  return [n for n in names if not any(fnmatch.fnmatch(n, o) for o in ours)]
+
+
+def _has_trained(path: pathlib.Path) -> bool:
+  """Whether a workdir holds more than what a failed start leaves behind."""
+  metrics = path / "metrics.jsonl"
+  folders = (path / "checkpoints", path / "damaged", path / "hugging_face")
+  return (
+    not (path / "data.json").exists()
+    or (metrics.exists() and metrics.stat().st_size > 0)
+    or any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+  )
+
+
+def _of_length(before, config, checkpoints: pathlib.Path) -> str | None:
+  """What to print about the total_steps of a run that is resumed."""
+  steps = [int(p.name) for p in checkpoints.glob("*") if p.name.isdecimal()]
+  old, new = before.get("total_steps"), config.get("total_steps")
+  if not steps or not isinstance(new, int):
+    return None
+  change = f"{old} → {new}" if old != new else str(new)
+  last = max(steps)
+  if new < last or new == last != old:
+    return (
+      f"total_steps: {change}; step {last} is saved already, so nothing is left"
+      " to do"
+    )
+  if old == new:
+    return None
+  return (
+    f"total_steps: {change}; a schedule that depends on it changes from step"
+    f" {last} on"
+  )
+
+
+def _remove(path: pathlib.Path, patterns) -> None:
+  for pattern in patterns:
+    for litter in path.glob(pattern):
+      litter.unlink()
 
 
 def begin(workdir: str, config: dict[str, Any], data) -> None:

@@ -76,6 +76,12 @@ class Terminal:
     left = ""
     if step > first:
       seconds = (now - start) / (step - first) * (self._total - step)
-      left = f"  {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+      left = f"  {minutes_seconds(seconds)} left"
     self.say(f"step {step:>6}/{self._total}  {text}{left}")
     sys.stdout.flush()
+
+
+def minutes_seconds(seconds: float) -> str:
+  """A duration as MINUTES:SECONDS, rounded to whole seconds."""
+  minutes, rest = divmod(round(seconds), 60)
+  return f"{minutes}:{rest:02d}"

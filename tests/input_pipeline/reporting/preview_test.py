@@ -276,7 +276,7 @@ def run(*args):
 @pytest.mark.parametrize(
   ("args", "named"),
   [
-    ([], "the flag --config=configs/NAME.py is required"),
+    ([], "--config is missing, for example --config=lm_stdlib"),
     (["--config.data.sorce=x"], 'sorce: unknown .*did you mean "source"'),
     (["--config.data.source=text:/nowhere"], "config.data: text:/nowhere"),
   ],

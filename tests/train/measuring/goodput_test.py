@@ -143,9 +143,12 @@ def test_people_are_told_the_greatest_first(tmp_path):
   path = tmp_path / "goodput.jsonl"
   path.write_text("".join(json.dumps(r) + "\n" for r in FIRST))
   assert goodput.describe(path) == [
-    "goodput 50.0 % of 0 h 0.3 min; compile 20.0 %, start 15.0 %, data 10.0 %,"
+    "goodput 50.0 % of 0.3 min; compile 20.0 %, start 15.0 %, data 10.0 %,"
     " save 5.0 %"
   ]
+  hour = [row("start", 0.0), row("beat", 3599.0, step=3599.0)]
+  path.write_text("".join(json.dumps(r) + "\n" for r in hour))
+  assert goodput.describe(path) == ["goodput 100.0 % of 1 h 0.0 min"]
   assert goodput.describe(tmp_path / "none") == []
 
 

@@ -128,6 +128,11 @@ def _check(workdir, config, defaults, say) -> None:
   check_links(workdir)
   path = pathlib.Path(workdir)
   if not (path / "config.json").exists():
+    if any((path / "checkpoints").glob("[0-9]*")):
+      raise UserError(
+        f"{workdir} has checkpoints, but its config.json is missing: restore it"
+        " from a copy, or choose another --workdir"
+      )
     _check_foreign(path)
     # A previous start failed before it wrote its config.
     _remove(path, _PREPARED)

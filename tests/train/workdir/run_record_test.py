@@ -87,3 +87,9 @@ def test_a_tokenizer_of_another_program_is_not_removed(tmp_path):
   with pytest.raises(UserError, match=r"not Tessera's \(model\.safetensors\)"):
     notes(tmp_path, CONFIG)
   assert (tmp_path / "tokenizer.json").exists()
+
+
+def test_checkpoints_without_their_config_are_not_resumed(tmp_path):
+  (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+  with pytest.raises(UserError, match="its config.json is missing: restore it"):
+    run_record.check(str(tmp_path), {}, {})

@@ -1,8 +1,9 @@
 """Adam, RMSProp and Adamax on the Adult table, side by side.
 
-A network of 64 relu units reads UCI's Adult table (see configs/tabular/adult.py
-for the data); the rate is 1e-3, the batch 128, the length two passes:
+A network of 64 relu units reads UCI's Adult table; the rate is 1e-3, the batch
+128, the length two passes:
 
+  python -m input_pipeline.fetch adult
   python -m train.main --workdir=runs/rates/adam \
     --config=configs/textbook/adaptive_rates.py:adam
   python -m train.main --workdir=runs/rates/rmsprop \

@@ -240,6 +240,7 @@ def test_an_error_of_the_server_is_one_line(speaker):
     status, _, found = request(server, "/v1/completions", {"prompt": "a"})
     assert (status, found["error"]["type"]) == (500, "server_error")
     assert "division" not in found["error"]["message"]
+    wait_until(lambda: any("ZeroDivisionError" in s for s in server.said))
     wrong = [line for line in server.said if "ZeroDivisionError" in line]
     assert len(wrong) == 1 and "\n" not in wrong[0]
     del server.engine.submit

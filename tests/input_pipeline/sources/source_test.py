@@ -250,6 +250,17 @@ def test_folder_labels_by_sorted_name(tmp_path):
     assert set(labels) == {0, 1, 2}
 
 
+def test_class_folders_one_level_too_deep_are_refused(tmp_path):
+  make_folder(tmp_path / "images" / "all", 4)
+  uri = f"folder:{tmp_path / 'images'}"
+  with pytest.raises(ValueError, match=f"did you mean {uri}/all\\?$"):
+    open_source(uri)
+  assert open_source(f"{uri}/all", "all").num_classes == 3
+  make_folder(tmp_path / "flat" / "train" / "one", 1)
+  with pytest.raises(ValueError, match="move these folders up"):
+    open_source(f"folder:{tmp_path / 'flat'}")
+
+
 def test_folder_uses_the_splits_that_are_there(tmp_path):
   make_folder(tmp_path / "train", 4)
   make_folder(tmp_path / "val", 2)

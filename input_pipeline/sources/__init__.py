@@ -20,7 +20,7 @@ import numpy as np
 from common import names
 from input_pipeline import order
 from input_pipeline.bad_records import Policy
-from input_pipeline.sources.parts import splits
+from input_pipeline.sources.parts import fetched, splits
 
 # It defines "train" and "validation" of such data: never change it.
 _HELD_OUT_KEY = np.uint64(0x7E55E7A)
@@ -81,7 +81,10 @@ def open_source(
   schemes = names.discover(__name__)
   scheme, rest = names.scheme_of(uri, schemes)
   read = getattr(importlib.import_module(schemes[scheme]), scheme)
-  natives = read(rest, policy)
+  try:
+    natives = read(rest, policy)
+  except ValueError as error:
+    raise ValueError(f"{error}{fetched.hint(rest)}") from None
   # A lone train split has a tenth held out, as data without splits has.
   if set(natives) == {"train"}:
     natives = {"all": natives["train"]}

@@ -373,3 +373,25 @@ def test_a_source_that_matches_nothing_is_named(uri, named):
   with pytest.raises(ValueError, match=named) as error:
     open_source(uri)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("uri", "fetched"),
+  [
+    ("idx:data/fashion_mnist", "fashion_mnist"),
+    ("jsonl:data/sst2/train.jsonl", "sst2"),
+    ("folder:data/cifar10", "cifar10"),
+    ("text:data/unknown/*.txt", None),
+    ("text:data/tang/*.txt", None),  # the folder is there
+  ],
+)
+def test_missing_data_that_can_be_fetched_is_said_how(
+  tmp_path, monkeypatch, uri, fetched
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "data" / "tang").mkdir(parents=True)
+  with pytest.raises(ValueError, match="data/") as error:
+    open_source(uri)
+  wanted = f"; get it with: python -m input_pipeline.fetch {fetched}"
+  assert str(error.value).endswith(wanted) == bool(fetched)
+  assert ("get it" in str(error.value)) == bool(fetched)

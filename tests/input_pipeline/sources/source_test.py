@@ -395,3 +395,25 @@ def test_missing_data_that_can_be_fetched_is_said_how(
   wanted = f"; get it with: python -m input_pipeline.fetch {fetched}"
   assert str(error.value).endswith(wanted) == bool(fetched)
   assert ("get it" in str(error.value)) == bool(fetched)
+
+
+@pytest.mark.parametrize(
+  ("path", "meant"),
+  [
+    ("empty", "folder:empty"),
+    ("images", "folder:images"),
+    ("tables", "csv:tables/*.csv"),
+    ("tables/a.csv", "csv:tables/a.csv"),
+    ("b.jsonl.gz", "jsonl:b.jsonl.gz"),
+    ("notes", "text:notes"),
+  ],
+)
+def test_the_scheme_of_a_bare_path_is_named(tmp_path, monkeypatch, path, meant):
+  monkeypatch.chdir(tmp_path)
+  for folder in ("empty", "images/cat", "tables"):
+    (tmp_path / folder).mkdir(parents=True)
+  for file in ("tables/a.csv", "b.jsonl.gz", "notes"):
+    (tmp_path / file).touch()
+  with pytest.raises(ValueError, match=r"without a scheme") as error:
+    open_source(path)
+  assert f'did you mean "{meant}"?' in str(error.value)

@@ -89,7 +89,7 @@ def test_splits_mean_what_they_mean_in_tfds(split, n):
     ("", "malformed"),
     ("trian", "unknown split 'trian'.*train"),
     ("train[:99999]", "beyond"),
-    ("train[50%:50%]", "empty"),
+    ("train[50%:50%]", "holds 0 of "),
   ],
 )
 def test_a_wrong_split_is_named(many, split, named):
@@ -145,6 +145,21 @@ def test_a_single_document_is_cut_by_characters(tmp_path):
   for split, expected in cases.items():
     source = open_source(f"text:{path}", split)
     assert list(all_of(source)["text"]) == expected, split
+
+
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("a.csv", "text,kind\nA text.,1\n"),
+    ("a.jsonl", '{"text": "A text.", "label": "x"}\n'),
+  ],
+)
+def test_a_single_labelled_text_is_an_example(tmp_path, name, content):
+  (tmp_path / name).write_text(content)
+  uri = f"{name.partition('.')[2]}:{tmp_path / name}"
+  assert len(all_of(open_source(uri, "all"))) == 2
+  with pytest.raises(ValueError, match="split train holds 0 of 1 records"):
+    open_source(uri)
 
 
 def test_text_is_unchanged_to_the_byte(tmp_path):

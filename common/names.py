@@ -3,11 +3,15 @@
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from common.errors import UserError
+
+# Endings of files that are not the name of their scheme.
+_SCHEMES = {"txt": "text", "md": "text", "htm": "html", "tsv": "csv"}
 
 
 def find(package: str, name: str, where: str) -> Callable:
@@ -57,11 +61,40 @@ def scheme_of(uri: str, schemes: Collection[str]) -> tuple[str, str]:
   scheme, colon, rest = uri.partition(":")
   if not colon or scheme not in schemes:
     valid = ", ".join(f"{each}:" for each in sorted(schemes))
+    if uri and os.path.exists(os.path.expanduser(uri)):
+      raise ValueError(
+        f"source {uri!r} is a path without a scheme{_with_scheme(uri, schemes)}"
+        f" (there are: {valid})"
+      )
     raise ValueError(
       f"source {uri!r}: unknown scheme {scheme!r}{nearest(scheme, schemes)}"
       f" (there are: {valid})"
     )
   return scheme, rest
+
+
+def _with_scheme(path: str, schemes: Collection[str]) -> str:
+  """'; did you mean "SCHEME:PATH"?' by the endings of its files, or ""."""
+  files = [path]
+  if os.path.isdir(os.path.expanduser(path)):
+    try:
+      with os.scandir(os.path.expanduser(path)) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+      found = []
+    deeper = any(entry.is_dir() for entry in found)
+    files = [] if deeper else [entry.name for entry in found]
+  for file in files:
+    endings = os.path.basename(file).lower().split(".")[1:]
+    for i, ending in enumerate(endings):
+      scheme = _SCHEMES.get(ending, ending)
+      if scheme in schemes:
+        among = path
+        if file != path:
+          among = os.path.join(path, f"*.{'.'.join(endings[i:])}")
+        return f'; did you mean "{scheme}:{among}"?'
+  scheme = "text" if files == [path] else "folder"
+  return f'; did you mean "{scheme}:{path}"?' if scheme in schemes else ""
 
 
 def call(

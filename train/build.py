@@ -28,6 +28,9 @@ from train.measuring import costs, histograms
 from train.workdir import run_record
 from train.writers.parts import run_writer
 
+# Fewer records of evaluation than this are worth a note.
+_FEW = 30
+
 
 def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
   """Returns everything `fit` needs; writes into `workdir` if it is given.
@@ -59,7 +62,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
-      evaluator(parts, key, workdir, say, writer and writer.show),
+      evaluator(parts, key, workdir, say, writer and writer.show, notes=True),
       config["evals"][key].get("every_steps", 0),
     )
     for key in assembly.eval_keys(config)
@@ -167,11 +170,12 @@ def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
 
 
 def evaluator(
-  parts: assembly.Experiment, key: str, workdir, say, show=None
+  parts: assembly.Experiment, key: str, workdir, say, show=None, notes=False
 ) -> types.Evaluator:
   """The evaluator of config.evals.KEY, on config.data with its own split.
 
-  `say` and `show`: see types.EvalContext; None shows nothing.
+  `say` and `show`: see types.EvalContext; None shows nothing. `notes`: whether
+  to say that its records are few.
   """
   where = f"config.evals.{key}"
   settings = dict(parts.config["evals"][key])
@@ -191,15 +195,10 @@ def evaluator(
       hint = names.nearest(k, [*takes, *of_data, "every_steps"])
       raise UserError(f"{where}.{k}: unknown{hint}")
   shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  data = run_data.read(
-    pipeline.evaluation,
-    parts.config,
-    where,
-    components.inherited(shared, own),
-    parts.mesh,
-    workdir,
-    batch_size=parts.data.batch_size,
-  )
+  own = components.inherited(shared, own)
+  data = _held_out(parts, key, own, workdir)
+  if note := notes and few_records(own, data):
+    say(f"{key}: {note}")
   words = parts.data.tokenizer
   seed_rng = jax.random.key(parts.config["seed"])
 
@@ -227,6 +226,32 @@ def evaluator(
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
+
+
+def _held_out(parts, key: str, settings, workdir) -> pipeline.Data:
+  return run_data.read(
+    pipeline.evaluation,
+    parts.config,
+    f"config.evals.{key}",
+    settings,
+    parts.mesh,
+    workdir,
+    batch_size=parts.data.batch_size,
+  )
+
+
+def few_records(settings: Mapping[str, Any], data: pipeline.Data) -> str:
+  """A line if figures on an evaluator's data are rough, or "".
+
+  Rows that are windows of tokens are no records, and data that is generated is
+  for trying things out.
+  """
+  windows = data.tokenizer is not None and not settings.get("rows")
+  made = str(settings.get("source")).startswith("fake:")
+  if windows or made or data.num_examples >= _FEW:
+    return ""
+  count = f"{data.num_examples} record{'s' * (data.num_examples != 1)}"
+  return f"figures on {count} are rough: each record counts for much"
 
 
 def weights(path: str, step: int | str | None = None) -> tuple:

@@ -20,10 +20,12 @@ import numpy as np
 from common import names
 from input_pipeline import order
 from input_pipeline.bad_records import Policy
-from input_pipeline.sources.parts import splits
+from input_pipeline.sources.parts import fetched, splits
 
 # It defines "train" and "validation" of such data: never change it.
 _HELD_OUT_KEY = np.uint64(0x7E55E7A)
+# Schemes of tables.
+_TABLES = ("csv", "parquet")
 
 
 class Tokens(NamedTuple):
@@ -81,12 +83,15 @@ def open_source(
   schemes = names.discover(__name__)
   scheme, rest = names.scheme_of(uri, schemes)
   read = getattr(importlib.import_module(schemes[scheme]), scheme)
-  natives = read(rest, policy)
+  try:
+    natives = read(rest, policy)
+  except ValueError as error:
+    raise ValueError(f"{error}{fetched.hint(rest)}") from None
   # A lone train split has a tenth held out, as data without splits has.
   if set(natives) == {"train"}:
     natives = {"all": natives["train"]}
   try:
-    document = _document(natives)
+    document = _document(natives, scheme)
     parts, note = splits.resolve(split, _lengths(natives, document))
     if document is None:
       source = _joined(natives, parts)
@@ -95,16 +100,23 @@ def open_source(
   except ValueError as error:
     raise ValueError(f"{uri}: {error}") from None
   if source.length == 0:
-    raise ValueError(f"{uri}: split {split!r} is empty")
+    whole = sum(native.length for native in natives.values())
+    raise ValueError(f"{uri}: split {split} holds 0 of {whole:,} records")
   notes = (f"{uri}: {note}" if note else "", source.note)
   return source._replace(note="; ".join(each for each in notes if each))
 
 
-def _document(natives: dict[str, Source]) -> str | None:
-  """Returns the text if the data set is a single document."""
+def _document(natives: dict[str, Source], scheme: str) -> str | None:
+  """Returns the text if the data set is a single document.
+
+  A text with a label, or in a table with other columns, is an example.
+  """
   if set(natives) != {"all"} or natives["all"].length != 1:
     return None
-  text = natives["all"].read(np.zeros(1, np.int64)).get("text")
+  record = natives["all"].read(np.zeros(1, np.int64))
+  if "label" in record or (scheme in _TABLES and len(record) > 1):
+    return None
+  text = record.get("text")
   return text[0] if text is not None and isinstance(text[0], str) else None
 
 

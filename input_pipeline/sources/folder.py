@@ -18,7 +18,8 @@ def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   a fixed shuffled order, so that a slice of a split holds every class.
 
   If every folder in DIR has the name of a split (train, validation or val,
-  test), these are the splits, and the class folders lie in them.
+  test), these are the splits, and the class folders lie in them. A single
+  class all of whose images lie in folders below it is an error.
 
   A note counts the files of other formats. If they are more than
   `max_bad_share` of all files, it is an error. Hidden files, README, LICENSE

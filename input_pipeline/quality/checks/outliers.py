@@ -18,17 +18,22 @@ def outliers(data: Dataset, settings: Settings) -> list[Finding]:
 
   A nonnegative feature that is skewed to the right is judged by its logarithm.
   A feature of which more than half has one value has no scale and is skipped.
+  The share of a kind of characters must also be far in their number where that
+  is nearly constant: of sentences with one capital each, a short one has the
+  largest share.
   """
   flagged = {}
   skipped = []
   worst = np.zeros(len(data.indices))
   why = np.full(len(data.indices), "", object)
-  for name, values in feature_columns(data).items():
+  features = feature_columns(data)
+  for name, values in features.items():
     z, scaled = scores(values)
     if not scaled:
       skipped.append(name)
       continue
     far = np.abs(z) > settings.outlier
+    far &= _far_in_number(name, features, settings.outlier)
     if far.any():
       flagged[name] = int(far.sum())
     for row in np.flatnonzero(far & (np.abs(z) > worst)):
@@ -41,7 +46,8 @@ def outliers(data: Dataset, settings: Settings) -> list[Finding]:
     few = ", ".join(f"{name!r} {times:,}" for name, times in most[:4])
     line = (
       f"{count(len(rows), 'record')} beyond {settings.outlier:g} robust"
-      f" standard deviations: {few}"
+      f" standard deviations: {few}; the most extreme is"
+      f" {data.name(rows[np.argmax(worst[rows])])}"
     )
   parts = []
   if flagged:
@@ -55,6 +61,22 @@ def outliers(data: Dataset, settings: Settings) -> list[Finding]:
   figures = {"records": len(rows), "features": flagged, "not_judged": skipped}
   verdict = "warn" if len(rows) else "ok"
   return [Finding("outliers", verdict, line, figures, parts)]
+
+
+def _far_in_number(
+  name: str, features: dict[str, np.ndarray], most: float
+) -> np.ndarray | bool:
+  """Where the number of characters behind a share is far from its median.
+
+  True for other features, and where the number varies by more than 1.
+  """
+  field, _, feature = name.rpartition(": ")
+  lengths = features.get(f"{field}: characters")
+  if lengths is None or feature == "characters":
+    return True
+  numbers = features[name] * lengths
+  middle, scale = statistics.robust_scale(numbers)
+  return True if scale > 1 else np.abs(numbers - middle) > most
 
 
 def scores(values: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -56,8 +56,8 @@ def sources(
     reader: (paths, labels int32 [n]) -> the Source's `read`.
 
   Raises:
-    ValueError: there is no such folder or file, or too many files have other
-      endings.
+    ValueError: there is no such folder or file, too many files have other
+      endings, or all of them lie too deep for their folders to be classes.
   """
   root = os.path.expanduser(root)
   if not os.path.isdir(root):
@@ -81,6 +81,7 @@ def sources(
     raise ValueError(
       f"{uri} has no folders of {what}{said}; valid: {' '.join(suffixes)}"
     )
+  _check_depth(uri, roots, classes, found)
   notes.append(endings.unread(uri, read, left, suffixes, policy))
   used = {label for each in found.values() for _, label in each.read}
   empty = [name for i, name in enumerate(classes) if i not in used]
@@ -93,6 +94,31 @@ def sources(
     name: _source(each, classes, reader)._replace(note=note)
     for name, each in found.items()
   }
+
+
+def _check_depth(
+  uri: str,
+  roots: dict[str, str],
+  classes: list[str],
+  found: dict[str, _Files],
+) -> None:
+  """Raises ValueError if the only class has all of its files in subfolders."""
+  folders = {
+    os.path.dirname(path) for each in found.values() for path, _ in each.read
+  }
+  if len(classes) != 1 or any(
+    os.path.join(root, classes[0]) in folders for root in roots.values()
+  ):
+    return
+  hint = "; move these folders up, in place of it"
+  if "all" in roots:
+    above = os.path.commonpath({os.path.dirname(each) for each in folders})
+    inner = os.path.relpath(above, roots["all"])
+    hint = f"; did you mean {uri.rstrip('/')}/{inner}?"
+  raise ValueError(
+    f"{uri} has the single class {classes[0]!r}, whose files all lie in folders"
+    f" below it{hint}"
+  )
 
 
 def _source(files: _Files, classes: Sequence[str], reader) -> Source:

@@ -442,7 +442,7 @@ _LINEAR = dict(source="fake:linear?n=9")
     ),
     (
       dict(mixture=[_LINEAR, dict(_LINEAR, split="train[:0]")]),
-      r"split 'train\[:0\]' is empty",
+      r"split train\[:0\] holds 0 of ",
     ),
     (
       dict(mixture=[_LINEAR, dict(source="fake:image?n=9")]),

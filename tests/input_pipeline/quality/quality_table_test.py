@@ -344,6 +344,20 @@ def test_a_long_text_is_an_outlier(tmp_path):
   assert found.figures["features"]["text: characters"] == 1
 
 
+def test_a_short_sentence_with_one_capital_is_no_outlier(tmp_path):
+  records = texts()
+  for record in records:
+    record["text"] = record["text"].capitalize()
+  short = {"text": "So.", "label": 0}
+  found = run(outliers, opened(tmp_path, [*records, short]))
+  assert "text: upper case" not in found.figures["features"]
+  loud = {"text": records[0]["text"].upper(), "label": 0}
+  found = run(outliers, opened(tmp_path, [*records, loud]))
+  assert found.figures["features"] == {"text: upper case": 1}
+  assert "a.jsonl" in found.line
+  assert "301" in found.line
+
+
 def test_drift_is_told_of_what_drifts(tmp_path):
   data = opened(tmp_path, rows())
   moved = rows(seed=1)

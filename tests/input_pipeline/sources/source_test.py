@@ -89,7 +89,7 @@ def test_splits_mean_what_they_mean_in_tfds(split, n):
     ("", "malformed"),
     ("trian", "unknown split 'trian'.*train"),
     ("train[:99999]", "beyond"),
-    ("train[50%:50%]", "empty"),
+    ("train[50%:50%]", "holds 0 of "),
   ],
 )
 def test_a_wrong_split_is_named(many, split, named):
@@ -145,6 +145,21 @@ def test_a_single_document_is_cut_by_characters(tmp_path):
   for split, expected in cases.items():
     source = open_source(f"text:{path}", split)
     assert list(all_of(source)["text"]) == expected, split
+
+
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("a.csv", "text,kind\nA text.,1\n"),
+    ("a.jsonl", '{"text": "A text.", "label": "x"}\n'),
+  ],
+)
+def test_a_single_labelled_text_is_an_example(tmp_path, name, content):
+  (tmp_path / name).write_text(content)
+  uri = f"{name.partition('.')[2]}:{tmp_path / name}"
+  assert len(all_of(open_source(uri, "all"))) == 2
+  with pytest.raises(ValueError, match="split train holds 0 of 1 records"):
+    open_source(uri)
 
 
 def test_text_is_unchanged_to_the_byte(tmp_path):
@@ -248,6 +263,17 @@ def test_folder_labels_by_sorted_name(tmp_path):
   for split in ("validation", "train[:20%]"):
     labels = all_of(open_source(f"folder:{tmp_path}", split))["label"]
     assert set(labels) == {0, 1, 2}
+
+
+def test_class_folders_one_level_too_deep_are_refused(tmp_path):
+  make_folder(tmp_path / "images" / "all", 4)
+  uri = f"folder:{tmp_path / 'images'}"
+  with pytest.raises(ValueError, match=f"did you mean {uri}/all\\?$"):
+    open_source(uri)
+  assert open_source(f"{uri}/all", "all").num_classes == 3
+  make_folder(tmp_path / "flat" / "train" / "one", 1)
+  with pytest.raises(ValueError, match="move these folders up"):
+    open_source(f"folder:{tmp_path / 'flat'}")
 
 
 def test_folder_uses_the_splits_that_are_there(tmp_path):
@@ -362,3 +388,47 @@ def test_a_source_that_matches_nothing_is_named(uri, named):
   with pytest.raises(ValueError, match=named) as error:
     open_source(uri)
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("uri", "fetched"),
+  [
+    ("idx:data/fashion_mnist", "fashion_mnist"),
+    ("jsonl:data/sst2/train.jsonl", "sst2"),
+    ("folder:data/cifar10", "cifar10"),
+    ("text:data/unknown/*.txt", None),
+    ("text:data/tang/*.txt", None),  # the folder is there
+  ],
+)
+def test_missing_data_that_can_be_fetched_is_said_how(
+  tmp_path, monkeypatch, uri, fetched
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "data" / "tang").mkdir(parents=True)
+  with pytest.raises(ValueError, match="data/") as error:
+    open_source(uri)
+  wanted = f"; get it with: python -m input_pipeline.fetch {fetched}"
+  assert str(error.value).endswith(wanted) == bool(fetched)
+  assert ("get it" in str(error.value)) == bool(fetched)
+
+
+@pytest.mark.parametrize(
+  ("path", "meant"),
+  [
+    ("empty", "folder:empty"),
+    ("images", "folder:images"),
+    ("tables", "csv:tables/*.csv"),
+    ("tables/a.csv", "csv:tables/a.csv"),
+    ("b.jsonl.gz", "jsonl:b.jsonl.gz"),
+    ("notes", "text:notes"),
+  ],
+)
+def test_the_scheme_of_a_bare_path_is_named(tmp_path, monkeypatch, path, meant):
+  monkeypatch.chdir(tmp_path)
+  for folder in ("empty", "images/cat", "tables"):
+    (tmp_path / folder).mkdir(parents=True)
+  for file in ("tables/a.csv", "b.jsonl.gz", "notes"):
+    (tmp_path / file).touch()
+  with pytest.raises(ValueError, match=r"without a scheme") as error:
+    open_source(path)
+  assert f'did you mean "{meant}"?' in str(error.value)

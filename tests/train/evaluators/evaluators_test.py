@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from input_pipeline.batching import pipeline
 from input_pipeline.cleaning.parts import ngram
-from train import types
+from train import build, types
 from train.evaluators.classification import classification
 from train.evaluators.frechet import frechet
 from train.evaluators.interpolation import interpolation
@@ -484,3 +485,21 @@ def test_interpolation_counts_ngrams_of_the_training_text(tmp_path, packed):
   assert found["loss_alone"] == pytest.approx(np.log(len(names)))
   with pytest.raises(ValueError, match='takes counted="URI"'):
     interpolation(told)
+
+
+@pytest.mark.parametrize(
+  ("count", "settings", "tokenizer", "rough"),
+  [
+    (29, {"source": "csv:a.csv"}, None, True),
+    (30, {"source": "csv:a.csv"}, None, False),
+    (1, {"source": "fake:linear"}, None, False),
+    (5, {"source": "text:a.txt"}, "byte", False),  # windows of tokens
+    (5, {"source": "csv:a.csv", "rows": {"name": "labeled"}}, "byte", True),
+  ],
+)
+def test_figures_on_few_records_are_called_rough(
+  count, settings, tokenizer, rough
+):
+  data = pipeline.Data({}, count, None, tokenizer, None, 8)
+  note = build.few_records(settings, data)
+  assert (f"on {count} records are rough" in note) == rough

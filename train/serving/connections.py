@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from http import HTTPStatus
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from train.serving.limits import Limits
@@ -148,7 +147,7 @@ class Connection(H11Protocol):
 
   def close(self) -> None:
     """Closes after an answer; discards the rest of the request's body first."""
-    if self.conn.their_state is not h11.SEND_BODY or self.refused:
+    if self.refused or not self.cycle.more_body:
       self.transport.close()
       return
     self.refused = True

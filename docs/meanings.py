@@ -114,8 +114,10 @@ EXIT_CODES = {
     "Replace the machine; the same command resumes elsewhere.",
   ),
   74: (
-    "A checkpoint cannot be written, or the last one cannot be read back.",
-    "Make room or restore access, then run the same command.",
+    "A checkpoint cannot be written, the last one cannot be read back, or none"
+    " of a run's checkpoints is intact.",
+    "Make room, restore access or restore a copy of a checkpoint, then run the"
+    " same command.",
   ),
   75: (
     "Another process of the run was lost, or no step was done for"

@@ -72,6 +72,8 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     where="config.checkpoint",
     settings=config["checkpoint"],
   )
+  rules = _rules(config, saving)
+  _check_measured(rules, evaluations, parts.learner, abstract_state)
   units = {"examples": batch_size}
   target_shape = parts.data.spec.get("targets", ((), None))[0]
   if target_shape:  # a column of a table with that name has none
@@ -92,7 +94,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     rng=jax.random.fold_in(seed_rng, 1),
     checkpoint_every=saving.every_steps,
     checkpoint_minutes=saving.every_minutes,
-    rules=_rules(config, saving),
+    rules=rules,
     stop_on_save_error=saving.stops(),
     log_every=config["log_every_steps"],
     costs=costs.of(parts, assembly.compute_dtype(parts.mesh)),
@@ -142,6 +144,15 @@ def _rules(config, saving: retention.Settings) -> tracking.Rules:
     stop = tracking.metric(stopping.pop("metric"), where, due)
     found = found._replace(stop=stop, **stopping)
   return found
+
+
+def _check_measured(rules, evaluations, learner, abstract_state) -> None:
+  """Raises UserError if a metric of `rules` is known not to be measured."""
+  for wanted in filter(None, (rules.keep_best, rules.stop)):
+    evaluate = evaluations[wanted.evaluator].evaluate
+    if isinstance(evaluate, types.Measuring):
+      variables = jax.eval_shape(learner.variables, abstract_state)
+      tracking.check_measured(wanted, evaluate.names(variables))
 
 
 def _files(workdir, config, data, saving) -> dict[str, Any]:
@@ -223,6 +234,10 @@ def evaluator(
     texts=data.texts,
     class_names=parts.data.class_names or data.class_names,
     eos=run_data.sizes(parts.data).get("eos"),
+    abstract_batch={
+      leaf: jax.ShapeDtypeStruct((data.batch_size, *shape), dtype)
+      for leaf, (shape, dtype) in data.spec.items()
+    },
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)

@@ -167,7 +167,8 @@ def _updates(run, clock, ledger, step_fn, start) -> Iterator[Report]:
       last, fresh = step == run.total_steps, step > start.step
       reason = None if last else run.stop(step)
       due = _due(run, step, last) if fresh or start.done else []
-      saving = _saving(run, saves, step, due, last or reason, fresh)
+      asked = tracking.saved_first(run.rules, tracked, due)
+      saving = _saving(run, saves, step, asked, last or reason, fresh)
       if pending is not None and (due or saving or last or reason):
         well = yield from _read(run, clock, ledger, well, *pending)
         pending = None
@@ -239,15 +240,14 @@ def _due(run, step, last) -> list[str]:
   ]
 
 
-def _saving(run, saves, step, due, leaving, fresh) -> bool:
+def _saving(run, saves, step, asked, leaving, fresh) -> bool:
   """Returns whether to save the state of a step; equal on all processes."""
   if run.checkpoints is None:
     return False
-  best = run.rules.keep_best
   scheduled = saves.due(step)  # called at every step
   if not fresh:  # restored, or the initial state of a run that ends here
     return bool(leaving) and run.checkpoints.latest_step() is None
-  return bool(leaving or scheduled or (best and best.evaluator in due))
+  return bool(leaving or scheduled or asked)
 
 
 def _saver(run) -> recovery.Saver:

@@ -8,7 +8,7 @@ Resumes from the last checkpoint in --workdir. Exit codes:
   1    the run failed
   2    bad arguments
   70   the hardware computed a step wrongly (--check_determinism)
-  74   a checkpoint could not be written, or the last one not read back
+  74   a checkpoint could not be written or read back, or none is intact
   75   another process of the run was lost, or no step was done for too long
   85   stopped by SIGTERM or a maintenance notice, after saving
   130  stopped by Ctrl-C, after saving

@@ -165,6 +165,21 @@ def _show_nothing(step: int, name: str, kind: str, value: Any) -> None:
 Evaluator = Callable[[Variables, int], dict[str, float]]
 
 
+class Measuring(NamedTuple):
+  """An Evaluator that states in advance which metrics it returns.
+
+  evaluate: the Evaluator.
+  names: (Variables of ShapeDtypeStructs) -> the names of its metrics.
+  """
+
+  evaluate: Evaluator
+  names: Callable[[Variables], Iterable[str]]
+
+  def __call__(self, variables: Variables, step: int) -> dict[str, float]:
+    """Evaluates the variables."""
+    return self.evaluate(variables, step)
+
+
 class EvalContext(NamedTuple):
   """The arguments that an evaluator is built with.
 
@@ -186,6 +201,7 @@ class EvalContext(NamedTuple):
   show: (step, name, kind, value) -> None; sends an "image", uint8 [H, W, 3], or
     a "text" to config.writers. Every process may call it.
   eos: the id that ends a document, or None.
+  abstract_batch: a batch of ShapeDtypeStructs, of all hosts together.
   """
 
   task: Task
@@ -203,3 +219,4 @@ class EvalContext(NamedTuple):
   class_names: tuple[str, ...] = ()
   show: Callable[[int, str, str, Any], None] = _show_nothing
   eos: int | None = None
+  abstract_batch: PyTree = None

@@ -39,15 +39,24 @@ def restored(
   """Restores the last intact checkpoint, and moves those after it aside.
 
   Raises:
-    UserError: a checkpoint is damaged and `strict` is set, or all are damaged.
+    DamagedError: a checkpoint is damaged and `strict` is set.
+    SaveError: there are checkpoints, but none of them is intact.
   """
   manager = saver.manager
-  found, passed = checkpoint.restore_last(
-    manager,
-    abstract_state,
-    strict=strict,
-    stands=lambda step, record: bad_batches.stands(skipped, step, record),
-  )
+  try:
+    found, passed = checkpoint.restore_last(
+      manager,
+      abstract_state,
+      strict=strict,
+      stands=lambda step, record: bad_batches.stands(skipped, step, record),
+    )
+  except checkpoint.DamagedError as error:
+    if strict:
+      raise
+    raise SaveError(
+      f"{error}; restore a copy of a checkpoint, then run the same command, or"
+      " start in another --workdir"
+    ) from error
   step = found.step if found else 0
   damaged = [step for step, _ in passed]
   whole = [s for s in manager.all_steps() if s not in damaged]

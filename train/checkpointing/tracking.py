@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from common.errors import UserError
@@ -20,10 +21,12 @@ class Metric(NamedTuple):
 
   name: "KEY/NAME", as in metrics.jsonl.
   lower: whether lower values are better.
+  where: the key of the config that names it, for error messages.
   """
 
   name: str
   lower: bool
+  where: str = ""
 
   @property
   def evaluator(self) -> str:
@@ -99,7 +102,7 @@ def metric(text: Any, where: str, evaluations: dict[str, int]) -> Metric:
         " of this metric is unknown"
       )
     direction = "min" if _LOWER.search(name) else "max"
-  return Metric(name, direction == "min")
+  return Metric(name, direction == "min", where)
 
 
 def early_stopping(
@@ -126,6 +129,37 @@ def early_stopping(
   return dict(metric=metric, patience=patience, min_delta=float(min_delta))
 
 
+def check_measured(wanted: Metric, measured: Iterable[str]) -> None:
+  """Checks that an evaluator returns a metric.
+
+  Args:
+    wanted: the metric.
+    measured: the names that its evaluator returns.
+
+  Raises:
+    UserError: it does not return this one.
+  """
+  name, names = wanted.name.partition("/")[2], sorted(measured)
+  if name not in names:
+    asked = f"{wanted.where}={wanted.name!r}" if wanted.where else wanted.name
+    raise UserError(
+      f"{asked}: config.evals.{wanted.evaluator} does not return {name!r}"
+      f" (valid: {', '.join(names) or 'none'})"
+    )
+
+
+def saved_first(rules: Rules, tracked: Tracked, due: Sequence[str]) -> bool:
+  """Returns whether the evaluations that are due need the state to be saved.
+
+  It may become the best one; and the first evaluation that early stopping reads
+  may turn out not to return its metric, which ends the run.
+  """
+  best, stop, first = rules.keep_best, rules.stop, tracked.stop == Best()
+  return bool(best and best.evaluator in due) or bool(
+    first and stop and stop.evaluator in due
+  )
+
+
 def observe(
   rules: Rules, tracked: Tracked, step: int, key: str, figures: dict[str, float]
 ) -> Tracked:
@@ -144,13 +178,8 @@ def observe(
 def _observed(wanted, best: Best, step, key, figures, min_delta) -> Best:
   if wanted is None or wanted.evaluator != key:
     return best
-  name = wanted.name.partition("/")[2]
-  if name not in figures:
-    raise UserError(
-      f"{wanted.name}: config.evals.{key} does not return {name!r} (valid:"
-      f" {', '.join(figures)})"
-    )
-  value = float(figures[name])
+  check_measured(wanted, figures)
+  value = float(figures[wanted.name.partition("/")[2]])
   gain = -math.inf
   if math.isfinite(value):
     gain = math.inf if best.value is None else best.value - value

@@ -54,7 +54,9 @@ def classification(context: types.EvalContext) -> types.Evaluator:
     scalars = {n: float(total / weight) for n, (total, weight) in sums.items()}
     return {**scalars, "macro_f1": float(metrics.macro_f1(confusion_CC))}
 
-  return evaluate
+  names = ("loss", "accuracy", "top5_accuracy", "macro_f1")
+  known = [n for n in names if n != "top5_accuracy" or num_classes > 5]
+  return types.Measuring(evaluate, lambda variables: known)
 
 
 def confusion_image(confusion_CC: np.ndarray) -> np.ndarray:

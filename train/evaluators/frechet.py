@@ -68,7 +68,7 @@ def frechet(
     distance = metrics.frechet_distance(*real[0], *moments(fakes))
     return {"frechet_distance": float(distance)}
 
-  return evaluate
+  return types.Measuring(evaluate, lambda variables: ("frechet_distance",))
 
 
 def _limit(context, num_samples):

@@ -31,7 +31,10 @@ def mean(context: types.EvalContext) -> types.Evaluator:
       merged = found if merged is None else add(merged, found)
     return {name: float(m.value()) for name, m in merged.items()}
 
-  return evaluate
+  def names(variables):
+    return jax.eval_shape(sums, variables, context.abstract_batch, context.rng)
+
+  return types.Measuring(evaluate, names)
 
 
 def add(a: dict[str, types.Mean], b: dict[str, types.Mean]):

@@ -44,4 +44,4 @@ def probabilities(context: types.EvalContext) -> types.Evaluator:
       np.save(folder / f"{step}.npy", table_NC)
     return {"confidence": float(table_NC.max(1).mean())}
 
-  return evaluate
+  return types.Measuring(evaluate, lambda variables: ("confidence",))

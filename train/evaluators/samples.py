@@ -84,7 +84,7 @@ def samples(
       context.show(step, f"{context.key}/samples", "text", text)
     return {}
 
-  return evaluate
+  return types.Measuring(evaluate, lambda variables: ())
 
 
 def grid(image_BHWC: np.ndarray) -> np.ndarray:

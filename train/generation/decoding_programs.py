@@ -11,6 +11,7 @@ overwritten. Any other cache (a recurrent state) takes them one token at a time,
 and a row whose prompt is exhausted keeps its state.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -82,6 +83,19 @@ class Programs(NamedTuple):
   grow: Callable[..., Any]
   advance: Callable[..., tuple[Rows, jax.Array, jax.Array]]
   feeds: Callable[[int], int]
+
+
+def seed_of(seed: int) -> np.uint32:
+  """Returns How.seed for a seed of any size.
+
+  Seeds of at most 32 bits are kept; the upper bits of larger ones, such as 64
+  bits or a sum beyond them, are hashed into the lower 32.
+  """
+  upper, lower = divmod(seed, 2**32)
+  if upper not in (0, -1):  # -1 is that of a small negative seed
+    digest = hashlib.sha256(str(upper).encode()).digest()
+    lower ^= int.from_bytes(digest[:4], "big")
+  return np.uint32(lower)
 
 
 def rounded(count: int, least: int = 1) -> int:

@@ -90,7 +90,7 @@ def scorer(found: trained.Trained) -> Score:
         if all(texts)
         else "a text is empty"
       )
-    most = min(k for k in (*_TOPS, top) if k >= top)
+    most = min((k for k in _TOPS if k >= top), default=top)
     if most > _TOPS[-1]:
       raise ValueError(f"{top} tokens per position are more than {_TOPS[-1]}")
     most = min(most, found.parts.data.tokenizer.vocab_size)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from train.generation import streaming
-from train.generation.decoding_programs import How, Rows
+from train.generation.decoding_programs import How, Rows, seed_of
 from train.generation.slot_programs import Drawn, Programs, State
 
 
@@ -68,7 +68,7 @@ class Slots:
       seen_V[list(ids)] = True
     every = np.iinfo(np.int32).max
     how = How(
-      seed=np.uint32(options.seed % 2**32),
+      seed=seed_of(options.seed),
       temperature=np.float32(options.temperature),
       top_k=np.int32(every if options.top_k is None else options.top_k),
       top_p=np.float32(1 if options.top_p is None else options.top_p),

@@ -300,7 +300,7 @@ def _how(options: Sequence[Options], B: int) -> decoding_programs.How:
 
   all_ids = np.iinfo(np.int32).max
   return decoding_programs.How(
-    seed=np.array([each.seed % 2**32 for each in options], np.uint32),
+    seed=np.array([decoding_programs.seed_of(o.seed) for o in options]),
     temperature=of("temperature", np.float32, 0),
     top_k=of("top_k", np.int32, all_ids),
     top_p=of("top_p", np.float32, 1),

@@ -34,6 +34,9 @@ _SETTLE = 0.5
 # How long a refused connection stays open, in seconds: closing it while bytes
 # of the client are unread would discard the answer on its way.
 _LINGER = 1.0
+# The same where the rest of a request's body is discarded, and the most bytes
+# of it that are.
+_LINGER_BODY, _MOST_DISCARDED = 5.0, 2**26
 
 
 def fault(received: bytes, most: int) -> tuple[int, str] | None:
@@ -51,6 +54,17 @@ def fault(received: bytes, most: int) -> tuple[int, str] | None:
   if _AMBIGUOUS.search(head) or len(_LENGTH.findall(head)) > 1:
     return 400, "the headers are malformed"
   return None
+
+
+class _Answering:
+  """The transport of a connection, as uvicorn's cycle of one answer uses it.
+
+  Closing it closes the connection by `Connection.close`.
+  """
+
+  def __init__(self, connection: "Connection"):
+    self.write, self.close = connection.transport.write, connection.close
+    self.is_closing = connection.transport.is_closing
 
 
 class Connection(H11Protocol):
@@ -71,6 +85,7 @@ class Connection(H11Protocol):
     super().__init__(*args, **kwargs)
     self.limits, self.log, self.refused = limits, log, False
     self._timer: asyncio.TimerHandle | None = None
+    self._discarded = 0
 
   def connection_made(self, transport) -> None:
     """Accepts a connection, or refuses one that exceeds a limit."""
@@ -92,6 +107,9 @@ class Connection(H11Protocol):
   def data_received(self, data: bytes) -> None:
     """Passes bytes on; what follows a refused request is discarded."""
     if self.refused:
+      self._discarded += len(data)
+      if self._discarded > _MOST_DISCARDED:
+        self.transport.abort()
       return
     super().data_received(data)
     if not self._between() and not self.flow.write_paused:
@@ -107,6 +125,8 @@ class Connection(H11Protocol):
         self.refuse(*wrong)
         return
     super().handle_events()
+    if self.cycle is not None:  # its application has not begun yet
+      self.cycle.transport = _Answering(self)
 
   def on_response_complete(self) -> None:
     """Sets the deadline for the next request, and for sending this answer."""
@@ -124,6 +144,15 @@ class Connection(H11Protocol):
     super().resume_writing()
     if not self._between():
       self._cancel()
+
+  def close(self) -> None:
+    """Closes after an answer; discards the rest of the request's body first."""
+    if self.refused or not self.cycle.more_body:
+      self.transport.close()
+      return
+    self.refused = True
+    self.flow.resume_reading()
+    self._linger(_LINGER_BODY)
 
   def shutdown(self) -> None:
     """Closes the connection as soon as its answer has been sent."""
@@ -158,9 +187,7 @@ class Connection(H11Protocol):
       f"content-type: application/json\r\ncontent-length: {len(content)}\r\n"
       f"connection: close\r\n{''.join(lines)}\r\n{content}".encode()
     )
-    if self.transport.can_write_eof():
-      self.transport.write_eof()
-    self._abort_after(_LINGER)
+    self._linger(_LINGER)
     self.log(f"{self.address()} {status} {message}")
 
   def idle(self) -> bool:
@@ -185,6 +212,12 @@ class Connection(H11Protocol):
   def _between(self) -> bool:
     """Whether the headers of a request are the next thing to arrive."""
     return self.cycle is None or self.cycle.response_complete
+
+  def _linger(self, seconds: float) -> None:
+    """Ends the answer, and leaves the client time to read it and to close."""
+    if self.transport.can_write_eof():
+      self.transport.write_eof()
+    self._abort_after(seconds)
 
   def _abort_after(self, seconds: float) -> None:
     self._cancel()

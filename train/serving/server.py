@@ -1,6 +1,7 @@
 """Runs the application under uvicorn, in a thread of its own."""
 
 import functools
+import logging
 import socket
 import threading
 
@@ -20,6 +21,11 @@ def listening(host: str, port: int) -> socket.socket:
   )
 
 
+def _not_of_a_client_that_left(record: logging.LogRecord) -> bool:
+  """Drops asyncio's line about an answer to a client that has disconnected."""
+  return record.msg != "socket.send() raised exception."
+
+
 class Server:
   """A server that listens on host:port; OSError if it cannot.
 
@@ -33,6 +39,8 @@ class Server:
     self.server_address = self._socket.getsockname()
     self.loopback = access.is_loopback(host)
     limits = service.limits
+    # Adding the same function again has no effect.
+    logging.getLogger("asyncio").addFilter(_not_of_a_client_that_left)
     self._uvicorn = uvicorn.Server(
       uvicorn.Config(
         web.application(service, self.loopback),

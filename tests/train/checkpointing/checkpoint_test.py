@@ -254,7 +254,8 @@ def test_where_none_is_whole_nothing_is_begun_anew(workdir, tmp_path):
     os.truncate(largest(workdir, step), 40)
   before = tree(workdir / "checkpoints")
   code, (line,) = command(workdir, tmp_path)
-  assert code == 2 and line.startswith("error: no checkpoint is intact: ")
+  assert code == 74 and line.startswith("error: no checkpoint is intact: ")
+  assert line.endswith("or start in another --workdir")
   for step in (2, 4, 6):
     assert f"{workdir}/checkpoints/{step}/state: Requested byte range" in line
   assert tree(workdir / "checkpoints") == before

@@ -208,7 +208,7 @@ EVERY = {"val": 2, "test": 0}
 )
 def test_which_way_is_better(text, lower):
   found = tracking.metric(text, "config.x", EVERY)
-  assert found == tracking.Metric(text.rpartition(":")[2], lower)
+  assert found == tracking.Metric(text.rpartition(":")[2], lower, "config.x")
   assert found.evaluator == "val"
 
 
@@ -246,6 +246,11 @@ def test_small_gains_and_what_is_not_finite_are_no_improvement():
   ("config", "line"),
   [
     (dict(early_stopping=dict(metric="val/f2")), "val/f2"),
+    (
+      dict(early_stopping=dict(metric="max:val/f2")),
+      r"config.early_stopping.metric='val/f2': .*\(valid: loss\)",
+    ),
+    (dict(checkpoint=dict(keep_best="val/map")), "return 'map'"),
     (dict(early_stopping=dict(metric="vall/loss")), "has no 'vall'"),
     (dict(early_stopping=dict(patience=2)), "early_stopping needs metric"),
     (dict(early_stopping=dict(metric="val/loss", patience=0)), "patience=0"),
@@ -258,11 +263,13 @@ def test_wrong_settings_are_named(tmp_path, config, line):
     run_of(tmp_path, {"val": (scripted(VALUES, []), 2)}, **config)
 
 
-def test_a_figure_that_is_not_measured_is_named(tmp_path):
-  run = run_of(
-    tmp_path,
-    {"val": (scripted(VALUES, []), 2)},
-    checkpoint=dict(keep_best="val/accuracy"),
-  )
-  with pytest.raises(UserError, match="does not return 'accuracy'.*loss"):
+@pytest.mark.parametrize("name", tracking.Rules._fields[:2])
+def test_a_figure_that_is_not_measured_is_named(tmp_path, name):
+  where = f"config.{name}"
+  wanted = tracking.Metric("val/accuracy", False, where)
+  run = run_of(tmp_path, {"val": (scripted(VALUES, []), 2)})
+  run = run._replace(rules=tracking.Rules(**{name: wanted}))
+  line = f"{where}='val/accuracy': .* does not return 'accuracy'.*loss"
+  with pytest.raises(UserError, match=line):
     list(loop.fit(run))
+  assert saved(tmp_path) == [2]

@@ -1,10 +1,11 @@
 """Texts that join, move and leave a batch: each is as it is alone."""
 
 import generation_test as common
+import numpy as np
 import pytest
 
 from models.language.rnn import rnn
-from train.generation import slot_programs, slots, streaming
+from train.generation import decoding_programs, slot_programs, slots, streaming
 
 pytestmark = pytest.mark.usefixtures("compiled_soon")
 
@@ -13,7 +14,7 @@ PROMPTS = [[65], list(range(65, 105)), list(range(40, 110)), list(b"abcd")]
 OPTIONS = [
   streaming.Options(max_tokens=21, temperature=0.0),
   streaming.Options(max_tokens=30, temperature=1.0, seed=5),
-  streaming.Options(max_tokens=10, temperature=0.7, top_k=5, seed=6),
+  streaming.Options(max_tokens=10, temperature=0.7, top_k=5, seed=2**40 + 6),
   streaming.Options(
     max_tokens=26, top_p=0.9, min_p=0.01, repetition_penalty=1.3, seed=7
   ),
@@ -78,3 +79,14 @@ def test_nothing_is_compiled_in_service(monkeypatch):
   batch.move(3, 2)
   batch.reset()
   assert not compiled
+
+
+def test_all_bits_of_a_seed_count():
+  small = [0, 1, 5, 2**31, 2**32 - 1, -1, -(2**31)]
+  large = [2**32, 2**40, 2**40 + 1, 2**63 - 1, 2**63, -(2**40) + 1, -(2**63)]
+  how = streaming._how([streaming.Options(seed=s) for s in small + large], 14)
+  assert how.seed.dtype == np.uint32
+  assert how.seed[: len(small)].tolist() == [s % 2**32 for s in small]
+  distinct = [s for s in small if s >= 0] + large
+  seeds = {int(decoding_programs.seed_of(s)) for s in distinct}
+  assert len(seeds) == len(distinct)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import select
 import socket
 import subprocess
@@ -246,6 +247,13 @@ def test_an_error_of_the_server_is_one_line(speaker):
     del server.engine.submit
     body = {"prompt": "a", "max_tokens": 1}
     assert request(server, "/v1/completions", body)[0] == 200
+
+
+def test_a_client_that_left_is_not_logged(server, caplog):
+  logger = logging.getLogger("asyncio")
+  logger.warning("socket.send() raised exception.")
+  logger.warning("another")
+  assert [record.message for record in caplog.records] == ["another"]
 
 
 def test_a_missing_library_is_one_line():

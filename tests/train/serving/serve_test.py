@@ -29,7 +29,7 @@ from local_server import (
 
 from input_pipeline.tokenizers.parts.chat_template import Message
 from train.generation import replies, streaming
-from train.serving import batching, limits, protocol
+from train.serving import batching, connections, limits, protocol
 
 ASK = {"messages": [{"role": "user", "content": "ba"}], "temperature": 0}
 CHAT, PLAIN = "/v1/chat/completions", "/v1/completions"
@@ -386,6 +386,26 @@ def test_a_long_body_is_refused_unread(speaker):
     assert status == 413
     assert found["error"]["message"] == "the body exceeds 100 bytes"
     assert request(server, PLAIN, {"prompt": "a", "max_tokens": 1})[0] == 200
+
+
+@pytest.mark.parametrize("most", [2**26, 2**10])
+def test_a_body_that_arrives_after_its_refusal_is_discarded(
+  server, monkeypatch, most
+):
+  monkeypatch.setattr(connections, "_MOST_DISCARDED", most)
+  head = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 2000000\r\n\r\n"
+  )
+  address = ("127.0.0.1", server.server_address[1])
+  with socket.create_connection(address, timeout=30) as client:
+    client.sendall(head)
+    assert client.recv(2**16).startswith(b"HTTP/1.1 413 ")
+    limit = pytest.raises(ConnectionError)
+    with limit if most < 2**26 else contextlib.nullcontext():
+      for _ in range(20):
+        client.sendall(b"x" * 2**16)
+        time.sleep(0.002)
 
 
 def test_a_slow_client_is_left(speaker):

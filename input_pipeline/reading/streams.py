@@ -14,7 +14,7 @@ from input_pipeline.reading import bounded, inflate, remote
 class Stream:
   """A stream of decompressed bytes.
 
-  Any method raises ValueError where the rest cannot be read.
+  Any method raises LostError where the rest cannot be read.
 
   ended: whether the last line that was read ended with a newline.
   """
@@ -30,7 +30,10 @@ class Stream:
   def more(self) -> bool:
     """Whether there is another byte."""
     while self._at >= len(self._piece):
-      member, piece = next(self._pieces, (0, b""))
+      try:
+        member, piece = next(self._pieces, (0, b""))
+      except ValueError as error:
+        raise bounded.LostError(str(error)) from None
       if not piece:
         return False
       if member != self._member:
@@ -125,17 +128,24 @@ def opened(path: str) -> Iterator[Stream]:
   """Opens a regular or a remote file as a Stream.
 
   Raises:
-    ValueError: it cannot be opened.
+    LostError: it cannot be opened.
   """
   try:
     if remote.is_remote(path):
       raw = remote.opened(path)
     else:
-      raw = os.fdopen(bounded_file.descriptor(path), "rb", buffering=0)
+      raw = os.fdopen(_descriptor(path), "rb", buffering=0)
     with contextlib.closing(raw):
       yield Stream(inflate.pieces(raw, path))
   except OSError as error:
     raise bounded.failure(path, error) from None
+
+
+def _descriptor(path: str) -> int:
+  try:
+    return bounded_file.descriptor(path)
+  except ValueError as error:
+    raise bounded.LostError(str(error)) from None
 
 
 def whole(path: str, policy: Policy) -> bytes:
@@ -155,10 +165,13 @@ def whole(path: str, policy: Policy) -> bytes:
 def bad(name: str, error: ValueError | str, path: str = "") -> Bad:
   """A Bad whose reason is one line that names the record.
 
+  error: what is wrong; after a LostError the rest of the file is lost as well.
   path: the file as the error names it. It is replaced by `name`, so that a
     report does not depend on where the data is stored.
   """
   reason = str(error)
   return Bad(
-    name, error_line(name, reason.replace(path, name) if path else reason)
+    name,
+    error_line(name, reason.replace(path, name) if path else reason),
+    isinstance(error, bounded.LostError),
   )

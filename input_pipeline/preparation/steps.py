@@ -134,7 +134,8 @@ def _tokens(plan: Plan) -> Step:
 def check_bad(plan: Plan, number: int) -> None:
   """Raises ValueError if too many records up to a pass are bad.
 
-  Also if a file could not be read to its end, unless on_bad_record="skip".
+  Also if there is no record, or if a file could not be read to its end, unless
+  on_bad_record="skip".
   """
   found = report.records(plan, number)
   if tally.lost(found) and plan.config["data"]["on_bad_record"] == "stop":
@@ -142,6 +143,8 @@ def check_bad(plan: Plan, number: int) -> None:
       f"{tally.lost(found)}: the rest of the file is lost; replace the file, or"
       ' set config.data.on_bad_record="skip" to keep what could be read'
     )
+  if not found["records"]:
+    raise ValueError(f"{plan.config['data']['source']}: holds no record")
   most = plan.config["data"]["max_bad_share"]
   if found["bad"] > max(_HANDFUL, most * found["records"]):
     few = "; ".join(sample["reason"] for sample in found["samples"])

@@ -314,6 +314,15 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     prepared(config_of(tmp_path / "in"), tmp_path / "in")
 
 
+def test_a_source_without_a_record_is_refused(tmp_path):
+  (tmp_path / "a.jsonl").touch()
+  with pytest.raises(ValueError, match=r"a\.jsonl: holds no record$"):
+    prepared(
+      config_of(tmp_path, data={"source": f"jsonl:{tmp_path}/a.jsonl"}),
+      tmp_path / "out",
+    )
+
+
 def test_too_many_bad_records_end_it_with_one_line(tmp_path):
   (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 10 + "oops\n" * 9)
   with pytest.raises(ValueError) as caught:

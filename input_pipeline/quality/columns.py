@@ -8,6 +8,7 @@ import numpy as np
 
 from input_pipeline.quality import media, values
 from input_pipeline.reading import image_size
+from input_pipeline.sources.parts.documents import not_text
 
 KINDS = ("number", "category", "text", "image", "audio", "date", "other")
 # The most categories of a field; further ones become "(other)".
@@ -36,7 +37,7 @@ class Column(NamedTuple):
   features: {name: float32 [n]} measured on texts, images or audio; NaN if
     missing or broken.
   prints: uint8 [n, 256] of images or audio, else None; see media.
-  broken: {row: why the value cannot be decoded}.
+  broken: {row: why the value cannot be decoded, or is not Unicode text}.
   """
 
   kind: str
@@ -106,7 +107,12 @@ def measure(
   blank = np.array([bool(m) for m in markers], bool)
   types, examples = _types(chunk, blank)
   column = Column(
-    kind, types, examples, blank, collections.Counter(filter(None, markers))
+    kind,
+    types,
+    examples,
+    blank,
+    collections.Counter(filter(None, markers)),
+    broken=_not_unicode(chunk),
   )
   if kind in ("number", "date"):
     read = values.number if kind == "number" else values.date
@@ -126,6 +132,17 @@ def measure(
   if kind in ("image", "audio"):
     return _media(column, chunk, name, rates)
   return column
+
+
+def _not_unicode(chunk: Sequence) -> dict[int, str]:
+  """Why values are not Unicode text; training refuses them too."""
+  if isinstance(chunk, np.ndarray) and chunk.dtype != object:
+    return {}
+  return {
+    i: "is not Unicode text"
+    for i, value in enumerate(chunk)
+    if isinstance(value, str) and not_text(value)
+  }
 
 
 def _marker(value, kind: str) -> str:

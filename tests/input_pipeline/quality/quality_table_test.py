@@ -284,6 +284,17 @@ def test_broken_characters_in_texts_warn(tmp_path):
   assert found.figures["odd"] == {"text: broken characters": 2}
 
 
+def test_a_lone_surrogate_is_broken(tmp_path):
+  records = texts(20)
+  records[3]["text"] = "\ud800 abc"
+  found = run(broken, opened(tmp_path, records))
+  assert found.verdict == "fail"
+  assert found.line == "the text of 1 record is not Unicode"
+  assert found.parts[0].items == [
+    f"{tmp_path}/a.jsonl:4: the field 'text' is not Unicode text"
+  ]
+
+
 def test_balance(tmp_path):
   records = rows(400)
   for i, record in enumerate(records):

@@ -330,6 +330,14 @@ def test_a_field_that_never_changes_warns(tmp_path):
   assert sorted(found.figures["constant"]) == ["one", "unit"]
 
 
+def test_large_integers_are_compared_exactly(tmp_path):
+  records = [{"id": 2**60 + i, "same": 2**60, "label": i % 2} for i in range(9)]
+  found = run(distribution, opened(tmp_path, records))
+  assert found.figures["constant"] == ["same"]
+  a, b = (values.encoded([2**60 + i]) for i in range(2))
+  assert a != b
+
+
 def test_histograms_lose_no_record():
   values = np.array([*np.arange(5000.0), 1e9, np.nan])
   counts, edges = distribution.histogram(values)

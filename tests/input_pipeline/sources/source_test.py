@@ -147,6 +147,19 @@ def test_a_single_document_is_cut_by_characters(tmp_path):
     assert list(all_of(source)["text"]) == expected, split
 
 
+def test_a_single_record_keeps_its_other_fields(tmp_path):
+  record = {"text": "0123456789", "label": 3, "lang": "en"}
+  (tmp_path / "a.jsonl").write_text(json.dumps(record))
+  parts = {"all": ["0123456789"], "train[:3]+train[5:9]": ["012", "5678"]}
+  for split, texts in parts.items():
+    found = all_of(open_source(f"jsonl:{tmp_path}/a.jsonl", split))
+    assert {key: list(value) for key, value in found.items()} == {
+      "text": texts,
+      "label": [3] * len(texts),
+      "lang": ["en"] * len(texts),
+    }
+
+
 def test_text_is_unchanged_to_the_byte(tmp_path):
   content = "a\r\nb\n\n\tü\u2028".encode()
   for name in "ab":

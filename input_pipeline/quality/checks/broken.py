@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from input_pipeline.bad_records import Policy
+from input_pipeline.bad_records import Policy, error_line
 from input_pipeline.quality import evidence
 from input_pipeline.quality.columns import Column
 from input_pipeline.quality.dataset import Dataset
@@ -16,6 +16,8 @@ _SILENT = -80.0  # dBFS
 _CLIPPED = 0.001
 # The contrast in gray levels of an image of one colour after JPEG.
 _FLAT = 0.5
+# The number of characters of a reason in the line.
+_SHOWN = 400
 
 
 def broken(data: Dataset, settings: Settings) -> list[Finding]:
@@ -47,6 +49,8 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
   said = []
   if data.bad_count:
     said.append(f"{count(data.bad_count, 'record')} cannot be read")
+    if data.bad:  # The first reason may name a way out, such as ?encoding=.
+      said[-1] += f", the first: {error_line(*data.bad[0])[:_SHOWN]}"
   if undecodable:
     said.append(f"{count(undecodable, 'file')} cannot be decoded")
   if no_text:

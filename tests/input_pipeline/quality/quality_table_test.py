@@ -284,6 +284,15 @@ def test_broken_characters_in_texts_warn(tmp_path):
   assert found.figures["odd"] == {"text: broken characters": 2}
 
 
+def test_the_line_names_the_encoding_of_a_table(tmp_path):
+  names = ["café crème", "déjà vu", "plain"] * 9
+  text = "name,label\n" + "".join(f"{name},1\n" for name in names)
+  (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
+  found = run(broken, dataset.open_dataset(f"csv:{tmp_path}/a.csv", "all"))
+  assert found.line.startswith("18 records cannot be read, the first: ")
+  assert "add ?encoding=cp1252 to the source" in found.line
+
+
 def test_a_lone_surrogate_is_broken(tmp_path):
   records = texts(20)
   records[3]["text"] = "\ud800 abc"

@@ -134,8 +134,8 @@ def _tokens(plan: Plan) -> Step:
 def check_bad(plan: Plan, number: int) -> None:
   """Raises ValueError if too many records up to a pass are bad.
 
-  Also if there is no record, or if a file could not be read to its end, unless
-  on_bad_record="skip".
+  Also if no record can be read, or if a file could not be read to its end,
+  unless on_bad_record="skip".
   """
   found = report.records(plan, number)
   if tally.lost(found) and plan.config["data"]["on_bad_record"] == "stop":
@@ -145,9 +145,11 @@ def check_bad(plan: Plan, number: int) -> None:
     )
   if not found["records"]:
     raise ValueError(f"{plan.config['data']['source']}: holds no record")
+  few = "; ".join(sample["reason"] for sample in found["samples"])
+  if found["bad"] >= found["records"]:
+    raise ValueError(f"no record of {found['records']:,} can be read: {few}")
   most = plan.config["data"]["max_bad_share"]
   if found["bad"] > max(_HANDFUL, most * found["records"]):
-    few = "; ".join(sample["reason"] for sample in found["samples"])
     raise ValueError(
       f"{found['bad']:,} of {found['records']:,} records are bad, more than "
       f"config.data.max_bad_share={most:g}: {few}"

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from common import bounded_file
 from input_pipeline.bad_records import Policy, check_size, error_line
@@ -30,10 +30,7 @@ class Stream:
   def more(self) -> bool:
     """Whether there is another byte."""
     while self._at >= len(self._piece):
-      try:
-        member, piece = next(self._pieces, (0, b""))
-      except ValueError as error:
-        raise bounded.LostError(str(error)) from None
+      member, piece = next(self._pieces, (0, b""))
       if not piece:
         return False
       if member != self._member:
@@ -136,9 +133,17 @@ def opened(path: str) -> Iterator[Stream]:
     else:
       raw = os.fdopen(_descriptor(path), "rb", buffering=0)
     with contextlib.closing(raw):
-      yield Stream(inflate.pieces(raw, path))
+      yield Stream(_pieces(raw, path))
   except OSError as error:
     raise bounded.failure(path, error) from None
+
+
+def _pieces(raw: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+  """The pieces of a file; LostError if it cannot be read to its end."""
+  try:
+    yield from inflate.pieces(raw, path)
+  except ValueError as error:
+    raise bounded.LostError(str(error)) from None
 
 
 def _descriptor(path: str) -> int:

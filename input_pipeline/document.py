@@ -106,7 +106,12 @@ class Global(NamedTuple):
 
 
 class Bad(NamedTuple):
-  """A record that could not be read; `reason` is one line that names it."""
+  """A record that could not be read.
+
+  reason: one line that names it.
+  lost: whether the rest of its file could not be read either.
+  """
 
   name: str
   reason: str
+  lost: bool = False

@@ -11,6 +11,8 @@ def recipe(source: str, name: str, stages: list[dict]) -> ConfigDict:
     source=source,
     text_key="text",
     shard_bytes=2**25,
+    # "skip" keeps what was read of a file that cannot be read to its end.
+    on_bad_record="stop",
     max_bad_share=0.05,
     max_record_bytes=2**28,
   )

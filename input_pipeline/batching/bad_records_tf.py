@@ -18,6 +18,9 @@ from input_pipeline.bad_records import KEPT, Rows
 # int64 [2]: the step of a row, and its place among the rows of the step.
 _PLACE = "_place"
 
+# What to do about a bad record that ends a run.
+WAY_OUT = 'data.on_bad_record="skip" leaves such records out'
+
 
 class Parts(NamedTuple):
   """The functions that the stream is built from; see tf_stream.py.

@@ -138,8 +138,11 @@ def _strict(
     try:
       batch = next(iterator, None)
     except tf.errors.OpError as error:
-      for index, key in zip(*plan.rows(step), strict=True):
-        found.parts.alone(int(index), int(key))  # Raises, naming the bad one.
+      try:
+        for index, key in zip(*plan.rows(step), strict=True):
+          found.parts.alone(int(index), int(key))  # Raises, naming the bad one.
+      except ValueError as bad:
+        raise ValueError(f"{bad}; {bad_records_tf.WAY_OUT}") from None
       raise ValueError(f"ops {ops!r}: {bad_records_tf.reason(error)}") from None
     if batch is None:
       return

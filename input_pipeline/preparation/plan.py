@@ -22,6 +22,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     "text_key": "text",
     # Files are joined into shards of up to this size.
     "shard_bytes": 2**25,
+    # "stop" if a file cannot be read to its end, or "skip" the rest of it.
+    "on_bad_record": "stop",
     "max_bad_share": 0.05,
     "max_record_bytes": 2**28,
   },
@@ -94,6 +96,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
       f"config.output.tfds={found['output']['tfds']!r} is neither True nor "
       "False"
     )
+  policy(found["data"]["on_bad_record"])
   for section in ("data", "output"):
     size = found[section]["shard_bytes"]
     if not isinstance(size, int) or size < 1:
@@ -150,7 +153,8 @@ class Identity(NamedTuple):
 
 def identity(plan: Plan) -> Identity:
   """The Identity of a run: the same config and input have the same one."""
-  data = {k: v for k, v in plan.config["data"].items() if k != "max_bad_share"}
+  tolerated = ("max_bad_share", "on_bad_record")
+  data = {k: v for k, v in plan.config["data"].items() if k not in tolerated}
   digest = hashlib.sha256()
   digest.update(json.dumps([_FORMAT, data, plan.config["stages"]]).encode())
   for shard in plan.shards:
@@ -158,7 +162,11 @@ def identity(plan: Plan) -> Identity:
       digest.update(f"\0{os.path.basename(path)}\0{_size(path)}\0".encode())
       digest.update(_probe(path))
   passes = digest.hexdigest()
-  digest.update(json.dumps([plan.config, plan.documents]).encode())
+  config = {**plan.config, "data": dict(plan.config["data"])}
+  # The default is left out: folders of before the setting stay valid.
+  if config["data"]["on_bad_record"] == "stop":
+    del config["data"]["on_bad_record"]
+  digest.update(json.dumps([config, plan.documents]).encode())
   return Identity(passes, digest.hexdigest())
 
 

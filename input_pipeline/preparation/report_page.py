@@ -30,6 +30,9 @@ def lines(found: Found) -> list[str]:
     f"{_share(after['documents'], before['documents'])} of "
     f"{before['documents']:,}; {after['characters']:,} characters",
   ]
+  if tally.lost(records):
+    files = f"{records['lost']:,} file{'s' * (records['lost'] > 1)}"
+    summary.append(f"the rest of {files} is lost: {tally.lost(records)}")
   ranked = _rules(found)[:3]
   if ranked:
     few = ", ".join(

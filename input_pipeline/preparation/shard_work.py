@@ -146,6 +146,8 @@ def _input(
       counted["records"]["records"] += 1
       if isinstance(record, Bad):
         tally.add_bad(counted["records"], record.name, record.reason)
+        if record.lost:
+          tally.add_lost(counted["records"], record.name, record.reason)
       else:
         tally.add_profile(counted["in"], record)
         yield Stored(record, {})

@@ -7,7 +7,13 @@ done is not repeated.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from input_pipeline.preparation import output, output_tfds, report, shard_work
+from input_pipeline.preparation import (
+  output,
+  output_tfds,
+  report,
+  shard_work,
+  tally,
+)
 from input_pipeline.preparation.plan import Plan
 
 # So few bad records are always accepted.
@@ -126,11 +132,24 @@ def _tokens(plan: Plan) -> Step:
 
 
 def check_bad(plan: Plan, number: int) -> None:
-  """Raises ValueError if too many records up to a pass are bad."""
+  """Raises ValueError if too many records up to a pass are bad.
+
+  Also if no record can be read, or if a file could not be read to its end,
+  unless on_bad_record="skip".
+  """
   found = report.records(plan, number)
+  if tally.lost(found) and plan.config["data"]["on_bad_record"] == "stop":
+    raise ValueError(
+      f"{tally.lost(found)}: the rest of the file is lost; replace the file, or"
+      ' set config.data.on_bad_record="skip" to keep what could be read'
+    )
+  if not found["records"]:
+    raise ValueError(f"{plan.config['data']['source']}: holds no record")
+  few = "; ".join(sample["reason"] for sample in found["samples"])
+  if found["bad"] >= found["records"]:
+    raise ValueError(f"no record of {found['records']:,} can be read: {few}")
   most = plan.config["data"]["max_bad_share"]
   if found["bad"] > max(_HANDFUL, most * found["records"]):
-    few = "; ".join(sample["reason"] for sample in found["samples"])
     raise ValueError(
       f"{found['bad']:,} of {found['records']:,} records are bad, more than "
       f"config.data.max_bad_share={most:g}: {few}"

@@ -126,6 +126,21 @@ def add_bad(tally: Tally, name: str, reason: str) -> None:
   _sample(tally["samples"], name, lambda: {"reason": reason[:_SHOWN]})
 
 
+def add_lost(tally: Tally, name: str, reason: str) -> None:
+  """Counts a file that could not be read to its end."""
+  tally["lost"] = tally.get("lost", 0) + 1
+  kept = tally.setdefault("lost_samples", [])
+  _sample(kept, name, lambda: {"reason": reason[:_SHOWN]})
+
+
+def lost(tally: Tally) -> str:
+  """What is wrong with the first few files of `add_lost`; "" for none."""
+  found = tally.get("lost_samples", [])
+  left = tally.get("lost", 0) - len(found)
+  more = [f"and {left:,} more"] if left else []
+  return "; ".join([*(each["reason"] for each in found), *more])
+
+
 def merge(a: Any, b: Any) -> Any:
   """The sum of two tallies of the same kind."""
   if isinstance(a, dict):

@@ -8,6 +8,7 @@ import numpy as np
 
 from input_pipeline.quality import media, values
 from input_pipeline.reading import image_size
+from input_pipeline.sources.parts.documents import not_text
 
 KINDS = ("number", "category", "text", "image", "audio", "date", "other")
 # The most categories of a field; further ones become "(other)".
@@ -30,13 +31,14 @@ class Column(NamedTuple):
   markers: {marker of a missing value: number of values}.
   numbers: float64 [n] of a number or date, NaN if missing, infinite beyond
     1e70; None for other kinds.
+  extremes: the least and the most of those that float64 may round, exactly.
   codes: int32 [n] of a category, indices of `words`, -1 if missing; None for
     other kinds.
   words: the categories.
   features: {name: float32 [n]} measured on texts, images or audio; NaN if
     missing or broken.
   prints: uint8 [n, 256] of images or audio, else None; see media.
-  broken: {row: why the value cannot be decoded}.
+  broken: {row: why the value cannot be decoded, or is not Unicode text}.
   """
 
   kind: str
@@ -45,6 +47,7 @@ class Column(NamedTuple):
   blank: np.ndarray
   markers: Mapping[str, int]
   numbers: np.ndarray | None = None
+  extremes: tuple[int | float, ...] = ()
   codes: np.ndarray | None = None
   words: tuple[str, ...] = ()
   features: Mapping[str, np.ndarray] = {}
@@ -106,7 +109,12 @@ def measure(
   blank = np.array([bool(m) for m in markers], bool)
   types, examples = _types(chunk, blank)
   column = Column(
-    kind, types, examples, blank, collections.Counter(filter(None, markers))
+    kind,
+    types,
+    examples,
+    blank,
+    collections.Counter(filter(None, markers)),
+    broken=_not_unicode(chunk),
   )
   if kind in ("number", "date"):
     read = values.number if kind == "number" else values.date
@@ -114,7 +122,9 @@ def measure(
     # The fourth power of larger numbers overflows, and with it the kurtosis.
     huge = np.abs(found) > _LARGEST
     found[huge] = np.copysign(np.inf, found[huge])
-    return column._replace(numbers=found)
+    large = np.flatnonzero(np.isfinite(found) & (np.abs(found) >= 2**53))
+    exact = [values.exact_number(chunk[i]) for i in large]
+    return column._replace(numbers=found, extremes=_extremes(exact))
   if kind == "category":
     return _category(column, chunk, class_names)
   if kind == "text":
@@ -126,6 +136,22 @@ def measure(
   if kind in ("image", "audio"):
     return _media(column, chunk, name, rates)
   return column
+
+
+def _extremes(numbers: Sequence) -> tuple[int | float, ...]:
+  there = [x for x in numbers if x is not None]
+  return (min(there), max(there)) if there else ()
+
+
+def _not_unicode(chunk: Sequence) -> dict[int, str]:
+  """Why values are not Unicode text; training refuses them too."""
+  if isinstance(chunk, np.ndarray) and chunk.dtype != object:
+    return {}
+  return {
+    i: "is not Unicode text"
+    for i, value in enumerate(chunk)
+    if isinstance(value, str) and not_text(value)
+  }
 
 
 def _marker(value, kind: str) -> str:
@@ -227,7 +253,10 @@ def join(parts: list[Column]) -> Column:
     blank=np.concatenate([part.blank for part in parts]),
   )
   if first.numbers is not None:
-    joined = joined._replace(numbers=np.concatenate([p.numbers for p in parts]))
+    joined = joined._replace(
+      numbers=np.concatenate([p.numbers for p in parts]),
+      extremes=_extremes([x for p in parts for x in p.extremes]),
+    )
   if first.prints is not None:
     joined = joined._replace(prints=np.concatenate([p.prints for p in parts]))
   if first.codes is not None:

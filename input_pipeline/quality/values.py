@@ -125,6 +125,8 @@ def encoded(value, text: bool = False, loose: bool = False) -> bytes:
   if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
     # Pixels stay as they are; other numbers are the same in every type.
     array = value if value.dtype == np.uint8 else value.astype(np.float64)
+    if value.dtype.kind in "iu" and (np.abs(array) > 2**53).any():
+      array = value  # float64 would round them.
     return f"a{value.shape}".encode() + np.ascontiguousarray(array).tobytes()
   if not isinstance(value, np.ndarray) and missing(value, text):
     return b"m"

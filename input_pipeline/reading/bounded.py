@@ -11,9 +11,13 @@ from input_pipeline.reading import inflate
 MAX_INFLATED = 2**30
 
 
-def failure(path: str, error: OSError) -> ValueError:
-  """The ValueError to report a failed call on a file with."""
-  return ValueError(f"{path}: {error.strerror or error}")
+class LostError(ValueError):
+  """A file cannot be read to its end, so that the rest of it is lost."""
+
+
+def failure(path: str, error: OSError) -> LostError:
+  """The error to report a failed call on a file with."""
+  return LostError(f"{path}: {error.strerror or error}")
 
 
 def size_of(path: str) -> int:

@@ -26,12 +26,19 @@ def pieces(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
     path: its name, which decides how it is read, and appears in errors.
 
   Raises:
-    ValueError: it cannot be decompressed to its end.
+    ValueError: it cannot be decompressed to its end, or its name ends in .bz2
+      or .xz.
   """
   if path.endswith(".gz"):
     return _gzip(file, path)
   if path.endswith(".zst"):
     return _zstd(file, path)
+  if path.endswith((".bz2", ".xz")):
+    kind = path.rpartition(".")[2]
+    raise ValueError(
+      f"{path}: .{kind} files are not read; decompress it, or compress it again"
+      " as .gz or .zst"
+    )
   return ((0, piece) for piece in iter(lambda: file.read(_PIECE), b""))
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from common import bounded_file
 from input_pipeline.bad_records import Policy, check_size, error_line
@@ -14,7 +14,7 @@ from input_pipeline.reading import bounded, inflate, remote
 class Stream:
   """A stream of decompressed bytes.
 
-  Any method raises ValueError where the rest cannot be read.
+  Any method raises LostError where the rest cannot be read.
 
   ended: whether the last line that was read ended with a newline.
   """
@@ -125,17 +125,32 @@ def opened(path: str) -> Iterator[Stream]:
   """Opens a regular or a remote file as a Stream.
 
   Raises:
-    ValueError: it cannot be opened.
+    LostError: it cannot be opened.
   """
   try:
     if remote.is_remote(path):
       raw = remote.opened(path)
     else:
-      raw = os.fdopen(bounded_file.descriptor(path), "rb", buffering=0)
+      raw = os.fdopen(_descriptor(path), "rb", buffering=0)
     with contextlib.closing(raw):
-      yield Stream(inflate.pieces(raw, path))
+      yield Stream(_pieces(raw, path))
   except OSError as error:
     raise bounded.failure(path, error) from None
+
+
+def _pieces(raw: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
+  """The pieces of a file; LostError if it cannot be read to its end."""
+  try:
+    yield from inflate.pieces(raw, path)
+  except ValueError as error:
+    raise bounded.LostError(str(error)) from None
+
+
+def _descriptor(path: str) -> int:
+  try:
+    return bounded_file.descriptor(path)
+  except ValueError as error:
+    raise bounded.LostError(str(error)) from None
 
 
 def whole(path: str, policy: Policy) -> bytes:
@@ -155,10 +170,13 @@ def whole(path: str, policy: Policy) -> bytes:
 def bad(name: str, error: ValueError | str, path: str = "") -> Bad:
   """A Bad whose reason is one line that names the record.
 
+  error: what is wrong; after a LostError the rest of the file is lost as well.
   path: the file as the error names it. It is replaced by `name`, so that a
     report does not depend on where the data is stored.
   """
   reason = str(error)
   return Bad(
-    name, error_line(name, reason.replace(path, name) if path else reason)
+    name,
+    error_line(name, reason.replace(path, name) if path else reason),
+    isinstance(error, bounded.LostError),
   )

@@ -7,7 +7,8 @@ A split is written in the syntax of TFDS: train, train[:90%], train[10%:-5%],
 train[:1000], train+test; `all` is the entire data set. If the data has no
 splits of its own, a fixed tenth is held out, which serves as both validation
 and test, and train is the rest. A text that is a single document is cut by
-characters instead, in order, and its slices count characters.
+characters instead, in order, and its slices count characters; each part keeps
+the other fields of the record.
 """
 
 import importlib
@@ -106,8 +107,10 @@ def open_source(
   return source._replace(note="; ".join(each for each in notes if each))
 
 
-def _document(natives: dict[str, Source], scheme: str) -> str | None:
-  """Returns the text if the data set is a single document.
+def _document(
+  natives: dict[str, Source], scheme: str
+) -> dict[str, np.ndarray] | None:
+  """Returns the record if the data set is a single document, [1, ...] each.
 
   A text with a label, or in a table with other columns, is an example.
   """
@@ -117,15 +120,15 @@ def _document(natives: dict[str, Source], scheme: str) -> str | None:
   if "label" in record or (scheme in _TABLES and len(record) > 1):
     return None
   text = record.get("text")
-  return text[0] if text is not None and isinstance(text[0], str) else None
+  return record if text is not None and isinstance(text[0], str) else None
 
 
 def _lengths(
-  natives: dict[str, Source], document: str | None
+  natives: dict[str, Source], document: dict[str, np.ndarray] | None
 ) -> dict[str, int]:
   if set(natives) != {"all"}:
     return {name: native.length for name, native in natives.items()}
-  n = natives["all"].length if document is None else len(document)
+  n = natives["all"].length if document is None else len(document["text"][0])
   train = n * 9 // 10
   held_out = n - train
   return {
@@ -216,9 +219,15 @@ def _held_out(name: str, start: int, stop: int, n: int):
 
 
 def _cut(
-  source: Source, document: str, parts: list[tuple[str, int, int]]
+  source: Source,
+  record: dict[str, np.ndarray],
+  parts: list[tuple[str, int, int]],
 ) -> Source:
-  """Returns slices of a single document; adjacent slices are merged."""
+  """Returns slices of a single document; adjacent slices are merged.
+
+  Each slice has all other fields of the record.
+  """
+  document = record["text"][0]
   spans: list[list[int]] = []
   for name, start, stop in parts:
     if name in ("validation", "test"):
@@ -229,9 +238,16 @@ def _cut(
     elif start < stop:
       spans.append([start, stop])
   texts = np.array([document[a:b] for a, b in spans], object)
+  others = {field: leaf for field, leaf in record.items() if field != "text"}
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    same = np.zeros(len(indices), np.int64)
+    repeated = {field: leaf[same] for field, leaf in others.items()}
+    return {"text": texts[indices], **repeated}
+
   return source._replace(
     length=len(texts),
-    read=lambda indices: {"text": texts[indices]},
+    read=read,
     name=lambda _: source.name(0),
     tokens=None,
   )

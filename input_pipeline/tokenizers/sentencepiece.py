@@ -29,6 +29,8 @@ FORMS = (
   "sentencepiece",
 )
 FILE = "tokenizer.model"
+# Longer lines, in bytes, are not learned from.
+_LONGEST = 2**20
 
 
 def _import_sentencepiece():
@@ -113,12 +115,17 @@ def fit(
       add_dummy_prefix=False,
       allow_whitespace_only_pieces=True,
       character_coverage=0.9995,
-      max_sentence_length=2**20,
+      max_sentence_length=_LONGEST,
       minloglevel=2,
     )
   except (RuntimeError, OSError) as error:
     # The part before "] " is a location in SentencePiece's source code.
     reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
+    if "!sentences_.empty()" in str(error):
+      reason = (
+        f"no line of the text has 1 to {_LONGEST:,} bytes, the lengths that a"
+        " vocabulary is learned from; break the text into shorter lines"
+      )
     raise ValueError(f"{title}: {reason}") from None
   return model.getvalue()
 

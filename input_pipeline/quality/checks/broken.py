@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from input_pipeline.bad_records import Policy
+from input_pipeline.bad_records import Policy, error_line
 from input_pipeline.quality import evidence
 from input_pipeline.quality.columns import Column
 from input_pipeline.quality.dataset import Dataset
@@ -16,10 +16,12 @@ _SILENT = -80.0  # dBFS
 _CLIPPED = 0.001
 # The contrast in gray levels of an image of one colour after JPEG.
 _FLAT = 0.5
+# The number of characters of a reason in the line.
+_SHOWN = 400
 
 
 def broken(data: Dataset, settings: Settings) -> list[Finding]:
-  """Fails for records that cannot be read or decoded.
+  """Fails for records that cannot be read or decoded, or are not Unicode text.
 
   Fails also for more than 1 % of a folder's files in formats that are not read,
   and warns for fewer. Warns for images of one colour, for silent or clipped
@@ -27,10 +29,17 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
   """
   del settings
   reasons = [*data.bad]
-  undecodable = 0
-  for column in data.columns.values():
-    undecodable += len(column.broken)
-    reasons += [(data.name(r), why) for r, why in column.broken.items()]
+  undecodable, no_text = 0, set()
+  for field, column in data.columns.items():
+    if column.kind in ("image", "audio"):
+      undecodable += len(column.broken)
+      reasons += [(data.name(r), why) for r, why in column.broken.items()]
+      continue
+    no_text |= set(column.broken)
+    reasons += [
+      (data.name(r), f"the field {field!r} {why}")
+      for r, why in column.broken.items()
+    ]
   odd = [
     (f"{field}: {what}", np.flatnonzero(where))
     for field, column in data.columns.items()
@@ -40,8 +49,12 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
   said = []
   if data.bad_count:
     said.append(f"{count(data.bad_count, 'record')} cannot be read")
+    if data.bad:  # The first reason may name a way out, such as ?encoding=.
+      said[-1] += f", the first: {error_line(*data.bad[0])[:_SHOWN]}"
   if undecodable:
     said.append(f"{count(undecodable, 'file')} cannot be decoded")
+  if no_text:
+    said.append(f"the text of {count(len(no_text), 'record')} is not Unicode")
   said += [f"{what}, {count(len(rows), 'record')}" for what, rows in odd]
   whole = len(data.indices) + data.bad_count
   readable = [] if said else [f"{count(whole, 'record')} can be read"]
@@ -59,6 +72,7 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
   figures = {
     "unreadable": data.bad_count,
     "undecodable": undecodable,
+    "not_unicode": len(no_text),
     "odd": {what: len(rows) for what, rows in odd},
   }
   if unread:

@@ -27,7 +27,9 @@ def distribution(data: Dataset, settings: Settings) -> list[Finding]:
   constant = [
     name
     for name, found in moments.items()
-    if name in data.columns and found["least"] == found["most"]
+    if name in data.columns
+    and found["least"] == found["most"]
+    and len({*data.columns[name].extremes}) < 2  # float64 rounds integers
   ]
   constant += [
     name

@@ -58,7 +58,10 @@ def parquet_file(path: str, policy: Policy) -> Any:
 
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
-  """Inside, every error becomes a ValueError of one line with the name."""
+  """Inside, every error becomes a ValueError of one line with the name.
+
+  It is a LostError if pyarrow raised it.
+  """
   try:
     yield
   except Exception as error:  # pyarrow raises many kinds
@@ -67,7 +70,8 @@ def readable(name: str) -> Iterator[None]:
         error_line(name, str(error).removeprefix(": "))
       ) from None
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise ValueError(f"{name}: broken Parquet file: {said[:300]}") from None
+    line = f"{name}: broken Parquet file: {said[:300]}"
+    raise bounded.LostError(line) from None
 
 
 def group_rows(file: Any, group: int, policy: Policy) -> int:
@@ -139,7 +143,7 @@ def _document(
       size = sum(len(v) for v in found.values() if isinstance(v, str))
       check_size(size, name, policy)
   except ValueError as error:
-    return bad(name, error)
+    return bad(name, str(error))  # The other rows are not lost.
   return records.document(name, found, text_key, table=True)
 
 

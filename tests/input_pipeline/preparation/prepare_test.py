@@ -1,6 +1,7 @@
 """prepare: the same bytes for any workers, killed or not; nothing lost."""
 
 import collections
+import gzip
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from input_pipeline.document import Document
 from input_pipeline.preparation import (
   output,
   plan,
+  report_page,
   run,
   stages,
   store,
@@ -312,6 +314,21 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     prepared(config_of(tmp_path / "in"), tmp_path / "in")
 
 
+@pytest.mark.parametrize(
+  ("name", "content", "said"),
+  [
+    ("a.jsonl", b"", r"a\.jsonl: holds no record$"),
+    ("a.jsonl", b"{\n", r"no record of 1 can be read: a\.jsonl:1: not JSON"),
+    ("a.jsonl.xz", b"\xfd7zXZ", r"^a\.jsonl\.xz: \.xz files are not read; "),
+  ],
+)
+def test_a_source_without_a_record_is_refused(tmp_path, name, content, said):
+  (tmp_path / name).write_bytes(content)
+  config = config_of(tmp_path, data={"source": f"jsonl:{tmp_path}/{name}"})
+  with pytest.raises(ValueError, match=said):
+    prepared(config, tmp_path / "out")
+
+
 def test_too_many_bad_records_end_it_with_one_line(tmp_path):
   (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 10 + "oops\n" * 9)
   with pytest.raises(ValueError) as caught:
@@ -322,9 +339,32 @@ def test_too_many_bad_records_end_it_with_one_line(tmp_path):
   assert "\n" not in line
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_the_rest_of_a_file_is_not_lost_unasked(tmp_path, suffix):
+  lines = [json.dumps({"text": os.urandom(1000).hex()}) for _ in range(400)]
+  zstandard = pytest.importorskip("zstandard")
+  pack = {".gz": gzip.compress, ".zst": zstandard.compress}[suffix]
+  packed = pack("\n".join(lines).encode())
+  path = tmp_path / f"b.jsonl{suffix}"
+  path.write_bytes(packed[: len(packed) // 2])
+  data = {"source": f"jsonl:{path}"}
+  config = config_of(
+    tmp_path, stages=[], data=data, output={"shard_bytes": 2**20}
+  )
+  with pytest.raises(ValueError, match="it ends too early: the rest of") as no:
+    prepared(config, tmp_path / "out")
+  assert str(no.value).startswith(f"b.jsonl{suffix}: broken ")
+  config["data"]["on_bad_record"] = "skip"
+  report = prepared(config, tmp_path / "out")
+  assert 0 < report["out"]["documents"] < 400
+  (said,) = [line for line in report_page.lines(report) if "lost" in line]
+  assert said.startswith(f"the rest of 1 file is lost: b.jsonl{suffix}: broken")
+
+
 @pytest.mark.parametrize(
   ("sections", "line"),
   [
+    ({"data": {"on_bad_record": "go"}}, "on_bad_record 'go' is not"),
     ({"dta": {}}, 'config.dta is unknown; did you mean "data"'),
     ({"data": {"sorce": "x:"}}, "config.data.sorce is unknown; did you mean"),
     ({"data": {"source": None}}, "config.data.source is required"),

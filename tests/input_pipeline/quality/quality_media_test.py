@@ -348,6 +348,7 @@ def test_broken_audio_is_counted_by_kind(tmp_path):
   assert found.figures == {
     "unreadable": 1,
     "undecodable": 1,
+    "not_unicode": 0,
     "odd": {"audio: silent": 1, "audio: clipped": 1},
   }
 

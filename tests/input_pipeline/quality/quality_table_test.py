@@ -284,6 +284,26 @@ def test_broken_characters_in_texts_warn(tmp_path):
   assert found.figures["odd"] == {"text: broken characters": 2}
 
 
+def test_the_line_names_the_encoding_of_a_table(tmp_path):
+  names = ["café crème", "déjà vu", "plain"] * 9
+  text = "name,label\n" + "".join(f"{name},1\n" for name in names)
+  (tmp_path / "a.csv").write_bytes(text.encode("latin-1"))
+  found = run(broken, dataset.open_dataset(f"csv:{tmp_path}/a.csv", "all"))
+  assert found.line.startswith("18 records cannot be read, the first: ")
+  assert "add ?encoding=cp1252 to the source" in found.line
+
+
+def test_a_lone_surrogate_is_broken(tmp_path):
+  records = texts(20)
+  records[3]["text"] = "\ud800 abc"
+  found = run(broken, opened(tmp_path, records))
+  assert found.verdict == "fail"
+  assert found.line == "the text of 1 record is not Unicode"
+  assert found.parts[0].items == [
+    f"{tmp_path}/a.jsonl:4: the field 'text' is not Unicode text"
+  ]
+
+
 def test_balance(tmp_path):
   records = rows(400)
   for i, record in enumerate(records):
@@ -317,6 +337,14 @@ def test_a_field_that_never_changes_warns(tmp_path):
   found = run(distribution, data)
   assert found.verdict == "warn"
   assert sorted(found.figures["constant"]) == ["one", "unit"]
+
+
+def test_large_integers_are_compared_exactly(tmp_path):
+  records = [{"id": 2**60 + i, "same": 2**60, "label": i % 2} for i in range(9)]
+  found = run(distribution, opened(tmp_path, records))
+  assert found.figures["constant"] == ["same"]
+  a, b = (values.encoded([2**60 + i]) for i in range(2))
+  assert a != b
 
 
 def test_histograms_lose_no_record():

@@ -263,7 +263,7 @@ def test_a_file_that_cannot_be_had_is_one_bad_record(
 ):
   server.content, server.faults = b'{"text": "a"}\n', faults
   (found,) = all_of(listed(tmp_path, server, "b.jsonl"))
-  assert found == Bad("b.jsonl", f"b.jsonl: {said}")
+  assert found == Bad("b.jsonl", f"b.jsonl: {said}", True)
   assert len(server.asked) == asked
 
 

@@ -162,6 +162,18 @@ def test_a_single_labelled_text_is_an_example(tmp_path, name, content):
     open_source(uri)
 
 
+def test_a_single_record_keeps_its_other_fields(tmp_path):
+  record = {"text": "0123456789", "lang": "en"}
+  (tmp_path / "a.jsonl").write_text(json.dumps(record))
+  parts = {"all": ["0123456789"], "train[:3]+train[5:9]": ["012", "5678"]}
+  for split, texts in parts.items():
+    found = all_of(open_source(f"jsonl:{tmp_path}/a.jsonl", split))
+    assert {key: list(value) for key, value in found.items()} == {
+      "text": texts,
+      "lang": ["en"] * len(texts),
+    }
+
+
 def test_text_is_unchanged_to_the_byte(tmp_path):
   content = "a\r\nb\n\n\tü\u2028".encode()
   for name in "ab":

@@ -101,6 +101,14 @@ def test_a_wrong_tokenizer_is_named(texts, spec, named):
   assert "\n" not in str(error.value)
 
 
+def test_a_text_in_one_long_line_is_named(monkeypatch):
+  from input_pipeline.tokenizers import sentencepiece
+
+  monkeypatch.setattr(sentencepiece, "_LONGEST", 20)
+  with pytest.raises(ValueError, match="^T: no line .* into shorter lines$"):
+    sentencepiece.fit("T", ["some words " * 9], 300, "bpe")
+
+
 def test_a_missing_library_names_its_extra(texts, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "sentencepiece", None)
   with pytest.raises(ValueError, match=r"-e '\.\[text\]"):

@@ -31,7 +31,7 @@ def get_run(data: str, workdir: str, block: int, blocks: int) -> loop.Run:
   config.data.source = f"text:{data}"
   config.total_steps = (blocks + 1) * block
   config.log_every_steps = min(10, block)
-  config.evals, config.checkpoint = {}, {}
+  config.evals, config.early_stopping, config.checkpoint = {}, {}, {}
   run = build.run(config, workdir, say=lambda line: None)
   # The loop finishes all steps before an evaluation.
   nothing = loop.Evaluation(lambda *_: {}, block)

@@ -48,7 +48,8 @@ def get_config():
   config = lm_shakespeare.get_config()
   config.model.vocab_size = VOCAB_SIZE
   config.data.source = "fake:text"
-  config.evals = {}
+  config.evals, config.early_stopping = {}, {}
+  config.checkpoint.keep_best = None
   return config
 
 

@@ -35,6 +35,7 @@ from configs.language import lm_shakespeare
 def get_config():
   config = lm_shakespeare.get_config("smoke")
   config.total_steps, config.batch_size, config.evals = 1, 8, {}
+  config.early_stopping, config.checkpoint = {}, {}
   config.model = dict(name="decoder", layers=4, dim=128, heads=4, max_len=256,
       positions="rotary", norm="rmsnorm", activation="swiglu", bias=False)
   config.data.update(tokenizer="byte", seq_len=32)

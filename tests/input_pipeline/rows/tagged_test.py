@@ -250,11 +250,11 @@ def test_a_run_learns_names_and_writes_them(tmp_path):
 
   config = ner_wnut17.get_config("smoke")
   config.total_steps, config.batch_size = 120, 16
-  config.optimizer.update(lr=0.02, warmup_steps=5)
   config.model.dropout = 0.0
   config.checkpoint.every_steps = 120
   config.data.source = "fake:tagged?documents=400"
   config.evals = {"val": dict(name="entities", split="validation")}
+  config.early_stopping, config.checkpoint.keep_best = {}, None
   run = build.run(config, str(tmp_path / "run"), say=lambda line: None)
   last = list(loop.fit(run))[-1].scalars
   assert last["val/f1"] > 0.9 and last["val/f1_person"] == last["val/f1"]

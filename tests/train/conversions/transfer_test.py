@@ -17,7 +17,8 @@ from train.optimization import parameter_rules
 
 def config_of(**sections):
   config = lm_shakespeare.get_config("smoke")
-  config.evals = {}
+  config.evals, config.early_stopping = {}, {}
+  config.checkpoint.keep_best = None
   config.data.tokenizer = "byte"
   with config.unlocked():
     for key, value in sections.items():

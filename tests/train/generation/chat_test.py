@@ -209,7 +209,8 @@ def test_a_plain_model_talks_plainly(tmp_path):
 
   config = lm_shakespeare.get_config("smoke")
   config.data.update(tokenizer="byte", seq_len=48)
-  config.evals = {}
+  config.evals, config.early_stopping = {}, {}
+  config.checkpoint.keep_best = None
   workdir = str(tmp_path / "lm")
   list(loop.fit(build.run(config, workdir, say=lambda line: None)))
   speaker = replies.speaker(trained.load(workdir))

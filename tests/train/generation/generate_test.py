@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).parents[3]
 def workdir(tmp_path_factory):
   folder = str(tmp_path_factory.mktemp("run"))
   config = lm_shakespeare.get_config("smoke")
-  config.evals = {}
+  config.evals, config.early_stopping = {}, {}
+  config.checkpoint.keep_best = None
   list(loop.fit(build.run(config, folder, say=lambda line: None)))
   return folder
 

@@ -10,9 +10,8 @@ import numpy as np
 from common import bounded_file
 from common.files import write_atomically
 from input_pipeline import bad_records
-from input_pipeline.rows import Given, Learning, Rows
-from input_pipeline.rows.labeled import label_number
-from input_pipeline.rows.parts import ngram_hashes
+from input_pipeline.rows import Given, Learning, Rows, labeled
+from input_pipeline.rows.parts import ngram_hashes, record_texts
 
 NEEDS_TOKENIZER = False
 IGNORES_TOKENIZER = True
@@ -73,12 +72,8 @@ def bag_of_ngrams(
   room = size // len(keys)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    records = source.read(indices)
-    for key in (*keys, label_key):
-      if key not in records:
-        raise ValueError(
-          f"{given.title} has no field {key!r}; valid: {', '.join(records)}"
-        )
+    wanted = (*keys, label_key)
+    records = record_texts.fields(source.read(indices), wanted, given.title)
     rows = {
       key: np.zeros((len(indices), size), np.int32)
       for key in ("tokens", "segments", "types")
@@ -96,12 +91,8 @@ def bag_of_ngrams(
           rows["segments"][i, start:end] = kind + 2 * second
           rows["types"][i, start:end] = second
           start = end
-    rows["label"] = np.array(
-      [
-        label_number(value, names, source.name(int(n)), label_key)
-        for value, n in zip(records[label_key], indices, strict=True)
-      ],
-      np.int32,
+    rows["label"] = labeled.label_numbers(
+      source, label_key, records[label_key], indices, names
     )
     return rows
 
@@ -115,11 +106,8 @@ def bag_of_ngrams(
   )
 
 
-def leaves(seq_len: int, labels: Sequence[str] | None = None, **other):
-  """Returns ({leaf: (shape, dtype)}, classes or None) of such rows."""
-  del other
-  found = dict.fromkeys(("tokens", "segments", "types"), ((seq_len,), np.int32))
-  return {**found, "label": ((), np.int32)}, len(labels) if labels else None
+# The leaves of a row are those of labelled texts.
+leaves = labeled.leaves
 
 
 def fit(

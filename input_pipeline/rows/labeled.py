@@ -6,6 +6,7 @@ import numpy as np
 
 from input_pipeline.rows import Given, Rows
 from input_pipeline.rows.parts import record_texts
+from input_pipeline.sources import Source
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
@@ -64,12 +65,8 @@ def labeled(
       rows["tokens"][i, : len(tokens)] = tokens
       rows["segments"][i, : len(tokens)] = 1
       rows["types"][i, 2 + len(ids[0]) : len(tokens)] = 1
-    rows["label"] = np.array(
-      [
-        label_number(v, names, source.name(int(n)), label_key)
-        for v, n in zip(records[label_key], indices, strict=True)
-      ],
-      np.int32,
+    rows["label"] = label_numbers(
+      source, label_key, records[label_key], indices, names
     )
     return rows
 
@@ -87,6 +84,19 @@ def leaves(seq_len: int, labels: Sequence[str] | None = None, **other):
   del other
   found = dict.fromkeys(("tokens", "segments", "types"), ((seq_len,), np.int32))
   return {**found, "label": ((), np.int32)}, len(labels) if labels else None
+
+
+def label_numbers(
+  source: Source, key: str, values, indices: np.ndarray, names
+) -> np.ndarray:
+  """Returns the classes of some records, int32; see `label_number`."""
+  return np.array(
+    [
+      label_number(value, names, source.name(int(n)), key)
+      for value, n in zip(values, indices, strict=True)
+    ],
+    np.int32,
+  )
 
 
 def fitted(ids: list[np.ndarray], most: int) -> list[np.ndarray]:

@@ -303,11 +303,12 @@ def _evaluated(run, clock, state, due, step, tracked, done):
 
   Returns the updated tracked values, and which evaluations are done.
   """
+  seen: dict[int, types.Variables] = {}
   with clock.phase("evaluation"):
     for key in tracking.ordered(run.rules, run.evaluations, due):
       found = done.figures.get(key)
       if found is None:
-        at = key, tracked, step, state
+        at = key, tracked, step, state, seen
         variables = recovery.measured(run, _saver(run), *at)
         found = run.evaluations[key].evaluate(variables, step)
         scalars = {f"{key}/{name}": v for name, v in found.items()}
@@ -322,9 +323,8 @@ def _evaluated(run, clock, state, due, step, tracked, done):
 
 def _stopped_early(run, clock, state, due, step, tracked, done):
   """Runs the evaluations that are due at the end of a run."""
-  run.say(
-    f"stopped early at step {step}: {tracking.described(run.rules, tracked)}"
-  )
+  why = tracking.described(run.rules, tracked)
+  run.say(f"stopped early at step {step}: {why}")
   rest = [key for key in _due(run, step, True) if key not in due]
   yield from _evaluated(run, clock, state, rest, step, tracked, done)
 

@@ -220,6 +220,7 @@ def measured(
   tracked: tracking.Tracked,
   step: int,
   state: types.State,
+  seen: dict[int, types.Variables],
 ) -> types.Variables:
   """Returns the Variables that an evaluation measures.
 
@@ -233,6 +234,8 @@ def measured(
     tracked: which state is the best.
     step: of the state.
     state: the last one.
+    seen: {step: what the evaluation before measured}, which is kept up to date,
+      so that a state is read once for all evaluations that measure it.
 
   Raises:
     SaveError: as in `keep_best`.
@@ -244,8 +247,13 @@ def measured(
     found = keep_best(saver, tracked)
   if found is not None and found != step:
     saver.say(f"{key} measures the best state, of step {found}")
-    state = checkpoint.restore(saver.manager, run.abstract_state, found).state
-  return run.learner.variables(state)
+  at = step if found is None else found
+  if at not in seen:
+    seen.clear()
+    if at != step:
+      state = checkpoint.restore(saver.manager, run.abstract_state, at).state
+    seen[at] = run.learner.variables(state)
+  return seen[at]
 
 
 def pass_over(

@@ -435,7 +435,7 @@ def spelled(**given):
     (spelled(part={"split": None}), "split is not a string"),
     (spelled(classes=["a"]), "label 1, but there are 1 classes"),
     (spelled(classes=[1]), "classes is not a list of names"),
-    (spelled(part={"indices": [], "labels": []}), "is empty"),
+    (spelled(part={"indices": [], "labels": []}), "holds 0 of 0 records"),
   ],
 )
 def test_a_hostile_subset_ends_in_one_line(tmp_path, content, told):

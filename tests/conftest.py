@@ -46,6 +46,14 @@ LONGEST = (
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
+def pytest_make_parametrize_id(val, argname):
+  """Names parameters of bytes by their argument.
+
+  All workers must collect the same names, and a gzip file holds its time.
+  """
+  return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
   """Token files and tokenizers of the tests go nowhere else."""

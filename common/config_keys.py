@@ -28,13 +28,14 @@ DEFAULTS: dict[str, Any] = {
   "checkpoint": {},
   "early_stopping": {},
   "recovery": {},
+  "planned": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
   "writers": [{"name": "tensorboard"}],
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
 _TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
-_TABLES += ("recovery", "mesh")
+_TABLES += ("recovery", "planned", "mesh")
 # key -> the smallest valid value
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
 # Keys of config.evals are used in file names.

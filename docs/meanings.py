@@ -26,6 +26,9 @@ CONFIG = {
     "A workdir or a Hugging Face folder or file whose parameters the run"
     " begins with, or a [section](#configinit_from)."
   ),
+  "planned": (
+    "Facts about the data for `train.plan`, which reads no data: `num_classes`."
+  ),
   "adapt": "An adapter around the model: `name` is a file of `train/adapters`.",
   "checkpoint": "See [below](#configcheckpoint).",
   "recovery": "See [below](#configrecovery).",

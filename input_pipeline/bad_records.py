@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline import equal_fields
+
 # This many bad records are always allowed, even among the first rows.
 _HANDFUL = 5
 # The number of names that are kept.
@@ -22,9 +24,6 @@ _FEW = 5
 _TRIED = 1000
 # The number of records that are read to find the types of the fields.
 _TYPED = 50
-
-# The types that numbers have in a batch, where they differ from the data's.
-NARROW = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
 
 # The field that marks the good rows in a batch with bad ones.
 KEPT = "_kept"
@@ -199,7 +198,7 @@ def typed(examples: Any, policy: Policy) -> Rows:
   a field that most of the tried records lack is left out.
   """
   first = first_readable(examples, policy)
-  if not any(map(_lacks, first.values())):
+  if not any(map(equal_fields.lacks, first.values())):
     return first
   tried = [first]
   for place in spread(examples.length, _TYPED):
@@ -207,98 +206,18 @@ def typed(examples: Any, policy: Policy) -> Rows:
       tried.append(examples.read(np.array([place])))
   found = {}
   for field in first:
-    there = [rows[field] for rows in tried if not _lacks(rows[field])]
+    there = [
+      rows[field] for rows in tried if not equal_fields.lacks(rows[field])
+    ]
     if 2 * len(there) > len(tried):
       found[field] = there[0]
   return found
-
-
-def _lacks(leaf: np.ndarray) -> bool:
-  """Returns whether a value of a field is missing."""
-  return leaf.dtype == object and any(value is None for value in leaf)
 
 
 def spread(length: int, most: int = _TRIED) -> np.ndarray:
   """Returns the indices at which a readable record is sought, the first 0."""
   tried = min(length, most)
   return np.unique(np.linspace(0, length - 1, tried).astype(np.int64))
-
-
-def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
-  """Returns the examples, checked against the fields and types of a sample.
-
-  Args:
-    examples: a NamedTuple with `read` and `name`.
-    sample: one record; only its fields are kept.
-    narrow: whether the integers must be in the range of the types of a batch.
-
-  Returns:
-    The same, except that `read` raises ValueError for a record that lacks a
-    field, has another shape or type, or holds a number that is not finite.
-  """
-
-  def read(indices: np.ndarray) -> Rows:
-    indices = np.asarray(indices, np.int64)
-    if not len(indices):
-      return {
-        k: np.zeros((0, *v.shape[1:]), v.dtype) for k, v in sample.items()
-      }
-    rows = examples.read(indices)
-    try:
-      found = {k: _like(k, rows, like) for k, like in sample.items()}
-      if narrow:
-        for field, leaf in found.items():
-          check_range(field, leaf)
-      return found
-    except ValueError as error:
-      if len(indices) > 1:
-        for i in range(len(indices)):
-          read(indices[i : i + 1])
-      name = examples.name(int(indices[0]))
-      raise ValueError(f"{name}: {error}") from None
-
-  return examples._replace(read=read)
-
-
-def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
-  if field not in rows:
-    raise ValueError(f"no field {field!r}")
-  leaf = rows[field]
-  if _lacks(leaf):
-    raise ValueError(f"no field {field!r} (missing, null or empty)")
-  if like.dtype == object:
-    kind = type(like[0])
-    if not all(isinstance(value, kind) for value in leaf):
-      raise ValueError(f"the field {field!r} is not {kind.__name__}")
-    return leaf
-  if leaf.dtype == object or leaf.shape[1:] != like.shape[1:]:
-    raise ValueError(
-      f"the field {field!r} is not of the first record's shape "
-      f"{like.shape[1:]} and type {like.dtype}"
-    )
-  if not np.can_cast(leaf.dtype, like.dtype, "safe"):
-    raise ValueError(f"the field {field!r} is {leaf.dtype}, not {like.dtype}")
-  if leaf.dtype.kind == "f":
-    with np.errstate(over="ignore"):
-      finite = np.isfinite(leaf.astype(np.float32, copy=False)).all()
-    if not finite:
-      raise ValueError(f"the field {field!r} is not finite in float32")
-  return leaf.astype(like.dtype, copy=False)
-
-
-def check_range(field: str, leaf: np.ndarray) -> None:
-  """Raises ValueError for an integer that the type in a batch cannot hold."""
-  kept = NARROW.get(leaf.dtype.name)
-  if leaf.dtype.kind not in "iu" or kept is None or not leaf.size:
-    return
-  limits = np.iinfo(kept)
-  for value in (leaf.min(), leaf.max()):
-    if not limits.min <= int(value) <= limits.max:
-      raise ValueError(
-        f"the field {field!r} holds {int(value)}, which {kept.__name__}, the"
-        " type of integers in a batch, cannot hold; the op keep(…) leaves"
-        " fields out"
-      )
 
 
 def surviving(
@@ -334,7 +253,7 @@ def padded(size: int, rows: Rows, found: np.ndarray, fields: dict) -> Rows:
     size: n, the number of good and bad rows together.
     rows: the good ones.
     found: int64, their places among the n.
-    fields: {name: (shape, dtype)} of the batch.
+    fields: {name: Leaf} of the batch.
 
   Returns:
     The fields [n, ...], and under KEPT a bool [n], True for the good ones.
@@ -342,8 +261,8 @@ def padded(size: int, rows: Rows, found: np.ndarray, fields: dict) -> Rows:
   kept = np.zeros(size, bool)
   kept[found] = True
   whole = {KEPT: kept, "mask": kept.astype(np.float32)}
-  for name, (shape, dtype) in fields.items():
-    whole[name] = np.zeros((size, *shape), dtype)
+  for name, leaf in fields.items():
+    whole[name] = np.zeros((size, *leaf.shape), leaf.dtype)
     if len(found):
       whole[name][found] = rows[name]
   return whole
@@ -355,13 +274,13 @@ def reader(examples: Any, sample: Rows, fields: dict) -> Read:
   Args:
     examples: with `length`, `read`, `name`, `planned` and `tally`.
     sample: a readable record, whose fields and types the others must have.
-    fields: {name: (shape, dtype)} of the batch.
+    fields: {name: Leaf} of the batch.
   """
   skip = examples.tally.policy.skip
   if examples.tokenizer is not None and not skip:
     return examples.read  # Tokens have one shape and type.
   wanted = {name: sample[name] for name in fields}
-  examples = alike(examples, wanted, narrow=True)
+  examples = equal_fields.alike(examples, wanted, narrow=True)
   if not skip:
     return examples.read
 

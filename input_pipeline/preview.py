@@ -79,7 +79,7 @@ def preview(config: dict, step: int, count: int, output: str):
   yield f"batch {step} of {data.num_examples:,} examples per epoch"
   yield from preview_text.leaves(data.spec, data.batch_size)
   batch = next(data.batches(step))
-  if len(data.spec.get("image", ((),))[0]) == 3:
+  if "image" in data.spec and len(data.spec["image"].shape) == 3:
     yield _draw(settings, step, batch, count, output)
   else:
     yield from preview_text.rows(batch, data.tokenizer, count)

@@ -20,6 +20,11 @@ VERBS = sorted(
   if "cli.run(main" in (ROOT / path).read_text()
 )
 
+GENERIC = (
+  "assembly build initialization loop run_data sharding trained types"
+  " planning/analytic planning/compile_ahead planning/summary"
+).split()
+
 # Room -> what it may import beside itself, common, NumPy and the standard
 # library. "data" is short for input_pipeline, "data." for what raw records are.
 ARROWS = {
@@ -194,6 +199,25 @@ def test_length_names_and_docstrings():
       and own_lines(node) > 60
     ]
   assert not wrong, "\n".join(wrong)
+
+
+def test_generic_code_names_no_task_learner_or_field():
+  """It reads the axes and units of leaves, see common/leaf.py."""
+  fields = "image audio tokens inputs targets label boxes x y".split()
+  named = {*fields, "classification", "language", "vision"}
+  for room in ("tasks", "learners"):
+    named |= {path.stem for path in (ROOT / "train" / room).glob("[a-z]*.py")}
+  files = [f"train/{name}.py" for name in GENERIC]
+  for room in ("checkpointing", "hosts", "measuring", "optimization"):
+    files += [str(p) for p in SOURCES if p.parts[:2] == ("train", room)]
+  for name in files:
+    tree = ast.parse((ROOT / name).read_text())
+    found = {
+      node.value
+      for node in ast.walk(tree)
+      if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert not found & named, name
 
 
 def test_a_folder_holds_about_25_files():

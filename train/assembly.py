@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from common import config_ranges, names
+from common import config_ranges, leaf, names
 from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline.batching import pipeline
@@ -22,8 +21,10 @@ class Experiment(NamedTuple):
   """The pure parts of a run, before anything is computed.
 
   config: the complete config, as plain dicts.
+  model_rules: SHARDING of the model file.
   network: the model without its adapter.
-  params_rules: SHARDING of the model file.
+  length: T of model.flops, if the task predicts a token at each position of a
+    sequence; else None.
   """
 
   config: dict[str, Any]
@@ -34,6 +35,7 @@ class Experiment(NamedTuple):
   learner: types.Learner
   model_rules: tuple
   network: Any = None
+  length: int | None = None
 
 
 def experiment(
@@ -66,8 +68,11 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   network = _startable(config, model)
   model = _adapted(config, network)
   section, settings = _section(config, "task")
+  task_fn = names.find("train.tasks", section, "config.task.name")
+  each = getattr(sys.modules[task_fn.__module__], "PREDICTED_AT_EACH", None)
+  time = data.spec[each].shape if each in data.spec else ()
   task = names.call(
-    names.find("train.tasks", section, "config.task.name"),
+    task_fn,
     model,
     where="config.task",
     settings=settings,
@@ -105,7 +110,10 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
   rules = tuple(sys.modules[model_fn.__module__].SHARDING)
-  return Experiment(config, mesh, data, task, model, learner, rules, network)
+  return Experiment(
+    *(config, mesh, data, task, model, learner, rules, network),
+    length=time[0] if time else None,
+  )
 
 
 def _startable(config, model):
@@ -205,10 +213,7 @@ def state_of(
   """
 
   def init_fn(rng, start=None):
-    batch = {
-      key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
-      for key, (shape, dtype) in parts.data.spec.items()
-    }
+    batch = leaf.arrays(parts.data.spec, parts.data.batch_size, jnp.zeros)
     with initialization.beginning(start):
       return parts.learner.init(rng, batch)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from common import config_keys, config_ranges, names
+from common import config_keys, config_ranges, leaf, names
 from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline import bad_records
@@ -74,14 +74,15 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   rules = _rules(config, saving)
   _check_measured(rules, evaluations, parts.learner, abstract_state)
-  units = {"examples": batch_size}
-  target_shape = parts.data.spec.get("targets", ((), None))[0]
-  if target_shape:  # a column of a table with that name has none
-    units["tokens"] = batch_size * target_shape[0]
+  units = {"examples": batch_size} | {
+    unit: batch_size * each
+    for unit, each in leaf.units(parts.data.spec).items()
+  }
 
   def batches(first):
     stream = bad_records.telling(parts.data, first, say)
-    return run_data.placed(stream, "config.data", parts.mesh)
+    spec = parts.data.spec
+    return run_data.placed(stream, "config.data", parts.mesh, spec)
 
   return loop.Run(
     learner=parts.learner,
@@ -220,7 +221,10 @@ def evaluator(
   context = types.EvalContext(
     task=parts.task,
     batches=lambda: run_data.placed(
-      bad_records.telling(data, 0, say, f"{key}: "), where, parts.mesh
+      bad_records.telling(data, 0, say, f"{key}: "),
+      where,
+      parts.mesh,
+      data.spec,
     ),
     decode=words.decode if words else None,
     encode=words.begun if words else None,
@@ -234,10 +238,9 @@ def evaluator(
     texts=data.texts,
     class_names=parts.data.class_names or data.class_names,
     eos=run_data.sizes(parts.data).get("eos"),
-    abstract_batch={
-      leaf: jax.ShapeDtypeStruct((data.batch_size, *shape), dtype)
-      for leaf, (shape, dtype) in data.spec.items()
-    },
+    abstract_batch=leaf.arrays(
+      data.spec, data.batch_size, jax.ShapeDtypeStruct
+    ),
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)

@@ -1,9 +1,9 @@
 """Reads the data of a run or evaluator and shards its batches."""
 
-import functools
+import sys
 from typing import Any
 
-from common import names
+from common import leaf, names
 from common.errors import UserError
 from input_pipeline.batching import device, pipeline
 from input_pipeline.tokenizers.parts import special_tokens
@@ -49,7 +49,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
       f" {parts} parts of the mesh ({shape})"
     )
   held, count = device.shares(sharding.batch_sharding(mesh))
-  return names.call(
+  data = names.call(
     function,
     where=where,
     settings=settings,
@@ -62,6 +62,21 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
       "multiple_of": parts,
     },
   )
+  return described(data, config)
+
+
+def described(data: pipeline.Data, config) -> pipeline.Data:
+  """Returns the data with the axes that the task of the config names."""
+  return data._replace(spec=leaf.described(data.spec, _axes_of_task(config)))
+
+
+def _axes_of_task(config) -> leaf.Axes:
+  """Returns the AXES of the file of a config's task, or {}."""
+  name = config["task"].get("name")
+  if name is None:
+    return {}
+  task = names.find("train.tasks", name, "config.task.name")
+  return getattr(sys.modules[task.__module__], "AXES", {})
 
 
 def sizes(data: pipeline.Data) -> dict[str, Any]:
@@ -74,37 +89,31 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
       found["counts"] = data.tokenizer.counts
   if data.num_classes is not None:
     found["num_classes"] = found["out_features"] = data.num_classes
-  row = data.spec.get("inputs", ((), None))[0]
-  if data.tokenizer is not None and row and data.num_examples:
+  counted = leaf.units(data.spec)
+  if data.tokenizer is not None and data.num_examples and counted:
     # With the first token of each row, which is no target.
-    found["corpus_tokens"] = data.num_examples * (row[0] + 1)
-  for key, (shape, _) in data.spec.items():
-    # A table may have a column of any name. A column without the usual rank of
-    # its name gives no size, and the model reports the missing size.
-    if key in ("inputs", "tokens", "chosen_inputs", "targets") and shape:
-      found["max_len"] = max(shape[0], found.get("max_len", 0))
-    if key == "image" and len(shape) == 3:
-      found["image_size"], found["channels"] = shape[0], shape[-1]
-    if key == "x":
-      found["in_features"] = shape[-1] if shape else 1
-    if key == "y":
-      found["out_features"] = shape[-1] if shape else 1
-  return found
+    each = max(counted.values()) + 1
+    found["corpus_tokens"] = data.num_examples * each
+  return {**found, **leaf.sizes(data.spec)}
 
 
-def placed(batches, where: str, mesh):
+def placed(batches, where: str, mesh, spec: leaf.Spec):
   """Transfers host batches to the devices ahead of their use."""
+  shardings = {
+    name: sharding.batch_sharding(mesh, each) for name, each in spec.items()
+  }
+  rows = sharding.batch_sharding(mesh)
   return device.prefetch(
-    _laid_out(batches, where, mesh),
-    functools.partial(sharding.batch_sharding, mesh),
+    _laid_out(batches, where, mesh, spec),
+    lambda name: shardings.get(name, rows),
   )
 
 
-def _laid_out(batches, where: str, mesh):
+def _laid_out(batches, where: str, mesh, spec):
   """Yields batches in the mesh's order; errors name the key of the config."""
   try:
     for batch in batches:
-      yield sharding.lay_out(batch, mesh)
+      yield sharding.lay_out(batch, mesh, spec)
   except UserError:
     raise
   except ValueError as error:

@@ -11,6 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from common.errors import UserError
+from common.leaf import Leaf, Spec
 from common.names import nearest
 from models.layers import pipeline_parallel
 from models.layers.partition import BATCH_AXES, zigzag
@@ -79,14 +80,14 @@ def _arranged(sizes: Mapping[str, int], devices) -> Mesh:
   return Mesh(np.stack(within, names.index("slice")), names, axis_types=auto)
 
 
-def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
+def batch_sharding(mesh: Mesh, leaf: Leaf | None = None) -> NamedSharding:
   """Returns the sharding of a leaf of a batch: rows over BATCH_AXES.
 
-  With an axis "context", leaves of two dimensions are [B, T], and their time
-  axis is sharded over it.
+  With an axis "context", the axis "time" of a leaf is sharded over it. Without
+  a leaf, the sharding is that of the rows alone.
   """
   axes = tuple(name for name in BATCH_AXES if name in mesh.shape)
-  time = ("context",) if ndim == 2 and "context" in mesh.shape else ()
+  time = ("context",) if _has_time(leaf) and "context" in mesh.shape else ()
   return NamedSharding(mesh, PartitionSpec(axes or None, *time))
 
 
@@ -114,10 +115,15 @@ def pipeline_note(config: Mapping, mesh: Mesh) -> str:
   )
 
 
+def _has_time(leaf: Leaf | None) -> bool:
+  """Returns whether the first axis of a leaf, after the rows, is time."""
+  return leaf is not None and leaf.axes[:1] == ("time",)
+
+
 def lay_out(
-  batch: Mapping[str, np.ndarray], mesh: Mesh
+  batch: Mapping[str, np.ndarray], mesh: Mesh, spec: Spec
 ) -> dict[str, np.ndarray]:
-  """Reorders the time axis of a host batch for context parallelism.
+  """Reorders the axis "time" of a host batch for context parallelism.
 
   Raises:
     UserError: the sequences cannot be divided over the axis.
@@ -127,7 +133,9 @@ def lay_out(
     return dict(batch)
   try:
     return {
-      name: leaf[:, zigzag(leaf.shape[1], parts)] if leaf.ndim == 2 else leaf
+      name: leaf[:, zigzag(leaf.shape[1], parts)]
+      if _has_time(spec.get(name))
+      else leaf
       for name, leaf in batch.items()
     }
   except ValueError as error:

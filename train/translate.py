@@ -82,7 +82,7 @@ def translator(found, *, beams: int, alpha: float, max_tokens=None):
 
   tokenizer, eos = data.tokenizer, run_data.sizes(data)["eos"]
   prefix = (config["data"].get("rows") or {}).get("prefix", "")
-  S, T = (data.spec[name][0][0] for name in ("inputs", "targets"))
+  S, T = (data.spec[name].shape[0] for name in ("inputs", "targets"))
   how = {"length": max_tokens or T, "temperature": 0.0}
   if beams:
     how |= {"beams": beams, "alpha": alpha}

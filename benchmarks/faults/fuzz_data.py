@@ -206,8 +206,8 @@ def _outcome(**settings) -> str:
     for batch in data.batches(0):
       rows.update({"mask": batch["mask"].sum()})
       if any(
-        batch[name].shape[1:] != shape or batch[name].dtype != dtype
-        for name, (shape, dtype) in data.spec.items()
+        batch[name].shape[1:] != leaf.shape or batch[name].dtype != leaf.dtype
+        for name, leaf in data.spec.items()
       ):
         return "failed: a batch unlike its spec"
     return "skipped" if data.skipped().count else "read"

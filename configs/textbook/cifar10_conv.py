@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.learner = dict(name="supervised")
   config.optimizer = dict(name="adam", lr=1e-3)
+  config.planned = dict(num_classes=10)
   config.data = dict(
     source="folder:data/cifar10",
     split="train[:80%]",

@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     warmup_steps=100,
     weight_decay=0.05,
   )
+  config.planned = dict(num_classes=10)
   config.data = dict(
     source="idx:data/fashion_mnist",
     ops="decode(1)|resize(28)|flip|random_crop(28, pad=2)|scale(-1, 1)",

@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     l2=1e-4,
   )
   normalize = "normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])"
+  config.planned = dict(num_classes=1000)
   config.data = dict(
     source="tfds:imagenet2012",
     ops=f"decode(3)|random_resized_crop(224)|flip|{normalize}",

@@ -39,6 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     schedule="one_cycle",
     weight_decay=5e-4,
   )
+  config.planned = dict(num_classes=10)
   config.data = dict(
     source="folder:data/cifar10",
     ops="decode(3)|resize(32)|random_crop(32, pad=4)|flip|scale(-1, 1)",

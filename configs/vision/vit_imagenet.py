@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weight_decay=0.1,
     clip_norm=1.0,
   )
+  config.planned = dict(num_classes=1000)
   config.data = dict(
     source="tfds:imagenet2012",
     ops=(

@@ -30,7 +30,7 @@ class Parts(NamedTuple):
   signature: {field: TensorSpec of one row}.
   mapped: ((step) -> rows, transform, signature, step) -> dataset of rows.
   alone: (index, key) -> one row, computed eagerly; ValueError if it is bad.
-  spec: {field: (shape, dtype)} of the transformed rows.
+  spec: {field: Leaf} of the transformed rows.
   """
 
   read: Callable[[np.ndarray, np.ndarray], Rows]

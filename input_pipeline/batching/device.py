@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-ShardingOf = Callable[[int], jax.sharding.Sharding]
+ShardingOf = Callable[[str | None], jax.sharding.Sharding]
 
 
 def prefetch(
@@ -21,7 +21,7 @@ def prefetch(
   Args:
     batches: this host's rows of each global batch; only the thread reads and
       closes it.
-    sharding_of: (ndim) -> the sharding of a leaf with `ndim` dimensions.
+    sharding_of: (name of a leaf) -> its sharding; (None) -> that of the rows.
     depth: the number of batches placed ahead of their use.
 
   Yields:
@@ -68,9 +68,9 @@ def place(
   devices of several hosts hold parts of the same rows, each of these hosts
   reads the rows and places its own parts.
   """
-  held, count = shares(sharding_of(1))
+  held, count = shares(sharding_of(None))
 
-  def placed(leaf):
+  def placed(name, leaf):
     size = len(leaf) // len(held)
 
     def part(index):
@@ -78,10 +78,10 @@ def place(
       return leaf[(slice(start, start + size), *index[1:])]
 
     shape = (size * count, *leaf.shape[1:])
-    sharding = sharding_of(leaf.ndim)
+    sharding = sharding_of(name)
     return jax.make_array_from_callback(shape, sharding, part)
 
-  return {name: placed(leaf) for name, leaf in batch.items()}
+  return {name: placed(name, leaf) for name, leaf in batch.items()}
 
 
 @functools.lru_cache(maxsize=16)

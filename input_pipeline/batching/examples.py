@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.leaf import Axes
 from input_pipeline import rows as rows_lib
 from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.batching import added_tokens
 from input_pipeline.batching.components import Part
+from input_pipeline.packing import windows as windows_lib
 from input_pipeline.packing.token_file import token_file
 from input_pipeline.packing.whole_documents import packed
-from input_pipeline.packing.windows import windows
 from input_pipeline.sources import Source, open_source
 from input_pipeline.tokenizers import Tokenizer, get_tokenizer
 
@@ -25,6 +26,8 @@ class Examples(NamedTuple):
     examples were planned, so that reading an example is not reading a record.
   texts: values that evaluators need besides the arrays, see rows.Rows.
   class_names: in the order of the labels, or None.
+  axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
+  units: {leaf: what its first axis is counted as}.
   """
 
   length: int
@@ -37,6 +40,8 @@ class Examples(NamedTuple):
   planned: bool = False
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
+  axes: Axes = {}
+  units: Mapping[str, str] = {}
 
 
 def of_parts(
@@ -133,6 +138,7 @@ def of_parts(
       made.planned,
       made.texts,
       made.class_names,
+      *rows_lib.described(rows),
     )
 
   def of_tokens(part: Part, source: Source) -> Examples:
@@ -149,7 +155,9 @@ def of_parts(
     if packing:
       length, read = packed(file, learned, seq_len, title)
     else:
-      length, read = windows(file.tokens, learned, seq_len, partial, title)
+      length, read = windows_lib.windows(
+        file.tokens, learned, seq_len, partial, title
+      )
     kind = "row" if packing else "window"
     return Examples(
       length,
@@ -159,6 +167,8 @@ def of_parts(
       note=source.note,
       tally=tally,
       planned=True,
+      axes=windows_lib.AXES,
+      units=windows_lib.UNITS,
     )
 
   of_part = of_rows if rows else of_tokens

@@ -31,17 +31,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline import bad_records, order
+from common.leaf import Leaf, Spec, described
+from input_pipeline import bad_records, equal_fields, order
 from input_pipeline.batching import added_tokens, partners, tf_stream
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
-from input_pipeline.batching.plan import Plan, Spec
+from input_pipeline.batching.plan import Plan
+from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
 _MASK_AND_INDEX: Spec = {
-  "mask": ((), np.dtype(np.float32)),
-  "index": ((), np.dtype(np.int32)),
+  "mask": Leaf((), np.dtype(np.float32)),
+  "index": Leaf((), np.dtype(np.int32)),
 }
 # The number of positions that are ordered at once.
 _ORDERED = 1024
@@ -50,7 +52,7 @@ _ORDERED = 1024
 class Data(NamedTuple):
   """A stream of batches and its description.
 
-  spec: {leaf: (shape without the batch axis, dtype)}.
+  spec: {name: Leaf} of a batch.
   num_examples: the number in one epoch, of all components; windows or packed
     rows, if there is a tokenizer.
   batches: (first_step) -> this host's rows of each global batch from that step
@@ -276,7 +278,7 @@ def _check_batch_size(batch_size: int) -> None:
 
 def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = bad_records.NARROW
+  narrow = equal_fields.NARROW
   with np.errstate(over="ignore"):  # The images of the record are not decoded.
     return {
       name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
@@ -305,15 +307,8 @@ def _data(
     fields, stream = tf_stream.stream(examples, plan, ops, service)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
-    fields = {k: (v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
-    encoded = sample.get("image", np.zeros(0)).dtype == object
-    if not fields or encoded:
-      raise ValueError(
-        f"{examples.name(0)}: its images are not decoded; add the op 'decode'"
-        if encoded
-        else f"{examples.name(0)} has no numeric field for a batch; "
-        "set a tokenizer or ops"
-      )
+    fields = {k: Leaf(v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
+    _check_numeric(examples, sample, fields)
 
     read = bad_records.reader(examples, sample, fields)
 
@@ -325,6 +320,7 @@ def _data(
 
   # A table may have a column "index", which is not the place in the source.
   spec = {**_MASK_AND_INDEX, **fields, "index": _MASK_AND_INDEX["index"]}
+  spec = described(spec, examples.axes, examples.units)
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     reader = stream(first_step)
@@ -351,6 +347,27 @@ def _data(
   )
 
 
+def _check_numeric(examples: Examples, sample: dict, fields: Spec) -> None:
+  """Raises ValueError if a batch would lack what the records hold."""
+  name = examples.name(0)
+  for field, leaf in sample.items():
+    first = leaf[0] if leaf.dtype == object else None
+    if isinstance(first, np.ndarray):
+      raise ValueError(
+        f"{name}: the length of the field {field!r} differs between records;"
+        f' the op pad(…, inkey="{field}") gives it one'
+      )
+    if isinstance(first, bytes) and image_size.is_image(first):
+      raise ValueError(
+        f"{name}: the images of the field {field!r} are not decoded; add the"
+        " op 'decode'"
+      )
+  if not fields:
+    raise ValueError(
+      f"{name} has no numeric field for a batch; set a tokenizer or ops"
+    )
+
+
 def _padded(
   rows: dict[str, np.ndarray], indices: np.ndarray, spec: Spec, size: int
 ) -> dict[str, np.ndarray]:
@@ -359,7 +376,7 @@ def _padded(
   rows = {"mask": np.ones(real, np.float32), **rows}
   rows["index"] = np.where(kept, indices, -1).astype(np.int32)
   batch = {}
-  for name, (shape, dtype) in spec.items():
+  for name, (shape, dtype, *_) in spec.items():
     if real == size:
       batch[name] = rows[name]
       continue

@@ -1,11 +1,9 @@
-"""The plan of a stream of rows: which rows each step has, and their shapes."""
+"""The plan of a stream of rows: which rows each step has."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
-Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 class Plan(NamedTuple):

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import bad_records
+from common.leaf import Leaf, Spec
+from input_pipeline import bad_records, equal_fields
 from input_pipeline import ops as ops_lib
-from input_pipeline.batching import bad_records_tf, service_stream
+from input_pipeline.batching import bad_records_tf, ragged, service_stream
 from input_pipeline.batching.bad_records_tf import Steps
 from input_pipeline.batching.examples import Examples
-from input_pipeline.batching.plan import Plan, Spec
+from input_pipeline.batching.plan import Plan
+from input_pipeline.reading import image_size
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
 # An upper bound of every training step.
@@ -46,20 +48,25 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     )
   sample = bad_records.typed(examples, examples.tally.policy)
   sample = _readable(sample)
-  examples = bad_records.alike(examples, sample)
+  examples = equal_fields.alike(examples, sample)
+  lengthy = ragged.found(sample)
+  encoded = {name for name, leaf in sample.items() if _holds_images(leaf)}
   signature = {
     name: tf.TensorSpec(
       leaf.shape[1:], tf.string if leaf.dtype == object else leaf.dtype
     )
     for name, leaf in sample.items()
-  }
+  } | ragged.signature(lengthy, tf)
 
   @tf.autograph.experimental.do_not_convert
   def transform(example):
-    both = _parted(example)
-    return _numbers(apply(*both), tf)
+    both = [
+      ragged.unpacked(part, lengthy, tf) if isinstance(part, dict) else part
+      for part in _parted(example)
+    ]
+    return _numbers(apply(*both), encoded, tf)
 
-  read = functools.partial(_read, examples, partner)
+  read = functools.partial(_read, examples, lengthy, partner)
   signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
   if partner is not None:
     signature |= {_PARTNER + name: spec for name, spec in signature.items()}
@@ -192,17 +199,21 @@ def _mapped(
 
 
 def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the fields that TensorFlow can hold: numbers and strings."""
+  """Returns the fields that TensorFlow can hold.
+
+  These are numbers, strings, and arrays of numbers of any length.
+  """
   return {
     name: leaf
     for name, leaf in rows.items()
     if leaf.dtype.kind in "biuf"
-    or (leaf.dtype == object and isinstance(leaf[0], (str, bytes)))
+    or (leaf.dtype == object and isinstance(leaf[0], (str, bytes, np.ndarray)))
   }
 
 
 def _read(
   examples: Examples,
+  lengthy: dict[str, ragged.Ragged],
   partner: Partner | None,
   indices: np.ndarray,
   keys: np.ndarray,
@@ -213,10 +224,10 @@ def _read(
   seed of the same key.
   """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
-  rows = {_SEED: seeds, **examples.read(indices)}
+  rows = {_SEED: seeds, **ragged.packed(examples.read(indices), lengthy)}
   if partner is None:
     return rows
-  others = _read(examples, None, partner(indices, keys), keys)
+  others = _read(examples, lengthy, None, partner(indices, keys), keys)
   return rows | {_PARTNER + name: leaf for name, leaf in others.items()}
 
 
@@ -234,10 +245,23 @@ def _parted(row: dict) -> list:
   return [own, seed, *_parted(other)]
 
 
-def _numbers(example: dict, tf) -> dict:
-  """Returns the numeric fields, cast to the types that a batch has."""
-  if "image" in example and example["image"].dtype == tf.string:
-    raise ValueError("the images are not decoded; add the op 'decode'")
+def _holds_images(leaf: np.ndarray) -> bool:
+  """Returns whether a field of the sample is an encoded image."""
+  first = leaf[0] if leaf.dtype == object else None
+  return isinstance(first, bytes) and image_size.is_image(first)
+
+
+def _numbers(example: dict, encoded: set[str], tf) -> dict:
+  """Returns the numeric fields, cast to the types that a batch has.
+
+  Raises:
+    ValueError: a field of `encoded` still has the bytes of images.
+  """
+  for name in sorted(encoded & set(example)):
+    if example[name].dtype == tf.string:
+      raise ValueError(
+        f"the images of the field {name!r} are not decoded; add the op 'decode'"
+      )
   return {
     name: _narrowed(name, leaf, tf)
     for name, leaf in example.items()
@@ -247,11 +271,11 @@ def _numbers(example: dict, tf) -> dict:
 
 def _narrowed(name: str, leaf, tf):
   """Returns a field in the type that a batch has; an error if it cannot."""
-  kept = bad_records.NARROW.get(leaf.dtype.name)
+  kept = equal_fields.NARROW.get(leaf.dtype.name)
   if kept is None:
     return leaf
   if tf.executing_eagerly():  # The error is then part of a line.
-    bad_records.check_range(name, leaf.numpy())
+    equal_fields.check_range(name, leaf.numpy())
   found = tf.cast(leaf, kept)
   if leaf.dtype.is_integer:
     held = tf.cast(found, leaf.dtype) == leaf
@@ -270,12 +294,15 @@ def _spec(element_spec: dict, ops: str) -> Spec:
     raise ValueError(f"ops {ops!r} leave no numeric field for a batch")
   for name, leaf in element_spec.items():
     if leaf.shape.rank is None or None in leaf.shape.as_list():
+      shape = f"[{', '.join('?' if n is None else str(n) for n in leaf.shape)}]"
       raise ValueError(
-        f"ops {ops!r} leave the shape of {name!r} undefined, {leaf.shape}; "
-        "add the op resize(...)"
+        f"ops {ops!r} leave the field {name!r} with the shape {shape}, which"
+        " differs between records; the op resize(…) gives images one shape,"
+        f' pad(…, inkey="{name}") gives any field one, and keep(…) leaves'
+        " fields out"
       )
   return {
-    name: (tuple(leaf.shape.as_list()), np.dtype(leaf.dtype.as_numpy_dtype))
+    name: Leaf(tuple(leaf.shape.as_list()), np.dtype(leaf.dtype.as_numpy_dtype))
     for name, leaf in element_spec.items()
   }
 

@@ -6,6 +6,16 @@ import numpy as np
 
 from input_pipeline.tokenizers import Tokenizer
 
+# Of windows, of rows of whole documents, and of what ops make of them.
+AXES = dict.fromkeys(
+  (
+    *("inputs", "targets", "mask", "segments", "positions"),
+    *("inputs_mask", "block_positions"),
+  ),
+  ("time",),
+)
+UNITS = {"targets": "tokens"}
+
 
 def windows(
   tokens_N: np.ndarray,

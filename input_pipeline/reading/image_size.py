@@ -25,6 +25,15 @@ def check_image(data: bytes, name: str, policy: Policy) -> None:
   check_size(3 * width * height + frames, name, policy, what)
 
 
+def is_image(data: bytes) -> bool:
+  """Returns whether the bytes begin as those of an encoded image do."""
+  if data[:2] == b"BM":  # So do words; four reserved bytes are 0.
+    return data[6:10] == bytes(4)
+  if data[:3] == b"GIF":
+    return data[3:4] == b"8"
+  return any(image_size(data)[:2])
+
+
 def image_size(data: bytes) -> tuple[int, int, int]:
   """(width, height, pixels in the frames of a GIF); zeros if unknown.
 

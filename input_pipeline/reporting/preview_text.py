@@ -4,18 +4,17 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from common.leaf import Spec
 from input_pipeline.tokenizers import Tokenizer
 
 Batch = Mapping[str, np.ndarray]
 
 
-def leaves(
-  spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int
-) -> Iterator[str]:
+def leaves(spec: Spec, batch_size: int) -> Iterator[str]:
   """A line for each leaf of the batch with its name, shape and dtype."""
   width = max(map(len, spec))
-  for name, (shape, dtype) in sorted(spec.items()):
-    yield f"{name:{width}}  {[batch_size, *shape]}  {dtype}"
+  for name, leaf in sorted(spec.items()):
+    yield f"{name:{width}}  {[batch_size, *leaf.shape]}  {leaf.dtype}"
 
 
 def rows(batch: Batch, tokenizer: Tokenizer | None, count: int) -> list[str]:

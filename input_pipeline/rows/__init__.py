@@ -16,6 +16,9 @@ returns them. By convention a row is padded with 0, "segments" [T] is 0 on
 padding and counts from 1 elsewhere, and a predicted leaf is "targets" with
 "mask".
 
+A kind names the axes of its leaves in AXES and what counts for the speed of a
+run in UNITS; see common/leaf.py.
+
 A kind that takes no tokenizer sets NEEDS_TOKENIZER = False, and one that reads
 text without any also IGNORES_TOKENIZER = True. One that learns from
 the training data has a function fit(Learning, **settings), called once for all
@@ -30,6 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common import names
+from common.leaf import Axes
 from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.sources import Source
 from input_pipeline.tokenizers import Tokenizer
@@ -156,6 +160,14 @@ def planned(
     raise ValueError(f"rows.name={settings['name']!r} cannot be planned")
   keywords = {k: v for k, v in settings.items() if k != "name"}
   return module.leaves(seq_len, **keywords)
+
+
+def described(
+  settings: Mapping[str, Any],
+) -> tuple[Axes, Mapping[str, str]]:
+  """Returns the AXES and UNITS of a kind of rows, {} if it defines none."""
+  module = _module(settings)
+  return getattr(module, "AXES", {}), getattr(module, "UNITS", {})
 
 
 def needs_tokenizer(settings: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from input_pipeline.rows.parts import ngram_hashes, record_texts
 
 NEEDS_TOKENIZER = False
 IGNORES_TOKENIZER = True
+AXES = labeled.AXES
 # The names of classes that were learned from the training data.
 FILE = "labels.json"
 _MOST_BYTES = 2**24

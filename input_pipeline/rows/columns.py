@@ -13,6 +13,7 @@ from input_pipeline.rows.parts import column_statistics as statistics
 from input_pipeline.rows.parts.column_statistics import Statistics, Wanted
 
 NEEDS_TOKENIZER = False
+AXES = {"x": ("feature",), "y": ("output",)}
 UNSEEN = ("zeros", "column")
 _CHUNK = 4096  # records that are read at once to learn from
 

@@ -9,11 +9,14 @@ import numpy as np
 
 from common.files import cache_folder, write_atomically
 from input_pipeline.bad_records import surviving
+from input_pipeline.packing import windows
 from input_pipeline.packing.whole_documents import best_fit, by_first
 from input_pipeline.rows import Given, Rows
 from input_pipeline.tokenizers.parts import chat_template
 from input_pipeline.tokenizers.parts.chat_template import Chat, Message
 
+AXES = windows.AXES
+UNITS = windows.UNITS
 _FORMAT = 1
 # The number of conversations read at once, and packed together.
 _AT_ONCE, _TOGETHER = 1024, 2**16

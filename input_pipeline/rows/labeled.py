@@ -10,6 +10,7 @@ from input_pipeline.sources import Source
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
+AXES = dict.fromkeys(("tokens", "segments", "types"), ("time",))
 
 
 def labeled(

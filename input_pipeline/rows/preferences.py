@@ -10,6 +10,14 @@ from input_pipeline.tokenizers.parts import chat_template
 from input_pipeline.tokenizers.parts.chat_template import Chat, Message
 
 _SIDES = ("chosen", "rejected")
+AXES = dict.fromkeys(
+  (
+    f"{side}_{leaf}"
+    for side in _SIDES
+    for leaf in ("inputs", "targets", "mask")
+  ),
+  ("time",),
+)
 
 
 def needed_tokens(template: str = "chatml", **other):

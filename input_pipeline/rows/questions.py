@@ -15,6 +15,8 @@ from input_pipeline.tokenizers.parts import offsets, special_tokens
 SPECIAL_TOKENS = special_tokens.BERT
 # Longer texts, such as books, would need too much memory at a time.
 _MOST_CHARACTERS = 2**20
+AXES = dict.fromkeys(("tokens", "segments", "types"), ("time",))
+AXES["features"] = ("time", "match")
 
 
 def questions(

@@ -16,6 +16,10 @@ from input_pipeline.tokenizers import Tokenizer
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
+AXES = dict.fromkeys(
+  ("inputs", "targets", "segments", "types", "mask"), ("time",)
+)
+UNITS = {"targets": "tokens"}
 _ENDS = tuple(".!?。！？…")
 # How far back the beginning of a sentence is searched, in tokens.
 _BACK = 512

@@ -11,6 +11,8 @@ from input_pipeline.rows.parts.record_windows import cut, records
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = special_tokens.BERT
+AXES = dict.fromkeys(("tokens", "segments", "targets", "mask"), ("time",))
+UNITS = {"targets": "tokens"}
 
 
 def tagged(

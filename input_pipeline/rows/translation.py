@@ -18,6 +18,14 @@ from input_pipeline.rows.parts.record_texts import texts_of
 from input_pipeline.tokenizers.parts import special_tokens
 
 SPECIAL_TOKENS = (special_tokens.EOS,)
+AXES = dict.fromkeys(
+  (
+    *("inputs", "input_segments", "input_positions"),
+    *("targets", "segments", "positions", "mask"),
+  ),
+  ("time",),
+)
+UNITS = {"targets": "tokens"}
 
 
 def translation(

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from common import leaf
+
 # The name scope in which JAX computes again what a remat policy dropped.
 _RECOMPUTED = "rematted_computation"
 
@@ -24,13 +26,13 @@ def step(experiment: Any) -> float:
   traced as one device would run it; a trace counts causal attention in full.
 
   Args:
-    experiment: an assembly.Experiment, or an object with its fields model, data
-      and learner.
+    experiment: an assembly.Experiment, or an object with its fields model,
+      data, learner and length.
   """
   model, data = experiment.model, experiment.data
   formula = getattr(model, "flops", None)
-  if formula is not None and "inputs" in data.spec:
-    length = data.spec["inputs"][0][0]
+  length = getattr(experiment, "length", None)
+  if formula is not None and length is not None:
     return 3.0 * data.batch_size * formula(length)
   return traced(experiment)
 
@@ -38,10 +40,7 @@ def step(experiment: Any) -> float:
 def traced(experiment: Any, recomputed: bool = False) -> float:
   """FLOPs of a step by its trace; `recomputed` includes recomputation."""
   learner, data = experiment.learner, experiment.data
-  batch = {
-    key: jax.ShapeDtypeStruct((data.batch_size, *shape), np.dtype(dtype))
-    for key, (shape, dtype) in data.spec.items()
-  }
+  batch = leaf.arrays(data.spec, data.batch_size, jax.ShapeDtypeStruct)
   # On one CPU device no kernel hides its products from the trace.
   mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
   with jax.set_mesh(mesh):

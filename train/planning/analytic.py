@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from common.leaf import arrays
 from train import assembly, sharding
 from train.planning import collectives, compile_ahead
 
@@ -49,8 +50,11 @@ def estimate(parts: assembly.Experiment, kept: list[Any]) -> Estimate:
   width = 2 if half else 4
   batch_parts = sharding.batch_parts(mesh)
   batch = sum(
-    parts.data.batch_size // batch_parts * math.prod(shape) * dtype.itemsize
-    for shape, dtype in parts.data.spec.values()
+    parts.data.batch_size
+    // batch_parts
+    * math.prod(each.shape)
+    * each.dtype.itemsize
+    for each in parts.data.spec.values()
   )
   held = compile_ahead.held(state)
   gradients = compile_ahead.held(params) * (1 if microbatches == 1 else 2)
@@ -82,11 +86,8 @@ def residuals(parts: assembly.Experiment) -> list[Any]:
   """
   data = parts.data
   mesh = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("data",))
-  batch = {
-    name: jax.ShapeDtypeStruct((data.batch_size, *shape), dtype)
-    for name, (shape, dtype) in data.spec.items()
-  }
-  length = data.spec["inputs"][0][0] if "inputs" in data.spec else None
+  batch = arrays(data.spec, data.batch_size, jax.ShapeDtypeStruct)
+  length = parts.length
   kept: list[Any] = []
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     rng = jax.eval_shape(lambda: jax.random.key(0))
@@ -181,8 +182,8 @@ def _exchanged(parts, params, width: int, microbatches: int):
     add("all-reduce", rest, count / cut * leaf.dtype.itemsize, 1)
   tensor = mesh.shape.get("tensor", 1)
   layers, dim = (parts.config["model"].get(k) for k in ("layers", "dim"))
-  if tensor > 1 and layers and dim and "inputs" in parts.data.spec:
-    tokens = parts.data.batch_size * parts.data.spec["inputs"][0][0]
+  if tensor > 1 and layers and dim and parts.length:
+    tokens = parts.data.batch_size * parts.length
     tokens /= sharding.batch_parts(mesh) * mesh.shape.get("context", 1)
     # At the input and output of both halves of a block, forward and backward.
     add("all-gather", ["tensor"], tokens * dim * width * layers, 4)

@@ -4,27 +4,24 @@ A plan may be made on a machine without the data: no data file is opened, and
 only `fake:` sources are built.
 """
 
-import re
 import urllib.parse
 from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
+from common.leaf import Leaf, described
 from input_pipeline import ops, rows
 from input_pipeline.batching import added_tokens, components, pipeline
 from input_pipeline.ops.parts import spans
+from input_pipeline.packing import windows
 from input_pipeline.tokenizers.parts import special_tokens
+from train import run_data
 
 # Ops whose first argument is the size of the images that they return.
 _SIZING = ("resize", "central_crop", "random_crop", "random_resized_crop")
 # Ops that turn a label into a distribution over the classes.
 _MIXING = ("mixup", "cutmix", "mixup_or_cutmix")
-_CLASSES = (
-  (r"cifar100", 100),
-  (r"mnist|cifar10|imagenette", 10),
-  (r"imagenet|ILSVRC2012", 1000),
-)
 
 
 def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
@@ -39,22 +36,30 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
   """
   settings, batch_size = config["data"], config["batch_size"]
   if all(uri.startswith("fake:") for uri in _sources(settings)):
-    return _fake(settings, batch_size, multiple_of)
+    data = _fake(settings, batch_size, multiple_of)
+    return run_data.described(data, config)
   if not isinstance(batch_size, int):
     raise UserError(
       f"config.batch_size={batch_size!r}: planning needs a number here"
     )
   tokens = settings.get("tokenizer") is not None
-  spec, classes = _text(config) if tokens else _images(config)
-  leaves = {"mask": ((), np.float32), "index": ((), np.int32)} | spec
-  return pipeline.Data(
-    spec={k: (shape, np.dtype(dtype)) for k, (shape, dtype) in leaves.items()},
+  found, classes = _text(config) if tokens else _images(config)
+  found = {"mask": ((), np.float32), "index": ((), np.int32)} | found
+  spec = {
+    k: Leaf(shape, np.dtype(dtype)) for k, (shape, dtype) in found.items()
+  }
+  axes, units = windows.AXES, windows.UNITS
+  if settings.get("rows"):
+    axes, units = rows.described(settings["rows"])
+  data = pipeline.Data(
+    spec=described(spec, axes, units if tokens else {}),
     num_examples=0,
     num_classes=classes,
     tokenizer=None,
     batches=lambda first_step: iter(()),
     batch_size=batch_size,
   )
+  return run_data.described(data, config)
 
 
 def vocabulary(config: dict[str, Any]) -> int | None:
@@ -160,7 +165,7 @@ def _spans(call: ops.Call, length: int, tokenizer: str) -> dict:
   }
 
 
-def _images(config) -> tuple[dict, int]:
+def _images(config) -> tuple[dict, int | None]:
   settings, model = config["data"], config["model"]
   calls = _calls(settings.get("ops", ""))
   sizes = [_first(each) for each in calls if each.name in _SIZING]
@@ -176,14 +181,13 @@ def _images(config) -> tuple[dict, int]:
     each.args[0] for each in calls if each.name == "decode" and each.args
   ]
   channels = model.get("channels") or (decoded[-1] if decoded else 3)
-  uri = _sources(settings)[0]  # all parts of a mixture have the same classes
-  known = (n for regex, n in _CLASSES if re.search(regex, uri))
-  classes = model.get("num_classes") or next(known, None)
-  if classes is None:
-    raise UserError(
-      "config.model.num_classes is not set: planning needs it for this source"
-    )
+  classes = model.get("num_classes") or config["planned"].get("num_classes")
   mixed = any(each.name in _MIXING for each in calls)
+  if mixed and classes is None:
+    raise UserError(
+      "config.planned.num_classes is not set: planning needs it, since the ops"
+      " turn a label into the share of each class"
+    )
   return {
     "image": ((height, width, channels), np.float32),
     "label": ((classes,), np.float32) if mixed else ((), np.int32),

@@ -6,7 +6,6 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from common.errors import UserError
 from train import assembly, loop, sharding
@@ -143,11 +142,11 @@ def held(tree: Any) -> int:
 def _batch(parts: assembly.Experiment) -> dict[str, jax.ShapeDtypeStruct]:
   return {
     name: jax.ShapeDtypeStruct(
-      (parts.data.batch_size, *shape),
-      np.dtype(dtype),
-      sharding=sharding.batch_sharding(parts.mesh, 1 + len(shape)),
+      (parts.data.batch_size, *leaf.shape),
+      leaf.dtype,
+      sharding=sharding.batch_sharding(parts.mesh, leaf),
     )
-    for name, (shape, dtype) in parts.data.spec.items()
+    for name, leaf in parts.data.spec.items()
   }
 
 

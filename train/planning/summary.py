@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from common import leaf
 from train import assembly, sharding
 from train.measuring import flops
 from train.planning import (
@@ -83,7 +84,7 @@ def operations(parts: assembly.Experiment) -> dict[str, float | str]:
     "executed": model * again / once if once else model,
     "model_by": (
       "the model's formula; causal attention counts as half of full attention"
-      if formula and "inputs" in parts.data.spec
+      if formula and parts.length
       else "a trace of matrix products and convolutions"
     ),
   }
@@ -193,7 +194,6 @@ def _roofline(parts, where, counted, sent, moved) -> Figures | None:
     "mfu": found.mfu,
     "examples_per_second": parts.data.batch_size / found.step,
   }
-  if "inputs" in parts.data.spec:
-    tokens = parts.data.batch_size * parts.data.spec["inputs"][0][0]
-    figures["tokens_per_second"] = tokens / found.step
+  for unit, each in leaf.units(parts.data.spec).items():
+    figures[f"{unit}_per_second"] = parts.data.batch_size * each / found.step
   return figures

@@ -11,6 +11,8 @@ LOSSES = {
   "perceptron": losses.perceptron,
 }
 
+AXES = {"x": ("feature",), "y": ("output",)}
+
 
 def binary_classification(
   model: Model, *, loss: str = "cross_entropy", inkey: str = "x"

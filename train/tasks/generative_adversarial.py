@@ -7,6 +7,8 @@ from models.vision.gan import Gan
 from train import types
 from train.objectives import losses
 
+AXES = {"image": ("height", "width", "channel")}
+
 
 def generative_adversarial(
   model: Gan, *, loss: str = "nonsaturating", r1: float = 0.0, gp: float = 0.0

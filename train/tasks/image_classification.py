@@ -7,6 +7,9 @@ from models import Model
 from train import types
 from train.objectives import losses, metrics
 
+# What the axes of the fields mean; see common/leaf.py.
+AXES = {"image": ("height", "width", "channel"), "x": ("feature",)}
+
 
 def image_classification(
   model: Model,

@@ -11,6 +11,8 @@ from train.generation import sampling
 from train.objectives import losses
 from train.objectives.linear_cross_entropy import linear_cross_entropy
 
+PREDICTED_AT_EACH = "inputs"  # a token; see assembly.Experiment.length
+
 
 def language_modeling(
   model: Model,

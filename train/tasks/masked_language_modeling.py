@@ -7,6 +7,8 @@ from models import Model
 from train import types
 from train.objectives import losses, metrics
 
+PREDICTED_AT_EACH = "inputs"  # a token; see assembly.Experiment.length
+
 
 def masked_language_modeling(
   model: Model, *, next_sentence: bool = False, places: int = 0

@@ -4,6 +4,8 @@ from models import Model
 from train import types
 from train.objectives import losses
 
+AXES = {"x": ("feature",), "y": ("output",)}
+
 
 def regression(model: Model) -> types.Task:
   """Mean squared error, averaged over examples and outputs.

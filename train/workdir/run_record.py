@@ -27,6 +27,7 @@ _RESUMABLE = (
   "checkpoint",
   "early_stopping",
   "recovery",
+  "planned",
   "mesh",
   "sharding",
   "writers",
@@ -233,7 +234,7 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
   """
   path = pathlib.Path(workdir)
   if distributed.first():
-    shapes = {k: [list(s), str(dtype)] for k, (s, dtype) in data.spec.items()}
+    shapes = {k: [list(x.shape), str(x.dtype)] for k, x in data.spec.items()}
     facts = {
       "spec": shapes,
       "num_examples": data.num_examples,

@@ -387,7 +387,7 @@ def test_a_run_and_its_workdir_alone(tmp_path):
   scalars = {k: v for r in reports for k, v in r.scalars.items()}
   found = trained.load(workdir)
   assert found.parts.data.tokenizer.decode(range(7)) == " abcxyz"
-  assert found.parts.data.spec["segments"] == ((16,), np.int32)
+  assert found.parts.data.spec["segments"][:2] == ((16,), np.int32)
   again = build.evaluators(found, workdir, say=lambda line: None)
   for key, evaluator in again.items():
     loss = evaluator(found.variables, found.step)["loss"]

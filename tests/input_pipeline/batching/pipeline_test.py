@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from specs import shapes
 
 from input_pipeline.batching import pipeline
 
@@ -25,7 +26,7 @@ def assert_same(first, second):
 
 def assert_spec(data, batch, rows):
   assert set(batch) == set(data.spec)
-  for name, (shape, dtype) in data.spec.items():
+  for name, (shape, dtype) in shapes(data.spec).items():
     assert batch[name].shape == (rows, *shape), name
     assert batch[name].dtype == dtype, name
 

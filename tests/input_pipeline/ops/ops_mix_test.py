@@ -157,7 +157,7 @@ def test_eager_and_tf_data_agree_to_the_bit(string):
 def test_batches_depend_on_the_step_alone(string):
   settings = dict(source=_SOURCE, ops=f"{_BEFORE}|{string}", batch_size=12)
   data = pipeline.train(**settings, seed=3)
-  assert data.spec["label"] == ((10,), np.float32)
+  assert data.spec["label"][:2] == ((10,), np.float32)
   whole = take(data, 0, 12)  # past the first epoch
   np.testing.assert_allclose(whole[5]["label"].sum(1), 1, rtol=1e-6)
   for step, again in enumerate(take(data, 7, 3), 7):

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from specs import shapes
 
 tf = pytest.importorskip("tensorflow")
 stats = pytest.importorskip("scipy.stats")
@@ -124,7 +125,7 @@ def test_batches_depend_on_the_step_alone(string, packing):
   )
   data = pipeline.train(**settings, seed=3)
   whole = take(data, 0, 6)
-  for name, (shape, dtype) in data.spec.items():
+  for name, (shape, dtype) in shapes(data.spec).items():
     assert whole[0][name].shape == (8, *shape)
     assert whole[0][name].dtype == dtype
   for step, again in enumerate(take(data, 4, 2), 4):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from specs import shapes
 
 from input_pipeline.batching import pipeline
 from input_pipeline.packing import whole_documents
@@ -38,7 +39,9 @@ def rows_of(uri, tokenizer, seq_len, **kwargs):
   batches = list(data.batches(0))
   assert len(batches) == data.num_examples
   rows = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
-  assert {k: (v.shape[1:], v.dtype) for k, v in rows.items()} == data.spec
+  assert {k: (v.shape[1:], v.dtype) for k, v in rows.items()} == shapes(
+    data.spec
+  )
   return rows, data.tokenizer
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from specs import shapes
 
 from input_pipeline import rows
 from input_pipeline.batching import pipeline
@@ -237,7 +238,7 @@ def test_a_plan_knows_the_leaves(tmp_path):
   for features in (False, True):
     settings = dict(name="questions", features=features)
     leaves, classes = rows.planned(settings, 40)
-    spec = data(uri, features=features).spec
+    spec = shapes(data(uri, features=features).spec)
     assert {k: (tuple(s), np.dtype(d)) for k, (s, d) in leaves.items()} == {
       k: spec[k] for k in leaves
     }

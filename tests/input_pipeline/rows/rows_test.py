@@ -95,6 +95,6 @@ def test_a_plan_knows_the_leaves_of_rows():
   leaves, classes = rows.planned(dict(name="labeled", labels=["a", "b"]), 16)
   data = pipeline.train(**LABELED, batch_size=4)
   told = {k: (tuple(s), np.dtype(d)) for k, (s, d) in leaves.items()}
-  assert {k: data.spec[k] for k in told} == told
+  assert {k: data.spec[k][:2] for k in told} == told
   assert classes == 2
   assert special_tokens.find(data.tokenizer, special_tokens.SEP) == 257

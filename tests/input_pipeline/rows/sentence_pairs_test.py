@@ -3,6 +3,7 @@ import string
 
 import numpy as np
 import pytest
+from specs import shapes
 
 from input_pipeline import rows
 from input_pipeline.batching import pipeline
@@ -183,7 +184,7 @@ def test_a_plan_knows_the_leaves(tmp_path):
     told, classes = rows.planned(dict(name="sentence_pairs", **kind), 32)
     data = read(tmp_path, documents()[:2], **kind)
     want = {k: (tuple(s), np.dtype(d)) for k, (s, d) in told.items()}
-    assert {k: v for k, v in data.spec.items() if k != "index"} == want
+    assert {k: v for k, v in shapes(data.spec).items() if k != "index"} == want
     assert data.num_classes == classes
 
 

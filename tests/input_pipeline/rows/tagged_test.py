@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from specs import shapes
 
 from input_pipeline import rows
 from input_pipeline.batching import pipeline
@@ -109,7 +110,7 @@ def test_a_plan_knows_the_leaves(tmp_path):
   for kind in ({}, {"buckets": 50}):
     settings = dict(name="tagged", labels=LABELS, **kind)
     leaves, classes = rows.planned(settings, 16)
-    spec = data(uri, **kind).spec
+    spec = shapes(data(uri, **kind).spec)
     assert {k: (tuple(s), np.dtype(d)) for k, (s, d) in leaves.items()} == {
       k: spec[k] for k in leaves
     }

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from specs import shapes
 
 from input_pipeline import rows
 from input_pipeline.batching import pipeline
@@ -92,7 +93,7 @@ def test_mask_and_bytes_are_those_of_the_targets(tmp_path):
     dict(name="translation", target_len=T), seq_len=S
   )
   told = {k: (shape, np.dtype(d)) for k, (shape, d) in leaves.items()}
-  assert {k: v for k, v in data.spec.items() if k != "index"} == told
+  assert {k: v for k, v in shapes(data.spec).items() if k != "index"} == told
   assert classes is None
 
 

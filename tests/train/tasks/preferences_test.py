@@ -46,7 +46,7 @@ def test_both_sides_answer_the_same_prompt(tmp_path):
     assert batch[f"{side}_mask"][0].tolist() == mask
   told, _ = rows.planned(dict(name="preferences"), 64)
   told = {k: (tuple(s), np.dtype(d)) for k, (s, d) in told.items()}
-  assert {k: data.spec[k] for k in told} == told
+  assert {k: data.spec[k][:2] for k in told} == told
   assert data.texts(np.array([0]))["chosen"][0] == "good"
 
 

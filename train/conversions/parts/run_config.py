@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 
 from common import config_keys
+from common.leaf import Leaf, Spec
+from common.leaf import described as with_axes
 from input_pipeline.batching import pipeline
+from input_pipeline.packing import windows
+from input_pipeline.rows import labeled
+from train import run_data
 
 _BATCH, _LONGEST = 8, 1024
 
@@ -43,39 +48,41 @@ def described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
       "evals": evals if measured else {},
     }
   )
-  return config, pipeline.Data(
-    spec=spec,
+  data = pipeline.Data(
+    spec=with_axes(spec, {**windows.AXES, **labeled.AXES}, windows.UNITS),
     num_examples=0,
     num_classes=model.get("num_classes"),
     tokenizer=words,
     batches=lambda first_step: iter(()),
     batch_size=_BATCH,
   )
+  return config, run_data.described(data, config)
 
 
 _FLOAT, _INT = np.dtype(np.float32), np.dtype(np.int32)
-_ALWAYS = {"mask": ((), _FLOAT), "index": ((), _INT)}
+_ALWAYS = {"mask": Leaf((), _FLOAT), "index": Leaf((), _INT)}
 
 
-def _images(model) -> tuple[pipeline.Spec, dict[str, Any]]:
+def _images(model) -> tuple[Spec, dict[str, Any]]:
   """Returns (leaves of a batch, config.data) for labeled images."""
   size, channels = model.get("image_size", 224), model["channels"]
   fake = (
     f"fake:image?size={size}&channels={channels}&classes={model['num_classes']}"
   )
-  image = ((size, size, channels), _FLOAT)
-  return {**_ALWAYS, "image": image, "label": ((), _INT)}, {"source": fake}
+  image = Leaf((size, size, channels), _FLOAT)
+  label = Leaf((), _INT)
+  return {**_ALWAYS, "image": image, "label": label}, {"source": fake}
 
 
-def _texts(model) -> tuple[pipeline.Spec, dict[str, Any]]:
+def _texts(model) -> tuple[Spec, dict[str, Any]]:
   """Returns (leaves of a batch, config.data) for texts."""
   T = min(model.get("max_len", _LONGEST), _LONGEST)
   data = {"source": "fake:text", "seq_len": T}
-  leaves = dict.fromkeys(("inputs", "targets"), ((T,), _INT))
-  leaves |= {"mask": ((T,), _FLOAT), "bytes": ((), _FLOAT)}
+  leaves = dict.fromkeys(("inputs", "targets"), Leaf((T,), _INT))
+  leaves |= {"mask": Leaf((T,), _FLOAT), "bytes": Leaf((), _FLOAT)}
   if "head" in model:
-    leaves = dict.fromkeys(("tokens", "types", "segments"), ((T,), _INT))
+    leaves = dict.fromkeys(("tokens", "types", "segments"), Leaf((T,), _INT))
     if model["head"] == "classes":
       data["rows"] = {"name": "labeled"}
-      leaves["label"] = ((), _INT)
+      leaves["label"] = Leaf((), _INT)
   return {**_ALWAYS, **leaves}, data

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import bounded_file, mirror, storage
+from common import bounded_file, leaf, mirror, storage
 from common.errors import UserError
 from input_pipeline import tokenizers
 from input_pipeline.tokenizers.parts import huggingface
@@ -145,10 +145,7 @@ def _state(parts, abstract, found):
   """Returns the state of step 0 with the pretrained parameters on devices."""
 
   def rest(rng):
-    batch = {
-      key: jnp.zeros((parts.data.batch_size, *shape), np.dtype(dtype))
-      for key, (shape, dtype) in parts.data.spec.items()
-    }
+    batch = leaf.arrays(parts.data.spec, parts.data.batch_size, jnp.zeros)
     return parts.learner.init(rng, batch)._replace(variables=())
 
   state = jax.jit(rest)(jax.random.key(0))

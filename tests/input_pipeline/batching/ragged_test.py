@@ -1,0 +1,115 @@
+"""Ragged fields: from the source through the ops to a batch of one shape."""
+
+import numpy as np
+import pytest
+
+from input_pipeline.batching import pipeline
+from input_pipeline.sources import Source
+
+pytest.importorskip("tensorflow")
+LENGTHS = (3, 0, 5, 1, 4, 2)
+
+
+def record(i):
+  rng = np.random.default_rng(i)
+  return {
+    "boxes": rng.uniform(0, 9, (LENGTHS[i], 4)).astype(np.float32),
+    "classes": rng.integers(0, 2**40 if i == 9 else 7, LENGTHS[i]),
+    "label": np.int32(i),
+  }
+
+
+@pytest.fixture
+def opened(monkeypatch):
+  """Makes every source one of six records with boxes."""
+
+  def read(indices):
+    found = [record(int(i)) for i in indices]
+    rows = {"label": np.array([each["label"] for each in found], np.int32)}
+    for name in ("boxes", "classes"):
+      rows[name] = np.empty(len(found), object)
+      rows[name][:] = [each[name] for each in found]
+    return rows
+
+  source = Source(len(LENGTHS), read, lambda i: f"record {i}")
+  from input_pipeline.batching import examples
+
+  monkeypatch.setattr(examples, "open_source", lambda *_: source)
+
+
+def data(ops, **settings):
+  settings = dict(source="npy:none", batch_size=3, ops=ops) | settings
+  return pipeline.train(**settings)
+
+
+PADS = 'pad(5, inkey="boxes", fill=-1)|pad(5, inkey="classes")'
+
+
+@pytest.mark.parametrize("skip", ["stop", "skip"])
+def test_padded_boxes_are_those_of_the_source(opened, skip):
+  found = data(PADS, on_bad_record=skip)
+  assert found.spec["boxes"][:2] == ((5, 4), np.float32)
+  assert found.spec["classes_mask"][:2] == ((5,), np.float32)
+  stream = found.batches(0)
+  seen = []
+  for _ in range(2):
+    batch = next(stream)
+    for row, i in enumerate(batch["index"]):
+      want, n = record(i), LENGTHS[i]
+      np.testing.assert_array_equal(batch["boxes"][row][:n], want["boxes"])
+      assert (batch["boxes"][row][n:] == -1).all()
+      np.testing.assert_array_equal(batch["classes"][row][:n], want["classes"])
+      np.testing.assert_array_equal(batch["boxes_mask"][row], np.arange(5) < n)
+      seen.append(int(i))
+  assert sorted(seen) == list(range(6))
+  again = next(found.batches(1))
+  np.testing.assert_array_equal(again["boxes"], batch["boxes"])
+
+
+@pytest.mark.parametrize(
+  ("ops", "line"),
+  [
+    ("", "the length of the field 'boxes' differs between records"),
+    (
+      'pad(5, inkey="boxes")',
+      r"leave the field 'classes' with the shape \[\?\]",
+    ),
+    ('pad(5, inkey="label")', "the field 'label' has no axis to pad"),
+    ('pad(0, inkey="boxes")', "size=0 is not a positive integer"),
+    ('pad(5, inkey="box")', "no field 'box'"),
+    (
+      'pad(5, inkey="boxes", longer="cut")',
+      "longer='cut'; valid: error, first",
+    ),
+  ],
+)
+def test_what_has_no_one_shape_is_named(opened, ops, line):
+  with pytest.raises(ValueError, match=line):
+    data(ops)
+
+
+def test_a_longer_record_is_an_error_or_is_cut(opened):
+  ops = 'keep("boxes")|pad(3, inkey="boxes"{})'
+  with pytest.raises(ValueError, match="record 4: .*more than 3 elements"):
+    list(zip(range(2), data(ops.format("")).batches(0), strict=False))
+  found = data(ops.format(', longer="first"'))
+  for _, batch in zip(range(2), found.batches(0), strict=False):
+    for row, i in enumerate(batch["index"]):
+      want = record(i)["boxes"][:3]
+      np.testing.assert_array_equal(batch["boxes"][row][: len(want)], want)
+
+
+def test_a_record_unlike_the_first_is_bad(opened, monkeypatch):
+  good = record
+
+  def bad(i):
+    found = good(i)
+    if i == 4:
+      found["boxes"] = found["boxes"][:, :3]
+    return found
+
+  monkeypatch.setitem(globals(), "record", bad)
+  with pytest.raises(
+    ValueError, match=r"record 4: .*boxes.*\[4, 3\].*\[n, 4\]"
+  ):
+    list(zip(range(2), data(PADS).batches(0), strict=False))

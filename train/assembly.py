@@ -232,7 +232,11 @@ def state_of(
   except ValueError as error:
     raise UserError(f"config.optimizer: {error}") from error
   shardings = sharding.tree_shardings(
-    shapes, parts.mesh, parts.config["sharding"], parts.model_rules
+    shapes,
+    parts.mesh,
+    parts.config["sharding"],
+    parts.model_rules,
+    parts.learner.rows,
   )
   if parts.config["optimizer"].get("state_memory") == "host":
     hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)

@@ -4,6 +4,7 @@ Every name here is a plain tuple of arrays or of pure functions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -82,8 +83,28 @@ class State(NamedTuple):
   extra: PyTree
 
 
-# (variables, batch, rng, train) -> (Mean, Aux)
-Loss = Callable[[Variables, Batch, jax.Array, bool], tuple[Mean, Aux]]
+class Context(NamedTuple):
+  """What a loss may depend on beside the arrays.
+
+  rng: a random key.
+  step: int32 scalar, the number of updates done, for schedules of a loss.
+  train: whether the loss is differentiated, a Python bool, also within jit.
+  """
+
+  rng: jax.Array
+  step: jax.Array
+  train: bool
+
+
+# As static data of the tree, `train` is never traced.
+jax.tree_util.register_pytree_node(
+  Context,
+  lambda context: ((context.rng, context.step), context.train),
+  lambda train, arrays: Context(*arrays, train),
+)
+
+# (variables, batch, context) -> (Mean, Aux)
+Loss = Callable[[Variables, Batch, Context], tuple[Mean, Aux]]
 # (variables, batch, rng) -> pytree of arrays [B, ...]
 Predict = Callable[[Variables, Batch, jax.Array], PyTree]
 
@@ -103,6 +124,16 @@ class Task(NamedTuple):
   predict: Mapping[str, Predict]
 
 
+def init_of(model: Any) -> Callable[[jax.Array, Batch], Variables]:
+  """Returns the `init` of a task whose variables are those of one model."""
+
+  def init(rng, batch):
+    del batch
+    return Variables(*model.init(rng))
+
+  return init
+
+
 class Learner(NamedTuple):
   """How it is learned.
 
@@ -114,6 +145,9 @@ class Learner(NamedTuple):
   gradients: (state, batch, rng) -> the mean gradients that `step` computes from
     the same arguments, for histograms; None if the learner does not offer it.
   note: a line to print at the start of a run, or "".
+  rows: {path in the State: axis}. Arrays at or below a path, such as
+    "extra/environments", have rows along their first axis, which is sharded
+    over the named axis of the mesh, or, for "batch", like the rows of a batch.
   """
 
   init: Callable[[jax.Array, Batch], State]
@@ -121,6 +155,7 @@ class Learner(NamedTuple):
   variables: Callable[[State], Variables]
   gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
   note: str = ""
+  rows: Mapping[str, str] = MappingProxyType({})
 
 
 def split(batch: Batch, parts: int) -> Batch:

@@ -59,13 +59,13 @@ def adversarial(
       ),
     )
 
-  def play(player, variables, opt_state, batch, rng):
+  def play(player, variables, opt_state, batch, context):
     """One update of a player: (variables, its opt_state, metrics, finite)."""
 
     def loss(own):
       params = {**variables.params, **own}
       return task.losses[player](
-        variables._replace(params=params), batch, rng, True
+        variables._replace(params=params), batch, context
       )
 
     own = {player: variables.params[player]}
@@ -83,6 +83,9 @@ def adversarial(
     return variables, opt_state, metrics, updates.finite(mean, grad_norm)
 
   def step(state, batch, rng):
+    def context(i):
+      return types.Context(jax.random.fold_in(rng, i), state.step, train=True)
+
     variables, opt_state = state.variables, dict(state.opt_state)
     parts = types.split(batch, discriminator_steps)
     finite, metrics = jnp.bool_(True), {}
@@ -93,7 +96,7 @@ def adversarial(
         variables,
         opt_state["discriminator"],
         part,
-        jax.random.fold_in(rng, i + 1),
+        context(i + 1),
       )
       finite &= good
     variables, opt_state["generator"], more, good = play(
@@ -101,15 +104,15 @@ def adversarial(
       variables,
       opt_state["generator"],
       batch,
-      jax.random.fold_in(rng, 0),
+      context(0),
     )
+    finite &= good
     extra = state.extra
     if ema:
       average = optax.incremental_update(
         variables.params["generator"], extra["ema"], 1 - ema
       )
-      extra = {"ema": average}
-    finite &= good
+      extra = {"ema": updates.chosen(finite, average, extra["ema"])}
     new = types.State(state.step + 1, variables, opt_state, extra)
     new = updates.unless_dropped(finite, new, state)
     norms = {

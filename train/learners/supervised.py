@@ -70,17 +70,17 @@ def supervised(
       extra=extra,
     )
 
-  def gradients(variables, batch, rng, scale):
+  def gradients(variables, batch, context, scale):
     """(sum of gradients, Mean of the loss, Aux) of one microbatch."""
 
     def loss(params):
-      return loss_fn(variables._replace(params=params), batch, rng, True)
+      return loss_fn(variables._replace(params=params), batch, context)
 
     return updates.gradients(loss, variables.params, scale)
 
-  def accumulate(variables, batch, rng, scale):
+  def accumulate(variables, batch, context, scale):
     if microbatches == 1:
-      return gradients(variables, batch, rng, scale)
+      return gradients(variables, batch, context, scale)
     parts = types.split(batch, microbatches)
 
     def body(carry, part_and_index):
@@ -89,14 +89,14 @@ def supervised(
       grads, mean, aux = gradients(
         variables._replace(model_state=model_state),
         part,
-        jax.random.fold_in(rng, i),
+        context._replace(rng=jax.random.fold_in(context.rng, i)),
         scale,
       )
       sums = jax.tree.map(jnp.add, sums, (grads, mean, aux.metrics))
       return (aux.model_state, sums), None
 
     first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(gradients, variables, first, rng, scale)
+    shapes = jax.eval_shape(gradients, variables, first, context, scale)
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
       (shapes[0], shapes[1], shapes[2].metrics),
@@ -113,25 +113,28 @@ def supervised(
 
   def mean_gradients(state, batch, rng):
     scale = scale_of(state)
-    grads, mean, _ = accumulate(state.variables, batch, rng, scale)
+    context = types.Context(rng, state.step, train=True)
+    grads, mean, _ = accumulate(state.variables, batch, context, scale)
     return updates.averaged(grads, mean)
 
   def step(state, batch, rng):
     old, scale = state.variables, scale_of(state)
-    grads, mean, aux = accumulate(old, batch, rng, scale)
+    context = types.Context(rng, state.step, train=True)
+    grads, mean, aux = accumulate(old, batch, context, scale)
     params, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, state.opt_state, old.params
     )
     finite = updates.finite(mean, grad_norm)
     extra = dict(state.extra)
     if ema:
-      extra["ema"] = optax.incremental_update(params, extra["ema"], 1 - ema)
+      average = optax.incremental_update(params, extra["ema"], 1 - ema)
+      extra["ema"] = updates.chosen(finite, average, extra["ema"])
+    if dynamic:
+      loss_scale = updates.rescaled(extra["loss_scale"], finite)
+      extra["loss_scale"] = loss_scale
     variables = types.Variables(params, aux.model_state, old.frozen)
     new = types.State(state.step + 1, variables, opt_state, extra)
     new = updates.unless_dropped(finite, new, state)
-    if dynamic:
-      loss_scale = updates.rescaled(state.extra["loss_scale"], finite)
-      new = new._replace(extra={**new.extra, "loss_scale": loss_scale})
     metrics = {
       "loss": mean,
       **aux.metrics,

@@ -46,16 +46,14 @@ def binary_classification(
   if loss not in LOSSES:
     raise ValueError(f"loss={loss!r}; valid: {', '.join(LOSSES)}")
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def apply(variables, batch, **how):
     inputs = losses.vectors(batch[inkey])
     return model.apply(variables.params, variables.model_state, inputs, **how)
 
-  def objective(variables, batch, rng, train):
-    logits_BO, model_state = apply(variables, batch, rng=rng, train=train)
+  def objective(variables, batch, context):
+    logits_BO, model_state = apply(
+      variables, batch, rng=context.rng, train=context.train
+    )
     labels_BO = losses.vectors(batch["label" if "label" in batch else "y"])
     error_BO = LOSSES[loss](logits_BO, labels_BO)
     correct_BO = metrics.binary_accuracy(logits_BO, labels_BO)
@@ -70,4 +68,6 @@ def binary_classification(
       return logits_BO
     return jnp.concatenate([jnp.zeros_like(logits_BO), logits_BO], axis=-1)
 
-  return types.Task(init, {"loss": objective}, {"logits": logits})
+  return types.Task(
+    types.init_of(model), {"loss": objective}, {"logits": logits}
+  )

@@ -37,12 +37,8 @@ def glove(
   if not (x_max > 0 and alpha > 0):
     raise ValueError(f"x_max={x_max} and alpha={alpha} must be positive")
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
-  def loss(variables, batch, rng, train):
-    del rng, train
+  def loss(variables, batch, context):
+    del context
     score_BT, model_state = model.apply(
       variables.params,
       variables.model_state,
@@ -66,4 +62,4 @@ def glove(
       known_V = jnp.asarray(counts > 0)
     return {"vectors": w_VD + other_VD, "known": known_V}
 
-  return types.Task(init, {"loss": loss}, {"vectors": vectors})
+  return types.Task(types.init_of(model), {"loss": loss}, {"vectors": vectors})

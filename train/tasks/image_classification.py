@@ -36,10 +36,6 @@ def image_classification(
     inkey: the field that the model reads; "x" for rows of numbers.
   """
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def apply(variables, image_BHWC, rng=None, train=False, method=None):
     return model.apply(
       variables.params,
@@ -50,7 +46,8 @@ def image_classification(
       method=method,
     )
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
+    rng, train = context.rng, context.train
     image_BHWC, label_B = batch[inkey], batch["label"]
     mixing = train and mixup > 0
     lam: jax.Array | float = 1.0
@@ -91,4 +88,4 @@ def image_classification(
     return apply(variables, batch[inkey], method="features")[0]
 
   predict = {"logits": logits, "features": features}
-  return types.Task(init, {"loss": loss}, predict)
+  return types.Task(types.init_of(model), {"loss": loss}, predict)

@@ -48,10 +48,6 @@ def language_modeling(
     raise ValueError(f"loss_chunk={loss_chunk}: the model has no represent()")
   routing_weights = {"load_balance": load_balance, "router_z": router_z}
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def within_rows(batch):
     """The model's arguments for packed rows and for blank infilling."""
     names = ("positions", "segments", "block_positions")
@@ -76,7 +72,8 @@ def language_modeling(
     nats = functools.partial(linear_cross_entropy, *given, chunk=loss_chunk)
     return nats, found.losses, state
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
+    rng, train = context.rng, context.train
     nats, routing, model_state = scored(variables, batch, rng, train)
     extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     mean = types.mean_of(nats(**(extra if train else {})), batch["mask"])
@@ -117,4 +114,4 @@ def language_modeling(
   predict = {"logits": logits}
   if model.init_cache is not None:
     predict["samples"] = samples
-  return types.Task(init, {"loss": loss}, predict)
+  return types.Task(types.init_of(model), {"loss": loss}, predict)

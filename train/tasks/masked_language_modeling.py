@@ -29,10 +29,6 @@ def masked_language_modeling(
       first are learned. 0 computes all logits.
   """
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def apply(variables, batch, **how):
     found = [k for k in ("segments", "positions", "types") if k in batch]
     return model.apply(
@@ -43,7 +39,8 @@ def masked_language_modeling(
       **how,
     )
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
+    rng, train = context.rng, context.train
     targets, mask, where = batch["targets"], batch["mask"], {}
     if places:
       # top_k orders equal values by their index.
@@ -79,4 +76,4 @@ def masked_language_modeling(
     return apply(variables, batch, method="features")[0]
 
   predict = {"logits": logits, "features": features}
-  return types.Task(init, {"loss": loss}, predict)
+  return types.Task(types.init_of(model), {"loss": loss}, predict)

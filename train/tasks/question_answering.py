@@ -21,10 +21,6 @@ def question_answering(model: Model) -> types.Task:
       takes features_BTF if the rows have features.
   """
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def apply(variables, batch, rng=None, train=False):
     """((start_BT, end_BT), model_state)."""
     features = (
@@ -49,8 +45,10 @@ def question_answering(model: Model) -> types.Task:
     )
     return logits, model_state
 
-  def loss(variables, batch, rng, train):
-    (start_BT, end_BT), model_state = apply(variables, batch, rng, train)
+  def loss(variables, batch, context):
+    (start_BT, end_BT), model_state = apply(
+      variables, batch, context.rng, context.train
+    )
     start_B = losses.cross_entropy(start_BT, batch["start"])
     end_B = losses.cross_entropy(end_BT, batch["end"])
     correct_B = jnp.argmax(start_BT, axis=-1) == batch["start"]
@@ -64,4 +62,4 @@ def question_answering(model: Model) -> types.Task:
     del rng
     return apply(variables, batch)[0]
 
-  return types.Task(init, {"loss": loss}, {"span": span})
+  return types.Task(types.init_of(model), {"loss": loss}, {"span": span})

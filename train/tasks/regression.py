@@ -21,16 +21,14 @@ def regression(model: Model) -> types.Task:
       model's outputs.
   """
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def apply(variables, batch, **how):
     x_BI = losses.vectors(batch["x"])
     return model.apply(variables.params, variables.model_state, x_BI, **how)
 
-  def loss(variables, batch, rng, train):
-    y_BO, model_state = apply(variables, batch, rng=rng, train=train)
+  def loss(variables, batch, context):
+    y_BO, model_state = apply(
+      variables, batch, rng=context.rng, train=context.train
+    )
     error_BO = losses.squared_error(y_BO, losses.vectors(batch["y"]))
     mean = types.mean_of(error_BO, batch["mask"])
     return mean, types.Aux(model_state, {})
@@ -39,4 +37,4 @@ def regression(model: Model) -> types.Task:
     del rng
     return apply(variables, batch)[0]
 
-  return types.Task(init, {"loss": loss}, {"outputs": outputs})
+  return types.Task(types.init_of(model), {"loss": loss}, {"outputs": outputs})

@@ -40,10 +40,6 @@ def sequence_to_sequence(
     length_extra: number of generated tokens allowed in addition to these.
   """
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def read(batch):
     """Returns (inputs and tokens, the model's arguments for packed rows)."""
     targets_BT = batch["targets"]
@@ -64,8 +60,9 @@ def sequence_to_sequence(
     given = (variables.params, variables.model_state, inputs, tokens)
     return model.apply(*given, method=method, **where, **noise)
 
-  def loss(variables, batch, rng, train):
-    noise = {"rng": rng, "train": train}
+  def loss(variables, batch, context):
+    train = context.train
+    noise = {"rng": context.rng, "train": train}
     found, state = applied(variables, batch, "represent", **noise)
     smoothed = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     of = (found.x_BTD, found.unembedding_VD, batch["targets"])
@@ -108,7 +105,7 @@ def sequence_to_sequence(
   predict = {"logits": predicted(None), "attention": maps}
   if eos is not None:
     predict["samples"] = samples
-  return types.Task(init, {"loss": loss}, predict)
+  return types.Task(types.init_of(model), {"loss": loss}, predict)
 
 
 def _segments(batch):

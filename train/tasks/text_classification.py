@@ -20,10 +20,6 @@ def text_classification(
       training only (Szegedy et al. 2016).
   """
 
-  def init(rng, batch):
-    del batch
-    return types.Variables(*model.init(rng))
-
   def apply(variables, batch, **how):
     return model.apply(
       variables.params,
@@ -34,10 +30,12 @@ def text_classification(
       **how,
     )
 
-  def loss(variables, batch, rng, train):
-    logits_BC, state = apply(variables, batch, rng=rng, train=train)
+  def loss(variables, batch, context):
+    logits_BC, state = apply(
+      variables, batch, rng=context.rng, train=context.train
+    )
     label_B, mask_B = batch["label"], batch["mask"]
-    smoothing = label_smoothing if train else 0.0
+    smoothing = label_smoothing if context.train else 0.0
     nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
     found = {"accuracy": metrics.accuracy(logits_BC, label_B)}
     if smoothing:
@@ -54,4 +52,4 @@ def text_classification(
     return apply(variables, batch, method="features")[0]
 
   predict = {"logits": logits, "features": features}
-  return types.Task(init, {"loss": loss}, predict)
+  return types.Task(types.init_of(model), {"loss": loss}, predict)

@@ -59,11 +59,13 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   """Builds model, task, optimizer and learner of a complete config."""
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
+  sizes, environment = run_data.sizes(data), run_data.environment(config)
+  within = {} if environment is None else {"environment": environment}
   model = names.call(
     model_fn,
     where="config.model",
     settings=settings,
-    offered={**run_data.sizes(data), "dtype": compute_dtype(mesh)},
+    offered={**sizes, "dtype": compute_dtype(mesh)},
   )
   network = _startable(config, model)
   model = _adapted(config, network)
@@ -76,7 +78,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
     model,
     where="config.task",
     settings=settings,
-    offered=run_data.sizes(data),
+    offered={**sizes, **within},
   )
   task = _task_within(mesh, _in_one_line(section, task))
   try:
@@ -97,6 +99,7 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
       "examples": data.num_examples,
       "total_steps": config["total_steps"],
       "batch_size": data.batch_size,
+      **within,
       **(
         {"loss_scale": "dynamic"}
         if config["model"].get("dtype") == "float16"

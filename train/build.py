@@ -241,6 +241,7 @@ def evaluator(
     abstract_batch=leaf.arrays(
       data.spec, data.batch_size, jax.ShapeDtypeStruct
     ),
+    environment=run_data.environment({"data": own}, where),
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
@@ -266,7 +267,8 @@ def few_records(settings: Mapping[str, Any], data: pipeline.Data) -> str:
   """
   windows = data.tokenizer is not None and not settings.get("rows")
   made = str(settings.get("source")).startswith("fake:")
-  if windows or made or data.num_examples >= _FEW:
+  none = not data.num_examples  # as in an environment
+  if windows or made or none or data.num_examples >= _FEW:
     return ""
   count = f"{data.num_examples} record{'s' * (data.num_examples != 1)}"
   return f"figures on {count} are rough: each record counts for much"

@@ -27,6 +27,7 @@ sets.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ from input_pipeline.batching.plan import Plan
 from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
-_MASK_AND_INDEX: Spec = {
+MASK_AND_INDEX: Spec = {
   "mask": Leaf((), np.dtype(np.float32)),
   "index": Leaf((), np.dtype(np.int32)),
 }
@@ -64,6 +65,7 @@ class Data(NamedTuple):
   texts: (indices, as in a batch) -> {field: [values]} of examples, which
     evaluators need besides the arrays; None if there are none.
   class_names: in the order of the labels, or None.
+  sizes: {argument of a model or task: size} that no axis of a leaf has.
   """
 
   spec: Spec
@@ -77,6 +79,7 @@ class Data(NamedTuple):
   news: Callable[[], str] = bad_records.Tally().news
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
+  sizes: Mapping[str, int] = MappingProxyType({})
 
 
 def train(
@@ -319,7 +322,7 @@ def _data(
         step += 1
 
   # A table may have a column "index", which is not the place in the source.
-  spec = {**_MASK_AND_INDEX, **fields, "index": _MASK_AND_INDEX["index"]}
+  spec = {**MASK_AND_INDEX, **fields, "index": MASK_AND_INDEX["index"]}
   spec = described(spec, examples.axes, examples.units)
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:

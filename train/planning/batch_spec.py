@@ -1,7 +1,7 @@
 """Derives the shapes of a run's batches from its config alone.
 
 A plan may be made on a machine without the data: no data file is opened, and
-only `fake:` sources are built.
+only `fake:` and `environment:` sources are built.
 """
 
 import urllib.parse
@@ -35,6 +35,9 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
     UserError: a size that the model needs does not follow from the config.
   """
   settings, batch_size = config["data"], config["batch_size"]
+  played = run_data.environment(config)
+  if played is not None:
+    return run_data.played_data(played, "config.data", settings, batch_size)
   if all(uri.startswith("fake:") for uri in _sources(settings)):
     data = _fake(settings, batch_size, multiple_of)
     return run_data.described(data, config)

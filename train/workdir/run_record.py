@@ -241,6 +241,8 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
       "num_classes": data.num_classes,
       "batch_size": data.batch_size,
     }
+    if data.sizes:
+      facts["sizes"] = dict(data.sizes)
     _write(path / "config.json", config)
     _write(path / "data.json", facts)
   distributed.wait_for_all("the workdir is written")
@@ -266,6 +268,8 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right &= all(type(name) is str for _, name in spec.values())
     right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
     right &= min(sizes, default=0) >= 0
+    more = facts.get("sizes", {}).values()
+    right &= all(type(n) is int and 0 < n < 2**31 for n in more)
     right &= classes is None or 0 < classes < 2**31
     # Larger examples than any memory are impossible.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]

@@ -20,6 +20,7 @@ def actor_critic(
   gae_lambda: float = 0.95,
   baseline: bool = True,
   normalize: bool = True,
+  gather: bool = False,
 ) -> types.Learner:
   """Advantage actor-critic: one update on each rollout (A2C).
 
@@ -50,6 +51,10 @@ def actor_critic(
     baseline: whether the value of a state is subtracted from the return.
     normalize: whether the advantages of a rollout are scaled to mean 0 and
       variance 1.
+    gather: whether every device computes the update from the whole rollout, and
+      not from that of its own environments. Then the result does not depend on
+      the number of devices, not even by the rounding of sums; for networks that
+      are small beside their environments.
 
   Raises:
     ValueError: the task lacks a prediction or has several losses, or a value is
@@ -124,7 +129,11 @@ def actor_critic(
 
     playing = state.extra[PLACE]
     playing, lived = _rollout(environment, act, playing, play_rng, steps)
-    learned = learned_from(old, lived, batch["mask"])
+    mask_B = batch["mask"]
+    if gather and not jax.sharding.get_abstract_mesh().empty:
+      whole = jax.sharding.PartitionSpec()
+      lived, mask_B = jax.lax.with_sharding_constraint((lived, mask_B), whole)
+    learned = learned_from(old, lived, mask_B)
     context = types.Context(loss_rng, state.step, train=True)
 
     def loss(params):

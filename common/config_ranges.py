@@ -111,12 +111,15 @@ RANGES: dict[str, dict[str, Range]] = {
     **_same("beta x_max", FACTOR),
     **_same("loss_chunk places start", COUNT),
     **_same("negatives noise window", SIZE),
+    **_same("entropy_weight value_weight", AMOUNT),
     **_same("eos", MAYBE_COUNT),
     "num_classes": MAYBE_SIZE,
     "label_smoothing": RATE,
   },
   "learner": {
     **_same("discriminator_steps local_steps microbatches workers", SIZE),
+    "steps": SIZE,
+    **_same("discount gae_lambda", SHARE),
     **_same("ema outer_momentum", RATE),
     "outer_lr": FACTOR,
     "loss_scale": _SCALE,
@@ -172,7 +175,8 @@ RANGES: dict[str, dict[str, Range]] = {
 _BOOLEANS = {
   "": ["log_examples"],
   "data": ["packing", "shuffle"],
-  "evals": ["packing"],
+  "evals": ["packing", "sampled"],
+  "learner": ["baseline", "gather", "normalize"],
 }
 _TEXTS = {"data": ["ops", "split", "text_key"], "evals": ["split", "text_key"]}
 # The optimizer's keys that may be lists of (regex, number).

@@ -60,6 +60,7 @@ ARROWS = {
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",
   "train.optimization": "train.types jax optax",
+  "train.environments": "train.types jax",
   "train.learners": "train.types train.optimization jax optax",
   "train.adapters": "train.types train.optimization jax models",
   "train.tasks": "train.types train.objectives train.generation jax models",
@@ -205,7 +206,7 @@ def test_generic_code_names_no_task_learner_or_field():
   """It reads the axes and units of leaves, see common/leaf.py."""
   fields = "image audio tokens inputs targets label boxes x y".split()
   named = {*fields, "classification", "language", "vision"}
-  for room in ("tasks", "learners"):
+  for room in ("tasks", "learners", "environments"):
     named |= {path.stem for path in (ROOT / "train" / room).glob("[a-z]*.py")}
   files = [f"train/{name}.py" for name in GENERIC]
   for room in ("checkpointing", "hosts", "measuring", "optimization"):

@@ -494,6 +494,7 @@ def test_interpolation_counts_ngrams_of_the_training_text(tmp_path, packed):
   [
     (29, {"source": "csv:a.csv"}, None, True),
     (30, {"source": "csv:a.csv"}, None, False),
+    (0, {"source": "environment:a"}, None, False),
     (1, {"source": "fake:linear"}, None, False),
     (5, {"source": "text:a.txt"}, "byte", False),  # windows of tokens
     (5, {"source": "csv:a.csv", "rows": {"name": "labeled"}}, "byte", True),

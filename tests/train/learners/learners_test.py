@@ -11,10 +11,13 @@ import pytest
 
 import train.learners
 from models import Model
+from models.control.policy_value import policy_value
 from models.language.ngram import ngram
 from models.tabular.mlp import mlp
 from models.vision.gan import Gan
 from train import types
+from train.environments.cartpole import cartpole
+from train.learners.actor_critic import actor_critic
 from train.learners.adversarial import adversarial
 from train.learners.counting import counting
 from train.learners.diloco import diloco
@@ -23,6 +26,7 @@ from train.optimization import optimizers
 from train.tasks.generative_adversarial import generative_adversarial
 from train.tasks.image_classification import image_classification
 from train.tasks.language_modeling import language_modeling
+from train.tasks.policy_gradient import policy_gradient
 from train.tasks.regression import regression
 
 # Rows i mod 4 form part i of 4: no real row, then two, one and one.
@@ -110,6 +114,12 @@ def players(**settings):
   return generative_adversarial(model, **settings), batch
 
 
+def acting():
+  """(task, batch) of a tiny policy for cartpole."""
+  model = policy_value(in_features=4, out_features=2, hidden=(4,))
+  return policy_gradient(model), {"mask": jnp.asarray(MASK)}
+
+
 def sgd(lr=0.1, **settings):
   return optimizers.make({"name": "sgd", "lr": lr, **settings}, 100)
 
@@ -143,6 +153,7 @@ EVERY = {
     (players, {}),
     (players, {"ema": 0.9, "discriminator_steps": 2}),
   ],
+  "actor_critic": [(acting, {"environment": cartpole(), "steps": 3})],
   "counting": [(counts, {})],
   "diloco": [
     (linear, {"workers": 2, "local_steps": 2, "microbatches": 2}),
@@ -151,6 +162,7 @@ EVERY = {
 }
 MAKE = {
   "supervised": supervised,
+  "actor_critic": actor_critic,
   "adversarial": adversarial,
   "counting": counting,
   "diloco": diloco,

@@ -17,14 +17,14 @@ def outputs(context: Context) -> Renderer:
     for piece in pieces:
       values_NO = unscaled(piece.values.reshape(len(piece.records), -1))
       for record, value_O in zip(piece.records, values_NO, strict=True):
-        # The shortest spelling of the number that the model computed.
-        numbers = [float(str(np.float32(v))) for v in value_O]
-        ends = (
-          [""]
-          if len(numbers) == 1
-          else [f"_{i + 1}" for i in range(len(numbers))]
-        )
-        named = {f"value{e}": n for e, n in zip(ends, numbers, strict=True)}
-        yield {"record": record, **named}
+        alone = len(value_O) == 1
+        yield {
+          "record": record,
+          # The shortest spelling of the float32 that the model computed.
+          **{
+            "value" if alone else f"value_{i}": float(str(np.float32(value)))
+            for i, value in enumerate(value_O, 1)
+          },
+        }
 
   return render

@@ -58,6 +58,12 @@ def define_flags() -> None:
     "The file to write, whose name ends in .jsonl (one JSON object a line) or "
     ".csv; an existing file is replaced. - prints JSON lines.",
   )
+  _define_how()
+  cli.define_step()
+
+
+def _define_how() -> None:
+  """Defines the flags of how the data are read and predicted."""
   flags.DEFINE_integer(
     "batch",
     None,
@@ -101,7 +107,6 @@ def define_flags() -> None:
     0.0,
     1.0,
   )
-  cli.define_step()
 
 
 def main(argv) -> None:
@@ -136,17 +141,19 @@ def main(argv) -> None:
       made = records.predicted(
         found, workdir, wanted, say, lambda rows: bar[0](rows)
       )
-      bar.append(shown.enter_context(terminal.counted(made.rows)))
+      mixed = FLAGS.output == "-" and sys.stdout.isatty()
+      bar.append(shown.enter_context(terminal.counted(made.rows, mixed)))
       written = _Counted(made.records, named)
       if FLAGS.output == "-":
         for line in table.jsonl(written):
           sys.stdout.buffer.write(line)
           sys.stdout.buffer.flush()
         return
-      path = os.path.abspath(FLAGS.output)
-      files.write_atomically(path, table.lines(written, path))
+      with _output() as path:
+        files.write_atomically(path, table.lines(written, path))
   seconds = time.perf_counter() - start
-  _say(f"{written.count:,} records in {seconds:.1f} s: {FLAGS.output}")
+  what = f"{written.count:,} record{'s' * (written.count != 1)}"
+  _say(f"{what} in {seconds:.1f} s: {FLAGS.output}")
 
 
 class _Counted:
@@ -166,6 +173,15 @@ def _say(line: str) -> None:
   print(mirror.named(line), file=sys.stderr)
 
 
+@contextlib.contextmanager
+def _output() -> Iterator[str]:
+  """Yields the path of the output; UserError if it cannot be a file."""
+  try:
+    yield os.path.abspath(FLAGS.output)
+  except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    raise cli.UserError(f"--output={FLAGS.output}: {error.strerror}") from error
+
+
 def _check() -> None:
   """Raises UserError for flags that contradict each other."""
   given = [f for f in ("source", "text", "images") if FLAGS[f].value]
@@ -174,12 +190,16 @@ def _check() -> None:
     raise cli.UserError(
       f"give exactly one of --source, --text and --images, not {what}"
     )
+  if any(not text.strip() for text in FLAGS.text):
+    raise cli.UserError("--text is empty")
   output = FLAGS.output
   if output == "-":
     return
   storage.check_local("--output", output)
   if not output.lower().endswith((".jsonl", ".csv")):
     raise cli.UserError(f"--output={output}: end it in .jsonl or .csv")
+  with _output() as path:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
   if os.path.isdir(output):
     raise cli.UserError(f"--output={output} is a folder; name a file")
   read = (FLAGS.source or "").partition(":")[2].partition("?")[0]
@@ -205,7 +225,7 @@ def _source(text_key: str) -> Iterator[tuple]:
     uri = f"jsonl:{path}"
 
     def named(line: str) -> str:
-      return line.replace(f"{path}:", "text ").replace(uri, "--text")
+      return line.replace(uri, "--text").replace(f"{path}:", "text ")
 
     yield "--text", uri, named
 

@@ -277,6 +277,8 @@ def test_several_yes_or_no_answers_and_a_csv():
   [
     ({}, "exactly one of --source, --text and --images, not none"),
     ({"text": ["a"], "images": "b"}, "not --text and --images"),
+    ({"text": ["a", " "]}, "--text is empty"),
+    ({"output": "/dev/null/x.csv"}, "--output=/dev/null/x.csv: File exists"),
     ({"output": "x.txt"}, "end it in .jsonl or .csv"),
     ({"output": "gs://b/x.csv"}, "not supported here"),
     ({"source": "csv:x.csv", "output": "./x.csv"}, "is the data"),

@@ -78,10 +78,11 @@ def _figure(panels: dict[str, dict[str, list]], plt):
   for ax, (title, series) in zip(axes, panels.items(), strict=True):
     for key, points in series.items():
       _draw(ax, key, *np.array(points, np.float64).T)
-    ax.set_title(title, fontsize=9)
-    ax.tick_params(labelsize=7)
+    larger = 3 * (ax is axes[0])
+    ax.set_title(title, fontsize=9 + larger)
+    ax.tick_params(labelsize=7 + larger)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=6)
+    ax.legend(fontsize=6 + larger)
   for ax in [axes[0], *axes[1:][-columns:]]:
     ax.set_xlabel("step", fontsize=8)
   # Not tight_layout, which takes seconds if there are many panels.

@@ -84,10 +84,10 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def counted(total: int) -> Iterator[Callable[[int], None]]:
-  """Yields (count) -> None, which advances a bar on a terminal's stderr.
+def counted(total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+  """Yields (count) -> None, which advances a bar on stderr to `total`.
 
-  The bar ends at `total`; without a terminal nothing is printed.
+  Nothing is printed if `quiet`, or if stderr is no terminal.
   """
   console = rich.console.Console(stderr=True)
   bar = rich.progress.Progress(
@@ -97,7 +97,8 @@ def counted(total: int) -> Iterator[Callable[[int], None]]:
     rich.progress.TextColumn("left"),
     rich.progress.TimeRemainingColumn(compact=True),
     console=console,
-    disable=not console.is_terminal,
+    redirect_stdout=False,
+    disable=quiet or not console.is_terminal,
   )
   with bar:
     task = bar.add_task("", total=total)

@@ -206,24 +206,8 @@ def evaluator(
   to say that its records are few.
   """
   where = f"config.evals.{key}"
-  settings = dict(parts.config["evals"][key])
-  settings.pop("every_steps", None)
-  if "name" not in settings:
-    others = [k for k in parts.config["evals"] if k != key]
-    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
-  function = names.find(
-    "train.evaluators", settings.pop("name"), f"{where}.name"
-  )
-  takes = inspect.signature(function).parameters
-  of_data = set(inspect.signature(pipeline.evaluation).parameters)
-  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
-  settings = {k: v for k, v in settings.items() if k not in own}
-  for k in settings:
-    if k not in takes:
-      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
-      raise UserError(f"{where}.{k}: unknown{hint}")
-  shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  own = components.inherited(shared, own)
+  function, settings, own = eval_section(parts.config, key)
+  own = components.inherited(shared_settings(parts.config), own)
   data = _held_out(parts, key, own, workdir)
   if note := notes and few_records(own, data):
     say(f"{key}: {note}")
@@ -256,6 +240,42 @@ def evaluator(
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
+
+
+def eval_section(config, key: str) -> tuple[Any, dict[str, Any], dict]:
+  """Returns what config.evals.KEY specifies.
+
+  Returns:
+    The evaluator's function, its settings, and the settings of its data that
+    replace those of config.data.
+
+  Raises:
+    UserError: the section has no name, or an unknown key.
+  """
+  where = f"config.evals.{key}"
+  settings = dict(config["evals"][key])
+  settings.pop("every_steps", None)
+  if "name" not in settings:
+    others = [k for k in config["evals"] if k != key]
+    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
+  function = names.find(
+    "train.evaluators", settings.pop("name"), f"{where}.name"
+  )
+  takes = inspect.signature(function).parameters
+  of_data = set(inspect.signature(pipeline.evaluation).parameters)
+  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
+  settings = {k: v for k, v in settings.items() if k not in own}
+  for k in settings:
+    if k not in takes:
+      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
+      raise UserError(f"{where}.{k}: unknown{hint}")
+  return function, settings, own
+
+
+def shared_settings(config) -> dict[str, Any]:
+  """The settings of config.data that an evaluation takes, too."""
+  of_data = inspect.signature(pipeline.evaluation).parameters
+  return {k: v for k, v in config["data"].items() if k in of_data}
 
 
 def _held_out(parts, key: str, settings, workdir) -> pipeline.Data:

@@ -17,10 +17,20 @@ _GIVEN = [
   "host_count",
   "workdir",
   "multiple_of",
+  "unlabeled",
 ]
 
 
-def read(function, config, where, settings, mesh, workdir, batch_size=None):
+def read(
+  function,
+  config,
+  where,
+  settings,
+  mesh,
+  workdir,
+  batch_size=None,
+  unlabeled=None,
+):
   """Returns the pipeline.Data that `function` makes of a config section.
 
   Args:
@@ -31,6 +41,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
     mesh: the mesh over which the batches are divided.
     workdir: the folder for a tokenizer that is learned from the data, or None.
     batch_size: replaces the batch size of the config if it is not None.
+    unlabeled: see pipeline.evaluation.
 
   Raises:
     UserError: a key is unknown or invalid; the message names it.
@@ -60,6 +71,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
       "host_count": count,
       "workdir": workdir,
       "multiple_of": parts,
+      "unlabeled": unlabeled,
     },
   )
   return described(data, config)

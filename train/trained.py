@@ -159,6 +159,7 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
     tokenizer=learned,
     batches=lambda first_step: iter(()),
     batch_size=known["batch_size"],
+    class_names=tuple(known.get("class_names", ())),
   )
 
 

@@ -21,6 +21,9 @@ from absl import flags
 
 from common import cli
 
+# The most tokens that one call generates for each text.
+_CHUNK = 16
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 cli.define_step()
@@ -115,6 +118,8 @@ def main(argv) -> None:
   key = _key()
   server = _library()
   cli.start_jax()
+  # The thread that generates would wait up to 5 ms for that which sends.
+  sys.setswitchinterval(0.0005)
   from train import trained
   from train.generation import replies
   from train.serving import answering, batching, limits, web
@@ -177,7 +182,9 @@ def _slots(speaker, allowed):
     f" {room:,} tokens"
   )
   try:
-    programs = slot_programs.programs(speaker.inference, allowed.batch, room)
+    programs = slot_programs.programs(
+      speaker.inference, allowed.batch, room, _CHUNK
+    )
     found = slots.Slots(programs)
   except (MemoryError, RuntimeError) as error:
     if "RESOURCE_EXHAUSTED" not in str(error) and type(error) is RuntimeError:

@@ -104,10 +104,10 @@ class FakeSlots:
   def reset(self):
     """Nothing is kept."""
 
-  def advance(self, occupied, room):
+  def advance(self, occupied, room, most):
     """The next tokens of every slot."""
     tokens = self.draw()
-    return types.SimpleNamespace(of=lambda slot: tokens)
+    return types.SimpleNamespace(of=lambda slot: tokens, ready=lambda: True)
 
 
 def slowly(seconds, count=16):

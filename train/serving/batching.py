@@ -6,9 +6,12 @@ text. A text's samples depend on its own seed only, so the other texts of the
 batch do not change it.
 """
 
+import asyncio
 import collections
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +23,12 @@ from train.serving.protocol import ApiError
 
 # Tokens of prompts that are read between two chunks of generated tokens.
 _READ = 256
+# The tokens of a chunk: of a text that is alone, of several, and of several
+# where a text may soon take the place of another.
+_ALONE, _SEVERAL, _FEW = 16, 8, 4
+# The part of a chunk's time in which a text that follows another may arrive, and
+# how often to look whether the chunk is complete, in seconds.
+_FOLLOWING, _TICK = 0.8, 0.001
 
 
 class Event(NamedTuple):
@@ -43,13 +52,15 @@ class Job:
   Attributes:
     events: a queue of Event, until each text has finished.
     gone: set when nobody needs the texts any more.
-    wake: called after each event, in the engine's thread.
+    loop, wake: after new events, `wake` is called in this event loop's thread;
+      no loop by default.
   """
 
   def __init__(self, texts: Sequence[replies.Text]):
     self.texts = list(texts)
     self.events: queue.SimpleQueue = queue.SimpleQueue()
     self.gone = threading.Event()
+    self.loop: asyncio.AbstractEventLoop | None = None
     self.wake: Callable[[], None] = lambda: None
 
 
@@ -69,7 +80,6 @@ class _Row(NamedTuple):
   def emit(self, part: str = "", finish: str | None = None) -> None:
     event = Event(self.index, part, finish, self.text.drawn)
     self.job.events.put(event)
-    self.job.wake()
 
 
 class _Seat:
@@ -96,10 +106,12 @@ class _Flight(NamedTuple):
 
   drawn: the tokens.
   seats: the text in each slot when the device was asked for them.
+  most: the most tokens of each text.
   """
 
   drawn: Drawn
   seats: list[_Seat]
+  most: int
 
 
 class Engine:
@@ -122,6 +134,10 @@ class Engine:
     self._closing = False
     self._seats: list[_Seat] = []  # in the order of their slots
     self._joining: tuple[_Seat, Iterator[int]] | None = None
+    self._vacated = False  # whether a text has just left
+    self._ended = 0  # texts that ended in the last chunk that was taken
+    self._since = 0.0  # when the device began with the chunk in flight
+    self._pace = 0.0  # seconds per token of all texts
     self._thread = threading.Thread(target=self._run, daemon=True)
     self._thread.start()
 
@@ -173,9 +189,13 @@ class Engine:
       try:
         self._leave()
         self._join()
+        if flight:
+          self._linger(flight)
         following = self._ask()
         if flight:
           self._take(flight)
+        else:
+          self._since = time.perf_counter()
         flight = following
       except Exception as error:  # the server must survive any error
         self.say(f"a batch failed: {type(error).__name__}: {error}")
@@ -197,12 +217,14 @@ class Engine:
     """Frees the slots of texts that are not continued, and closes the gaps."""
     with self._changed:
       seats = self._seats
+      before = len(seats)
       for slot in reversed(range(len(seats))):
         if not seats[slot].going():
           last = seats.pop()
           if slot < len(seats):
             self.slots.move(len(seats), slot)
             seats[slot] = last
+      self._vacated = len(seats) < before
 
   def _join(self) -> None:
     """Reads prompts of waiting texts, which then join; at most _READ tokens.
@@ -229,36 +251,100 @@ class Engine:
         self._seats.append(seat)
         self._joining = None
 
+  def _linger(self, flight: _Flight) -> None:
+    """Lets texts join that follow those that have just ended.
+
+    A client often sends its next request as soon as it has its answer. While
+    the device is busy, nothing is lost by waiting for it.
+    """
+    until = self._since + _FOLLOWING * self._pace * flight.most
+    followers, self._ended = self._ended, 0
+    while followers > 0 and len(self._seats) < self.slots.count:
+      with self._changed:
+        while not (self._waiting or self._closing or flight.drawn.ready()):
+          left = until - time.perf_counter()
+          if left <= 0:
+            return
+          self._changed.wait(min(left, _TICK))
+        if not self._waiting:
+          return
+      before = len(self._seats)
+      self._join()
+      followers -= max(1, len(self._seats) - before)
+
   def _ask(self) -> _Flight | None:
     """Asks the device for the next tokens of all texts."""
     seats = list(self._seats)
     if not seats:
       return None
+    most = min(self._most(seats), self.slots.chunk)
     for seat in seats:
-      drawn = min(self.slots.chunk, seat.left)
+      drawn = min(most, seat.left)
       seat.place, seat.left = seat.place + drawn, seat.left - drawn
     room = max(seat.place for seat in seats)
-    return _Flight(self.slots.advance(len(seats), room), seats)
+    return _Flight(self.slots.advance(len(seats), room, most), seats, most)
+
+  def _most(self, seats: Sequence[_Seat]) -> int:
+    """Returns the most tokens of the next chunk.
+
+    Long chunks cost less time per token; short ones let other texts join soon.
+    """
+    if len(seats) == 1:
+      return _ALONE
+    if not self._waiting:
+      free = self.slots.count - len(seats)
+      return _FEW if self._vacated and free else _SEVERAL
+    # A slot that becomes free in the middle of a chunk is idle until its end.
+    return max(_FEW, min(_SEVERAL, *(seat.left for seat in seats)))
 
   def _take(self, flight: _Flight) -> None:
     """Adds the tokens to their texts, and emits what became readable."""
-    for slot, seat in enumerate(flight.seats):
+    drawn = [flight.drawn.of(slot) for slot in range(len(flight.seats))]
+    now = time.perf_counter()
+    self._pace = (now - self._since) / max(flight.most, 1)
+    self._since = now
+    jobs = []
+    for seat, tokens in zip(flight.seats, drawn, strict=True):
       row = seat.row
       if not row.going():
         continue
-      text, part = replies.read(self.speaker, row.text, flight.drawn.of(slot))
+      text, part = replies.read(self.speaker, row.text, tokens)
       row.job.texts[row.index] = text
+      self._ended += text.finish is not None
       if part or text.finish:
         row.emit(part, text.finish)
+        jobs.append(row.job)
+    _wake(jobs)
 
   def _fail(self, seats: list[_Seat]) -> None:
     """Ends all texts of the batch with an error, and empties the slots."""
     joining = [self._joining[0]] if self._joining else []
-    for seat in [*seats, *self._seats, *joining]:
+    failed = [*seats, *self._seats, *joining]
+    for seat in failed:
       if seat.row.going():
         text = seat.row.text._replace(finish="error")
         seat.row.job.texts[seat.row.index] = text
         seat.row.emit(finish="error")
+    _wake([seat.row.job for seat in failed])
     with self._changed:
       self._seats, self._joining = [], None
     self.slots.reset()
+
+
+def _wake(jobs: Sequence[Job]) -> None:
+  """Wakes the readers of the jobs: one call for all jobs of an event loop.
+
+  Each call into another thread makes this one wait for the interpreter.
+  """
+  loops: dict = {}
+  for job in jobs:
+    if job.loop is not None:
+      loops.setdefault(job.loop, {})[job] = None
+  for loop, waiting in loops.items():
+    with contextlib.suppress(RuntimeError):  # the loop may have been closed
+      loop.call_soon_threadsafe(_wake_here, list(waiting))
+
+
+def _wake_here(jobs: Sequence[Job]) -> None:
+  for job in jobs:
+    job.wake()

@@ -26,8 +26,8 @@ _READ = 256
 # The tokens of a chunk: of a text that is alone, of several, and of several
 # where a text may soon take the place of another.
 _ALONE, _SEVERAL, _FEW = 16, 8, 4
-# The part of a chunk's time in which a text that follows another may arrive, and
-# how often to look whether the chunk is complete, in seconds.
+# The part of a chunk's time in which a text that follows another may arrive,
+# and how often to look whether the chunk is complete, in seconds.
 _FOLLOWING, _TICK = 0.8, 0.001
 
 

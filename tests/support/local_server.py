@@ -16,8 +16,7 @@ _programs: dict = {}
 
 def slots_of(speaker, limits) -> slots.Slots:
   """The slots of a model, whose programs the servers of a worker share."""
-  room = limits.prompt_tokens + limits.max_tokens
-  room = min(room, speaker.window or room)
+  room = min(limits.room, speaker.window or limits.room)
   key = (id(speaker.inference.variables), limits.batch, room)
   if key not in _programs:
     _programs.clear()

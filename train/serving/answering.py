@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -132,15 +131,21 @@ class Answering:
     engine: generates its texts.
     limits: see Limits.
     model: the model's name.
+    scorer: computes log-probabilities; by default one that compiles each of
+      its programs when it is first needed.
   """
 
   def __init__(
-    self, speaker: Speaker, engine: Engine, limits: Limits, model: str
+    self,
+    speaker: Speaker,
+    engine: Engine,
+    limits: Limits,
+    model: str,
+    scorer: scoring.Scorer | None = None,
   ):
     self.speaker, self.engine, self.limits = speaker, engine, limits
     self.model, self.created = model, int(time.time())
-    self._score: scoring.Score | None = None  # made for the first request
-    self._lock = threading.Lock()
+    self.score = scorer or scoring.Scorer(speaker.found, limits.room)
 
   def models(self) -> list[dict[str, Any]]:
     """OpenAI's list of models, which has one entry."""
@@ -255,11 +260,8 @@ class Answering:
 
   def _logprobs(self, ask: Ask, prompts, job: Job) -> list[dict[str, Any]]:
     """OpenAI's object of log-probabilities for each text of a finished job."""
-    with self._lock:
-      if self._score is None:
-        self._score = scoring.scorer(self.speaker.found)
     tokenizer = self.speaker.found.parts.data.tokenizer
-    scores = self._score([text.ids for text in job.texts], ask.logprobs)
+    scores = self.score([text.ids for text in job.texts], ask.logprobs)
     found = []
     for i, (text, each) in enumerate(zip(job.texts, scores, strict=True)):
       given, length = ask.prompts[i // ask.n], len(prompts[i // ask.n])

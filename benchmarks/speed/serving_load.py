@@ -183,7 +183,7 @@ def transformers(
 
 
 def write_byte_tokenizer(folder: pathlib.Path) -> None:
-  """Writes a tokenizer.json whose ids are bytes; convert has no format for it."""
+  """Writes a tokenizer.json whose ids are bytes, which convert does not."""
   shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
   others = iter(range(256, 512))
   vocab = {chr(b if b in shown else next(others)): b for b in range(256)}

@@ -132,7 +132,8 @@ class Engine:
     self._changed = threading.Condition()
     self._waiting: collections.deque[_Row] = collections.deque()
     self._closing = False
-    self._seats: list[_Seat] = []  # in the order of their slots
+    # In the order of their slots; None where a text has left, until `_ask`.
+    self._seats: list[_Seat | None] = []
     self._joining: tuple[_Seat, Iterator[int]] | None = None
     self._vacated = False  # whether a text has just left
     self._ended = 0  # texts that ended in the last chunk that was taken
@@ -176,7 +177,7 @@ class Engine:
     """Returns the number of texts that wait or are being generated."""
     with self._changed:
       joining = self._joining is not None
-      return len(self._waiting) + joining + len(self._seats)
+      return len(self._waiting) + joining + len(self._seated())
 
   def _forget_gone(self) -> None:
     kept = [row for row in self._waiting if row.going()]
@@ -213,18 +214,24 @@ class Engine:
           return False
         self._changed.wait()
 
+  def _seated(self) -> list[_Seat]:
+    return [seat for seat in self._seats if seat is not None]
+
   def _leave(self) -> None:
-    """Frees the slots of texts that are not continued, and closes the gaps."""
+    """Frees the slots of texts that are not continued."""
+    with self._changed:
+      self._seats = [seat if seat.going() else None for seat in self._seats]
+      self._vacated = None in self._seats
+
+  def _close_gaps(self) -> None:
+    """Moves the last texts into slots that texts have left."""
     with self._changed:
       seats = self._seats
-      before = len(seats)
-      for slot in reversed(range(len(seats))):
-        if not seats[slot].going():
-          last = seats.pop()
-          if slot < len(seats):
-            self.slots.move(len(seats), slot)
-            seats[slot] = last
-      self._vacated = len(seats) < before
+      while None in seats:
+        last, gap = seats.pop(), seats.index(None) if None in seats else None
+        if last is not None and gap is not None:
+          self.slots.move(len(seats), gap)
+          seats[gap] = last
 
   def _join(self) -> None:
     """Reads prompts of waiting texts, which then join; at most _READ tokens.
@@ -232,7 +239,7 @@ class Engine:
     If no text is being generated, it reads a whole prompt.
     """
     budget = _READ
-    while len(self._seats) < self.slots.count:
+    while len(self._seated()) < self.slots.count:
       if self._joining is None:
         with self._changed:
           self._forget_gone()
@@ -243,13 +250,15 @@ class Engine:
       seat, pieces = self._joining
       for tokens in pieces:
         budget -= tokens
-        if budget <= 0 and self._seats:
+        if budget <= 0 and self._seated():
           return
       text = seat.row.text
-      self.slots.join(len(self._seats), text.ids, text.options)
       with self._changed:
-        self._seats.append(seat)
-        self._joining = None
+        if None not in self._seats:
+          self._seats.append(None)
+        slot = self._seats.index(None)
+        self.slots.join(slot, text.ids, text.options)
+        self._seats[slot], self._joining = seat, None
 
   def _linger(self, flight: _Flight) -> None:
     """Lets texts join that follow those that have just ended.
@@ -259,7 +268,7 @@ class Engine:
     """
     until = self._since + _FOLLOWING * self._pace * flight.most
     followers, self._ended = self._ended, 0
-    while followers > 0 and len(self._seats) < self.slots.count:
+    while followers > 0 and len(self._seated()) < self.slots.count:
       with self._changed:
         while not (self._waiting or self._closing or flight.drawn.ready()):
           left = until - time.perf_counter()
@@ -268,13 +277,14 @@ class Engine:
           self._changed.wait(min(left, _TICK))
         if not self._waiting:
           return
-      before = len(self._seats)
+      before = len(self._seated())
       self._join()
-      followers -= max(1, len(self._seats) - before)
+      followers -= max(1, len(self._seated()) - before)
 
   def _ask(self) -> _Flight | None:
     """Asks the device for the next tokens of all texts."""
-    seats = list(self._seats)
+    self._close_gaps()
+    seats = self._seated()
     if not seats:
       return None
     most = min(self._most(seats), self.slots.chunk)
@@ -319,7 +329,7 @@ class Engine:
   def _fail(self, seats: list[_Seat]) -> None:
     """Ends all texts of the batch with an error, and empties the slots."""
     joining = [self._joining[0]] if self._joining else []
-    failed = [*seats, *self._seats, *joining]
+    failed = [*seats, *self._seated(), *joining]
     for seat in failed:
       if seat.row.going():
         text = seat.row.text._replace(finish="error")

@@ -25,8 +25,7 @@ from train.generation.decoding_programs import How, Rows
 _PIECES = (32, 256)
 # Programs exist for 1 slot and for powers of two from here on.
 _LEAST_SLOTS = 8
-# The shortest cache that a program attends to; the next is twice as long. The
-# time of a token grows with this length, and on a CPU with the slots as well.
+# The shortest cache that a program attends to; the next is four times as long.
 _LEAST_ROOM = 96
 
 
@@ -129,9 +128,9 @@ def _slot_counts(count: int) -> list[int]:
 
 def _rooms(room: int) -> list[int]:
   rooms, size = [], _LEAST_ROOM
-  while size < room:
+  while 3 * size < 2 * room:  # a little longer one would save little time
     rooms.append(size)
-    size *= 2
+    size *= 4
   return [*rooms, room]
 
 

@@ -172,7 +172,10 @@ def transformers(
       break
     try:
       with urllib.request.urlopen(health, timeout=5):
-        return Server(process, port, str(target))
+        found = Server(process, port, str(target))
+        # Its first request loads the model.
+        asyncio.run(answer(port, found.model, "a", 0))
+        return found
     except OSError:
       time.sleep(0.5)
   process.kill()
@@ -282,7 +285,7 @@ async def load(
         firsts.append(first - asked)
 
   await asyncio.gather(*(client(number) for number in range(clients)))
-  p50, p95 = np.percentile(firsts, [50, 95])
+  p50, p95 = np.percentile(firsts or [np.nan], [50, 95])
   found = {"rate": tokens / seconds, "p50": p50, "p95": p95}
   print(json.dumps(found | {"errors": errors, "total": total}))
 

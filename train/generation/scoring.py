@@ -88,14 +88,18 @@ class Scorer:
     return [*sizes, self.room]
 
   def _program(self, S: int):
-    """Returns the program for texts of at most S tokens.
+    """Returns (P, begin, program) for texts of at most S tokens.
 
-    (variables, cache, tokens_1P, next_1P) -> (cache, (own_1P, top_1PK,
-    ids_1PK)); without a cache, P is S.
+    begin: () -> an empty cache; None if it has no place for each token.
+    program: (variables, cache, tokens_1P, next_1P) -> (cache, (own_1P,
+      top_1PK, ids_1PK)); without a cache, P is S.
     """
     if S in self._compiled:
       return self._compiled[S]
-    cache = jax.eval_shape(lambda: self._begin(S))
+    begin = jax.jit(
+      lambda: self._model.init_cache(1, S) if self._grows else None
+    ).lower()
+    cache = begin.out_info
     P = S if cache is None else min(_SLAB, S)
     tokens_1P = jax.ShapeDtypeStruct((1, P), jnp.int32)
 
@@ -111,25 +115,21 @@ class Scorer:
 
     jitted = jax.jit(scored, donate_argnums=1)
     lowered = jitted.lower(self._variables, cache, tokens_1P, tokens_1P)
-    self._compiled[S] = P, lowered.compile()
+    self._compiled[S] = P, begin.compile(), lowered.compile()
     return self._compiled[S]
-
-  def _begin(self, S: int):
-    """Returns an empty cache; None if the cache has no place for each token."""
-    return self._model.init_cache(1, S) if self._grows else None
 
   def _scores(self, ids: Sequence[int], top: int) -> Scores:
     T = len(ids)
     S = min(S for S in self._sizes() if T <= S)
-    P, program = self._program(S)
-    cache, parts = self._begin(S), []
+    P, begin, program = self._program(S)
+    cache, parts = begin(), []
     ids_S = np.zeros((S + 1,), np.int32)
     ids_S[:T] = ids
     for first in range(0, T, P):
       # Near the end of the cache, tokens are read again at their own places.
       start = min(first, S - P)
       if start < first:
-        cache = cache | {"length": jnp.int32(start)}
+        cache = cache | {"length": np.int32(start)}
       tokens_1P = ids_S[None, start : start + P]
       next_1P = ids_S[None, start + 1 : start + P + 1]
       cache, scores = program(self._variables, cache, tokens_1P, next_1P)

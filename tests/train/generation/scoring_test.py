@@ -43,7 +43,7 @@ def test_scores_are_those_of_one_pass(name, monkeypatch):
     assert np.isnan(each.own_T[0]) and each.ids_TK.shape == (T, 3)
     want_T = logs_TV[np.arange(T - 1), ids[1:]]
     np.testing.assert_allclose(each.own_T[1:], want_T, atol=1e-4)
-    want_TK = -np.sort(-logs_TV[:-1])[:, :3]
+    want_TK = -np.sort(-logs_TV[: T - 1])[:, :3]
     np.testing.assert_allclose(each.top_TK[1:], want_TK, atol=1e-4)
   with pytest.raises(ValueError, match="a text has 21 tokens, at most 20"):
     scorer([[1] * 21], 1)

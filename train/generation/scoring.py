@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train import trained
-from train.generation import decoding_programs, streaming
+from train.generation import decoding_programs, slot_programs, streaming
 
 # Tokens per pass; it bounds the memory of the logits.
 _SLAB = 256
@@ -96,10 +96,15 @@ class Scorer:
     """
     if S in self._compiled:
       return self._compiled[S]
-    begin = jax.jit(
-      lambda: self._model.init_cache(1, S) if self._grows else None
-    ).lower()
-    cache = begin.out_info
+    where = slot_programs.replicated(self._variables)
+
+    def empty():
+      return self._model.init_cache(1, S) if self._grows else None
+
+    cache = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      jax.eval_shape(empty),
+    )
     P = S if cache is None else min(_SLAB, S)
     tokens_1P = jax.ShapeDtypeStruct((1, P), jnp.int32)
 
@@ -113,9 +118,11 @@ class Scorer:
       own_1P1 = jnp.take_along_axis(logs_1PV, next_1P[..., None], axis=-1)
       return cache, (own_1P1[..., 0], *jax.lax.top_k(logs_1PV, self._top))
 
-    jitted = jax.jit(scored, donate_argnums=1)
-    lowered = jitted.lower(self._variables, cache, tokens_1P, tokens_1P)
-    self._compiled[S] = P, begin.compile(), lowered.compile()
+    begin = jax.jit(empty, out_shardings=where).lower()
+    program = jax.jit(scored, donate_argnums=1, out_shardings=where).lower(
+      self._variables, cache, tokens_1P, tokens_1P
+    )
+    self._compiled[S] = P, begin.compile(), program.compile()
     return self._compiled[S]
 
   def _scores(self, ids: Sequence[int], top: int) -> Scores:

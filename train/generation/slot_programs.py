@@ -251,7 +251,7 @@ def _functions(inference, programs: Programs) -> _Functions:
 def _compiled(functions: _Functions, programs: Programs) -> dict[Any, Any]:
   """Compiles all programs, several at a time; returns them by name and size."""
   variables = programs.variables
-  where = _replicated(variables)
+  where = replicated(variables)
 
   def shape(x):
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
@@ -285,7 +285,7 @@ def _compiled(functions: _Functions, programs: Programs) -> dict[Any, Any]:
     return dict(zip(lowered, compiled, strict=True))
 
 
-def _replicated(variables) -> jax.sharding.Sharding:
+def replicated(variables) -> jax.sharding.Sharding:
   """Returns where the batch is kept: whole, on each device of the variables."""
   for leaf in jax.tree.leaves(variables):
     sharding = getattr(leaf, "sharding", None)

@@ -91,10 +91,12 @@ def measure(folder: pathlib.Path, args) -> None:
     found: dict[str, list] = {}
     for _ in range(args.rounds):
       for rows, one in child(["--direct", workdir, args.seconds]).items():
+        print(f"direct, {rows}:", one, file=sys.stderr, flush=True)
         found.setdefault(f"direct, {rows} rows", []).append(one)
       for name, (clients, mixed) in LOADS.items():
         for who, server in servers.items():
           one = loaded(server, clients, mixed, args.seconds)
+          print(f"{who}{name}:", one, file=sys.stderr, flush=True)
           found.setdefault(f"{who}{name} clients", []).append(one)
     if args.minutes:
       one = loaded(servers[""], 50, True, 60 * args.minutes)

@@ -9,11 +9,13 @@ import optax
 import pytest
 
 from common import names
+from common.errors import UserError
+from configs.vision import conv_fashion_mnist
 from models import Model
 from models.language.ngram import ngram
 from models.tabular.mlp import mlp
 from models.vision.gan import Gan
-from train import types
+from train import build, types
 from train.learners.adversarial import adversarial
 from train.learners.counting import counting
 from train.learners.diloco import diloco
@@ -428,6 +430,25 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
 def test_a_wrong_task_or_value_is_named(make, task, settings, message):
   with pytest.raises(ValueError, match=message):
     make(task()[0], sgd(), **settings)
+
+
+def test_a_coupled_loss_is_refused_with_microbatches():
+  task = linear()[0]._replace(coupled=True, name="contrast")
+  supervised(task, sgd())
+  for make in (supervised, functools.partial(diloco, workers=2, local_steps=2)):
+    with pytest.raises(UserError, match="microbatches=2: .* task contrast"):
+      make(task, sgd(), microbatches=2)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_statistics_of_microbatches_are_noted(microbatches):
+  config = conv_fashion_mnist.get_config("smoke")
+  config.model.batchnorm = True
+  config.learner.microbatches = microbatches
+  notes = []
+  build.run(config, None, say=notes.append)
+  found = [note for note in notes if "microbatches=2: the model's" in note]
+  assert len(found) == microbatches - 1
 
 
 @pytest.mark.parametrize("moving", PLAYERS)

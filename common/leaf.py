@@ -42,6 +42,11 @@ class Leaf(NamedTuple):
 
 
 Spec = dict[str, Leaf]
+# The leaves that every batch holds.
+MASK_AND_INDEX: Spec = {
+  "mask": Leaf((), np.dtype(np.float32)),
+  "index": Leaf((), np.dtype(np.int32)),
+}
 Axes = Mapping[str, tuple[str, ...]]
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("common", "models", "train", "input_pipeline", "configs")
 SOURCES = sorted(
@@ -75,6 +77,7 @@ ARROWS = {
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
+  "train.prediction": "train data jax",
   "train.serving": "train.generation data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",
@@ -312,6 +315,7 @@ def _seconds(command) -> float:
   return time.perf_counter() - start
 
 
+@pytest.mark.slow
 def test_tensorflow_stays_out_of_a_step():
   code = """
 import sys

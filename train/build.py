@@ -1,5 +1,6 @@
 """Builds a run from its config and workdir: everything `loop.fit` needs."""
 
+import functools
 import inspect
 import os
 from collections.abc import Mapping
@@ -52,13 +53,15 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     if workdir is None
     else run_writer.run_writer(workdir, config, say, distributed.first())
   )
-  parts = assembly.experiment(config, workdir)
+  load = functools.partial(trained.task_and_variables, say=say)
+  parts = assembly.experiment(config, workdir, load)
   pipelined = sharding.pipeline_note(config, parts.mesh)
-  for note in (parts.data.note, parts.learner.note, pipelined):
+  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
+  split = _microbatch_note(config, abstract_state)
+  for note in (parts.data.note, parts.learner.note, pipelined, split):
     if note:
       say(note)
   batch_size = parts.data.batch_size
-  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
@@ -107,6 +110,19 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     writer=writer,
     observe=_observer(config, parts.learner, writer, say),
     **({} if workdir is None else _files(workdir, config, parts.data, saving)),
+  )
+
+
+def _microbatch_note(config, abstract_state) -> str:
+  """A line if microbatches change what the forward pass sees, or ""."""
+  parts = config["learner"].get("microbatches", 1)
+  written = jax.tree.leaves(abstract_state.variables.model_state)
+  if parts == 1 or not written:
+    return ""
+  return (
+    f"config.learner.microbatches={parts}: the model's statistics, such as"
+    " those of batch normalization, are of one microbatch at a time, so that"
+    " updates differ from those of whole batches"
   )
 
 
@@ -190,33 +206,13 @@ def evaluator(
   to say that its records are few.
   """
   where = f"config.evals.{key}"
-  settings = dict(parts.config["evals"][key])
-  settings.pop("every_steps", None)
-  if "name" not in settings:
-    others = [k for k in parts.config["evals"] if k != key]
-    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
-  function = names.find(
-    "train.evaluators", settings.pop("name"), f"{where}.name"
-  )
-  takes = inspect.signature(function).parameters
-  of_data = set(inspect.signature(pipeline.evaluation).parameters)
-  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
-  settings = {k: v for k, v in settings.items() if k not in own}
-  for k in settings:
-    if k not in takes:
-      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
-      raise UserError(f"{where}.{k}: unknown{hint}")
-  shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  own = components.inherited(shared, own)
+  function, settings, own = eval_section(parts.config, key)
+  own = components.inherited(shared_settings(parts.config), own)
   data = _held_out(parts, key, own, workdir)
   if note := notes and few_records(own, data):
     say(f"{key}: {note}")
   words = parts.data.tokenizer
   seed_rng = jax.random.key(parts.config["seed"])
-
-  def load(other):
-    found = trained.load(other, say=say)
-    return found.parts.task, found.variables
 
   context = types.EvalContext(
     task=parts.task,
@@ -232,7 +228,7 @@ def evaluator(
     workdir=workdir,
     key=key,
     rng=jax.random.fold_in(seed_rng, 2),
-    load=load,
+    load=functools.partial(trained.task_and_variables, say=say),
     say=say,
     fetch=distributed.fetch,
     texts=data.texts,
@@ -245,6 +241,42 @@ def evaluator(
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
+
+
+def eval_section(config, key: str) -> tuple[Any, dict[str, Any], dict]:
+  """Returns what config.evals.KEY specifies.
+
+  Returns:
+    The evaluator's function, its settings, and the settings of its data that
+    replace those of config.data.
+
+  Raises:
+    UserError: the section has no name, or an unknown key.
+  """
+  where = f"config.evals.{key}"
+  settings = dict(config["evals"][key])
+  settings.pop("every_steps", None)
+  if "name" not in settings:
+    others = [k for k in config["evals"] if k != key]
+    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
+  function = names.find(
+    "train.evaluators", settings.pop("name"), f"{where}.name"
+  )
+  takes = inspect.signature(function).parameters
+  of_data = set(inspect.signature(pipeline.evaluation).parameters)
+  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
+  settings = {k: v for k, v in settings.items() if k not in own}
+  for k in settings:
+    if k not in takes:
+      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
+      raise UserError(f"{where}.{k}: unknown{hint}")
+  return function, settings, own
+
+
+def shared_settings(config) -> dict[str, Any]:
+  """The settings of config.data that an evaluation takes, too."""
+  of_data = inspect.signature(pipeline.evaluation).parameters
+  return {k: v for k, v in config["data"].items() if k in of_data}
 
 
 def _held_out(parts, key: str, settings, workdir) -> pipeline.Data:

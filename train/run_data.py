@@ -8,7 +8,7 @@ from typing import Any
 
 from common import leaf, names
 from common.errors import UserError
-from input_pipeline.batching import device, no_examples, pipeline
+from input_pipeline.batching import device, examples, no_examples, pipeline
 from input_pipeline.tokenizers.parts import special_tokens
 from train import sharding, types
 
@@ -21,10 +21,20 @@ _GIVEN = [
   "host_count",
   "workdir",
   "multiple_of",
+  "unlabeled",
 ]
 
 
-def read(function, config, where, settings, mesh, workdir, batch_size=None):
+def read(
+  function,
+  config,
+  where,
+  settings,
+  mesh,
+  workdir,
+  batch_size=None,
+  unlabeled=None,
+):
   """Returns the pipeline.Data that `function` makes of a config section.
 
   Args:
@@ -35,6 +45,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
     mesh: the mesh over which the batches are divided.
     workdir: the folder for a tokenizer that is learned from the data, or None.
     batch_size: replaces the batch size of the config if it is not None.
+    unlabeled: see pipeline.evaluation.
 
   Raises:
     UserError: a key is unknown or invalid; the message names it.
@@ -70,6 +81,7 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
       "host_count": count,
       "workdir": workdir,
       "multiple_of": parts,
+      "unlabeled": unlabeled,
     },
   )
   return described(data, config)
@@ -153,8 +165,13 @@ def played_data(
 
 
 def described(data: pipeline.Data, config) -> pipeline.Data:
-  """Returns the data with the axes that the task of the config names."""
-  return data._replace(spec=leaf.described(data.spec, _axes_of_task(config)))
+  """Returns the data with the axes and units that the config's files name.
+
+  These are those of its kind of rows and of its task.
+  """
+  rows, words = (config["data"].get(key) for key in ("rows", "tokenizer"))
+  spec = leaf.described(data.spec, *examples.leaf_names(rows, words))
+  return data._replace(spec=leaf.described(spec, _axes_of_task(config)))
 
 
 def _axes_of_task(config) -> leaf.Axes:

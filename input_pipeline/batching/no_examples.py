@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from common.leaf import MASK_AND_INDEX
 from input_pipeline import order
 from input_pipeline.batching import pipeline
 
@@ -40,7 +41,7 @@ def data(
       yield {"mask": np.ones(len(index), np.float32), "index": index}
 
   return pipeline.Data(
-    spec=dict(pipeline.MASK_AND_INDEX),
+    spec=dict(MASK_AND_INDEX),
     num_examples=0,
     num_classes=None,
     tokenizer=None,

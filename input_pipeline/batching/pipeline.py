@@ -32,20 +32,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.leaf import Leaf, Spec, described
+from common.leaf import MASK_AND_INDEX, Leaf, Spec, described
 from input_pipeline import bad_records, equal_fields, order
 from input_pipeline.batching import added_tokens, partners, tf_stream
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.batching.plan import Plan
+from input_pipeline.batching.unlabeled import Unlabeled
 from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
-MASK_AND_INDEX: Spec = {
-  "mask": Leaf((), np.dtype(np.float32)),
-  "index": Leaf((), np.dtype(np.int32)),
-}
 # The number of positions that are ordered at once.
 _ORDERED = 1024
 
@@ -64,7 +61,9 @@ class Data(NamedTuple):
   news: () -> a line about the first skipped records, returned once; else "".
   texts: (indices, as in a batch) -> {field: [values]} of examples, which
     evaluators need besides the arrays; None if there are none.
-  class_names: in the order of the labels, or None.
+  class_names: in the order of the labels, or ().
+  record: (index) -> the name of the record that an example is made from.
+  unscaled: (predicted "y") -> the same in the unit of the data; or None.
   sizes: {argument of a model or task: size} that no axis of a leaf has.
   """
 
@@ -79,6 +78,8 @@ class Data(NamedTuple):
   news: Callable[[], str] = bad_records.Tally().news
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
+  record: Callable[[int], str] = str
+  unscaled: Callable[[np.ndarray], np.ndarray] | None = None
   sizes: Mapping[str, int] = MappingProxyType({})
 
 
@@ -247,19 +248,23 @@ def evaluation(
   on_bad_record: str = "stop",
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
+  unlabeled: Unlabeled | None = None,
 ) -> Data:
   """Returns one pass in order, each example once, padded to full batches.
 
   Every host yields the same number of batches. The last window of a text is
   padded, so that each token but the first is predicted exactly once. The
   components of a mixture follow one another, and their weights are ignored. The
-  arguments are those of `train`.
+  arguments are those of `train`, and `unlabeled`, which is set for a
+  prediction, whose records need no labels.
   """
   _check_batch_size(batch_size)
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
+  policy = policy._replace(labels=unlabeled is None)
   parts = components_lib.parts(source, mixture, split, text_key)
+  where = (cache_dir, workdir)
   components = of_parts(
-    parts, tokenizer, seq_len, packing, rows, cache_dir, workdir, True, policy
+    parts, tokenizer, seq_len, packing, rows, *where, True, policy, unlabeled
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
   local = order.host_rows(batch_size, host_index, host_count)
@@ -347,6 +352,8 @@ def _data(
     examples.tally.news,
     examples.texts,
     examples.class_names,
+    examples.record or examples.name,
+    examples.unscaled,
   )
 
 

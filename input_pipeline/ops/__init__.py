@@ -186,6 +186,19 @@ def mixes(string: str) -> bool:
   return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
 
 
+def without_random(string: str) -> str:
+  """Returns the string without its ops that draw or mix at random."""
+  kept = []
+  for name, args, kwargs in parse(string) if string.strip() else ():
+    op = _OPS[name]
+    takes = inspect.signature(op.function).parameters
+    if op.takes == "pair" or "seed" in takes:
+      continue
+    given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
+    kept.append(f"{name}({', '.join(given)})" if given else name)
+  return "|".join(kept)
+
+
 def compile(
   string: str, context: Context = Context()
 ) -> Callable[..., Example]:

@@ -6,7 +6,7 @@ FILES = {
   "config.json": "The complete config of the run, including defaults.",
   "data.json": (
     "The facts about the data that a model needs when it is used without the"
-    " data: the shapes of a batch, the number of classes, the tokenizer."
+    " data: the shapes of a batch, the number and the names of the classes."
   ),
   "tokenizer.json": "The tokenizer, if it is stored in this format.",
   "tokenizer.model": "The tokenizer, if it is a SentencePiece model.",

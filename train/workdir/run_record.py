@@ -48,6 +48,8 @@ _BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
 _BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
 # Files of a Hugging Face folder, none of which a run writes to its workdir.
 _FOREIGN = ("tokenizer_config.json", "*.safetensors", "pytorch_model*.bin")
+# More characters of class names than this are not kept.
+_MOST_NAMES = 2**20
 # Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
 # NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
@@ -241,6 +243,10 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
       "num_classes": data.num_classes,
       "batch_size": data.batch_size,
     }
+    names = list(data.class_names or ())
+    short = sum(map(len, names)) < _MOST_NAMES
+    if names and len(names) == data.num_classes and short:
+      facts["class_names"] = names
     if data.sizes:
       facts["sizes"] = dict(data.sizes)
     _write(path / "config.json", config)
@@ -271,6 +277,9 @@ def read_facts(workdir: str) -> dict[str, Any]:
     more = facts.get("sizes", {}).values()
     right &= all(type(n) is int and 0 < n < 2**31 for n in more)
     right &= classes is None or 0 < classes < 2**31
+    names = facts.get("class_names", [])
+    right &= type(names) is list and all(type(name) is str for name in names)
+    right &= not names or len(names) == classes
     # Larger examples than any memory are impossible.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
     right &= max(whole, default=0) < 2**40 and all(

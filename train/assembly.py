@@ -1,6 +1,7 @@
 """Builds the pure parts of a run from the names in its config."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from common.errors import UserError
 from input_pipeline.batching import pipeline
 from models import Model
 from train import initialization, run_data, sharding, types
-from train.optimization import optimizers
+from train.optimization import optimizers, parameter_rules
 
 
 class Experiment(NamedTuple):
@@ -77,7 +78,8 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   try:
     settings = dict(config["optimizer"])
     if config["adapt"]:
-      settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
+      fixed = [f"^{key}/" for key in model.fixed]
+      settings["freeze"] = [*settings.get("freeze", ()), *fixed]
     optimizer = optimizers.make(settings, config["total_steps"])
   except ValueError as error:
     raise UserError(f"config.optimizer: {error}") from error
@@ -193,6 +195,24 @@ def eval_keys(config) -> list[str]:
   """The keys of config.evals, with evaluators that show samples last."""
   evals = config["evals"]
   return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
+
+
+def unchanging(parts: Experiment, state: types.PyTree) -> list[str]:
+  """Returns the paths of the arrays of a state that training never changes.
+
+  They are the frozen variables, and the parameters that the optimizer freezes,
+  such as the base under an adapter.
+  """
+  regexes = [*parts.config["optimizer"].get("freeze", ())]
+  if parts.config["adapt"]:
+    regexes += [f"^{key}/" for key in parts.model.fixed]
+  kept = [
+    f"variables/params/{path}"
+    for path in parameter_rules.flat(state.variables.params)
+    if any(re.search(regex, path) for regex in regexes)
+  ]
+  frozen = parameter_rules.flat(state.variables.frozen or {})
+  return kept + [f"variables/frozen/{path}" for path in frozen]
 
 
 def state_of(

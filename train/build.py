@@ -105,7 +105,13 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     say=say,
     writer=writer,
     observe=_observer(config, parts.learner, writer, say),
-    **({} if workdir is None else _files(workdir, config, parts.data, saving)),
+    **(
+      {}
+      if workdir is None
+      else _files(
+        workdir, parts, saving, assembly.unchanging(parts, abstract_state)
+      )
+    ),
   )
 
 
@@ -155,14 +161,14 @@ def _check_measured(rules, evaluations, learner, abstract_state) -> None:
       tracking.check_measured(wanted, evaluate.names(variables))
 
 
-def _files(workdir, config, data, saving) -> dict[str, Any]:
+def _files(workdir, parts, saving, unchanging) -> dict[str, Any]:
   """Returns the files in the workdir, as fields of loop.Run."""
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)
-  run_record.begin(workdir, config, data)
+  run_record.begin(workdir, parts.config, parts.data)
   return {
-    "checkpoints": checkpoint.open_manager(directory, saving.keep),
+    "checkpoints": checkpoint.open_manager(directory, saving.keep, unchanging),
     "ledger": os.path.join(workdir, "goodput.jsonl")
     if distributed.first()
     else None,

@@ -35,6 +35,7 @@ from train.checkpointing import (
 from train.types import PyTree, State
 
 FORMAT, DamagedError = records.FORMAT, records.DamagedError
+FrozenError = records.FrozenError
 read_record, verify = records.read, reading.verify
 
 # The size of the arrays that are read back at the end of a run.
@@ -186,6 +187,7 @@ def restore(
 
   Raises:
     DamagedError: it differs from what was saved; raised on all processes.
+    FrozenError: the arrays that all checkpoints share are missing or damaged.
     UserError: there is no such checkpoint, or its arrays have other shapes.
   """
   if step not in manager.all_steps():

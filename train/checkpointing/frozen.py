@@ -93,8 +93,8 @@ def read(
   """Returns the `wanted` ones of the frozen arrays; see `arrays.read`.
 
   Raises:
-    UserError: they are missing or cannot be read. No checkpoint of the run can
-      be restored then, so this is not a DamagedError of one checkpoint.
+    FrozenError: they are missing or cannot be read. No checkpoint of the run
+      can be restored then, so this is not a DamagedError of one of them.
   """
   if not record.get(FOLDER) or wanted == {}:
     return {}
@@ -102,18 +102,19 @@ def read(
   try:
     mirror.fetch(where)
     if not where.is_dir():
-      raise UserError(lost(where, "there is no such folder"))
+      raise lost(where, "there is no such folder")
     return arrays.read(where, wanted, frugal=frugal)
   except (UserError, MemoryError):
     raise
   except Exception as error:  # errors of many types
     reason = storage_errors.one_line(error, "cannot be read")
-    raise UserError(lost(where, reason)) from error
+    raise lost(where, reason) from error
 
 
-def lost(where: pathlib.Path, reason: str) -> str:
-  """Returns the line about frozen arrays that are missing or damaged."""
-  return (
+def lost(where: pathlib.Path, reason: str) -> records.FrozenError:
+  """Returns the error about frozen arrays that are missing or damaged."""
+  reason = reason.removeprefix(f"{where}: ")
+  return records.FrozenError(
     f"{where}: {reason}; all checkpoints of the run need these frozen arrays:"
     " restore a copy of the folder, or start in another --workdir"
   )

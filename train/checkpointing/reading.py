@@ -95,7 +95,7 @@ def _described(array) -> str:
 def compare(where, record, found: dict[str, jax.Array]) -> None:
   """Raises an error unless the arrays have the digests of the record.
 
-  It is a DamagedError of the checkpoint, or a UserError about frozen arrays.
+  It is a DamagedError of the checkpoint, or a FrozenError.
   """
   known = record.get(records.ARRAYS)
   if known is None:
@@ -107,7 +107,7 @@ def compare(where, record, found: dict[str, jax.Array]) -> None:
   more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
   said = f"{changed[0]}{more} is not what was saved: its digest differs"
   if changed[0] in frozen.paths(record):
-    raise UserError(frozen.lost(frozen.place(where.parent, record), said))
+    raise frozen.lost(frozen.place(where.parent, record), said)
   raise DamagedError(f"{where}: {said}")
 
 

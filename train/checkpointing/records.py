@@ -33,6 +33,10 @@ class DamagedError(UserError):
   """A checkpoint differs from what was saved."""
 
 
+class FrozenError(UserError):
+  """The frozen arrays, which all checkpoints share, are missing or damaged."""
+
+
 def sealed(record: dict[str, Any], arrays: dict[str, list]) -> dict[str, Any]:
   """Returns the content of a checkpoint's record, as `read` expects it.
 

@@ -4,6 +4,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -19,8 +20,6 @@ from train.types import PyTree
 # All axes that models and learners know, from the one that communicates least
 # to the one that communicates most; see models.layers.partition.
 AXES = ("slice", "stage", "data", "fsdp", "expert", "context", "tensor")
-# Leaves of a State with one row for each worker of train.learners.diloco.
-WORKERS = re.compile("^(extra|opt_state)/workers/")
 
 
 def make_mesh(axes: Mapping[str, int], devices=None) -> Mesh:
@@ -152,6 +151,7 @@ def tree_shardings(
   mesh: Mesh,
   rules: Sequence[tuple[str, object]],
   model_rules: Sequence[tuple[str, PartitionSpec]] = (),
+  rows: Mapping[str, str] = MappingProxyType({}),
 ) -> PyTree:
   """Returns a NamedSharding for each leaf, by the first rule that matches.
 
@@ -163,10 +163,11 @@ def tree_shardings(
       and stage); "fsdp", the same, which also shards the largest remaining
       divisible dimension over the mesh axis fsdp, or over data if there is no
       axis fsdp (ZeRO, arXiv:1910.02054); or a list with an axis name or None
-      for each dimension. Leaves that no rule matches are replicated. The first
-      dimension of leaves of WORKERS is sharded over the axis slice, and the
-      rules apply to the others.
+      for each dimension. Leaves that no rule matches are replicated.
     model_rules: SHARDING of the model file.
+    rows: {path: axis or "batch"}, as in types.Learner. The first dimension of
+      the leaves at or below a path is sharded over that axis, and the rules
+      apply to the other dimensions, with the axes that remain.
 
   Raises:
     UserError: a strategy is invalid.
@@ -174,13 +175,33 @@ def tree_shardings(
 
   def leaf_sharding(path, leaf):
     path, shape = _join(path), tuple(leaf.shape)
-    lead = ()
-    if WORKERS.match(path):
-      lead, shape = _fitted(("slice",), shape[:1], mesh), shape[1:]
-    spec = _spec(path, shape, mesh, rules, model_rules)
-    return NamedSharding(mesh, PartitionSpec(*lead, *spec))
+    axis = _row_axis(path, rows) if shape else None
+    if axis is None:
+      spec = _spec(path, shape, mesh, rules, model_rules)
+      return NamedSharding(mesh, spec)
+    axes = BATCH_AXES if axis == "batch" else (axis,)
+    axes = tuple(name for name in axes if name in mesh.shape)
+    (lead,) = _fitted((axes if len(axes) > 1 else axis,), shape[:1], mesh)
+    spec = _spec(path, shape[1:], mesh, rules, model_rules)
+    others = [_without(axes if lead else (), each) for each in spec]
+    return NamedSharding(mesh, PartitionSpec(lead, *others))
 
   return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
+
+
+def _row_axis(path: str, rows: Mapping[str, str]) -> str | None:
+  """Returns the axis of the rows of a leaf, or None if it has no rows."""
+  for prefix, axis in rows.items():
+    if f"{path}/".startswith(f"{prefix}/"):
+      return axis
+  return None
+
+
+def _without(used: tuple[str, ...], axis):
+  """Returns the axis or axes of a dimension without those in `used`."""
+  names = (axis,) if isinstance(axis, str) else tuple(axis or ())
+  left = tuple(name for name in names if name not in used)
+  return (left[0] if len(left) == 1 else left) or None
 
 
 def _join(path) -> str:

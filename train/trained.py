@@ -1,6 +1,7 @@
 """Restores a run from its workdir, for evaluation, generation and export."""
 
 import contextlib
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,18 @@ class Trained(NamedTuple):
   variables: types.Variables
   step: int
   template: jinja_template.Source | None = None
+
+
+def task_and_variables(
+  workdir: str, say=print
+) -> tuple[types.Task, types.Variables]:
+  """Returns the task of a finished run and the variables that it evaluates.
+
+  Raises:
+    UserError: see `load`.
+  """
+  found = load(workdir, say=say)
+  return found.parts.task, found.variables
 
 
 def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
@@ -81,8 +94,9 @@ def _restored(
     config = assembly.complete(config)
     _forget_places(config)
     data = _remembered(facts, config["data"], workdir)
+    mesh = _mesh_at_hand(config, data.batch_size)
     parts = assembly.assemble(
-      config, _mesh_at_hand(config, data.batch_size), data
+      config, mesh, data, functools.partial(task_and_variables, say=say)
     )
     _, abstract_state = assembly.state_of(parts)
   if step == "best":

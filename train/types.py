@@ -4,6 +4,7 @@ Every name here is a plain tuple of arrays or of pure functions.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -82,8 +83,28 @@ class State(NamedTuple):
   extra: PyTree
 
 
-# (variables, batch, rng, train) -> (Mean, Aux)
-Loss = Callable[[Variables, Batch, jax.Array, bool], tuple[Mean, Aux]]
+class Context(NamedTuple):
+  """What a loss may depend on beside the arrays.
+
+  rng: a random key.
+  step: int32 scalar, the number of updates done, for schedules of a loss.
+  train: whether the loss is differentiated, a Python bool, also within jit.
+  """
+
+  rng: jax.Array
+  step: jax.Array
+  train: bool
+
+
+# As static data of the tree, `train` is never traced.
+jax.tree_util.register_pytree_node(
+  Context,
+  lambda context: ((context.rng, context.step), context.train),
+  lambda train, arrays: Context(*arrays, train),
+)
+
+# (variables, batch, context) -> (Mean, Aux)
+Loss = Callable[[Variables, Batch, Context], tuple[Mean, Aux]]
 # (variables, batch, rng) -> pytree of arrays [B, ...]
 Predict = Callable[[Variables, Batch, jax.Array], PyTree]
 
@@ -93,14 +114,19 @@ class Task(NamedTuple):
 
   init: (rng, batch) -> Variables; traced by eval_shape, so it must not depend
     on values.
-  losses: one per player. With several players, each name is also a top-level
-    key of params, and its loss is differentiated with respect to those only.
+  losses: one per player. By default, a player's name is also a top-level key of
+    params, and its loss is differentiated with respect to those only.
   predict: named predictions; with the losses, all that evaluators use.
+  coupled: whether a loss couples the examples of a batch, as contrastive losses
+    do, so that the losses of its parts do not add up to that of the whole.
+  name: the file that config.task names, for messages.
   """
 
   init: Callable[[jax.Array, Batch], Variables]
   losses: Mapping[str, Loss]
   predict: Mapping[str, Predict]
+  coupled: bool = False
+  name: str = ""
 
 
 class Learner(NamedTuple):
@@ -112,15 +138,21 @@ class Learner(NamedTuple):
   variables: (state) -> the Variables to evaluate and export, for example a
     moving average.
   gradients: (state, batch, rng) -> the mean gradients that `step` computes from
-    the same arguments, for histograms; None if the learner does not offer it.
+    the same arguments, for histograms and wrappers; None if the learner does
+    not offer it. If it does, `step` also takes the keyword `at`: params at
+    which gradients are computed, instead of those that are updated.
   note: a line to print at the start of a run, or "".
+  rows: {path in the State: axis}. Arrays at or below a path, such as
+    "extra/environments", have rows along their first axis, which is sharded
+    over the named axis of the mesh, or, for "batch", like the rows of a batch.
   """
 
   init: Callable[[jax.Array, Batch], State]
-  step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
+  step: Callable[..., tuple[State, dict[str, Mean]]]
   variables: Callable[[State], Variables]
   gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
   note: str = ""
+  rows: Mapping[str, str] = MappingProxyType({})
 
 
 def split(batch: Batch, parts: int) -> Batch:

@@ -30,7 +30,7 @@ import numpy as np
 
 from input_pipeline.batching import pipeline
 from input_pipeline.sources import open_source
-from train import trained
+from train import trained, types
 
 _PARTS = re.compile("[，。？！；、：]")
 _LENGTHS = (5, 7)
@@ -81,7 +81,8 @@ def score(found, config, uri, workdir, texts) -> tuple[float, int]:
     workdir=workdir,
   )
   loss = found.parts.task.losses["loss"]
-  nats = jax.jit(lambda v, b: loss(v, b, jax.random.key(0), False)[0].total)
+  at = types.Context(jax.random.key(0), 0, False)
+  nats = jax.jit(lambda v, b: loss(v, b, at)[0].total)
   total = sum(
     float(nats(found.variables, batch)) for batch in held_out.batches(0)
   )

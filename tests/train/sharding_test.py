@@ -111,6 +111,31 @@ def test_rules_by_hand():
   assert specs["c"] == P(None, "data")  # the mesh has no axis "tensor"
 
 
+def test_rows_of_a_learner_are_sharded_like_a_batch_or_over_their_axis():
+  mesh = sharding.make_mesh({"slice": 2, "data": 2, "fsdp": 2})
+  tree = {
+    "environments": {"x": np.zeros((16, 4)), "steps": np.zeros(16)},
+    "environments_seen": np.zeros((16, 4)),
+    "few": np.zeros((3, 4)),
+    "scalar": np.zeros(()),
+    "workers": np.zeros((2, 6, 16)),
+  }
+  rows = dict.fromkeys(("environments", "few", "scalar"), "batch")
+  rules = [(".*", "fsdp")]
+  specs = jax.tree.map(
+    lambda s: s.spec,
+    sharding.tree_shardings(tree, mesh, rules, (), rows | {"workers": "slice"}),
+  )
+  every = ("slice", "data", "fsdp")
+  # Its second dimension would take "fsdp", which the rows have.
+  assert specs["environments"]["x"] == P(every, None)
+  assert specs["environments"]["steps"] == P(every)
+  assert specs["environments_seen"] == P("fsdp", None)
+  assert specs["few"] == P(None, "fsdp")  # 8 does not divide 3
+  assert specs["scalar"] == P()
+  assert specs["workers"] == P("slice", None, "fsdp")
+
+
 @pytest.mark.parametrize(
   "axes", [{"data": 3}, {"data": 4}, {"data": -1, "fsdp": -1}, {"data": 0}]
 )

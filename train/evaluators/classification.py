@@ -24,9 +24,9 @@ def classification(context: types.EvalContext) -> types.Evaluator:
   num_classes = context.num_classes
 
   @jax.jit
-  def count(variables, batch, rng):
-    loss, _ = context.task.losses["loss"](variables, batch, rng, False)
-    logits_BC = context.task.predict["logits"](variables, batch, rng)
+  def count(variables, batch, at):
+    loss, _ = context.task.losses["loss"](variables, batch, at)
+    logits_BC = context.task.predict["logits"](variables, batch, at.rng)
     label_B, mask_B = batch["label"], batch["mask"]
     found = {"loss": loss}
     for name, k in (("accuracy", 1), ("top5_accuracy", 5)):
@@ -40,9 +40,10 @@ def classification(context: types.EvalContext) -> types.Evaluator:
 
   def evaluate(variables, step):
     # Sums stay on the host in float64: counts are exact beyond 2^24.
+    at = types.Context(context.rng, np.int32(step), train=False)
     sums, confusion_CC = {}, np.zeros((num_classes, num_classes))
     for batch in context.batches():
-      found, counts = context.fetch(count(variables, batch, context.rng))
+      found, counts = context.fetch(count(variables, batch, at))
       confusion_CC += counts
       for name, m in found.items():
         sums[name] = sums.get(name, 0) + np.asarray([m.total, m.weight], float)

@@ -29,16 +29,16 @@ def entities(context: types.EvalContext) -> types.Evaluator:
   span_f1.spans(names)  # Raises for labels that are not tags of spans.
 
   @jax.jit
-  def predict(variables, batch, rng):
-    loss, _ = context.task.losses["loss"](variables, batch, rng, False)
-    return loss, context.task.predict["labels"](variables, batch, rng)
+  def predict(variables, batch, at):
+    loss, _ = context.task.losses["loss"](variables, batch, at)
+    return loss, context.task.predict["labels"](variables, batch, at.rng)
 
   def evaluate(variables, step):
-    del step
+    at = types.Context(context.rng, np.int32(step), train=False)
     total = np.zeros(2)
     sentences: dict[int, tuple[list[str], list[str], list[str]]] = {}
     for batch in context.batches():
-      loss, labels_BT = context.fetch(predict(variables, batch, context.rng))
+      loss, labels_BT = context.fetch(predict(variables, batch, at))
       total += [float(loss.total), float(loss.weight)]
       index_B, mask_BT = context.fetch((batch["index"], batch["mask"]))
       real = np.flatnonzero(index_B >= 0)

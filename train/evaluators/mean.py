@@ -1,6 +1,7 @@
 """The losses and metrics of the task, averaged over a split."""
 
 import jax
+import numpy as np
 
 from train import types
 
@@ -14,25 +15,26 @@ def mean(context: types.EvalContext) -> types.Evaluator:
   losses = context.task.losses
 
   @jax.jit
-  def sums(variables, batch, rng):
+  def sums(variables, batch, at):
     found = {}
     for player, loss in losses.items():
-      total, aux = loss(variables, batch, rng, False)
+      total, aux = loss(variables, batch, at)
       name = "loss" if len(losses) == 1 else f"{player}_loss"
       found |= {name: total, **aux.metrics}
     return found
 
   def evaluate(variables, step):
-    del step
     merged = None
     for i, batch in enumerate(context.batches()):
       rng = jax.random.fold_in(context.rng, i)
-      found = context.fetch(sums(variables, batch, rng))
+      at = types.Context(rng, np.int32(step), train=False)
+      found = context.fetch(sums(variables, batch, at))
       merged = found if merged is None else add(merged, found)
     return {name: float(m.value()) for name, m in merged.items()}
 
   def names(variables):
-    return jax.eval_shape(sums, variables, context.abstract_batch, context.rng)
+    at = types.Context(context.rng, np.int32(0), train=False)
+    return jax.eval_shape(sums, variables, context.abstract_batch, at)
 
   return types.Measuring(evaluate, names)
 

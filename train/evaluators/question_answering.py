@@ -67,17 +67,15 @@ def question_answering(
     )
 
   @jax.jit
-  def predict(variables, batch, rng):
-    loss, _ = context.task.losses["loss"](variables, batch, rng, False)
-    return loss, context.task.predict["span"](variables, batch, rng)
+  def predict(variables, batch, at):
+    loss, _ = context.task.losses["loss"](variables, batch, at)
+    return loss, context.task.predict["span"](variables, batch, at.rng)
 
   def evaluate(variables, step):
-    del step
+    at = types.Context(context.rng, np.int32(step), train=False)
     total, answered = np.zeros(2), {}
     for batch in context.batches():
-      loss, (start_BT, end_BT) = context.fetch(
-        predict(variables, batch, context.rng)
-      )
+      loss, (start_BT, end_BT) = context.fetch(predict(variables, batch, at))
       total += [float(loss.total), float(loss.weight)]
       index_B = context.fetch(batch["index"])
       real = np.flatnonzero(index_B >= 0)

@@ -68,7 +68,8 @@ def counting(
       batch = {**batch, "mask": mask * new_B.astype(mask.dtype)}
       done = jnp.clip(examples - left + size, 0, examples)
       metrics["counted"] = types.Mean(*map(jnp.float32, (done, examples)))
-    mean, aux = loss_fn(state.variables, batch, rng, True)
+    context = types.Context(rng, state.step, train=True)
+    mean, aux = loss_fn(state.variables, batch, context)
     variables = state.variables._replace(model_state=aux.model_state)
     new = state._replace(step=state.step + 1, variables=variables)
     return new, {"loss": mean, **aux.metrics, **metrics}

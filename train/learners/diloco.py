@@ -177,7 +177,8 @@ def diloco(
     )
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
 
-  return types.Learner(init, step, lambda state: state.variables)
+  rows = {"extra/workers": AXIS, "opt_state/workers": AXIS}
+  return types.Learner(init, step, lambda state: state.variables, rows=rows)
 
 
 def _copies(tree, n):

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from common.errors import UserError
 from train import types
+from train.learners.wrap.ema import ema as averaging
 from train.optimization import updates
 
 
@@ -20,9 +22,16 @@ def supervised(
 ) -> types.Learner:
   """Gradient descent on the single loss of `task`.
 
-  Gradients are sum(grad) / sum(weight) over the whole batch, so that the update
-  does not depend on the number of microbatches, even with a ragged mask. An
-  update whose loss or gradient is not finite is dropped: only `step` changes.
+  Gradients are sum(grad) / sum(weight) over the whole batch. An update does not
+  depend on the number of microbatches, even with a ragged mask, if the loss is
+  a sum over examples. A loss that couples the examples of a batch
+  (Task.coupled) is refused with microbatches. What else a forward pass computes
+  from several examples is that of one microbatch: batch statistics, the load
+  balance and capacity of experts, the weight of the next-sentence loss, and the
+  partners of mixup. Random draws differ by microbatch.
+
+  An update whose loss or gradient is not finite is dropped: only `step`
+  changes.
 
   Args:
     task: has exactly one loss.
@@ -30,7 +39,7 @@ def supervised(
     microbatches: number of parts that the batch is split into, which are
       computed one after another to save memory. It must divide the batch size.
     ema: decay of the moving average of params that is evaluated and exported,
-      `e <- ema * e + (1 - ema) * params` after every update; 0 keeps none.
+      the wrapper `ema`; 0 keeps none.
     loss_scale: factor of the mean loss before it is differentiated, by which
       gradients are divided afterwards, for models that compute in float16.
       "dynamic" starts at 2^16 and is halved if a gradient is not finite, which
@@ -40,6 +49,7 @@ def supervised(
 
   Raises:
     ValueError: the task has several losses, or a value is out of range.
+    UserError: there are microbatches, and the task's loss couples examples.
   """
   if len(task.losses) != 1:
     raise ValueError(
@@ -47,6 +57,12 @@ def supervised(
     )
   if microbatches < 1 or not 0 <= ema < 1:
     raise ValueError(f"microbatches={microbatches} < 1 or ema={ema} not in 0…1")
+  if microbatches > 1 and task.coupled:
+    raise UserError(
+      f"config.learner.microbatches={microbatches}: the loss of the task"
+      f" {task.name} couples the examples of a batch, which microbatches would"
+      " separate; set it to 1"
+    )
   dynamic = loss_scale == "dynamic"
   if not (dynamic or _is_above_0(loss_scale)):
     raise ValueError(
@@ -58,9 +74,6 @@ def supervised(
   def init(rng, batch):
     variables = task.init(rng, batch)
     extra = {}
-    if ema:
-      # A copy, because the step donates its buffers, each of them once.
-      extra["ema"] = jax.tree.map(jnp.copy, variables.params)
     if dynamic:
       extra["loss_scale"] = updates.initial_scale()
     return types.State(
@@ -70,17 +83,17 @@ def supervised(
       extra=extra,
     )
 
-  def gradients(variables, batch, rng, scale):
+  def gradients(variables, batch, context, scale):
     """(sum of gradients, Mean of the loss, Aux) of one microbatch."""
 
     def loss(params):
-      return loss_fn(variables._replace(params=params), batch, rng, True)
+      return loss_fn(variables._replace(params=params), batch, context)
 
     return updates.gradients(loss, variables.params, scale)
 
-  def accumulate(variables, batch, rng, scale):
+  def accumulate(variables, batch, context, scale):
     if microbatches == 1:
-      return gradients(variables, batch, rng, scale)
+      return gradients(variables, batch, context, scale)
     parts = types.split(batch, microbatches)
 
     def body(carry, part_and_index):
@@ -89,14 +102,14 @@ def supervised(
       grads, mean, aux = gradients(
         variables._replace(model_state=model_state),
         part,
-        jax.random.fold_in(rng, i),
+        context._replace(rng=jax.random.fold_in(context.rng, i)),
         scale,
       )
       sums = jax.tree.map(jnp.add, sums, (grads, mean, aux.metrics))
       return (aux.model_state, sums), None
 
     first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(gradients, variables, first, rng, scale)
+    shapes = jax.eval_shape(gradients, variables, first, context, scale)
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype),
       (shapes[0], shapes[1], shapes[2].metrics),
@@ -113,25 +126,26 @@ def supervised(
 
   def mean_gradients(state, batch, rng):
     scale = scale_of(state)
-    grads, mean, _ = accumulate(state.variables, batch, rng, scale)
+    context = types.Context(rng, state.step, train=True)
+    grads, mean, _ = accumulate(state.variables, batch, context, scale)
     return updates.averaged(grads, mean)
 
-  def step(state, batch, rng):
+  def step(state, batch, rng, at=None):
     old, scale = state.variables, scale_of(state)
-    grads, mean, aux = accumulate(old, batch, rng, scale)
+    context = types.Context(rng, state.step, train=True)
+    read = old if at is None else old._replace(params=at)
+    grads, mean, aux = accumulate(read, batch, context, scale)
     params, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, state.opt_state, old.params
     )
     finite = updates.finite(mean, grad_norm)
     extra = dict(state.extra)
-    if ema:
-      extra["ema"] = optax.incremental_update(params, extra["ema"], 1 - ema)
+    if dynamic:
+      loss_scale = updates.rescaled(extra["loss_scale"], finite)
+      extra["loss_scale"] = loss_scale
     variables = types.Variables(params, aux.model_state, old.frozen)
     new = types.State(state.step + 1, variables, opt_state, extra)
     new = updates.unless_dropped(finite, new, state)
-    if dynamic:
-      loss_scale = updates.rescaled(state.extra["loss_scale"], finite)
-      new = new._replace(extra={**new.extra, "loss_scale": loss_scale})
     metrics = {
       "loss": mean,
       **aux.metrics,
@@ -150,12 +164,11 @@ def supervised(
     return new, metrics
 
   def evaluated(state):
-    params = state.extra["ema"] if ema else state.variables.params
-    if not ema:
-      params = optimizer.eval_params(state.opt_state, params)
+    params = optimizer.eval_params(state.opt_state, state.variables.params)
     return state.variables._replace(params=params)
 
-  return types.Learner(init, step, evaluated, mean_gradients)
+  made = types.Learner(init, step, evaluated, mean_gradients)
+  return averaging(made, decay=ema) if ema else made
 
 
 def _is_above_0(value) -> bool:

@@ -118,6 +118,18 @@ def dropped(finite: jax.Array) -> Mean:
   return types.mean_of(~finite)
 
 
+def kept(metrics: dict[str, Mean]) -> jax.Array:
+  """Returns whether a step changed the parameters, a bool scalar.
+
+  A step of which no update is dropped or excused did; and so did one of several
+  workers of which one did.
+  """
+  if "dropped" not in metrics:
+    return jnp.bool_(True)
+  dropped = metrics["dropped"]
+  return dropped.total < dropped.weight
+
+
 def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
   """Returns the scale after an update.
 
@@ -139,15 +151,28 @@ def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
   )
 
 
+def chosen(finite: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+  """Returns `new` if the gradients were finite, else an exact copy of `old`."""
+  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
 def unless_dropped(
   finite: jax.Array, new: types.State, old: types.State
 ) -> types.State:
-  """Returns `new` if the gradients were finite, else an exact copy of `old`.
+  """Returns `new`, with what `old` has learned if an update is to be dropped.
 
-  The step is always that of `new`, since it also counts dropped updates.
+  If the gradients were not finite, params, model_state and opt_state are exact
+  copies of those of `old`. The step is always that of `new`, since it also
+  counts dropped updates, and so is `extra`: a learner passes the parts of it
+  that an update changes through `chosen`.
   """
-  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-  return kept._replace(step=new.step)
+  params, model_state, opt_state = chosen(
+    finite,
+    (new.variables.params, new.variables.model_state, new.opt_state),
+    (old.variables.params, old.variables.model_state, old.opt_state),
+  )
+  variables = types.Variables(params, model_state, new.variables.frozen)
+  return new._replace(variables=variables, opt_state=opt_state)
 
 
 def excused(

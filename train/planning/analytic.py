@@ -11,9 +11,10 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from train import assembly, sharding
+from train import assembly, sharding, types
 from train.planning import collectives, compile_ahead
 
 
@@ -96,7 +97,8 @@ def residuals(parts: assembly.Experiment) -> list[Any]:
 
       def pulled(params, variables, batch, rng, loss=loss):
         def total(params):
-          return loss(variables._replace(params=params), batch, rng, True)[0][0]
+          at = types.Context(rng, jnp.int32(0), True)
+          return loss(variables._replace(params=params), batch, at)[0][0]
 
         return jax.vjp(total, params)[1]
 

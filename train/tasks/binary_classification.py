@@ -52,8 +52,10 @@ def binary_classification(
     inputs = losses.vectors(batch[inkey])
     return model.apply(variables.params, variables.model_state, inputs, **how)
 
-  def objective(variables, batch, rng, train):
-    logits_BO, model_state = apply(variables, batch, rng=rng, train=train)
+  def objective(variables, batch, context):
+    logits_BO, model_state = apply(
+      variables, batch, rng=context.rng, train=context.train
+    )
     labels_BO = losses.vectors(batch["label" if "label" in batch else "y"])
     error_BO = LOSSES[loss](logits_BO, labels_BO)
     correct_BO = metrics.binary_accuracy(logits_BO, labels_BO)

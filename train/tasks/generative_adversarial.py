@@ -59,13 +59,15 @@ def generative_adversarial(
     z_BZ = jax.random.normal(rng, (batch_size, model.latent))
     return apply(variables, "generator", z_BZ, train=train)
 
-  def generator_loss(variables, batch, rng, train):
+  def generator_loss(variables, batch, context):
+    rng, train = context.rng, context.train
     fake_BHWC, model_state = generate(variables, batch, rng, train)
     logits_B, _ = apply(variables, "discriminator", fake_BHWC, train=train)
     mean = types.mean_of(losses.generator(logits_B, loss), batch["mask"])
     return mean, types.Aux(model_state, {})
 
-  def discriminator_loss(variables, batch, rng, train):
+  def discriminator_loss(variables, batch, context):
+    rng, train = context.rng, context.train
     real_BHWC, mask_B = batch["image"], batch["mask"]
     z_rng, mix_rng = jax.random.split(rng)
     fake_BHWC, _ = generate(variables, batch, z_rng, train)

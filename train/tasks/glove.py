@@ -41,8 +41,8 @@ def glove(
     del batch
     return types.Variables(*model.init(rng))
 
-  def loss(variables, batch, rng, train):
-    del rng, train
+  def loss(variables, batch, context):
+    del context
     score_BT, model_state = model.apply(
       variables.params,
       variables.model_state,

@@ -47,7 +47,8 @@ def image_classification(
       method=method,
     )
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
+    rng, train = context.rng, context.train
     image_BHWC, label_B = batch[inkey], batch["label"]
     mixing = train and mixup > 0
     lam: jax.Array | float = 1.0

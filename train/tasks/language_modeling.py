@@ -74,7 +74,8 @@ def language_modeling(
     nats = functools.partial(linear_cross_entropy, *given, chunk=loss_chunk)
     return nats, found.losses, state
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
+    rng, train = context.rng, context.train
     nats, routing, model_state = scored(variables, batch, rng, train)
     extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     mean = types.mean_of(nats(**(extra if train else {})), batch["mask"])

@@ -41,7 +41,8 @@ def masked_language_modeling(
       **how,
     )
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
+    rng, train = context.rng, context.train
     targets, mask, where = batch["targets"], batch["mask"], {}
     if places:
       # top_k orders equal values by their index.

@@ -97,11 +97,11 @@ def preference_optimization(
     )
     return chosen_B, rejected_B, state
 
-  def loss(variables, batch, rng, train):
-    noise = {"rng": rng, "train": train}
+  def loss(variables, batch, context):
+    noise = {"rng": context.rng, "train": context.train}
     chosen_B, rejected_B, model_state = rewards(variables, batch, **noise)
     margin_B = chosen_B - rejected_B
-    wrong = label_smoothing if train else 0.0
+    wrong = label_smoothing if context.train else 0.0
     nats_B = (1 - wrong) * jax.nn.softplus(-margin_B)
     nats_B += wrong * jax.nn.softplus(margin_B)
     found = {

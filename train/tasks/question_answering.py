@@ -49,8 +49,10 @@ def question_answering(model: Model) -> types.Task:
     )
     return logits, model_state
 
-  def loss(variables, batch, rng, train):
-    (start_BT, end_BT), model_state = apply(variables, batch, rng, train)
+  def loss(variables, batch, context):
+    (start_BT, end_BT), model_state = apply(
+      variables, batch, context.rng, context.train
+    )
     start_B = losses.cross_entropy(start_BT, batch["start"])
     end_B = losses.cross_entropy(end_BT, batch["end"])
     correct_B = jnp.argmax(start_BT, axis=-1) == batch["start"]

@@ -27,8 +27,10 @@ def regression(model: Model) -> types.Task:
     x_BI = losses.vectors(batch["x"])
     return model.apply(variables.params, variables.model_state, x_BI, **how)
 
-  def loss(variables, batch, rng, train):
-    y_BO, model_state = apply(variables, batch, rng=rng, train=train)
+  def loss(variables, batch, context):
+    y_BO, model_state = apply(
+      variables, batch, rng=context.rng, train=context.train
+    )
     error_BO = losses.squared_error(y_BO, losses.vectors(batch["y"]))
     mean = types.mean_of(error_BO, batch["mask"])
     return mean, types.Aux(model_state, {})

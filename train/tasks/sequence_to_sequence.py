@@ -64,8 +64,9 @@ def sequence_to_sequence(
     given = (variables.params, variables.model_state, inputs, tokens)
     return model.apply(*given, method=method, **where, **noise)
 
-  def loss(variables, batch, rng, train):
-    noise = {"rng": rng, "train": train}
+  def loss(variables, batch, context):
+    train = context.train
+    noise = {"rng": context.rng, "train": train}
     found, state = applied(variables, batch, "represent", **noise)
     smoothed = {"label_smoothing": label_smoothing, "z_loss": z_loss}
     of = (found.x_BTD, found.unembedding_VD, batch["targets"])

@@ -34,10 +34,12 @@ def text_classification(
       **how,
     )
 
-  def loss(variables, batch, rng, train):
-    logits_BC, state = apply(variables, batch, rng=rng, train=train)
+  def loss(variables, batch, context):
+    logits_BC, state = apply(
+      variables, batch, rng=context.rng, train=context.train
+    )
     label_B, mask_B = batch["label"], batch["mask"]
-    smoothing = label_smoothing if train else 0.0
+    smoothing = label_smoothing if context.train else 0.0
     nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
     found = {"accuracy": metrics.accuracy(logits_BC, label_B)}
     if smoothing:

@@ -74,12 +74,14 @@ def token_classification(
     )
     return logits_BTC, model_state, chain
 
-  def loss(variables, batch, rng, train):
-    logits_BTC, model_state, chain = apply(variables, batch, rng, train)
+  def loss(variables, batch, context):
+    logits_BTC, model_state, chain = apply(
+      variables, batch, context.rng, context.train
+    )
     tags_BT, mask_BT = batch["targets"], batch["mask"]
     found = {}
     if chain is None:
-      smoothing = label_smoothing if train else 0.0
+      smoothing = label_smoothing if context.train else 0.0
       if smoothing:
         plain_BT = losses.cross_entropy(logits_BTC, tags_BT)
         found["loss_unsmoothed"] = types.mean_of(plain_BT, mask_BT)

@@ -73,9 +73,8 @@ def word2vec(
     frozen = {"stay": jnp.asarray(stay_V), "noise": jnp.asarray(noise_V)}
     return types.Variables(*model.init(rng), frozen)
 
-  def loss(variables, batch, rng, train):
-    del train
-    frozen, keys = variables.frozen, jax.random.split(rng, 3)
+  def loss(variables, batch, context):
+    frozen, keys = variables.frozen, jax.random.split(context.rng, 3)
 
     def vectors(ids, method):
       return model.apply(

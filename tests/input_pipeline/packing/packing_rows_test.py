@@ -8,6 +8,7 @@ from input_pipeline.batching import pipeline
 from input_pipeline.packing import whole_documents
 from input_pipeline.tokenizers import get_tokenizer
 from models.language.decoder import decoder
+from train import types
 from train.tasks.language_modeling import language_modeling
 
 
@@ -188,7 +189,7 @@ def test_the_loss_of_packed_rows_is_that_of_documents_apart(
   variables = task.init(jax.random.key(0), rows)
   loss = jax.jit(
     lambda batch: task.losses["loss"](
-      variables, batch, jax.random.key(1), False
+      variables, batch, types.Context(jax.random.key(1), 0, False)
     )
   )
   apart = {

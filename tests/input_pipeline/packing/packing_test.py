@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models.language.decoder import decoder
+from train import types
 from train.tasks.language_modeling import language_modeling
 
 LENGTHS, T = (5, 3, 6), 16
@@ -57,7 +58,9 @@ def test_packed_is_unpacked(name, loss_chunk):
   def gradient(params, batch):
     def total(params):
       found = variables._replace(params=params)
-      mean, _ = task.losses["loss"](found, batch, jax.random.key(1), True)
+      mean, _ = task.losses["loss"](
+        found, batch, types.Context(jax.random.key(1), 0, True)
+      )
       return mean.total, mean.weight
 
     return jax.value_and_grad(total, has_aux=True)(params)

@@ -13,7 +13,7 @@ from input_pipeline.rows.parts import match_features
 from input_pipeline.sources import open_source
 from models import Model
 from models.language.qa_reader import qa_reader
-from train import build, loop
+from train import build, loop, types
 from train.evaluators import question_answering as evaluator
 from train.tasks.question_answering import question_answering
 
@@ -366,7 +366,9 @@ def test_the_loss_is_of_what_can_be_an_answer():
     "mask": jnp.ones(2),
   }
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, jax.random.key(1), True)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(1), 0, True)
+  )
   logits = np.asarray(variables.params["table"])[batch["tokens"]]
   total, right = 0.0, 0
   for b, places in enumerate(([0, 3, 4, 5], [0, 3, 4])):
@@ -403,10 +405,10 @@ def test_bert_fits_both_tasks(tmp_path, head):
     task = token_classification(model, num_classes=3, crf=True)
   variables = jax.eval_shape(task.init, jax.random.key(0), batch)
   mean, _ = jax.eval_shape(
-    lambda *each: task.losses["loss"](*each, True),
+    task.losses["loss"],
     variables,
     batch,
-    jax.random.key(0),
+    types.Context(jax.random.key(0), 0, train=True),
   )
   assert mean.total.shape == ()
 

@@ -13,7 +13,7 @@ from input_pipeline.rows.parts import word_features
 from input_pipeline.rows.tagged import owned
 from input_pipeline.sources import open_source
 from models import Model
-from train import build, loop
+from train import build, loop, types
 from train.objectives import losses
 from train.tasks.token_classification import token_classification
 
@@ -223,7 +223,9 @@ def test_the_loss_is_the_mean_over_the_words(crf):
   task = token_classification(stand_in(), num_classes=3, crf=crf)
   batch = jax.tree.map(jnp.asarray, example())
   variables = task.init(jax.random.key(1), batch)
-  mean, aux = task.losses["loss"](variables, batch, jax.random.key(2), True)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(2), 0, True)
+  )
   logits = np.asarray(variables.params["table"])[batch["tokens"]]
   nats = losses.cross_entropy(jnp.array(logits), batch["targets"])
   # A chain of zeros does not care: both losses are then the same.

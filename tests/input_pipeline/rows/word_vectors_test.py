@@ -35,7 +35,7 @@ def variables_of(task, bias=False, seed=0):
 def value_and_gradient(task, variables, batch, rng):
   def mean(params):
     total, _ = task.losses["loss"](
-      variables._replace(params=params), batch, rng, True
+      variables._replace(params=params), batch, types.Context(rng, 0, True)
     )
     return total.value()
 
@@ -226,7 +226,9 @@ def test_shared_noise_has_the_expectation_of_noise_for_each_pair():
   variables = variables_of(task)
   draw = jax.jit(
     jax.vmap(
-      lambda rng: task.losses["loss"](variables, batch, rng, True)[0].value()
+      lambda rng: task.losses["loss"](
+        variables, batch, types.Context(rng, 0, True)
+      )[0].value()
     )
   )
   values = np.asarray(draw(jax.random.split(jax.random.key(6), 20_000)))

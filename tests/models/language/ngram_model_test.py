@@ -82,7 +82,9 @@ def test_the_loss_of_a_large_vocabulary_needs_little_memory():
   rows = jax.ShapeDtypeStruct((8, 512), jnp.int32)
   batch = {"inputs": rows, "targets": rows, "mask": rows}
   variables = jax.eval_shape(task.init, None, batch)
-  loss = jax.jit(lambda v, b: task.losses["loss"](v, b, None, True))
+  loss = jax.jit(
+    lambda v, b: task.losses["loss"](v, b, types.Context(None, 0, True))
+  )
   used = loss.lower(variables, batch).compile().memory_analysis()
   # A float for every token at every position would take 328 MB.
   assert used.temp_size_in_bytes < 10_000_000

@@ -69,8 +69,8 @@ def classified(classes):
   return logits, label
 
 
-def nats(variables, batch, rng, train):
-  assert not train
+def nats(variables, batch, at):
+  assert not at.train
   nats_B = losses.cross_entropy(batch["logits"], batch["label"])
   return types.mean_of(nats_B, batch["mask"]), types.Aux({}, {})
 
@@ -150,8 +150,8 @@ def ragged():
   return batches
 
 
-def noted(variables, batch, rng, train):
-  assert not train
+def noted(variables, batch, at):
+  assert not at.train
   found = types.mean_of(batch["value"] * variables.params, batch["mask"])
   metrics = {
     "square": types.mean_of(batch["value"] ** 2, batch["mask"]),
@@ -181,7 +181,7 @@ def test_mean_merges_sums_of_ragged_batches():
 
 
 def test_mean_names_the_losses_of_several_players():
-  def other(variables, batch, rng, train):
+  def other(variables, batch, at):
     return types.mean_of(jnp.full(3, 4.0)), types.Aux({}, {})
 
   task = types.Task(None, {"generator": other, "discriminator": noted}, {})
@@ -196,8 +196,10 @@ def test_mean_names_the_losses_of_several_players():
 
 
 def test_mean_gives_each_batch_a_key_of_its_own_and_always_the_same():
-  def drawn(variables, batch, rng, train):
-    return types.mean_of(jax.random.uniform(rng, (1,))), types.Aux({}, {})
+  def drawn(variables, batch, at):
+    return types.mean_of(at.step + jax.random.uniform(at.rng, (1,))), types.Aux(
+      {}, {}
+    )
 
   rng = jax.random.key(7)
   evaluate = mean(context(task_of(drawn), ragged(), rng=rng))
@@ -205,7 +207,7 @@ def test_mean_gives_each_batch_a_key_of_its_own_and_always_the_same():
   wanted = np.mean([jax.random.uniform(key, (1,)) for key in keys])
   for step in (0, 5):
     found = evaluate(NOTHING, step)["loss"]
-    assert found == pytest.approx(wanted, rel=1e-6)
+    assert found == pytest.approx(step + wanted, rel=1e-6)
 
 
 def pictures(count=22):

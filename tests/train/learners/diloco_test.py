@@ -135,7 +135,7 @@ def test_one_step_of_sgd_each_is_data_parallelism_exactly():
 
 
 def test_statistics_are_averaged_when_the_workers_meet():
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
     mean = types.mean_of(batch["x"] * variables.params["w"])
     seen = {
       "sum": variables.model_state["sum"] + batch["x"].sum(),

@@ -1,7 +1,6 @@
 """Learners against NumPy, and against loops written out by hand."""
 
 import functools
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-import train.learners
+from common import names
 from models import Model
 from models.language.ngram import ngram
 from models.tabular.mlp import mlp
@@ -142,6 +141,15 @@ EVERY = {
   "adversarial": [
     (players, {}),
     (players, {"ema": 0.9, "discriminator_steps": 2}),
+    (
+      players,
+      {
+        "players": [
+          {"name": "generator", "every": 2},
+          {"name": "discriminator"},
+        ]
+      },
+    ),
   ],
   "counting": [(counts, {})],
   "diloco": [
@@ -158,7 +166,7 @@ MAKE = {
 
 
 def test_every_learner_has_a_row():
-  files = {m.name for m in pkgutil.iter_modules(train.learners.__path__)}
+  files = set(names.discover("train.learners"))
   assert files == set(EVERY) == set(MAKE)
 
 
@@ -343,9 +351,9 @@ def test_what_is_frozen_does_not_move():
   def init(rng, batch):
     return task.init(rng, batch)._replace(frozen={"shift": jnp.full(2, 0.5)})
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
     y = batch["y"] - variables.frozen["shift"][None]
-    return task.losses["loss"](variables, {**batch, "y": y}, rng, train)
+    return task.losses["loss"](variables, {**batch, "y": y}, context)
 
   shifted = types.Task(init, {"loss": loss}, {})
   learner = supervised(shifted, sgd(freeze=["layers/0/kernel"]), microbatches=2)
@@ -370,7 +378,9 @@ def test_dropout_differs_by_key_and_by_microbatch():
   parts = [jax.tree.map(lambda x, i=i: x[i::2], batch) for i in (0, 1)]
   totals = [
     task.losses["loss"](
-      state.variables, part, jax.random.fold_in(keys[0], i), True
+      state.variables,
+      part,
+      types.Context(jax.random.fold_in(keys[0], i), 0, True),
     )[0].total
     for i, part in enumerate(parts)
   ]
@@ -383,7 +393,9 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
   learner = supervised(task, sgd(lr=0.3, schedule=schedule))
   state, step = start(learner, batch), jax.jit(learner.step)
   for k in range(3):
-    before, _ = task.losses["loss"](state.variables, batch, None, True)
+    before, _ = task.losses["loss"](
+      state.variables, batch, types.Context(None, 0, True)
+    )
     state, metrics = step(state, batch, jax.random.key(0))
     assert float(metrics["loss"].value()) == pytest.approx(
       float(before.value()), rel=1e-6
@@ -399,7 +411,7 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
     (supervised, players, {}, "one loss.*discriminator.*generator"),
     (supervised, linear, {"microbatches": 0}, "microbatches=0"),
     (supervised, linear, {"ema": 1.0}, "ema=1.0"),
-    (adversarial, linear, {}, "needs the losses generator and discrim"),
+    (adversarial, linear, {}, "needs several losses"),
     (adversarial, players, {"discriminator_steps": 0}, "steps=0"),
     (adversarial, players, {"ema": -0.1}, "ema=-0.1"),
     (diloco, players, {"workers": 2, "local_steps": 2}, "one loss"),
@@ -436,7 +448,7 @@ def hand_play(task, player, variables, opt_state, batch, rng, lr):
   def loss(own):
     params = {**variables.params, player: own}
     mean, _ = task.losses[player](
-      variables._replace(params=params), batch, rng, True
+      variables._replace(params=params), batch, types.Context(rng, 0, True)
     )
     return mean.total / mean.weight
 

@@ -56,9 +56,9 @@ def test_leaves_are_named_by_their_paths():
 def test_supervised_offers_the_gradients_of_its_update(settings, scale):
   """With SGD of rate 1, parameters minus updated ones are the gradients."""
 
-  def loss(variables, batch, rng, train):
-    assert train
-    noise_B = jax.random.uniform(rng, batch["x"].shape[:1])
+  def loss(variables, batch, context):
+    assert context.train
+    noise_B = jax.random.uniform(context.rng, batch["x"].shape[:1])
     predicted_B = batch["x"] @ variables.params["w"] + noise_B
     mean = types.mean_of((predicted_B - batch["y"]) ** 2, batch["mask"])
     return mean, types.Aux({}, {})

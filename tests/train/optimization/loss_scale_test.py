@@ -18,7 +18,7 @@ from train.tasks.regression import regression
 def slope_task():
   """The loss is the mean of w * x, whose gradient is the mean of x."""
 
-  def loss(variables, batch, rng, train):
+  def loss(variables, batch, context):
     mean = types.mean_of(variables.params["w"] * batch["x"])
     seen = {"steps": variables.model_state["steps"] + 1}
     return mean, types.Aux(seen, {"twice": types.mean_of(2 * batch["x"])})

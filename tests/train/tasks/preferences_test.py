@@ -175,8 +175,8 @@ def by_hand(model, variables, batch, smoothing):
 @pytest.mark.parametrize("train, smoothing", [(True, 0.1), (False, 0.0)])
 def test_the_loss_is_the_papers(pairs, train, smoothing):
   model, task, _, variables, batch = pairs
-  mean, aux = jax.jit(task.losses["loss"], static_argnums=3)(
-    variables, batch, jax.random.key(0), train
+  mean, aux = jax.jit(task.losses["loss"])(
+    variables, batch, types.Context(jax.random.key(0), 0, train)
   )
   names = ("margin", "accuracy", "chosen_reward", "rejected_reward")
   found = [mean.value(), *(aux.metrics[name].value() for name in names)]
@@ -193,7 +193,9 @@ def test_the_gradient_is_the_losss(pairs):
   @jax.jit
   def loss(params):
     with_params = variables._replace(params=params)
-    return task.losses["loss"](with_params, batch, None, True)[0].value()
+    return task.losses["loss"](
+      with_params, batch, types.Context(None, 0, True)
+    )[0].value()
 
   grads = jax.grad(loss)(variables.params)
   direction = jax.tree.map(
@@ -230,8 +232,8 @@ def test_a_run_begins_at_its_reference_which_is_never_moved(pairs):
     strict=True,
   ):
     np.testing.assert_array_equal(a, b)
-  mean, aux = jax.jit(task.losses["loss"], static_argnums=3)(
-    first, batch, jax.random.key(0), True
+  mean, aux = jax.jit(task.losses["loss"])(
+    first, batch, types.Context(jax.random.key(0), 0, True)
   )
   assert float(mean.value()) == pytest.approx(np.log(2), rel=1e-6)
   assert float(aux.metrics["accuracy"].value()) == 0.5
@@ -239,7 +241,9 @@ def test_a_run_begins_at_its_reference_which_is_never_moved(pairs):
   @jax.jit
   def loss(frozen):
     given = types.Variables(variables.params, variables.model_state, frozen)
-    return task.losses["loss"](given, batch, None, True)[0].value()
+    return task.losses["loss"](given, batch, types.Context(None, 0, True))[
+      0
+    ].value()
 
   for leaf in jax.tree.leaves(jax.grad(loss)(variables.frozen)):
     assert not np.any(leaf)

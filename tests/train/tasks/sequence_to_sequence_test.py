@@ -73,7 +73,7 @@ def test_the_loss_is_the_formula_and_each_pair_begins_with_the_start():
   variables = types.Variables({}, {})
   for train, smoothing in ((True, 0.2), (False, 0.0)):
     mean, aux = task.losses["loss"](
-      variables, batch(), jax.random.key(0), train
+      variables, batch(), types.Context(jax.random.key(0), 0, train)
     )
     total, weight = by_hand(LATE, smoothing)
     np.testing.assert_allclose(mean.total, total, rtol=1e-5)
@@ -103,7 +103,9 @@ def test_spans_of_t5_are_a_batch_as_well():
   seen = []
   task = sequence_to_sequence(stub(seen))
   rows = {k: jnp.asarray(v) % V for k, v in spans.items() if v.ndim == 2}
-  task.losses["loss"](types.Variables({}, {}), rows, jax.random.key(0), True)
+  task.losses["loss"](
+    types.Variables({}, {}), rows, types.Context(jax.random.key(0), 0, True)
+  )
   tokens, where = seen[0]
   np.testing.assert_array_equal(where["input_segments_BS"], rows["inputs_mask"])
   np.testing.assert_array_equal(tokens[:, 0], 0)

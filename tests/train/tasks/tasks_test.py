@@ -120,7 +120,9 @@ def test_language_modeling_is_numpys(train):
     tokens(),
   )
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, None, train)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(None, 0, train)
+  )
 
   logits = np.asarray(variables.params["table"], float)[batch["inputs"]]
   q = smoothed(batch["targets"], 0.2 if train else 0, V)
@@ -151,7 +153,7 @@ def test_language_modeling_without_bytes_or_cache_has_less():
   del batch["bytes"]
   task = language_modeling(table_model())
   variables = task.init(jax.random.key(0), batch)
-  _, aux = task.losses["loss"](variables, batch, None, False)
+  _, aux = task.losses["loss"](variables, batch, types.Context(None, 0, False))
   assert aux.metrics == {}
   assert set(task.predict) == {"logits"}
 
@@ -164,16 +166,20 @@ def test_padding_whose_logits_are_nan_does_not_count():
   hole = batch["mask"] == 0
   padded = {**batch, "inputs": jnp.where(hole, V - 1, batch["inputs"])}
   for train in (False, True):
-    wanted, _ = task.losses["loss"](variables, batch, None, train)
-    found, aux = task.losses["loss"](poisoned, padded, None, train)
+    wanted, _ = task.losses["loss"](
+      variables, batch, types.Context(None, 0, train)
+    )
+    found, aux = task.losses["loss"](
+      poisoned, padded, types.Context(None, 0, train)
+    )
     assert found == wanted
     assert all(np.isfinite(m.value()) for m in aux.metrics.values())
   batch = labelled()
   task = image_classification(dense(4, (C,)))
   variables = task.init(jax.random.key(0), batch)
   padded = {**batch, "image": batch["image"].at[-1].set(jnp.nan)}
-  wanted = task.losses["loss"](variables, batch, None, False)
-  found = task.losses["loss"](variables, padded, None, False)
+  wanted = task.losses["loss"](variables, batch, types.Context(None, 0, False))
+  found = task.losses["loss"](variables, padded, types.Context(None, 0, False))
   assert found == wanted
 
 
@@ -182,7 +188,7 @@ def loss_and_gradient(task, variables):
 
   def total(params, batch):
     mean, aux = task.losses["loss"](
-      variables._replace(params=params), batch, None, True
+      variables._replace(params=params), batch, types.Context(None, 0, True)
     )
     return mean.total / mean.weight, aux.metrics
 
@@ -252,7 +258,9 @@ def test_image_classification_is_numpys_of_mixed_soft_labels(train, mixup):
   model = dense(4, (C,))
   task = image_classification(model, label_smoothing=0.1, mixup=mixup)
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, rng, train)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(rng, 0, train)
+  )
 
   lam = 1.0
   if train and mixup:
@@ -279,7 +287,9 @@ def test_image_classification_takes_shares_of_classes():
   batch = {**hard, "label": jnp.asarray(q)}
   task = image_classification(dense(4, (C,)), label_smoothing=0.1)
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, jax.random.key(1), True)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(1), 0, True)
+  )
   kernel = np.asarray(variables.params["kernel"], float)
   image = np.asarray(batch["image"], float).reshape(5, -1)
   logits, mask = np.tanh(image @ kernel), np.asarray(batch["mask"])
@@ -291,7 +301,9 @@ def test_image_classification_takes_shares_of_classes():
   for train in (False, True):
     one_hot = {**hard, "label": jax.nn.one_hot(hard["label"], C)}
     found, wanted = (
-      task.losses["loss"](variables, each, jax.random.key(1), train)
+      task.losses["loss"](
+        variables, each, types.Context(jax.random.key(1), 0, train)
+      )
       for each in (one_hot, hard)
     )
     assert float(found[0].value()) == pytest.approx(float(wanted[0].value()))
@@ -303,7 +315,11 @@ def test_mixup_draws_anew_with_each_key():
   task = image_classification(dense(4, (C,)), mixup=0.4)
   variables = task.init(jax.random.key(0), batch)
   found = {
-    float(task.losses["loss"](variables, batch, jax.random.key(i), True)[0][0])
+    float(
+      task.losses["loss"](
+        variables, batch, types.Context(jax.random.key(i), 0, True)
+      )[0][0]
+    )
     for i in range(4)
   }
   assert len(found) == 4
@@ -325,7 +341,9 @@ def test_regression_is_the_masked_mean_square():
   batch, model = points(), dense(3, (2,))
   task = regression(model)
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, None, True)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(None, 0, True)
+  )
   outputs = np.tanh(np.asarray(batch["x"]) @ variables.params["kernel"])
   error = (outputs - np.asarray(batch["y"])) ** 2
   assert float(mean.value()) == pytest.approx(error[::2].mean(), rel=1e-6)
@@ -348,7 +366,7 @@ def test_regression_reads_one_number_an_example():
     "mask": jnp.ones(3),
   }
   variables = task.init(jax.random.key(0), batch)
-  mean, _ = task.losses["loss"](variables, batch, None, True)
+  mean, _ = task.losses["loss"](variables, batch, types.Context(None, 0, True))
   assert float(mean.value()) == 3.0
 
 
@@ -360,7 +378,9 @@ def test_binary_classification_of_several_labels():
   batch = {**batch, "y": jnp.int32(y)}
   task = binary_classification(dense(3, (2,), lambda x: x))
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, None, False)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(None, 0, False)
+  )
   z = np.asarray(batch["x"], float) @ np.asarray(variables.params["kernel"])
   p = 1 / (1 + np.exp(-z))
   real = np.asarray(batch["mask"]) > 0
@@ -379,7 +399,9 @@ def test_one_binary_label_has_the_logits_of_two_classes():
   task = binary_classification(dense(3, (1,), lambda x: x))
   variables = task.init(jax.random.key(0), batch)
   logits_B2 = task.predict["logits"](variables, batch, None)
-  mean, aux = task.losses["loss"](variables, batch, None, False)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(None, 0, False)
+  )
   log_p = jax.nn.log_softmax(logits_B2)
   own = jnp.take_along_axis(log_p, batch["label"][:, None], 1)[:, 0]
   wanted = types.mean_of(-own, batch["mask"])
@@ -439,7 +461,9 @@ def test_generative_adversarial_is_numpys(loss, penalty):
   kept = np.asarray(batch["mask"]) > 0
   rng = jax.random.key(8)
 
-  mean, aux = task.losses["generator"](variables, batch, rng, True)
+  mean, aux = task.losses["generator"](
+    variables, batch, types.Context(rng, 0, True)
+  )
   fake = score(generate(rng))
   wanted = softplus(-fake) if loss == "nonsaturating" else -fake
   assert float(mean.value()) == pytest.approx(wanted[kept].mean(), rel=1e-5)
@@ -448,7 +472,9 @@ def test_generative_adversarial_is_numpys(loss, penalty):
   calls = {"generator": {"calls": 1}, "discriminator": {"calls": 0}}
   assert aux.model_state == calls
 
-  mean, aux = task.losses["discriminator"](variables, batch, rng, True)
+  mean, aux = task.losses["discriminator"](
+    variables, batch, types.Context(rng, 0, True)
+  )
   z_rng, mix_rng = jax.random.split(rng)
   image = generate(z_rng)
   d_real, d_fake = score(real), score(image)

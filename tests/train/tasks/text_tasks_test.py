@@ -75,7 +75,9 @@ def test_masked_tokens_are_numpys(places):
   model, seen = reader()
   task, batch = masked_language_modeling(model, places=places), masked()
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, jax.random.key(1), True)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(1), 0, True)
+  )
   nats, right = of_tokens(variables.params, batch)
   chosen = batch["mask"] > 0
   np.testing.assert_allclose(mean.value(), nats[chosen].mean(), rtol=1e-5)
@@ -90,7 +92,9 @@ def test_beyond_its_places_a_row_learns_its_first_tokens():
   model, _ = reader()
   task, batch = masked_language_modeling(model, places=2), masked()
   variables = task.init(jax.random.key(0), batch)
-  mean, _ = task.losses["loss"](variables, batch, jax.random.key(1), True)
+  mean, _ = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(1), 0, True)
+  )
   nats, _ = of_tokens(variables.params, batch)
   want = (nats[0, 1] + nats[0, 3] + nats[1, 4]) / 3
   np.testing.assert_allclose(mean.value(), want, rtol=1e-5)
@@ -103,7 +107,9 @@ def test_the_next_sentence_is_added(places):
   task = masked_language_modeling(model, next_sentence=True, places=places)
   batch = masked()
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, jax.random.key(1), True)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(1), 0, True)
+  )
   nats, _ = of_tokens(variables.params, batch)
   row_logits = np.asarray(variables.params["rows"])[batch["inputs"][:, 0]]
   # The last row is padding.
@@ -148,7 +154,9 @@ def summed():
 def test_text_classification_is_numpys(train):
   task, batch = text_classification(summed(), label_smoothing=0.2), labeled()
   variables = task.init(jax.random.key(0), batch)
-  mean, aux = task.losses["loss"](variables, batch, jax.random.key(1), train)
+  mean, aux = task.losses["loss"](
+    variables, batch, types.Context(jax.random.key(1), 0, train)
+  )
   table = np.asarray(variables.params["table"])
   rows = table[batch["types"], batch["tokens"]]
   logits = (rows * (batch["segments"] > 0)[..., None]).sum(1)

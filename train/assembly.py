@@ -68,11 +68,12 @@ def experiment(
 
 
 def assemble(
-  config, mesh, data: pipeline.Data, load: Callable = not_loaded
+  config, mesh, data: pipeline.Data, load: Callable | None = not_loaded
 ) -> Experiment:
   """Builds model, task, optimizer and learner of a complete config.
 
-  Each is wrapped by what its section lists in `wrap`. `load`: see `experiment`.
+  Each is wrapped by what its section lists in `wrap`. `load`: see `experiment`;
+  None leaves out what only training needs of other runs.
   """
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
@@ -307,6 +308,13 @@ def state_of(
   init = jax.jit(init_fn, out_shardings=shardings)
 
   def begin():
-    return init(rng, start())
+    given = parts.task.given()
+    state = init(rng, start())
+    if not given:
+      return state
+    variables = state.variables
+    places = {key: shardings.variables.frozen[key] for key in given}
+    frozen = {**variables.frozen, **jax.device_put(dict(given), places)}
+    return state._replace(variables=variables._replace(frozen=frozen))
 
   return begin, sharding.abstract(shapes, shardings)

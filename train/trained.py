@@ -1,7 +1,6 @@
 """Restores a run from its workdir, for evaluation, generation and export."""
 
 import contextlib
-import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -95,9 +94,8 @@ def _restored(
     _forget_places(config)
     data = _remembered(facts, config["data"], workdir)
     mesh = _mesh_at_hand(config, data.batch_size)
-    parts = assembly.assemble(
-      config, mesh, data, functools.partial(task_and_variables, say=say)
-    )
+    # What other runs gave, such as a teacher, is not needed.
+    parts = assembly.assemble(config, mesh, data, load=None)
     _, abstract_state = assembly.state_of(parts)
   if step == "best":
     step = _best(workdir)

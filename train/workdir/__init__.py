@@ -27,8 +27,8 @@ FILES = {
   ),
   "frozen": (
     "The arrays that training never changes (a teacher, the reference of DPO,"
-    " the base under an adapter, parameters of `optimizer.freeze`), once for all"
-    " checkpoints, in a folder that is named by their digest."
+    " the base under an adapter, parameters of `optimizer.freeze`), once for"
+    " all checkpoints, in a folder that is named by their digest."
   ),
   "damaged": (
     "Checkpoints that failed verification and were moved here; they are not"

@@ -160,13 +160,10 @@ def _wrapped(config, section: str, package: str, made, offered):
 
 def _startable(config, model):
   """The model, prepared for config.init_from."""
-  if isinstance(model, Model):
-    return initialization.startable(model)
-  for key in ("init_from", "adapt"):
-    if config[key]:
-      name = config["model"]["name"]
-      raise UserError(f"config.{key}: {name} consists of several networks")
-  return model
+  if config["adapt"] and not isinstance(model, Model):
+    name = config["model"]["name"]
+    raise UserError(f"config.adapt: {name} consists of several networks")
+  return initialization.startable(model)
 
 
 def _adapted(config, model):
@@ -266,7 +263,7 @@ def unchanging(parts: Experiment, state: types.PyTree) -> list[str]:
 
 def state_of(
   parts: Experiment,
-  start: Callable[[], initialization.Start | None] = lambda: None,
+  start: Callable[[], dict[str, initialization.Start]] = dict,
 ):
   """Returns (init, abstract state); `init` creates each shard on its device.
 

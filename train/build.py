@@ -47,7 +47,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
-  initialization.settings(config["init_from"])
+  initialization.settings(config["init_from"], None)
   writer = (
     None
     if workdir is None
@@ -55,6 +55,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   load = functools.partial(trained.task_and_variables, say=say)
   parts = assembly.experiment(config, workdir, load)
+  _beginnings(parts)
   pipelined = sharding.pipeline_note(config, parts.mesh)
   init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
   split = _microbatch_note(config, abstract_state)
@@ -193,13 +194,24 @@ def _files(workdir, parts, saving, unchanging) -> dict[str, Any]:
   }
 
 
-def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """Returns the initial arrays from another run or from files, if any."""
-  wanted = initialization.settings(parts.config["init_from"])
-  if wanted is None:
-    return None
+def _beginnings(
+  parts: assembly.Experiment,
+) -> dict[str, initialization.Settings]:
+  """Returns config.init_from for each network of the run's model."""
+  known = tuple(initialization.networks(parts.network))
+  return initialization.settings(parts.config["init_from"], known)
+
+
+def _start(parts: assembly.Experiment, say) -> dict[str, initialization.Start]:
+  """Returns the initial arrays from other runs or from files, by network."""
   section = {**run_data.sizes(parts.data), **parts.config["model"]}
-  return initialization.read(wanted, parts.network, section, origin, say)
+  networks = initialization.networks(parts.network) or {"": parts.network}
+  return {
+    name: initialization.read(
+      wanted, networks[name], section, origin, say, name
+    )
+    for name, wanted in _beginnings(parts).items()
+  }
 
 
 def evaluator(
@@ -311,6 +323,7 @@ def origin(path: str, step: int | str | None = None) -> initialization.Origin:
     plain(params) if plain else params,
     found.variables.model_state,
     found.parts.config["model"],
+    tuple(initialization.networks(found.parts.network)),
   )
 
 

@@ -1,6 +1,5 @@
 """Distillation: a task is also learned from the logits of a trained teacher."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -60,31 +59,33 @@ def distill(
   _check_predicts(task, logits, "the task")
   ((name, own_loss),) = task.losses.items()
 
-  @functools.cache
-  def teaching():
-    """(the teacher's task, its Variables as ShapeDtypeStructs)."""
-    found, variables = load(teacher)
-    _check_predicts(found, logits, f"the task of {teacher}")
-    return found, jax.tree.map(_shape, variables._asdict())
+  teaching, shapes = None, {}
+  if load is not None:
+    # Not while `init` is traced. Only the shapes of its arrays are kept.
+    teaching, known = load(teacher)
+    shapes = jax.tree.map(_shape, known._asdict())
+    del known
+    _check_predicts(teaching, logits, f"the task of {teacher}")
 
   def init(rng, batch):
     variables = task.init(rng, batch)
-    if load is None:
+    if teaching is None:
       return variables
-    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), teaching()[1])
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return variables._replace(frozen={**_dict(variables.frozen), KEY: blank})
 
   def given():
-    return {**_dict(task.given()), KEY: load(teacher)[1]._asdict()}
+    own = _dict(task.given())
+    return {**own, KEY: load(teacher)[1]._asdict()} if load else own
 
   def loss(variables, batch, context):
     mean, aux = own_loss(variables, batch, context)
     if not context.train:
       return mean, aux
-    if load is None:
+    if teaching is None:
       raise ValueError("distill: no teacher was loaded, so nothing is learned")
     known = types.Variables(**variables.frozen[KEY])
-    theirs = teaching()[0].predict[logits](known, batch, context.rng)
+    theirs = teaching.predict[logits](known, batch, context.rng)
     ours = task.predict[logits](variables, batch, context.rng)
     if theirs.shape != ours.shape:
       raise ValueError(

@@ -109,13 +109,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     say=say,
     writer=writer,
     observe=_observer(config, parts.learner, writer, say),
-    **(
-      {}
-      if workdir is None
-      else _files(
-        workdir, parts, saving, assembly.unchanging(parts, abstract_state)
-      )
-    ),
+    **_files(workdir, parts, saving, abstract_state),
   )
 
 
@@ -178,8 +172,11 @@ def _check_measured(rules, evaluations, learner, abstract_state) -> None:
       tracking.check_measured(wanted, evaluate.names(variables))
 
 
-def _files(workdir, parts, saving, unchanging) -> dict[str, Any]:
-  """Returns the files in the workdir, as fields of loop.Run."""
+def _files(workdir, parts, saving, abstract_state) -> dict[str, Any]:
+  """Returns the files in the workdir, if any, as fields of loop.Run."""
+  if workdir is None:
+    return {}
+  unchanging = assembly.unchanging(parts, abstract_state)
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)

@@ -58,15 +58,12 @@ def preference_optimization(
     shared = (*model.fixed, model.adapter)
     own = {key: x for key, x in params.items() if key not in shared}
     # A copy: a step updates the params in place of their own memory.
-    reference = jax.tree.map(jnp.copy, own)
-    return types.Variables(params, model_state, {"reference": reference})
+    frozen = {"reference": jax.tree.map(jnp.copy, own)}
+    return types.Variables(params, model_state, frozen)
 
-  def reference_of(variables):
-    """The params of the reference."""
-    params, _, frozen = variables
+  def reference_of(params, own):
     base = {key: params[key] for key in model.fixed}
-    unadapted = {model.adapter: {}} if model.adapter else {}
-    return {**base, **frozen["reference"], **unadapted}
+    return {**base, **own, **({model.adapter: {}} if model.adapter else {})}
 
   def log_probs(params, model_state, batch, **noise):
     """(log pi(y | x) of the chosen [B], of the rejected [B], model_state)."""
@@ -88,8 +85,9 @@ def preference_optimization(
 
   def rewards(variables, batch, **noise):
     """(reward of the chosen [B], of the rejected [B], model_state)."""
-    params, state, _ = variables
-    reference = log_probs(reference_of(variables), state, batch)[:2]
+    params, state, frozen = variables
+    known = reference_of(params, frozen["reference"])
+    reference = log_probs(known, state, batch)[:2]
     *policy, state = log_probs(params, state, batch, **noise)
     chosen_B, rejected_B = (
       beta * (p - jax.lax.stop_gradient(r))

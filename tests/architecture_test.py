@@ -70,7 +70,7 @@ ARROWS = {
   " rouge_score sacrebleu",
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
-  "train.checkpointing": "train.types train.hosts etils jax orbax",
+  "train.checkpointing": "train.types train.hosts etils jax orbax tensorstore",
   "train.workdir": "train.checkpointing train.hosts jax matplotlib rich",
   "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",

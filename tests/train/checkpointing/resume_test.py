@@ -114,7 +114,7 @@ def test_killed_and_resumed_is_the_straight_run(name, tmp_path):
 
   assert rows(killed) == rows(straight)
   assert rows(straight)[-1]["step"] == STEPS
-  a, b = (trained.load(str(path)).state for path in (straight, killed))
+  a, b = (trained.load_state(str(path)) for path in (straight, killed))
   leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   for x, y in leaves:
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()

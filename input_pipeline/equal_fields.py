@@ -1,5 +1,6 @@
 """Records must have the fields, shapes and types of the first one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,20 @@ NARROW = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
 Rows = dict[str, np.ndarray]
 
 
-def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
+def alike(
+  examples: Any,
+  sample: Rows,
+  narrow: bool = False,
+  uniform: Mapping[str, str] = {},
+) -> Any:
   """Returns the examples, checked against the fields and types of a sample.
 
   Args:
     examples: a NamedTuple with `read` and `name`.
     sample: one record; only its fields are kept.
     narrow: whether the integers must be in the range of the types of a batch.
+    uniform: {field that must have the value of the sample's: what the error
+      recommends}.
 
   Returns:
     The same, except that `read` raises ValueError for a record that lacks a
@@ -32,6 +40,8 @@ def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
     rows = examples.read(indices)
     try:
       found = {k: _like(k, rows, like) for k, like in sample.items()}
+      for field, advice in uniform.items():
+        _check_uniform(field, found[field], sample[field], advice)
       if narrow:
         for field, leaf in found.items():
           check_range(field, leaf)
@@ -72,6 +82,17 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
     if not finite:
       raise ValueError(f"the field {field!r} is not finite in float32")
   return leaf.astype(like.dtype, copy=False)
+
+
+def _check_uniform(
+  field: str, leaf: np.ndarray, like: np.ndarray, advice: str
+) -> None:
+  for value in leaf:
+    if value != like[0]:
+      raise ValueError(
+        f"the field {field!r} is {value}, and {like[0]} in the first record;"
+        f" {advice}"
+      )
 
 
 def _like_ragged(field: str, leaf: np.ndarray, like: np.ndarray) -> np.ndarray:

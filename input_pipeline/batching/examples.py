@@ -28,6 +28,7 @@ class Examples(NamedTuple):
   class_names: in the order of the labels, or None.
   axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
   units: {leaf: what its first axis is counted as}.
+  uniform: fields that must have one value in all records; see sources.Source.
   """
 
   length: int
@@ -42,6 +43,7 @@ class Examples(NamedTuple):
   class_names: tuple[str, ...] = ()
   axes: Axes = {}
   units: Mapping[str, str] = {}
+  uniform: tuple[str, ...] = ()
 
 
 def of_parts(
@@ -89,7 +91,13 @@ def of_parts(
   if tokenizer is None and not rows:
     return [
       Examples(
-        s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
+        s.length,
+        s.read,
+        s.name,
+        s.num_classes,
+        note=s.note,
+        tally=tally,
+        uniform=s.uniform,
       )
       for s in sources
     ]

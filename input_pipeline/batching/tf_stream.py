@@ -48,7 +48,10 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     )
   sample = bad_records.typed(examples, examples.tally.policy)
   sample = _readable(sample)
-  examples = equal_fields.alike(examples, sample)
+  uniform = [field for field in examples.uniform if field in sample]
+  examples = equal_fields.alike(
+    examples, sample, uniform=ops_lib.unsettled(ops, uniform)
+  )
   lengthy = ragged.found(sample)
   encoded = {name for name, leaf in sample.items() if _holds_images(leaf)}
   signature = {
@@ -106,6 +109,12 @@ def stream(
       example fails: one line that names it.
   """
   tf = import_tensorflow()
+  in_python = ops_lib.of_python(ops) if service else ()
+  if in_python:
+    raise ValueError(
+      f"the op {in_python[0]!r} runs in Python, which the workers of a data"
+      " service cannot: leave out service, or prepare the files beforehand"
+    )
   found = steps(examples, plan, ops)
   skip = examples.tally.policy.skip
   if skip:

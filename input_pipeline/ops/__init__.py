@@ -15,7 +15,7 @@ tokenizers/parts/special_tokens.py.
 import ast
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from common import names
@@ -47,6 +47,8 @@ class _Op(NamedTuple):
 
 
 _OPS: dict[str, _Op] = {}
+_SETTLED: dict[str, tuple[str, ...]] = {}
+_OF_PYTHON: set[str] = set()
 
 
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,6 +79,25 @@ def _registry() -> dict[str, _Op]:
   for module in names.discover(__name__).values():
     importlib.import_module(module)
   return _OPS
+
+
+def settles(*fields: str) -> Callable[[Callable], Callable]:
+  """Registers that an op checks or sets fields that a source calls uniform.
+
+  The decorator goes above that of the op's kind.
+  """
+
+  def register(function: Callable) -> Callable:
+    _SETTLED[function.__name__] = fields
+    return function
+
+  return register
+
+
+def in_python(function: Callable) -> Callable:
+  """Registers that an op runs in Python, and so not in a data service."""
+  _OF_PYTHON.add(function.__name__)
+  return function
 
 
 class Call(NamedTuple):
@@ -184,6 +205,25 @@ def _signature(op: _Op) -> inspect.Signature:
 def mixes(string: str) -> bool:
   """Whether an op mixes each example with a partner."""
   return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
+
+
+def unsettled(string: str, fields: Iterable[str]) -> dict[str, str]:
+  """Returns {field that no op sets or checks: which ops would}."""
+  named = {name for name, _, _ in parse(string)}
+  ops_of = {
+    field: sorted(op for op, settled in _SETTLED.items() if field in settled)
+    for field in fields
+  }
+  return {
+    field: f"an op that sets or checks it allows that: {', '.join(ops)}"
+    for field, ops in ops_of.items()
+    if not named & {*ops}
+  }
+
+
+def of_python(string: str) -> list[str]:
+  """The ops that run in the Python of this process, in sorted order."""
+  return sorted({name for name, _, _ in parse(string)} & _OF_PYTHON)
 
 
 def compile(

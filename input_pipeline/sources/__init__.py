@@ -56,6 +56,8 @@ class Source(NamedTuple):
   note: a line to print, or "".
   tokens: the tokens of its text, if they are stored beside it.
   unread: (ending, number) of the files of a folder that are not read.
+  uniform: fields that must have one value in all records, such as the rate of
+    sounds, unless an op settles them; see ops/__init__.py.
   """
 
   length: int
@@ -67,6 +69,7 @@ class Source(NamedTuple):
   note: str = ""
   tokens: Tokens | None = None
   unread: tuple[tuple[str, int], ...] = ()
+  uniform: tuple[str, ...] = ()
 
 
 def open_source(

@@ -16,10 +16,12 @@ def audio(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   """A folder of audio files per class, labelled in sorted order.
 
   Splits, the order of examples and files of other formats are as in folder:DIR.
-  {"audio": float32 [samples], the mean of the channels, "rate": int32 [],
-  samples per second, "label": int32 []}. WAV (integers and floats of any
-  width), FLAC, OGG, Opus, MP3, AIFF, AU and CAF files are decoded by
-  libsndfile. Integers are scaled to -1 to 1; floats are taken as they are.
+  {"audio": float32 [samples, channels], ragged, "rate": int32 [], samples per
+  second, "label": int32 []}. WAV (integers and floats of any width), FLAC, OGG,
+  Opus, MP3, AIFF, AU and CAF files are decoded by libsndfile. Integers are
+  scaled to -1 to 1; floats are taken as they are. The op mono(…) makes one
+  channel of several. Files whose rate differs from the first one's are an
+  error unless an op names a rate: resample, expect_rate or log_mel.
 
   Raises:
     ValueError: the folder has no such files, too many of other formats, or
@@ -42,11 +44,12 @@ def audio(root: str, policy: Policy = Policy()) -> dict[str, Source]:
     return read
 
   uri = f"audio:{root}"
-  return class_folders.sources(uri, root, endings.AUDIO, policy, reader)
+  found = class_folders.sources(uri, root, endings.AUDIO, policy, reader)
+  return {k: source._replace(uniform=("rate",)) for k, source in found.items()}
 
 
 def _decode(path: str, policy: Policy) -> tuple[np.ndarray, int]:
-  """(float32 [samples], samples per second) of a file, its channels averaged.
+  """(float32 [samples, channels], samples per second) of a file.
 
   Raises:
     ValueError: it is too large, no audio file, or holds values that are not
@@ -67,4 +70,4 @@ def _decode(path: str, policy: Policy) -> tuple[np.ndarray, int]:
     raise ValueError(f"{path}: not a readable audio file: {reason}") from None
   if not np.isfinite(found).all():
     raise ValueError(f"{path}: holds samples that are not finite")
-  return found.mean(1, dtype=np.float32), rate
+  return found, rate

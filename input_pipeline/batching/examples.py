@@ -10,6 +10,7 @@ from input_pipeline import rows as rows_lib
 from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.batching import added_tokens
 from input_pipeline.batching.components import Part
+from input_pipeline.batching.second import Second
 from input_pipeline.packing import windows as windows_lib
 from input_pipeline.packing.token_file import token_file
 from input_pipeline.packing.whole_documents import packed
@@ -29,6 +30,7 @@ class Examples(NamedTuple):
   axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
   units: {leaf: what its first axis is counted as}.
   uniform: fields that must have one value in all records; see sources.Source.
+  second: the source whose records the ops mix into the examples, or None.
   """
 
   length: int
@@ -44,6 +46,7 @@ class Examples(NamedTuple):
   axes: Axes = {}
   units: Mapping[str, str] = {}
   uniform: tuple[str, ...] = ()
+  second: Second | None = None
 
 
 def leaf_names(

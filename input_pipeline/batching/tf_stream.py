@@ -12,9 +12,11 @@ from common.leaf import Leaf, Spec
 from input_pipeline import bad_records, equal_fields
 from input_pipeline import ops as ops_lib
 from input_pipeline.batching import bad_records_tf, ragged, service_stream
+from input_pipeline.batching import second as second_lib
 from input_pipeline.batching.bad_records_tf import Steps
 from input_pipeline.batching.examples import Examples
 from input_pipeline.batching.plan import Plan
+from input_pipeline.ops.parts.second import PREFIX
 from input_pipeline.reading import image_size
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
@@ -52,6 +54,9 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
   examples = equal_fields.alike(
     examples, sample, uniform=ops_lib.unsettled(ops, uniform)
   )
+  if examples.second is not None:
+    sample = {**sample, **_readable(examples.second.sample)}
+  prepare = second_lib.transformer(examples.second, tf)
   lengthy = ragged.found(sample)
   encoded = {name for name, leaf in sample.items() if _holds_images(leaf)}
   signature = {
@@ -67,6 +72,8 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
       ragged.unpacked(part, lengthy, tf) if isinstance(part, dict) else part
       for part in _parted(example)
     ]
+    for i in range(0, len(both), 2):
+      both[i] = prepare(both[i], both[i + 1])
     return _numbers(apply(*both), encoded, tf)
 
   read = functools.partial(_read, examples, lengthy, partner)
@@ -109,8 +116,9 @@ def stream(
       example fails: one line that names it.
   """
   tf = import_tensorflow()
-  in_python = ops_lib.of_python(ops) if service else ()
-  if in_python:
+  known = ops_lib.traits_of(ops)
+  in_python = [name for name, each in known.items() if each.in_python]
+  if service and in_python:
     raise ValueError(
       f"the op {in_python[0]!r} runs in Python, which the workers of a data"
       " service cannot: leave out service, or prepare the files beforehand"
@@ -233,7 +241,10 @@ def _read(
   seed of the same key.
   """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
-  rows = {_SEED: seeds, **ragged.packed(examples.read(indices), lengthy)}
+  rows = examples.read(indices)
+  if examples.second is not None:
+    rows = rows | examples.second.read(indices, keys)
+  rows = {_SEED: seeds, **ragged.packed(rows, lengthy)}
   if partner is None:
     return rows
   others = _read(examples, lengthy, None, partner(indices, keys), keys)
@@ -266,6 +277,7 @@ def _numbers(example: dict, encoded: set[str], tf) -> dict:
   Raises:
     ValueError: a field of `encoded` still has the bytes of images.
   """
+  example = {k: v for k, v in example.items() if not k.startswith(PREFIX)}
   for name in sorted(encoded & set(example)):
     if example[name].dtype == tf.string:
       raise ValueError(

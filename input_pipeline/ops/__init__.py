@@ -47,8 +47,7 @@ class _Op(NamedTuple):
 
 
 _OPS: dict[str, _Op] = {}
-_SETTLED: dict[str, tuple[str, ...]] = {}
-_OF_PYTHON: set[str] = set()
+_TRAITS: dict[str, "Traits"] = {}
 
 
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,23 +80,27 @@ def _registry() -> dict[str, _Op]:
   return _OPS
 
 
-def settles(*fields: str) -> Callable[[Callable], Callable]:
-  """Registers that an op checks or sets fields that a source calls uniform.
+class Traits(NamedTuple):
+  """What the pipeline must know of an op.
 
-  The decorator goes above that of the op's kind.
+  settles: fields that a source calls uniform, which the op checks or sets.
+  in_python: whether it runs in Python, and so in no worker of a data service.
+  takes_second: whether it reads the record of the second source, data.second.
   """
 
+  settles: tuple[str, ...] = ()
+  in_python: bool = False
+  takes_second: bool = False
+
+
+def traits(**given: Any) -> Callable[[Callable], Callable]:
+  """Registers the Traits of an op; goes above the decorator of its kind."""
+
   def register(function: Callable) -> Callable:
-    _SETTLED[function.__name__] = fields
+    _TRAITS[function.__name__] = Traits(**given)
     return function
 
   return register
-
-
-def in_python(function: Callable) -> Callable:
-  """Registers that an op runs in Python, and so not in a data service."""
-  _OF_PYTHON.add(function.__name__)
-  return function
 
 
 class Call(NamedTuple):
@@ -207,23 +210,21 @@ def mixes(string: str) -> bool:
   return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
 
 
+def traits_of(string: str) -> dict[str, Traits]:
+  """The traits of each op of a string, by its name; {} of an empty one."""
+  found = parse(string) if string else ()
+  return {name: _TRAITS.get(name, Traits()) for name, _, _ in found}
+
+
 def unsettled(string: str, fields: Iterable[str]) -> dict[str, str]:
   """Returns {field that no op sets or checks: which ops would}."""
-  named = {name for name, _, _ in parse(string)}
-  ops_of = {
-    field: sorted(op for op, settled in _SETTLED.items() if field in settled)
-    for field in fields
-  }
-  return {
-    field: f"an op that sets or checks it allows that: {', '.join(ops)}"
-    for field, ops in ops_of.items()
-    if not named & {*ops}
-  }
-
-
-def of_python(string: str) -> list[str]:
-  """The ops that run in the Python of this process, in sorted order."""
-  return sorted({name for name, _, _ in parse(string)} & _OF_PYTHON)
+  done = {f for each in traits_of(string).values() for f in each.settles}
+  _registry()
+  advice = {}
+  for field in fields:
+    names_of = sorted(n for n, each in _TRAITS.items() if field in each.settles)
+    advice[field] = f"add an op that sets or checks it: {', '.join(names_of)}"
+  return {field: line for field, line in advice.items() if field not in done}
 
 
 def compile(

@@ -10,7 +10,7 @@ import importlib.util
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.ops import Example, in_python, on_example, settles
+from input_pipeline.ops import Example, on_example, traits
 
 CHANNELS = ("mean", "first", "error")
 CROPS = ("random", "center", "start")
@@ -41,7 +41,7 @@ def mono(example: Example, how: str = "mean", inkey: str = "audio") -> Example:
   return {**example, inkey: one}
 
 
-@settles("rate")
+@traits(settles=("rate",))
 @on_example
 def expect_rate(example: Example, rate: int) -> Example:
   """The same sound; an error if its rate is not `rate`, samples per second."""
@@ -49,8 +49,7 @@ def expect_rate(example: Example, rate: int) -> Example:
     return {**example, "rate": tf.identity(example["rate"])}
 
 
-@in_python
-@settles("rate")
+@traits(settles=("rate",), in_python=True)
 @on_example
 def resample(
   example: Example, rate: int, quality: str = "HQ", inkey: str = "audio"
@@ -143,7 +142,7 @@ def crop_or_pad(
   return {**example, inkey: kept, f"{inkey}_mask": real}
 
 
-@settles("rate")
+@traits(settles=("rate",))
 @on_example
 def log_mel(
   example: Example,

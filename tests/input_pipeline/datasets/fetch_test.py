@@ -606,6 +606,7 @@ def test_real_data_is_where_the_configs_read_it(
     "csv:data/adult/adult.data": 32_561,
     "idx:data/fashion_mnist": 25_000,
     "folder:data/cifar10n": 12_000,
+    "audio:data/fsdd": 3_000,
   }
   for uri, count in counts.items():
     split = "all" if uri.startswith(("jsonl", "csv")) else "train+test"

@@ -16,6 +16,7 @@ def alike(
   sample: Rows,
   narrow: bool = False,
   uniform: Mapping[str, str] = {},
+  ragged: Mapping[str, int] = {},
 ) -> Any:
   """Returns the examples, checked against the fields and types of a sample.
 
@@ -25,6 +26,7 @@ def alike(
     narrow: whether the integers must be in the range of the types of a batch.
     uniform: {field that must have the value of the sample's: what the error
       recommends}.
+    ragged: {field: how many of its first axes differ between records}.
 
   Returns:
     The same, except that `read` raises ValueError for a record that lacks a
@@ -39,7 +41,9 @@ def alike(
       }
     rows = examples.read(indices)
     try:
-      found = {k: _like(k, rows, like) for k, like in sample.items()}
+      found = {
+        k: _like(k, rows, like, ragged.get(k, 1)) for k, like in sample.items()
+      }
       for field, advice in uniform.items():
         _check_uniform(field, found[field], sample[field], advice)
       if narrow:
@@ -56,7 +60,7 @@ def alike(
   return examples._replace(read=read)
 
 
-def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
+def _like(field: str, rows: Rows, like: np.ndarray, axes: int) -> np.ndarray:
   if field not in rows:
     raise ValueError(f"no field {field!r}")
   leaf = rows[field]
@@ -67,7 +71,7 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
     if not all(isinstance(value, kind) for value in leaf):
       raise ValueError(f"the field {field!r} is not {kind.__name__}")
     if kind is np.ndarray:
-      return _like_ragged(field, leaf, like[0])
+      return _like_ragged(field, leaf, like[0], axes)
     return leaf
   if leaf.dtype == object or leaf.shape[1:] != like.shape[1:]:
     raise ValueError(
@@ -95,14 +99,18 @@ def _check_uniform(
       )
 
 
-def _like_ragged(field: str, leaf: np.ndarray, like: np.ndarray) -> np.ndarray:
-  """Returns arrays of any length, checked to have the type of `like`."""
+def _like_ragged(
+  field: str, leaf: np.ndarray, like: np.ndarray, axes: int
+) -> np.ndarray:
+  """Returns arrays, checked to have the type of `like`, but for some axes."""
   for value in leaf:
-    wanted, found = like.shape[1:], value.shape[1:]
+    wanted, found = like.shape[axes:], value.shape[axes:]
     if value.ndim != like.ndim or found != wanted or value.dtype != like.dtype:
       raise ValueError(
         f"the field {field!r} is {value.dtype} {list(value.shape)}, and"
-        f" {like.dtype} {['n', *wanted]} in the first record".replace("'", "")
+        f" {like.dtype} {['n'] * axes + [*wanted]} in the first record".replace(
+          "'", ""
+        )
       )
     if value.dtype.kind == "f" and not np.isfinite(value).all():
       raise ValueError(f"the field {field!r} is not finite")

@@ -30,6 +30,7 @@ class Examples(NamedTuple):
   axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
   units: {leaf: what its first axis is counted as}.
   uniform: fields that must have one value in all records; see sources.Source.
+  ragged: how many axes of ragged fields differ; see sources.Source.
   second: the source whose records the ops mix into the examples, or None.
   """
 
@@ -46,6 +47,7 @@ class Examples(NamedTuple):
   axes: Axes = {}
   units: Mapping[str, str] = {}
   uniform: tuple[str, ...] = ()
+  ragged: Mapping[str, int] = {}
   second: Second | None = None
 
 
@@ -110,6 +112,7 @@ def of_parts(
         note=s.note,
         tally=tally,
         uniform=s.uniform,
+        ragged=s.ragged,
       )
       for s in sources
     ]

@@ -32,11 +32,13 @@ class Second(NamedTuple):
   read: (indices, keys) -> the records that the first source's examples of these
     indices get, {"second/FIELD": array [n, ...]}; ValueError for a bad one.
   sample: one record, [1, ...], with these names.
+  ragged: how many axes of its ragged fields differ; see sources.Source.
   ops: applied to the record before those of the example, or "".
   """
 
   read: Callable[[np.ndarray, np.ndarray], Rows]
   sample: Rows
+  ragged: Mapping[str, int]
   ops: str
 
 
@@ -96,17 +98,18 @@ def opened(settings: Mapping[str, Any], policy: Policy) -> Second:
   sample = bad_records.typed(source, policy)
   uniform = [field for field in source.uniform if field in sample]
   free = ops_lib.unsettled(ops, uniform)
-  source = equal_fields.alike(source, sample, uniform=free)
+  ragged = source.ragged
+  source = equal_fields.alike(source, sample, uniform=free, ragged=ragged)
   draw = partners.drawer([source.length], np.ones(1, np.int64), _APART)
 
   def read(indices: np.ndarray, keys: np.ndarray) -> Rows:
     return _named(source.read(draw(indices, keys)))
 
-  return Second(read, _named(sample), ops)
+  return Second(read, _named(sample), _named(ragged), ops)
 
 
-def _named(rows: Rows) -> Rows:
-  return {PREFIX + name: leaf for name, leaf in rows.items()}
+def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
+  return {PREFIX + name: leaf for name, leaf in fields.items()}
 
 
 def transformer(second: Second | None, tf: Any) -> Callable:

@@ -51,13 +51,13 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
   sample = bad_records.typed(examples, examples.tally.policy)
   sample = _readable(sample)
   uniform = [field for field in examples.uniform if field in sample]
-  examples = equal_fields.alike(
-    examples, sample, uniform=ops_lib.unsettled(ops, uniform)
-  )
+  free, axes = ops_lib.unsettled(ops, uniform), examples.ragged
+  examples = equal_fields.alike(examples, sample, uniform=free, ragged=axes)
   if examples.second is not None:
     sample = {**sample, **_readable(examples.second.sample)}
+    axes = {**axes, **examples.second.ragged}
   prepare = second_lib.transformer(examples.second, tf)
-  lengthy = ragged.found(sample)
+  lengthy = ragged.found(sample, axes)
   encoded = {name for name, leaf in sample.items() if _holds_images(leaf)}
   signature = {
     name: tf.TensorSpec(

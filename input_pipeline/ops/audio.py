@@ -34,11 +34,36 @@ def mono(example: Example, how: str = "mean", inkey: str = "audio") -> Example:
   value = _sound(example, inkey)
   if value.shape.rank == 1:
     return example
-  channels = value.shape[1]
-  if how == "error" and channels != 1:
-    raise ValueError(f'{channels} channels: mono("mean") or mono("first")')
+  if how == "error":
+    value = _with_channels(
+      value, 1, 'mono("mean") or mono("first") merges them'
+    )
   one = value[:, 0] if how != "mean" else tf.reduce_mean(value, axis=1)
   return {**example, inkey: one}
+
+
+@on_example
+def expect_channels(
+  example: Example, channels: int, inkey: str = "audio"
+) -> Example:
+  """The same sound, [samples, channels]; an error for other channels."""
+  value = _sound(example, inkey)
+  if value.shape.rank != 2:
+    raise ValueError(f"the field {inkey!r} has no axis of channels")
+  advice = "mono(…) merges them"
+  return {**example, inkey: _with_channels(value, channels, advice)}
+
+
+def _with_channels(value: tf.Tensor, channels: int, advice: str) -> tf.Tensor:
+  """Returns the sound, checked to have so many channels."""
+  line = f"its channels are not {channels}; {advice}"
+  fits = tf.shape(value)[1] == channels
+  if not tf.executing_eagerly():
+    with tf.control_dependencies([tf.debugging.Assert(fits, [line])]):
+      return tf.ensure_shape(tf.identity(value), [None, channels])
+  if not fits:
+    raise ValueError(f"{value.shape[1]} channels, not {channels}; {advice}")
+  return value
 
 
 @traits(settles=("rate",))

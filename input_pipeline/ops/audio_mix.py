@@ -108,14 +108,17 @@ def _pair(example: Example, inkey: str) -> tuple[tf.Tensor, tf.Tensor]:
   sound, other = (
     tf.cast(example[name], tf.float32) for name in (inkey, PREFIX + inkey)
   )
-  if sound.shape[1:] != other.shape[1:]:
+  if sound.shape.rank != other.shape.rank:
     raise ValueError(
-      f"{list(sound.shape)} samples and channels, and {list(other.shape)} of"
-      " the second source: add mono(…) to both ops"
+      "one of the records has an axis of channels, the other has none: add"
+      " mono(…) to both ops"
     )
   rates = [example.get(name) for name in ("rate", PREFIX + "rate")]
   empty = "the record of the second source is empty"
   checks = [(tf.shape(other)[0] > 0, empty)]
+  if sound.shape.rank > 1:
+    same = tf.reduce_all(tf.shape(sound)[1:] == tf.shape(other)[1:])
+    checks.append((same, "its channels are not those of the second source"))
   if None not in rates:
     differ = "its rate is not that of the second source; resample(…) converts"
     checks.append((tf.equal(*rates), differ))

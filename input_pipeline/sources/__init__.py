@@ -13,7 +13,7 @@ the other fields of the record.
 
 import importlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +58,8 @@ class Source(NamedTuple):
   unread: (ending, number) of the files of a folder that are not read.
   uniform: fields that must have one value in all records, such as the rate of
     sounds, unless an op settles them; see ops/__init__.py.
+  ragged: {ragged field: how many of its first axes differ between records}, if
+    more than one does.
   """
 
   length: int
@@ -70,6 +72,7 @@ class Source(NamedTuple):
   tokens: Tokens | None = None
   unread: tuple[tuple[str, int], ...] = ()
   uniform: tuple[str, ...] = ()
+  ragged: Mapping[str, int] = {}
 
 
 def open_source(

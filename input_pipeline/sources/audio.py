@@ -45,7 +45,10 @@ def audio(root: str, policy: Policy = Policy()) -> dict[str, Source]:
 
   uri = f"audio:{root}"
   found = class_folders.sources(uri, root, endings.AUDIO, policy, reader)
-  return {k: source._replace(uniform=("rate",)) for k, source in found.items()}
+  return {
+    k: source._replace(uniform=("rate",), ragged={"audio": 2})
+    for k, source in found.items()
+  }
 
 
 def _decode(path: str, policy: Policy) -> tuple[np.ndarray, int]:

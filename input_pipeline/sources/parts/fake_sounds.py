@@ -50,4 +50,5 @@ def fake_audio(
     num_classes=classes,
     class_names=tuple(str(c) for c in range(classes)),
     uniform=("rate",),
+    ragged={"audio": 2},
   )

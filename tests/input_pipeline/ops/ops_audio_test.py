@@ -27,7 +27,7 @@ def apply(string, sound, rate=8000, seed=SEED):
   }
   function = ops.compile(string)
   found = {k: v.numpy() for k, v in function(example, seed).items()}
-  shape = [None, *np.shape(sound)[1:]]
+  shape = [None] * np.ndim(sound)
   signature = {
     "audio": tf.TensorSpec(shape, tf.float32),
     "rate": tf.TensorSpec([], tf.int32),
@@ -47,7 +47,7 @@ def test_channels_become_one():
   first = apply('mono("first")|mono("error")', sound)["audio"]
   np.testing.assert_array_equal(first, tone())
   assert apply('mono("error")', tone()[:, None])["audio"].shape == (2000,)
-  with pytest.raises(ValueError, match="op 'mono': 2 channels"):
+  with pytest.raises(ValueError, match="op 'mono': 2 channels, not 1"):
     apply('mono("error")', sound)
 
 
@@ -163,6 +163,23 @@ def folder(tmp_path):
     rate = 8000 * (1 + (i % 3 == 2))
     soundfile.write(path, tone(0.1 + 0.01 * i, rate), rate)
   return tmp_path
+
+
+def test_channels_may_differ_between_files(tmp_path):
+  (tmp_path / "a").mkdir()
+  for channels in (1, 2, 3):
+    sound = np.outer(tone(), np.arange(channels) + 1) / 4
+    soundfile.write(tmp_path / "a" / f"{channels}.wav", sound, 8000)
+  found = data(tmp_path, 'mono|crop_or_pad(300, "start")|keep("audio")')
+  (batch,) = found.batches(0)
+  assert sorted(batch["audio"][:, 5] / tone()[5]) == pytest.approx(
+    [0.25, 0.375, 0.5], abs=1e-3
+  )
+  for string in ('mono("error")', "expect_channels(2)|mono"):
+    with pytest.raises(ValueError, match=r"a/\d.wav: .* channels, not [12]"):
+      list(data(tmp_path, f'{string}|crop_or_pad(9, "start")').batches(0))
+  with pytest.raises(ValueError, match=r"'audio' with the shape \[9, \?\]"):
+    data(tmp_path, 'crop_or_pad(9, "start")')
 
 
 def data(folder, ops, **settings):

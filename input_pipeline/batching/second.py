@@ -66,12 +66,12 @@ def with_second(
         " data.second=dict(source=URI)"
       )
     return examples
-  second = opened(settings, examples.tally.policy)
-  if not takes:
-    if training:
-      raise ValueError(f"second is set, but none of the ops {ops!r} reads it")
-    return examples
-  return examples._replace(second=second)
+  if takes:
+    second = opened(settings, examples.tally.policy)
+    return examples._replace(second=second)
+  if training:
+    raise ValueError(f"second is set, but none of the ops {ops!r} reads it")
+  return examples
 
 
 def opened(settings: Mapping[str, Any], policy: Policy) -> Second:

@@ -1,4 +1,4 @@
-"""audio:DIR, a folder of audio files per class."""
+"""audio:DIR, a folder of audio files per class, or of any audio files."""
 
 import importlib.util
 import io
@@ -9,11 +9,15 @@ import numpy as np
 from input_pipeline.bad_records import Policy, check_size
 from input_pipeline.reading import bounded, endings
 from input_pipeline.sources import Source
-from input_pipeline.sources.parts import class_folders
+from input_pipeline.sources.parts import class_folders, loose_files
 
 
-def audio(root: str, policy: Policy = Policy()) -> dict[str, Source]:
+def audio(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """A folder of audio files per class, labelled in sorted order.
+
+  audio:DIR?label=stem takes the class of a file from its name instead, the part
+  before the first "_", and audio:DIR?label=none has no labels; the files may
+  lie in any folders below DIR.
 
   Splits, the order of examples and files of other formats are as in folder:DIR.
   {"audio": float32 [samples, channels], ragged, "rate": int32 [], samples per
@@ -27,24 +31,29 @@ def audio(root: str, policy: Policy = Policy()) -> dict[str, Source]:
     ValueError: the folder has no such files, too many of other formats, or
       soundfile is not installed.
   """
+  root, _, label = rest.partition("?label=")
   if importlib.util.find_spec("soundfile") is None:
     raise ValueError(
-      f"audio:{root} needs soundfile, which is not installed: "
+      f"audio:{rest} needs soundfile, which is not installed: "
       "pip install -e '.[audio]'"
     )
 
-  def reader(paths: list[str], labels: np.ndarray) -> Callable:
+  def reader(paths: list[str], labels: np.ndarray | None) -> Callable:
     def read(indices: np.ndarray) -> dict[str, np.ndarray]:
       samples = np.empty(len(indices), object)
       rates = np.empty(len(indices), np.int32)
       for i, index in enumerate(indices):
         samples[i], rates[i] = _decode(paths[index], policy)
-      return {"audio": samples, "rate": rates, "label": labels[indices]}
+      found = {"audio": samples, "rate": rates}
+      return found if labels is None else {**found, "label": labels[indices]}
 
     return read
 
-  uri = f"audio:{root}"
-  found = class_folders.sources(uri, root, endings.AUDIO, policy, reader)
+  given = (f"audio:{rest}", root, endings.AUDIO, policy, reader)
+  if label:
+    found = loose_files.sources(*given, label)
+  else:
+    found = class_folders.sources(*given)
   return {
     k: source._replace(uniform=("rate",), ragged={"audio": 2})
     for k, source in found.items()

@@ -1,5 +1,7 @@
 """Ops on sounds, against librosa's figures, scipy and files on disk."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ pytest.importorskip("soxr")
 
 from input_pipeline import ops  # noqa: E402
 from input_pipeline.batching import pipeline  # noqa: E402
+from input_pipeline.sources import open_source  # noqa: E402
 
 SEED = tf.constant([3, 1], tf.int64)
 
@@ -184,6 +187,25 @@ def test_channels_may_differ_between_files(tmp_path):
       list(data(tmp_path, f'{string}|crop_or_pad(9, "start")').batches(0))
   with pytest.raises(ValueError, match=r"'audio' with the shape \[9, \?\]"):
     data(tmp_path, 'crop_or_pad(9, "start")')
+
+
+def test_labels_come_from_folders_from_names_or_not_at_all(folder):
+  for i, name in enumerate(("no_1.flac", "yes_1.flac", "yes_2_b.wav")):
+    (folder / "ab"[i % 2] / f"{i}.flac").rename(folder / name)
+  for path in folder.glob("[ab]/*"):
+    path.unlink()
+  named = open_source(f"audio:{folder}?label=stem", "all")
+  assert named.class_names == ("no", "yes") and named.length == 3
+  labels = named.read(np.arange(3))["label"]
+  names = [pathlib.Path(named.name(i)).name for i in range(3)]
+  assert [("no", "yes")[i] for i in labels] == [n.split("_")[0] for n in names]
+  plain = open_source(f"audio:{folder}?label=none", "all")
+  assert plain.num_classes is None and plain.length == 3
+  assert set(plain.read(np.arange(3))) == {"audio", "rate"}
+  with pytest.raises(ValueError, match="label=name; valid: none, stem"):
+    open_source(f"audio:{folder}?label=name", "all")
+  with pytest.raises(ValueError, match="no such files; valid: .wav"):
+    open_source(f"audio:{folder / 'a'}?label=none", "all")
 
 
 def data(folder, ops, **settings):

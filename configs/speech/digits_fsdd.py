@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     warmup_steps=50,
     weight_decay=0.05,
   )
-  config.planned = dict(num_classes=10)
+  config.planned = dict(source="fake:audio?classes=10")
   config.data = dict(
     source="audio:data/fsdd",
     split="train[:90%]",

@@ -38,7 +38,7 @@ ARROWS = {
   "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
   " tokenizers",
-  "data.ops": "data. data.reading data.tokenizers tensorflow",
+  "data.ops": "data. data.reading data.tokenizers soxr tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
   "data.rows": "data. data.ops data.packing data.reading data.sources"
   " data.tokenizers",

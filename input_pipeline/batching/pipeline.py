@@ -39,6 +39,7 @@ from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.batching.plan import Plan
+from input_pipeline.batching.second import with_second
 from input_pipeline.batching.unlabeled import Unlabeled
 from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
@@ -94,6 +95,7 @@ def train(
   seq_len: int | None = None,
   packing: bool = False,
   rows: Mapping | None = None,
+  second: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int | str,
@@ -125,6 +127,8 @@ def train(
     packing: makes rows of whole documents instead of windows.
     rows: makes rows of another kind: dict(name=KIND, …), where KIND is a file
       of input_pipeline/rows.
+    second: dict(source=URI, split="train", ops=""), whose records an op such as
+      add_noise mixes into the examples; see second.py.
     text_key: the field of a record that is tokenized.
     cache_dir: the folder where tokens are cached; by default $TESSERA_CACHE or
       ~/.cache/tessera.
@@ -146,12 +150,15 @@ def train(
   Raises:
     ValueError: the arguments are wrong; one line that names the problem.
   """
-  settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
-  if service and not ops:
-    raise ValueError(
-      f"service {service!r} applies ops, but ops is empty: leave service out"
+  own = ("ops", "service", "second")
+  settings = {k: v for k, v in locals().items() if k not in ("own", *own)}
+  if service and (second or not ops):
+    why = (
+      "reads no second source" if second else "applies ops, but ops is empty"
     )
+    raise ValueError(f"service {service!r} {why}: leave service out")
   examples, plan, batch_size = training(**settings)
+  examples = with_second(examples, second, ops, True)
   given = {"ops": ops, **settings}
   remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
@@ -239,6 +246,7 @@ def evaluation(
   seq_len: int | None = None,
   packing: bool = False,
   rows: Mapping | None = None,
+  second: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
@@ -267,6 +275,7 @@ def evaluation(
     parts, tokenizer, seq_len, packing, rows, *where, True, policy, unlabeled
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
+  examples = with_second(examples, second, ops, False)
   local = order.host_rows(batch_size, host_index, host_count)
 
   def rows(step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ tokenizers/parts/special_tokens.py.
 import ast
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from common import names
@@ -47,6 +47,7 @@ class _Op(NamedTuple):
 
 
 _OPS: dict[str, _Op] = {}
+_TRAITS: dict[str, "Traits"] = {}
 
 
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -77,6 +78,29 @@ def _registry() -> dict[str, _Op]:
   for module in names.discover(__name__).values():
     importlib.import_module(module)
   return _OPS
+
+
+class Traits(NamedTuple):
+  """What the pipeline must know of an op.
+
+  settles: fields that a source calls uniform, which the op checks or sets.
+  in_python: whether it runs in Python, and so in no worker of a data service.
+  takes_second: whether it reads the record of the second source, data.second.
+  """
+
+  settles: tuple[str, ...] = ()
+  in_python: bool = False
+  takes_second: bool = False
+
+
+def traits(**given: Any) -> Callable[[Callable], Callable]:
+  """Registers the Traits of an op; goes above the decorator of its kind."""
+
+  def register(function: Callable) -> Callable:
+    _TRAITS[function.__name__] = Traits(**given)
+    return function
+
+  return register
 
 
 class Call(NamedTuple):
@@ -197,6 +221,23 @@ def without_random(string: str) -> str:
     given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
     kept.append(f"{name}({', '.join(given)})" if given else name)
   return "|".join(kept)
+
+
+def traits_of(string: str) -> dict[str, Traits]:
+  """The traits of each op of a string, by its name; {} of an empty one."""
+  found = parse(string) if string else ()
+  return {name: _TRAITS.get(name, Traits()) for name, _, _ in found}
+
+
+def unsettled(string: str, fields: Iterable[str]) -> dict[str, str]:
+  """Returns {field that no op sets or checks: which ops would}."""
+  done = {f for each in traits_of(string).values() for f in each.settles}
+  _registry()
+  advice = {}
+  for field in fields:
+    names_of = sorted(n for n, each in _TRAITS.items() if field in each.settles)
+    advice[field] = f"add an op that sets or checks it: {', '.join(names_of)}"
+  return {field: line for field, line in advice.items() if field not in done}
 
 
 def compile(

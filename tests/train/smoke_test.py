@@ -129,7 +129,8 @@ def test_full_size_by_shapes_alone(name):
     if kind == "labeled":
       fake = f"fake:labeled_text?classes={len(config.data.rows.labels)}"
       config.data.source = fake
-  if config.data.get("rows", {}).get("name") in ("columns", "bag_of_ngrams"):
+  made = config.data.get("rows", {}).get("name") in ("columns", "bag_of_ngrams")
+  if made or config.data.get("source", "").startswith("audio:"):
     config.data = experiments.config_of(name, "smoke").data
   if config.batch_size != "all":
     config.batch_size = 8

@@ -37,6 +37,7 @@ RUNS = {
   ],
   "conv_fashion_mnist": ["--config.task.mixup=0.2"],
   "gan_fashion_mnist": [],
+  "digits_fsdd": [],
 }
 STEPS = 60
 

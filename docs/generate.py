@@ -52,7 +52,13 @@ NAMED = {
     (),
   ),
 }
-_OPS = ("on_field", "on_example", "on_pair")
+_OPS = (
+  "on_field",
+  "on_picture",
+  "on_picture_alone",
+  "on_example",
+  "on_pair",
+)
 _GIVEN_OPS = ("value", "example", "partner", "seed", "context")
 
 

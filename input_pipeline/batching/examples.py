@@ -89,7 +89,13 @@ def of_parts(
   if tokenizer is None and not rows:
     return [
       Examples(
-        s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
+        s.length,
+        s.read,
+        s.name,
+        s.num_classes,
+        note=s.note,
+        tally=tally,
+        class_names=s.class_names or (),
       )
       for s in sources
     ]

@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 
+# The value of pixels that belong to no class, by convention.
+IGNORED = 255
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 

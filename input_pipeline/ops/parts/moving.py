@@ -7,7 +7,8 @@ these fields of the example are moved:
 
   boxes: [n, 4], each (x0, y0, x1, y1).
   keypoints: [n, 2] or [n, k, 2], each (x, y).
-  segmentation: integers [h, w] or [h, w, 1], the classes of the pixels.
+  segmentation: integers [h, w] or [h, w, 1], the classes of the pixels; 255
+    outside of the picture.
   place: [2, 3], the map from the present picture to the original one.
 """
 
@@ -15,13 +16,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from input_pipeline.reading import masks
+
 BOXES, KEYPOINTS = "boxes", "keypoints"
 SEGMENTATION, PLACE = "segmentation", "place"
 PLACES = (BOXES, KEYPOINTS, SEGMENTATION, PLACE)
 # Fields with a value for each box.
 OF_BOXES = ("classes", "difficult", "crowd", "box_ids")
-# The value of a mask outside of its picture, which is no class.
-OUTSIDE = 255
 
 Example = dict[str, Any]
 
@@ -160,7 +161,7 @@ def _classes(
     images=tf.cast(layers, tf.int32)[None],
     transforms=tf.stack([a, b, x, c, d, y, 0.0, 0.0])[None],
     output_shape=tf.shape(after)[:2],
-    fill_value=tf.constant(OUTSIDE, tf.float32),
+    fill_value=tf.constant(masks.IGNORED, tf.float32),
     interpolation="NEAREST",
     fill_mode="CONSTANT",
   )[0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.sources import Source
+from input_pipeline.sources.parts import fake_pictures
 
 _SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
 
@@ -22,6 +23,8 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "conversations": fake_conversations,
     "preferences": fake_preferences,
     "image": fake_image,
+    "boxes": fake_pictures.fake_boxes,
+    "masks": fake_pictures.fake_masks,
     "linear": fake_linear,
     "points": fake_points,
     "table": fake_table,

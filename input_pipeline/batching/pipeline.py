@@ -379,7 +379,7 @@ def _check_numeric(examples: Examples, sample: dict, fields: Spec) -> None:
     if isinstance(first, bytes) and image_size.is_image(first):
       raise ValueError(
         f"{name}: the images of the field {field!r} are not decoded; add the"
-        " op 'decode'"
+        " op 'decode', or 'decode_mask' for the classes of pixels"
       )
   if not fields:
     raise ValueError(

@@ -281,7 +281,8 @@ def _numbers(example: dict, encoded: set[str], tf) -> dict:
   for name in sorted(encoded & set(example)):
     if example[name].dtype == tf.string:
       raise ValueError(
-        f"the images of the field {name!r} are not decoded; add the op 'decode'"
+        f"the images of the field {name!r} are not decoded; add the op"
+        " 'decode', or 'decode_mask' for the classes of pixels"
       )
   return {
     name: _narrowed(name, leaf, tf)

@@ -48,7 +48,8 @@ ARROWS = {
   "data.cleaning": "data. data.ops data.similarity data.sources"
   " data.tokenizers ftfy lxml opencc py3langid snowballstemmer stdnum"
   " trafilatura",
-  "data.reporting": "data. data.batching data.ops data.tokenizers matplotlib",
+  "data.reporting": "data. data.batching data.ops data.reading data.tokenizers"
+  " matplotlib",
   "data.preparation": "data. data.cleaning data.reading data.reporting"
   " data.tokenizers apache_beam array_record rich tensorflow"
   " tensorflow_datasets zstandard",

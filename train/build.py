@@ -62,7 +62,6 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   for note in (parts.data.note, parts.learner.note, pipelined, split):
     if note:
       say(note)
-  batch_size = parts.data.batch_size
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
@@ -78,10 +77,6 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   rules = _rules(config, saving)
   _check_measured(rules, evaluations, parts.learner, abstract_state)
-  units = {"examples": batch_size} | {
-    unit: batch_size * each
-    for unit, each in leaf.units(parts.data.spec).items()
-  }
 
   def batches(first):
     stream = bad_records.telling(parts.data, first, say)
@@ -95,7 +90,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     batches=batches,
     evaluations=evaluations,
     total_steps=config["total_steps"],
-    units_per_step=units,
+    units_per_step=run_data.units_per_step(parts.data),
     rng=jax.random.fold_in(seed_rng, 1),
     checkpoint_every=saving.every_steps,
     checkpoint_minutes=saving.every_minutes,

@@ -33,15 +33,19 @@ from typing import NamedTuple
 import numpy as np
 
 from common.leaf import MASK_AND_INDEX, Leaf, Spec, described
-from input_pipeline import bad_records, equal_fields, order
-from input_pipeline.batching import added_tokens, partners, tf_stream
+from input_pipeline import bad_records, order
+from input_pipeline.batching import (
+  added_tokens,
+  numeric_fields,
+  partners,
+  tf_stream,
+)
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.batching.plan import Plan
 from input_pipeline.batching.second import with_second
 from input_pipeline.batching.unlabeled import Unlabeled
-from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
 # The number of positions that are ordered at once.
@@ -293,17 +297,6 @@ def _check_batch_size(batch_size: int) -> None:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
 
 
-def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = equal_fields.NARROW
-  with np.errstate(over="ignore"):  # The images of the record are not decoded.
-    return {
-      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
-      for name, leaf in rows.items()
-      if leaf.dtype.kind in "biuf"
-    }
-
-
 def with_special_tokens(examples: Examples, ops: str) -> Examples:
   """Returns the examples, with the ops' added tokens in their tokenizer."""
   if not examples.tokenizer:
@@ -324,15 +317,18 @@ def _data(
     fields, stream = tf_stream.stream(examples, plan, ops, service)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
-    fields = {k: Leaf(v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
-    _check_numeric(examples, sample, fields)
+    fields = {
+      k: Leaf(v.shape[1:], v.dtype)
+      for k, v in numeric_fields.numeric(sample).items()
+    }
+    numeric_fields.check(examples, sample, fields)
 
     read = bad_records.reader(examples, sample, fields)
 
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric(read(plan.rows(step)[0]))
+        yield numeric_fields.numeric(read(plan.rows(step)[0]))
         step += 1
 
   # A table may have a column "index", which is not the place in the source.
@@ -364,27 +360,6 @@ def _data(
     examples.record or examples.name,
     examples.unscaled,
   )
-
-
-def _check_numeric(examples: Examples, sample: dict, fields: Spec) -> None:
-  """Raises ValueError if a batch would lack what the records hold."""
-  name = examples.name(0)
-  for field, leaf in sample.items():
-    first = leaf[0] if leaf.dtype == object else None
-    if isinstance(first, np.ndarray):
-      raise ValueError(
-        f"{name}: the length of the field {field!r} differs between records;"
-        f' the op pad(…, inkey="{field}") gives it one'
-      )
-    if isinstance(first, bytes) and image_size.is_image(first):
-      raise ValueError(
-        f"{name}: the images of the field {field!r} are not decoded; add the"
-        " op 'decode', or 'decode_mask' for the classes of pixels"
-      )
-  if not fields:
-    raise ValueError(
-      f"{name} has no numeric field for a batch; set a tokenizer or ops"
-    )
 
 
 def _padded(

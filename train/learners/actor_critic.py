@@ -189,7 +189,7 @@ def actor_critic(
         )
 
       _, lived = _rollout(environment, act, playing, rng, steps)
-      return learned_from(variables, lived, batch["mask"])
+      return learned_from(variables, lived, batch["mask"], rng)
 
     return jax.eval_shape(made, rng, batch)
 

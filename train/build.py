@@ -63,7 +63,6 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     if note:
       say(note)
   batch_size = parts.data.batch_size
-  seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
       evaluator(parts, key, workdir, say, writer and writer.show, notes=True),
@@ -95,7 +94,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     evaluations=evaluations,
     total_steps=config["total_steps"],
     units_per_step=units,
-    rng=jax.random.fold_in(seed_rng, 1),
+    rng=jax.random.fold_in(jax.random.key(config["seed"]), 1),
     checkpoint_every=saving.every_steps,
     checkpoint_minutes=saving.every_minutes,
     rules=rules,

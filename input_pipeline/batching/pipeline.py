@@ -293,17 +293,6 @@ def _check_batch_size(batch_size: int) -> None:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
 
 
-def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = equal_fields.NARROW
-  with np.errstate(over="ignore"):  # The images of the record are not decoded.
-    return {
-      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
-      for name, leaf in rows.items()
-      if leaf.dtype.kind in "biuf"
-    }
-
-
 def with_special_tokens(examples: Examples, ops: str) -> Examples:
   """Returns the examples, with the ops' added tokens in their tokenizer."""
   if not examples.tokenizer:
@@ -324,7 +313,10 @@ def _data(
     fields, stream = tf_stream.stream(examples, plan, ops, service)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
-    fields = {k: Leaf(v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
+    fields = {
+      k: Leaf(v.shape[1:], v.dtype)
+      for k, v in equal_fields.numeric(sample).items()
+    }
     _check_numeric(examples, sample, fields)
 
     read = bad_records.reader(examples, sample, fields)
@@ -332,7 +324,7 @@ def _data(
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric(read(plan.rows(step)[0]))
+        yield equal_fields.numeric(read(plan.rows(step)[0]))
         step += 1
 
   # A table may have a column "index", which is not the place in the source.

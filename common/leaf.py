@@ -27,7 +27,8 @@ _ARGUMENTS = {
 class Leaf(NamedTuple):
   """A leaf of a batch, without the axis of the examples.
 
-  shape: the sizes of the axes.
+  shape: the sizes of the axes; None, in the fields of a source, where records
+    differ.
   dtype: a NumPy type.
   axes: a name for each axis, or () if they have no names. A scalar may have the
     name of one axis, of which it is the only element.
@@ -35,7 +36,7 @@ class Leaf(NamedTuple):
     such as "tokens", or "".
   """
 
-  shape: tuple[int, ...]
+  shape: tuple[int | None, ...]
   dtype: np.dtype
   axes: tuple[str, ...] = ()
   unit: str = ""

@@ -41,7 +41,8 @@ from input_pipeline.batching.plan import Plan
 from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
-_MASK_AND_INDEX: Spec = {
+# Leaves of every batch.
+MASK_AND_INDEX: Spec = {
   "mask": Leaf((), np.dtype(np.float32)),
   "index": Leaf((), np.dtype(np.int32)),
 }
@@ -319,7 +320,7 @@ def _data(
         step += 1
 
   # A table may have a column "index", which is not the place in the source.
-  spec = {**_MASK_AND_INDEX, **fields, "index": _MASK_AND_INDEX["index"]}
+  spec = {**MASK_AND_INDEX, **fields, "index": MASK_AND_INDEX["index"]}
   spec = described(spec, examples.axes, examples.units)
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:

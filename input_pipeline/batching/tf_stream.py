@@ -124,6 +124,37 @@ def stream(
   return found.parts.spec, distributed
 
 
+def planned(fields: Spec, ops: str, num_classes: int | None) -> Spec:
+  """Returns the leaves that ops make of a source's fields, without its data.
+
+  Args:
+    fields: of the source's records; None in a shape where they differ, and the
+      type object for encoded images.
+    ops: see input_pipeline/ops/__init__.py.
+    num_classes: of the data, or None.
+
+  Raises:
+    ValueError: the ops do not fit the fields.
+  """
+  tf = import_tensorflow()
+  apply = ops_lib.compile(ops, ops_lib.Context(num_classes))
+  row = {
+    name: tf.TensorSpec(
+      leaf.shape, tf.string if leaf.dtype == object else leaf.dtype
+    )
+    for name, leaf in fields.items()
+  }
+  seed = tf.TensorSpec([2], tf.int64)
+  given = [row, seed] * (2 if ops_lib.mixes(ops) else 1)
+
+  def transform(*parts):
+    encoded = {name for name, leaf in fields.items() if leaf.dtype == object}
+    return _numbers(apply(*parts), encoded, tf)
+
+  traced = tf.function(transform, autograph=False).get_concrete_function(*given)
+  return _spec(traced.structured_outputs, ops)
+
+
 def content_of(examples: Examples) -> str | None:
   """Returns a hash of the examples' tokenizer, or None without one."""
   if examples.tokenizer is None:

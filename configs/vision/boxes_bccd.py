@@ -1,11 +1,11 @@
-"""Blood cells in boxes: a small detector on BCCD (364 pictures, VOC files).
+r"""Blood cells in boxes: a small detector on BCCD (364 pictures, VOC files).
 
 The smallest detector whose batches come from boxes: crops, flips and rotations
 move the boxes with the pictures. It reports its loss and the IoU at the true
 centres, not yet an average precision.
 
   git clone https://github.com/Shenggan/BCCD_Dataset data/bccd_repository
-  python -m train.main --config=configs/vision/boxes_bccd.py
+  python -m train.main --config=configs/vision/boxes_bccd.py \
     --config.data.source=voc:data/bccd_repository/BCCD
 
 Look at the boxes first: python -m input_pipeline.preview --config=boxes_bccd.

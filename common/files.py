@@ -1,5 +1,6 @@
 """Atomic writes of local files, and the cache folder."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterable
@@ -30,5 +31,6 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
         file.write(chunk)
     os.replace(temporary, path)
   except BaseException:
-    os.unlink(temporary)
+    with contextlib.suppress(FileNotFoundError):  # it could not be created
+      os.unlink(temporary)
     raise

@@ -27,8 +27,7 @@ _ARGUMENTS = {
 class Leaf(NamedTuple):
   """A leaf of a batch, without the axis of the examples.
 
-  shape: the sizes of the axes; None, in the fields of a source, where records
-    differ.
+  shape: the sizes of the axes.
   dtype: a NumPy type.
   axes: a name for each axis, or () if they have no names. A scalar may have the
     name of one axis, of which it is the only element.
@@ -36,13 +35,18 @@ class Leaf(NamedTuple):
     such as "tokens", or "".
   """
 
-  shape: tuple[int | None, ...]
+  shape: tuple[int, ...]
   dtype: np.dtype
   axes: tuple[str, ...] = ()
   unit: str = ""
 
 
 Spec = dict[str, Leaf]
+# The leaves that every batch holds.
+MASK_AND_INDEX: Spec = {
+  "mask": Leaf((), np.dtype(np.float32)),
+  "index": Leaf((), np.dtype(np.int32)),
+}
 Axes = Mapping[str, tuple[str, ...]]
 
 

@@ -52,6 +52,12 @@ NAMED = {
     (),
   ),
 }
+# Folder -> (title, arguments that a config does not set)
+WRAPPERS = {
+  "train/tasks/wrap": ("`config.task.wrap`", ("task", "load")),
+  "train/learners/wrap": ("`config.learner.wrap`", ("learner",)),
+  "train/optimization/wrap": ("`config.optimizer.wrap`", ("optimizer",)),
+}
 _OPS = (
   "on_field",
   "on_picture",
@@ -72,6 +78,7 @@ def pages() -> dict[str, str]:
     "model_zoo.md": zoo.zoo_page(),
     "ops.md": ops_page(),
     "tokenizers.md": tokenizers_page(),
+    "wrappers.md": wrappers_page(),
   }
   for package, (name, title, given) in NAMED.items():
     if not (HERE.parent / package).exists():
@@ -129,20 +136,35 @@ def config_page() -> str:
 
 def named_page(package: str, title: str, given) -> str:
   """What a config can name in a folder: one section a file."""
+  return "\n".join([f"# {title}\n", *_named(package, given, "##")])
+
+
+def wrappers_page() -> str:
+  """Every wrapper, by the section whose key "wrap" names it."""
   parts = [
-    f"# {title}\n",
-    prose(source_text.docstring(f"{package}/__init__.py")),
+    "# Wrappers: `wrap` of a section\n",
+    "`config.task`, `config.learner` and `config.optimizer` each take a list"
+    " `wrap` of sections such as `dict(name=FILE, KEY=VALUE)`, which are"
+    " applied in order: the last one is the outermost.\n",
   ]
+  for package, (title, given) in WRAPPERS.items():
+    parts += [f"## {title}\n", *_named(package, given, "###")]
+  return "\n".join(parts)
+
+
+def _named(package: str, given, heading: str) -> list[str]:
+  """The parts of a page about the files of a folder, after its sentence."""
+  parts = [prose(source_text.docstring(f"{package}/__init__.py"))]
   for path in source_text.files(package):
     stem = pathlib.Path(path).stem
     found = [f for f in source_text.functions(path) if f.name == stem]
     for each in found:
       about = prose(each.text or source_text.docstring(path))
-      parts += [f"## `{stem}`\n", f"`{path}`\n", about]
+      parts += [f"{heading} `{stem}`\n", f"`{path}`\n", about]
       # What follows a source's colon is its own; the text describes it.
       if package != "input_pipeline/sources":
         parts.append(settings(each, given))
-  return "\n".join(parts)
+  return parts
 
 
 def ops_page() -> str:

@@ -6,10 +6,19 @@ CONFIG = {
     "Examples in a global batch, over all devices and hosts; `all` takes the"
     " whole split as every batch."
   ),
-  "task": "What is learned: `name` is a file of `train/tasks`.",
+  "task": (
+    "What is learned: `name` is a file of `train/tasks`, `wrap` a list of"
+    " [wrappers](wrappers.md)."
+  ),
   "model": "The network: `name` is a file of `models`.",
-  "learner": "How it is learned: `name` is a file of `train/learners`.",
-  "optimizer": "See [below](#configoptimizer).",
+  "learner": (
+    "How it is learned: `name` is a file of `train/learners`, `wrap` a list of"
+    " [wrappers](wrappers.md)."
+  ),
+  "optimizer": (
+    "See [below](#configoptimizer); `wrap` is a list of"
+    " [wrappers](wrappers.md)."
+  ),
   "data": "See [below](#configdata).",
   "seed": "Seeds the parameters, the order of the data and all other draws.",
   "log_every_steps": "Steps between two rows of `metrics.jsonl`.",
@@ -27,7 +36,9 @@ CONFIG = {
     " begins with, or a [section](#configinit_from)."
   ),
   "planned": (
-    "Facts about the data for `train.plan`, which reads no data: `num_classes`."
+    "Facts about the data for `train.plan`, which reads no data: `num_classes`;"
+    " `source`, a `fake:` source with the fields of data that is neither images"
+    " nor text."
   ),
   "adapt": "An adapter around the model: `name` is a file of `train/adapters`.",
   "checkpoint": "See [below](#configcheckpoint).",

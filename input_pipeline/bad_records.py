@@ -38,11 +38,13 @@ class Policy(NamedTuple):
   skip: they are left out, instead of ending the run.
   max_bad_share: the largest share of bad records among those read so far.
   max_record_bytes: of a record or file, or of an image when it is decoded.
+  labels: whether a record must have its label; False for a prediction.
   """
 
   skip: bool = False
   max_bad_share: float = 0.01
   max_record_bytes: int = 2**28
+  labels: bool = True
 
 
 class Skipped(NamedTuple):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("common", "models", "train", "input_pipeline", "configs")
 SOURCES = sorted(
@@ -36,7 +38,7 @@ ARROWS = {
   "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
   " tokenizers",
-  "data.ops": "data. data.reading data.tokenizers tensorflow",
+  "data.ops": "data. data.reading data.tokenizers soxr tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
   "data.rows": "data. data.ops data.packing data.reading data.sources"
   " data.tokenizers",
@@ -46,7 +48,8 @@ ARROWS = {
   "data.cleaning": "data. data.ops data.similarity data.sources"
   " data.tokenizers ftfy lxml opencc py3langid snowballstemmer stdnum"
   " trafilatura",
-  "data.reporting": "data. data.batching data.ops data.tokenizers matplotlib",
+  "data.reporting": "data. data.batching data.ops data.reading data.tokenizers"
+  " matplotlib",
   "data.preparation": "data. data.cleaning data.reading data.reporting"
   " data.tokenizers apache_beam array_record rich tensorflow"
   " tensorflow_datasets zstandard",
@@ -60,6 +63,7 @@ ARROWS = {
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",
   "train.optimization": "train.types jax optax",
+  "train.environments": "train.types jax",
   "train.learners": "train.types train.optimization jax optax",
   "train.adapters": "train.types train.optimization jax models",
   "train.tasks": "train.types train.objectives train.generation jax models",
@@ -67,13 +71,14 @@ ARROWS = {
   " rouge_score sacrebleu",
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
-  "train.checkpointing": "train.types train.hosts etils jax orbax",
+  "train.checkpointing": "train.types train.hosts etils jax orbax tensorstore",
   "train.workdir": "train.checkpointing train.hosts jax matplotlib rich",
   "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
+  "train.prediction": "train data jax",
   "train.serving": "train.generation data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",
@@ -205,7 +210,7 @@ def test_generic_code_names_no_task_learner_or_field():
   """It reads the axes and units of leaves, see common/leaf.py."""
   fields = "image audio tokens inputs targets label boxes x y".split()
   named = {*fields, "classification", "language", "vision"}
-  for room in ("tasks", "learners"):
+  for room in ("tasks", "learners", "environments"):
     named |= {path.stem for path in (ROOT / "train" / room).glob("[a-z]*.py")}
   files = [f"train/{name}.py" for name in GENERIC]
   for room in ("checkpointing", "hosts", "measuring", "optimization"):
@@ -311,6 +316,7 @@ def _seconds(command) -> float:
   return time.perf_counter() - start
 
 
+@pytest.mark.slow
 def test_tensorflow_stays_out_of_a_step():
   code = """
 import sys

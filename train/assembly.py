@@ -1,6 +1,7 @@
 """Builds the pure parts of a run from the names in its config."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from common.errors import UserError
 from input_pipeline.batching import pipeline
 from models import Model
 from train import initialization, run_data, sharding, types
-from train.optimization import optimizers
+from train.optimization import optimizers, parameter_rules
 
 
 class Experiment(NamedTuple):
@@ -38,10 +39,23 @@ class Experiment(NamedTuple):
   length: int | None = None
 
 
+def not_loaded(workdir: str):
+  """Raises UserError: what is assembled here may not load another run."""
+  raise UserError(f"{workdir}: no other run can be loaded here")
+
+
 def experiment(
-  config: Mapping[str, Any], workdir: str | None = None
+  config: Mapping[str, Any],
+  workdir: str | None = None,
+  load: Callable[[str], tuple[types.Task, types.Variables]] = not_loaded,
 ) -> Experiment:
   """Builds everything that `config` names, without computing anything.
+
+  Args:
+    config: what config_keys.complete takes.
+    workdir: of the run, or None.
+    load: (workdir) -> (Task, Variables) of another finished run, for wrappers
+      of the task such as distill.
 
   Raises:
     UserError: the config is invalid; the message names the key.
@@ -52,79 +66,121 @@ def experiment(
   data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
-  return assemble(config, mesh, data)
+  return assemble(config, mesh, data, load)
 
 
-def assemble(config, mesh, data: pipeline.Data) -> Experiment:
-  """Builds model, task, optimizer and learner of a complete config."""
+def assemble(
+  config, mesh, data: pipeline.Data, load: Callable | None = not_loaded
+) -> Experiment:
+  """Builds model, task, optimizer and learner of a complete config.
+
+  Each is wrapped by what its section lists in `wrap`. `load`: see `experiment`;
+  None leaves out what only training needs of other runs.
+  """
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
+  sizes, environment = run_data.sizes(data), run_data.environment(config)
+  within = {} if environment is None else {"environment": environment}
   model = names.call(
     model_fn,
     where="config.model",
     settings=settings,
-    offered={**run_data.sizes(data), "dtype": compute_dtype(mesh)},
+    offered={**sizes, "dtype": compute_dtype(mesh)},
   )
   network = _startable(config, model)
   model = _adapted(config, network)
+  task = _task(config, mesh, model, {**sizes, **within, "load": load})
+  optimizer = _optimizer(config, model)
+  learner = _learner(config, mesh, data, task, optimizer, within)
+  rules = tuple(sys.modules[model_fn.__module__].SHARDING)
+  length = _length(config, data)
+  return Experiment(
+    config, mesh, data, task, model, learner, rules, network, length
+  )
+
+
+def _length(config, data: pipeline.Data) -> int | None:
+  """Returns Experiment.length."""
+  name = config["task"]["name"]
+  task = sys.modules[names.find("train.tasks", name, "task").__module__]
+  leaf = data.spec.get(getattr(task, "PREDICTED_AT_EACH", ""))
+  return leaf.shape[0] if leaf is not None and leaf.shape else None
+
+
+def _task(config, mesh, model, offered) -> types.Task:
   section, settings = _section(config, "task")
-  task_fn = names.find("train.tasks", section, "config.task.name")
-  each = getattr(sys.modules[task_fn.__module__], "PREDICTED_AT_EACH", None)
-  time = data.spec[each].shape if each in data.spec else ()
   task = names.call(
-    task_fn,
+    names.find("train.tasks", section, "config.task.name"),
     model,
     where="config.task",
     settings=settings,
-    offered=run_data.sizes(data),
+    offered=offered,
+    also=("wrap",),
   )
-  task = _task_within(mesh, _in_one_line(section, task))
+  task = _wrapped(config, "task", "train.tasks.wrap", task, offered)
+  task = task._replace(name=section)
+  return _task_within(mesh, _in_one_line(section, task))
+
+
+def _optimizer(config, model) -> types.Optimizer:
+  settings = dict(config["optimizer"])
+  settings.pop("wrap", None)
+  if config["adapt"]:
+    fixed = [f"^{key}/" for key in model.fixed]
+    settings["freeze"] = [*settings.get("freeze", ()), *fixed]
   try:
-    settings = dict(config["optimizer"])
-    if config["adapt"]:
-      settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
     optimizer = optimizers.make(settings, config["total_steps"])
   except ValueError as error:
     raise UserError(f"config.optimizer: {error}") from error
+  offered = {"total_steps": config["total_steps"], "seed": config["seed"]}
+  package = "train.optimization.wrap"
+  return _wrapped(config, "optimizer", package, optimizer, offered)
+
+
+def _learner(config, mesh, data, task, optimizer, within) -> types.Learner:
   section, settings = _section(config, "learner")
+  half = config["model"].get("dtype") == "float16"
+  offered = {
+    "examples": data.num_examples,
+    "total_steps": config["total_steps"],
+    "batch_size": data.batch_size,
+    **within,
+    **({"loss_scale": "dynamic"} if half else {}),
+  }
   learner = names.call(
     names.find("train.learners", section, "config.learner.name"),
     task,
     optimizer,
     where="config.learner",
     settings=settings,
-    offered={
-      "examples": data.num_examples,
-      "total_steps": config["total_steps"],
-      "batch_size": data.batch_size,
-      **(
-        {"loss_scale": "dynamic"}
-        if config["model"].get("dtype") == "float16"
-        else {}
-      ),
-    },
+    offered=offered,
+    also=("wrap",),
   )
-  learner = learner._replace(
+  learner = _wrapped(config, "learner", "train.learners.wrap", learner, offered)
+  return learner._replace(
     init=sharding.within(mesh, learner.init),
     step=sharding.within(mesh, learner.step),
     gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
-  rules = tuple(sys.modules[model_fn.__module__].SHARDING)
-  return Experiment(
-    *(config, mesh, data, task, model, learner, rules, network),
-    length=time[0] if time else None,
-  )
+
+
+def _wrapped(config, section: str, package: str, made, offered):
+  """Applies the wrappers of config.SECTION.wrap to `made`, in their order."""
+  for i, settings in enumerate(config[section].get("wrap", ())):
+    where, settings = f"config.{section}.wrap[{i}]", dict(settings)
+    wrapper = names.find(package, settings.pop("name"), f"{where}.name")
+    made = names.call(
+      wrapper, made, where=where, settings=settings, offered=offered
+    )
+  return made
 
 
 def _startable(config, model):
   """The model, prepared for config.init_from."""
-  if isinstance(model, Model):
-    return initialization.startable(model)
-  for key in ("init_from", "adapt"):
-    if config[key]:
-      name = config["model"]["name"]
-      raise UserError(f"config.{key}: {name} consists of several networks")
-  return model
+  if config["adapt"] and not isinstance(model, Model):
+    name = config["model"]["name"]
+    raise UserError(f"config.adapt: {name} consists of several networks")
+  return initialization.startable(model)
 
 
 def _adapted(config, model):
@@ -182,7 +238,7 @@ def _in_one_line(name: str, task: types.Task) -> types.Task:
 def _task_within(mesh, task: types.Task) -> types.Task:
   """Returns the task with its functions traced within `mesh`."""
   around = functools.partial(sharding.within, mesh)
-  return types.Task(
+  return task._replace(
     init=around(task.init),
     losses={name: around(loss) for name, loss in task.losses.items()},
     predict={name: around(f) for name, f in task.predict.items()},
@@ -190,8 +246,9 @@ def _task_within(mesh, task: types.Task) -> types.Task:
 
 
 def _section(config, section: str) -> tuple[str, dict[str, Any]]:
-  """(name, the other keys) of a section that names a file."""
+  """(name, the other keys but "wrap") of a section that names a file."""
   settings = dict(config[section])
+  settings.pop("wrap", None)
   if "name" not in settings:
     raise UserError(f"config.{section}.name: missing")
   return settings.pop("name"), settings
@@ -203,9 +260,27 @@ def eval_keys(config) -> list[str]:
   return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
 
 
+def unchanging(parts: Experiment, state: types.PyTree) -> list[str]:
+  """Returns the paths of the arrays of a state that training never changes.
+
+  They are the frozen variables, and the parameters that the optimizer freezes,
+  such as the base under an adapter.
+  """
+  regexes = [*parts.config["optimizer"].get("freeze", ())]
+  if parts.config["adapt"]:
+    regexes += [f"^{key}/" for key in parts.model.fixed]
+  kept = [
+    f"variables/params/{path}"
+    for path in parameter_rules.flat(state.variables.params)
+    if any(re.search(regex, path) for regex in regexes)
+  ]
+  frozen = parameter_rules.flat(state.variables.frozen or {})
+  return kept + [f"variables/frozen/{path}" for path in frozen]
+
+
 def state_of(
   parts: Experiment,
-  start: Callable[[], initialization.Start | None] = lambda: None,
+  start: Callable[[], dict[str, initialization.Start]] = dict,
 ):
   """Returns (init, abstract state); `init` creates each shard on its device.
 
@@ -244,6 +319,13 @@ def state_of(
   init = jax.jit(init_fn, out_shardings=shardings)
 
   def begin():
-    return init(rng, start())
+    given = parts.task.given()
+    state = init(rng, start())
+    if not given:
+      return state
+    variables = state.variables
+    places = {key: shardings.variables.frozen[key] for key in given}
+    frozen = {**variables.frozen, **jax.device_put(dict(given), places)}
+    return state._replace(variables=variables._replace(frozen=frozen))
 
   return begin, sharding.abstract(shapes, shardings)

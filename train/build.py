@@ -1,5 +1,6 @@
 """Builds a run from its config and workdir: everything `loop.fit` needs."""
 
+import functools
 import inspect
 import os
 from collections.abc import Mapping
@@ -46,19 +47,21 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
-  initialization.settings(config["init_from"])
+  initialization.settings(config["init_from"], None)
   writer = (
     None
     if workdir is None
     else run_writer.run_writer(workdir, config, say, distributed.first())
   )
-  parts = assembly.experiment(config, workdir)
+  load = functools.partial(trained.task_and_variables, say=say)
+  parts = assembly.experiment(config, workdir, load)
+  _beginnings(parts)
   pipelined = sharding.pipeline_note(config, parts.mesh)
-  for note in (parts.data.note, parts.learner.note, pipelined):
+  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
+  split = _microbatch_note(config, abstract_state)
+  for note in (parts.data.note, parts.learner.note, pipelined, split):
     if note:
       say(note)
-  batch_size = parts.data.batch_size
-  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
@@ -74,10 +77,6 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   rules = _rules(config, saving)
   _check_measured(rules, evaluations, parts.learner, abstract_state)
-  units = {"examples": batch_size} | {
-    unit: batch_size * each
-    for unit, each in leaf.units(parts.data.spec).items()
-  }
 
   def batches(first):
     stream = bad_records.telling(parts.data, first, say)
@@ -91,7 +90,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     batches=batches,
     evaluations=evaluations,
     total_steps=config["total_steps"],
-    units_per_step=units,
+    units_per_step=run_data.units_per_step(parts.data),
     rng=jax.random.fold_in(seed_rng, 1),
     checkpoint_every=saving.every_steps,
     checkpoint_minutes=saving.every_minutes,
@@ -106,7 +105,20 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     say=say,
     writer=writer,
     observe=_observer(config, parts.learner, writer, say),
-    **({} if workdir is None else _files(workdir, config, parts.data, saving)),
+    **_files(workdir, parts, saving, abstract_state),
+  )
+
+
+def _microbatch_note(config, abstract_state) -> str:
+  """A line if microbatches change what the forward pass sees, or ""."""
+  parts = config["learner"].get("microbatches", 1)
+  written = jax.tree.leaves(abstract_state.variables.model_state)
+  if parts == 1 or not written:
+    return ""
+  return (
+    f"config.learner.microbatches={parts}: the model's statistics, such as"
+    " those of batch normalization, are of one microbatch at a time, so that"
+    " updates differ from those of whole batches"
   )
 
 
@@ -156,14 +168,17 @@ def _check_measured(rules, evaluations, learner, abstract_state) -> None:
       tracking.check_measured(wanted, evaluate.names(variables))
 
 
-def _files(workdir, config, data, saving) -> dict[str, Any]:
-  """Returns the files in the workdir, as fields of loop.Run."""
+def _files(workdir, parts, saving, abstract_state) -> dict[str, Any]:
+  """Returns the files in the workdir, if any, as fields of loop.Run."""
+  if workdir is None:
+    return {}
+  unchanging = assembly.unchanging(parts, abstract_state)
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)
-  run_record.begin(workdir, config, data)
+  run_record.begin(workdir, parts.config, parts.data)
   return {
-    "checkpoints": checkpoint.open_manager(directory, saving.keep),
+    "checkpoints": checkpoint.open_manager(directory, saving.keep, unchanging),
     "ledger": os.path.join(workdir, "goodput.jsonl")
     if distributed.first()
     else None,
@@ -172,13 +187,24 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
   }
 
 
-def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """Returns the initial arrays from another run or from files, if any."""
-  wanted = initialization.settings(parts.config["init_from"])
-  if wanted is None:
-    return None
+def _beginnings(
+  parts: assembly.Experiment,
+) -> dict[str, initialization.Settings]:
+  """Returns config.init_from for each network of the run's model."""
+  known = tuple(initialization.networks(parts.network))
+  return initialization.settings(parts.config["init_from"], known)
+
+
+def _start(parts: assembly.Experiment, say) -> dict[str, initialization.Start]:
+  """Returns the initial arrays from other runs or from files, by network."""
   section = {**run_data.sizes(parts.data), **parts.config["model"]}
-  return initialization.read(wanted, parts.network, section, origin, say)
+  networks = initialization.networks(parts.network) or {"": parts.network}
+  return {
+    name: initialization.read(
+      wanted, networks[name], section, origin, say, name
+    )
+    for name, wanted in _beginnings(parts).items()
+  }
 
 
 def evaluator(
@@ -190,33 +216,13 @@ def evaluator(
   to say that its records are few.
   """
   where = f"config.evals.{key}"
-  settings = dict(parts.config["evals"][key])
-  settings.pop("every_steps", None)
-  if "name" not in settings:
-    others = [k for k in parts.config["evals"] if k != key]
-    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
-  function = names.find(
-    "train.evaluators", settings.pop("name"), f"{where}.name"
-  )
-  takes = inspect.signature(function).parameters
-  of_data = set(inspect.signature(pipeline.evaluation).parameters)
-  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
-  settings = {k: v for k, v in settings.items() if k not in own}
-  for k in settings:
-    if k not in takes:
-      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
-      raise UserError(f"{where}.{k}: unknown{hint}")
-  shared = {k: v for k, v in parts.config["data"].items() if k in of_data}
-  own = components.inherited(shared, own)
+  function, settings, own = eval_section(parts.config, key)
+  own = components.inherited(shared_settings(parts.config), own)
   data = _held_out(parts, key, own, workdir)
   if note := notes and few_records(own, data):
     say(f"{key}: {note}")
   words = parts.data.tokenizer
   seed_rng = jax.random.key(parts.config["seed"])
-
-  def load(other):
-    found = trained.load(other, say=say)
-    return found.parts.task, found.variables
 
   context = types.EvalContext(
     task=parts.task,
@@ -232,7 +238,7 @@ def evaluator(
     workdir=workdir,
     key=key,
     rng=jax.random.fold_in(seed_rng, 2),
-    load=load,
+    load=functools.partial(trained.task_and_variables, say=say),
     say=say,
     fetch=distributed.fetch,
     texts=data.texts,
@@ -241,9 +247,46 @@ def evaluator(
     abstract_batch=leaf.arrays(
       data.spec, data.batch_size, jax.ShapeDtypeStruct
     ),
+    environment=run_data.environment({"data": own}, where),
     **({"show": show} if show else {}),
   )
   return names.call(function, context, where=where, settings=settings)
+
+
+def eval_section(config, key: str) -> tuple[Any, dict[str, Any], dict]:
+  """Returns what config.evals.KEY specifies.
+
+  Returns:
+    The evaluator's function, its settings, and the settings of its data that
+    replace those of config.data.
+
+  Raises:
+    UserError: the section has no name, or an unknown key.
+  """
+  where = f"config.evals.{key}"
+  settings = dict(config["evals"][key])
+  settings.pop("every_steps", None)
+  if "name" not in settings:
+    others = [k for k in config["evals"] if k != key]
+    raise UserError(f"{where}.name: missing{names.nearest(key, others)}")
+  function = names.find(
+    "train.evaluators", settings.pop("name"), f"{where}.name"
+  )
+  takes = inspect.signature(function).parameters
+  of_data = set(inspect.signature(pipeline.evaluation).parameters)
+  own = {k: v for k, v in settings.items() if k in of_data and k not in takes}
+  settings = {k: v for k, v in settings.items() if k not in own}
+  for k in settings:
+    if k not in takes:
+      hint = names.nearest(k, [*takes, *of_data, "every_steps"])
+      raise UserError(f"{where}.{k}: unknown{hint}")
+  return function, settings, own
+
+
+def shared_settings(config) -> dict[str, Any]:
+  """The settings of config.data that an evaluation takes, too."""
+  of_data = inspect.signature(pipeline.evaluation).parameters
+  return {k: v for k, v in config["data"].items() if k in of_data}
 
 
 def _held_out(parts, key: str, settings, workdir) -> pipeline.Data:
@@ -266,7 +309,8 @@ def few_records(settings: Mapping[str, Any], data: pipeline.Data) -> str:
   """
   windows = data.tokenizer is not None and not settings.get("rows")
   made = str(settings.get("source")).startswith("fake:")
-  if windows or made or data.num_examples >= _FEW:
+  none = not data.num_examples  # as in an environment
+  if windows or made or none or data.num_examples >= _FEW:
     return ""
   count = f"{data.num_examples} record{'s' * (data.num_examples != 1)}"
   return f"figures on {count} are rough: each record counts for much"
@@ -296,6 +340,7 @@ def origin(path: str, step: int | str | None = None) -> initialization.Origin:
     plain(params) if plain else params,
     found.variables.model_state,
     found.parts.config["model"],
+    tuple(initialization.networks(found.parts.network)),
   )
 
 

@@ -370,12 +370,12 @@ def _log_examples(run, step, batch) -> None:
 def _read(run, clock, ledger, well, step, metrics):
   """Reads the metrics of an update; yields a Report if one is due.
 
-  Returns:
-    The health after the update.
+  A mean over nothing is not reported. Returns the health after the update.
   """
+  found = jax.device_get(metrics)
   values = {
     name: float(mean.total) / (float(mean.weight) or 1.0)
-    for name, mean in jax.device_get(metrics).items()
+    for name, mean in found.items()
   }
   well = health.observe(well, run.limits, step, values)
   if step % run.log_every and step != run.total_steps:
@@ -385,7 +385,7 @@ def _read(run, clock, ledger, well, step, metrics):
   scalars = {
     f"train/{name}": value
     for name, value in values.items()
-    if math.isfinite(value)
+    if math.isfinite(value) and (found[name].weight or name == health.DROPPED)
   }
   figures = {**scalars, **clock.read(), **ledger.summary()}
   yield from _reported(run, clock, Report(step, figures))

@@ -21,6 +21,9 @@ from absl import flags
 
 from common import cli
 
+# The most tokens that one call generates for each text.
+_CHUNK = 16
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "The directory of the run.", required=True)
 cli.define_step()
@@ -115,6 +118,8 @@ def main(argv) -> None:
   key = _key()
   server = _library()
   cli.start_jax()
+  # The thread that generates would wait up to 5 ms for that which sends.
+  sys.setswitchinterval(0.0005)
   from train import trained
   from train.generation import replies
   from train.serving import answering, batching, limits, web
@@ -136,11 +141,10 @@ def main(argv) -> None:
     trained.load(FLAGS.workdir, FLAGS.step), FLAGS.template
   )
   _warn(replies.described(speaker))
-  engine = batching.Engine(
-    speaker, _slots(speaker, allowed), FLAGS.max_waiting, _warn
-  )
+  slots, scorer = _compiled(speaker, allowed)
+  engine = batching.Engine(speaker, slots, FLAGS.max_waiting, _warn)
   name = FLAGS.name or os.path.basename(os.path.abspath(FLAGS.workdir))
-  answers = answering.Answering(speaker, engine, allowed, name)
+  answers = answering.Answering(speaker, engine, allowed, name, scorer)
   service = web.Service(
     answers.answer, answers.models, allowed, key, FLAGS.allow_origin
   )
@@ -158,17 +162,19 @@ def _listening(listen, *args):
     ) from error
 
 
-def _slots(speaker, allowed):
-  """Compiles the programs and allocates the cache of a batch.
+def _compiled(speaker, allowed):
+  """Compiles all programs, and allocates the cache of a batch.
+
+  Returns:
+    (the slots of the batch, a scoring.Scorer).
 
   Raises:
     UserError: there is not enough memory.
   """
-  from train.generation import slot_programs, slots
+  from train.generation import scoring, slot_programs, slots
 
   start = time.perf_counter()
-  room = allowed.prompt_tokens + allowed.max_tokens
-  room = min(room, speaker.window or room)
+  room = min(allowed.room, speaker.window or allowed.room)
   size = (
     slot_programs.cache_bytes(speaker.inference, allowed.batch, room) / 2**20
   )
@@ -177,7 +183,9 @@ def _slots(speaker, allowed):
     f" {room:,} tokens"
   )
   try:
-    programs = slot_programs.programs(speaker.inference, allowed.batch, room)
+    programs = slot_programs.programs(
+      speaker.inference, allowed.batch, room, _CHUNK
+    )
     found = slots.Slots(programs)
   except (MemoryError, RuntimeError) as error:
     if "RESOURCE_EXHAUSTED" not in str(error) and type(error) is RuntimeError:
@@ -186,9 +194,15 @@ def _slots(speaker, allowed):
       f"there is no memory for {what}; lower --batch, --max_prompt_tokens or"
       " --max_tokens"
     ) from error
-  seconds, count = time.perf_counter() - start, len(programs.compiled)
-  _warn(f"{what}; {count} programs compiled in {seconds:.1f} s")
-  return found
+  middle, count = time.perf_counter(), len(programs.compiled)
+  scorer = scoring.Scorer(speaker.found, room)
+  scores = scorer.compile()
+  end = time.perf_counter()
+  _warn(
+    f"{what}; {count} programs compiled in {middle - start:.1f} s, and {scores}"
+    f" for log-probabilities in {end - middle:.1f} s"
+  )
+  return found, scorer
 
 
 def _serve(server, engine, ended: threading.Event, name: str, key) -> None:

@@ -189,7 +189,7 @@ def tree_shardings(
       return NamedSharding(mesh, spec)
     axes = BATCH_AXES if axis == "batch" else (axis,)
     axes = tuple(name for name in axes if name in mesh.shape)
-    (lead,) = _fitted((axes if len(axes) > 1 else axis,), shape[:1], mesh)
+    (lead,) = _fitted((axes[0] if len(axes) == 1 else axes,), shape[:1], mesh)
     spec = _spec(path, shape[1:], mesh, rules, model_rules)
     others = [_without(axes if lead else (), each) for each in spec]
     return NamedSharding(mesh, PartitionSpec(lead, *others))

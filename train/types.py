@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from common.errors import UserError
+from common.leaf import Leaf
 
 # Leaves [B, ...]. "mask", [B] or [B, T], is 1 on what is real and 0 on padding.
 Batch = Mapping[str, jax.Array]
@@ -114,14 +115,23 @@ class Task(NamedTuple):
 
   init: (rng, batch) -> Variables; traced by eval_shape, so it must not depend
     on values.
-  losses: one per player. With several players, each name is also a top-level
-    key of params, and its loss is differentiated with respect to those only.
+  losses: one per player. By default, a player's name is also a top-level key of
+    params, and its loss is differentiated with respect to those only.
   predict: named predictions; with the losses, all that evaluators use.
+  coupled: whether a loss couples the examples of a batch, as contrastive losses
+    do, so that the losses of its parts do not add up to that of the whole.
+  name: the file that config.task names, for messages.
+  given: () -> entries of Variables.frozen that another run gives, such as a
+    teacher. `init` makes them of zeros, since arrays that it closed over would
+    become constants of its program; they are loaded when a run begins.
   """
 
   init: Callable[[jax.Array, Batch], Variables]
   losses: Mapping[str, Loss]
   predict: Mapping[str, Predict]
+  coupled: bool = False
+  name: str = ""
+  given: Callable[[], Mapping[str, PyTree]] = dict
 
 
 def init_of(model: Any) -> Callable[[jax.Array, Batch], Variables]:
@@ -143,19 +153,50 @@ class Learner(NamedTuple):
   variables: (state) -> the Variables to evaluate and export, for example a
     moving average.
   gradients: (state, batch, rng) -> the mean gradients that `step` computes from
-    the same arguments, for histograms; None if the learner does not offer it.
+    the same arguments, for histograms and wrappers; None if the learner does
+    not offer it. If it does, `step` also takes the keyword `at`: params at
+    which gradients are computed, instead of those that are updated.
   note: a line to print at the start of a run, or "".
   rows: {path in the State: axis}. Arrays at or below a path, such as
     "extra/environments", have rows along their first axis, which is sharded
     over the named axis of the mesh, or, for "batch", like the rows of a batch.
+  loss_batch: (batch) -> the batch that the losses of the task are given, for
+    estimates of a step's memory, which call it with ShapeDtypeStructs; None if
+    it is the batch of the data.
   """
 
   init: Callable[[jax.Array, Batch], State]
-  step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
+  step: Callable[..., tuple[State, dict[str, Mean]]]
   variables: Callable[[State], Variables]
   gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
   note: str = ""
   rows: Mapping[str, str] = MappingProxyType({})
+  loss_batch: Callable[[Batch], Batch] | None = None
+
+
+class Environment(NamedTuple):
+  """A world that an agent acts in, as pure functions of one such world.
+
+  reset: (rng) -> (state, observation), the beginning of an episode.
+  step: (state, action, rng) -> (state, observation, reward, terminated,
+    truncated). The state is a pytree of arrays without random keys, the reward
+    a float32 scalar and the last two are bool scalars: whether the episode has
+    ended by itself, so that no reward follows, and whether it is cut off here,
+    so that rewards would follow.
+  observation: the Leaf of an observation.
+  actions: the number of discrete actions, which are int32 scalars from 0 on;
+    None if actions are vectors of real numbers.
+  most_steps: the number of steps after which every episode has ended.
+  bounds: (lowest, highest) of the numbers of an action, float32 [A]; None if
+    actions are discrete.
+  """
+
+  reset: Callable[[jax.Array], tuple[PyTree, jax.Array]]
+  step: Callable[..., tuple[PyTree, jax.Array, jax.Array, jax.Array, jax.Array]]
+  observation: Leaf
+  actions: int | None
+  most_steps: int
+  bounds: tuple[jax.Array, jax.Array] | None = None
 
 
 def split(batch: Batch, parts: int) -> Batch:
@@ -237,6 +278,7 @@ class EvalContext(NamedTuple):
     a "text" to config.writers. Every process may call it.
   eos: the id that ends a document, or None.
   abstract_batch: a batch of ShapeDtypeStructs, of all hosts together.
+  environment: the Environment that is evaluated, or None.
   """
 
   task: Task
@@ -255,3 +297,4 @@ class EvalContext(NamedTuple):
   show: Callable[[int, str, str, Any], None] = _show_nothing
   eos: int | None = None
   abstract_batch: PyTree = None
+  environment: Environment | None = None

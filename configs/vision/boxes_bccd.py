@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.optimizer = dict(
     name="adamw", lr=2e-3, schedule="cosine", warmup_steps=50, clip_norm=10.0
   )
-  config.planned = dict(num_classes=3)
+  config.planned = dict(source="fake:boxes?size=320&classes=3")
   size = "resize((240, 320))"
   config.data = dict(
     source="voc:data/bccd_repository/BCCD",

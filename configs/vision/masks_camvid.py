@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weight_decay=1e-2,
     clip_norm=1.0,
   )
-  config.planned = dict(num_classes=11)
+  config.planned = dict(source="fake:masks?size=240&classes=11")
   size = "resize((180, 240))"
   config.data = dict(
     source="masks:data/camvid?classes=11",

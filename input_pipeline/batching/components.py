@@ -151,6 +151,10 @@ def joined(components: Sequence, titles: Sequence[str]):
     _, i, within = next(locate(np.array([index], np.int64)))
     return components[i].name(int(within[0]))
 
+  def record(index: int) -> str:
+    _, i, within = next(locate(np.array([index], np.int64)))
+    return (components[i].record or components[i].name)(int(within[0]))
+
   def texts(indices: np.ndarray) -> dict[str, list]:
     found: dict[str, list] = {}
     for rows, i, within in locate(np.asarray(indices, np.int64)):
@@ -167,6 +171,7 @@ def joined(components: Sequence, titles: Sequence[str]):
     name=name,
     note="; ".join(notes),
     texts=texts if all(each.texts for each in components) else None,
+    record=record,
   )
 
 

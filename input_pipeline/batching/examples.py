@@ -10,6 +10,8 @@ from input_pipeline import rows as rows_lib
 from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.batching import added_tokens
 from input_pipeline.batching.components import Part
+from input_pipeline.batching.second import Second
+from input_pipeline.batching.unlabeled import Unlabeled, without_labels
 from input_pipeline.packing import windows as windows_lib
 from input_pipeline.packing.token_file import token_file
 from input_pipeline.packing.whole_documents import packed
@@ -25,9 +27,14 @@ class Examples(NamedTuple):
   planned: whether every record was read, and counted in `tally`, when the
     examples were planned, so that reading an example is not reading a record.
   texts: values that evaluators need besides the arrays, see rows.Rows.
-  class_names: in the order of the labels, or None.
+  class_names: in the order of the labels, or ().
   axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
   units: {leaf: what its first axis is counted as}.
+  record: (index) -> the name of the record; None if that is `name`.
+  unscaled: see rows.Rows.
+  uniform: fields that must have one value in all records; see sources.Source.
+  ragged: how many axes of ragged fields differ; see sources.Source.
+  second: the source whose records the ops mix into the examples, or None.
   """
 
   length: int
@@ -42,6 +49,20 @@ class Examples(NamedTuple):
   class_names: tuple[str, ...] = ()
   axes: Axes = {}
   units: Mapping[str, str] = {}
+  record: Callable[[int], str] | None = None
+  unscaled: Callable[[np.ndarray], np.ndarray] | None = None
+  uniform: tuple[str, ...] = ()
+  ragged: Mapping[str, int] = {}
+  second: Second | None = None
+
+
+def leaf_names(
+  rows: Mapping | None, tokenizer: str | None
+) -> tuple[Axes, Mapping[str, str]]:
+  """Returns (axes, units) of the leaves that rows or windows have."""
+  if rows:
+    return rows_lib.described(rows)
+  return (windows_lib.AXES, windows_lib.UNITS) if tokenizer else ({}, {})
 
 
 def of_parts(
@@ -54,6 +75,7 @@ def of_parts(
   workdir: str | None,
   partial: bool,
   policy: Policy,
+  unlabeled: Unlabeled | None = None,
 ) -> list[Examples]:
   """Returns the examples of each part; one tally counts their bad records.
 
@@ -68,6 +90,7 @@ def of_parts(
     workdir: the folder that keeps a tokenizer learned from the data.
     partial: whether the last window of a part may be short.
     policy: how bad records are handled.
+    unlabeled: what a prediction knows of the labels that its records lack.
 
   Raises:
     ValueError: a setting or a part is wrong; one line that names it.
@@ -85,6 +108,9 @@ def of_parts(
   if tokenizer is not None and not of_text:
     raise ValueError(f"rows={dict(rows)!r} reads no text: leave out tokenizer")
   sources = [open_source(part.source, part.split, policy) for part in parts]
+  if unlabeled is not None:
+    leaves = {} if rows or tokenizer is not None else unlabeled.leaves
+    sources = [without_labels(s, unlabeled, leaves) for s in sources]
   tally = Tally(policy)
   if tokenizer is None and not rows:
     return [
@@ -95,7 +121,9 @@ def of_parts(
         s.num_classes,
         note=s.note,
         tally=tally,
-        class_names=s.class_names or (),
+        class_names=tuple(s.class_names or ()),
+        uniform=s.uniform,
+        ragged=s.ragged,
       )
       for s in sources
     ]
@@ -144,7 +172,9 @@ def of_parts(
       made.planned,
       made.texts,
       made.class_names,
-      *rows_lib.described(rows),
+      *leaf_names(rows, tokenizer),
+      made.record or source.name,
+      made.unscaled,
     )
 
   def of_tokens(part: Part, source: Source) -> Examples:
@@ -165,6 +195,7 @@ def of_parts(
         file.tokens, learned, seq_len, partial, title
       )
     kind = "row" if packing else "window"
+    axes, units = leaf_names(rows, tokenizer)
     return Examples(
       length,
       read,
@@ -173,8 +204,8 @@ def of_parts(
       note=source.note,
       tally=tally,
       planned=True,
-      axes=windows_lib.AXES,
-      units=windows_lib.UNITS,
+      axes=axes,
+      units=units,
     )
 
   of_part = of_rows if rows else of_tokens

@@ -27,25 +27,27 @@ sets.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
-from common.leaf import Leaf, Spec, described
-from input_pipeline import bad_records, equal_fields, order
-from input_pipeline.batching import added_tokens, partners, tf_stream
+from common.leaf import MASK_AND_INDEX, Leaf, Spec, described
+from input_pipeline import bad_records, order
+from input_pipeline.batching import (
+  added_tokens,
+  numeric_fields,
+  partners,
+  tf_stream,
+)
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.batching.plan import Plan
-from input_pipeline.reading import image_size
+from input_pipeline.batching.second import with_second
+from input_pipeline.batching.unlabeled import Unlabeled
 from input_pipeline.tokenizers import Tokenizer
 
-# Leaves of every batch.
-MASK_AND_INDEX: Spec = {
-  "mask": Leaf((), np.dtype(np.float32)),
-  "index": Leaf((), np.dtype(np.int32)),
-}
 # The number of positions that are ordered at once.
 _ORDERED = 1024
 
@@ -64,7 +66,10 @@ class Data(NamedTuple):
   news: () -> a line about the first skipped records, returned once; else "".
   texts: (indices, as in a batch) -> {field: [values]} of examples, which
     evaluators need besides the arrays; None if there are none.
-  class_names: in the order of the labels, or None.
+  class_names: in the order of the labels, or ().
+  record: (index) -> the name of the record that an example is made from.
+  unscaled: (predicted "y") -> the same in the unit of the data; or None.
+  sizes: {argument of a model or task: size} that no axis of a leaf has.
   """
 
   spec: Spec
@@ -78,6 +83,9 @@ class Data(NamedTuple):
   news: Callable[[], str] = bad_records.Tally().news
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
+  record: Callable[[int], str] = str
+  unscaled: Callable[[np.ndarray], np.ndarray] | None = None
+  sizes: Mapping[str, int] = MappingProxyType({})
 
 
 def train(
@@ -91,6 +99,7 @@ def train(
   seq_len: int | None = None,
   packing: bool = False,
   rows: Mapping | None = None,
+  second: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int | str,
@@ -122,6 +131,8 @@ def train(
     packing: makes rows of whole documents instead of windows.
     rows: makes rows of another kind: dict(name=KIND, …), where KIND is a file
       of input_pipeline/rows.
+    second: dict(source=URI, split="train", ops=""), whose records an op such as
+      add_noise mixes into the examples; see second.py.
     text_key: the field of a record that is tokenized.
     cache_dir: the folder where tokens are cached; by default $TESSERA_CACHE or
       ~/.cache/tessera.
@@ -143,12 +154,15 @@ def train(
   Raises:
     ValueError: the arguments are wrong; one line that names the problem.
   """
-  settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
-  if service and not ops:
-    raise ValueError(
-      f"service {service!r} applies ops, but ops is empty: leave service out"
+  own = ("ops", "service", "second")
+  settings = {k: v for k, v in locals().items() if k not in ("own", *own)}
+  if service and (second or not ops):
+    why = (
+      "reads no second source" if second else "applies ops, but ops is empty"
     )
+    raise ValueError(f"service {service!r} {why}: leave service out")
   examples, plan, batch_size = training(**settings)
+  examples = with_second(examples, second, ops, True)
   given = {"ops": ops, **settings}
   remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
@@ -236,6 +250,7 @@ def evaluation(
   seq_len: int | None = None,
   packing: bool = False,
   rows: Mapping | None = None,
+  second: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
@@ -245,21 +260,26 @@ def evaluation(
   on_bad_record: str = "stop",
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
+  unlabeled: Unlabeled | None = None,
 ) -> Data:
   """Returns one pass in order, each example once, padded to full batches.
 
   Every host yields the same number of batches. The last window of a text is
   padded, so that each token but the first is predicted exactly once. The
   components of a mixture follow one another, and their weights are ignored. The
-  arguments are those of `train`.
+  arguments are those of `train`, and `unlabeled`, which is set for a
+  prediction, whose records need no labels.
   """
   _check_batch_size(batch_size)
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
+  policy = policy._replace(labels=unlabeled is None)
   parts = components_lib.parts(source, mixture, split, text_key)
+  where = (cache_dir, workdir)
   components = of_parts(
-    parts, tokenizer, seq_len, packing, rows, cache_dir, workdir, True, policy
+    parts, tokenizer, seq_len, packing, rows, *where, True, policy, unlabeled
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
+  examples = with_second(examples, second, ops, False)
   local = order.host_rows(batch_size, host_index, host_count)
 
   def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -275,17 +295,6 @@ def evaluation(
 def _check_batch_size(batch_size: int) -> None:
   if not isinstance(batch_size, int) or batch_size < 1:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
-
-
-def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = equal_fields.NARROW
-  with np.errstate(over="ignore"):  # The images of the record are not decoded.
-    return {
-      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
-      for name, leaf in rows.items()
-      if leaf.dtype.kind in "biuf"
-    }
 
 
 def with_special_tokens(examples: Examples, ops: str) -> Examples:
@@ -308,15 +317,18 @@ def _data(
     fields, stream = tf_stream.stream(examples, plan, ops, service)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
-    fields = {k: Leaf(v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
-    _check_numeric(examples, sample, fields)
+    fields = {
+      k: Leaf(v.shape[1:], v.dtype)
+      for k, v in numeric_fields.numeric(sample).items()
+    }
+    numeric_fields.check(examples, sample, fields)
 
     read = bad_records.reader(examples, sample, fields)
 
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric(read(plan.rows(step)[0]))
+        yield numeric_fields.numeric(read(plan.rows(step)[0]))
         step += 1
 
   # A table may have a column "index", which is not the place in the source.
@@ -345,28 +357,9 @@ def _data(
     examples.tally.news,
     examples.texts,
     examples.class_names,
+    examples.record or examples.name,
+    examples.unscaled,
   )
-
-
-def _check_numeric(examples: Examples, sample: dict, fields: Spec) -> None:
-  """Raises ValueError if a batch would lack what the records hold."""
-  name = examples.name(0)
-  for field, leaf in sample.items():
-    first = leaf[0] if leaf.dtype == object else None
-    if isinstance(first, np.ndarray):
-      raise ValueError(
-        f"{name}: the length of the field {field!r} differs between records;"
-        f' the op pad(…, inkey="{field}") gives it one'
-      )
-    if isinstance(first, bytes) and image_size.is_image(first):
-      raise ValueError(
-        f"{name}: the images of the field {field!r} are not decoded; add the"
-        " op 'decode', or 'decode_mask' for the classes of pixels"
-      )
-  if not fields:
-    raise ValueError(
-      f"{name} has no numeric field for a batch; set a tokenizer or ops"
-    )
 
 
 def _padded(

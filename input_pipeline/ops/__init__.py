@@ -21,7 +21,7 @@ see tokenizers/parts/special_tokens.py.
 import ast
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from common import names
@@ -74,6 +74,7 @@ class _Op(NamedTuple):
 
 
 _OPS: dict[str, _Op] = {}
+_TRAITS: dict[str, "Traits"] = {}
 
 
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,6 +123,29 @@ def _registry() -> dict[str, _Op]:
   for module in names.discover(__name__).values():
     importlib.import_module(module)
   return _OPS
+
+
+class Traits(NamedTuple):
+  """What the pipeline must know of an op.
+
+  settles: fields that a source calls uniform, which the op checks or sets.
+  in_python: whether it runs in Python, and so in no worker of a data service.
+  takes_second: whether it reads the record of the second source, data.second.
+  """
+
+  settles: tuple[str, ...] = ()
+  in_python: bool = False
+  takes_second: bool = False
+
+
+def traits(**given: Any) -> Callable[[Callable], Callable]:
+  """Registers the Traits of an op; goes above the decorator of its kind."""
+
+  def register(function: Callable) -> Callable:
+    _TRAITS[function.__name__] = Traits(**given)
+    return function
+
+  return register
 
 
 class Call(NamedTuple):
@@ -233,6 +257,36 @@ def _signature(op: _Op) -> inspect.Signature:
 def mixes(string: str) -> bool:
   """Whether an op mixes each example with a partner."""
   return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
+
+
+def without_random(string: str) -> str:
+  """Returns the string without its ops that draw or mix at random."""
+  kept = []
+  for name, args, kwargs in parse(string) if string.strip() else ():
+    op = _OPS[name]
+    takes = inspect.signature(op.function).parameters
+    if op.takes == "pair" or "seed" in takes:
+      continue
+    given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
+    kept.append(f"{name}({', '.join(given)})" if given else name)
+  return "|".join(kept)
+
+
+def traits_of(string: str) -> dict[str, Traits]:
+  """The traits of each op of a string, by its name; {} of an empty one."""
+  found = parse(string) if string else ()
+  return {name: _TRAITS.get(name, Traits()) for name, _, _ in found}
+
+
+def unsettled(string: str, fields: Iterable[str]) -> dict[str, str]:
+  """Returns {field that no op sets or checks: which ops would}."""
+  done = {f for each in traits_of(string).values() for f in each.settles}
+  _registry()
+  advice = {}
+  for field in fields:
+    names_of = sorted(n for n, each in _TRAITS.items() if field in each.settles)
+    advice[field] = f"add an op that sets or checks it: {', '.join(names_of)}"
+  return {field: line for field, line in advice.items() if field not in done}
 
 
 def compile(

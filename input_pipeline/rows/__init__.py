@@ -23,6 +23,13 @@ A kind that takes no tokenizer sets NEEDS_TOKENIZER = False, and one that reads
 text without any also IGNORES_TOKENIZER = True. One that learns from
 the training data has a function fit(Learning, **settings), called once for all
 components of the data; its rows find the result in Given.fitted.
+
+A kind whose records have labels has a function
+
+  placeholders(Given, records, indices, **settings) -> {field: values}
+
+of some records. In a prediction, whose records need no labels, its values take
+the place of those fields.
 """
 
 import importlib
@@ -47,12 +54,14 @@ class Rows(NamedTuple):
   texts: (int64 [n]) -> {field: [n values]}, which evaluators need besides the
     arrays: references, questions, identifiers; None if there are none.
   num_classes: the number of classes, or None.
-  class_names: in the order of the labels, or None.
+  class_names: in the order of the labels, or ().
   note: a line to print, or "".
   planned: whether every record was read when the rows were made, and the bad
     ones left out and counted in Given.tally. Otherwise a row is a record: under
     "skip" the row of a bad one becomes padding, and is counted when it is read
     (see input_pipeline/bad_records.py).
+  record: (row) -> the name of its record; None if a row is a record.
+  unscaled: (predicted "y") -> the same in the unit of the data; or None.
   """
 
   length: int
@@ -62,6 +71,8 @@ class Rows(NamedTuple):
   class_names: tuple[str, ...] = ()
   note: str = ""
   planned: bool = False
+  record: Callable[[int], str] | None = None
+  unscaled: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 class Given(NamedTuple):
@@ -208,7 +219,24 @@ def make(settings: Mapping[str, Any], given: Given) -> Rows:
     ValueError: a name or a key is unknown, or the source does not fit.
   """
   function = getattr(_module(settings), settings["name"])
-  return function(given, **_keywords(settings))
+  keywords = _keywords(settings)
+  if not given.tally.policy.labels:
+    given = given._replace(source=_unlabeled(settings, given, keywords))
+  return function(given, **keywords)
+
+
+def _unlabeled(settings: Mapping[str, Any], given: Given, keywords) -> Source:
+  """The source, with placeholders for the labels that its records may lack."""
+  placeholders = getattr(_module(settings), "placeholders", None)
+  if placeholders is None:
+    return given.source
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    records = given.source.read(indices)
+    made = placeholders(given, records, indices, **keywords)
+    return {**records, **made}
+
+  return given.source._replace(read=read)
 
 
 def _keywords(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from common.files import write_atomically
 from input_pipeline import bad_records
 from input_pipeline.ops.parts import scaling as scales_lib
+from input_pipeline.reading.columns import strings
 from input_pipeline.rows import Given, Learning, Rows
 from input_pipeline.rows.parts import column_statistics as statistics
 from input_pipeline.rows.parts.column_statistics import Statistics, Wanted
@@ -118,6 +119,9 @@ def columns(
       y = (y - known.target.mean) / (known.target.std or 1.0)
     return {"x": x, "y": y.astype(np.float32)[:, None]}
 
+  def unscaled(y: np.ndarray) -> np.ndarray:
+    return y.astype(np.float64) * (known.target.std or 1.0) + known.target.mean
+
   note = f"{width} features of {len(terms) + len(places)} columns"
   if known.classes:
     note += f", {len(known.classes)} classes"
@@ -127,7 +131,27 @@ def columns(
     num_classes=len(known.classes) or None,
     class_names=known.classes,
     note=note,
+    unscaled=unscaled if scale_target and known.target else None,
   )
+
+
+def placeholders(
+  given: Given,
+  records,
+  indices: np.ndarray,
+  *,
+  label: str | None = None,
+  target: str | None = None,
+  **other,
+) -> dict[str, np.ndarray]:
+  """Returns labels for records without them, see rows/__init__.py."""
+  del records, other
+  known: Statistics = given.fitted
+  if label is not None and known.classes:
+    return {label: strings([known.classes[0]] * len(indices))}
+  if target is not None and known.target:
+    return {target: np.full(len(indices), known.target.mean)}
+  return {}
 
 
 def fit(

@@ -166,7 +166,33 @@ def questions(
       f"{given.title}: {sum(unused):,} answers of {len(unused):,} questions are"
       " not at their places in the text and are not learned"
     )
-  return Rows(len(index), read, texts, note=note, planned=True)
+  return Rows(
+    len(index),
+    read,
+    texts,
+    note=note,
+    planned=True,
+    record=lambda row: given.source.name(int(index[row, 0])),
+  )
+
+
+def placeholders(
+  given: Given,
+  records,
+  indices: np.ndarray,
+  *,
+  answers_key: str = "answers",
+  id_key: str = "id",
+  **other,
+) -> dict[str, np.ndarray]:
+  """Returns answers for records without them, see rows/__init__.py."""
+  del other
+  none = [{"text": [], "answer_start": []} for _ in indices]
+  names = [given.source.name(int(i)) for i in indices]
+  return {
+    id_key: records.get(id_key, strings(names)),
+    answers_key: strings(none),
+  }
 
 
 def leaves(seq_len: int, features: bool = False, **other):

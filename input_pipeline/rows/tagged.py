@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline.reading.columns import strings
 from input_pipeline.rows import Given, Rows
 from input_pipeline.rows.parts import word_features
 from input_pipeline.rows.parts.record_windows import cut, records
@@ -117,7 +118,40 @@ def tagged(
     }
 
   names = tuple(map(str, labels))
-  return Rows(len(index), read, texts, len(names), names, planned=True)
+  return Rows(
+    len(index),
+    read,
+    texts,
+    len(names),
+    names,
+    planned=True,
+    record=lambda row: given.source.name(int(index[row, 0])),
+  )
+
+
+def placeholders(
+  given: Given,
+  records,
+  indices: np.ndarray,
+  *,
+  labels: Sequence[str] | None = None,
+  words_key: str = "words",
+  tags_key: str = "tags",
+  **other,
+) -> dict[str, np.ndarray]:
+  """Returns tags for records without them, see rows/__init__.py.
+
+  Records with a text in place of words have the words that spaces separate.
+  """
+  del indices, other
+  words = records.get(words_key, records.get(given.text_key))
+  if words is None or not labels:
+    return {}
+  words = [w.split() if isinstance(w, str) else w for w in words]
+  tags = [
+    [labels[0]] * (len(w) if isinstance(w, (list, tuple)) else 0) for w in words
+  ]
+  return {words_key: strings(words), tags_key: strings(tags)}
 
 
 def leaves(

@@ -26,13 +26,15 @@ def conll(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """conll:GLOB: {"words": [str, …], "tags": [str, …]} of each sentence.
 
   conll:GLOB?encoding=NAME: files in another encoding than UTF-8, such as
-  latin-1 for CoNLL-2002.
+  latin-1 for CoNLL-2002. In a prediction a line may be a word alone.
   """
   pattern, options = text_options.split(rest, "conll")
   text_options.check_lines(options, f"conll:{rest}")
   paths = find_files(pattern, f"conll:{pattern}")
   files = [_sentences(path, policy) for path in paths]
-  decode = functools.partial(parse, encoding=options.encoding)
+  decode = functools.partial(
+    parse, encoding=options.encoding, tagged=policy.labels
+  )
   records = line_records.joined(files, policy, decode)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,9 +77,13 @@ def _document_marks(found: Spans, begins, ends) -> np.ndarray:
 
 
 def parse(
-  name: str, content: bytes, encoding: str = "utf-8"
+  name: str, content: bytes, encoding: str = "utf-8", tagged: bool = True
 ) -> dict[str, list[str]]:
-  """Parses the words and tags of a sentence; ValueError if it has neither."""
+  """Parses the words and tags of a sentence.
+
+  Raises:
+    ValueError: a line has no tag, and `tagged` is set.
+  """
   words, tags = [], []
   text = decode(name, content, encoding).removeprefix("\ufeff")
   for line in text.split("\n"):
@@ -85,7 +91,7 @@ def parse(
     columns = [column for column in columns if column.strip()]
     if not columns or columns[0] == _DOCUMENT or _comment(columns):
       continue
-    if len(columns) < 2:
+    if len(columns) < 2 and tagged:
       raise ValueError(f"{name}: the line {line[:50]!r} has no tag")
     words.append(columns[0])
     tags.append(columns[-1].strip())

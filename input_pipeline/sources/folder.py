@@ -24,18 +24,25 @@ def folder(root: str, policy: Policy = Policy()) -> dict[str, Source]:
   A note counts the files of other formats. If they are more than
   `max_bad_share` of all files, it is an error. Hidden files, README, LICENSE
   and tables or texts beside the images do not count. A folder that cannot be
-  read is an error; under "skip" it is one bad record.
+  read is an error; under "skip" it is one bad record. In a prediction the
+  folders are no classes: all images in DIR and below are read, sorted by path.
   """
 
   def reader(paths: list[str], labels: np.ndarray) -> Callable:
     def read(indices: np.ndarray) -> dict[str, np.ndarray]:
       images = np.empty(len(indices), object)
       for i, index in enumerate(indices):
-        images[i] = bounded.read_file(paths[index], policy)
-        image_size.check_image(images[i], paths[index], policy)
+        images[i] = image_file(paths[index], policy)
       return {"image": images, "label": labels[indices]}
 
     return read
 
   uri, suffixes = f"folder:{root}", endings.images()
   return class_folders.sources(uri, root, suffixes, policy, reader)
+
+
+def image_file(path: str, policy: Policy) -> bytes:
+  """Returns an image file's bytes; ValueError if it is broken or too large."""
+  content = bounded.read_file(path, policy)
+  image_size.check_image(content, path, policy)
+  return content

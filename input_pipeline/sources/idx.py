@@ -19,23 +19,23 @@ def idx(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
 
   train-{images-idx3,labels-idx1}-ubyte and t10k-..., as "train" and "test":
   {"image": uint8 [h, w, 1], "label": int32 []}. The labels are read at once; if
-  the file of the images is broken, each of them is a bad record.
+  the file of the images is broken, each of them is a bad record. A prediction
+  needs no labels. The size of a record is bounded by the header.
   """
-  del policy  # The header bounds the size of each record.
   uri = f"idx:{folder}"
   folder = os.path.expanduser(folder)
   natives = {}
   for prefix, split in (("train", "train"), ("t10k", "test")):
     images = _idx_path(folder, f"{prefix}-images", 3)
     labels = _idx_path(folder, f"{prefix}-labels", 1)
-    if images and labels:
+    if images and (labels or not policy.labels):
       natives[split] = _idx_split(images, labels)
     elif images or labels:
       kind = "labels" if images else "images"
       raise ValueError(f"{uri} has no {prefix}-{kind} file")
-  if "train" not in natives:
+  if "train" not in natives and (policy.labels or not natives):
     raise ValueError(f"{uri} has no train-images-idx3-ubyte[.gz]")
-  classes = max(native.num_classes for native in natives.values())
+  classes = max(native.num_classes or 0 for native in natives.values())
   return {k: v._replace(num_classes=classes) for k, v in natives.items()}
 
 
@@ -86,12 +86,14 @@ def _idx_array(path: str, shape: tuple[int, ...]) -> np.ndarray:
   return data.reshape(shape)
 
 
-def _idx_split(image_path: str, label_path: str) -> Source:
+def _idx_split(image_path: str, label_path: str | None) -> Source:
   shape = _idx_shape(image_path, 3)
-  (count,) = _idx_shape(label_path, 1)
+  (count,) = _idx_shape(label_path, 1) if label_path else shape[:1]
   if shape[0] != count:
     raise ValueError(f"{image_path}: {shape[0]} images, but {count} labels")
-  labels = _idx_array(label_path, (count,)).astype(np.int32)
+  labels = np.zeros(count, np.int32)
+  if label_path:
+    labels = _idx_array(label_path, (count,)).astype(np.int32)
 
   # Opening one split must not decompress the other.
   @functools.cache
@@ -114,5 +116,5 @@ def _idx_split(image_path: str, label_path: str) -> Source:
     read,
     lambda index: f"{image_path} image {index}",
     num_classes=int(labels.max(initial=-1)) + 1,
-    fingerprint=fingerprint([image_path, label_path]),
+    fingerprint=fingerprint([p for p in (image_path, label_path) if p]),
   )

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 
-from common.leaf import Leaf, Spec
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import bounded, endings, image_size
 from input_pipeline.reading.paths import fingerprint
@@ -26,11 +25,6 @@ _IMAGES = ("images", "image", "imgs", "img")
 _MASKS = (
   "masks", "mask", "labels", "annotations", "annot", "annots", "instances",
 )  # fmt: skip
-# Of a record; see train/planning.
-FIELDS: Spec = {
-  "image": Leaf((), np.dtype(object)),
-  "segmentation": Leaf((), np.dtype(object)),
-}
 _SETTINGS = {"classes": ("",)}
 
 

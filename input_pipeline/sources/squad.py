@@ -34,7 +34,8 @@ def squad(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   {"id", "title", "context", "question": str, "answers": {"text": [str, …],
   "answer_start": [int, …]}}; both lists are empty if there is no answer. The
   start of an answer that has none is -1. An answer without a text is left out
-  if the question has others. Entire files are held in memory, each of at most
+  if the question has others. In a prediction, questions need neither answers
+  nor an id. Entire files are held in memory, each of at most
   `max_record_bytes`.
   """
   paths = find_files(pattern, f"squad:{pattern}")
@@ -102,14 +103,17 @@ def _of_paragraph(
   context = _field(inside, paragraph, "context", str)
   for q, question in enumerate(_field(inside, paragraph, "qas", list)):
     name = f"{inside}.qas[{q}]"
-    yield from _kept(name, _of_one(name, question, title, context), policy)
+    found = _of_one(name, question, title, context, policy.labels)
+    yield from _kept(name, found, policy)
 
 
 def _of_one(
-  name: str, question: Any, title: str, context: str
+  name: str, question: Any, title: str, context: str, labels: bool
 ) -> Iterator[_Question]:
   answers = []
-  if isinstance(question, dict) and not question.get("is_impossible"):
+  if isinstance(question, dict) and not labels:
+    question = {"id": name, **question}
+  elif isinstance(question, dict) and not question.get("is_impossible"):
     answers = _field(name, question, "answers", list)
   texts = [each for each in answers if _has(each, "text", str)]
   if answers and not texts:

@@ -64,6 +64,8 @@ def tar(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   distributed: 'tar:DIR/ILSVRC2012_img_[tv][ra]*.tar?labels=FILE', where FILE
   has the WordNet id of each validation image.
 
+  In a prediction images need no class, and are in the order of the archive.
+
   The index of an archive is kept in the cache folder. A truncated or damaged
   archive is an error; under "skip" it is one bad record, and so is each link or
   sparse file.
@@ -285,12 +287,12 @@ def _natives(
   *paths, labels = files
   bare = _bare(images)
   note = ""
-  if bare and classes:
+  if bare and classes and policy.labels:
     raise ValueError(
       f"{paths[images.archive[bare[0]]]}: {images.names[bare[0]]!r} is "
       "not in a folder, as other images are; add ?labels=FILE"
     )
-  if bare:
+  if bare and policy.labels:
     note = f"{paths[0]} has no labels; ?labels=FILE sets them"
   place = np.zeros(len(names) + 1, np.int32)
   place[[classes[name] for name in names]] = np.arange(len(names))
@@ -318,8 +320,9 @@ def _source(
   classes: list[str],
   policy: Policy,
 ) -> Source:
-  """Returns a source of some rows' images, in their shuffled order."""
-  rows = rows[order.permute(np.arange(len(rows)), len(rows), _TAR_KEY)]
+  """Returns a source of some rows' images, in a shuffled order."""
+  if policy.labels:
+    rows = rows[order.permute(np.arange(len(rows)), len(rows), _TAR_KEY)]
 
   def name(index: int) -> str:
     row = int(rows[index])

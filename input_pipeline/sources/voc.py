@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.leaf import Leaf, Spec
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import bounded, endings, image_size, voc_xml
 from input_pipeline.reading.paths import fingerprint
@@ -14,13 +13,6 @@ from input_pipeline.sources import Source
 from input_pipeline.sources.parts import partners, query
 
 _SPLITS = ("train", "val", "test", "trainval")
-# Of a record; see train/planning.
-FIELDS: Spec = {
-  "image": Leaf((), np.dtype(object)),
-  "boxes": Leaf((None, 4), np.dtype(np.float32)),
-  "classes": Leaf((None,), np.dtype(np.int32)),
-  "difficult": Leaf((None,), np.dtype(np.int32)),
-}
 _SETTINGS = {
   "outside": ("clip", "drop", "error"),
   "empty": ("drop", "error"),

@@ -16,8 +16,7 @@ _programs: dict = {}
 
 def slots_of(speaker, limits) -> slots.Slots:
   """The slots of a model, whose programs the servers of a worker share."""
-  room = limits.prompt_tokens + limits.max_tokens
-  room = min(room, speaker.window or room)
+  room = min(limits.room, speaker.window or limits.room)
   key = (id(speaker.inference.variables), limits.batch, room)
   if key not in _programs:
     _programs.clear()
@@ -104,10 +103,10 @@ class FakeSlots:
   def reset(self):
     """Nothing is kept."""
 
-  def advance(self, occupied, room):
+  def advance(self, occupied, room, most):
     """The next tokens of every slot."""
     tokens = self.draw()
-    return types.SimpleNamespace(of=lambda slot: tokens)
+    return types.SimpleNamespace(of=lambda slot: tokens, ready=lambda: True)
 
 
 def slowly(seconds, count=16):

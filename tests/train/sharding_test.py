@@ -134,6 +134,10 @@ def test_rows_of_a_learner_are_sharded_like_a_batch_or_over_their_axis():
   assert specs["few"] == P(None, "fsdp")  # 8 does not divide 3
   assert specs["scalar"] == P()
   assert specs["workers"] == P("slice", None, "fsdp")
+  alone = sharding.make_mesh({"data": 8})
+  found = sharding.tree_shardings(tree, alone, [], (), rows)
+  assert found["environments"]["x"].spec == P("data")
+  assert found["workers"].spec == P()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Classification: accuracy, top-5 accuracy, confusion matrix and macro F1."""
 
+import csv
 import pathlib
 
 import jax
@@ -13,7 +14,8 @@ def classification(context: types.EvalContext) -> types.Evaluator:
   """Measures accuracy, top5_accuracy (with over five classes), macro_f1, loss.
 
   The confusion matrix (rows: true, columns: predicted) is written to
-  WORKDIR/<key>_confusion.csv, and goes to config.writers as the image
+  WORKDIR/<key>_confusion.csv, with the names of the classes as a header and as
+  the first column if the data has names. It goes to config.writers as the image
   "<key>/confusion", in which white is all examples of a row.
 
   Raises:
@@ -49,7 +51,7 @@ def classification(context: types.EvalContext) -> types.Evaluator:
         sums[name] = sums.get(name, 0) + np.asarray([m.total, m.weight], float)
     if context.workdir and jax.process_index() == 0:
       path = pathlib.Path(context.workdir) / f"{context.key}_confusion.csv"
-      np.savetxt(path, confusion_CC, fmt="%d", delimiter=",")
+      _write(path, confusion_CC, context.class_names)
     image_HWC = confusion_image(confusion_CC)
     context.show(step, f"{context.key}/confusion", "image", image_HWC)
     scalars = {n: float(total / weight) for n, (total, weight) in sums.items()}
@@ -58,6 +60,18 @@ def classification(context: types.EvalContext) -> types.Evaluator:
   names = ("loss", "accuracy", "top5_accuracy", "macro_f1")
   known = [n for n in names if n != "top5_accuracy" or num_classes > 5]
   return types.Measuring(evaluate, lambda variables: known)
+
+
+def _write(path: pathlib.Path, confusion_CC: np.ndarray, names) -> None:
+  """Writes the counts, with the names of the classes if they are known."""
+  if len(names) != len(confusion_CC):
+    np.savetxt(path, confusion_CC, fmt="%d", delimiter=",")
+    return
+  with open(path, "w", encoding="utf-8", newline="") as file:
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(["", *names])
+    for name, counts in zip(names, confusion_CC, strict=True):
+      rows.writerow([name, *map(int, counts)])
 
 
 def confusion_image(confusion_CC: np.ndarray) -> np.ndarray:

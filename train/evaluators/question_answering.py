@@ -86,14 +86,14 @@ def question_answering(
         found = of_window(*logits, one, max_answer, n_best)
         record = int(one["record"])
         before = answered.get(record)
-        answered[record] = _merged(before, found, n_best) if before else found
+        answered[record] = merged(before, found, n_best) if before else found
     ordered = [answered[record] for record in sorted(answered)]
-    chosen = [_chosen(each, null_threshold) for each in ordered]
+    answers = [chosen(each, null_threshold) for each in ordered]
     if context.workdir and jax.process_index() == 0:
-      _write(context, ordered, chosen, n_best)
+      _write(context, ordered, answers, n_best)
     references = [each.references for each in ordered]
     mixed = language == "zh"
-    found = squad_metrics.score(chosen, references, mixed)
+    found = squad_metrics.score(answers, references, mixed)
     if squad_metrics.version_of(references) == 2:
       found |= best_threshold(ordered, mixed)
     return {"loss": float(total[0] / max(total[1], 1)), **found}
@@ -130,13 +130,13 @@ def of_window(
   return Answered(str(texts["id"]), references, best, null)
 
 
-def _merged(a: Answered, b: Answered, n_best: int) -> Answered:
+def merged(a: Answered, b: Answered, n_best: int) -> Answered:
   """Merges the answers of two windows of one text."""
   best = sorted(a.best + b.best, key=lambda each: -each[0])[:n_best]
   return a._replace(best=best, null=min(a.null, b.null))
 
 
-def _chosen(answered: Answered, threshold: float | None) -> str:
+def chosen(answered: Answered, threshold: float | None) -> str:
   """Returns the answer, or "" if "no answer" has a better score."""
   score, text = answered.best[0]
   if threshold is not None and answered.null - score > threshold:

@@ -220,12 +220,18 @@ def programs(model, ends: Sequence[int], chunk: int) -> Programs:
 
 
 def advancing(step, ends: tuple[int, ...], chunk: int, draw=draw):
-  """Returns the loop that generates up to `chunk` tokens per row."""
+  """Returns the loop that generates up to `chunk` tokens per row.
 
-  def advance(variables, rows, how):
+  (variables, Rows, How, most) -> (Rows, tokens_CB, count_B); see Programs.
+  `most`, if given, is a smaller number of tokens, which may be traced.
+  """
+
+  def advance(variables, rows, how, most=None):
+    limit = chunk if most is None else jnp.minimum(most, chunk)
+
     def going(carry):
       count, rows, _ = carry
-      return (count < chunk) & jnp.any(rows.left_B > 0)
+      return (count < limit) & jnp.any(rows.left_B > 0)
 
     def body(carry):
       count, rows, tokens_CB = carry

@@ -1,23 +1,26 @@
 """Log-probabilities that a trained model gives to texts.
 
-Shapes: B texts, T tokens, P tokens of a pass, K most likely tokens.
+All programs have one of a few fixed sizes, so they can be compiled beforehand.
+
+Shapes: S tokens of a cache, P tokens of a pass, V vocabulary, K most likely
+tokens.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from train import trained
-from train.generation import decoding_programs, streaming
+from train.generation import decoding_programs, slot_programs, streaming
 
 # Tokens per pass; it bounds the memory of the logits.
 _SLAB = 256
-# The values of K for which a program is compiled.
-_TOPS = (1, 5, 20)
+# The most likely tokens that every program returns; fewer may be asked for.
+_TOP = 20
 
 
 class Scores(NamedTuple):
@@ -33,92 +36,119 @@ class Scores(NamedTuple):
   top_TK: np.ndarray
 
 
-Score = Callable[[Sequence[Sequence[int]], int], list[Scores]]
+class Scorer:
+  """(texts, K) -> the Scores of each text; threads may share it.
 
-
-def scorer(found: trained.Trained) -> Score:
-  """Returns (texts, K) -> the Scores of each text; it may be used by threads.
+  A call raises ValueError for a text that is empty or has more than `room`
+  tokens, or a K above 20.
 
   Args:
-    found: a run whose model generates text.
-
-  Raises:
-    UserError: the model cannot generate text.
-    ValueError: the returned function raises it for a text that is empty or
-      exceeds the model's max_len, or a K above 20.
+    found: a run whose model generates text; UserError if it does not.
+    room: the maximum number of tokens of a text; the model's max_len limits it
+      as well.
   """
-  model, variables, _ = streaming.inference(found, unstack=False)
-  grows, lock = decoding_programs.grows_with_text(model), threading.Lock()
 
-  def of(logits_BPV, next_BP, most):
-    logs_BPV = jax.nn.log_softmax(logits_BPV.astype(jnp.float32), axis=-1)
-    own_BP1 = jnp.take_along_axis(logs_BPV, next_BP[..., None], axis=-1)
-    return own_BP1[..., 0], *jax.lax.top_k(logs_BPV, most)
-
-  def apply(variables, tokens_BP, **how):
-    given = (variables.params, variables.model_state, tokens_BP)
-    return model.apply(*given, **how)[0]
-
-  def continued(variables, cache, tokens_BP, next_BP, most):
-    logits_BPV, cache = apply(variables, tokens_BP, cache=cache)
-    return cache, of(logits_BPV, next_BP, most)
-
-  def at_once(variables, tokens_BP, next_BP, most):
-    return of(apply(variables, tokens_BP), next_BP, most)
-
-  slab = jax.jit(continued, static_argnames="most", donate_argnums=1)
-  whole = jax.jit(at_once, static_argnames="most")
-
-  def passes(tokens_BT, next_BT, most):
-    B, T = tokens_BT.shape
-    if not grows:
-      yield whole(variables, tokens_BT, next_BT, most)
-      return
-    cache = model.init_cache(B, T)
-    for first in range(0, T, _SLAB):
-      piece = slice(first, first + _SLAB)
-      cache, scores = slab(
-        variables, cache, tokens_BT[:, piece], next_BT[:, piece], most
-      )
-      yield scores
-
-  def score(texts, top):
-    longest = max(map(len, texts), default=0)
-    if not all(texts) or (model.max_len or longest) < longest:
-      raise ValueError(
-        f"a text has {longest} tokens, at most {model.max_len} can be scored"
-        if all(texts)
-        else "a text is empty"
-      )
-    most = min((k for k in _TOPS if k >= top), default=top)
-    if most > _TOPS[-1]:
-      raise ValueError(f"{top} tokens per position are more than {_TOPS[-1]}")
-    most = min(most, found.parts.data.tokenizer.vocab_size)
-    T = decoding_programs.rounded(longest, 16)
-    T = T if model.max_len is None else min(T, model.max_len)
-    B = decoding_programs.rounded(len(texts))
-    tokens_BT = np.zeros((B, T), np.int32)
-    for row, ids in enumerate(texts):
-      tokens_BT[row, : len(ids)] = ids
-    next_BT = np.pad(tokens_BT[:, 1:], ((0, 0), (0, 1)))
-    with lock:
-      parts = [
-        [np.asarray(x) for x in scores]
-        for scores in passes(tokens_BT, next_BT, most)
-      ]
-    own_BT, top_BTK, ids_BTK = (
-      np.concatenate(x, 1) for x in zip(*parts, strict=True)
+  def __init__(self, found: trained.Trained, room: int):
+    model, self._variables, tokenizer = streaming.inference(
+      found, unstack=False
     )
-    return [
-      Scores(
-        np.concatenate([[np.float32(np.nan)], own_BT[row, : len(ids) - 1]]),
-        _late(ids_BTK[row, : len(ids)])[:, :top],
-        _late(top_BTK[row, : len(ids)])[:, :top],
-      )
-      for row, ids in enumerate(texts)
-    ]
+    self.room = min(room, model.max_len or room)
+    self._grows = decoding_programs.grows_with_text(model)
+    self._model, self._lock = model, threading.Lock()
+    self._top = min(_TOP, tokenizer.vocab_size)
+    self._compiled: dict[int, Any] = {}
 
-  return score
+  def compile(self) -> int:
+    """Compiles all programs; returns how many there are."""
+    with self._lock:
+      for S in self._sizes():
+        self._program(S)
+    return len(self._compiled)
+
+  def __call__(self, texts: Sequence[Sequence[int]], top: int) -> list[Scores]:
+    """Returns the Scores of each text; see the class."""
+    longest = max(map(len, texts), default=0)
+    if not all(texts):
+      raise ValueError("a text is empty")
+    if longest > self.room:
+      raise ValueError(
+        f"a text has {longest} tokens, at most {self.room} can be scored"
+      )
+    if top > _TOP:
+      raise ValueError(f"{top} tokens per position are more than {_TOP}")
+    with self._lock:
+      return [self._scores(ids, top) for ids in texts]
+
+  def _sizes(self) -> list[int]:
+    """Returns the sizes S, ascending; each is four times the one before."""
+    sizes, size = [], _SLAB
+    while size < self.room:
+      sizes.append(size)
+      size *= 4
+    return [*sizes, self.room]
+
+  def _program(self, S: int):
+    """Returns (P, begin, program) for texts of at most S tokens.
+
+    begin: () -> an empty cache; None if it has no place for each token.
+    program: (variables, cache, tokens_1P, next_1P) -> (cache, (own_1P,
+      top_1PK, ids_1PK)); without a cache, P is S.
+    """
+    if S in self._compiled:
+      return self._compiled[S]
+    where = slot_programs.replicated(self._variables)
+
+    def empty():
+      return self._model.init_cache(1, S) if self._grows else None
+
+    cache = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      jax.eval_shape(empty),
+    )
+    P = S if cache is None else min(_SLAB, S)
+    tokens_1P = jax.ShapeDtypeStruct((1, P), jnp.int32)
+
+    def scored(variables, cache, tokens_1P, next_1P):
+      given = (variables.params, variables.model_state, tokens_1P)
+      if cache is None:
+        logits_1PV = self._model.apply(*given)[0]
+      else:
+        logits_1PV, cache = self._model.apply(*given, cache=cache)[0]
+      logs_1PV = jax.nn.log_softmax(logits_1PV.astype(jnp.float32), axis=-1)
+      own_1P1 = jnp.take_along_axis(logs_1PV, next_1P[..., None], axis=-1)
+      return cache, (own_1P1[..., 0], *jax.lax.top_k(logs_1PV, self._top))
+
+    begin = jax.jit(empty, out_shardings=where).lower()
+    program = jax.jit(scored, donate_argnums=1, out_shardings=where).lower(
+      self._variables, cache, tokens_1P, tokens_1P
+    )
+    self._compiled[S] = P, begin.compile(), program.compile()
+    return self._compiled[S]
+
+  def _scores(self, ids: Sequence[int], top: int) -> Scores:
+    T = len(ids)
+    S = min(S for S in self._sizes() if T <= S)
+    P, begin, program = self._program(S)
+    cache, parts = begin(), []
+    ids_S = np.zeros((S + 1,), np.int32)
+    ids_S[:T] = ids
+    for first in range(0, T, P):
+      # Near the end of the cache, tokens are read again at their own places.
+      start = min(first, S - P)
+      if start < first:
+        cache = cache | {"length": np.int32(start)}
+      tokens_1P = ids_S[None, start : start + P]
+      next_1P = ids_S[None, start + 1 : start + P + 1]
+      cache, scores = program(self._variables, cache, tokens_1P, next_1P)
+      parts.append([np.asarray(x)[0, first - start :] for x in scores])
+    own_T, top_TK, ids_TK = (
+      np.concatenate(x)[:T] for x in zip(*parts, strict=True)
+    )
+    return Scores(
+      np.concatenate([[np.float32(np.nan)], own_T[:-1]]),
+      _late(ids_TK)[:, :top],
+      _late(top_TK)[:, :top],
+    )
 
 
 def _late(rows_TK: np.ndarray) -> np.ndarray:

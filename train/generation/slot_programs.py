@@ -26,7 +26,7 @@ _PIECES = (32, 256)
 # Programs exist for 1 slot and for powers of two from here on.
 _LEAST_SLOTS = 8
 # The shortest cache that a program attends to; the next is four times as long.
-_LEAST_ROOM = 128
+_LEAST_ROOM = 96
 
 
 class State(NamedTuple):
@@ -54,6 +54,10 @@ class Drawn(NamedTuple):
     """Returns the tokens of a slot; waits until they are computed."""
     count = int(np.asarray(self.count_B)[slot])
     return np.asarray(self.tokens_CB)[:count, slot].tolist()
+
+  def ready(self) -> bool:
+    """Returns whether they are computed."""
+    return self.tokens_CB.is_ready()
 
 
 class Programs(NamedTuple):
@@ -90,7 +94,7 @@ def programs(
     inference: the model; see streaming.inference.
     count: N, the number of slots.
     room: the maximum number of tokens of a text and its prompt.
-    chunk: C, the number of tokens that a call generates for each text.
+    chunk: C, the most tokens that a call generates for each text.
   """
   grows = decoding_programs.grows_with_text(inference.model)
   rooms = _rooms(room) if grows else [room]
@@ -124,7 +128,7 @@ def _slot_counts(count: int) -> list[int]:
 
 def _rooms(room: int) -> list[int]:
   rooms, size = [], _LEAST_ROOM
-  while size < room:
+  while 3 * size < 2 * room:  # a little longer one would save little time
     rooms.append(size)
     size *= 4
   return [*rooms, room]
@@ -138,7 +142,7 @@ class _Functions(NamedTuple):
   read: (variables, cache, tokens_1P, first, length) -> cache.
   join: (State, the State of one text, slot) -> State.
   move: (State, source, target) -> State.
-  advance: (variables, State, occupied, B, S) -> (State, Drawn).
+  advance: (variables, State, occupied, most, B, S) -> (State, Drawn).
   """
 
   start: Callable
@@ -214,7 +218,7 @@ def _functions(inference, programs: Programs) -> _Functions:
     step, tuple(tokenizer.ends), programs.chunk, _draw
   )
 
-  def advance(variables, state, occupied, B, S):
+  def advance(variables, state, occupied, most, B, S):
     def first(x, axis):
       x = jax.lax.slice_in_dim(x, 0, B, axis=axis.rows)
       if axis.room is None:
@@ -235,7 +239,7 @@ def _functions(inference, programs: Programs) -> _Functions:
       state.how,
       _neutral(),
     )
-    rows, tokens_CB, count_B = generate(variables, rows, how)
+    rows, tokens_CB, count_B = generate(variables, rows, how, most)
     return (
       state._replace(rows=jax.tree.map(back, whole, rows)),
       Drawn(tokens_CB, count_B),
@@ -247,7 +251,7 @@ def _functions(inference, programs: Programs) -> _Functions:
 def _compiled(functions: _Functions, programs: Programs) -> dict[Any, Any]:
   """Compiles all programs, several at a time; returns them by name and size."""
   variables = programs.variables
-  where = _replicated(variables)
+  where = replicated(variables)
 
   def shape(x):
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
@@ -274,14 +278,14 @@ def _compiled(functions: _Functions, programs: Programs) -> dict[Any, Any]:
     lowered["read", P] = lower(functions.read, *args, donate=1)
   for B, S in programs.sizes:
     advance = functools.partial(functions.advance, B=B, S=S)
-    args = (variables, state, integer)
+    args = (variables, state, integer, integer)
     lowered["advance", B, S] = lower(advance, *args, donate=1)
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     compiled = pool.map(lambda program: program.compile(), lowered.values())
     return dict(zip(lowered, compiled, strict=True))
 
 
-def _replicated(variables) -> jax.sharding.Sharding:
+def replicated(variables) -> jax.sharding.Sharding:
   """Returns where the batch is kept: whole, on each device of the variables."""
   for leaf in jax.tree.leaves(variables):
     sharding = getattr(leaf, "sharding", None)

@@ -87,17 +87,21 @@ class Slots:
       self._state, np.int32(source), np.int32(target)
     )
 
-  def advance(self, occupied: int, room: int) -> Drawn:
-    """Continues the texts in the first slots by up to C tokens.
+  def advance(self, occupied: int, room: int, most: int | None = None) -> Drawn:
+    """Continues the texts in the first slots by up to `most` tokens.
 
     Args:
       occupied: how many slots are occupied.
       room: the tokens of the longest of these texts after this call.
+      most: at most C, which is the default.
     """
     B, S = min(
       (B, S) for B, S in self._programs.sizes if occupied <= B and room <= S
     )
     self._state, drawn = self._compiled["advance", B, S](
-      self._programs.variables, self._state, np.int32(occupied)
+      self._programs.variables,
+      self._state,
+      np.int32(occupied),
+      np.int32(self.chunk if most is None else most),
     )
     return drawn

@@ -260,7 +260,7 @@ def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
     else:
       own = set(inspect.signature(build).parameters)
       own -= {"total_steps", "hyperparameters"}
-      known = sorted(own | for_optimizer | for_schedule)
+      known = sorted(own | for_optimizer | for_schedule | {"wrap"})
       raise ValueError(
         f'optimizer "{name}" with schedule "{schedule}" has no key "{key}"'
         f"{nearest(key, known)} (valid: {', '.join(known)})"

@@ -93,6 +93,8 @@ def residuals(parts: assembly.Experiment) -> list[Any]:
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     rng = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(parts.task.init, rng, batch)
+    if parts.learner.loss_batch is not None:
+      batch = parts.learner.loss_batch(batch)
     own = {(x.shape, x.dtype) for x in jax.tree.leaves(variables.params)}
     for loss in parts.task.losses.values():
 

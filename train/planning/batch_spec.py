@@ -1,28 +1,19 @@
 """Derives the shapes of a run's batches from its config alone.
 
 A plan may be made on a machine without the data: no data file is opened, and
-only `fake:` sources are built. The file of a source may declare the FIELDS of
-its records, {name: Leaf}; the ops are then traced, and give a batch's leaves.
+only `fake:` and `environment:` sources are built.
 """
 
-import importlib
 import urllib.parse
 from typing import Any
 
 import numpy as np
 
-from common import names
 from common.errors import UserError
-from common.leaf import Leaf, Spec, described
+from common.leaf import Leaf
 from input_pipeline import ops, rows
-from input_pipeline.batching import (
-  added_tokens,
-  components,
-  pipeline,
-  tf_stream,
-)
+from input_pipeline.batching import added_tokens, components, pipeline
 from input_pipeline.ops.parts import spans
-from input_pipeline.packing import windows
 from input_pipeline.tokenizers.parts import special_tokens
 from train import run_data
 
@@ -43,6 +34,12 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
     UserError: a size that the model needs does not follow from the config.
   """
   settings, batch_size = config["data"], config["batch_size"]
+  played = run_data.environment(config)
+  if played is not None:
+    return run_data.played_data(played, "config.data", settings, batch_size)
+  if like := config["planned"].get("source"):
+    # Fake records with the fields of the real ones; the ops give the shapes.
+    settings = {**settings, "source": like, "split": "all"}
   if all(uri.startswith("fake:") for uri in _sources(settings)):
     data = _fake(settings, batch_size, multiple_of)
     return run_data.described(data, config)
@@ -51,19 +48,13 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
       f"config.batch_size={batch_size!r}: planning needs a number here"
     )
   tokens = settings.get("tokenizer") is not None
-  declared = None if tokens or settings.get("rows") else _declared(settings)
-  if declared is not None:
-    return run_data.described(_of_fields(config, declared), config)
   found, classes = _text(config) if tokens else _images(config)
   found = {"mask": ((), np.float32), "index": ((), np.int32)} | found
   spec = {
     k: Leaf(shape, np.dtype(dtype)) for k, (shape, dtype) in found.items()
   }
-  axes, units = windows.AXES, windows.UNITS
-  if settings.get("rows"):
-    axes, units = rows.described(settings["rows"])
   data = pipeline.Data(
-    spec=described(spec, axes, units if tokens else {}),
+    spec=spec,
     num_examples=0,
     num_classes=classes,
     tokenizer=None,
@@ -110,38 +101,6 @@ def _fake(settings, batch_size, multiple_of) -> pipeline.Data:
     )
   except (TypeError, ValueError) as error:
     raise UserError(f"config.data: {error}") from error
-
-
-def _declared(settings) -> Spec | None:
-  """Returns the FIELDS of the sources' files, or None if one has none."""
-  schemes = names.discover("input_pipeline.sources")
-  found = []
-  for uri in _sources(settings):
-    try:
-      scheme, _ = names.scheme_of(uri, schemes)
-    except ValueError as error:
-      raise UserError(f"config.data: {error}") from None
-    module = importlib.import_module(schemes[scheme])
-    found.append(getattr(module, "FIELDS", None))
-  return found[0] if all(each == found[0] for each in found) else None
-
-
-def _of_fields(config, fields: Spec) -> pipeline.Data:
-  """Returns the Data of sources whose fields are known without their files."""
-  classes = config["model"].get("num_classes")
-  classes = classes or config["planned"].get("num_classes")
-  try:
-    made = tf_stream.planned(fields, config["data"].get("ops", ""), classes)
-  except ValueError as error:
-    raise UserError(f"config.data: {error}") from None
-  return pipeline.Data(
-    spec={**pipeline.MASK_AND_INDEX, **made},
-    num_examples=0,
-    num_classes=classes,
-    tokenizer=None,
-    batches=lambda first_step: iter(()),
-    batch_size=config["batch_size"],
-  )
 
 
 def _text(config) -> tuple[dict, int | None]:

@@ -1,10 +1,8 @@
 """Turns requests into texts for the engine, and its events into answers."""
 
 import asyncio
-import contextlib
 import functools
 import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -56,9 +54,10 @@ class Answer:
     texts = list(self._echoes)
     finishes = list(self._finishes)
     try:
-      async for event in self._news():
-        texts[event.index] += event.text
-        finishes[event.index] = event.finish
+      async for fresh in self._news():
+        for event in fresh:
+          texts[event.index] += event.text
+          finishes[event.index] = event.finish
     finally:
       self.job.gone.set()
     logprobs = None
@@ -66,59 +65,62 @@ class Answer:
       logprobs = await asyncio.to_thread(self._logprobs, self.job)
     return self.heading.whole(texts, finishes, self._used(), logprobs)
 
-  async def events(self) -> AsyncIterator[dict[str, Any]]:
-    """The objects of a streamed answer; ApiError as in `whole`."""
+  async def events(self) -> AsyncIterator[list[dict[str, Any]]]:
+    """The objects of a streamed answer; ApiError as in `whole`.
+
+    Yields lists of objects that are to be sent together.
+    """
+    chunk = self.heading.chunk
     try:
+      first = []
       if self.heading.chat:
-        for index in range(len(self.job.texts)):
-          yield self.heading.chunk(index, None, None)
+        first = [chunk(i, None, None) for i in range(len(self.job.texts))]
       for index, text in enumerate(self._echoes):
-        if text:
-          yield self.heading.chunk(index, text, None)
-        if self._finishes[index]:
-          yield self.heading.chunk(index, "", self._finishes[index])
-      async for event in self._news():
-        if event.text:
-          yield self.heading.chunk(event.index, event.text, None)
-        if event.finish:
-          yield self.heading.chunk(event.index, "", event.finish)
+        first += self._chunks(index, text, self._finishes[index])
+      if first:
+        yield first
+      async for fresh in self._news():
+        yield [
+          c for e in fresh for c in self._chunks(e.index, e.text, e.finish)
+        ]
       if self._usage:
-        yield self.heading.usage_chunk(self._used())
+        yield [self.heading.usage_chunk(self._used())]
     finally:
       self.job.gone.set()
+
+  def _chunks(self, index: int, text: str, finish) -> list[dict[str, Any]]:
+    chunk = self.heading.chunk
+    said = [chunk(index, text, None)] if text else []
+    return said + ([chunk(index, "", finish)] if finish else [])
 
   def _used(self) -> dict[str, int]:
     drawn = sum(text.drawn for text in self.job.texts)
     return protocol.usage(self._prompt_tokens, drawn)
 
-  async def _news(self) -> AsyncIterator[Event]:
+  async def _news(self) -> AsyncIterator[list[Event]]:
     """The events of the job until all of its texts have finished."""
     loop, fresh = asyncio.get_running_loop(), asyncio.Event()
-
-    def wake() -> None:  # called in the engine's thread
-      with contextlib.suppress(RuntimeError):  # the loop may have been closed
-        loop.call_soon_threadsafe(fresh.set)
-
-    self.job.wake = wake
+    self.job.loop, self.job.wake = loop, fresh.set
     until = loop.time() + self.seconds
+    timer = loop.call_at(until, fresh.set)
     left = self._finishes.count(None)
-    late = ApiError(503, "the answer took too long", code="timeout")
-    while left:
-      fresh.clear()
-      while not self.job.events.empty():
-        event = self.job.events.get_nowait()
-        if event.finish == "error":
+    try:
+      while left:
+        fresh.clear()
+        found = []
+        while not self.job.events.empty():
+          found.append(self.job.events.get_nowait())
+        if any(event.finish == "error" for event in found):
           raise ApiError(500, "the model failed to answer")
-        left -= event.finish is not None
-        yield event
-      if loop.time() >= until:
-        raise late
-      if left:
-        try:
-          async with asyncio.timeout_at(until):
-            await fresh.wait()
-        except TimeoutError:
-          raise late from None
+        left -= sum(event.finish is not None for event in found)
+        if found:
+          yield found
+        if loop.time() >= until:
+          raise ApiError(503, "the answer took too long", code="timeout")
+        if left:
+          await fresh.wait()
+    finally:
+      timer.cancel()
 
 
 class Answering:
@@ -129,15 +131,21 @@ class Answering:
     engine: generates its texts.
     limits: see Limits.
     model: the model's name.
+    scorer: computes log-probabilities; by default one that compiles each of
+      its programs when it is first needed.
   """
 
   def __init__(
-    self, speaker: Speaker, engine: Engine, limits: Limits, model: str
+    self,
+    speaker: Speaker,
+    engine: Engine,
+    limits: Limits,
+    model: str,
+    scorer: scoring.Scorer | None = None,
   ):
     self.speaker, self.engine, self.limits = speaker, engine, limits
     self.model, self.created = model, int(time.time())
-    self._score: scoring.Score | None = None  # made for the first request
-    self._lock = threading.Lock()
+    self.score = scorer or scoring.Scorer(speaker.found, limits.room)
 
   def models(self) -> list[dict[str, Any]]:
     """OpenAI's list of models, which has one entry."""
@@ -252,11 +260,8 @@ class Answering:
 
   def _logprobs(self, ask: Ask, prompts, job: Job) -> list[dict[str, Any]]:
     """OpenAI's object of log-probabilities for each text of a finished job."""
-    with self._lock:
-      if self._score is None:
-        self._score = scoring.scorer(self.speaker.found)
     tokenizer = self.speaker.found.parts.data.tokenizer
-    scores = self._score([text.ids for text in job.texts], ask.logprobs)
+    scores = self.score([text.ids for text in job.texts], ask.logprobs)
     found = []
     for i, (text, each) in enumerate(zip(job.texts, scores, strict=True)):
       given, length = ask.prompts[i // ask.n], len(prompts[i // ask.n])

@@ -6,9 +6,12 @@ text. A text's samples depend on its own seed only, so the other texts of the
 batch do not change it.
 """
 
+import asyncio
 import collections
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +23,12 @@ from train.serving.protocol import ApiError
 
 # Tokens of prompts that are read between two chunks of generated tokens.
 _READ = 256
+# The tokens of a chunk: of a text that is alone, of several, and of several
+# where a text may soon take the place of another.
+_ALONE, _SEVERAL, _FEW = 16, 8, 4
+# The part of a chunk's time in which a text that follows another may arrive,
+# and how often to look whether the chunk is complete, in seconds.
+_FOLLOWING, _TICK = 0.8, 0.001
 
 
 class Event(NamedTuple):
@@ -43,13 +52,15 @@ class Job:
   Attributes:
     events: a queue of Event, until each text has finished.
     gone: set when nobody needs the texts any more.
-    wake: called after each event, in the engine's thread.
+    loop, wake: after new events, `wake` is called in this event loop's thread;
+      no loop by default.
   """
 
   def __init__(self, texts: Sequence[replies.Text]):
     self.texts = list(texts)
     self.events: queue.SimpleQueue = queue.SimpleQueue()
     self.gone = threading.Event()
+    self.loop: asyncio.AbstractEventLoop | None = None
     self.wake: Callable[[], None] = lambda: None
 
 
@@ -69,7 +80,6 @@ class _Row(NamedTuple):
   def emit(self, part: str = "", finish: str | None = None) -> None:
     event = Event(self.index, part, finish, self.text.drawn)
     self.job.events.put(event)
-    self.job.wake()
 
 
 class _Seat:
@@ -96,10 +106,12 @@ class _Flight(NamedTuple):
 
   drawn: the tokens.
   seats: the text in each slot when the device was asked for them.
+  most: the most tokens of each text.
   """
 
   drawn: Drawn
   seats: list[_Seat]
+  most: int
 
 
 class Engine:
@@ -120,8 +132,13 @@ class Engine:
     self._changed = threading.Condition()
     self._waiting: collections.deque[_Row] = collections.deque()
     self._closing = False
-    self._seats: list[_Seat] = []  # in the order of their slots
+    # In the order of their slots; None where a text has left, until `_ask`.
+    self._seats: list[_Seat | None] = []
     self._joining: tuple[_Seat, Iterator[int]] | None = None
+    self._vacated = False  # whether a text has just left
+    self._ended = 0  # texts that ended in the last chunk that was taken
+    self._since = 0.0  # when the device began with the chunk in flight
+    self._pace = 0.0  # seconds per token of all texts
     self._thread = threading.Thread(target=self._run, daemon=True)
     self._thread.start()
 
@@ -160,7 +177,7 @@ class Engine:
     """Returns the number of texts that wait or are being generated."""
     with self._changed:
       joining = self._joining is not None
-      return len(self._waiting) + joining + len(self._seats)
+      return len(self._waiting) + joining + len(self._seated())
 
   def _forget_gone(self) -> None:
     kept = [row for row in self._waiting if row.going()]
@@ -173,9 +190,13 @@ class Engine:
       try:
         self._leave()
         self._join()
+        if flight:
+          self._linger(flight)
         following = self._ask()
         if flight:
           self._take(flight)
+        else:
+          self._since = time.perf_counter()
         flight = following
       except Exception as error:  # the server must survive any error
         self.say(f"a batch failed: {type(error).__name__}: {error}")
@@ -193,16 +214,24 @@ class Engine:
           return False
         self._changed.wait()
 
+  def _seated(self) -> list[_Seat]:
+    return [seat for seat in self._seats if seat is not None]
+
   def _leave(self) -> None:
-    """Frees the slots of texts that are not continued, and closes the gaps."""
+    """Frees the slots of texts that are not continued."""
+    with self._changed:
+      self._seats = [seat if seat.going() else None for seat in self._seats]
+      self._vacated = None in self._seats
+
+  def _close_gaps(self) -> None:
+    """Moves the last texts into slots that texts have left."""
     with self._changed:
       seats = self._seats
-      for slot in reversed(range(len(seats))):
-        if not seats[slot].going():
-          last = seats.pop()
-          if slot < len(seats):
-            self.slots.move(len(seats), slot)
-            seats[slot] = last
+      while None in seats:
+        last, gap = seats.pop(), seats.index(None) if None in seats else None
+        if last is not None and gap is not None:
+          self.slots.move(len(seats), gap)
+          seats[gap] = last
 
   def _join(self) -> None:
     """Reads prompts of waiting texts, which then join; at most _READ tokens.
@@ -210,7 +239,7 @@ class Engine:
     If no text is being generated, it reads a whole prompt.
     """
     budget = _READ
-    while len(self._seats) < self.slots.count:
+    while len(self._seated()) < self.slots.count:
       if self._joining is None:
         with self._changed:
           self._forget_gone()
@@ -221,44 +250,111 @@ class Engine:
       seat, pieces = self._joining
       for tokens in pieces:
         budget -= tokens
-        if budget <= 0 and self._seats:
+        if budget <= 0 and self._seated():
           return
       text = seat.row.text
-      self.slots.join(len(self._seats), text.ids, text.options)
       with self._changed:
-        self._seats.append(seat)
-        self._joining = None
+        if None not in self._seats:
+          self._seats.append(None)
+        slot = self._seats.index(None)
+        self.slots.join(slot, text.ids, text.options)
+        self._seats[slot], self._joining = seat, None
+
+  def _linger(self, flight: _Flight) -> None:
+    """Lets texts join that follow those that have just ended.
+
+    A client often sends its next request as soon as it has its answer. While
+    the device is busy, nothing is lost by waiting for it.
+    """
+    until = self._since + _FOLLOWING * self._pace * flight.most
+    followers, self._ended = self._ended, 0
+    while followers > 0 and len(self._seated()) < self.slots.count:
+      with self._changed:
+        while not (self._waiting or self._closing or flight.drawn.ready()):
+          left = until - time.perf_counter()
+          if left <= 0:
+            return
+          self._changed.wait(min(left, _TICK))
+        if not self._waiting:
+          return
+      before = len(self._seated())
+      self._join()
+      followers -= max(1, len(self._seated()) - before)
 
   def _ask(self) -> _Flight | None:
     """Asks the device for the next tokens of all texts."""
-    seats = list(self._seats)
+    self._close_gaps()
+    seats = self._seated()
     if not seats:
       return None
+    most = min(self._most(seats), self.slots.chunk)
     for seat in seats:
-      drawn = min(self.slots.chunk, seat.left)
+      drawn = min(most, seat.left)
       seat.place, seat.left = seat.place + drawn, seat.left - drawn
     room = max(seat.place for seat in seats)
-    return _Flight(self.slots.advance(len(seats), room), seats)
+    return _Flight(self.slots.advance(len(seats), room, most), seats, most)
+
+  def _most(self, seats: Sequence[_Seat]) -> int:
+    """Returns the most tokens of the next chunk.
+
+    Long chunks cost less time per token; short ones let other texts join soon.
+    """
+    if len(seats) == 1:
+      return _ALONE
+    if not self._waiting:
+      free = self.slots.count - len(seats)
+      return _FEW if self._vacated and free else _SEVERAL
+    # A slot that becomes free in the middle of a chunk is idle until its end.
+    return max(_FEW, min(_SEVERAL, *(seat.left for seat in seats)))
 
   def _take(self, flight: _Flight) -> None:
     """Adds the tokens to their texts, and emits what became readable."""
-    for slot, seat in enumerate(flight.seats):
+    drawn = [flight.drawn.of(slot) for slot in range(len(flight.seats))]
+    now = time.perf_counter()
+    self._pace = (now - self._since) / max(flight.most, 1)
+    self._since = now
+    jobs = []
+    for seat, tokens in zip(flight.seats, drawn, strict=True):
       row = seat.row
       if not row.going():
         continue
-      text, part = replies.read(self.speaker, row.text, flight.drawn.of(slot))
+      text, part = replies.read(self.speaker, row.text, tokens)
       row.job.texts[row.index] = text
+      self._ended += text.finish is not None
       if part or text.finish:
         row.emit(part, text.finish)
+        jobs.append(row.job)
+    _wake(jobs)
 
   def _fail(self, seats: list[_Seat]) -> None:
     """Ends all texts of the batch with an error, and empties the slots."""
     joining = [self._joining[0]] if self._joining else []
-    for seat in [*seats, *self._seats, *joining]:
+    failed = [*seats, *self._seated(), *joining]
+    for seat in failed:
       if seat.row.going():
         text = seat.row.text._replace(finish="error")
         seat.row.job.texts[seat.row.index] = text
         seat.row.emit(finish="error")
+    _wake([seat.row.job for seat in failed])
     with self._changed:
       self._seats, self._joining = [], None
     self.slots.reset()
+
+
+def _wake(jobs: Sequence[Job]) -> None:
+  """Wakes the readers of the jobs: one call for all jobs of an event loop.
+
+  Each call into another thread makes this one wait for the interpreter.
+  """
+  loops: dict = {}
+  for job in jobs:
+    if job.loop is not None:
+      loops.setdefault(job.loop, {})[job] = None
+  for loop, waiting in loops.items():
+    with contextlib.suppress(RuntimeError):  # the loop may have been closed
+      loop.call_soon_threadsafe(_wake_here, list(waiting))
+
+
+def _wake_here(jobs: Sequence[Job]) -> None:
+  for job in jobs:
+    job.wake()

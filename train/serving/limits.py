@@ -39,6 +39,11 @@ class Limits(NamedTuple):
   connections: int = 128
   idle_connections: int = 64
 
+  @property
+  def room(self) -> int:
+    """The most tokens of a prompt with its answer."""
+    return self.prompt_tokens + self.max_tokens
+
 
 class Rate:
   """A rate limit for each client, kept as one token bucket per client.

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -177,17 +177,17 @@ class _Routes:
 
   async def complete(self, request: Request) -> Response:
     access.check_client(request, self.rate, self.service.key)
-    body = await self._body(request)
+    content = await self._body(request)
     # Long prompts take a while to encode; serve other requests meanwhile.
     answer = await asyncio.to_thread(
-      self.service.answer, request.scope["path"], body
+      lambda: self.service.answer(request.scope["path"], _parsed(content))
     )
     if answer.streamed:
       return _EventStream(answer)
     return JSONResponse(await _while_connected(request.receive, answer.whole()))
 
-  async def _body(self, request: Request) -> Any:
-    """The JSON value of a request's body; ApiError if there is none."""
+  async def _body(self, request: Request) -> bytes:
+    """A request's body of JSON; ApiError if there is none."""
     limits, headers = self.service.limits, request.headers
     kind = headers.get("content-type", "").partition(";")[0].strip()
     if kind.lower() != _JSON:
@@ -202,7 +202,7 @@ class _Routes:
     except TimeoutError:
       raise ApiError(408, "the body did not arrive in time") from None
     request.state.body_read = True  # the connection can serve another request
-    return await asyncio.to_thread(_parsed, content)
+    return content
 
 
 class _EventStream(Response):
@@ -219,27 +219,27 @@ class _EventStream(Response):
   async def _send(self, send) -> None:
     begun = False
 
-    async def write(value: Any, more: bool = True) -> None:
+    async def write(values: Sequence[Any], more: bool = True) -> None:
       nonlocal begun
       if not begun:
         headers = [h for h in self.raw_headers if h[0] != b"content-length"]
         start = {"status": 200, "headers": headers}
         await send({"type": "http.response.start", **start})
         begun = True
-      text = value if isinstance(value, str) else json.dumps(value)
-      body = f"data: {text}\n\n".encode()
+      texts = (v if isinstance(v, str) else json.dumps(v) for v in values)
+      body = "".join(f"data: {text}\n\n" for text in texts).encode()
       part = {"type": "http.response.body", "body": body, "more_body": more}
       await send(part)
 
     try:
       async with contextlib.aclosing(self.answer.events()) as events:
-        async for value in events:
-          await write(value)
-      await write("[DONE]", more=False)
+        async for values in events:
+          await write(values)
+      await write(["[DONE]"], more=False)
     except ApiError as error:
       if not begun:
         raise
-      await write(error.body(), more=False)
+      await write([error.body()], more=False)
 
 
 async def _while_connected(receive, work: Coroutine) -> Any:

@@ -6,7 +6,7 @@ FILES = {
   "config.json": "The complete config of the run, including defaults.",
   "data.json": (
     "The facts about the data that a model needs when it is used without the"
-    " data: the shapes of a batch, the number of classes, the tokenizer."
+    " data: the shapes of a batch, the number and the names of the classes."
   ),
   "tokenizer.json": "The tokenizer, if it is stored in this format.",
   "tokenizer.model": "The tokenizer, if it is a SentencePiece model.",
@@ -24,6 +24,11 @@ FILES = {
   "checkpoints": (
     "One folder per saved step, with the state, its digests and the position"
     " in the data."
+  ),
+  "frozen": (
+    "The arrays that training never changes (a teacher, the reference of DPO,"
+    " the base under an adapter, parameters of `optimizer.freeze`), once for"
+    " all checkpoints, in a folder that is named by their digest."
   ),
   "damaged": (
     "Checkpoints that failed verification and were moved here; they are not"

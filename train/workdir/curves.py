@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 
 import numpy as np
 
@@ -11,12 +12,19 @@ from train.workdir import metrics
 # Series with at least this many points also get a smoothed line.
 _SMOOTHED_FROM = 100
 _COLUMNS = 4
+# In inches: a panel, and the height of the first one, which is a whole row.
+_WIDTH, _HEIGHT, _FIRST = 4.0, 3.0, 4.5
+# What describes the updates, not what is learned.
+_OF_UPDATES = re.compile(r".*_norm|.*learning_rate|dropped|loss_scale")
 # The loss of training without label smoothing, see train/tasks.
 UNSMOOTHED = "loss_unsmoothed"
 
 
 def draw_curves(workdir: str) -> str | None:
   """Plots metrics.jsonl to WORKDIR/curves.png and returns its path.
+
+  The loss has a wide panel on top. Below it are the metrics, then the norms and
+  rates of the updates, then timings.
 
   Each metric has one panel, which training and all evaluations share:
   "train/loss" and "val/loss" are plotted in the panel "loss", and so is
@@ -56,28 +64,33 @@ def draw_curves(workdir: str) -> str | None:
 
 def _figure(panels: dict[str, dict[str, list]], plt):
   """A figure of {title: {key: [(step, value)]}}."""
-  columns = min(_COLUMNS, len(panels))
-  rows = math.ceil(len(panels) / columns)
-  figure, axes = plt.subplots(
-    rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False
+  columns = max(1, min(_COLUMNS, len(panels) - 1))
+  rows = math.ceil((len(panels) - 1) / columns)
+  width = _WIDTH * max(2, columns)
+  height = _FIRST + _HEIGHT * rows
+  figure = plt.figure(figsize=(width, height))
+  grid = figure.add_gridspec(
+    1 + rows, columns, height_ratios=[_FIRST, *[_HEIGHT] * rows]
   )
-  for ax in axes.flat[len(panels) :]:
-    ax.set_axis_off()
-  for ax, (title, series) in zip(axes.flat, panels.items(), strict=False):
+  places = [grid[0, :]]
+  places += [grid[1 + i // columns, i % columns] for i in range(rows * columns)]
+  axes = [figure.add_subplot(place) for place in places[: len(panels)]]
+  for ax, (title, series) in zip(axes, panels.items(), strict=True):
     for key, points in series.items():
       _draw(ax, key, *np.array(points, np.float64).T)
-    ax.set_title(title, fontsize=9)
-    ax.tick_params(labelsize=7)
+    larger = 3 * (ax is axes[0])
+    ax.set_title(title, fontsize=9 + larger)
+    ax.tick_params(labelsize=7 + larger)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=6)
-  for ax in axes[-1]:
+    ax.legend(fontsize=6 + larger)
+  for ax in [axes[0], *axes[1:][-columns:]]:
     ax.set_xlabel("step", fontsize=8)
   # Not tight_layout, which takes seconds if there are many panels.
   figure.subplots_adjust(
-    left=0.6 / (4 * columns),
-    right=1 - 0.2 / (4 * columns),
-    bottom=0.5 / (3 * rows),
-    top=1 - 0.35 / (3 * rows),
+    left=0.6 / width,
+    right=1 - 0.2 / width,
+    bottom=0.5 / height,
+    top=1 - 0.35 / height,
     wspace=0.25,
     hspace=0.4,
   )
@@ -94,7 +107,9 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _draw(ax, key, steps, values) -> None:
-  marker = "" if key.startswith("train/") or "/" not in key else "o"
+  # A single point is no line.
+  frequent = key.startswith("train/") or "/" not in key
+  marker = "" if frequent and len(values) > 1 else "o"
   style = {"marker": marker, "markersize": 3, "linewidth": 1}
   if len(values) < _SMOOTHED_FROM or not np.isfinite(values).all():
     ax.plot(steps, values, label=key, **style)
@@ -111,7 +126,7 @@ def _draw(ax, key, steps, values) -> None:
 
 
 def _panels(rows: list[dict]) -> dict[str, dict[str, list]]:
-  """Returns {metric: {key: [(step, value)]}}, losses first, timings last.
+  """Returns {metric: {key: [(step, value)]}} in the order of the panels.
 
   The shares of lost time, "badput_*", share one panel.
   """
@@ -127,6 +142,7 @@ def _panels(rows: list[dict]) -> dict[str, dict[str, list]]:
 
   def order(title):
     timed = all("/" not in key for key in panels[title])
-    return (timed, not title.endswith("loss"))
+    of_updates = bool(_OF_UPDATES.fullmatch(title))
+    return (timed, of_updates, title != "loss", not title.endswith("loss"))
 
   return {title: panels[title] for title in sorted(panels, key=order)}

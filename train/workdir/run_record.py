@@ -36,7 +36,10 @@ _RESUMABLE = (
 )
 # Limits of a config.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
-_FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
+_FOLDERS = ("checkpoints", "damaged", "frozen", "hugging_face", "profile")
+_FOLDERS += ("samples",)
+# Folders whose entries may be no links.
+_OWN_FILES = ("frozen", "hugging_face", "samples")
 _FILES = ("columns.json", "config.json", "curves.png", "data.json")
 _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
@@ -48,6 +51,8 @@ _BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
 _BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
 # Files of a Hugging Face folder, none of which a run writes to its workdir.
 _FOREIGN = ("tokenizer_config.json", "*.safetensors", "pytorch_model*.bin")
+# More characters of class names than this are not kept.
+_MOST_NAMES = 2**20
 # Limit of the batch size, since each process lists the indices of a batch.
 _MOST_ROWS = 2**26
 # NumPy's dtype kinds of the numbers in an example, which have at most 32 bits.
@@ -75,7 +80,7 @@ def check_links(workdir: str) -> None:
       file instead of a folder.
   """
   path = pathlib.Path(workdir)
-  for folder in (path, path / "samples", path / "hugging_face"):
+  for folder in (path, *(path / name for name in _OWN_FILES)):
     try:
       entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -241,6 +246,12 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
       "num_classes": data.num_classes,
       "batch_size": data.batch_size,
     }
+    names = list(data.class_names or ())
+    short = sum(map(len, names)) < _MOST_NAMES
+    if names and len(names) == data.num_classes and short:
+      facts["class_names"] = names
+    if data.sizes:
+      facts["sizes"] = dict(data.sizes)
     _write(path / "config.json", config)
     _write(path / "data.json", facts)
   distributed.wait_for_all("the workdir is written")
@@ -266,7 +277,12 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right &= all(type(name) is str for _, name in spec.values())
     right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
     right &= min(sizes, default=0) >= 0
+    more = facts.get("sizes", {}).values()
+    right &= all(type(n) is int and 0 < n < 2**31 for n in more)
     right &= classes is None or 0 < classes < 2**31
+    names = facts.get("class_names", [])
+    right &= type(names) is list and all(type(name) is str for name in names)
+    right &= not names or len(names) == classes
     # Larger examples than any memory are impossible.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]
     right &= max(whole, default=0) < 2**40 and all(

@@ -1,7 +1,9 @@
 """The progress bar of a run, and the lines printed above it."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import rich.console
 import rich.progress
@@ -79,6 +81,28 @@ class Terminal:
       left = f"  {minutes_seconds(seconds)} left"
     self.say(f"step {step:>6}/{self._total}  {text}{left}")
     sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def counted(total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+  """Yields (count) -> None, which advances a bar on stderr to `total`.
+
+  Nothing is printed if `quiet`, or if stderr is no terminal.
+  """
+  console = rich.console.Console(stderr=True)
+  bar = rich.progress.Progress(
+    rich.progress.BarColumn(bar_width=24),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TimeElapsedColumn(),
+    rich.progress.TextColumn("left"),
+    rich.progress.TimeRemainingColumn(compact=True),
+    console=console,
+    redirect_stdout=False,
+    disable=quiet or not console.is_terminal,
+  )
+  with bar:
+    task = bar.add_task("", total=total)
+    yield lambda count: bar.advance(task, count)
 
 
 def minutes_seconds(seconds: float) -> str:

@@ -62,8 +62,10 @@ def sources(
   root = os.path.expanduser(root)
   if not os.path.isdir(root):
     raise ValueError(f"{uri} is not a folder")
+  if not policy.labels:
+    return {"all": unlabeled(uri, [root], suffixes, policy, reader)}
   try:
-    roots, notes = _roots(root)
+    roots, notes = split_folders(root)
     classes = sorted({name for each in roots.values() for name in _in(each)})
   except OSError as error:
     raise bounded.failure(error.filename, error) from None
@@ -94,6 +96,60 @@ def sources(
     name: _source(each, classes, reader)._replace(note=note)
     for name, each in found.items()
   }
+
+
+def unlabeled(
+  uri: str,
+  roots: Sequence[str],
+  suffixes: tuple[str, ...],
+  policy: Policy,
+  reader: Callable[[list[str], np.ndarray], Callable],
+) -> Source:
+  """Returns a Source of files without classes, in the order of their paths.
+
+  Args:
+    uri: its name in error messages.
+    roots: folders, all files below which are taken, and files.
+    suffixes: of the files, in lower case.
+    policy: how files that are not read are counted.
+    reader: (paths, labels int32 [n]) -> the Source's `read`.
+
+  Raises:
+    ValueError: there is no such file, or too many have other endings.
+  """
+  found: list[str] = []
+  left: collections.Counter = collections.Counter()
+
+  def unreadable(error: OSError) -> None:
+    if not policy.skip:
+      raise bounded.failure(error.filename, error) from None
+    found.append(error.filename)
+
+  def add(path: str) -> None:
+    name = os.path.basename(path)
+    if name.lower().endswith(suffixes) and not name.startswith("._"):
+      found.append(path)
+    elif ending := endings.of(path):
+      left[ending] += 1
+
+  for root in roots:
+    if not os.path.isdir(root):
+      add(root)
+      continue
+    for where, folders, files in os.walk(root, onerror=unreadable):
+      folders[:] = sorted(f for f in folders if not endings.hidden(f))
+      for file in sorted(files):
+        add(os.path.join(where, file))
+  if not found:
+    raise ValueError(f"{uri} holds no file of: {' '.join(suffixes)}")
+  return Source(
+    len(found),
+    reader(found, np.zeros(len(found), np.int32)),
+    lambda index: found[index],
+    fingerprint=fingerprint(found),
+    note=endings.unread(uri, len(found), left, suffixes, policy),
+    unread=tuple(sorted(left.items())),
+  )
 
 
 def _check_depth(
@@ -143,8 +199,8 @@ def _in(root: str) -> list[str]:
     )
 
 
-def _roots(root: str) -> tuple[dict[str, str], list[str]]:
-  """Returns {split: its folder}, and notes.
+def split_folders(root: str) -> tuple[dict[str, str], list[str]]:
+  """Returns {split: its folder}, or {"all": root}, and notes.
 
   The folders are splits if all of them that hold data have names of splits.
   """

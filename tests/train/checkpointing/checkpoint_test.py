@@ -88,7 +88,7 @@ def bits(state) -> list[bytes]:
 
 
 def same_run(found, expected) -> None:
-  states = [bits(trained.load(str(w)).state) for w in (found, expected)]
+  states = [bits(trained.load_state(str(w))) for w in (found, expected)]
   assert states[0] == states[1]
   rows = [many_processes.rows(w) for w in (found, expected)]
   assert rows[0] == rows[1]
@@ -249,6 +249,7 @@ def command(workdir, tmp_path, *flags):
   return done.returncode, done.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_where_none_is_whole_nothing_is_begun_anew(workdir, tmp_path):
   for step in (2, 4, 6):
     os.truncate(largest(workdir, step), 40)

@@ -4,6 +4,7 @@ Such a task predicts what stands in the batch, so that the figures of
 scikit-learn, SciPy and NumPy on all the rows at once are the truth.
 """
 
+import csv
 import math
 
 import jax
@@ -91,6 +92,7 @@ def test_classification_is_scikit_learns(classes, tmp_path):
       num_classes=classes,
       workdir=str(tmp_path),
       show=lambda *sent: shown.append(sent),
+      class_names=("a", "b,", "c", "d", "e"),
     )
   )
   found = evaluate(NOTHING, 3)
@@ -106,7 +108,12 @@ def test_classification_is_scikit_learns(classes, tmp_path):
       label, logits, k=5, labels=np.arange(classes)
     )
   assert found == pytest.approx(wanted, rel=1e-6)
-  written = np.loadtxt(tmp_path / "val_confusion.csv", int, delimiter=",")
+  with open(tmp_path / "val_confusion.csv", newline="") as file:
+    written = list(csv.reader(file))
+  if classes == 5:  # only then does every class have a name
+    assert written.pop(0) == ["", "a", "b,", "c", "d", "e"]
+    assert [row.pop(0) for row in written] == ["a", "b,", "c", "d", "e"]
+  written = np.array(written, int)
   np.testing.assert_array_equal(
     written, sklearn.confusion_matrix(label, best, labels=np.arange(classes))
   )
@@ -494,6 +501,7 @@ def test_interpolation_counts_ngrams_of_the_training_text(tmp_path, packed):
   [
     (29, {"source": "csv:a.csv"}, None, True),
     (30, {"source": "csv:a.csv"}, None, False),
+    (0, {"source": "environment:a"}, None, False),
     (1, {"source": "fake:linear"}, None, False),
     (5, {"source": "text:a.txt"}, "byte", False),  # windows of tokens
     (5, {"source": "csv:a.csv", "rows": {"name": "labeled"}}, "byte", True),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models_parity_test import array, dense, norms, one, randomize
+from torch_arrays import array, dense, norms, one, randomize
 
 from input_pipeline import tokenizers
 from models.language.decoder import decoder

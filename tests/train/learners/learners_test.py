@@ -1,7 +1,6 @@
 """Learners against NumPy, and against loops written out by hand."""
 
 import functools
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-import train.learners
+from common import names
+from common.errors import UserError
+from configs.vision import conv_fashion_mnist
 from models import Model
+from models.control.policy_value import policy_value
 from models.language.ngram import ngram
 from models.tabular.mlp import mlp
 from models.vision.gan import Gan
-from train import types
+from train import build, types
+from train.environments.cartpole import cartpole
+from train.learners.actor_critic import actor_critic
 from train.learners.adversarial import adversarial
 from train.learners.counting import counting
 from train.learners.diloco import diloco
@@ -23,6 +27,7 @@ from train.optimization import optimizers
 from train.tasks.generative_adversarial import generative_adversarial
 from train.tasks.image_classification import image_classification
 from train.tasks.language_modeling import language_modeling
+from train.tasks.policy_gradient import policy_gradient
 from train.tasks.regression import regression
 
 # Rows i mod 4 form part i of 4: no real row, then two, one and one.
@@ -110,6 +115,12 @@ def players(**settings):
   return generative_adversarial(model, **settings), batch
 
 
+def acting():
+  """(task, batch) of a tiny policy for cartpole."""
+  model = policy_value(in_features=4, out_features=2, hidden=(4,))
+  return policy_gradient(model), {"mask": jnp.asarray(MASK)}
+
+
 def sgd(lr=0.1, **settings):
   return optimizers.make({"name": "sgd", "lr": lr, **settings}, 100)
 
@@ -142,7 +153,17 @@ EVERY = {
   "adversarial": [
     (players, {}),
     (players, {"ema": 0.9, "discriminator_steps": 2}),
+    (
+      players,
+      {
+        "players": [
+          {"name": "generator", "every": 2},
+          {"name": "discriminator"},
+        ]
+      },
+    ),
   ],
+  "actor_critic": [(acting, {"environment": cartpole(), "steps": 3})],
   "counting": [(counts, {})],
   "diloco": [
     (linear, {"workers": 2, "local_steps": 2, "microbatches": 2}),
@@ -151,6 +172,7 @@ EVERY = {
 }
 MAKE = {
   "supervised": supervised,
+  "actor_critic": actor_critic,
   "adversarial": adversarial,
   "counting": counting,
   "diloco": diloco,
@@ -158,7 +180,7 @@ MAKE = {
 
 
 def test_every_learner_has_a_row():
-  files = {m.name for m in pkgutil.iter_modules(train.learners.__path__)}
+  files = set(names.discover("train.learners"))
   assert files == set(EVERY) == set(MAKE)
 
 
@@ -403,7 +425,7 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
     (supervised, players, {}, "one loss.*discriminator.*generator"),
     (supervised, linear, {"microbatches": 0}, "microbatches=0"),
     (supervised, linear, {"ema": 1.0}, "ema=1.0"),
-    (adversarial, linear, {}, "needs the losses generator and discrim"),
+    (adversarial, linear, {}, "needs several losses"),
     (adversarial, players, {"discriminator_steps": 0}, "steps=0"),
     (adversarial, players, {"ema": -0.1}, "ema=-0.1"),
     (diloco, players, {"workers": 2, "local_steps": 2}, "one loss"),
@@ -420,6 +442,25 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
 def test_a_wrong_task_or_value_is_named(make, task, settings, message):
   with pytest.raises(ValueError, match=message):
     make(task()[0], sgd(), **settings)
+
+
+def test_a_coupled_loss_is_refused_with_microbatches():
+  task = linear()[0]._replace(coupled=True, name="contrast")
+  supervised(task, sgd())
+  for make in (supervised, functools.partial(diloco, workers=2, local_steps=2)):
+    with pytest.raises(UserError, match="microbatches=2: .* task contrast"):
+      make(task, sgd(), microbatches=2)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_statistics_of_microbatches_are_noted(microbatches):
+  config = conv_fashion_mnist.get_config("smoke")
+  config.model.batchnorm = True
+  config.learner.microbatches = microbatches
+  notes = []
+  build.run(config, None, say=notes.append)
+  found = [note for note in notes if "microbatches=2: the model's" in note]
+  assert len(found) == microbatches - 1
 
 
 @pytest.mark.parametrize("moving", PLAYERS)

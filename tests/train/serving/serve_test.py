@@ -191,9 +191,9 @@ def test_a_text_joins_a_batch_that_is_under_way(speaker):
   slots = slots_of(speaker, limits.Limits(batch=4))
   sizes, advance = [], slots.advance
 
-  def watched(occupied, room):
+  def watched(occupied, room, most):
     sizes.append(occupied)
-    return advance(occupied, room)
+    return advance(occupied, room, most)
 
   slots.advance = watched
   engine = batching.Engine(speaker, slots, waiting=8)

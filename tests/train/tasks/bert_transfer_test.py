@@ -52,9 +52,10 @@ def trained_by(config, tmp_path):
   run = build.run(config, str(tmp_path / "run"), say=said.append)
   before = params_of(run.init())
   list(loop.fit(run))
-  return before, params_of(trained.load(str(tmp_path / "run")).state), said
+  return before, params_of(trained.load_state(str(tmp_path / "run"))), said
 
 
+@pytest.mark.slow
 def test_the_body_begins_as_it_was_pretrained(pretrained, tmp_path):
   workdir, theirs = pretrained
   before, after, said = trained_by(finetuning(workdir), tmp_path)

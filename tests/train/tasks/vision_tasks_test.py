@@ -10,8 +10,9 @@ from models import Model
 from train import types
 from train.evaluators.segmentation import mean_iou
 from train.evaluators.segmentation import segmentation as evaluator
+from train.objectives import center_points as points
 from train.planning import batch_spec
-from train.tasks import center_points as points
+from train.tasks.center_points import center_points
 from train.tasks.segmentation import segmentation
 
 AT = types.Context(jax.random.key(0), jnp.int32(0), train=True)
@@ -130,7 +131,7 @@ def perfect(batch):
 def test_the_right_output_has_no_loss_and_gives_the_boxes_back():
   batch = boxed()
   model, params = given(perfect(batch))
-  task = points.center_points(model, detections=2)
+  task = center_points(model, detections=2)
   variables = types.Variables(params, {})
 
   @jax.jit

@@ -67,8 +67,13 @@ def test_curves_show_each_metric_over_steps(tmp_path, drawn):
     "badput_save": "badput",
     "badput_lost": "badput",
   }
+  # The loss is a whole row; norms come after metrics, and timings at the end.
+  places = {v[2].get_title(): v[2].get_position() for v in drawn.values()}
+  order = sorted(places, key=lambda t: (-places[t].y0, places[t].x0))
+  assert order == ["loss", "accuracy", "grad_norm", "goodput", "badput"]
+  assert places["loss"].width > 4 * places["accuracy"].width
   pixels = image.imread(path)
-  assert pixels.shape[:2] == (600, 1600)  # five panels, four in a row
+  assert pixels.shape[:2] == (750, 1600)  # four panels below the first one
   assert np.unique(pixels[..., :3].reshape(-1, 3), axis=0).shape[0] > 20
 
 

@@ -1,0 +1,40 @@
+"""The fields of records that a batch can hold as they are: numbers."""
+
+import numpy as np
+
+from common.leaf import Spec
+from input_pipeline import equal_fields
+from input_pipeline.batching.examples import Examples
+from input_pipeline.reading import image_size
+
+
+def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns the numeric fields, cast to the types that a batch has."""
+  narrow = equal_fields.NARROW
+  with np.errstate(over="ignore"):  # The images of the record are not decoded.
+    return {
+      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
+      for name, leaf in rows.items()
+      if leaf.dtype.kind in "biuf"
+    }
+
+
+def check(examples: Examples, sample: dict, fields: Spec) -> None:
+  """Raises ValueError if a batch would lack what the records hold."""
+  name = examples.name(0)
+  for field, leaf in sample.items():
+    first = leaf[0] if leaf.dtype == object else None
+    if isinstance(first, np.ndarray):
+      raise ValueError(
+        f"{name}: the length of the field {field!r} differs between records;"
+        f' the op pad(…, inkey="{field}") gives it one'
+      )
+    if isinstance(first, bytes) and image_size.is_image(first):
+      raise ValueError(
+        f"{name}: the images of the field {field!r} are not decoded; add the"
+        " op 'decode', or 'decode_mask' for the classes of pixels"
+      )
+  if not fields:
+    raise ValueError(
+      f"{name} has no numeric field for a batch; set a tokenizer or ops"
+    )

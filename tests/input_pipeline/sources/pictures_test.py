@@ -221,6 +221,28 @@ def test_the_values_of_masks_are_kept():
       masks.decode(data)
 
 
+def test_fake_pictures_show_what_they_are():
+  found = open_source("fake:boxes?n=20&size=32", "all")
+  rows = found.read(np.arange(20))
+  assert rows["image"].shape == (20, 32, 32, 3) and found.num_classes == 3
+  counts = [len(boxes) for boxes in rows["boxes"]]
+  assert 0 in counts and max(counts) <= 4
+  for i in np.flatnonzero(counts):  # the last one lies above the others
+    x0, y0, x1, y1 = rows["boxes"][i][-1].astype(int)
+    inner = rows["image"][i, y0:y1, x0:x1]
+    assert (inner == inner[0, 0]).all() and inner.min() >= 120
+  rows = open_source("fake:masks?n=9&size=16&classes=3", "all").read(
+    np.arange(9)
+  )
+  values, shares = np.unique(rows["segmentation"], return_counts=True)
+  assert values.tolist() == [0, 1, 2, 3]
+  assert 0.05 < shares[-1] / shares.sum() < 0.15
+  means = [rows["image"][rows["segmentation"] == c].mean(0) for c in range(3)]
+  assert (
+    min(np.abs(means[a] - means[b]).max() for a, b in ((0, 1), (1, 2))) > 30
+  )
+
+
 @pytest.mark.shared_data
 def test_real_boxes_and_masks(shared_data):
   found = open_source(f"voc:{shared_data}/det_bccd", "test")

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.leaf import MASK_AND_INDEX, Leaf, Spec, described
-from input_pipeline import bad_records, order
+from input_pipeline import bad_records, equal_fields, order
 from input_pipeline.batching import (
   added_tokens,
   numeric_fields,

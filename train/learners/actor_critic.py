@@ -80,13 +80,13 @@ def actor_critic(
     zero = jnp.zeros((), jnp.int32)
     return types.State(zero, variables, opt_state, {PLACE: playing})
 
-  def learned_from(variables, lived, mask_B):
+  def learned_from(variables, lived, mask_B, rng):
     """The batch of the loss, [B * steps, ...], from the rollout [steps, B]."""
     apply = task.predict["values"]
 
     def values(observation):
       flat = observation.reshape(-1, *observation.shape[2:])
-      found = apply(variables, {"observation": flat}, None)
+      found = apply(variables, {"observation": flat}, rng)
       return found.reshape(observation.shape[:2])
 
     value_TB, next_TB = values(lived["observation"]), values(lived["next"])
@@ -133,7 +133,7 @@ def actor_critic(
     if gather and not jax.sharding.get_abstract_mesh().empty:
       whole = jax.sharding.PartitionSpec()
       lived, mask_B = jax.lax.with_sharding_constraint((lived, mask_B), whole)
-    learned = learned_from(old, lived, mask_B)
+    learned = learned_from(old, lived, mask_B, loss_rng)
     context = types.Context(loss_rng, state.step, train=True)
 
     def loss(params):
@@ -189,7 +189,7 @@ def actor_critic(
         )
 
       _, lived = _rollout(environment, act, playing, rng, steps)
-      return learned_from(variables, lived, batch["mask"])
+      return learned_from(variables, lived, batch["mask"], rng)
 
     return jax.eval_shape(made, rng, batch)
 

@@ -117,6 +117,16 @@ def _like_ragged(
   return leaf
 
 
+def numeric(rows: Rows) -> Rows:
+  """Returns the numeric fields, cast to the types that a batch has."""
+  with np.errstate(over="ignore"):  # The images of the record are not decoded.
+    return {
+      name: leaf.astype(NARROW.get(leaf.dtype.name, leaf.dtype), copy=False)
+      for name, leaf in rows.items()
+      if leaf.dtype.kind in "biuf"
+    }
+
+
 def check_range(field: str, leaf: np.ndarray) -> None:
   """Raises ValueError for an integer that the type in a batch cannot hold."""
   kept = NARROW.get(leaf.dtype.name)

@@ -3,20 +3,8 @@
 import numpy as np
 
 from common.leaf import Spec
-from input_pipeline import equal_fields
 from input_pipeline.batching.examples import Examples
 from input_pipeline.reading import image_size
-
-
-def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = equal_fields.NARROW
-  with np.errstate(over="ignore"):  # The images of the record are not decoded.
-    return {
-      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
-      for name, leaf in rows.items()
-      if leaf.dtype.kind in "biuf"
-    }
 
 
 def check(examples: Examples, sample: dict, fields: Spec) -> None:

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.leaf import MASK_AND_INDEX, Leaf, Spec, described
-from input_pipeline import bad_records, order
+from input_pipeline import bad_records, equal_fields, order
 from input_pipeline.batching import (
   added_tokens,
   numeric_fields,
@@ -319,7 +319,7 @@ def _data(
     sample = bad_records.typed(examples, examples.tally.policy)
     fields = {
       k: Leaf(v.shape[1:], v.dtype)
-      for k, v in numeric_fields.numeric(sample).items()
+      for k, v in equal_fields.numeric(sample).items()
     }
     numeric_fields.check(examples, sample, fields)
 
@@ -328,7 +328,7 @@ def _data(
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric_fields.numeric(read(plan.rows(step)[0]))
+        yield equal_fields.numeric(read(plan.rows(step)[0]))
         step += 1
 
   # A table may have a column "index", which is not the place in the source.

@@ -70,7 +70,12 @@ def kind_of(field: str, sample: np.ndarray) -> str:
     known = any(any(image_size.image_size(v)) for v in there if v[:1])
     return "image" if known or field == "image" else "other"
   if there and all(isinstance(v, np.ndarray) for v in there):
-    return "audio" if there[0].ndim < 3 and field == "audio" else "image"
+    if there[0].ndim < 3 and field == "audio":
+      return "audio"
+    # Other lists of numbers, such as boxes [n, 4] and their classes [n].
+    grey = there[0].ndim == 2 and there[0].dtype == np.uint8
+    known = grey or there[0].ndim == 3 or field == "image"
+    return "image" if known else "other"
   if not there or any(isinstance(v, (list, tuple, dict)) for v in there):
     return "other" if there else "category"
   if field == "text" and any(isinstance(v, str) for v in there):

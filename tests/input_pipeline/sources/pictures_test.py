@@ -9,6 +9,7 @@ import pytest
 Image = pytest.importorskip("PIL.Image", reason="Pillow comes with matplotlib")
 
 from input_pipeline.bad_records import Policy  # noqa: E402
+from input_pipeline.quality import columns  # noqa: E402
 from input_pipeline.reading import masks, voc_xml  # noqa: E402
 from input_pipeline.sources import open_source  # noqa: E402
 
@@ -241,6 +242,12 @@ def test_fake_pictures_show_what_they_are():
   assert (
     min(np.abs(means[a] - means[b]).max() for a, b in ((0, 1), (1, 2))) > 30
   )
+
+
+def test_boxes_are_no_pictures_to_judge(dataset):
+  rows = open_source(f"voc:{dataset}", "all").read(np.arange(3))
+  kinds = {name: columns.kind_of(name, leaf) for name, leaf in rows.items()}
+  assert kinds.pop("image") == "image" and set(kinds.values()) == {"other"}
 
 
 @pytest.mark.shared_data

@@ -94,7 +94,7 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
     # With the first token of each row, which is no target.
     each = max(counted.values()) + 1
     found["corpus_tokens"] = data.num_examples * each
-  return {**found, **leaf.sizes(data.spec)}
+  return {**found, **leaf.sizes(data.spec), **data.sizes}
 
 
 def placed(batches, where: str, mesh, spec: leaf.Spec):

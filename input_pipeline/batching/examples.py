@@ -28,6 +28,7 @@ class Examples(NamedTuple):
   class_names: in the order of the labels, or None.
   axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
   units: {leaf: what its first axis is counted as}.
+  sizes: see rows.Rows.
   """
 
   length: int
@@ -42,6 +43,7 @@ class Examples(NamedTuple):
   class_names: tuple[str, ...] = ()
   axes: Axes = {}
   units: Mapping[str, str] = {}
+  sizes: Mapping[str, int] = {}
 
 
 def of_parts(
@@ -139,6 +141,7 @@ def of_parts(
       made.texts,
       made.class_names,
       *rows_lib.described(rows),
+      sizes=made.sizes,
     )
 
   def of_tokens(part: Part, source: Source) -> Examples:

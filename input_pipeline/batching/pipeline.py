@@ -27,6 +27,7 @@ sets.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,7 @@ class Data(NamedTuple):
   texts: (indices, as in a batch) -> {field: [values]} of examples, which
     evaluators need besides the arrays; None if there are none.
   class_names: in the order of the labels, or None.
+  sizes: {argument of a model or task: size} that no axis of a leaf has.
   """
 
   spec: Spec
@@ -77,6 +79,7 @@ class Data(NamedTuple):
   news: Callable[[], str] = bad_records.Tally().news
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
+  sizes: Mapping[str, int] = MappingProxyType({})
 
 
 def train(
@@ -344,6 +347,7 @@ def _data(
     examples.tally.news,
     examples.texts,
     examples.class_names,
+    examples.sizes,
   )
 
 

@@ -53,6 +53,8 @@ class Rows(NamedTuple):
     ones left out and counted in Given.tally. Otherwise a row is a record: under
     "skip" the row of a bad one becomes padding, and is counted when it is read
     (see input_pipeline/bad_records.py).
+  sizes: {argument of a model or task: size} that the leaves do not show, such
+    as the number of values that an id may have.
   """
 
   length: int
@@ -62,6 +64,7 @@ class Rows(NamedTuple):
   class_names: tuple[str, ...] = ()
   note: str = ""
   planned: bool = False
+  sizes: Mapping[str, int] = {}
 
 
 class Given(NamedTuple):

@@ -42,6 +42,7 @@ IMAGES = {
   "vit_l16_imagenet": (224, 3, 1000),
 }
 # Of kinds of rows.
+BY_SMOKE = ("bag_of_ngrams", "columns", "triples")
 FAKES = {
   "conversations": "fake:conversations",
   "preferences": "fake:preferences",
@@ -134,7 +135,7 @@ def test_full_size_by_shapes_alone(name):
     if kind == "labeled":
       fake = f"fake:labeled_text?classes={len(config.data.rows.labels)}"
       config.data.source = fake
-  if config.data.get("rows", {}).get("name") in ("columns", "bag_of_ngrams"):
+  if config.data.get("rows", {}).get("name") in BY_SMOKE:
     config.data = experiments.config_of(name, "smoke").data
   if config.batch_size != "all":
     config.batch_size = 8

@@ -41,9 +41,9 @@ _FILES = ("columns.json", "config.json", "curves.png", "data.json")
 _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
-_FILES += ("labels.json", "tokenizer.json", "tokenizer.model")
+_FILES += ("labels.json", "tokenizer.json", "tokenizer.model", "triples.json")
 # What a start writes before the config, and what it writes before it trains.
-_PREPARED = ("tokenizer.*", "columns.json", "labels.json")
+_PREPARED = ("tokenizer.*", "columns.json", "labels.json", "triples.json")
 _BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
 _BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
 # Files of a Hugging Face folder, none of which a run writes to its workdir.
@@ -241,6 +241,8 @@ def begin(workdir: str, config: dict[str, Any], data) -> None:
       "num_classes": data.num_classes,
       "batch_size": data.batch_size,
     }
+    if data.sizes:
+      facts["sizes"] = dict(data.sizes)
     _write(path / "config.json", config)
     _write(path / "data.json", facts)
   distributed.wait_for_all("the workdir is written")
@@ -266,6 +268,8 @@ def read_facts(workdir: str) -> dict[str, Any]:
     right &= all(type(name) is str for _, name in spec.values())
     right &= counts[0] >= 0 and 0 < counts[1] < _MOST_ROWS
     right &= min(sizes, default=0) >= 0
+    more = facts.get("sizes", {}).values()
+    right &= all(type(n) is int and 0 < n < 2**31 for n in more)
     right &= classes is None or 0 < classes < 2**31
     # Larger examples than any memory are impossible.
     whole = [math.prod(shape) * counts[1] for shape, _ in spec.values()]

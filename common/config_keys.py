@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
 _TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
 _TABLES += ("recovery", "planned", "mesh")
+# Sections whose key "wrap" lists wrappers -> the name of one of them.
+WRAPPED = {"task": "distill", "learner": "ema", "optimizer": "lookahead"}
 # key -> the smallest valid value
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
 # Keys of config.evals are used in file names.
@@ -100,25 +102,32 @@ def check(config: Mapping[str, Any]) -> None:
     raise UserError(
       f"config.sharding={shown(config['sharding'])}: not a list of rules"
     )
-  _check_writers(config["writers"])
-
-
-def _check_writers(writers: Any) -> None:
-  if not isinstance(writers, list):
-    raise UserError(
-      f"config.writers={shown(writers)}: not a list of sections such as"
-      ' dict(name="tensorboard")'
-    )
-  for i, settings in enumerate(writers):
+  _check_named("config.writers", config["writers"], "tensorboard")
+  for i, settings in enumerate(config["writers"]):
     where = f"config.writers[{i}]"
+    others = [other["name"] for other in config["writers"][:i]]
+    if settings["name"] in others:
+      raise UserError(f"{where}.name={settings['name']!r}: named twice")
+    every = settings.get("histograms_every", 0)
+    _count(f"{where}.histograms_every", every, 0)
+  for section, example in WRAPPED.items():
+    found = config[section].get("wrap", [])
+    _check_named(f"config.{section}.wrap", found, example)
+
+
+def _check_named(key: str, value: Any, example: str) -> None:
+  """Checks a list of sections that each name a file."""
+  if not isinstance(value, list):
+    raise UserError(
+      f"{key}={shown(value)}: not a list of sections such as"
+      f' dict(name="{example}")'
+    )
+  for i, settings in enumerate(value):
+    where = f"{key}[{i}]"
     if not isinstance(settings, dict):
       raise UserError(f"{where}={shown(settings)}: not a section")
     if not isinstance(settings.get("name"), str):
       raise UserError(f"{where}.name: missing, or not a string")
-    if any(settings["name"] == other["name"] for other in writers[:i]):
-      raise UserError(f"{where}.name={settings['name']!r}: named twice")
-    every = settings.get("histograms_every", 0)
-    _count(f"{where}.histograms_every", every, 0)
 
 
 def _count(where: str, value: Any, least: int) -> None:

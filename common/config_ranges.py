@@ -137,6 +137,13 @@ RANGES: dict[str, dict[str, Range]] = {
     **_same("min_scale pct_start", SHARE),
     "boundaries": COUNT._replace(many=True),
   },
+  "task.wrap": {},
+  "learner.wrap": {"decay": RATE, "rho": FACTOR},
+  "optimizer.wrap": {
+    "every": SIZE,
+    "slow_rate": FACTOR._replace(most=1),
+    **_same("eta gamma", AMOUNT),
+  },
   "data": {
     "seq_len": MAYBE_SIZE,
     "temperature": MAYBE_FACTOR,
@@ -213,7 +220,12 @@ def _sections(config) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
   for section in RANGES:
     if section in ("", "data.rows", "evals", "writers"):
       continue
-    yield section, f"config.{section}", config[section]
+    if section.endswith(".wrap"):
+      found = config[section.removesuffix(".wrap")].get("wrap", ())
+      for i, settings in enumerate(found):
+        yield section, f"config.{section}[{i}]", settings
+    else:
+      yield section, f"config.{section}", config[section]
   rows = config["data"].get("rows")
   if isinstance(rows, Mapping):
     yield "data.rows", "config.data.rows", rows

@@ -103,6 +103,7 @@ def call(
   where: str,
   settings: Mapping[str, Any],
   offered: Mapping[str, Any] | None = None,
+  also: Iterable[str] = (),
 ) -> Any:
   """Calls function(*args, **settings); its errors name the config's keys.
 
@@ -113,12 +114,13 @@ def call(
     settings: keyword arguments from the config.
     offered: keyword arguments, such as sizes known from the data, that are
       passed if the function takes them and the config does not set them.
+    also: further valid keys of the section, which its settings do not include.
 
   Raises:
     UserError: a key is not an argument, an argument is missing, or the function
       raised ValueError.
   """
-  check_keys(function, where, settings, skip=len(args))
+  check_keys(function, where, settings, skip=len(args), also=also)
   parameters = inspect.signature(function).parameters
   known = {k: v for k, v in (offered or {}).items() if k in parameters}
   keywords = {**known, **settings}
@@ -143,7 +145,11 @@ def call(
 
 
 def check_keys(
-  function: Callable, where: str, settings: Mapping[str, Any], skip: int = 0
+  function: Callable,
+  where: str,
+  settings: Mapping[str, Any],
+  skip: int = 0,
+  also: Iterable[str] = (),
 ) -> None:
   """Raises UserError for the first key that `function` does not take."""
   parameters = list(inspect.signature(function).parameters.values())[skip:]
@@ -154,5 +160,5 @@ def check_keys(
     if key not in names:
       source = function.__module__.replace(".", "/") + ".py"
       raise UserError(
-        f"{where}.{key}: unknown to {source}{nearest(key, names)}"
+        f"{where}.{key}: unknown to {source}{nearest(key, [*names, *also])}"
       )

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("common", "models", "train", "input_pipeline", "configs")
 SOURCES = sorted(
@@ -311,6 +313,7 @@ def _seconds(command) -> float:
   return time.perf_counter() - start
 
 
+@pytest.mark.slow
 def test_tensorflow_stays_out_of_a_step():
   code = """
 import sys

@@ -108,6 +108,7 @@ def test_a_batch_that_the_mesh_cannot_divide(tmp_path):
   assert "config.batch_size=12 cannot be divided over the 8" in the_line(done)
 
 
+@pytest.mark.slow
 def test_another_config_is_refused_and_the_run_stays_whole(tmp_path):
   assert main(LM, f"--workdir={tmp_path}").returncode == 0
   before = (tmp_path / "metrics.jsonl").read_bytes()

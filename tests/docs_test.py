@@ -111,6 +111,7 @@ def test_pictures_are_small():
     assert path.stat().st_size <= 300 * 1024, path
 
 
+@pytest.mark.slow
 def test_a_run_leaves_only_files_that_are_documented(tmp_path):
   from train.workdir import FILES
 

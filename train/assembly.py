@@ -38,10 +38,23 @@ class Experiment(NamedTuple):
   length: int | None = None
 
 
+def not_loaded(workdir: str):
+  """Raises UserError: what is assembled here may not load another run."""
+  raise UserError(f"{workdir}: no other run can be loaded here")
+
+
 def experiment(
-  config: Mapping[str, Any], workdir: str | None = None
+  config: Mapping[str, Any],
+  workdir: str | None = None,
+  load: Callable[[str], tuple[types.Task, types.Variables]] = not_loaded,
 ) -> Experiment:
   """Builds everything that `config` names, without computing anything.
+
+  Args:
+    config: what config_keys.complete takes.
+    workdir: of the run, or None.
+    load: (workdir) -> (Task, Variables) of another finished run, for wrappers
+      of the task such as distill.
 
   Raises:
     UserError: the config is invalid; the message names the key.
@@ -52,11 +65,16 @@ def experiment(
   data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
-  return assemble(config, mesh, data)
+  return assemble(config, mesh, data, load)
 
 
-def assemble(config, mesh, data: pipeline.Data) -> Experiment:
-  """Builds model, task, optimizer and learner of a complete config."""
+def assemble(
+  config, mesh, data: pipeline.Data, load: Callable = not_loaded
+) -> Experiment:
+  """Builds model, task, optimizer and learner of a complete config.
+
+  Each is wrapped by what its section lists in `wrap`. `load`: see `experiment`.
+  """
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
   model = names.call(
@@ -67,53 +85,87 @@ def assemble(config, mesh, data: pipeline.Data) -> Experiment:
   )
   network = _startable(config, model)
   model = _adapted(config, network)
+  task = _task(config, mesh, model, {**run_data.sizes(data), "load": load})
+  learner = _learner(config, mesh, data, task, _optimizer(config))
+  rules = tuple(sys.modules[model_fn.__module__].SHARDING)
+  length = _length(config, data)
+  return Experiment(
+    config, mesh, data, task, model, learner, rules, network, length
+  )
+
+
+def _length(config, data: pipeline.Data) -> int | None:
+  """Returns Experiment.length."""
+  name = config["task"]["name"]
+  task = sys.modules[names.find("train.tasks", name, "task").__module__]
+  leaf = data.spec.get(getattr(task, "PREDICTED_AT_EACH", ""))
+  return leaf.shape[0] if leaf is not None and leaf.shape else None
+
+
+def _task(config, mesh, model, offered) -> types.Task:
   section, settings = _section(config, "task")
-  task_fn = names.find("train.tasks", section, "config.task.name")
-  each = getattr(sys.modules[task_fn.__module__], "PREDICTED_AT_EACH", None)
-  time = data.spec[each].shape if each in data.spec else ()
   task = names.call(
-    task_fn,
+    names.find("train.tasks", section, "config.task.name"),
     model,
     where="config.task",
     settings=settings,
-    offered=run_data.sizes(data),
+    offered=offered,
+    also=("wrap",),
   )
-  task = _task_within(mesh, _in_one_line(section, task))
+  task = _wrapped(config, "task", "train.tasks.wrap", task, offered)
+  task = task._replace(name=section)
+  return _task_within(mesh, _in_one_line(section, task))
+
+
+def _optimizer(config) -> types.Optimizer:
+  settings = dict(config["optimizer"])
+  settings.pop("wrap", None)
+  if config["adapt"]:
+    settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
   try:
-    settings = dict(config["optimizer"])
-    if config["adapt"]:
-      settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
     optimizer = optimizers.make(settings, config["total_steps"])
   except ValueError as error:
     raise UserError(f"config.optimizer: {error}") from error
+  offered = {"total_steps": config["total_steps"], "seed": config["seed"]}
+  package = "train.optimization.wrap"
+  return _wrapped(config, "optimizer", package, optimizer, offered)
+
+
+def _learner(config, mesh, data, task, optimizer) -> types.Learner:
   section, settings = _section(config, "learner")
+  half = config["model"].get("dtype") == "float16"
+  offered = {
+    "examples": data.num_examples,
+    "total_steps": config["total_steps"],
+    "batch_size": data.batch_size,
+    **({"loss_scale": "dynamic"} if half else {}),
+  }
   learner = names.call(
     names.find("train.learners", section, "config.learner.name"),
     task,
     optimizer,
     where="config.learner",
     settings=settings,
-    offered={
-      "examples": data.num_examples,
-      "total_steps": config["total_steps"],
-      "batch_size": data.batch_size,
-      **(
-        {"loss_scale": "dynamic"}
-        if config["model"].get("dtype") == "float16"
-        else {}
-      ),
-    },
+    offered=offered,
+    also=("wrap",),
   )
-  learner = learner._replace(
+  learner = _wrapped(config, "learner", "train.learners.wrap", learner, offered)
+  return learner._replace(
     init=sharding.within(mesh, learner.init),
     step=sharding.within(mesh, learner.step),
     gradients=learner.gradients and sharding.within(mesh, learner.gradients),
   )
-  rules = tuple(sys.modules[model_fn.__module__].SHARDING)
-  return Experiment(
-    *(config, mesh, data, task, model, learner, rules, network),
-    length=time[0] if time else None,
-  )
+
+
+def _wrapped(config, section: str, package: str, made, offered):
+  """Applies the wrappers of config.SECTION.wrap to `made`, in their order."""
+  for i, settings in enumerate(config[section].get("wrap", ())):
+    where, settings = f"config.{section}.wrap[{i}]", dict(settings)
+    wrapper = names.find(package, settings.pop("name"), f"{where}.name")
+    made = names.call(
+      wrapper, made, where=where, settings=settings, offered=offered
+    )
+  return made
 
 
 def _startable(config, model):
@@ -182,7 +234,7 @@ def _in_one_line(name: str, task: types.Task) -> types.Task:
 def _task_within(mesh, task: types.Task) -> types.Task:
   """Returns the task with its functions traced within `mesh`."""
   around = functools.partial(sharding.within, mesh)
-  return types.Task(
+  return task._replace(
     init=around(task.init),
     losses={name: around(loss) for name, loss in task.losses.items()},
     predict={name: around(f) for name, f in task.predict.items()},
@@ -190,8 +242,9 @@ def _task_within(mesh, task: types.Task) -> types.Task:
 
 
 def _section(config, section: str) -> tuple[str, dict[str, Any]]:
-  """(name, the other keys) of a section that names a file."""
+  """(name, the other keys but "wrap") of a section that names a file."""
   settings = dict(config[section])
+  settings.pop("wrap", None)
   if "name" not in settings:
     raise UserError(f"config.{section}.name: missing")
   return settings.pop("name"), settings

@@ -1,5 +1,6 @@
 """Builds a run from its config and workdir: everything `loop.fit` needs."""
 
+import functools
 import inspect
 import os
 from collections.abc import Mapping
@@ -52,13 +53,15 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     if workdir is None
     else run_writer.run_writer(workdir, config, say, distributed.first())
   )
-  parts = assembly.experiment(config, workdir)
+  load = functools.partial(trained.task_and_variables, say=say)
+  parts = assembly.experiment(config, workdir, load)
   pipelined = sharding.pipeline_note(config, parts.mesh)
-  for note in (parts.data.note, parts.learner.note, pipelined):
+  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
+  split = _microbatch_note(config, abstract_state)
+  for note in (parts.data.note, parts.learner.note, pipelined, split):
     if note:
       say(note)
   batch_size = parts.data.batch_size
-  init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
@@ -107,6 +110,19 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     writer=writer,
     observe=_observer(config, parts.learner, writer, say),
     **({} if workdir is None else _files(workdir, config, parts.data, saving)),
+  )
+
+
+def _microbatch_note(config, abstract_state) -> str:
+  """A line if microbatches change what the forward pass sees, or ""."""
+  parts = config["learner"].get("microbatches", 1)
+  written = jax.tree.leaves(abstract_state.variables.model_state)
+  if parts == 1 or not written:
+    return ""
+  return (
+    f"config.learner.microbatches={parts}: the model's statistics, such as"
+    " those of batch normalization, are of one microbatch at a time, so that"
+    " updates differ from those of whole batches"
   )
 
 
@@ -214,10 +230,6 @@ def evaluator(
   words = parts.data.tokenizer
   seed_rng = jax.random.key(parts.config["seed"])
 
-  def load(other):
-    found = trained.load(other, say=say)
-    return found.parts.task, found.variables
-
   context = types.EvalContext(
     task=parts.task,
     batches=lambda: run_data.placed(
@@ -232,7 +244,7 @@ def evaluator(
     workdir=workdir,
     key=key,
     rng=jax.random.fold_in(seed_rng, 2),
-    load=load,
+    load=functools.partial(trained.task_and_variables, say=say),
     say=say,
     fetch=distributed.fetch,
     texts=data.texts,

@@ -5,7 +5,7 @@ from typing import Any
 
 from common import leaf, names
 from common.errors import UserError
-from input_pipeline.batching import device, pipeline
+from input_pipeline.batching import device, examples, pipeline
 from input_pipeline.tokenizers.parts import special_tokens
 from train import sharding
 
@@ -66,8 +66,13 @@ def read(function, config, where, settings, mesh, workdir, batch_size=None):
 
 
 def described(data: pipeline.Data, config) -> pipeline.Data:
-  """Returns the data with the axes that the task of the config names."""
-  return data._replace(spec=leaf.described(data.spec, _axes_of_task(config)))
+  """Returns the data with the axes and units that the config's files name.
+
+  These are those of its kind of rows and of its task.
+  """
+  rows, words = (config["data"].get(key) for key in ("rows", "tokenizer"))
+  spec = leaf.described(data.spec, *examples.leaf_names(rows, words))
+  return data._replace(spec=leaf.described(spec, _axes_of_task(config)))
 
 
 def _axes_of_task(config) -> leaf.Axes:

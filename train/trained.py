@@ -1,6 +1,7 @@
 """Restores a run from its workdir, for evaluation, generation and export."""
 
 import contextlib
+import functools
 import math
 import pathlib
 from collections.abc import Iterator
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 
 from common.errors import UserError
+from common.leaf import Leaf
 from input_pipeline import tokenizers
 from input_pipeline.batching import added_tokens, pipeline
 from input_pipeline.tokenizers.parts import jinja_template
-from train import assembly, sharding, types
+from train import assembly, run_data, sharding, types
 from train.checkpointing import checkpoint, evaluated
 from train.conversions.parts import original_files, special_tokens
 from train.workdir import bucket, run_record
@@ -35,6 +37,18 @@ class Trained(NamedTuple):
   variables: types.Variables
   step: int
   template: jinja_template.Source | None = None
+
+
+def task_and_variables(
+  workdir: str, say=print
+) -> tuple[types.Task, types.Variables]:
+  """Returns the task of a finished run and the variables that it evaluates.
+
+  Raises:
+    UserError: see `load`.
+  """
+  found = load(workdir, say=say)
+  return found.parts.task, found.variables
 
 
 def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
@@ -61,8 +75,10 @@ def _load(workdir: str, step: int | str | None, say) -> Trained:
     config = assembly.complete(config)
     _forget_places(config)
     data = _remembered(facts, config["data"], workdir)
+    data = run_data.described(data, config)
+    mesh = _mesh_at_hand(config, data.batch_size)
     parts = assembly.assemble(
-      config, _mesh_at_hand(config, data.batch_size), data
+      config, mesh, data, functools.partial(task_and_variables, say=say)
     )
     _, abstract_state = assembly.state_of(parts)
   if step == "best":
@@ -125,7 +141,8 @@ def _forget_places(config) -> None:
 def _remembered(known, settings, workdir: str) -> pipeline.Data:
   """Returns the Data that data.json describes, without batches."""
   spec = {
-    k: (tuple(shape), np.dtype(d)) for k, (shape, d) in known["spec"].items()
+    k: Leaf(tuple(shape), np.dtype(d))
+    for k, (shape, d) in known["spec"].items()
   }
   spelled = settings.get("tokenizer")
   try:
@@ -142,6 +159,7 @@ def _remembered(known, settings, workdir: str) -> pipeline.Data:
     tokenizer=learned,
     batches=lambda first_step: iter(()),
     batch_size=known["batch_size"],
+    sizes=known.get("sizes", {}),
   )
 
 

@@ -114,14 +114,19 @@ class Task(NamedTuple):
 
   init: (rng, batch) -> Variables; traced by eval_shape, so it must not depend
     on values.
-  losses: one per player. With several players, each name is also a top-level
-    key of params, and its loss is differentiated with respect to those only.
+  losses: one per player. By default, a player's name is also a top-level key of
+    params, and its loss is differentiated with respect to those only.
   predict: named predictions; with the losses, all that evaluators use.
+  coupled: whether a loss couples the examples of a batch, as contrastive losses
+    do, so that the losses of its parts do not add up to that of the whole.
+  name: the file that config.task names, for messages.
   """
 
   init: Callable[[jax.Array, Batch], Variables]
   losses: Mapping[str, Loss]
   predict: Mapping[str, Predict]
+  coupled: bool = False
+  name: str = ""
 
 
 def init_of(model: Any) -> Callable[[jax.Array, Batch], Variables]:
@@ -143,7 +148,9 @@ class Learner(NamedTuple):
   variables: (state) -> the Variables to evaluate and export, for example a
     moving average.
   gradients: (state, batch, rng) -> the mean gradients that `step` computes from
-    the same arguments, for histograms; None if the learner does not offer it.
+    the same arguments, for histograms and wrappers; None if the learner does
+    not offer it. If it does, `step` also takes the keyword `at`: params at
+    which gradients are computed, instead of those that are updated.
   note: a line to print at the start of a run, or "".
   rows: {path in the State: axis}. Arrays at or below a path, such as
     "extra/environments", have rows along their first axis, which is sharded
@@ -151,7 +158,7 @@ class Learner(NamedTuple):
   """
 
   init: Callable[[jax.Array, Batch], State]
-  step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Mean]]]
+  step: Callable[..., tuple[State, dict[str, Mean]]]
   variables: Callable[[State], Variables]
   gradients: Callable[[State, Batch, jax.Array], PyTree] | None = None
   note: str = ""

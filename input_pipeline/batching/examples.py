@@ -46,6 +46,15 @@ class Examples(NamedTuple):
   sizes: Mapping[str, int] = {}
 
 
+def leaf_names(
+  rows: Mapping | None, tokenizer: str | None
+) -> tuple[Axes, Mapping[str, str]]:
+  """Returns (axes, units) of the leaves that rows or windows have."""
+  if rows:
+    return rows_lib.described(rows)
+  return (windows_lib.AXES, windows_lib.UNITS) if tokenizer else ({}, {})
+
+
 def of_parts(
   parts: Sequence[Part],
   tokenizer: str | None,
@@ -140,7 +149,7 @@ def of_parts(
       made.planned,
       made.texts,
       made.class_names,
-      *rows_lib.described(rows),
+      *leaf_names(rows, tokenizer),
       sizes=made.sizes,
     )
 
@@ -162,6 +171,7 @@ def of_parts(
         file.tokens, learned, seq_len, partial, title
       )
     kind = "row" if packing else "window"
+    axes, units = leaf_names(rows, tokenizer)
     return Examples(
       length,
       read,
@@ -170,8 +180,8 @@ def of_parts(
       note=source.note,
       tally=tally,
       planned=True,
-      axes=windows_lib.AXES,
-      units=windows_lib.UNITS,
+      axes=axes,
+      units=units,
     )
 
   of_part = of_rows if rows else of_tokens

@@ -370,6 +370,7 @@ def test_places_within_a_blank_have_an_embedding():
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scan_and_remat_change_no_loss_and_no_gradient():
   x = tokens(17)
   params, state = init(tiny_decoder())

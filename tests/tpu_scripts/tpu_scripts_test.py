@@ -321,6 +321,7 @@ def test_shellcheck():
   assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcloud"), reason="no gcloud")
 def test_the_real_gcloud_takes_every_command(stage):
   answers = {LOOK: ["READY", "PREEMPTED", "READY"], TRAIN: [[255, ""], ""]}

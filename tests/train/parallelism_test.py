@@ -89,7 +89,7 @@ def of_one_device(monkeypatch, model):
   return ONE_DEVICE[key]
 
 
-QUICK = ("data", "tensor", "stage", "data x fsdp x tensor")
+QUICK = ("stage", "data x fsdp x tensor")
 
 
 @pytest.mark.parametrize("name", slow_but(QUICK, MESHES))

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from common.errors import UserError
 from train import types
+from train.learners.wrap.ema import ema as averaging
 from train.optimization import updates
 
 
@@ -20,9 +22,16 @@ def supervised(
 ) -> types.Learner:
   """Gradient descent on the single loss of `task`.
 
-  Gradients are sum(grad) / sum(weight) over the whole batch, so that the update
-  does not depend on the number of microbatches, even with a ragged mask. An
-  update whose loss or gradient is not finite is dropped: only `step` changes.
+  Gradients are sum(grad) / sum(weight) over the whole batch. An update does not
+  depend on the number of microbatches, even with a ragged mask, if the loss is
+  a sum over examples. A loss that couples the examples of a batch
+  (Task.coupled) is refused with microbatches. What else a forward pass computes
+  from several examples is that of one microbatch: batch statistics, the load
+  balance and capacity of experts, the weight of the next-sentence loss, and the
+  partners of mixup. Random draws differ by microbatch.
+
+  An update whose loss or gradient is not finite is dropped: only `step`
+  changes.
 
   Args:
     task: has exactly one loss.
@@ -30,7 +39,7 @@ def supervised(
     microbatches: number of parts that the batch is split into, which are
       computed one after another to save memory. It must divide the batch size.
     ema: decay of the moving average of params that is evaluated and exported,
-      `e <- ema * e + (1 - ema) * params` after every update; 0 keeps none.
+      the wrapper `ema`; 0 keeps none.
     loss_scale: factor of the mean loss before it is differentiated, by which
       gradients are divided afterwards, for models that compute in float16.
       "dynamic" starts at 2^16 and is halved if a gradient is not finite, which
@@ -40,6 +49,7 @@ def supervised(
 
   Raises:
     ValueError: the task has several losses, or a value is out of range.
+    UserError: there are microbatches, and the task's loss couples examples.
   """
   if len(task.losses) != 1:
     raise ValueError(
@@ -47,6 +57,12 @@ def supervised(
     )
   if microbatches < 1 or not 0 <= ema < 1:
     raise ValueError(f"microbatches={microbatches} < 1 or ema={ema} not in 0…1")
+  if microbatches > 1 and task.coupled:
+    raise UserError(
+      f"config.learner.microbatches={microbatches}: the loss of the task"
+      f" {task.name} couples the examples of a batch, which microbatches would"
+      " separate; set it to 1"
+    )
   dynamic = loss_scale == "dynamic"
   if not (dynamic or _is_above_0(loss_scale)):
     raise ValueError(
@@ -58,9 +74,6 @@ def supervised(
   def init(rng, batch):
     variables = task.init(rng, batch)
     extra = {}
-    if ema:
-      # A copy, because the step donates its buffers, each of them once.
-      extra["ema"] = jax.tree.map(jnp.copy, variables.params)
     if dynamic:
       extra["loss_scale"] = updates.initial_scale()
     return types.State(
@@ -117,18 +130,16 @@ def supervised(
     grads, mean, _ = accumulate(state.variables, batch, context, scale)
     return updates.averaged(grads, mean)
 
-  def step(state, batch, rng):
+  def step(state, batch, rng, at=None):
     old, scale = state.variables, scale_of(state)
     context = types.Context(rng, state.step, train=True)
-    grads, mean, aux = accumulate(old, batch, context, scale)
+    read = old if at is None else old._replace(params=at)
+    grads, mean, aux = accumulate(read, batch, context, scale)
     params, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, state.opt_state, old.params
     )
     finite = updates.finite(mean, grad_norm)
     extra = dict(state.extra)
-    if ema:
-      average = optax.incremental_update(params, extra["ema"], 1 - ema)
-      extra["ema"] = updates.chosen(finite, average, extra["ema"])
     if dynamic:
       loss_scale = updates.rescaled(extra["loss_scale"], finite)
       extra["loss_scale"] = loss_scale
@@ -153,12 +164,11 @@ def supervised(
     return new, metrics
 
   def evaluated(state):
-    params = state.extra["ema"] if ema else state.variables.params
-    if not ema:
-      params = optimizer.eval_params(state.opt_state, params)
+    params = optimizer.eval_params(state.opt_state, state.variables.params)
     return state.variables._replace(params=params)
 
-  return types.Learner(init, step, evaluated, mean_gradients)
+  made = types.Learner(init, step, evaluated, mean_gradients)
+  return averaging(made, decay=ema) if ema else made
 
 
 def _is_above_0(value) -> bool:

@@ -118,6 +118,18 @@ def dropped(finite: jax.Array) -> Mean:
   return types.mean_of(~finite)
 
 
+def kept(metrics: dict[str, Mean]) -> jax.Array:
+  """Returns whether a step changed the parameters, a bool scalar.
+
+  A step of which no update is dropped or excused did; and so did one of several
+  workers of which one did.
+  """
+  if "dropped" not in metrics:
+    return jnp.bool_(True)
+  dropped = metrics["dropped"]
+  return dropped.total < dropped.weight
+
+
 def rescaled(old: LossScale, finite: jax.Array) -> LossScale:
   """Returns the scale after an update.
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.leaf import Leaf, described
+from common.leaf import Leaf
 from input_pipeline import ops, rows
 from input_pipeline.batching import added_tokens, components, pipeline
 from input_pipeline.ops.parts import spans
-from input_pipeline.packing import windows
 from input_pipeline.tokenizers.parts import special_tokens
 from train import run_data
 
@@ -49,11 +48,8 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
   spec = {
     k: Leaf(shape, np.dtype(dtype)) for k, (shape, dtype) in found.items()
   }
-  axes, units = windows.AXES, windows.UNITS
-  if settings.get("rows"):
-    axes, units = rows.described(settings["rows"])
   data = pipeline.Data(
-    spec=described(spec, axes, units if tokens else {}),
+    spec=spec,
     num_examples=0,
     num_classes=classes,
     tokenizer=None,

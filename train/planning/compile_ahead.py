@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from common.errors import UserError
-from train import assembly, loop, sharding
+from train import assembly, loop, sharding, trained
 from train.planning import batch_spec
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -85,7 +85,7 @@ def experiment(config: dict[str, Any], devices) -> assembly.Experiment:
   vocabulary = batch_spec.vocabulary(config)
   if vocabulary is not None:
     config["model"].setdefault("vocab_size", vocabulary)
-  return assembly.assemble(config, mesh, data)
+  return assembly.assemble(config, mesh, data, trained.task_and_variables)
 
 
 def program(parts: assembly.Experiment, limit: float | None = None) -> Compiled:

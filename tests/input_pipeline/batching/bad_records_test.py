@@ -795,6 +795,7 @@ def claim(workdir, config):
   run_record.check(str(workdir), config, {})
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_with_another_policy(tmp_path):
   data = dict(source="x:", max_record_bytes=9)
   config = dict(data=data, seed=0)

@@ -300,6 +300,7 @@ def test_wrong_flags_are_one_line(flags, named):
   assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_no_worker_is_told_in_time_and_an_interrupt_ends_it():
   process = start("--role=dispatcher")
   address = f"grpc://127.0.0.1:{port_of(process)}"
@@ -368,6 +369,7 @@ def test_steps_that_never_come_are_prepared_here():
   assert made_here == [4, 5, 40]
 
 
+@pytest.mark.slow
 def test_the_settings_survive_json(two):
   settings = {**SETTINGS, "host_index": np.array([0]), "host_count": 1}
   data = pipeline.train(**settings, service=two[0])

@@ -269,7 +269,7 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
     pipeline.train(**kwargs)
   with pytest.raises(ValueError, match="add the op 'decode'"):
     pipeline.train(**kwargs, ops="keep('image', 'label')")
-  with pytest.raises(ValueError, match=r"the op resize\(…\) gives images one shape"):
+  with pytest.raises(ValueError, match=r"the op resize\(…\) gives images"):
     pipeline.train(**kwargs, ops="decode|flip")
 
 

@@ -138,6 +138,7 @@ def test_best_fit_is_the_textbooks(seed):
   assert sorted(loads.astype(int)) == best_fit_one_by_one(lengths, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seq_len", [128, 1024])
 def test_little_is_padding(seq_len):
   """Lengths as those of web pages: most are short, most tokens are in few."""
@@ -176,6 +177,7 @@ def test_a_plan_is_made_once(tmp_path, monkeypatch):
   assert sorted(pieces(other)) == sorted(pieces(first))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_the_loss_of_packed_rows_is_that_of_documents_apart(
   tmp_path, positions

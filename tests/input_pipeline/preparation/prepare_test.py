@@ -200,6 +200,7 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bytes(
   assert kill > 20
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_bytes_of_one(tmp_path):
   write_records(tmp_path / "in")
   config = config_of(tmp_path / "in")
@@ -514,6 +515,7 @@ def test_the_layout_is_that_of_a_plain_loop(tmp_path, monkeypatch):
     assert file.count == len(expected[file.split])
 
 
+@pytest.mark.slow
 def test_the_command_says_what_was_done(tmp_path):
   write_records(tmp_path / "in", 2, 10)
   config = ROOT / "configs" / "data" / "classification_text.py"

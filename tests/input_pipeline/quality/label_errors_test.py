@@ -82,6 +82,7 @@ def test_no_probability_comes_from_a_model_that_has_seen_its_example(tmp_path):
   assert believed[:, ~seen].max() < 0.8
 
 
+@pytest.mark.slow
 def test_planted_errors_are_found_and_the_rest_can_be_trained_on(tmp_path):
   uri, given, true = blobs(tmp_path / "data")
   out = tmp_path / "out"
@@ -179,6 +180,7 @@ def test_texts_in_two_languages_with_labels_that_are_names(tmp_path):
   assert "given positiv\nsuggested negativ" in "".join(shown)
 
 
+@pytest.mark.slow
 def test_a_table_of_numbers_categories_and_gaps(tmp_path):
   rng = np.random.default_rng(0)
   rows, true = [], []

@@ -592,6 +592,7 @@ def test_any_records_can_be_judged(tmp_path, seed):
       page.render("t", [found.line], sections).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_adult(shared_data):
   uri = f"csv:{shared_data / 'tab_adult' / 'adult.data'}"

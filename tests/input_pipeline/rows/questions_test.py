@@ -465,6 +465,7 @@ def test_the_best_threshold_by_trying_all():
   assert f1(found["best_threshold"]) == pytest.approx(max(every))
 
 
+@pytest.mark.slow
 def test_padding_and_what_is_beside_the_question_do_not_matter():
   model = qa_reader(
     vocab_size=9, features=2, dim=8, dropout=0.0, encode=(1, 2), decode=(2,)

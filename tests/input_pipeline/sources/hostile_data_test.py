@@ -441,6 +441,7 @@ except ValueError as error:
     assert said in told and peak < 100
 
 
+@pytest.mark.slow
 def test_what_is_no_file_is_not_waited_for(tmp_path):
   """A pipe has no end, a link may lead outside, a loop leads nowhere."""
   outside = tmp_path / "outside.png"

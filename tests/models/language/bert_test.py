@@ -79,6 +79,7 @@ def test_types_and_order_matter():
   assert np.abs(turned[:, ::-1] - base).max() > 0.01
 
 
+@pytest.mark.slow
 def test_packed_rows_are_their_parts():
   model = bert()
   params = started(model)

@@ -107,6 +107,7 @@ def test_packed_pairs_as_alone_and_padding_is_not_seen(kind):
     before += len(target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", slow_but(["t5"], ["vaswani", "t5"]))
 def test_each_layer_on_its_own_and_remat_give_the_same_gradient(kind):
   inputs, targets = tokens((2, 6), 0), tokens((2, 4), 1)

@@ -219,6 +219,7 @@ def test_what_finds_no_place_is_told(capfd):
   np.testing.assert_allclose(p_BTV.sum(-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_cache_is_the_full_forward_and_generation_follows_the_counts():
   docs_BT = np.tile(np.arange(24) % 4, (3, 1))  # 0 1 2 3 0 1 2 3 …
   model = ngram(vocab_size=V, order=3, capacity=100)

@@ -9,6 +9,7 @@ from models.language.ngram import ngram
 V, ORDER, DISCOUNT = 4, 3, 0.6
 
 
+@pytest.mark.slow
 def test_probabilities_are_nltks():
   """Where the definitions coincide.
 

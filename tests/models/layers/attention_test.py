@@ -393,6 +393,7 @@ def self_attention(**options):
   )
 
 
+@pytest.mark.slow
 def test_packed_is_unpacked():
   """Two documents in one row, as each in a row of its own with padding."""
   layer, T, first, second = self_attention(), 20, 7, 11

@@ -188,6 +188,7 @@ def tiny(how, **changes):
   return find("models", "decoder", "")(matmul=how, **sizes | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", slow_but(["int8"], quantization.FORMATS))
 def test_scan_and_remat_change_nothing(how):
   tokens = jax.random.randint(jax.random.key(2), (2, 9), 0, 17)
@@ -232,6 +233,7 @@ def float32_losses():
   return run_losses(None, {"data": 1}, jax.devices()[:1])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", slow_but(["fp8"], quantization.FORMATS))
 def test_it_learns_nearly_as_float32_and_on_eight_devices(how, float32_losses):
   one, run = run_losses(how, {"data": 1}, jax.devices()[:1])

@@ -249,6 +249,7 @@ def command(workdir, tmp_path, *flags):
   return done.returncode, done.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_where_none_is_whole_nothing_is_begun_anew(workdir, tmp_path):
   for step in (2, 4, 6):
     os.truncate(largest(workdir, step), 40)

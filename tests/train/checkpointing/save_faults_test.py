@@ -20,6 +20,7 @@ import killed_saves
 import many_processes
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common import errors
 from train import build, loop, trained
@@ -215,7 +216,7 @@ def train(workdir, fault, *, first: int, last: int, on_error: str):
 FAULTS = [Full, Limited, Blocked, Gone]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", slow_but([Full], FAULTS))
 def test_a_run_that_goes_on_saves_again_once_it_can(fault, tmp_path, capfd):
   # Gone begins when the save of 8 is in flight, the others before it.
   first = 9 if fault is Gone else 7
@@ -242,7 +243,7 @@ def test_a_run_that_goes_on_saves_again_once_it_can(fault, tmp_path, capfd):
   assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", slow_but([Gone], FAULTS))
 def test_a_run_that_stops_stops_at_the_next_step(fault, tmp_path):
   first = 9 if fault is Gone else 7
   said, problem, left, _ = train(
@@ -254,7 +255,7 @@ def test_a_run_that_stops_stops_at_the_next_step(fault, tmp_path):
   assert not any(x.endswith(checkpoint.UNFINISHED) for x in left)
 
 
-@pytest.mark.parametrize("fault", [Full, Limited, Blocked])
+@pytest.mark.parametrize("fault", slow_but([Limited], [Full, Limited, Blocked]))
 def test_a_run_whose_last_save_fails_has_not_succeeded(fault, tmp_path):
   said, problem, left, _ = train(
     tmp_path / "run", fault, first=15, last=99, on_error="continue"
@@ -264,7 +265,7 @@ def test_a_run_whose_last_save_fails_has_not_succeeded(fault, tmp_path):
   assert said[-1] == 16 and left == ["12", "8"]
 
 
-@pytest.mark.parametrize("on_error", ["stop", "continue"])
+@pytest.mark.parametrize("on_error", slow_but(["stop"], ["stop", "continue"]))
 def test_what_a_user_sees(on_error, tmp_path):
   """The command, under a limit of the shell; and again without one."""
   config = killed_saves.config_of(8, (1000, 1000))
@@ -293,6 +294,7 @@ def test_what_a_user_sees(on_error, tmp_path):
   assert killed_saves.left(workdir) == ["6", "8"]
 
 
+@pytest.mark.slow
 def test_damaged_ones_move_to_another_disk(tmp_path):
   """Checkpoints on a disk of their own, as on many clusters."""
   workdir = tmp_path / "run"

@@ -183,6 +183,7 @@ def test_a_run_begins_from_a_folder(gpt2):
     jax.tree.map(np.testing.assert_array_equal, got[name], want[name])
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_written_as_the_family_that_can_say_it(tmp_path):
   config = lm_config()
   config["model"] |= {"activation": "swiglu", "norm": "rmsnorm"}
@@ -575,6 +576,7 @@ def test_rotary_scaling_by_its_formula():
   assert attention.rope_scaling(None) is None
 
 
+@pytest.mark.slow
 def test_words_of_the_flags(gpt2, tmp_path):
   import os
   import pathlib

@@ -59,6 +59,7 @@ def held(lines, answer=None, within=None, **kwargs):
   return messages, "".join(said), seen
 
 
+@pytest.mark.slow
 def test_the_command_answers_in_turn_and_remembers(speaker, chat_run, tmp_path):
   path = tmp_path / "said.jsonl"
   done = subprocess.run(

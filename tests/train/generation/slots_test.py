@@ -3,6 +3,7 @@
 import generation_test as common
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from models.language.rnn import rnn
 from train.generation import decoding_programs, slot_programs, slots, streaming
@@ -28,7 +29,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(["tokens"], MODELS))
 def test_texts_of_a_batch_are_as_alone(name):
   found = common.found_of(MODELS[name], scale=5.0)
   batch = slots.Slots(
@@ -59,6 +60,7 @@ def test_texts_of_a_batch_are_as_alone(name):
     assert [ids[text]] == common.gathered(pieces, 1)[1]
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_in_service(monkeypatch):
   found = common.found_of(common.tiny(layers=1))
   programs = slot_programs.programs(streaming.inference(found), 9, 80, 4)

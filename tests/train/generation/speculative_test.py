@@ -108,6 +108,7 @@ def five():
   return large, writer(large, 3, small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "way",
   [

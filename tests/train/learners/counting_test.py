@@ -56,6 +56,7 @@ def test_a_run_counts_one_epoch_as_numpy_does(tmp_path):
   assert len("".join(piece.text for piece in pieces)) == 5
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
   def state_of(name, stops):
     workdir = str(tmp_path / name)

@@ -213,6 +213,7 @@ def one_device():
   return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "mesh",
   slow_but(

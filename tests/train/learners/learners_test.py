@@ -1,7 +1,6 @@
 """Learners against NumPy, and against loops written out by hand."""
 
 import functools
-import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-import train.learners
+from common import names
 from models import Model
 from models.language.ngram import ngram
 from models.tabular.mlp import mlp
@@ -142,6 +141,15 @@ EVERY = {
   "adversarial": [
     (players, {}),
     (players, {"ema": 0.9, "discriminator_steps": 2}),
+    (
+      players,
+      {
+        "players": [
+          {"name": "generator", "every": 2},
+          {"name": "discriminator"},
+        ]
+      },
+    ),
   ],
   "counting": [(counts, {})],
   "diloco": [
@@ -158,7 +166,7 @@ MAKE = {
 
 
 def test_every_learner_has_a_row():
-  files = {m.name for m in pkgutil.iter_modules(train.learners.__path__)}
+  files = set(names.discover("train.learners"))
   assert files == set(EVERY) == set(MAKE)
 
 
@@ -403,7 +411,7 @@ def test_loss_and_rate_are_those_of_the_update(schedule):
     (supervised, players, {}, "one loss.*discriminator.*generator"),
     (supervised, linear, {"microbatches": 0}, "microbatches=0"),
     (supervised, linear, {"ema": 1.0}, "ema=1.0"),
-    (adversarial, linear, {}, "needs the losses generator and discrim"),
+    (adversarial, linear, {}, "needs several losses"),
     (adversarial, players, {"discriminator_steps": 0}, "steps=0"),
     (adversarial, players, {"ema": -0.1}, "ema=-0.1"),
     (diloco, players, {"workers": 2, "local_steps": 2}, "one loss"),

@@ -55,6 +55,7 @@ def trained_by(config, tmp_path):
   return before, params_of(trained.load(str(tmp_path / "run")).state), said
 
 
+@pytest.mark.slow
 def test_the_body_begins_as_it_was_pretrained(pretrained, tmp_path):
   workdir, theirs = pretrained
   before, after, said = trained_by(finetuning(workdir), tmp_path)

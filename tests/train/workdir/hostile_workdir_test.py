@@ -470,6 +470,7 @@ def test_a_workdir_that_is_a_file(verb, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_mid_run_is_one_line(tmp_path):
   code = """
 import resource, sys

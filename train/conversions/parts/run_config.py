@@ -6,10 +6,7 @@ import numpy as np
 
 from common import config_keys
 from common.leaf import Leaf, Spec
-from common.leaf import described as with_axes
 from input_pipeline.batching import pipeline
-from input_pipeline.packing import windows
-from input_pipeline.rows import labeled
 from train import run_data
 
 _BATCH, _LONGEST = 8, 1024
@@ -49,7 +46,7 @@ def described(found, words, source) -> tuple[dict[str, Any], pipeline.Data]:
     }
   )
   data = pipeline.Data(
-    spec=with_axes(spec, {**windows.AXES, **labeled.AXES}, windows.UNITS),
+    spec=spec,
     num_examples=0,
     num_classes=model.get("num_classes"),
     tokenizer=words,

@@ -1,0 +1,1 @@
+"""Wrappers of learners, from Learner to Learner, named after their files."""

@@ -1,0 +1,80 @@
+"""An exponential moving average of the parameters, which is evaluated."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from common.names import nearest
+from train import types
+from train.optimization import updates
+
+KEY = "ema"  # of State.extra
+
+
+def ema(
+  learner: types.Learner,
+  *,
+  decay: float = 0.999,
+  warmup: bool = False,
+  of: str | None = None,
+) -> types.Learner:
+  """Evaluates and exports an average of the parameters over the updates.
+
+  The average e starts at the initial parameters and follows them,
+  `e <- decay * e + (1 - decay) * params`, after every update that is not
+  dropped. It is kept in `extra["ema"]`.
+
+  Args:
+    learner: the learner whose parameters are averaged.
+    decay: the share of the average that an update keeps, from 0 to below 1.
+    warmup: whether the decay of the update after step t is
+      min(decay, (1 + t) / (10 + t)), so that the initial parameters are soon
+      forgotten.
+    of: a top-level key of the parameters, such as "generator", if only these
+      are averaged.
+
+  Raises:
+    ValueError: `decay` is out of range. `init` raises it if there are no
+      parameters `of`, or an average is kept already.
+  """
+  if not 0 <= decay < 1:
+    raise ValueError(f"decay={decay} not in 0…1")
+
+  def part(params):
+    return params if of is None else params[of]
+
+  def inner(state):
+    rest = {k: v for k, v in state.extra.items() if k != KEY}
+    return state._replace(extra=rest)
+
+  def init(rng, batch):
+    state = learner.init(rng, batch)
+    params = state.variables.params
+    if KEY in state.extra:
+      raise ValueError("ema: the learner keeps a moving average already")
+    if of is not None and of not in params:
+      there = f"there are: {', '.join(sorted(params))}"
+      raise ValueError(f"ema: no params {of!r}{nearest(of, params)} ({there})")
+    # A copy, because the step donates its buffers, each of them once.
+    average = jax.tree.map(jnp.copy, part(params))
+    return state._replace(extra={**state.extra, KEY: average})
+
+  def step(state, batch, rng, **at):
+    new, metrics = learner.step(inner(state), batch, rng, **at)
+    rate = decay
+    if warmup:
+      rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    old = state.extra[KEY]
+    average = optax.incremental_update(
+      part(new.variables.params), old, 1 - rate
+    )
+    average = updates.chosen(updates.kept(metrics), average, old)
+    return new._replace(extra={**new.extra, KEY: average}), metrics
+
+  def evaluated(state):
+    variables, average = learner.variables(inner(state)), state.extra[KEY]
+    if of is not None:
+      average = {**variables.params, of: average}
+    return variables._replace(params=average)
+
+  return learner._replace(init=init, step=step, variables=evaluated)

@@ -1,0 +1,1 @@
+"""Wrappers of optimizers, from Optimizer to Optimizer, named after files."""

@@ -1,0 +1,1 @@
+"""Wrappers of tasks: a function from Task to Task, named after its file."""

@@ -78,7 +78,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   rules = _rules(config, saving)
   _check_measured(rules, evaluations, parts.learner, abstract_state)
   units = {"examples": batch_size} | {
-    unit: batch_size * each
+    unit: round(batch_size * each * parts.data.share)
     for unit, each in leaf.units(parts.data.spec).items()
   }
 

@@ -167,6 +167,9 @@ def joined(components: Sequence, titles: Sequence[str]):
     name=name,
     note="; ".join(notes),
     texts=texts if all(each.texts for each in components) else None,
+    fingerprint=" ".join(each.fingerprint for each in components)
+    if all(each.fingerprint for each in components)
+    else "",
   )
 
 

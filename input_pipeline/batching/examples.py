@@ -29,6 +29,7 @@ class Examples(NamedTuple):
   axes: {leaf: the names of its axes}, of rows and windows; see common/leaf.py.
   units: {leaf: what its first axis is counted as}.
   sizes: see rows.Rows.
+  fingerprint: changes when the files change; "" if that is not known.
   """
 
   length: int
@@ -44,6 +45,7 @@ class Examples(NamedTuple):
   axes: Axes = {}
   units: Mapping[str, str] = {}
   sizes: Mapping[str, int] = {}
+  fingerprint: str = ""
 
 
 def leaf_names(
@@ -100,7 +102,13 @@ def of_parts(
   if tokenizer is None and not rows:
     return [
       Examples(
-        s.length, s.read, s.name, s.num_classes, note=s.note, tally=tally
+        s.length,
+        s.read,
+        s.name,
+        s.num_classes,
+        note=s.note,
+        tally=tally,
+        fingerprint=s.fingerprint,
       )
       for s in sources
     ]
@@ -151,6 +159,7 @@ def of_parts(
       made.class_names,
       *leaf_names(rows, tokenizer),
       sizes=made.sizes,
+      fingerprint=source.fingerprint,
     )
 
   def of_tokens(part: Part, source: Source) -> Examples:
@@ -182,6 +191,7 @@ def of_parts(
       planned=True,
       axes=axes,
       units=units,
+      fingerprint=source.fingerprint,
     )
 
   of_part = of_rows if rows else of_tokens

@@ -34,12 +34,18 @@ import numpy as np
 
 from common.leaf import Leaf, Spec, described
 from input_pipeline import bad_records, equal_fields, order
-from input_pipeline.batching import added_tokens, partners, tf_stream
+from input_pipeline.batching import (
+  added_tokens,
+  padding,
+  partners,
+  ragged,
+  tf_stream,
+)
+from input_pipeline.batching import buckets as buckets_lib
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.batching.plan import Plan
-from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
 _MASK_AND_INDEX: Spec = {
@@ -66,6 +72,8 @@ class Data(NamedTuple):
     evaluators need besides the arrays; None if there are none.
   class_names: in the order of the labels, or None.
   sizes: {argument of a model or task: size} that no axis of a leaf has.
+  share: the mean size of the axis of time in a batch, as a share of the spec's;
+    below 1 with buckets.
   """
 
   spec: Spec
@@ -80,6 +88,7 @@ class Data(NamedTuple):
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
   sizes: Mapping[str, int] = MappingProxyType({})
+  share: float = 1.0
 
 
 def train(
@@ -106,6 +115,7 @@ def train(
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
   service: str | None = None,
+  buckets: int | Sequence[int] | None = None,
 ) -> Data:
   """Returns endless batches for training: batch = f(arguments, step).
 
@@ -141,16 +151,33 @@ def train(
     max_record_bytes: the largest record in bytes; a larger one is bad.
     service: "grpc://HOST:PORT" of a dispatcher (input_pipeline.data_service),
       whose workers then read and apply the ops. The batches stay the same.
+    buckets: lengths, such as [32, 64, 128], or their number; see buckets.py.
+      Each batch has examples of similar lengths, padded to one of these.
 
   Raises:
     ValueError: the arguments are wrong; one line that names the problem.
   """
-  settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
+  settings = {**locals()}
+  for key in ("ops", "service", "buckets"):
+    del settings[key]
   if service and not ops:
     raise ValueError(
       f"service {service!r} applies ops, but ops is empty: leave service out"
     )
   examples, plan, batch_size = training(**settings)
+  if buckets is not None:
+    weighted = temperature or any("weight" in part for part in mixture or ())
+    if service or batch_size == "all" or weighted:
+      raise ValueError(
+        "buckets suit neither a service, nor batch_size 'all', nor the weights"
+        " of a mixture: leave one of them out"
+      )
+    local = order.host_rows(batch_size, host_index, host_count)
+    found = buckets_lib.of_examples(
+      _data, examples, ops, settings, buckets, batch_size
+    )
+    plan = buckets_lib.train_plan(found, batch_size, local, seed, shuffle)
+    return _data(examples, plan, ops, batch_size, buckets=found)
   given = {"ops": ops, **settings}
   remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
@@ -247,6 +274,7 @@ def evaluation(
   on_bad_record: str = "stop",
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
+  buckets: int | Sequence[int] | None = None,
 ) -> Data:
   """Returns one pass in order, each example once, padded to full batches.
 
@@ -255,6 +283,7 @@ def evaluation(
   components of a mixture follow one another, and their weights are ignored. The
   arguments are those of `train`.
   """
+  settings = {**locals()}
   _check_batch_size(batch_size)
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   parts = components_lib.parts(source, mixture, split, text_key)
@@ -271,6 +300,10 @@ def evaluation(
 
   steps = -(-examples.length // batch_size)
   plan = Plan(rows, steps, len(local))
+  if buckets is not None:
+    found = buckets_lib.of_examples(_data, examples, ops, settings, buckets)
+    plan = buckets_lib.ordered_plan(found, plan, batch_size)
+    return _data(examples, plan, ops, batch_size, buckets=found)
   return _data(examples, plan, ops, batch_size)
 
 
@@ -304,14 +337,18 @@ def _data(
   ops: str,
   batch_size: int,
   service: tuple[str, dict] | None = None,
+  buckets: buckets_lib.Buckets | None = None,
 ) -> Data:
+  longest = buckets.bounds[-1] if buckets else None
+  if buckets:
+    ops = ragged.kept(examples, ops)
   if ops:
     examples = with_special_tokens(examples, ops)
-    fields, stream = tf_stream.stream(examples, plan, ops, service)
+    fields, stream = tf_stream.stream(examples, plan, ops, service, longest)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
     fields = {k: Leaf(v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
-    _check_numeric(examples, sample, fields)
+    ragged.check(examples.name(0), sample, fields)
 
     read = bad_records.reader(examples, sample, fields)
 
@@ -325,6 +362,10 @@ def _data(
   spec = {**_MASK_AND_INDEX, **fields, "index": _MASK_AND_INDEX["index"]}
   spec = described(spec, examples.axes, examples.units)
 
+  names, at, share = padding.timed(spec), plan.length, 1.0
+  if at is not None:
+    share = buckets.mean_length() / max(spec[name].shape[0] for name in names)
+
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     reader = stream(first_step)
     step = first_step
@@ -332,7 +373,8 @@ def _data(
       indices = plan.rows(step)[0]
       # Past the end of a split there is only padding, and nothing to read.
       rows = next(reader) if len(indices) else {}
-      yield _padded(rows, indices, spec, plan.local_size)
+      batch = padding.padded(rows, indices, spec, plan.local_size)
+      yield batch if at is None else padding.cut(batch, names, at(step))
       step += 1
 
   return Data(
@@ -342,51 +384,11 @@ def _data(
     examples.tokenizer,
     batches,
     batch_size,
-    examples.note,
+    "; ".join(str(n) for n in (examples.note, buckets or "") if n),
     examples.tally.skipped,
     examples.tally.news,
     examples.texts,
     examples.class_names,
     examples.sizes,
+    share,
   )
-
-
-def _check_numeric(examples: Examples, sample: dict, fields: Spec) -> None:
-  """Raises ValueError if a batch would lack what the records hold."""
-  name = examples.name(0)
-  for field, leaf in sample.items():
-    first = leaf[0] if leaf.dtype == object else None
-    if isinstance(first, np.ndarray):
-      raise ValueError(
-        f"{name}: the length of the field {field!r} differs between records;"
-        f' the op pad(…, inkey="{field}") gives it one'
-      )
-    if isinstance(first, bytes) and image_size.is_image(first):
-      raise ValueError(
-        f"{name}: the images of the field {field!r} are not decoded; add the"
-        " op 'decode'"
-      )
-  if not fields:
-    raise ValueError(
-      f"{name} has no numeric field for a batch; set a tokenizer or ops"
-    )
-
-
-def _padded(
-  rows: dict[str, np.ndarray], indices: np.ndarray, spec: Spec, size: int
-) -> dict[str, np.ndarray]:
-  real = len(indices)
-  kept = rows.pop(bad_records.KEPT, True)
-  rows = {"mask": np.ones(real, np.float32), **rows}
-  rows["index"] = np.where(kept, indices, -1).astype(np.int32)
-  batch = {}
-  for name, (shape, dtype, *_) in spec.items():
-    if real == size:
-      batch[name] = rows[name]
-      continue
-    batch[name] = np.zeros((size, *shape), dtype)
-    if name == "index":
-      batch[name][:] = -1
-    if real:
-      batch[name][:real] = rows[name]
-  return batch

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline import bad_records
+from input_pipeline.reading import image_size
+
 _LENGTH = "_length/"
 # What tf.io.decode_raw reads.
 _TYPES = "float16 float32 float64 uint8 int8 uint16 int16 int32 int64 bool"
@@ -86,3 +89,85 @@ def unpacked(
       tf.reshape(flat, [length, *tail]), [None, *tail]
     )
   return example
+
+
+def kept(examples: Any, ops: str) -> str:
+  """Returns ops that let ragged fields reach a batch; without any, none do."""
+  if ops:
+    return ops
+  sample = bad_records.typed(examples, examples.tally.policy)
+  if not found(sample):
+    return ops
+  fields = [
+    name
+    for name, leaf in sample.items()
+    if leaf.dtype != object or isinstance(leaf[0], np.ndarray)
+  ]
+  return f"keep({', '.join(map(repr, fields))})"
+
+
+def padded(
+  example: dict[str, Any], longest: int | None, names: set[str], tf: Any
+) -> dict[str, Any]:
+  """Pads the fields that are still ragged, and adds the mask of each.
+
+  Args:
+    example: tensors.
+    longest: the size of their first axis; None pads none, and 0 replaces each
+      field by its length.
+    names: receives the names of the fields that were padded, and their masks.
+    tf: TensorFlow.
+  """
+  if longest is None:
+    return example
+  example = dict(example)
+  for name, value in list(example.items()):
+    shape = value.shape.as_list() if value.shape.rank else [1]
+    if shape[0] is not None or None in shape[1:]:
+      continue
+    n = tf.shape(value)[0]
+    names.add(name)
+    if longest == 0:
+      example[name] = n
+      continue
+    line = f"the field {name!r} is longer than the last of buckets, {longest}"
+    if tf.executing_eagerly():  # The error is then a line of its own.
+      if n > longest:
+        raise ValueError(line)
+    else:
+      check = tf.debugging.Assert(n <= longest, [line])
+      with tf.control_dependencies([check]):
+        value = tf.identity(value)
+    value = value[:longest]
+    room = [[0, tf.maximum(longest - n, 0)], *[[0, 0]] * (len(shape) - 1)]
+    value = tf.ensure_shape(tf.pad(value, room), [longest, *shape[1:]])
+    mask = tf.cast(tf.range(longest) < n, tf.float32)
+    example |= {name: value, f"{name}_mask": mask}
+    names.add(f"{name}_mask")
+  return example
+
+
+def check(name: str, sample: Rows, fields: Mapping) -> None:
+  """Raises ValueError if a batch would lack what the records hold.
+
+  Args:
+    name: of a record.
+    sample: that record, [1, ...] each.
+    fields: those of a batch.
+  """
+  for field, leaf in sample.items():
+    first = leaf[0] if leaf.dtype == object else None
+    if isinstance(first, np.ndarray):
+      raise ValueError(
+        f"{name}: the length of the field {field!r} differs between records;"
+        f' the op pad(…, inkey="{field}") gives it one'
+      )
+    if isinstance(first, bytes) and image_size.is_image(first):
+      raise ValueError(
+        f"{name}: the images of the field {field!r} are not decoded; add the"
+        " op 'decode'"
+      )
+  if not fields:
+    raise ValueError(
+      f"{name} has no numeric field for a batch; set a tokenizer or ops"
+    )

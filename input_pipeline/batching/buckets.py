@@ -106,7 +106,7 @@ def made(lengths: np.ndarray, wanted: Any, least: int = 1) -> Buckets:
   wanted, each = checked(wanted), lengths
   lengths = each.max(1)
   if isinstance(wanted, int):
-    wanted = fitted(lengths, wanted)
+    wanted = fitted(lengths, wanted, least)
   over = int((lengths > wanted[-1]).sum())
   if over:
     raise ValueError(
@@ -127,12 +127,13 @@ def made(lengths: np.ndarray, wanted: Any, least: int = 1) -> Buckets:
   return Buckets(tuple(map(int, bounds)), bucket.astype(np.int64), each)
 
 
-def fitted(lengths: np.ndarray, count: int) -> tuple[int, ...]:
+def fitted(lengths: np.ndarray, count: int, least: int = 1) -> tuple[int, ...]:
   """Returns at most `count` bounds, those that need the least padding.
 
   Args:
     lengths: int32 [N].
     count: of the bounds.
+    least: the number of examples that each bucket has; fewer if there are none.
   """
   values, counts = np.unique(np.maximum(lengths, 1), return_counts=True)
   if len(values) > _MOST_BOUNDS:
@@ -142,19 +143,19 @@ def fitted(lengths: np.ndarray, count: int) -> tuple[int, ...]:
     counts = np.bincount(places, minlength=len(values))
   n = len(values)
   before = np.concatenate([[0], np.cumsum(counts)]).astype(np.float64)
+  # [first value of a bucket, its last value]: the examples in it.
+  held = before[None, 1:] - before[:-1, None]
+  held = np.where(held >= max(1, min(least, before[-1])), held, np.inf)
   # cost[j]: of the first j values, in as many buckets as rounds so far.
   cost = np.concatenate([[0.0], np.full(n, np.inf)])
-  choices = []
+  choices, costs = [], []
   for _ in range(min(count, n)):
-    # [first value of the last bucket, its last value]
-    spent = before[None, 1:] - before[:-1, None]
-    total = cost[:-1, None] + np.where(spent > 0, spent, np.inf) * values[None]
+    total = cost[:-1, None] + held * values[None]
     choices.append(total.argmin(0))
-    cost = np.concatenate([[0.0], total.min(0)])
+    cost = np.concatenate([[np.inf], total.min(0)])
+    costs.append(cost[-1])
   bounds, last = [], n
-  for choice in reversed(choices):
-    if last == 0:
-      break
+  for choice in reversed(choices[: int(np.argmin(costs)) + 1]):
     bounds.append(int(values[last - 1]))
     last = int(choice[last - 1])
   return tuple(reversed(bounds))

@@ -164,7 +164,6 @@ def train(
     raise ValueError(
       f"service {service!r} applies ops, but ops is empty: leave service out"
     )
-  examples, plan, batch_size = training(**settings)
   if buckets is not None:
     weighted = temperature or any("weight" in part for part in mixture or ())
     if service or batch_size == "all" or weighted:
@@ -172,6 +171,8 @@ def train(
         "buckets suit neither a service, nor batch_size 'all', nor the weights"
         " of a mixture: leave one of them out"
       )
+  examples, plan, batch_size = training(**settings)
+  if buckets is not None:
     local = order.host_rows(batch_size, host_index, host_count)
     found = buckets_lib.of_examples(
       _data, examples, ops, settings, buckets, batch_size

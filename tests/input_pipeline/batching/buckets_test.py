@@ -182,7 +182,7 @@ def test_padding_is_small_on_multi30k(shared_data, tmp_path):
     batch_size=64,
     buckets=8,
   )
-  said = re.fullmatch(r"8 shapes are compiled.*; (\S+) % padding", data.note)
+  said = re.fullmatch(r"\d shapes are compiled.*; (\S+) % padding", data.note)
   real = slots = 0
   stream = data.batches(0)
   for _ in range(63):
@@ -200,7 +200,7 @@ def test_padding_is_small_on_spoken_digits(shared_data, tmp_path):
   for part in ("a", "b"):
     (tmp_path / "digits" / part).mkdir(parents=True)
   with tarfile.open(shared_data / "speech_fsdd" / "test.tar") as tar:
-    for i, member in enumerate(tar.getmembers()):
+    for i, member in enumerate(tar.getmembers()[::2]):
       content = tar.extractfile(member).read()
       folder = tmp_path / "digits" / "ab"[i % 2]
       (folder / member.name).write_bytes(content)
@@ -208,13 +208,13 @@ def test_padding_is_small_on_spoken_digits(shared_data, tmp_path):
     source=f"audio:{tmp_path}/digits",
     split="all",
     cache_dir=str(tmp_path),
-    batch_size=30,
+    batch_size=10,
     buckets=8,
   )
   assert data.spec["audio"].axes == data.spec["audio_mask"].axes == ("time",)
   real = slots = 0
   batches = data.batches(0)
-  for _ in range(10):
+  for _ in range(15):
     batch = next(batches)
     assert batch["audio"].shape == batch["audio_mask"].shape
     assert not batch["audio"][batch["audio_mask"] == 0].any()

@@ -13,7 +13,8 @@ bucket as whole objects, in an order that keeps the bucket consistent:
   `_CHECKPOINT_METADATA` is the last object of a checkpoint to be copied and the
   first to be removed. A checkpoint without it is unfinished and is never read.
 
-Arrays of checkpoints are copied from the bucket when they are first needed.
+Arrays of checkpoints, and the frozen arrays that they share, are copied from
+the bucket when they are first needed.
 Other code refers to a mirror by the path of a file in it; `fetch` and `push` do
 nothing for paths outside of mirrors.
 """
@@ -36,6 +37,8 @@ _CHECKPOINT = re.compile(r"checkpoints/([0-9]+)/(.+)")
 _PASSING = re.compile(
   r"(^|/)run\.lock|\.tmp$|\.partial$|\.orbax-checkpoint-tmp"
 )
+# Files that do not change once they are there.
+_CONSTANT = "frozen/"
 # The only subfolders, besides checkpoints, that a resumed run needs.
 _NEEDED = ("hugging_face",)
 _PERIOD = 15.0  # seconds between copies in the background
@@ -244,6 +247,10 @@ class Mirror:
     record = self._frozen(_RECORD)
     try:
       for name in names:
+        if name.startswith(_CONSTANT):  # large, and complete from the start
+          if self._is_changed(name):
+            self._upload_array(name)
+          continue
         frozen = self._frozen(name)
         if frozen:
           self._upload_frozen(name, *frozen)

@@ -63,7 +63,13 @@ WRAPPERS = {
   "train/learners/wrap": ("`config.learner.wrap`", ("learner",)),
   "train/optimization/wrap": ("`config.optimizer.wrap`", ("optimizer",)),
 }
-_OPS = ("on_field", "on_example", "on_pair")
+_OPS = (
+  "on_field",
+  "on_picture",
+  "on_picture_alone",
+  "on_example",
+  "on_pair",
+)
 _GIVEN_OPS = ("value", "example", "partner", "seed", "context")
 
 

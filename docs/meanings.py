@@ -36,7 +36,9 @@ CONFIG = {
     " begins with, or a [section](#configinit_from)."
   ),
   "planned": (
-    "Facts about the data for `train.plan`, which reads no data: `num_classes`."
+    "Facts about the data for `train.plan`, which reads no data: `num_classes`;"
+    " `source`, a `fake:` source with the fields of data that is neither images"
+    " nor text."
   ),
   "adapt": "An adapter around the model: `name` is a file of `train/adapters`.",
   "checkpoint": "See [below](#configcheckpoint).",

@@ -1,5 +1,6 @@
 """Records must have the fields, shapes and types of the first one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,22 @@ NARROW = {"int64": np.int32, "uint64": np.int32, "float64": np.float32}
 Rows = dict[str, np.ndarray]
 
 
-def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
+def alike(
+  examples: Any,
+  sample: Rows,
+  narrow: bool = False,
+  uniform: Mapping[str, str] = {},
+  ragged: Mapping[str, int] = {},
+) -> Any:
   """Returns the examples, checked against the fields and types of a sample.
 
   Args:
     examples: a NamedTuple with `read` and `name`.
     sample: one record; only its fields are kept.
     narrow: whether the integers must be in the range of the types of a batch.
+    uniform: {field that must have the value of the sample's: what the error
+      recommends}.
+    ragged: {field: how many of its first axes differ between records}.
 
   Returns:
     The same, except that `read` raises ValueError for a record that lacks a
@@ -31,7 +41,11 @@ def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
       }
     rows = examples.read(indices)
     try:
-      found = {k: _like(k, rows, like) for k, like in sample.items()}
+      found = {
+        k: _like(k, rows, like, ragged.get(k, 1)) for k, like in sample.items()
+      }
+      for field, advice in uniform.items():
+        _check_uniform(field, found[field], sample[field], advice)
       if narrow:
         for field, leaf in found.items():
           check_range(field, leaf)
@@ -46,7 +60,7 @@ def alike(examples: Any, sample: Rows, narrow: bool = False) -> Any:
   return examples._replace(read=read)
 
 
-def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
+def _like(field: str, rows: Rows, like: np.ndarray, axes: int) -> np.ndarray:
   if field not in rows:
     raise ValueError(f"no field {field!r}")
   leaf = rows[field]
@@ -57,7 +71,7 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
     if not all(isinstance(value, kind) for value in leaf):
       raise ValueError(f"the field {field!r} is not {kind.__name__}")
     if kind is np.ndarray:
-      return _like_ragged(field, leaf, like[0])
+      return _like_ragged(field, leaf, like[0], axes)
     return leaf
   if leaf.dtype == object or leaf.shape[1:] != like.shape[1:]:
     raise ValueError(
@@ -74,18 +88,43 @@ def _like(field: str, rows: Rows, like: np.ndarray) -> np.ndarray:
   return leaf.astype(like.dtype, copy=False)
 
 
-def _like_ragged(field: str, leaf: np.ndarray, like: np.ndarray) -> np.ndarray:
-  """Returns arrays of any length, checked to have the type of `like`."""
+def _check_uniform(
+  field: str, leaf: np.ndarray, like: np.ndarray, advice: str
+) -> None:
   for value in leaf:
-    wanted, found = like.shape[1:], value.shape[1:]
+    if value != like[0]:
+      raise ValueError(
+        f"the field {field!r} is {value}, and {like[0]} in the first record;"
+        f" {advice}"
+      )
+
+
+def _like_ragged(
+  field: str, leaf: np.ndarray, like: np.ndarray, axes: int
+) -> np.ndarray:
+  """Returns arrays, checked to have the type of `like`, but for some axes."""
+  for value in leaf:
+    wanted, found = like.shape[axes:], value.shape[axes:]
     if value.ndim != like.ndim or found != wanted or value.dtype != like.dtype:
       raise ValueError(
         f"the field {field!r} is {value.dtype} {list(value.shape)}, and"
-        f" {like.dtype} {['n', *wanted]} in the first record".replace("'", "")
+        f" {like.dtype} {['n'] * axes + [*wanted]} in the first record".replace(
+          "'", ""
+        )
       )
     if value.dtype.kind == "f" and not np.isfinite(value).all():
       raise ValueError(f"the field {field!r} is not finite")
   return leaf
+
+
+def numeric(rows: Rows) -> Rows:
+  """Returns the numeric fields, cast to the types that a batch has."""
+  with np.errstate(over="ignore"):  # The images of the record are not decoded.
+    return {
+      name: leaf.astype(NARROW.get(leaf.dtype.name, leaf.dtype), copy=False)
+      for name, leaf in rows.items()
+      if leaf.dtype.kind in "biuf"
+    }
 
 
 def check_range(field: str, leaf: np.ndarray) -> None:

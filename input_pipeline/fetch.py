@@ -264,8 +264,8 @@ def _write(folder: pathlib.Path, dataset: Dataset, files: Files, say) -> None:
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   for top, count in counts.items():
-    kind = "records" if top.endswith(".jsonl") else "images"
-    is_file = (folder / top).is_file() and kind == "images"
+    kind = "records" if top.endswith(".jsonl") else "files"
+    is_file = (folder / top).is_file() and kind == "files"
     say(f"{folder / top}" + ("" if is_file else f": {count:,} {kind}"))
 
 

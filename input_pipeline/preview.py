@@ -6,7 +6,8 @@
 Prints the leaves of the batch and its first rows: decoded windows of tokens
 with their special tokens, the targets, and the pieces of packed rows. For
 images it writes OUTPUT/contact_sheet.png, which shows each image as it was read
-beside the result of the ops.
+beside the result of the ops, with its boxes and their classes, or in the
+colours of its mask.
 """
 
 import pathlib
@@ -80,7 +81,7 @@ def preview(config: dict, step: int, count: int, output: str):
   yield from preview_text.leaves(data.spec, data.batch_size)
   batch = next(data.batches(step))
   if "image" in data.spec and len(data.spec["image"].shape) == 3:
-    yield _draw(settings, step, batch, count, output)
+    yield _draw(settings, step, batch, count, output, data.class_names)
   else:
     yield from preview_text.rows(batch, data.tokenizer, count)
   news = data.news()
@@ -97,20 +98,21 @@ def _shares(batch_size, count: int) -> int:
   )
 
 
-def _draw(settings, step: int, batch, count: int, output: str) -> str:
+def _draw(
+  settings, step: int, batch, count: int, output: str, class_names
+) -> str:
   """Writes the contact sheet and returns a line that describes it."""
-  from input_pipeline.reporting import preview_images
+  from input_pipeline.reporting import marks, preview_images
   from input_pipeline.reporting.contact_sheet import contact_sheet
 
   ops = settings.get("ops", "")
   rows = [i for i, index in enumerate(batch["index"]) if index >= 0][:count]
   if not rows:
     return "no image of the batch could be read"
-  read = preview_images.originals(
-    preview_images.examples(settings), batch["index"][rows], ops
-  )
-  pairs, captions, all_known = [], [], True
-  for i, original in zip(rows, read, strict=True):
+  records = preview_images.examples(settings).read(batch["index"][rows])
+  read = preview_images.decoded(records, ops)
+  pairs, captions, all_known, drawn = [], [], True, []
+  for place, (i, original) in enumerate(zip(rows, read, strict=True)):
     before, _ = preview_images.shown(original)
     after, known = preview_images.shown(batch["image"][i], ops)
     pairs.append((before, after))
@@ -119,10 +121,15 @@ def _draw(settings, step: int, batch, count: int, output: str) -> str:
     if "label" in batch:
       text += f"   {preview_images.label(batch['label'][i])}"
     captions.append(text)
+    each = (
+      {name: leaf[place] for name, leaf in records.items()},
+      {name: leaf[i] for name, leaf in batch.items()},
+    )
+    drawn.append(tuple(marks.found(row, class_names) for row in each))
   title = f"step {step}: as read, and after the ops {ops or '(none)'}"
   path = pathlib.Path(output) / "contact_sheet.png"
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(contact_sheet(pairs, captions, title))
+  path.write_bytes(contact_sheet(pairs, captions, title, drawn))
   note = (
     "; the ops set no range of values, so each image was rescaled to its own"
   )

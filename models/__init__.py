@@ -39,6 +39,10 @@ class Model(NamedTuple):
   flops: (T) -> forward FLOPs of one sequence of T tokens, a causal triangle of
     attention counted as half; None where it takes a trace to find out.
   plain: for an adapted model, (params) -> params of the model underneath.
+  fixed: for an adapted model, the top-level keys of params that training does
+    not change.
+  adapter: for an adapted model, the top-level key of params under which {}
+    means that the model underneath is not adapted.
   unstacked: (params) -> (a model that computes the same, its params), in which
     every layer has its own arrays and its own cache, with the batch as the
     first axis, so that decoding step by step copies neither; None where layers
@@ -54,6 +58,8 @@ class Model(NamedTuple):
   flops: Callable[[int], float] | None = None
   plain: Callable[[PyTree], PyTree] | None = None
   unstacked: Callable[[PyTree], tuple["Model", PyTree]] | None = None
+  fixed: tuple[str, ...] = ()
+  adapter: str = ""
 
 
 def pure(

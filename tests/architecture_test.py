@@ -38,7 +38,7 @@ ARROWS = {
   "data.sources": "data. data.reading pyarrow soundfile tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
   " tokenizers",
-  "data.ops": "data. data.reading data.tokenizers tensorflow",
+  "data.ops": "data. data.reading data.tokenizers soxr tensorflow",
   "data.packing": "data. data.sources data.tokenizers",
   "data.rows": "data. data.ops data.packing data.reading data.sources"
   " data.tokenizers",
@@ -48,7 +48,8 @@ ARROWS = {
   "data.cleaning": "data. data.ops data.similarity data.sources"
   " data.tokenizers ftfy lxml opencc py3langid snowballstemmer stdnum"
   " trafilatura",
-  "data.reporting": "data. data.batching data.ops data.tokenizers matplotlib",
+  "data.reporting": "data. data.batching data.ops data.reading data.tokenizers"
+  " matplotlib",
   "data.preparation": "data. data.cleaning data.reading data.reporting"
   " data.tokenizers apache_beam array_record rich tensorflow"
   " tensorflow_datasets zstandard",
@@ -70,7 +71,7 @@ ARROWS = {
   " rouge_score sacrebleu",
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
-  "train.checkpointing": "train.types train.hosts etils jax orbax",
+  "train.checkpointing": "train.types train.hosts etils jax orbax tensorstore",
   "train.workdir": "train.checkpointing train.hosts jax matplotlib rich",
   "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",

@@ -1,6 +1,7 @@
 """Builds the pure parts of a run from the names in its config."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from common.errors import UserError
 from input_pipeline.batching import pipeline
 from models import Model
 from train import initialization, run_data, sharding, types
-from train.optimization import optimizers
+from train.optimization import optimizers, parameter_rules
 
 
 class Experiment(NamedTuple):
@@ -69,11 +70,12 @@ def experiment(
 
 
 def assemble(
-  config, mesh, data: pipeline.Data, load: Callable = not_loaded
+  config, mesh, data: pipeline.Data, load: Callable | None = not_loaded
 ) -> Experiment:
   """Builds model, task, optimizer and learner of a complete config.
 
-  Each is wrapped by what its section lists in `wrap`. `load`: see `experiment`.
+  Each is wrapped by what its section lists in `wrap`. `load`: see `experiment`;
+  None leaves out what only training needs of other runs.
   """
   section, settings = _section(config, "model")
   model_fn = names.find("models", section, "config.model.name")
@@ -88,7 +90,7 @@ def assemble(
   network = _startable(config, model)
   model = _adapted(config, network)
   task = _task(config, mesh, model, {**sizes, **within, "load": load})
-  optimizer = _optimizer(config)
+  optimizer = _optimizer(config, model)
   learner = _learner(config, mesh, data, task, optimizer, within)
   rules = tuple(sys.modules[model_fn.__module__].SHARDING)
   length = _length(config, data)
@@ -120,11 +122,12 @@ def _task(config, mesh, model, offered) -> types.Task:
   return _task_within(mesh, _in_one_line(section, task))
 
 
-def _optimizer(config) -> types.Optimizer:
+def _optimizer(config, model) -> types.Optimizer:
   settings = dict(config["optimizer"])
   settings.pop("wrap", None)
   if config["adapt"]:
-    settings["freeze"] = [*settings.get("freeze", ()), "^base/"]
+    fixed = [f"^{key}/" for key in model.fixed]
+    settings["freeze"] = [*settings.get("freeze", ()), *fixed]
   try:
     optimizer = optimizers.make(settings, config["total_steps"])
   except ValueError as error:
@@ -174,13 +177,10 @@ def _wrapped(config, section: str, package: str, made, offered):
 
 def _startable(config, model):
   """The model, prepared for config.init_from."""
-  if isinstance(model, Model):
-    return initialization.startable(model)
-  for key in ("init_from", "adapt"):
-    if config[key]:
-      name = config["model"]["name"]
-      raise UserError(f"config.{key}: {name} consists of several networks")
-  return model
+  if config["adapt"] and not isinstance(model, Model):
+    name = config["model"]["name"]
+    raise UserError(f"config.adapt: {name} consists of several networks")
+  return initialization.startable(model)
 
 
 def _adapted(config, model):
@@ -260,9 +260,27 @@ def eval_keys(config) -> list[str]:
   return sorted(evals, key=lambda key: evals[key].get("name") == "samples")
 
 
+def unchanging(parts: Experiment, state: types.PyTree) -> list[str]:
+  """Returns the paths of the arrays of a state that training never changes.
+
+  They are the frozen variables, and the parameters that the optimizer freezes,
+  such as the base under an adapter.
+  """
+  regexes = [*parts.config["optimizer"].get("freeze", ())]
+  if parts.config["adapt"]:
+    regexes += [f"^{key}/" for key in parts.model.fixed]
+  kept = [
+    f"variables/params/{path}"
+    for path in parameter_rules.flat(state.variables.params)
+    if any(re.search(regex, path) for regex in regexes)
+  ]
+  frozen = parameter_rules.flat(state.variables.frozen or {})
+  return kept + [f"variables/frozen/{path}" for path in frozen]
+
+
 def state_of(
   parts: Experiment,
-  start: Callable[[], initialization.Start | None] = lambda: None,
+  start: Callable[[], dict[str, initialization.Start]] = dict,
 ):
   """Returns (init, abstract state); `init` creates each shard on its device.
 
@@ -301,6 +319,13 @@ def state_of(
   init = jax.jit(init_fn, out_shardings=shardings)
 
   def begin():
-    return init(rng, start())
+    given = parts.task.given()
+    state = init(rng, start())
+    if not given:
+      return state
+    variables = state.variables
+    places = {key: shardings.variables.frozen[key] for key in given}
+    frozen = {**variables.frozen, **jax.device_put(dict(given), places)}
+    return state._replace(variables=variables._replace(frozen=frozen))
 
   return begin, sharding.abstract(shapes, shardings)

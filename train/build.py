@@ -47,7 +47,7 @@ def run(config: Mapping[str, Any], workdir: str | None, say=print) -> loop.Run:
 
 
 def _run(config, workdir: str | None, say) -> loop.Run:
-  initialization.settings(config["init_from"])
+  initialization.settings(config["init_from"], None)
   writer = (
     None
     if workdir is None
@@ -55,13 +55,13 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   load = functools.partial(trained.task_and_variables, say=say)
   parts = assembly.experiment(config, workdir, load)
+  _beginnings(parts)
   pipelined = sharding.pipeline_note(config, parts.mesh)
   init, abstract_state = assembly.state_of(parts, lambda: _start(parts, say))
   split = _microbatch_note(config, abstract_state)
   for note in (parts.data.note, parts.learner.note, pipelined, split):
     if note:
       say(note)
-  batch_size = parts.data.batch_size
   seed_rng = jax.random.key(config["seed"])
   evaluations = {
     key: loop.Evaluation(
@@ -77,10 +77,6 @@ def _run(config, workdir: str | None, say) -> loop.Run:
   )
   rules = _rules(config, saving)
   _check_measured(rules, evaluations, parts.learner, abstract_state)
-  units = {"examples": batch_size} | {
-    unit: batch_size * each
-    for unit, each in leaf.units(parts.data.spec).items()
-  }
 
   def batches(first):
     stream = bad_records.telling(parts.data, first, say)
@@ -94,7 +90,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     batches=batches,
     evaluations=evaluations,
     total_steps=config["total_steps"],
-    units_per_step=units,
+    units_per_step=run_data.units_per_step(parts.data),
     rng=jax.random.fold_in(seed_rng, 1),
     checkpoint_every=saving.every_steps,
     checkpoint_minutes=saving.every_minutes,
@@ -109,7 +105,7 @@ def _run(config, workdir: str | None, say) -> loop.Run:
     say=say,
     writer=writer,
     observe=_observer(config, parts.learner, writer, say),
-    **({} if workdir is None else _files(workdir, config, parts.data, saving)),
+    **_files(workdir, parts, saving, abstract_state),
   )
 
 
@@ -172,14 +168,17 @@ def _check_measured(rules, evaluations, learner, abstract_state) -> None:
       tracking.check_measured(wanted, evaluate.names(variables))
 
 
-def _files(workdir, config, data, saving) -> dict[str, Any]:
-  """Returns the files in the workdir, as fields of loop.Run."""
+def _files(workdir, parts, saving, abstract_state) -> dict[str, Any]:
+  """Returns the files in the workdir, if any, as fields of loop.Run."""
+  if workdir is None:
+    return {}
+  unchanging = assembly.unchanging(parts, abstract_state)
   directory = os.path.join(workdir, "checkpoints")
   if distributed.first():
     checkpoint.sweep(directory)
-  run_record.begin(workdir, config, data)
+  run_record.begin(workdir, parts.config, parts.data)
   return {
-    "checkpoints": checkpoint.open_manager(directory, saving.keep),
+    "checkpoints": checkpoint.open_manager(directory, saving.keep, unchanging),
     "ledger": os.path.join(workdir, "goodput.jsonl")
     if distributed.first()
     else None,
@@ -188,13 +187,24 @@ def _files(workdir, config, data, saving) -> dict[str, Any]:
   }
 
 
-def _start(parts: assembly.Experiment, say) -> initialization.Start | None:
-  """Returns the initial arrays from another run or from files, if any."""
-  wanted = initialization.settings(parts.config["init_from"])
-  if wanted is None:
-    return None
+def _beginnings(
+  parts: assembly.Experiment,
+) -> dict[str, initialization.Settings]:
+  """Returns config.init_from for each network of the run's model."""
+  known = tuple(initialization.networks(parts.network))
+  return initialization.settings(parts.config["init_from"], known)
+
+
+def _start(parts: assembly.Experiment, say) -> dict[str, initialization.Start]:
+  """Returns the initial arrays from other runs or from files, by network."""
   section = {**run_data.sizes(parts.data), **parts.config["model"]}
-  return initialization.read(wanted, parts.network, section, origin, say)
+  networks = initialization.networks(parts.network) or {"": parts.network}
+  return {
+    name: initialization.read(
+      wanted, networks[name], section, origin, say, name
+    )
+    for name, wanted in _beginnings(parts).items()
+  }
 
 
 def evaluator(
@@ -330,6 +340,7 @@ def origin(path: str, step: int | str | None = None) -> initialization.Origin:
     plain(params) if plain else params,
     found.variables.model_state,
     found.parts.config["model"],
+    tuple(initialization.networks(found.parts.network)),
   )
 
 

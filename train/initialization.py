@@ -5,6 +5,11 @@ section with further settings:
 
   config.init_from = dict(path="runs/bert", map=[("^head/.*", "")])
 
+A model that consists of several networks takes one of these for each network,
+or one for all of them, from a run that has networks of the same names:
+
+  config.init_from = dict(generator="runs/a", discriminator=dict(path="runs/b"))
+
 Parameters are matched by path, such as "blocks/attention/query/kernel".
 Parameters that the other run does not have keep their random initialization,
 and are listed. Both models must agree in every setting that changes what the
@@ -15,12 +20,13 @@ import contextlib
 import contextvars
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from common.errors import UserError
+from common.names import nearest
 from models import Model
 from train.conversions.parts import arithmetic
 from train.optimization import parameter_rules
@@ -31,11 +37,17 @@ _START: contextvars.ContextVar = contextvars.ContextVar("start", default=None)
 
 
 class Origin(NamedTuple):
-  """The model that a run begins with: its arrays and its config.model."""
+  """The model that a run begins with.
+
+  params, model_state: its arrays; by network if it consists of several.
+  section: its config.model.
+  networks: their names; () if it is a single network.
+  """
 
   params: PyTree
   model_state: PyTree
   section: Mapping[str, Any]
+  networks: tuple[str, ...] = ()
 
 
 class Start(NamedTuple):
@@ -46,7 +58,7 @@ class Start(NamedTuple):
 
 
 class Settings(NamedTuple):
-  """The keys of `config.init_from`.
+  """The keys of `config.init_from`, or of `config.init_from.NETWORK`.
 
   path: a workdir, or a file or folder of weights; None initializes at random.
   step: the step of the checkpoint, or "best"; None is the last checkpoint.
@@ -55,6 +67,8 @@ class Settings(NamedTuple):
   skip: regexes of parameters of this run that are initialized at random.
   anyway: whether to begin although the models differ in settings that change
     what the parameters compute, such as heads, rope_theta or activation.
+  network: which network of the other run, if it has several; by default the one
+    of the same name.
   """
 
   path: str | None = None
@@ -62,50 +76,99 @@ class Settings(NamedTuple):
   map: Sequence[tuple[str, str]] = ()
   skip: Sequence[str] = ()
   anyway: bool = False
+  network: str | None = None
 
 
-def settings(given: str | Mapping[str, Any] | None) -> Settings | None:
-  """The Settings of a config's `init_from`; None if it names no path.
+def networks(model: Any) -> dict[str, Model]:
+  """Returns the networks of a model by name; {} if it is a single one."""
+  if isinstance(model, Model):
+    return {}
+  found = model._asdict() if hasattr(model, "_asdict") else {}
+  return {name: x for name, x in found.items() if isinstance(x, Model)}
+
+
+def settings(
+  given: str | Mapping[str, Any] | None, known: Collection[str] | None = ()
+) -> dict[str, Settings]:
+  """The Settings of a config's `init_from` for each network.
+
+  Args:
+    given: the value in the config.
+    known: the names of the model's networks, () if it is a single one. None, if
+      they are not known yet, checks only what does not depend on them.
+
+  Returns:
+    {name of a network, or "" for a single one: Settings}, of those that do not
+    begin at random.
 
   Raises:
-    UserError: a key is unknown or a regex is invalid.
+    UserError: a key or a network is unknown, a regex is invalid, or a path does
+      not exist.
   """
+  if not given:
+    return {}
+  if isinstance(given, str):
+    given = {"path": given}
+  if known == () or set(given) & set(Settings._fields):
+    found = _settings("config.init_from", given)
+    return dict.fromkeys(known or ("",), found) if found else {}
+  if known is None:
+    return {}
+  for name in given:
+    if name not in known:
+      raise UserError(
+        f"config.init_from.{name}: the model has no such network"
+        f"{nearest(name, known)} (there are: {', '.join(sorted(known))})"
+      )
+  each = {k: _settings(f"config.init_from.{k}", v) for k, v in given.items()}
+  return {name: found for name, found in each.items() if found}
+
+
+def _settings(where: str, given) -> Settings | None:
+  """The Settings of one network; None if they name no path."""
   if not given:
     return None
   if isinstance(given, str):
     given = {"path": given}
+  if not isinstance(given, Mapping):
+    raise UserError(f"{where}={given!r}: neither a path nor a section")
   from common import names  # a config's keys, as for every section
 
-  found = names.call(Settings, where="config.init_from", settings=given)
+  found = names.call(Settings, where=where, settings=given)
   try:
     for regex, replacement in found.map:
       parameter_rules.compiled("map", regex).sub(replacement, "")
     for regex in found.skip:
       parameter_rules.compiled("skip", regex)
   except (TypeError, ValueError, re.error) as error:
-    raise UserError(f"config.init_from: {error}") from error
+    raise UserError(f"{where}: {error}") from error
   if found.path is None:
     return None
   if not isinstance(found.anyway, bool):
-    raise UserError(
-      f"config.init_from.anyway={found.anyway!r}: neither True nor False"
-    )
+    raise UserError(f"{where}.anyway={found.anyway!r}: neither True nor False")
   if not os.path.exists(found.path):
-    raise UserError(f"config.init_from: {found.path}: there is no such file")
+    raise UserError(f"{where}: {found.path}: there is no such file")
   return found
 
 
-def startable(model: Model) -> Model:
+def startable(model: Any) -> Any:
   """Returns the model with an `init` that uses the arrays of `beginning`.
 
   The arrays are not passed as an argument because the task calls
   model.init(rng), and everything that it derives from the parameters, such as a
   frozen copy or an average, must be derived from these arrays.
   """
+  parts = networks(model)
+  if parts:
+    own = {name: _startable(part, name) for name, part in parts.items()}
+    return model._replace(**own)
+  return _startable(model, "") if isinstance(model, Model) else model
 
+
+def _startable(model: Model, name: str) -> Model:
   def init(rng):
     params, model_state = model.init(rng)
-    start = _START.get()
+    start = (_START.get() or {}).get(name)
     if start is None:
       return params, model_state
     return _replaced(params, start.params), _replaced(
@@ -116,8 +179,11 @@ def startable(model: Model) -> Model:
 
 
 @contextlib.contextmanager
-def beginning(start: Start | None) -> Iterator[None]:
-  """In this context, the `init` of startable models uses these arrays."""
+def beginning(start: Mapping[str, Start] | None) -> Iterator[None]:
+  """In this context, the `init` of startable models uses these arrays.
+
+  `start` is {name of a network, or "": its Start}.
+  """
   token = _START.set(start)
   try:
     yield
@@ -139,6 +205,7 @@ def read(
   section: Mapping[str, Any],
   load: Callable[[str, int | str | None], Origin],
   say: Callable[[str], None],
+  name: str = "",
 ) -> Start:
   """Returns the initial arrays of the parameters of `model`.
 
@@ -148,41 +215,59 @@ def read(
     section: its config.model.
     load: (path, step) -> the Origin.
     say: (line) -> None; prints which parameters were found.
+    name: of the network, if the run's model consists of several.
 
   Raises:
     UserError: no parameter matches, a shape differs, or a setting differs that
       changes what the parameters compute.
   """
+  where = f"config.init_from.{name}".rstrip(".")
   origin = load(wanted.path, wanted.step)
-  params, model_state = origin.params, origin.model_state
+  params, model_state = _part(where, wanted, origin, name)
   rng = jax.eval_shape(lambda: jax.random.key(0))
   own_params, own_state = jax.eval_shape(model.init, rng)
-  found = _matched(wanted, params, own_params)
-  state = _matched(wanted, model_state, own_state)
-  names = list(parameter_rules.flat(own_params))
+  found = _matched(where, wanted, params, own_params)
+  state = _matched(where, wanted, model_state, own_state)
+  paths = list(parameter_rules.flat(own_params))
   if not found:
     other = ", ".join(list(parameter_rules.flat(params))[:3])
     raise UserError(
-      f"config.init_from: {wanted.path} has none of this run's parameters"
-      f" ({', '.join(names[:3])}, …); it has {other}, …: set init_from.map"
+      f"{where}: {wanted.path} has none of this run's parameters"
+      f" ({', '.join(paths[:3])}, …); it has {other}, …: set init_from.map"
     )
-  _check_settings(wanted, origin.section, section, found, say)
-  drawn = [name for name in names if name not in found]
-  found_text = f"{len(found)} of {len(names)} parameters from {wanted.path}"
+  _check_settings(where, wanted, origin.section, section, found, say)
+  drawn = [path for path in paths if path not in found]
+  found_text = f"{len(found)} of {len(paths)} parameters from {wanted.path}"
   if drawn:
     more = ", …" if len(drawn) > 4 else ""
     found_text += f"; at random: {', '.join(drawn[:4])}{more}"
-  say(f"init_from: {found_text}")
+  say(f"{where.removeprefix('config.')}: {found_text}")
   return Start(found, state)
 
 
-def _check_settings(wanted, theirs, ours, loaded, say) -> None:
+def _part(where: str, wanted: Settings, origin: Origin, name: str):
+  """Returns (params, model_state) of the network to begin with."""
+  there, chosen = origin.networks, wanted.network
+  if chosen is not None and chosen not in there:
+    have = f"there are: {', '.join(there)}" if there else "it is a single one"
+    raise UserError(
+      f"{where}.network={chosen!r}: {wanted.path} has no such network"
+      f"{nearest(chosen, there)} ({have})"
+    )
+  if chosen is None and name in there:
+    chosen = name
+  if chosen is None:
+    return origin.params, origin.model_state
+  return origin.params[chosen], origin.model_state.get(chosen, {})
+
+
+def _check_settings(where, wanted, theirs, ours, loaded, say) -> None:
   """Refuses or prints the settings that change what parameters compute."""
   differing = arithmetic.differences(theirs, ours, loaded)
   if not differing:
     return
   line = (
-    f"config.init_from: {wanted.path} computes something else with the same"
+    f"{where}: {wanted.path} computes something else with the same"
     f" parameters than config.model: {'; '.join(differing)}"
   )
   if not wanted.anyway:
@@ -192,14 +277,14 @@ def _check_settings(wanted, theirs, ours, loaded, say) -> None:
   say(f"{line} (--init_from_anyway)")
 
 
-def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):
+def _matched(where: str, wanted: Settings, theirs: PyTree, ours: PyTree):
   """Returns {our path: their array}."""
   renamed: dict[str, jax.Array] = {}
   for path, leaf in parameter_rules.flat(theirs).items():
     for regex, replacement in wanted.map:
       path = re.sub(regex, replacement, path)
     if path in renamed:
-      raise UserError(f"config.init_from.map maps two parameters to {path!r}")
+      raise UserError(f"{where}.map maps two parameters to {path!r}")
     if path:
       renamed[path] = leaf
   found = {}
@@ -208,7 +293,7 @@ def _matched(wanted: Settings, theirs: PyTree, ours: PyTree):
       continue
     if renamed[path].shape != leaf.shape:
       raise UserError(
-        f"config.init_from: {path} is {list(leaf.shape)} here and"
+        f"{where}: {path} is {list(leaf.shape)} here and"
         f" {list(renamed[path].shape)} in {wanted.path}; skip it, or use equal"
         " sizes (and the same tokenizer)"
       )

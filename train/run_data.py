@@ -201,6 +201,12 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
   return {**found, **leaf.sizes(data.spec), **data.sizes}
 
 
+def units_per_step(data: pipeline.Data) -> dict[str, int]:
+  """Returns {unit: the number in a batch}, of examples and of named units."""
+  counted = {"examples": 1} | leaf.units(data.spec)
+  return {unit: data.batch_size * each for unit, each in counted.items()}
+
+
 def placed(batches, where: str, mesh, spec: leaf.Spec):
   """Transfers host batches to the devices ahead of their use."""
   shardings = {

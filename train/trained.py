@@ -1,13 +1,13 @@
 """Restores a run from its workdir, for evaluation, generation and export."""
 
 import contextlib
-import functools
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.extend
 import numpy as np
 
 from common.errors import UserError
@@ -16,7 +16,7 @@ from input_pipeline import tokenizers
 from input_pipeline.batching import added_tokens, pipeline
 from input_pipeline.tokenizers.parts import jinja_template
 from train import assembly, run_data, sharding, types
-from train.checkpointing import checkpoint, evaluated
+from train.checkpointing import checkpoint, digests, evaluated
 from train.conversions.parts import original_files, special_tokens
 from train.workdir import bucket, run_record
 
@@ -25,15 +25,14 @@ class Trained(NamedTuple):
   """A run, read back from its workdir.
 
   parts: the run's model, task, learner and data.
-  state: the state of the checkpoint.
-  variables: the variables that the learner evaluates.
+  variables: the variables that the learner evaluates; see `load_state` for the
+    rest of the state.
   step: the step of the checkpoint.
   template: the chat template of the folder that the run was converted from, or
     None.
   """
 
   parts: assembly.Experiment
-  state: types.State
   variables: types.Variables
   step: int
   template: jinja_template.Source | None = None
@@ -56,18 +55,38 @@ def load(workdir: str, step: int | str | None = None, say=print) -> Trained:
 
   `step` may be "best": the checkpoint that config.checkpoint.keep_best kept.
 
-  Neither its data nor the devices that it was trained on are needed. The
-  workdir is not trusted: its files contain no code and no links are followed.
-  Damaged checkpoints are reported through `say`.
+  Neither its data nor the devices that it was trained on are needed. Only the
+  arrays that the variables depend on are read, so that the optimizer's moments
+  take no memory. The workdir is not trusted: its files contain no code and no
+  links are followed. Damaged checkpoints are reported through `say`.
 
   Raises:
     UserError: `workdir` contains no run, a damaged one, or no such checkpoint.
   """
   with bucket.reading(workdir) as local:
-    return _load(local, step, say)
+    parts, found = _restored(local, step, say)
+    template = None
+    try:
+      kept = pathlib.Path(local) / original_files.FOLDER
+      template = special_tokens.chat_template_of(kept)
+    except UserError as error:
+      say(f"no chat template: {error}")
+  variables = parts.learner.variables(found.state)
+  return Trained(parts, variables, found.step, template)
 
 
-def _load(workdir: str, step: int | str | None, say) -> Trained:
+def load_state(
+  workdir: str, step: int | str | None = None, say=print
+) -> types.State:
+  """Loads the whole state of a checkpoint, with the optimizer's; see `load`."""
+  with bucket.reading(workdir) as local:
+    return _restored(local, step, say, whole=True)[1].state
+
+
+def _restored(
+  workdir: str, step: int | str | None, say, whole: bool = False
+) -> tuple[assembly.Experiment, checkpoint.Restored]:
+  """Returns the run and its checkpoint, with the arrays that are needed."""
   config = run_record.read_config(workdir)
   facts = run_record.read_facts(workdir)
   run_record.check_links(workdir)
@@ -77,33 +96,72 @@ def _load(workdir: str, step: int | str | None, say) -> Trained:
     data = _remembered(facts, config["data"], workdir)
     data = run_data.described(data, config)
     mesh = _mesh_at_hand(config, data.batch_size)
-    parts = assembly.assemble(
-      config, mesh, data, functools.partial(task_and_variables, say=say)
-    )
+    # What other runs gave, such as a teacher, is not needed.
+    parts = assembly.assemble(config, mesh, data, load=None)
     _, abstract_state = assembly.state_of(parts)
   if step == "best":
     step = _best(workdir)
   directory = pathlib.Path(workdir) / "checkpoints"
   if not directory.is_dir():
     raise UserError(f"{workdir}: contains no checkpoint yet")
+  needed = None
+  if not whole:
+    needed = inputs_of(parts.learner.variables, abstract_state)
   manager = checkpoint.open_manager(str(directory))
   if step is not None:
-    found = checkpoint.restore(manager, abstract_state, step)
+    found = checkpoint.restore(manager, abstract_state, step, needed)
   else:
-    found, damaged = checkpoint.restore_last(manager, abstract_state)
+    found, damaged = checkpoint.restore_last(
+      manager, abstract_state, needed=needed
+    )
     for _, reason in damaged:
       say(f"damaged: {reason}")
   manager.close()
   if found is None:
     raise UserError(f"{workdir}: contains no checkpoint yet")
-  variables = parts.learner.variables(found.state)
-  template = None
-  try:
-    kept = pathlib.Path(workdir) / original_files.FOLDER
-    template = special_tokens.chat_template_of(kept)
-  except UserError as error:
-    say(f"no chat template: {error}")
-  return Trained(parts, found.state, variables, found.step, template)
+  return parts, found
+
+
+def inputs_of(function: Callable, tree: types.PyTree) -> set[str]:
+  """Returns the paths of the leaves that the outputs of `function` depend on.
+
+  Random keys are always among them, since they have no blank value.
+
+  Args:
+    function: (tree) -> any tree of arrays; it is traced.
+    tree: ShapeDtypeStructs.
+  """
+  jaxpr = jax.make_jaxpr(function)(tree).jaxpr
+  used = _used(jaxpr, [True] * len(jaxpr.outvars))
+  return {
+    path
+    for (path, leaf), is_used in zip(digests.named(tree), used, strict=True)
+    if is_used or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  }
+
+
+def _used(jaxpr, outputs: Sequence[bool]) -> list[bool]:
+  """Returns which inputs of a jaxpr the `outputs` that are True depend on."""
+  needed = {
+    v
+    for v, is_used in zip(jaxpr.outvars, outputs, strict=True)
+    if is_used and not isinstance(v, jax.extend.core.Literal)
+  }
+  for equation in reversed(jaxpr.eqns):
+    outputs = [v in needed for v in equation.outvars]
+    if not any(outputs):
+      continue
+    inputs = [True] * len(equation.invars)
+    inner = equation.params.get("jaxpr")
+    inner = getattr(inner, "jaxpr", inner)
+    if equation.primitive.name in ("jit", "pjit", "closed_call"):
+      inputs = _used(inner, outputs)
+    needed |= {
+      v
+      for v, is_used in zip(equation.invars, inputs, strict=True)
+      if is_used and not isinstance(v, jax.extend.core.Literal)
+    }
+  return [v in needed for v in jaxpr.invars]
 
 
 def _best(workdir: str) -> int:

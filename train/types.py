@@ -121,6 +121,9 @@ class Task(NamedTuple):
   coupled: whether a loss couples the examples of a batch, as contrastive losses
     do, so that the losses of its parts do not add up to that of the whole.
   name: the file that config.task names, for messages.
+  given: () -> entries of Variables.frozen that another run gives, such as a
+    teacher. `init` makes them of zeros, since arrays that it closed over would
+    become constants of its program; they are loaded when a run begins.
   """
 
   init: Callable[[jax.Array, Batch], Variables]
@@ -128,6 +131,7 @@ class Task(NamedTuple):
   predict: Mapping[str, Predict]
   coupled: bool = False
   name: str = ""
+  given: Callable[[], Mapping[str, PyTree]] = dict
 
 
 def init_of(model: Any) -> Callable[[jax.Array, Batch], Variables]:

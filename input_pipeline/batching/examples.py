@@ -10,6 +10,7 @@ from input_pipeline import rows as rows_lib
 from input_pipeline.bad_records import Policy, Tally
 from input_pipeline.batching import added_tokens
 from input_pipeline.batching.components import Part
+from input_pipeline.batching.second import Second
 from input_pipeline.batching.unlabeled import Unlabeled, without_labels
 from input_pipeline.packing import windows as windows_lib
 from input_pipeline.packing.token_file import token_file
@@ -31,6 +32,9 @@ class Examples(NamedTuple):
   units: {leaf: what its first axis is counted as}.
   record: (index) -> the name of the record; None if that is `name`.
   unscaled: see rows.Rows.
+  uniform: fields that must have one value in all records; see sources.Source.
+  ragged: how many axes of ragged fields differ; see sources.Source.
+  second: the source whose records the ops mix into the examples, or None.
   """
 
   length: int
@@ -47,6 +51,9 @@ class Examples(NamedTuple):
   units: Mapping[str, str] = {}
   record: Callable[[int], str] | None = None
   unscaled: Callable[[np.ndarray], np.ndarray] | None = None
+  uniform: tuple[str, ...] = ()
+  ragged: Mapping[str, int] = {}
+  second: Second | None = None
 
 
 def leaf_names(
@@ -115,6 +122,8 @@ def of_parts(
         note=s.note,
         tally=tally,
         class_names=tuple(s.class_names or ()),
+        uniform=s.uniform,
+        ragged=s.ragged,
       )
       for s in sources
     ]

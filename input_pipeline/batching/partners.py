@@ -20,7 +20,7 @@ _APART = np.uint64(0x5851F42D4C957F2D)
 
 
 def drawer(
-  lengths: Sequence[int], weights: np.ndarray
+  lengths: Sequence[int], weights: np.ndarray, apart: int = int(_APART)
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
   """Returns (indices int64 [n], keys uint64 [n]) -> partners, int64 [n].
 
@@ -30,14 +30,16 @@ def drawer(
     lengths: the number of examples of each component; an index counts through
       them.
     weights: int64, the result of mixture.whole_weights.
+    apart: below 2**64; different numbers make the draws independent.
   """
+  key_apart = np.uint64(apart)
   sizes = np.asarray(lengths, np.uint64)
   offsets = np.cumsum([0, *lengths[:-1]]).astype(np.uint64)
   ends = np.cumsum(weights).astype(np.uint64)
 
   def draw(indices: np.ndarray, keys: np.ndarray) -> np.ndarray:
     own = np.asarray(indices, np.int64).astype(np.uint64)
-    first = order.mix(order.mix(np.asarray(keys, np.uint64) ^ _APART) ^ own)
+    first = order.mix(order.mix(np.asarray(keys, np.uint64) ^ key_apart) ^ own)
     # The modulo favours no number by more than one part in 2**33.
     component = np.searchsorted(ends, first % ends[-1], side="right")
     within = order.mix(first) % sizes[component]

@@ -34,13 +34,18 @@ import numpy as np
 
 from common.leaf import MASK_AND_INDEX, Leaf, Spec, described
 from input_pipeline import bad_records, equal_fields, order
-from input_pipeline.batching import added_tokens, partners, tf_stream
+from input_pipeline.batching import (
+  added_tokens,
+  numeric_fields,
+  partners,
+  tf_stream,
+)
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
 from input_pipeline.batching.plan import Plan
+from input_pipeline.batching.second import with_second
 from input_pipeline.batching.unlabeled import Unlabeled
-from input_pipeline.reading import image_size
 from input_pipeline.tokenizers import Tokenizer
 
 # The number of positions that are ordered at once.
@@ -94,6 +99,7 @@ def train(
   seq_len: int | None = None,
   packing: bool = False,
   rows: Mapping | None = None,
+  second: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int | str,
@@ -125,6 +131,8 @@ def train(
     packing: makes rows of whole documents instead of windows.
     rows: makes rows of another kind: dict(name=KIND, …), where KIND is a file
       of input_pipeline/rows.
+    second: dict(source=URI, split="train", ops=""), whose records an op such as
+      add_noise mixes into the examples; see second.py.
     text_key: the field of a record that is tokenized.
     cache_dir: the folder where tokens are cached; by default $TESSERA_CACHE or
       ~/.cache/tessera.
@@ -146,12 +154,15 @@ def train(
   Raises:
     ValueError: the arguments are wrong; one line that names the problem.
   """
-  settings = {k: v for k, v in locals().items() if k not in ("ops", "service")}
-  if service and not ops:
-    raise ValueError(
-      f"service {service!r} applies ops, but ops is empty: leave service out"
+  own = ("ops", "service", "second")
+  settings = {k: v for k, v in locals().items() if k not in ("own", *own)}
+  if service and (second or not ops):
+    why = (
+      "reads no second source" if second else "applies ops, but ops is empty"
     )
+    raise ValueError(f"service {service!r} {why}: leave service out")
   examples, plan, batch_size = training(**settings)
+  examples = with_second(examples, second, ops, True)
   given = {"ops": ops, **settings}
   remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
@@ -239,6 +250,7 @@ def evaluation(
   seq_len: int | None = None,
   packing: bool = False,
   rows: Mapping | None = None,
+  second: Mapping | None = None,
   text_key: str = "text",
   cache_dir: str | None = None,
   batch_size: int,
@@ -267,6 +279,7 @@ def evaluation(
     parts, tokenizer, seq_len, packing, rows, *where, True, policy, unlabeled
   )
   examples = components_lib.joined(components, [str(part) for part in parts])
+  examples = with_second(examples, second, ops, False)
   local = order.host_rows(batch_size, host_index, host_count)
 
   def rows(step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -282,17 +295,6 @@ def evaluation(
 def _check_batch_size(batch_size: int) -> None:
   if not isinstance(batch_size, int) or batch_size < 1:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
-
-
-def numeric(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the numeric fields, cast to the types that a batch has."""
-  narrow = equal_fields.NARROW
-  with np.errstate(over="ignore"):  # The images of the record are not decoded.
-    return {
-      name: leaf.astype(narrow.get(leaf.dtype.name, leaf.dtype), copy=False)
-      for name, leaf in rows.items()
-      if leaf.dtype.kind in "biuf"
-    }
 
 
 def with_special_tokens(examples: Examples, ops: str) -> Examples:
@@ -315,15 +317,18 @@ def _data(
     fields, stream = tf_stream.stream(examples, plan, ops, service)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
-    fields = {k: Leaf(v.shape[1:], v.dtype) for k, v in numeric(sample).items()}
-    _check_numeric(examples, sample, fields)
+    fields = {
+      k: Leaf(v.shape[1:], v.dtype)
+      for k, v in equal_fields.numeric(sample).items()
+    }
+    numeric_fields.check(examples, sample, fields)
 
     read = bad_records.reader(examples, sample, fields)
 
     def stream(first_step: int) -> Iterator[dict[str, np.ndarray]]:
       step = first_step
       while True:
-        yield numeric(read(plan.rows(step)[0]))
+        yield equal_fields.numeric(read(plan.rows(step)[0]))
         step += 1
 
   # A table may have a column "index", which is not the place in the source.
@@ -355,27 +360,6 @@ def _data(
     examples.record or examples.name,
     examples.unscaled,
   )
-
-
-def _check_numeric(examples: Examples, sample: dict, fields: Spec) -> None:
-  """Raises ValueError if a batch would lack what the records hold."""
-  name = examples.name(0)
-  for field, leaf in sample.items():
-    first = leaf[0] if leaf.dtype == object else None
-    if isinstance(first, np.ndarray):
-      raise ValueError(
-        f"{name}: the length of the field {field!r} differs between records;"
-        f' the op pad(…, inkey="{field}") gives it one'
-      )
-    if isinstance(first, bytes) and image_size.is_image(first):
-      raise ValueError(
-        f"{name}: the images of the field {field!r} are not decoded; add the"
-        " op 'decode'"
-      )
-  if not fields:
-    raise ValueError(
-      f"{name} has no numeric field for a batch; set a tokenizer or ops"
-    )
 
 
 def _padded(

@@ -1,9 +1,10 @@
 """Ragged fields, whose first axis differs between records, within tf.data.
 
 A source returns a ragged field as an object array of arrays, one a record, of
-equal types and, but for the first axis, equal shapes: boxes [n, 4], the samples
-of a sound [T]. On the way through tf.data such a field is the bytes of each
-array and its length; in the ops it is a tensor [None, ...].
+equal types and, but for the first axis, equal shapes: boxes [n, 4]. A source
+may declare that more of the first axes differ: sounds [samples, channels]. On
+the way through tf.data such a field is the bytes of each array and its shape;
+in the ops it is a tensor [None, ...].
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_LENGTH = "_length/"
+_SHAPE = "_shape/"
 # What tf.io.decode_raw reads.
 _TYPES = "float16 float32 float64 uint8 int8 uint16 int16 int32 int64 bool"
 
@@ -19,22 +20,19 @@ Rows = dict[str, np.ndarray]
 
 
 class Ragged(NamedTuple):
-  """The type of a ragged field, and the sizes of all axes but the first."""
+  """The type of a ragged field, and its shape, None where records differ."""
 
   dtype: np.dtype
-  tail: tuple[int, ...]
-
-  def __str__(self) -> str:
-    return f"{self.dtype} [n{''.join(f', {size}' for size in self.tail)}]"
+  shape: tuple[int | None, ...]
 
 
-def of_value(value: np.ndarray) -> Ragged:
-  """Returns the kind of one record's array."""
-  return Ragged(value.dtype, value.shape[1:])
-
-
-def found(sample: Rows) -> dict[str, Ragged]:
+def found(sample: Rows, axes: Mapping[str, int] = {}) -> dict[str, Ragged]:
   """Returns the ragged fields of a record, [1, ...] each.
+
+  Args:
+    sample: the record.
+    axes: {field: how many of its first axes differ between records}, if more
+      than one does.
 
   Raises:
     ValueError: a field has a type that a batch cannot have.
@@ -49,28 +47,30 @@ def found(sample: Rows) -> dict[str, Ragged]:
         f"the field {name!r} is {value.dtype} of {value.ndim} axes, which no"
         " batch can hold; the op keep(…) leaves fields out"
       )
-    fields[name] = of_value(value)
+    n = axes.get(name, 1)
+    fields[name] = Ragged(value.dtype, (None,) * n + value.shape[n:])
   return fields
 
 
 def signature(fields: Mapping[str, Ragged], tf: Any) -> dict[str, Any]:
   """Returns {name: TensorSpec} of the packed fields of one record."""
   specs = {}
-  for name in fields:
+  for name, field in fields.items():
     specs[name] = tf.TensorSpec([], tf.string)
-    specs[_LENGTH + name] = tf.TensorSpec([], tf.int64)
+    specs[_SHAPE + name] = tf.TensorSpec([len(field.shape)], tf.int64)
   return specs
 
 
 def packed(rows: Rows, fields: Mapping[str, Ragged]) -> Rows:
-  """Returns the rows with each ragged field as bytes and lengths."""
+  """Returns the rows with each ragged field as bytes and shapes."""
   rows = dict(rows)
-  for name in fields:
+  for name, field in fields.items():
     values = rows[name]
     content = np.empty(len(values), object)
     content[:] = [np.ascontiguousarray(value).tobytes() for value in values]
-    lengths = [len(value) for value in values]
-    rows[name], rows[_LENGTH + name] = content, np.array(lengths, np.int64)
+    shapes = np.array([value.shape for value in values], np.int64)
+    rows[name] = content
+    rows[_SHAPE + name] = shapes.reshape(len(values), len(field.shape))
   return rows
 
 
@@ -79,10 +79,8 @@ def unpacked(
 ) -> dict[str, Any]:
   """Returns one record with each ragged field as a tensor [None, ...]."""
   example = dict(example)
-  for name, (dtype, tail) in fields.items():
-    length = example.pop(_LENGTH + name)
+  for name, (dtype, shape) in fields.items():
+    whole = example.pop(_SHAPE + name)
     flat = tf.io.decode_raw(example[name], tf.as_dtype(dtype))
-    example[name] = tf.ensure_shape(
-      tf.reshape(flat, [length, *tail]), [None, *tail]
-    )
+    example[name] = tf.ensure_shape(tf.reshape(flat, whole), shape)
   return example

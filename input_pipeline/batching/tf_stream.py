@@ -12,9 +12,11 @@ from common.leaf import Leaf, Spec
 from input_pipeline import bad_records, equal_fields
 from input_pipeline import ops as ops_lib
 from input_pipeline.batching import bad_records_tf, ragged, service_stream
+from input_pipeline.batching import second as second_lib
 from input_pipeline.batching.bad_records_tf import Steps
 from input_pipeline.batching.examples import Examples
 from input_pipeline.batching.plan import Plan
+from input_pipeline.ops.parts.second import PREFIX
 from input_pipeline.reading import image_size
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
@@ -48,8 +50,14 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     )
   sample = bad_records.typed(examples, examples.tally.policy)
   sample = _readable(sample)
-  examples = equal_fields.alike(examples, sample)
-  lengthy = ragged.found(sample)
+  uniform = [field for field in examples.uniform if field in sample]
+  free, axes = ops_lib.unsettled(ops, uniform), examples.ragged
+  examples = equal_fields.alike(examples, sample, uniform=free, ragged=axes)
+  if examples.second is not None:
+    sample = {**sample, **_readable(examples.second.sample)}
+    axes = {**axes, **examples.second.ragged}
+  prepare = second_lib.transformer(examples.second, tf)
+  lengthy = ragged.found(sample, axes)
   encoded = {name for name, leaf in sample.items() if _holds_images(leaf)}
   signature = {
     name: tf.TensorSpec(
@@ -64,6 +72,8 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
       ragged.unpacked(part, lengthy, tf) if isinstance(part, dict) else part
       for part in _parted(example)
     ]
+    for i in range(0, len(both), 2):
+      both[i] = prepare(both[i], both[i + 1])
     return _numbers(apply(*both), encoded, tf)
 
   read = functools.partial(_read, examples, lengthy, partner)
@@ -106,6 +116,13 @@ def stream(
       example fails: one line that names it.
   """
   tf = import_tensorflow()
+  known = ops_lib.traits_of(ops)
+  in_python = [name for name, each in known.items() if each.in_python]
+  if service and in_python:
+    raise ValueError(
+      f"the op {in_python[0]!r} runs in Python, which the workers of a data"
+      " service cannot: leave out service, or prepare the files beforehand"
+    )
   found = steps(examples, plan, ops)
   skip = examples.tally.policy.skip
   if skip:
@@ -224,7 +241,10 @@ def _read(
   seed of the same key.
   """
   seeds = np.stack([keys.astype(np.int64), indices.astype(np.int64)], axis=1)
-  rows = {_SEED: seeds, **ragged.packed(examples.read(indices), lengthy)}
+  rows = examples.read(indices)
+  if examples.second is not None:
+    rows = rows | examples.second.read(indices, keys)
+  rows = {_SEED: seeds, **ragged.packed(rows, lengthy)}
   if partner is None:
     return rows
   others = _read(examples, lengthy, None, partner(indices, keys), keys)
@@ -257,10 +277,12 @@ def _numbers(example: dict, encoded: set[str], tf) -> dict:
   Raises:
     ValueError: a field of `encoded` still has the bytes of images.
   """
+  example = {k: v for k, v in example.items() if not k.startswith(PREFIX)}
   for name in sorted(encoded & set(example)):
     if example[name].dtype == tf.string:
       raise ValueError(
-        f"the images of the field {name!r} are not decoded; add the op 'decode'"
+        f"the images of the field {name!r} are not decoded; add the op"
+        " 'decode', or 'decode_mask' for the classes of pixels"
       )
   return {
     name: _narrowed(name, leaf, tf)

@@ -5,17 +5,23 @@ another. By default it reads and writes the field "image"; `inkey` and `outkey`
 name other fields. All randomness of an op comes from the example's own seed, so
 that the result is the same on every host and at every step.
 
-Ops are plain functions under a decorator (`on_field`, `on_example`, `on_pair`)
-in any file of this folder. A pair op blends an example with another one, its
-partner, to which the preceding ops were applied with the partner's own seed.
-Ops on windows of tokens may add tokens to the vocabulary; see
-tokenizers/parts/special_tokens.py.
+Ops that move the pixels of "image" (resize, crops, flip, rotation, shear) also
+move what has a place in it: the fields "boxes", "keypoints" and "segmentation";
+see parts/moving.py. A box of which less than the share `keep` remains in the
+picture is left out, together with its values in "classes", "difficult" and
+"crowd".
+
+Ops are plain functions under a decorator (`on_field`, `on_picture`,
+`on_example`, `on_pair`) in any file of this folder. A pair op blends an example
+with another one, its partner, to which the preceding ops were applied with the
+partner's own seed. Ops on windows of tokens may add tokens to the vocabulary;
+see tokenizers/parts/special_tokens.py.
 """
 
 import ast
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from common import names
@@ -23,6 +29,10 @@ from input_pipeline.tensorflow_cpu import import_tensorflow
 
 Example = dict[str, Any]
 
+# The field in which boxes and masks have their places.
+_PICTURE = "image"
+# The share of a box that must remain in the picture, by default.
+_KEEP = 0.25
 # Passed by the pipeline, and not written in the string.
 _GIVEN = ("value", "example", "partner", "seed", "context")
 
@@ -39,14 +49,32 @@ class Context(NamedTuple):
   tokenizer: Any = None
 
 
+class Moved(NamedTuple):
+  """A picture that an op has moved.
+
+  value: [h, w, c].
+  source: float32 [2, 3], the affine map from a position (x, y) in it to the one
+    in the picture before the op, in pixels from the upper left corner.
+  """
+
+  value: Any
+  source: Any
+
+
 class _Op(NamedTuple):
-  """An op, which takes a "field", an "example" or a "pair" of examples."""
+  """An op, which takes a "field", an "example" or a "pair" of examples.
+
+  moves: "" for an op that leaves pixels at their places, "all" for one that
+    returns Moved, and "alone" for one that cannot move boxes and masks.
+  """
 
   function: Callable[..., Any]
   takes: str
+  moves: str = ""
 
 
 _OPS: dict[str, _Op] = {}
+_TRAITS: dict[str, "Traits"] = {}
 
 
 def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,6 +84,24 @@ def on_field(function: Callable[..., Any]) -> Callable[..., Any]:
   the example and the op; a parameter `context` is passed the Context.
   """
   _OPS[function.__name__] = _Op(function, "field")
+  return function
+
+
+def on_picture(function: Callable[..., Moved]) -> Callable[..., Moved]:
+  """Registers (picture, ...) -> Moved, an op on a field that moves its pixels.
+
+  If the field is "image", everything that has a place in it moves as well.
+  """
+  _OPS[function.__name__] = _Op(function, "field", "all")
+  return function
+
+
+def on_picture_alone(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Registers an op as `on_field` does, and refuses examples with boxes.
+
+  It moves pixels, and boxes or masks would no longer fit the picture.
+  """
+  _OPS[function.__name__] = _Op(function, "field", "alone")
   return function
 
 
@@ -77,6 +123,29 @@ def _registry() -> dict[str, _Op]:
   for module in names.discover(__name__).values():
     importlib.import_module(module)
   return _OPS
+
+
+class Traits(NamedTuple):
+  """What the pipeline must know of an op.
+
+  settles: fields that a source calls uniform, which the op checks or sets.
+  in_python: whether it runs in Python, and so in no worker of a data service.
+  takes_second: whether it reads the record of the second source, data.second.
+  """
+
+  settles: tuple[str, ...] = ()
+  in_python: bool = False
+  takes_second: bool = False
+
+
+def traits(**given: Any) -> Callable[[Callable], Callable]:
+  """Registers the Traits of an op; goes above the decorator of its kind."""
+
+  def register(function: Callable) -> Callable:
+    _TRAITS[function.__name__] = Traits(**given)
+    return function
+
+  return register
 
 
 class Call(NamedTuple):
@@ -178,6 +247,10 @@ def _signature(op: _Op) -> inspect.Signature:
       ),
       inspect.Parameter("outkey", inspect.Parameter.KEYWORD_ONLY, default=None),
     ]
+  if op.moves == "all":
+    parameters.append(
+      inspect.Parameter("keep", inspect.Parameter.KEYWORD_ONLY, default=_KEEP)
+    )
   return inspect.Signature(parameters)
 
 
@@ -197,6 +270,23 @@ def without_random(string: str) -> str:
     given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
     kept.append(f"{name}({', '.join(given)})" if given else name)
   return "|".join(kept)
+
+
+def traits_of(string: str) -> dict[str, Traits]:
+  """The traits of each op of a string, by its name; {} of an empty one."""
+  found = parse(string) if string else ()
+  return {name: _TRAITS.get(name, Traits()) for name, _, _ in found}
+
+
+def unsettled(string: str, fields: Iterable[str]) -> dict[str, str]:
+  """Returns {field that no op sets or checks: which ops would}."""
+  done = {f for each in traits_of(string).values() for f in each.settles}
+  _registry()
+  advice = {}
+  for field in fields:
+    names_of = sorted(n for n, each in _TRAITS.items() if field in each.settles)
+    advice[field] = f"add an op that sets or checks it: {', '.join(names_of)}"
+  return {field: line for field, line in advice.items() if field not in done}
 
 
 def compile(
@@ -260,8 +350,27 @@ def _apply(
   outkey = kwargs.pop("outkey", None) or inkey
   if inkey not in example:
     raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
-  value = op.function(example[inkey], *args, **kwargs)
-  return {**example, outkey: _fence(value)}
+  if not op.moves:
+    value = op.function(example[inkey], *args, **kwargs)
+    return {**example, outkey: _fence(value)}
+  from input_pipeline.ops.parts import moving
+
+  keep = kwargs.pop("keep", _KEEP)
+  bound = inkey == outkey == _PICTURE and moving.has_places(example)
+  if op.moves == "alone":
+    if bound:
+      raise ValueError(
+        "it moves the image alone, and the boxes or masks would no longer fit;"
+        " flip, rotation, shear, resize and the crops move them as well"
+      )
+    value = op.function(example[inkey], *args, **kwargs)
+    return {**example, outkey: _fence(value)}
+  before = example[inkey]
+  value, source = op.function(before, *args, **kwargs)
+  changed = {outkey: value}
+  if bound:
+    changed |= moving.moved(example, before, value, source, keep)
+  return {**example, **{name: _fence(leaf) for name, leaf in changed.items()}}
 
 
 def _fence(value: Any) -> Any:

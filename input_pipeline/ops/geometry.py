@@ -1,15 +1,16 @@
 """Ops that move the pixels of an image [h, w, c] by an affine map.
 
 They keep the image's size and its type, uint8 or float, and interpolate
-bilinearly.
+bilinearly. Boxes become the upright boxes around the moved ones.
 """
 
 import math
 
 import tensorflow as tf
 
-from input_pipeline.ops import on_field
+from input_pipeline.ops import Moved, on_picture
 from input_pipeline.ops.image import like
+from input_pipeline.ops.parts import moving
 
 
 def transform(
@@ -38,7 +39,7 @@ def transform(
   return like(moved, image.dtype)
 
 
-@on_field
+@on_picture
 def rotation(
   value: tf.Tensor,
   max_degrees: float,
@@ -46,26 +47,41 @@ def rotation(
   fill: float = 0.0,
   *,
   seed,
-) -> tf.Tensor:
+) -> Moved:
   """Rotated about the centre, counter-clockwise, by a uniform angle.
 
   `min_degrees` defaults to -max_degrees. Pixels from outside are `fill`.
   """
   low = -max_degrees if min_degrees is None else min_degrees
   degrees = tf.random.stateless_uniform([], seed) * (max_degrees - low) + low
-  return rotate(value, degrees, fill)
+  return _moved(value, _turning(degrees), fill)
+
+
+def _moved(image: tf.Tensor, matrix: list[list], fill: float) -> Moved:
+  """The result of `transform`, with its map from corner to corner."""
+  (a, b, x), (c, d, y) = matrix
+  height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+  row, column = height * 0.5, width * 0.5
+  x = x + column - (a * column + b * row)
+  y = y + row - (c * column + d * row)
+  source = moving.affine(a, b, x, c, d, y)
+  return Moved(transform(image, matrix, fill), source)
 
 
 def rotate(
   image: tf.Tensor, degrees: tf.Tensor, fill: float = 0.0
 ) -> tf.Tensor:
   """Rotated about the centre, counter-clockwise."""
+  return transform(image, _turning(degrees), fill)
+
+
+def _turning(degrees: tf.Tensor) -> list[list]:
   angle = tf.cast(degrees, tf.float32) * (math.pi / 180)
   cos, sin = tf.cos(angle), tf.sin(angle)
-  return transform(image, [[cos, -sin, 0.0], [sin, cos, 0.0]], fill)
+  return [[cos, -sin, 0.0], [sin, cos, 0.0]]
 
 
-@on_field
+@on_picture
 def shear(
   value: tf.Tensor,
   x: float,
@@ -73,7 +89,7 @@ def shear(
   fill: float = 0.0,
   *,
   seed,
-) -> tf.Tensor:
+) -> Moved:
   """Sheared about the centre by uniform factors in [-x, x] and [-y, y].
 
   The output at (column, row) from the centre is the input at
@@ -82,4 +98,4 @@ def shear(
   if x < 0 or y < 0:
     raise ValueError(f"x={x!r}, y={y!r}: both must be at least 0")
   a, b = tf.unstack(tf.random.stateless_uniform([2], seed) * 2.0 - 1.0)
-  return transform(value, [[1.0, a * x, 0.0], [b * y, 1.0, 0.0]], fill)
+  return _moved(value, [[1.0, a * x, 0.0], [b * y, 1.0, 0.0]], fill)

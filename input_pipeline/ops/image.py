@@ -9,7 +9,14 @@ only. `size` is a number for a square, or (height, width).
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline.ops import Example, on_example, on_field
+from input_pipeline.ops import (
+  Example,
+  Moved,
+  on_example,
+  on_field,
+  on_picture,
+)
+from input_pipeline.ops.parts import moving
 from input_pipeline.reading import exif, pictures
 
 
@@ -22,6 +29,8 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 def like(image: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
   """A float image cast to `dtype`; rounded and clipped for uint8."""
+  if image.dtype == dtype:
+    return image  # as after resizing to the nearest pixels
   if dtype == tf.uint8:
     return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
   return tf.cast(image, dtype)
@@ -33,8 +42,12 @@ def need_uint8(image: tf.Tensor) -> None:
     raise ValueError(f"needs a uint8 image, not {image.dtype.name}")
 
 
-# The first bytes of what Pillow decodes: TIFF, AVIF, WebP. \C is any byte.
-_OF_PILLOW = r"(II\*\x00|MM\x00\*|\C{4}ftyp|RIFF\C{4}WEBP)\C*"
+# The first bytes of what Pillow decodes: TIFF, AVIF, WebP, GIF and BMP; \C is
+# any byte. TensorFlow knows no palettes of BMP, no transparent GIF, and of both
+# no other than three channels.
+_OF_PILLOW = r"(II\*\x00|MM\x00\*|\C{4}ftyp|RIFF\C{4}WEBP|GIF8|BM)\C*"
+# A PNG of less than eight bits, to which TensorFlow gives a wrong alpha.
+_FEW_BITS = r"\CPNG\C{20}[\x01\x02\x04]\C*"
 # What files with EXIF data hold; most have none, and are not parsed in Python.
 _WITH_EXIF = r"\C*(Exif\x00\x00|eXIf)\C*"
 
@@ -43,9 +56,9 @@ _WITH_EXIF = r"\C*(Exif\x00\x00|eXIf)\C*"
 def decode(value: tf.Tensor, channels: int | None = None) -> tf.Tensor:
   """The bytes of an image (the first frame or page) -> uint8, upright.
 
-  TensorFlow decodes JPEG, PNG, BMP and GIF, and Pillow WebP, TIFF and AVIF.
-  The EXIF orientation is applied. An array is returned unchanged. `channels`
-  defaults to 3.
+  TensorFlow decodes JPEG and PNG, and Pillow GIF, BMP, WebP, TIFF and AVIF. The
+  EXIF orientation is applied, 16 bits become 8, and transparency is left out
+  unless `channels`, 3 by default, is 4. An array is returned unchanged.
   """
   if value.dtype != tf.string:
     return value
@@ -67,12 +80,26 @@ def decode(value: tf.Tensor, channels: int | None = None) -> tf.Tensor:
       lambda: image,
     )
 
-  head = tf.strings.substr(value, 0, 12)
-  image = tf.cond(
-    tf.strings.regex_full_match(head, _OF_PILLOW), of_pillow, of_tensorflow
-  )
+  image = tf.cond(_is_of_pillow(value, channels), of_pillow, of_tensorflow)
   image.set_shape([None, None, channels])
   return image
+
+
+def _is_of_pillow(value: tf.Tensor, channels: int) -> tf.Tensor:
+  """Whether Pillow decodes the bytes, and not TensorFlow."""
+  matches = tf.strings.regex_full_match
+  head = tf.strings.substr(value, 0, 32)
+  found = matches(head, _OF_PILLOW)
+  jpeg = tf.strings.substr(value, 0, 2) == b"\xff\xd8"
+  if channels == 4:
+    found |= jpeg | matches(head, _FEW_BITS)
+  if channels == 1:  # TensorFlow does not turn four colours into grey.
+    found |= tf.cond(
+      jpeg,
+      lambda: tf.io.extract_jpeg_shape(value)[2] == 4,
+      lambda: tf.constant(False),
+    )
+  return found
 
 
 def _upright(image: np.ndarray, data: bytes | np.ndarray) -> np.ndarray:
@@ -85,37 +112,41 @@ def _bytes(data: bytes | np.ndarray) -> bytes:
   return data if isinstance(data, bytes) else data.item()
 
 
-@on_field
+@on_picture
 def resize(
   value: tf.Tensor,
   size: int | tuple[int, int],
   method: str = "bilinear",
   antialias: bool = True,
-) -> tf.Tensor:
+) -> Moved:
   """Resized to `size`, ignoring the aspect ratio; a method of tf.image."""
-  resized = tf.image.resize(value, _pair(size), method, antialias=antialias)
-  return like(resized, value.dtype)
+  return _resized(value, _pair(size), method, antialias)
 
 
-@on_field
+def _resized(value: tf.Tensor, size, method: str, antialias: bool) -> Moved:
+  resized = tf.image.resize(value, size, method, antialias=antialias)
+  source = moving.scaling(tf.shape(value)[:2], size)
+  return Moved(like(resized, value.dtype), source)
+
+
+@on_picture
 def resize_small(
   value: tf.Tensor,
   size: int,
   method: str = "bilinear",
   antialias: bool = True,
-) -> tf.Tensor:
+) -> Moved:
   """Resized to a shorter side of `size`, keeping the aspect ratio."""
   side = tf.cast(tf.shape(value)[:2], tf.float32)
   target = tf.round(side * (tf.cast(size, tf.float32) / tf.reduce_min(side)))
   target = tf.maximum(tf.cast(target, tf.int32), 1)
-  resized = tf.image.resize(value, target, method, antialias=antialias)
-  return like(resized, value.dtype)
+  return _resized(value, target, method, antialias)
 
 
-def _crop(image, top, left, size: tuple[int, int]) -> tf.Tensor:
+def _crop(image, top, left, size: tuple[int, int], pad: int = 0) -> Moved:
   image = tf.slice(image, [top, left, 0], [*size, -1])
   image.set_shape([*size, image.shape[2]])
-  return image
+  return Moved(image, moving.translation(left - pad, top - pad))
 
 
 def uniform_place(room: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -124,18 +155,18 @@ def uniform_place(room: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
   return tf.cast(draw * tf.cast(room, tf.float32), tf.int32)
 
 
-@on_field
-def central_crop(value: tf.Tensor, size: int | tuple[int, int]) -> tf.Tensor:
+@on_picture
+def central_crop(value: tf.Tensor, size: int | tuple[int, int]) -> Moved:
   """The centre of the image; an image smaller than `size` is an error."""
   size = _pair(size)
   height, width = tf.unstack(tf.shape(value)[:2])
   return _crop(value, (height - size[0]) // 2, (width - size[1]) // 2, size)
 
 
-@on_field
+@on_picture
 def random_crop(
   value: tf.Tensor, size: int | tuple[int, int], pad: int = 0, *, seed
-) -> tf.Tensor:
+) -> Moved:
   """A crop at a uniform position, after padding each side by `pad` zeros."""
   size = _pair(size)
   if pad:
@@ -143,10 +174,10 @@ def random_crop(
   room = tf.shape(value)[:2] - size + 1
   # For a negative room, the slice raises an error that names the sizes.
   place = uniform_place(tf.maximum(room, 1), seed)
-  return _crop(value, place[0], place[1], size)
+  return _crop(value, place[0], place[1], size, pad)
 
 
-@on_field
+@on_picture
 def random_resized_crop(
   value: tf.Tensor,
   size: int | tuple[int, int],
@@ -155,7 +186,7 @@ def random_resized_crop(
   method: str = "bilinear",
   *,
   seed,
-) -> tf.Tensor:
+) -> Moved:
   """A crop of random area and aspect ratio, resized (Szegedy et al., 2015)."""
   begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
     tf.shape(value),
@@ -169,16 +200,24 @@ def random_resized_crop(
   )
   crop = tf.slice(value, begin, extent)
   crop.set_shape([None, None, value.shape[2]])
-  return resize(crop, size, method)
+  value, within = _resized(crop, _pair(size), method, antialias=True)
+  window = moving.translation(begin[1], begin[0])
+  return Moved(value, moving.composed(window, within))
 
 
-@on_field
+@on_picture
 def flip(
   value: tf.Tensor, p: float = 0.5, vertical: bool = False, *, seed
-) -> tf.Tensor:
+) -> Moved:
   """Mirrored, left to right or top to bottom, with probability `p`."""
   mirrored = tf.random.stateless_uniform([], seed) < p
-  return tf.where(mirrored, tf.reverse(value, [0 if vertical else 1]), value)
+  axis = 0 if vertical else 1
+  flipped = tf.where(mirrored, tf.reverse(value, [axis]), value)
+  sign = tf.where(mirrored, -1.0, 1.0)
+  end = tf.where(mirrored, tf.cast(tf.shape(value)[axis], tf.float32), 0.0)
+  if vertical:
+    return Moved(flipped, moving.affine(1.0, 0.0, 0.0, 0.0, sign, end))
+  return Moved(flipped, moving.affine(sign, 0.0, end, 0.0, 1.0, 0.0))
 
 
 @on_field

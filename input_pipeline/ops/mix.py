@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from input_pipeline.ops import Context, Example, on_pair
 from input_pipeline.ops.image import like, uniform_place
+from input_pipeline.ops.parts import moving
 
 
 @on_pair
@@ -115,6 +116,10 @@ def _lam(alpha: float, p: float, seed: tf.Tensor) -> tf.Tensor:
 def _images(example: Example, partner: Example, inkey: str):
   if inkey not in example:
     raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
+  if moving.has_places(example):
+    raise ValueError(
+      "mixes images and labels, not boxes or masks; the op mosaic joins these"
+    )
   own, other = example[inkey], partner[inkey]
   if own.dtype == tf.string:
     raise ValueError(

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from input_pipeline.ops import color, geometry, on_field
+from input_pipeline.ops import color, geometry, on_picture_alone
 from input_pipeline.ops import image as ops_image
 
 _MAX = 30
 
 
-@on_field
+@on_picture_alone
 def randaugment(
   value: tf.Tensor, num: int = 2, magnitude: int = 9, *, seed
 ) -> tf.Tensor:
@@ -41,7 +41,7 @@ def randaugment(
   return tf.cast(image, tf.uint8)
 
 
-@on_field
+@on_picture_alone
 def trivialaugment(value: tf.Tensor, *, seed) -> tf.Tensor:
   """One uniformly drawn transform at one of 31 uniformly drawn strengths.
 

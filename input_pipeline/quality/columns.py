@@ -70,7 +70,7 @@ def kind_of(field: str, sample: np.ndarray) -> str:
     known = any(any(image_size.image_size(v)) for v in there if v[:1])
     return "image" if known or field == "image" else "other"
   if there and all(isinstance(v, np.ndarray) for v in there):
-    return "audio" if there[0].ndim == 1 and field == "audio" else "image"
+    return "audio" if there[0].ndim < 3 and field == "audio" else "image"
   if not there or any(isinstance(v, (list, tuple, dict)) for v in there):
     return "other" if there else "category"
   if field == "text" and any(isinstance(v, str) for v in there):
@@ -211,6 +211,7 @@ def _media(column: Column, chunk, name, rates) -> Column:
       elif column.kind == "audio":
         if not len(value):
           raise ValueError(f"{name(i)}: no samples")
+        value = value.mean(1) if value.ndim > 1 else value
         found = media.audio_features(value, 1 if rates is None else rates[i])
         mark = media.print_of_audio(value)
       else:

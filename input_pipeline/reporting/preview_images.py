@@ -33,7 +33,12 @@ def examples(settings: Mapping[str, Any]) -> Examples:
 
 def originals(found: Examples, indices: np.ndarray, string: str):
   """The images [h, w, c] of some examples, decoded but without other ops."""
-  leaves = found.read(np.asarray(indices, np.int64))["image"]
+  return decoded(found.read(np.asarray(indices, np.int64)), string)
+
+
+def decoded(rows: Mapping[str, np.ndarray], string: str):
+  """The images [h, w, c] of records that were read, after the op `decode`."""
+  leaves = rows["image"]
   if leaves.dtype != object:
     return list(leaves)
   decodes = [c for c in _calls(string) if c.name == _DECODE]

@@ -13,7 +13,7 @@ the other fields of the record.
 
 import importlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +56,10 @@ class Source(NamedTuple):
   note: a line to print, or "".
   tokens: the tokens of its text, if they are stored beside it.
   unread: (ending, number) of the files of a folder that are not read.
+  uniform: fields that must have one value in all records, such as the rate of
+    sounds, unless an op settles them; see ops/__init__.py.
+  ragged: {ragged field: how many of its first axes differ between records}, if
+    more than one does.
   """
 
   length: int
@@ -67,6 +71,8 @@ class Source(NamedTuple):
   note: str = ""
   tokens: Tokens | None = None
   unread: tuple[tuple[str, int], ...] = ()
+  uniform: tuple[str, ...] = ()
+  ragged: Mapping[str, int] = {}
 
 
 def open_source(

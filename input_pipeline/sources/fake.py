@@ -8,6 +8,8 @@ import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.sources import Source
+from input_pipeline.sources.parts import fake_pictures
+from input_pipeline.sources.parts.fake_sounds import fake_audio
 
 _SYLLABLES = [a + b for a, b in zip("bcdfghjklm", "aeiouaeiou", strict=True)]
 
@@ -22,11 +24,14 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "conversations": fake_conversations,
     "preferences": fake_preferences,
     "image": fake_image,
+    "boxes": fake_pictures.fake_boxes,
+    "masks": fake_pictures.fake_masks,
     "linear": fake_linear,
     "points": fake_points,
     "table": fake_table,
     "tagged": fake_tagged,
     "questions": fake_questions,
+    "audio": fake_audio,
   }
   kind, _, query = rest.partition("?")
   if kind not in kinds:

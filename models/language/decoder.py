@@ -340,9 +340,7 @@ def _unstacked(model: Model, config: dict):
   )
 
   def unstacked(params):
-    # Compiled as one program rather than one per slice.
-    cut = jax.jit(transformer.apart, static_argnums=1)
-    blocks = cut(params["blocks"], layers)
+    blocks = transformer.apart_without_copies(params["blocks"], layers)
     network = model._replace(
       init=apart.init, apply=apart.apply, init_cache=init_cache, unstacked=None
     )

@@ -5,6 +5,7 @@ The shape legend is in models/layers/basic.py.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
@@ -168,6 +169,24 @@ def apart(tree_L, count: int) -> dict:
     return jax.tree.map(lambda leaf: leaf[layer], tree_L)
 
   return {str(layer): cut(layer) for layer in range(count)}
+
+
+def apart_without_copies(tree_L, count: int) -> dict:
+  """Returns the same as `apart`, of arrays rather than of tracers.
+
+  On a CPU the layers share the memory of the arrays they are cut from, so that
+  serving a model does not take twice its size. They must not be donated.
+  """
+
+  def on_one_cpu(leaf):
+    (device, *more) = leaf.sharding.device_set
+    return not more and device.platform == "cpu"
+
+  if not all(map(on_one_cpu, jax.tree.leaves(tree_L))):
+    # Compiled as one program rather than one per slice.
+    return jax.jit(apart, static_argnums=1)(tree_L, count)
+  (device,) = jax.tree.leaves(tree_L)[0].sharding.device_set
+  return jax.device_put(apart(jax.tree.map(np.asarray, tree_L), count), device)
 
 
 def run_blocks(

@@ -61,6 +61,20 @@ def gan_player(name):
   return make
 
 
+def centernet_output(name):
+  def make(**kwargs):
+    model = get("centernet")(**kwargs)
+
+    def apply(*args, **how):
+      found, state = model.apply(*args, **how)
+      # The other output is read, so that every parameter has a gradient.
+      return found[name] + 0 * sum(x.sum() for x in found.values()), state
+
+    return model._replace(apply=apply)
+
+  return make
+
+
 # model, keyword arguments, input's shape, output's shape.
 TABLE = [
   ("decoder", {"vocab_size": 17, "dim": 16}, (2, 9), (2, 9, 17)),
@@ -142,6 +156,19 @@ TABLE = [
       (2, 7),
     )
     for pool in ("cls", "gap")
+  ),
+  *(
+    ("fcn", {"num_classes": 5, "channels": 3, "width": 4}, (2, *hw, 3), out)
+    for hw, out in (((16, 24), (2, 16, 24, 5)), ((9, 13), (2, 9, 13, 5)))
+  ),
+  *(
+    (
+      centernet_output(name),
+      {"num_classes": 5, "channels": 3, "width": 4},
+      (2, 16, 36, 3),
+      (2, 2, 5, size),
+    )
+    for name, size in (("heat", 5), ("sides", 4))
   ),
   *(
     (

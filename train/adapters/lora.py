@@ -74,7 +74,9 @@ def lora(
   def apply(params, model_state, *inputs, **kwargs):
     return model.apply(plain(params), model_state, *inputs, **kwargs)
 
-  return model._replace(init=init, apply=apply, plain=plain)
+  return model._replace(
+    init=init, apply=apply, plain=plain, fixed=("base",), adapter="lora"
+  )
 
 
 def _drawn(rng, flat, targets: Sequence[str], rank: int) -> PyTree:

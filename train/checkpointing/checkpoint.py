@@ -4,7 +4,8 @@ A save is asynchronous and atomic: a directory is renamed to its final name
 after all of it is written, so a process killed during a save leaves the
 previous checkpoint intact. The record (a JSON object) contains the position in
 the data and a digest of every array. Restored arrays are compared with their
-digests, so a run never continues from data that has changed on disk.
+digests, so a run never continues from data that has changed on disk. Arrays
+that do not change are saved once for all checkpoints; see frozen.py.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import pathlib
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -23,19 +24,19 @@ import orbax.checkpoint as ocp
 from common import mirror, storage
 from common.errors import UserError
 from train.checkpointing import (
+  arrays,
   digests,
-  literal_paths,
+  frozen,
+  reading,
   records,
   retention,
   storage_errors,
 )
-from train.hosts import distributed
 from train.types import PyTree, State
 
-literal_paths.install()
-
 FORMAT, DamagedError = records.FORMAT, records.DamagedError
-read_record = records.read
+FrozenError = records.FrozenError
+read_record, verify = records.read, reading.verify
 
 # The size of the arrays that are read back at the end of a run.
 _READ_BACK = 2**26
@@ -51,12 +52,15 @@ class Restored(NamedTuple):
   record: dict[str, Any]
 
 
-def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
+def open_manager(
+  directory: str, keep: int = 2, unchanging: Collection[str] = ()
+) -> ocp.CheckpointManager:
   """Opens the checkpoints of one run in a local folder.
 
   Args:
     directory: the folder, which is created if it does not exist.
     keep: how many of the latest checkpoints are kept.
+    unchanging: the paths of the arrays that are saved once for all checkpoints.
   """
   storage.check_local("checkpoints", directory)
   storage_errors.hush()
@@ -72,17 +76,12 @@ def open_manager(directory: str, keep: int = 2) -> ocp.CheckpointManager:
       async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     ),
     item_handlers={
-      "state": _state_handler(),
+      "state": arrays.handler(),
       "data": ocp.JsonCheckpointHandler(),
     },
   )
-  manager.kept = kept
+  manager.kept, manager.frozen = kept, frozenset(unchanging)
   return manager
-
-
-def _state_handler() -> ocp.PyTreeCheckpointHandler:
-  # Weights hardly compress, and trying to takes whole cores.
-  return ocp.PyTreeCheckpointHandler(use_compression=False)
 
 
 def sweep(directory: str | os.PathLike) -> None:
@@ -93,6 +92,7 @@ def sweep(directory: str | os.PathLike) -> None:
   """
   for litter in pathlib.Path(directory).glob(f"*{UNFINISHED}*"):
     shutil.rmtree(litter, ignore_errors=True)
+  frozen.sweep(directory, UNFINISHED)
 
 
 def save(
@@ -102,6 +102,8 @@ def save(
   record: dict[str, Any],
 ) -> None:
   """Starts to write `state`; returns after it is copied from the device.
+
+  The first save also writes the arrays that do not change, and waits for them.
 
   Args:
     manager: from `open_manager`.
@@ -114,16 +116,19 @@ def save(
   """
   check(manager, wait=True)
   found = digests.of(state)
-  arrays = {
+  known = {
     path: [str(x.dtype), list(x.shape), found[path]]
     for path, x in digests.named(state)
   }
-  args = ocp.args.Composite(
-    state=ocp.args.PyTreeSave(state),
-    data=ocp.args.JsonSave(records.sealed(record, arrays)),
-  )
 
   def start():
+    kept = frozen.keep(manager, state, known)
+    full = {**record, frozen.FOLDER: kept} if kept else record
+    own = arrays.without(state, frozen.paths(full))
+    args = ocp.args.Composite(
+      state=ocp.args.PyTreeSave(own),
+      data=ocp.args.JsonSave(records.sealed(full, known)),
+    )
     # Orbax raises an error once in each thread. The error of the previous save
     # has been reported, but not to this thread.
     with contextlib.suppress(Exception):
@@ -162,7 +167,10 @@ def _give_way() -> None:
 
 
 def restore(
-  manager: ocp.CheckpointManager, abstract_state: PyTree, step: int
+  manager: ocp.CheckpointManager,
+  abstract_state: PyTree,
+  step: int,
+  needed: Collection[str] | None = None,
 ) -> Restored:
   """Restores the checkpoint of `step` and verifies it against its record.
 
@@ -173,9 +181,13 @@ def restore(
     abstract_state: ShapeDtypeStructs with the shardings to restore to, which
       may differ from those it was saved with.
     step: which checkpoint.
+    needed: the paths of the arrays to read, one after another, so that hardly
+      more memory is needed than they take. The others are blank arrays, which
+      take none. None reads the whole state, as fast as possible.
 
   Raises:
     DamagedError: it differs from what was saved; raised on all processes.
+    FrozenError: the arrays that all checkpoints share are missing or damaged.
     UserError: there is no such checkpoint, or its arrays have other shapes.
   """
   if step not in manager.all_steps():
@@ -183,77 +195,24 @@ def restore(
     raise UserError(
       f"{manager.directory}: no checkpoint of step {step} (valid: {have})"
     )
-  return _restore(manager, abstract_state, step, _record(manager, step))
+  record = reading.record(manager, step)
+  return _restore(manager, abstract_state, step, record, needed)
 
 
-def _record(manager, step) -> dict[str, Any]:
-  """Calls `read_record`; all processes agree on the outcome."""
-  where = f"{manager.directory / str(step)}"
-  return _on_all(where, lambda: read_record(manager.directory, step))
-
-
-def _on_all(where: str, read: Callable[[], Any]) -> Any:
-  """Calls `read`; if it fails on one process, DamagedError on all.
-
-  `read` must not wait for other processes, which may have failed.
-  """
-  found, problem = None, None
-  try:
-    found = read()
-  except DamagedError as error:
-    problem = str(error)
-  except UserError:
-    raise
-  except Exception as error:  # errors of many types
-    problem = storage_errors.one_line(error, f"{where}: cannot be read")
-  if not distributed.all_agree(problem is None):
-    raise DamagedError(problem or f"{where}: another process cannot read it")
-  return found
-
-
-def _restore(manager, abstract_state, step, record) -> Restored:
+def _restore(manager, abstract_state, step, record, needed=None) -> Restored:
   where = manager.directory / str(step)
-  record = dict(record)
-  arrays = record.pop(records.ARRAYS, None)
-  record.pop(records.FORMAT_KEY, None)
-  _check_shapes(f"{where}", abstract_state, arrays)
-  args = ocp.args.PyTreeRestore(
-    abstract_state,
-    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract_state),
-  )
-
-  def read():
-    mirror.fetch(where)
-    # By the handler: the manager waits for all processes once it has read.
-    return _state_handler().restore(where / "state", args=args)
-
-  state = _on_all(f"{where}", read)
-  if arrays is not None:
-    wanted = {path: digest for path, (*_, digest) in arrays.items()}
-    _compare(where, state, wanted)
-  return Restored(step, state, record)
-
-
-def _check_shapes(where: str, abstract_state: PyTree, arrays) -> None:
-  """Raises UserError if a checkpoint has other arrays than the state."""
-  if arrays is None:
-    return
-  ours = {
-    path: [str(x.dtype), list(x.shape)]
-    for path, x in digests.named(abstract_state)
-  }
-  for path in sorted(ours.keys() | arrays.keys()):
-    there = arrays[path][:2] if path in arrays else None
-    if ours.get(path) != there:
-      raise UserError(
-        f"{where}: {path} is {_described(there)} there and"
-        f" {_described(ours.get(path))} in this run: it was saved by another"
-        " config or release"
-      )
-
-
-def _described(array) -> str:
-  return "missing" if array is None else f"{array[0]}{array[1]}"
+  known = record.get(records.ARRAYS)
+  reading.check_shapes(f"{where}", abstract_state, known)
+  wanted = dict(digests.named(abstract_state))
+  if needed is not None:
+    wanted = {path: wanted[path] for path in needed}
+  found = reading.read(where, record, wanted, frugal=needed is not None)
+  reading.compare(where, record, found)
+  facts = {k: v for k, v in record.items() if k not in records.OWN}
+  if needed is not None:
+    return Restored(step, arrays.filled(abstract_state, found), facts)
+  state = jax.tree.unflatten(jax.tree.structure(abstract_state), found.values())
+  return Restored(step, state, facts)
 
 
 def restore_last(
@@ -262,6 +221,7 @@ def restore_last(
   *,
   strict: bool = False,
   stands: Callable[[int, dict[str, Any]], bool] = lambda step, record: True,
+  needed: Collection[str] | None = None,
 ) -> tuple[Restored | None, list[tuple[int, str]]]:
   """Restores the last checkpoint that is intact.
 
@@ -270,6 +230,7 @@ def restore_last(
     abstract_state: as in `restore`.
     strict: raise an error for the first damaged checkpoint.
     stands: (step, record) -> whether the checkpoint may be restored.
+    needed: as in `restore`.
 
   Returns:
     (the restored checkpoint or None, [(step, reason)] of the damaged
@@ -282,9 +243,10 @@ def restore_last(
   passed: list[tuple[int, str]] = []
   for step in sorted(manager.all_steps(), reverse=True):
     try:
-      record = _record(manager, step)
+      record = reading.record(manager, step)
       if stands(step, record):
-        return _restore(manager, abstract_state, step, record), passed
+        found = _restore(manager, abstract_state, step, record, needed)
+        return found, passed
     except DamagedError as error:
       if strict:
         raise DamagedError(f"{error} (--strict)") from error
@@ -313,29 +275,12 @@ def read_back(
     DamagedError: it differs from what was saved; raised on all processes.
   """
   where = manager.directory / str(step)
-  arrays = _record(manager, step).get(records.ARRAYS)
-  if arrays is None:  # written before digests were introduced
+  record = reading.record(manager, step)
+  if record.get(records.ARRAYS) is None:  # written before digests existed
     return
-  chosen = _few(abstract_state)
-  some = jax.tree_util.tree_map_with_path(
-    lambda path, x: x if digests.path_of(path) in chosen else ocp.PLACEHOLDER,
-    abstract_state,
-  )
-  args = ocp.args.PyTreeRestore(
-    some,
-    restore_args=jax.tree.map(
-      lambda x: ocp.checkpoint_utils.construct_restore_args(x), some
-    ),
-  )
-
-  def read():
-    mirror.fetch(where)
-    return _state_handler().restore(where / "state", args=args)
-
-  found = _on_all(f"{where}", read)
-  found = jax.tree.map(lambda x: None if x is ocp.PLACEHOLDER else x, found)
-  wanted = {path: arrays.get(path, ("",))[-1] for path in chosen}
-  _compare(where, found, wanted)
+  leaves = dict(digests.named(abstract_state))
+  chosen = {path: leaves[path] for path in _few(abstract_state)}
+  reading.compare(where, record, reading.read(where, record, chosen))
 
 
 def _few(abstract_state: PyTree) -> set[str]:
@@ -350,51 +295,3 @@ def _few(abstract_state: PyTree) -> set[str]:
     if not chosen or total <= _READ_BACK:
       chosen.add(path)
   return chosen
-
-
-def _compare(where, state: PyTree, wanted: dict[str, str]) -> None:
-  """Raises DamagedError unless the arrays of `state` have these digests."""
-  changed = digests.differing(digests.of(state), wanted)
-  if changed:
-    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    raise DamagedError(
-      f"{where}: {changed[0]}{more} is not what was saved: its digest differs"
-    )
-
-
-@storage_errors.hushed()
-def verify(directory: str | os.PathLike, step: int) -> list[str]:
-  """Returns lines that describe the damage of a checkpoint; [] if intact.
-
-  This needs neither the model nor the devices of the run, and reads the whole
-  checkpoint into memory.
-
-  Raises:
-    UserError: it was written by a later release.
-  """
-  where = pathlib.Path(directory).absolute() / str(step)
-  try:
-    arrays = read_record(directory, step).get(records.ARRAYS)
-    mirror.fetch(where)
-    reader = _state_handler()
-    place = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
-    args = ocp.args.PyTreeRestore(
-      restore_args=jax.tree.map(
-        lambda _: ocp.ArrayRestoreArgs(sharding=place),
-        reader.metadata(where / "state").tree,
-      )
-    )
-    state = reader.restore(where / "state", args=args)
-  except DamagedError as error:
-    return [str(error)]
-  except UserError:
-    raise
-  except Exception as error:
-    return [storage_errors.one_line(error, f"{where}: cannot be read")]
-  if arrays is None:
-    return []
-  wanted = {path: digest for path, (*_, digest) in arrays.items()}
-  return [
-    f"{where}: {path} is not what was saved: its digest differs"
-    for path in digests.differing(digests.of(state), wanted)
-  ]

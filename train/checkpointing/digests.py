@@ -21,6 +21,8 @@ from train.types import PyTree
 
 # The number of elements above which summing takes longer than compiling.
 _LARGE = 2**18
+# Larger arrays are summed in blocks, whose size bounds the temporary memory.
+_MOST_AT_ONCE, _BLOCK = 2**24, 2**22  # bytes
 
 
 def of(tree: PyTree) -> dict[str, str]:
@@ -32,7 +34,7 @@ def of(tree: PyTree) -> dict[str, str]:
   found = []
   for _, leaf in leaves:
     x = _numbers(leaf)
-    found.append(_digest(x, _fold(x)))
+    found.append(_digest(x, _fold(x), _block(x)))
     if serial:
       found[-1].block_until_ready()
   found = jax.device_get(found)
@@ -84,20 +86,48 @@ def _fold(x) -> int:
   """
   if x.ndim < 2 or x.size < _LARGE:
     return 1
-  rows = x.sharding.shard_shape(x.shape)[-2]
+  return _divisor(x.sharding.shard_shape(x.shape)[-2])
+
+
+def _divisor(rows: int) -> int:
+  """Returns the largest divisor of at most 16."""
   return max(n for n in range(1, 17) if rows % n == 0)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _digest(x, fold: int):
-  """The digest of an array, uint32 [2]; it does not depend on `fold`."""
-  words = _words(x)
-  mixed = _mixed(words ^ _places(words.shape, 0))
-  if fold > 1 and words.ndim == x.ndim:
-    *outer, rows, columns = mixed.shape
-    parts = mixed.reshape(*outer, rows // fold, fold, columns)
-    mixed = sum(parts[..., i, :] for i in range(fold))
-  columns = _sum_all_but_last(mixed)
+def _block(x) -> int:
+  """Returns how many entries of the first axis are summed at a time.
+
+  The result is 0 for arrays that are summed at once: small ones, and those of
+  accelerators or several devices, whose compiler needs no temporary memory.
+  """
+  (device, *more) = x.sharding.device_set
+  if more or device.platform != "cpu" or x.nbytes <= _MOST_AT_ONCE:
+    return 0
+  if x.ndim < 2:
+    return 0
+  entries = max(1, _BLOCK * x.shape[0] // x.nbytes)
+  if x.ndim == 2:  # a multiple of what `_fold` adds
+    entries = -(-entries // 16) * 16
+  return entries if entries < x.shape[0] else 0
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _digest(x, fold: int, block: int = 0):
+  """The digest of an array, uint32 [2]; it depends on neither integer."""
+  if block:
+    count = x.shape[0] // block
+    fold = _divisor(x.shape[-2] if x.ndim > 2 else block)
+
+    def add(i, total):
+      part = jax.lax.dynamic_slice_in_dim(x, i * block, block)
+      return total + _columns(part, fold, i * block)
+
+    columns = jax.lax.fori_loop(1, count, add, _columns(x[:block], fold))
+    if x.shape[0] % block:
+      rest = x[count * block :]
+      columns += _columns(rest, fold if x.ndim > 2 else 1, count * block)
+  else:
+    columns = _columns(x, fold)
   return jnp.stack(
     [
       jnp.sum(_mixed(columns ^ _places(columns.shape, lane)), dtype=jnp.uint32)
@@ -107,18 +137,33 @@ def _digest(x, fold: int):
   )
 
 
+def _columns(x, fold: int, first=0):
+  """The sums over all axes but the last; `first` is the place of x[0]."""
+  words = _words(x)
+  mixed = _mixed(words ^ _places(words.shape, 0, first))
+  if fold > 1 and words.ndim == x.ndim:
+    *outer, rows, columns = mixed.shape
+    parts = mixed.reshape(*outer, rows // fold, fold, columns)
+    mixed = sum(parts[..., i, :] for i in range(fold))
+  return _sum_all_but_last(mixed)
+
+
 def _sum_all_but_last(words):
   axes = tuple(range(words.ndim - 1))
   return jnp.sum(jnp.atleast_1d(words), axis=axes, dtype=jnp.uint32)
 
 
-def _places(shape, lane):
-  """A pseudo-random uint32 for each position; broadcasts to `shape`."""
+def _places(shape, lane, first=0):
+  """A pseudo-random uint32 for each position; broadcasts to `shape`.
+
+  `first` is the position of the first entry along the first axis.
+  """
   places = jnp.uint32(_hash(f"lane {lane}"))
   # One dimension at a time, since their product may exceed 2^32.
   for axis, size in enumerate(shape):
     along = _mixed(
-      jnp.arange(size, dtype=jnp.uint32) ^ jnp.uint32(_hash(f"{lane} {axis}"))
+      (jnp.arange(size, dtype=jnp.uint32) + jnp.uint32(0 if axis else first))
+      ^ jnp.uint32(_hash(f"{lane} {axis}"))
     )
     places = places + along.reshape(
       [size if i == axis else 1 for i in range(len(shape))]

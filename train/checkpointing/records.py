@@ -4,14 +4,19 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from common.errors import UserError
 from train.checkpointing import storage_errors
 
 # The format of a record; a reader supports its own and all earlier ones.
-FORMAT = 1
+FORMAT = 2
 ARRAYS, FORMAT_KEY, _SEAL = "arrays", "format", "seal"
+# Names the arrays that are saved once for all checkpoints; since format 2.
+FROZEN = "frozen"
+# The fields of a record that are not the run's.
+OWN = (ARRAYS, FORMAT_KEY, FROZEN)
 # The fields of a record that are checked when it is read.
 _TYPES = {
   "position": int,
@@ -28,6 +33,10 @@ class DamagedError(UserError):
   """A checkpoint differs from what was saved."""
 
 
+class FrozenError(UserError):
+  """The frozen arrays, which all checkpoints share, are missing or damaged."""
+
+
 def sealed(record: dict[str, Any], arrays: dict[str, list]) -> dict[str, Any]:
   """Returns the content of a checkpoint's record, as `read` expects it.
 
@@ -35,7 +44,9 @@ def sealed(record: dict[str, Any], arrays: dict[str, list]) -> dict[str, Any]:
     record: the facts that are needed to resume, as JSON.
     arrays: {path: [dtype, shape, digest]}.
   """
-  content = {**record, FORMAT_KEY: FORMAT, ARRAYS: arrays}
+  # Without frozen arrays, earlier releases can still read the checkpoint.
+  version = FORMAT if FROZEN in record else 1
+  content = {**record, FORMAT_KEY: version, ARRAYS: arrays}
   return {**content, _SEAL: seal(content)}
 
 
@@ -72,9 +83,24 @@ def read(directory: str | os.PathLike, step: int) -> dict[str, Any]:
       f"{path}: written by a later release in format {content[FORMAT_KEY]}, but"
       f" this one supports up to format {FORMAT}: update Tessera"
     )
+  if not wrong and not _is_place(content.get(FROZEN)):
+    wrong = [FROZEN]
   if wrong or not all(map(_is_described, content[ARRAYS].values())):
     raise DamagedError(f"{path}: {(wrong or [ARRAYS])[0]!r} is malformed")
   return content
+
+
+def _is_place(entry: Any) -> bool:
+  """Whether an entry for frozen arrays is missing or well-formed."""
+  if entry is None:
+    return True
+  return (
+    isinstance(entry, dict)
+    and isinstance(entry.get("digest"), str)
+    and re.fullmatch("[0-9a-f]{16}", entry["digest"]) is not None
+    and isinstance(entry.get("paths"), list)
+    and all(isinstance(path, str) for path in entry["paths"])
+  )
 
 
 def _is_described(array: Any) -> bool:

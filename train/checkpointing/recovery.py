@@ -40,7 +40,8 @@ def restored(
 
   Raises:
     DamagedError: a checkpoint is damaged and `strict` is set.
-    SaveError: there are checkpoints, but none of them is intact.
+    SaveError: there are checkpoints, but none of them is intact, or the frozen
+      arrays that they share are not.
   """
   manager = saver.manager
   try:
@@ -57,6 +58,8 @@ def restored(
       f"{error}; restore a copy of a checkpoint, then run the same command, or"
       " start in another --workdir"
     ) from error
+  except checkpoint.FrozenError as error:
+    raise SaveError(str(error)) from error
   step = found.step if found else 0
   damaged = [step for step, _ in passed]
   whole = [s for s in manager.all_steps() if s not in damaged]
@@ -169,7 +172,7 @@ def _confirm(manager: Any, abstract_state: PyTree) -> None:
     try:
       checkpoint.read_back(manager, abstract_state, step)
       return
-    except checkpoint.DamagedError as error:
+    except (checkpoint.DamagedError, checkpoint.FrozenError) as error:
       problem = str(error)
   raise SaveError(
     f"the last checkpoint cannot be read back: {problem}; check the disk, then"

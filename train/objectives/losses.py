@@ -12,6 +12,19 @@ import jax.numpy as jnp
 Score = Callable[[jax.Array], jax.Array]
 
 
+def distillation(
+  logits: jax.Array, teacher_logits: jax.Array, temperature: float = 1.0
+) -> jax.Array:
+  """KL(teacher || student) of softmax(logits / temperature), in nats.
+
+  Both [..., C]; returns float32 [...]. No gradient reaches the teacher.
+  """
+  theirs = jax.lax.stop_gradient(teacher_logits.astype(jnp.float32))
+  log_p = jax.nn.log_softmax(theirs / temperature)
+  log_q = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
 def cross_entropy(
   logits: jax.Array,
   labels: jax.Array,

@@ -37,6 +37,9 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
   played = run_data.environment(config)
   if played is not None:
     return run_data.played_data(played, "config.data", settings, batch_size)
+  if like := config["planned"].get("source"):
+    # Fake records with the fields of the real ones; the ops give the shapes.
+    settings = {**settings, "source": like, "split": "all"}
   if all(uri.startswith("fake:") for uri in _sources(settings)):
     data = _fake(settings, batch_size, multiple_of)
     return run_data.described(data, config)

@@ -24,7 +24,8 @@ def preference_optimization(
   r = beta (log pi(y | x) - log pi_ref(y | x)), the loss is
   -log sigmoid(r_chosen - r_rejected) (equation 7). The reference pi_ref is the
   model at the start of the run: init copies its params to
-  Variables.frozen["reference"].
+  Variables.frozen["reference"]. With an adapter, the reference is the base
+  without the adapter, so that only what is trained in full is copied.
 
   Batch: SIDE_inputs, SIDE_targets int32 [B, T] and SIDE_mask [B, T], 1 on the
   answer, where SIDE is chosen and rejected; mask [B].
@@ -54,9 +55,15 @@ def preference_optimization(
   def init(rng, batch):
     del batch
     params, model_state = model.init(rng)
+    shared = (*model.fixed, model.adapter)
+    own = {key: x for key, x in params.items() if key not in shared}
     # A copy: a step updates the params in place of their own memory.
-    reference = jax.tree.map(jnp.copy, params)
-    return types.Variables(params, model_state, {"reference": reference})
+    frozen = {"reference": jax.tree.map(jnp.copy, own)}
+    return types.Variables(params, model_state, frozen)
+
+  def reference_of(params, own):
+    base = {key: params[key] for key in model.fixed}
+    return {**base, **own, **({model.adapter: {}} if model.adapter else {})}
 
   def log_probs(params, model_state, batch, **noise):
     """(log pi(y | x) of the chosen [B], of the rejected [B], model_state)."""
@@ -79,7 +86,8 @@ def preference_optimization(
   def rewards(variables, batch, **noise):
     """(reward of the chosen [B], of the rejected [B], model_state)."""
     params, state, frozen = variables
-    reference = log_probs(frozen["reference"], state, batch)[:2]
+    known = reference_of(params, frozen["reference"])
+    reference = log_probs(known, state, batch)[:2]
     *policy, state = log_probs(params, state, batch, **noise)
     chosen_B, rejected_B = (
       beta * (p - jax.lax.stop_gradient(r))

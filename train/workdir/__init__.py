@@ -25,6 +25,11 @@ FILES = {
     "One folder per saved step, with the state, its digests and the position"
     " in the data."
   ),
+  "frozen": (
+    "The arrays that training never changes (a teacher, the reference of DPO,"
+    " the base under an adapter, parameters of `optimizer.freeze`), once for"
+    " all checkpoints, in a folder that is named by their digest."
+  ),
   "damaged": (
     "Checkpoints that failed verification and were moved here; they are not"
     " used."

@@ -36,7 +36,10 @@ _RESUMABLE = (
 )
 # Limits of a config.
 _MOST_BYTES, _MOST_LEVELS = 2**24, 64
-_FOLDERS = ("checkpoints", "damaged", "hugging_face", "profile", "samples")
+_FOLDERS = ("checkpoints", "damaged", "frozen", "hugging_face", "profile")
+_FOLDERS += ("samples",)
+# Folders whose entries may be no links.
+_OWN_FILES = ("frozen", "hugging_face", "samples")
 _FILES = ("columns.json", "config.json", "curves.png", "data.json")
 _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
@@ -77,7 +80,7 @@ def check_links(workdir: str) -> None:
       file instead of a folder.
   """
   path = pathlib.Path(workdir)
-  for folder in (path, path / "samples", path / "hugging_face"):
+  for folder in (path, *(path / name for name in _OWN_FILES)):
     try:
       entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):

@@ -65,7 +65,7 @@ def sources(
   if not policy.labels:
     return {"all": unlabeled(uri, [root], suffixes, policy, reader)}
   try:
-    roots, notes = _roots(root)
+    roots, notes = split_folders(root)
     classes = sorted({name for each in roots.values() for name in _in(each)})
   except OSError as error:
     raise bounded.failure(error.filename, error) from None
@@ -199,8 +199,8 @@ def _in(root: str) -> list[str]:
     )
 
 
-def _roots(root: str) -> tuple[dict[str, str], list[str]]:
-  """Returns {split: its folder}, and notes.
+def split_folders(root: str) -> tuple[dict[str, str], list[str]]:
+  """Returns {split: its folder}, or {"all": root}, and notes.
 
   The folders are splits if all of them that hold data have names of splits.
   """

@@ -19,7 +19,11 @@ from input_pipeline import ops  # noqa: E402
 from input_pipeline.batching import pipeline  # noqa: E402
 from input_pipeline.batching.added_tokens import extended  # noqa: E402
 from input_pipeline.preview import preview  # noqa: E402
-from input_pipeline.reporting import preview_images, preview_text  # noqa: E402
+from input_pipeline.reporting import (  # noqa: E402
+  marks,
+  preview_images,
+  preview_text,
+)
 from input_pipeline.reporting.contact_sheet import contact_sheet  # noqa: E402
 from input_pipeline.tokenizers import get_tokenizer  # noqa: E402
 
@@ -168,6 +172,34 @@ def test_a_contact_sheet_shows_each_image_in_its_place():
     assert places[i, "before"][0] == places[0, "before"][0]
   assert places[4, "before"][0] > places[0, "before"][0] + 130
   assert places[4, "before"][1] == places[0, "before"][1]
+
+
+def test_boxes_and_masks_are_drawn_over_the_pictures():
+  grey = np.full((40, 60, 3), 90, np.uint8)
+  mask = np.full((40, 60), 255)
+  mask[20:, :30] = 2
+  row = {
+    "boxes": np.array([[6, 6, 54, 34], [1, 1, 2, 2]], np.float32),
+    "boxes_mask": np.array([1, 0], np.float32),
+    "classes": np.array([4, 0]),
+    "segmentation": mask,
+  }
+  found = marks.found(row, ("a", "b", "c", "d", "cell"))
+  assert found.texts == ("cell",) and found.boxes.tolist() == [[6, 6, 54, 34]]
+  assert marks.found({"image": grey}) is None
+  tinted = marks.tinted(grey, found)
+  np.testing.assert_array_equal(tinted[mask == 255], 90)
+  wanted = 0.45 * 90 + 0.55 * 255 * np.array(marks.colour(2))
+  np.testing.assert_allclose(tinted[30, 10], wanted, atol=1)
+  sheet = contact_sheet([(grey, grey)], ["x"], "", [(None, found)])
+  pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("RGB")).astype(int)
+  line = np.rint(255 * np.array(marks.colour(4)))
+  at = np.argwhere((np.abs(pixels - line) < 40).all(-1))
+  inside = np.argwhere((np.abs(pixels - 90) <= 1).all(-1))
+  right = inside[:, 1].max() + 1  # the picture of 60 x 40 is 360 pixels wide
+  (top, left), (bottom, end) = at.min(0), at.max(0) + 1
+  assert abs(end - (right - 36)) <= 3 and abs(left - (right - 324)) <= 3
+  assert abs((bottom - top) - 6 * 28) <= 6
 
 
 def window(text, target, mask=None, **others):

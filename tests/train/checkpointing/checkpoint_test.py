@@ -88,7 +88,7 @@ def bits(state) -> list[bytes]:
 
 
 def same_run(found, expected) -> None:
-  states = [bits(trained.load(str(w)).state) for w in (found, expected)]
+  states = [bits(trained.load_state(str(w))) for w in (found, expected)]
   assert states[0] == states[1]
   rows = [many_processes.rows(w) for w in (found, expected)]
   assert rows[0] == rows[1]

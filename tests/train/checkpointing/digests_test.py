@@ -58,6 +58,13 @@ def test_the_formula(shape):
   assert digests.of({"x": x}) == {"x": by_hand(x)}
 
 
+@pytest.mark.parametrize("shape, block", [((7, 4, 6), 3), ((37, 5), 16)])
+def test_large_arrays_are_summed_in_blocks(shape, block):
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  found = digests._digest(jnp.asarray(x), 1, block)
+  assert "".join(f"{int(part):08x}" for part in found) == by_hand(x)
+
+
 @pytest.mark.parametrize("shape", [(32, 3), (2, 14, 5), (3, 17, 2), (12, 1)])
 def test_the_formula_of_what_is_large(shape, monkeypatch):
   """Rows that are added to rows first: 16, 14, none, 12."""

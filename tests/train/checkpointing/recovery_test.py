@@ -64,7 +64,7 @@ def rows(workdir):
 
 
 def final(workdir):
-  return trained.load(str(workdir)).state
+  return trained.load_state(str(workdir))
 
 
 def same(a, b):

@@ -37,6 +37,7 @@ RUNS = {
   ],
   "conv_fashion_mnist": ["--config.task.mixup=0.2"],
   "gan_fashion_mnist": [],
+  "digits_fsdd": [],
 }
 STEPS = 60
 
@@ -114,7 +115,7 @@ def test_killed_and_resumed_is_the_straight_run(name, tmp_path):
 
   assert rows(killed) == rows(straight)
   assert rows(straight)[-1]["step"] == STEPS
-  a, b = (trained.load(str(path)).state for path in (straight, killed))
+  a, b = (trained.load_state(str(path)) for path in (straight, killed))
   leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
   for x, y in leaves:
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()

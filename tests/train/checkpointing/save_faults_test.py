@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
 
 
 def bits(workdir) -> list[bytes]:
-  state = trained.load(str(workdir)).state
+  state = trained.load_state(str(workdir))
   return [np.asarray(x).tobytes() for x in jax.tree.leaves(state)]
 
 

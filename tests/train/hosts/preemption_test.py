@@ -159,7 +159,7 @@ def same(workdir, straight) -> None:
   """To the bit: what was written, and the last state."""
   assert rows(workdir) == rows(straight)
   assert rows(straight)[-1]["step"] == STEPS
-  a, b = (trained.load(str(path)).state for path in (workdir, straight))
+  a, b = (trained.load_state(str(path)) for path in (workdir, straight))
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 

@@ -66,7 +66,7 @@ def test_a_run_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
       for report in loop.fit(run):
         if stop is not None and report.step >= stop:
           break
-    return trained.load(workdir).state
+    return trained.load_state(workdir)
 
   jax.tree.map(
     np.testing.assert_array_equal, state_of("a", [3]), state_of("b", [])

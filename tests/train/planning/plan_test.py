@@ -16,6 +16,7 @@ import pytest
 from specs import shapes
 
 from common import errors
+from common.leaf import Leaf
 from models.vision import resnet
 from train import assembly
 from train.measuring import flops, hardware
@@ -262,6 +263,12 @@ def test_fake_data_is_planned_as_it_is():
   planned = batch_spec.of_config(config)
   assert shapes(planned.spec) == shapes(real.spec)
   assert planned.num_classes == real.num_classes
+
+
+def test_the_batches_of_other_data_by_a_fake_source_of_its_fields():
+  pytest.importorskip("tensorflow")
+  spec = batch_spec.of_config(config_of("digits_fsdd")).spec
+  assert spec["audio"] == Leaf((96, 40), np.dtype("f4"), ("frame", "feature"))
 
 
 def test_the_batches_of_text_and_images_by_their_config():

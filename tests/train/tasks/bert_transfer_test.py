@@ -52,7 +52,7 @@ def trained_by(config, tmp_path):
   run = build.run(config, str(tmp_path / "run"), say=said.append)
   before = params_of(run.init())
   list(loop.fit(run))
-  return before, params_of(trained.load(str(tmp_path / "run")).state), said
+  return before, params_of(trained.load_state(str(tmp_path / "run"))), said
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from input_pipeline import rows
 from input_pipeline.batching import pipeline
 from models.language.decoder import decoder
 from train import build, trained, types
+from train.adapters.lora import lora
 from train.tasks.preference_optimization import preference_optimization
 
 START, END = 256, 257
@@ -222,6 +223,31 @@ def test_the_gradient_is_the_losss(pairs):
   )
   # Central differences err by O(step^2), float32 by 1e-7 / step.
   assert abs(slope - along) < 2e-3 * along
+
+
+def test_an_adapted_run_keeps_one_base(pairs):
+  model, plain_task, _, _, batch = pairs
+  adapted = lora(model, rank=2, targets=("kernel$",), trained=("^token",))
+  task = preference_optimization(adapted, beta=0.3, label_smoothing=0.1)
+  first = jax.jit(task.init)(jax.random.key(0), batch)
+  assert set(first.frozen["reference"]) == {"trained"}
+  moved = jax.tree.map(lambda x: x + 0.1, first.params)
+  moved["base"] = first.params["base"]
+  reference = adapted.plain(first.params)
+  whole = types.Variables(
+    adapted.plain(moved), first.model_state, {"reference": reference}
+  )
+  found, expected = (
+    jax.jit(each.losses["loss"])(
+      variables, batch, types.Context(jax.random.key(0), jnp.int32(0), True)
+    )[0].value()
+    for each, variables in (
+      (task, first._replace(params=moved)),
+      (plain_task, whole),
+    )
+  )
+  assert abs(expected - np.log(2)) > 1e-3
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_run_begins_at_its_reference_which_is_never_moved(pairs):

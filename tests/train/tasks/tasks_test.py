@@ -12,6 +12,7 @@ from models.language.decoder import decoder
 from models.vision.gan import Gan
 from train import types
 from train.tasks.binary_classification import binary_classification
+from train.tasks.classification import classification
 from train.tasks.generative_adversarial import generative_adversarial
 from train.tasks.image_classification import image_classification
 from train.tasks.language_modeling import language_modeling
@@ -323,6 +324,30 @@ def test_mixup_draws_anew_with_each_key():
     for i in range(4)
   }
   assert len(found) == 4
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_classification_of_other_fields_is_that_of_images(train):
+  batch = labelled()
+  twin = image_classification(dense(4, (C,)), label_smoothing=0.1)
+  variables = twin.init(jax.random.key(0), batch)
+  context = types.Context(jax.random.key(1), jnp.int32(0), train)
+  wanted = twin.losses["loss"](variables, batch, context)
+  renamed = {"sound": batch["image"], "digit": batch["label"]}
+  task = classification(
+    dense(4, (C,)), inputs=("sound",), label="digit", label_smoothing=0.1
+  )
+  given = {**renamed, "mask": batch["mask"]}
+  found = task.losses["loss"](variables, given, context)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+  for name in ("logits", "features"):
+    ours = task.predict[name](variables, given, None)
+    theirs = twin.predict[name](variables, batch, None)
+    np.testing.assert_array_equal(ours, theirs)
+  with pytest.raises(ValueError, match="no field 'sound'; valid: image"):
+    task.losses["loss"](variables, batch, context)
+  with pytest.raises(ValueError, match="inputs='x' is not a list of fields"):
+    classification(dense(4, (C,)), inputs="x")
 
 
 def test_image_classification_predicts_logits_and_features():

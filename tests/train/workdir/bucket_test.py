@@ -123,9 +123,9 @@ def test_killed_in_mid_upload_and_resumed_nothing_differs(emulated, tmp_path):
   assert str(tmp_path / "cache") not in said
 
   assert figures(url) == figures(straight)
-  one, other = (trained.load(workdir) for workdir in (straight, url))
+  one, other = (trained.load_state(workdir) for workdir in (straight, url))
   assert one.step == other.step == 40
-  assert digests.of(one.state) == digests.of(other.state)
+  assert digests.of(one) == digests.of(other)
   found = inspection.run(url)
   assert [c["step"] for c in found["checkpoints"]] == [30, 40]
   assert {c["state"] for c in found["checkpoints"]} == {"verified"}
@@ -154,9 +154,9 @@ def test_a_local_run_and_one_in_a_bucket_write_the_same_files(
   }
   assert shape(names(memory)) == shape(here)
   one, other = (
-    trained.load(w) for w in (str(tmp_path / "run"), "memory://b/run")
+    trained.load_state(w) for w in (str(tmp_path / "run"), "memory://b/run")
   )
-  assert digests.of(one.state) == digests.of(other.state)
+  assert digests.of(one) == digests.of(other)
   assert not list((tmp_path / "cache" / "workdirs").iterdir())
 
 

@@ -1,0 +1,1 @@
+"""Sounds: spoken words and what else can be heard."""

@@ -1,0 +1,96 @@
+"""What begins with the arrays of another run: one network or several."""
+
+import jax
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from configs.vision import gan_fashion_mnist
+from train import assembly, build, initialization
+from train.optimization import parameter_rules
+
+NETWORKS = ("generator", "discriminator")
+
+
+@pytest.mark.parametrize(
+  "given, known, line",
+  [
+    ({"genrator": "."}, NETWORKS, r"genrator: .*did you mean \"generator\""),
+    ({"generator": {"pth": "."}}, NETWORKS, r"generator.*pth.*\"path\""),
+    ({"generator": "no/such"}, NETWORKS, r"generator: no/such: there is no"),
+    ({"generator": 3}, NETWORKS, r"generator=3: neither a path nor a section"),
+    ({"teacher": "."}, (), r"init_from.*teacher"),
+    ({"path": ".", "generator": "."}, NETWORKS, r"init_from.*generator"),
+    ({"generator": {"path": ".", "skip": ["("]}}, NETWORKS, r"generator: .*\("),
+  ],
+)
+def test_a_wrong_key_is_one_line(given, known, line):
+  with pytest.raises(UserError, match=line) as error:
+    initialization.settings(given, known)
+  assert "\n" not in str(error.value)
+
+
+def test_one_path_or_one_for_each_network():
+  one = initialization.Settings(path=".")
+  assert initialization.settings(".", NETWORKS) == dict.fromkeys(NETWORKS, one)
+  assert initialization.settings(".") == {"": one}
+  given = {"generator": ".", "discriminator": None}
+  assert initialization.settings(given, NETWORKS) == {"generator": one}
+  assert initialization.settings(None, NETWORKS) == {}
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory):
+  """(the parts of a run of two networks, a function that begins it)."""
+  config = gan_fashion_mnist.get_config("smoke")
+  config.evals, config.writers, config.total_steps = {}, [], 0
+  parts = assembly.experiment(config)
+  params = jax.jit(lambda rng: parts.task.init(rng, {}))(jax.random.key(7))
+  origin = initialization.Origin(
+    params.params, params.model_state, parts.config["model"], NETWORKS
+  )
+
+  def begun(init_from, other=origin):
+    said = []
+    made = parts._replace(config={**parts.config, "init_from": init_from})
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(build, "origin", lambda path, step: other)
+      starts = build._start(made, said.append)
+    init, _ = assembly.state_of(made, lambda: starts)
+    return init().variables.params, said
+
+  return origin, begun
+
+
+def same(a, b) -> bool:
+  a, b = (parameter_rules.flat(tree) for tree in (a, b))
+  return all(np.array_equal(a[path], b[path]) for path in a)
+
+
+def test_each_network_begins_with_its_own(gan):
+  origin, begun = gan
+  both, said = begun(".")
+  assert same(both, origin.params) and len(said) == 2
+  params, said = begun({"generator": {"path": "."}})
+  assert same(params["generator"], origin.params["generator"])
+  assert not same(params["discriminator"], origin.params["discriminator"])
+  assert said[0].startswith("init_from.generator: ")
+  single = origin._replace(
+    params=origin.params["discriminator"], model_state={}, networks=()
+  )
+  params, _ = begun({"discriminator": "."}, single)
+  assert same(params["discriminator"], origin.params["discriminator"])
+
+
+@pytest.mark.parametrize(
+  "given, line",
+  [
+    ({"generator": dict(path=".", network="gen")}, r"did you mean"),
+    ({"generator": dict(path=".", network="discriminator")}, r"is \[.*\] here"),
+  ],
+)
+def test_a_network_that_does_not_fit_is_one_line(gan, given, line):
+  with pytest.raises(UserError, match=line) as error:
+    gan[1](given)
+  assert "config.init_from.generator" in str(error.value)
+  assert "\n" not in str(error.value)

@@ -29,8 +29,8 @@ class Leaf(NamedTuple):
 
   shape: the sizes of the axes.
   dtype: a NumPy type.
-  axes: a name for each axis, or () if they have no names. A scalar may have the
-    name of one axis, of which it is the only element.
+  axes: a name for each axis, "" if it has none, or () if none has. A scalar may
+    have the name of one axis, of which it is the only element.
   unit: what the elements of the first axis are counted as in reports of speed,
     such as "tokens", or "".
   """
@@ -57,7 +57,9 @@ def described(spec: Spec, axes: Axes, units: Mapping[str, str] = {}) -> Spec:
   """
   found = {}
   for name, leaf in spec.items():
-    given = leaf.axes or tuple(axes.get(name, ()))
+    given = leaf.axes
+    if not all(given) or not given:
+      given = tuple(axes.get(name, given))
     fits = len(given) == len(leaf.shape) or (len(given) == 1 and not leaf.shape)
     unit = leaf.unit or (units.get(name, "") if leaf.shape else "")
     found[name] = leaf._replace(axes=given if fits else (), unit=unit)

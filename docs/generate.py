@@ -19,11 +19,16 @@ from page_text import code, escaped, prose, settings, table  # noqa: E402
 # Folder -> (page, title, arguments that a config does not set)
 NAMED = {
   "models": ("models", "Models: `config.model`", ()),
-  "train/tasks": ("tasks", "Tasks: `config.task`", ("model",)),
+  "train/tasks": ("tasks", "Tasks: `config.task`", ("model", "environment")),
+  "train/environments": (
+    "environments",
+    "Environments: `config.data.source`",
+    (),
+  ),
   "train/learners": (
     "learners",
     "Learners: `config.learner`",
-    ("task", "optimizer"),
+    ("task", "optimizer", "environment"),
   ),
   "train/evaluators": (
     "evaluators",

@@ -156,7 +156,7 @@ def _opened(settings: bytes) -> Callable[[int], list[Any]]:
 
 @functools.lru_cache(_RUNS)
 def _open(settings: bytes) -> Callable[[int], list[Any]]:
-  from input_pipeline.batching import pipeline, tf_stream
+  from input_pipeline.batching import added_tokens, pipeline, tf_stream
   from input_pipeline.batching.service_stream import FAULT
 
   try:
@@ -169,7 +169,7 @@ def _open(settings: bytes) -> Callable[[int], list[Any]]:
         f"the data has {examples.length:,} examples here, but {count:,} on the "
         "machine of the run"
       )
-    examples = pipeline.with_special_tokens(examples, ops)
+    examples = added_tokens.of_examples(examples, ops)
     if tf_stream.content_of(examples) != tokens:
       raise ValueError("the tokenizer here differs from that of the run")
     steps = tf_stream.steps(examples, plan, ops)

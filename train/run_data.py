@@ -204,7 +204,10 @@ def sizes(data: pipeline.Data) -> dict[str, Any]:
 def units_per_step(data: pipeline.Data) -> dict[str, int]:
   """Returns {unit: the number in a batch}, of examples and of named units."""
   counted = {"examples": 1} | leaf.units(data.spec)
-  return {unit: data.batch_size * each for unit, each in counted.items()}
+  found = {unit: data.batch_size * each for unit, each in counted.items()}
+  for unit in leaf.units(data.spec):  # buckets hold fewer of them
+    found[unit] = round(found[unit] * data.share)
+  return found
 
 
 def placed(batches, where: str, mesh, spec: leaf.Spec):

@@ -1,10 +1,10 @@
 """A run killed twenty times, compared to an undisturbed run.
 
-A language model on a packed mixture, a classifier with augmentation, a GAN, and
-the language model on two processes, each made tiny, are killed (kill -9) at
-random moments and restarted by the same command until they are done. They are
-compared to undisturbed runs, bit for bit: the entire state, metrics.jsonl
-except fields of time, and the examples of each update.
+A language model on a packed mixture, a classifier with augmentation, a GAN and
+an actor-critic in its environments, and two of them on two processes, are
+killed (kill -9) at random moments and restarted by the same command until they
+are done. They are compared to undisturbed runs, bit for bit: the entire state,
+metrics.jsonl except fields of time, and the examples of each update.
 
   python benchmarks/faults/kill_and_resume.py --kills=20
 """
@@ -33,6 +33,10 @@ LANGUAGE_MODEL = [
   f"--config.data.mixture={MIXTURE}",
   "--config.data.packing=True",
 ]
+CARTPOLE = [
+  "--config=configs/control/cartpole.py",
+  "--config.learner.steps=32",
+]
 # name -> (processes, flags).
 RUNS = {
   "language model, packed mixture": (1, LANGUAGE_MODEL),
@@ -45,6 +49,8 @@ RUNS = {
     ],
   ),
   "GAN": (1, ["--config=configs/vision/gan_fashion_mnist.py:smoke"]),
+  "environments": (1, CARTPOLE),
+  "environments on two processes": (2, CARTPOLE),
 }
 
 

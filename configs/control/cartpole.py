@@ -1,6 +1,12 @@
 """A pole balanced on a cart (Barto, Sutton and Anderson 1983), by A2C.
 
-python -m train.main --config=configs/control/cartpole.py
+The environment is Gymnasium's CartPole-v1, which counts as solved at a mean
+return of 475 over 100 episodes of at most 500 steps. 64 environments are played
+for 500 updates of 128 steps, 4.1 million steps in all, on 2 CPU cores in 20 to
+27 s (16 to 25 s of CPU time), start and compilation included. Measured:
+val/return 500.0 for each of the seeds 0, 1 and 2, in all of the 100 episodes.
+
+  python -m train.main --config=configs/control/cartpole.py
 """
 
 from ml_collections import ConfigDict

@@ -73,3 +73,10 @@ def names(
         ),
       )
   return added
+
+
+def of_examples(examples: Any, ops: str) -> Any:
+  """Returns the Examples, with the ops' added tokens in their tokenizer."""
+  if not examples.tokenizer:
+    return examples
+  return examples._replace(tokenizer=extended(examples.tokenizer, ops))

@@ -172,6 +172,9 @@ def joined(components: Sequence, titles: Sequence[str]):
     note="; ".join(notes),
     texts=texts if all(each.texts for each in components) else None,
     record=record,
+    fingerprint=" ".join(each.fingerprint for each in components)
+    if all(each.fingerprint for each in components)
+    else "",
   )
 
 

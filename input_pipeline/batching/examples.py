@@ -35,6 +35,8 @@ class Examples(NamedTuple):
   uniform: fields that must have one value in all records; see sources.Source.
   ragged: how many axes of ragged fields differ; see sources.Source.
   second: the source whose records the ops mix into the examples, or None.
+  sizes: see rows.Rows.
+  fingerprint: changes when the files change; "" if that is not known.
   """
 
   length: int
@@ -54,6 +56,8 @@ class Examples(NamedTuple):
   uniform: tuple[str, ...] = ()
   ragged: Mapping[str, int] = {}
   second: Second | None = None
+  sizes: Mapping[str, int] = {}
+  fingerprint: str = ""
 
 
 def leaf_names(
@@ -124,6 +128,7 @@ def of_parts(
         class_names=tuple(s.class_names or ()),
         uniform=s.uniform,
         ragged=s.ragged,
+        fingerprint=s.fingerprint,
       )
       for s in sources
     ]
@@ -175,6 +180,8 @@ def of_parts(
       *leaf_names(rows, tokenizer),
       made.record or source.name,
       made.unscaled,
+      sizes=made.sizes,
+      fingerprint=source.fingerprint,
     )
 
   def of_tokens(part: Part, source: Source) -> Examples:
@@ -206,6 +213,7 @@ def of_parts(
       planned=True,
       axes=axes,
       units=units,
+      fingerprint=source.fingerprint,
     )
 
   of_part = of_rows if rows else of_tokens

@@ -37,9 +37,12 @@ from input_pipeline import bad_records, equal_fields, order
 from input_pipeline.batching import (
   added_tokens,
   numeric_fields,
+  padding,
   partners,
+  ragged,
   tf_stream,
 )
+from input_pipeline.batching import buckets as buckets_lib
 from input_pipeline.batching import components as components_lib
 from input_pipeline.batching import mixture as mixture_lib
 from input_pipeline.batching.examples import Examples, of_parts
@@ -70,6 +73,8 @@ class Data(NamedTuple):
   record: (index) -> the name of the record that an example is made from.
   unscaled: (predicted "y") -> the same in the unit of the data; or None.
   sizes: {argument of a model or task: size} that no axis of a leaf has.
+  share: the mean size of the axis of time in a batch, as a share of the spec's;
+    below 1 with buckets.
   """
 
   spec: Spec
@@ -86,6 +91,7 @@ class Data(NamedTuple):
   record: Callable[[int], str] = str
   unscaled: Callable[[np.ndarray], np.ndarray] | None = None
   sizes: Mapping[str, int] = MappingProxyType({})
+  share: float = 1.0
 
 
 def train(
@@ -113,6 +119,7 @@ def train(
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
   service: str | None = None,
+  buckets: int | Sequence[int] | None = None,
 ) -> Data:
   """Returns endless batches for training: batch = f(arguments, step).
 
@@ -150,19 +157,35 @@ def train(
     max_record_bytes: the largest record in bytes; a larger one is bad.
     service: "grpc://HOST:PORT" of a dispatcher (input_pipeline.data_service),
       whose workers then read and apply the ops. The batches stay the same.
+    buckets: lengths, such as [32, 64, 128], or their number; see buckets.py.
+      Each batch has examples of similar lengths, padded to one of these.
 
   Raises:
     ValueError: the arguments are wrong; one line that names the problem.
   """
-  own = ("ops", "service", "second")
+  own = ("ops", "service", "second", "buckets")
   settings = {k: v for k, v in locals().items() if k not in ("own", *own)}
   if service and (second or not ops):
     why = (
       "reads no second source" if second else "applies ops, but ops is empty"
     )
     raise ValueError(f"service {service!r} {why}: leave service out")
+  if buckets is not None:
+    weighted = temperature or any("weight" in part for part in mixture or ())
+    if service or batch_size == "all" or weighted:
+      raise ValueError(
+        "buckets suit neither a service, nor batch_size 'all', nor the weights"
+        " of a mixture: leave one of them out"
+      )
   examples, plan, batch_size = training(**settings)
   examples = with_second(examples, second, ops, True)
+  if buckets is not None:
+    local = order.host_rows(batch_size, host_index, host_count)
+    found = buckets_lib.of_examples(
+      _data, examples, ops, settings, buckets, batch_size
+    )
+    plan = buckets_lib.train_plan(found, batch_size, local, seed, shuffle)
+    return _data(examples, plan, ops, batch_size, buckets=found)
   given = {"ops": ops, **settings}
   remote = (service, given) if service else None
   return _data(examples, plan, ops, batch_size, remote)
@@ -261,6 +284,7 @@ def evaluation(
   max_bad_share: float = 0.01,
   max_record_bytes: int = 2**28,
   unlabeled: Unlabeled | None = None,
+  buckets: int | Sequence[int] | None = None,
 ) -> Data:
   """Returns one pass in order, each example once, padded to full batches.
 
@@ -270,6 +294,7 @@ def evaluation(
   arguments are those of `train`, and `unlabeled`, which is set for a
   prediction, whose records need no labels.
   """
+  settings = {**locals()}
   _check_batch_size(batch_size)
   policy = bad_records.policy(on_bad_record, max_bad_share, max_record_bytes)
   policy = policy._replace(labels=unlabeled is None)
@@ -289,6 +314,10 @@ def evaluation(
 
   steps = -(-examples.length // batch_size)
   plan = Plan(rows, steps, len(local))
+  if buckets is not None:
+    found = buckets_lib.of_examples(_data, examples, ops, settings, buckets)
+    plan = buckets_lib.ordered_plan(found, plan, batch_size)
+    return _data(examples, plan, ops, batch_size, buckets=found)
   return _data(examples, plan, ops, batch_size)
 
 
@@ -297,24 +326,20 @@ def _check_batch_size(batch_size: int) -> None:
     raise ValueError(f"batch_size {batch_size!r} is not a positive integer")
 
 
-def with_special_tokens(examples: Examples, ops: str) -> Examples:
-  """Returns the examples, with the ops' added tokens in their tokenizer."""
-  if not examples.tokenizer:
-    return examples
-  learned = added_tokens.extended(examples.tokenizer, ops)
-  return examples._replace(tokenizer=learned)
-
-
 def _data(
   examples: Examples,
   plan: Plan,
   ops: str,
   batch_size: int,
   service: tuple[str, dict] | None = None,
+  buckets: buckets_lib.Buckets | None = None,
 ) -> Data:
+  longest = buckets.bounds[-1] if buckets else None
+  if buckets:
+    ops = ragged.kept(examples, ops)
   if ops:
-    examples = with_special_tokens(examples, ops)
-    fields, stream = tf_stream.stream(examples, plan, ops, service)
+    examples = added_tokens.of_examples(examples, ops)
+    fields, stream = tf_stream.stream(examples, plan, ops, service, longest)
   else:
     sample = bad_records.typed(examples, examples.tally.policy)
     fields = {
@@ -335,6 +360,10 @@ def _data(
   spec = {**MASK_AND_INDEX, **fields, "index": MASK_AND_INDEX["index"]}
   spec = described(spec, examples.axes, examples.units)
 
+  names, at, share = padding.timed(spec), plan.length, 1.0
+  if at is not None:
+    share = buckets.mean_length() / max(spec[name].shape[0] for name in names)
+
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     reader = stream(first_step)
     step = first_step
@@ -342,7 +371,8 @@ def _data(
       indices = plan.rows(step)[0]
       # Past the end of a split there is only padding, and nothing to read.
       rows = next(reader) if len(indices) else {}
-      yield _padded(rows, indices, spec, plan.local_size)
+      batch = padding.padded(rows, indices, spec, plan.local_size)
+      yield batch if at is None else padding.cut(batch, names, at(step))
       step += 1
 
   return Data(
@@ -352,31 +382,13 @@ def _data(
     examples.tokenizer,
     batches,
     batch_size,
-    examples.note,
+    "; ".join(str(n) for n in (examples.note, buckets or "") if n),
     examples.tally.skipped,
     examples.tally.news,
     examples.texts,
     examples.class_names,
     examples.record or examples.name,
     examples.unscaled,
+    examples.sizes,
+    share,
   )
-
-
-def _padded(
-  rows: dict[str, np.ndarray], indices: np.ndarray, spec: Spec, size: int
-) -> dict[str, np.ndarray]:
-  real = len(indices)
-  kept = rows.pop(bad_records.KEPT, True)
-  rows = {"mask": np.ones(real, np.float32), **rows}
-  rows["index"] = np.where(kept, indices, -1).astype(np.int32)
-  batch = {}
-  for name, (shape, dtype, *_) in spec.items():
-    if real == size:
-      batch[name] = rows[name]
-      continue
-    batch[name] = np.zeros((size, *shape), dtype)
-    if name == "index":
-      batch[name][:] = -1
-    if real:
-      batch[name][:real] = rows[name]
-  return batch

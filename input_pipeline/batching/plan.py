@@ -15,9 +15,12 @@ class Plan(NamedTuple):
   local_size: the number of rows of this host in each batch, including padding.
   partner: (indices, keys) -> indices of the examples that the rows may be mixed
     with; None if rows are not mixed, as in an evaluation.
+  length: (step) -> the size of the axis of time in that step; None if every
+    step has the whole axis.
   """
 
   rows: Callable[[int], tuple[np.ndarray, np.ndarray]]
   steps: int | None
   local_size: int
   partner: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+  length: Callable[[int], int] | None = None

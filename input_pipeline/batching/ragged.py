@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline import bad_records
+
 _SHAPE = "_shape/"
 # What tf.io.decode_raw reads.
 _TYPES = "float16 float32 float64 uint8 int8 uint16 int16 int32 int64 bool"
@@ -83,4 +85,60 @@ def unpacked(
     whole = example.pop(_SHAPE + name)
     flat = tf.io.decode_raw(example[name], tf.as_dtype(dtype))
     example[name] = tf.ensure_shape(tf.reshape(flat, whole), shape)
+  return example
+
+
+def kept(examples: Any, ops: str) -> str:
+  """Returns ops that let ragged fields reach a batch; without any, none do."""
+  if ops:
+    return ops
+  sample = bad_records.typed(examples, examples.tally.policy)
+  if not found(sample):
+    return ops
+  fields = [
+    name
+    for name, leaf in sample.items()
+    if leaf.dtype != object or isinstance(leaf[0], np.ndarray)
+  ]
+  return f"keep({', '.join(map(repr, fields))})"
+
+
+def padded(
+  example: dict[str, Any], longest: int | None, names: set[str], tf: Any
+) -> dict[str, Any]:
+  """Pads the fields that are still ragged, and adds the mask of each.
+
+  Args:
+    example: tensors.
+    longest: the size of their first axis; None pads none, and 0 replaces each
+      field by its length.
+    names: receives the names of the fields that were padded, and their masks.
+    tf: TensorFlow.
+  """
+  if longest is None:
+    return example
+  example = dict(example)
+  for name, value in list(example.items()):
+    shape = value.shape.as_list() if value.shape.rank else [1]
+    if shape[0] is not None or None in shape[1:]:
+      continue
+    n = tf.shape(value)[0]
+    names.add(name)
+    if longest == 0:
+      example[name] = n
+      continue
+    line = f"the field {name!r} is longer than the last of buckets, {longest}"
+    if tf.executing_eagerly():  # The error is then a line of its own.
+      if n > longest:
+        raise ValueError(line)
+    else:
+      check = tf.debugging.Assert(n <= longest, [line])
+      with tf.control_dependencies([check]):
+        value = tf.identity(value)
+    value = value[:longest]
+    room = [[0, tf.maximum(longest - n, 0)], *[[0, 0]] * (len(shape) - 1)]
+    value = tf.ensure_shape(tf.pad(value, room), [longest, *shape[1:]])
+    mask = tf.cast(tf.range(longest) < n, tf.float32)
+    example |= {name: value, f"{name}_mask": mask}
+    names.add(f"{name}_mask")
   return example

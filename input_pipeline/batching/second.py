@@ -103,7 +103,10 @@ def opened(settings: Mapping[str, Any], policy: Policy) -> Second:
   draw = partners.drawer([source.length], np.ones(1, np.int64), _APART)
 
   def read(indices: np.ndarray, keys: np.ndarray) -> Rows:
-    return _named(source.read(draw(indices, keys)))
+    # There may be few of them, and long ones: each is read once.
+    which, back = np.unique(draw(indices, keys), return_inverse=True)
+    found = source.read(which)
+    return _named({name: leaf[back] for name, leaf in found.items()})
 
   return Second(read, _named(sample), _named(ragged), ops)
 

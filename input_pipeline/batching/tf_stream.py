@@ -29,13 +29,17 @@ _PARTNER = "_partner/"
 Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
+def steps(
+  examples: Examples, plan: Plan, ops: str, longest: int | None = None
+) -> Steps:
   """Returns the rows of each step, before and after the ops.
 
   Args:
     examples: the examples to read.
     plan: which examples each step has.
     ops: not empty; see ops/.
+    longest: what fields that are ragged after the ops are padded to, as buckets
+      need; see ragged.padded. None if such fields are an error.
 
   Raises:
     ValueError: the ops do not fit the examples.
@@ -66,6 +70,8 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     for name, leaf in sample.items()
   } | ragged.signature(lengthy, tf)
 
+  lengthened: set[str] = set()
+
   @tf.autograph.experimental.do_not_convert
   def transform(example):
     both = [
@@ -74,7 +80,8 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     ]
     for i in range(0, len(both), 2):
       both[i] = prepare(both[i], both[i + 1])
-    return _numbers(apply(*both), encoded, tf)
+    found = _numbers(apply(*both), encoded, tf)
+    return ragged.padded(found, longest, lengthened, tf)
 
   read = functools.partial(_read, examples, lengthy, partner)
   signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
@@ -88,6 +95,9 @@ def steps(examples: Examples, plan: Plan, ops: str) -> Steps:
     return read(*plan.rows(step))
 
   spec = _spec(mapped(of_step, transform, signature, 0).element_spec, ops)
+  for name in lengthened:
+    others = ("",) * max(len(spec[name].shape) - 1, 0)
+    spec[name] = spec[name]._replace(axes=("time", *others))
   parts = bad_records_tf.Parts(read, transform, signature, mapped, alone, spec)
   if examples.tally.policy.skip:
     return bad_records_tf.placed(examples, plan, parts, tf)
@@ -99,6 +109,7 @@ def stream(
   plan: Plan,
   ops: str,
   service: tuple[str, dict] | None = None,
+  longest: int | None = None,
 ) -> tuple[Spec, Callable[[int], Iterator[dict[str, np.ndarray]]]]:
   """Returns the spec after ops, and (first_step) -> each step's real rows.
 
@@ -110,6 +121,7 @@ def stream(
     ops: see input_pipeline/ops/__init__.py.
     service: its address, and the arguments of pipeline.training and the ops,
       if its workers prepare the rows; see service_stream.py.
+    longest: see `steps`.
 
   Raises:
     ValueError: the ops do not fit the examples, or, from the iterator, an
@@ -123,7 +135,7 @@ def stream(
       f"the op {in_python[0]!r} runs in Python, which the workers of a data"
       " service cannot: leave out service, or prepare the files beforehand"
     )
-  found = steps(examples, plan, ops)
+  found = steps(examples, plan, ops, longest)
   skip = examples.tally.policy.skip
   if skip:
     local = bad_records_tf.stream(examples, plan, found)

@@ -62,6 +62,8 @@ class Rows(NamedTuple):
     (see input_pipeline/bad_records.py).
   record: (row) -> the name of its record; None if a row is a record.
   unscaled: (predicted "y") -> the same in the unit of the data; or None.
+  sizes: {argument of a model or task: size} that the leaves do not show, such
+    as the number of values that an id may have.
   """
 
   length: int
@@ -73,6 +75,7 @@ class Rows(NamedTuple):
   planned: bool = False
   record: Callable[[int], str] | None = None
   unscaled: Callable[[np.ndarray], np.ndarray] | None = None
+  sizes: Mapping[str, int] = {}
 
 
 class Given(NamedTuple):

@@ -32,6 +32,7 @@ def fake(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     "tagged": fake_tagged,
     "questions": fake_questions,
     "audio": fake_audio,
+    "triples": fake_triples,
   }
   kind, _, query = rest.partition("?")
   if kind not in kinds:
@@ -359,3 +360,23 @@ def fake_questions(documents: int = 40, length: int = 60, seed: int = 0):
     return out
 
   return Source(documents, read, _no_name)
+
+
+def fake_triples(n: int = 80, entities: int = 12, seed: int = 0):
+  """Facts {"head", "relation", "tail"}: the tail follows from the others."""
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    places = (np.asarray(indices, np.int64) + seed) % (2 * entities)
+    head, relation = places % entities, places // entities
+    tail = (head + 1 + 2 * relation) % entities
+    named = (
+      ("head", "e", head),
+      ("relation", "r", relation),
+      ("tail", "e", tail),
+    )
+    return {
+      field: np.array([f"{letter}{number}" for number in column], object)
+      for field, letter, column in named
+    }
+
+  return Source(n, read, _no_name)

@@ -1,17 +1,17 @@
 """parquet:GLOB: random access to rows, one row group read at a time."""
 
+import contextlib
 import functools
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import image_size
-from input_pipeline.reading.columns import column, integers, strings
 from input_pipeline.reading.formats import parquet as files
 from input_pipeline.reading.paths import find_files, fingerprint
 from input_pipeline.sources import Source
+from input_pipeline.sources.parts import arrow
 
 # The number of decoded row groups kept: neighbouring rows are read together.
 _GROUPS = 2
@@ -74,10 +74,11 @@ def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   """parquet:GLOB: a record per row; the columns are the fields.
 
   Numbers have the column's type; a missing integer is None and a missing float
-  NaN. Texts and bytes are objects, empty if missing; lists of numbers become
-  arrays; other values are represented as in JSON. A column of images, {bytes,
-  path} as the Hugging Face Hub stores them, holds their bytes. All files must
-  have the same columns.
+  NaN. Texts and bytes are objects, empty if missing. Lists of numbers become
+  arrays, or ragged fields if their lengths differ in the first row group; other
+  values are represented as in JSON. A column of images, {bytes, path} as the
+  Hugging Face Hub stores them, holds their bytes. All files must have the same
+  columns.
 
   Integers in "label" are classes: as many as the metadata of Hugging Face's
   `datasets` name, else up to the largest label.
@@ -85,7 +86,11 @@ def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   A file that cannot be read or that holds no row is an error; under "skip" it
   is one bad record.
   """
-  paths = find_files(pattern, f"parquet:{pattern}")
+  return {"all": of_files(find_files(pattern, f"parquet:{pattern}"), policy)}
+
+
+def of_files(paths: list[str], policy: Policy) -> Source:
+  """Returns the rows of some files, concatenated; see `parquet`."""
   groups: list[_Group] = []
   schema = None
   for path in paths:
@@ -101,14 +106,31 @@ def parquet(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
       groups.append(_Group(path, 0, 0, 1, error=str(error)))
   if schema is None:
     raise ValueError(groups[0].error)
-  kinds = [_kind(field.type) for field in schema]
+  kinds = _kinds(groups, schema, policy)
   source = _source(groups, schema.names, kinds, policy)
   classes, names = _classes(schema, groups)
-  return {
-    "all": source._replace(
-      fingerprint=fingerprint(paths), num_classes=classes, class_names=names
-    )
-  }
+  return source._replace(
+    fingerprint=fingerprint(paths), num_classes=classes, class_names=names
+  )
+
+
+def _kinds(groups: list[_Group], schema: Any, policy: Policy) -> list:
+  """Returns the kind of each column; of lists, by those of one row group."""
+  from pyarrow import types
+
+  kinds = [arrow.kind_of(field.type) for field in schema]
+  listed = [
+    i
+    for i, field in enumerate(schema)
+    if types.is_list(field.type) or types.is_large_list(field.type)
+  ]
+  sound = [group for group in groups if not group.error and group.rows]
+  if listed and sound:
+    with contextlib.suppress(ValueError):  # It is reported when it is read.
+      table = _table(sound[0], policy)
+      for i in listed:
+        kinds[i] = arrow.kind_in(table.column(i))
+  return kinds
 
 
 def _classes(schema: Any, groups: list[_Group]) -> tuple:
@@ -118,25 +140,13 @@ def _classes(schema: Any, groups: list[_Group]) -> tuple:
   place = schema.get_field_index(_LABEL)
   if place < 0 or not types.is_integer(schema.field(place).type):
     return None, None
-  names = _named(schema.metadata or {})
+  names = arrow.class_names(schema.metadata, _LABEL)
   if names:
     return len(names), names
   largest = [group.largest for group in groups if not group.error]
   if None in largest or not 0 <= max(largest) < _MOST_CLASSES:
     return None, None
   return max(largest) + 1, None
-
-
-def _named(metadata: dict[bytes, bytes]) -> tuple[str, ...] | None:
-  """Returns the classes that the metadata of `datasets` name, if they do."""
-  try:
-    known = json.loads(metadata[b"huggingface"])["info"]["features"][_LABEL]
-    names = known["names"]
-  except (KeyError, TypeError, ValueError, RecursionError):
-    return None
-  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-    return None
-  return tuple(names) or None
 
 
 def _source(
@@ -164,7 +174,7 @@ def _source(
         for values, chunks in zip(cells, columns, strict=True):
           values[i] = chunks[row].as_py()
     found = {
-      n: _column(values, kind)
+      n: arrow.column_of(values, kind)
       for n, values, kind in zip(names, cells, kinds, strict=True)
     }
     for leaf in (
@@ -190,34 +200,3 @@ def _table(group: _Group, policy: Policy) -> Any:
   if table.num_rows != group.rows:
     raise ValueError(f"{group.path}: was changed while it was read")
   return table
-
-
-def _kind(kind: Any) -> Any:
-  """Returns a column's NumPy type or empty value; None for other values."""
-  from pyarrow import types
-
-  if types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}:
-    kind = kind.field("bytes").type
-  if types.is_dictionary(kind):
-    kind = kind.value_type
-  if types.is_integer(kind) or types.is_floating(kind):
-    return np.dtype(kind.to_pandas_dtype())
-  if types.is_boolean(kind):
-    return np.dtype(bool)
-  if types.is_string(kind) or types.is_large_string(kind):
-    return ""
-  if types.is_binary(kind) or types.is_large_binary(kind):
-    return b""
-  return None
-
-
-def _column(values: list, kind: Any) -> np.ndarray:
-  if isinstance(kind, np.dtype):
-    if kind.kind != "f":
-      return integers(values, kind)
-    return np.array([np.nan if v is None else v for v in values], kind)
-  if kind == b"":
-    values = [v["bytes"] if isinstance(v, dict) else v for v in values]
-  if kind is not None:
-    return strings([kind if value is None else value for value in values])
-  return column([files.plain(value) for value in values])

@@ -23,8 +23,8 @@ def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   It is prepared as array_record. NAME may include a config and a version:
   "glue/sst2:2.0.0". Images stay encoded, for the op `decode`. The fields are
   the features of a fixed shape and the strings; nested and ragged features are
-  left out. The size of a record is checked after reading it, that of its images
-  before they are decoded.
+  left out, and a note names them. The size of a record is checked after reading
+  it, that of its images before they are decoded.
   """
   uri = f"tfds:{rest}"
   name, _, query = rest.partition("?")
@@ -97,6 +97,7 @@ def _split(
     k for k, f in features.items() if isinstance(f, library.features.Image)
   ]
   fields = [k for k, f in features.items() if k in images or _is_fixed(f)]
+  lost = ", ".join(k for k, _ in features.items() if k not in fields)
   label = dict(features.items()).get("label")
   classes = names = None
   if isinstance(label, library.features.ClassLabel):
@@ -133,6 +134,7 @@ def _split(
     name,
     num_classes=classes,
     class_names=names,
+    note=f"{uri}: no fields for the nested or ragged {lost}" if lost else "",
     fingerprint=f"{builder.info.full_name} {builder.data_dir}",
   )
 

@@ -47,6 +47,7 @@ PICTURES = {
   "masks_camvid": "fake:masks?n=8&size=240&classes=11",
 }
 # Of kinds of rows.
+BY_SMOKE = ("bag_of_ngrams", "columns", "triples")
 FAKES = {
   "conversations": "fake:conversations",
   "preferences": "fake:preferences",
@@ -136,7 +137,7 @@ def test_full_size_by_shapes_alone(name):
     if kind == "labeled":
       fake = f"fake:labeled_text?classes={len(config.data.rows.labels)}"
       config.data.source = fake
-  made = config.data.get("rows", {}).get("name") in ("columns", "bag_of_ngrams")
+  made = config.data.get("rows", {}).get("name") in BY_SMOKE
   if made or config.data.get("source", "").startswith("audio:"):
     config.data = experiments.config_of(name, "smoke").data
   if config.batch_size != "all":

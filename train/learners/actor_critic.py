@@ -53,8 +53,8 @@ def actor_critic(
       variance 1.
     gather: whether every device computes the update from the whole rollout, and
       not from that of its own environments. Then the result does not depend on
-      the number of devices, not even by the rounding of sums; for networks that
-      are small beside their environments.
+      the number of devices, not even by the rounding of sums, if their products
+      are computed alike; for networks that are small beside their environments.
 
   Raises:
     ValueError: the task lacks a prediction or has several losses, or a value is

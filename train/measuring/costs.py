@@ -43,7 +43,10 @@ def of(experiment: Any, compute_dtype: str) -> Costs:
   dtype = experiment.config["model"].get("dtype", compute_dtype)
   return Costs(
     # Computed on first use: a model without a formula is traced for seconds.
-    flops=functools.cache(functools.partial(flops.step, experiment)),
+    # Batches of buckets are shorter than the spec.
+    flops=functools.cache(
+      lambda: flops.step(experiment) * experiment.data.share
+    ),
     devices=devices.size,
     peak_flops=chip.peak_flops.get(dtype) if chip else None,
     watts=chip.watts if chip else None,

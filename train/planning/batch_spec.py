@@ -48,7 +48,8 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
       f"config.batch_size={batch_size!r}: planning needs a number here"
     )
   tokens = settings.get("tokenizer") is not None
-  found, classes = _text(config) if tokens else _images(config)
+  rowed = tokens or bool(settings.get("rows"))
+  found, classes = _text(config) if rowed else _images(config)
   found = {"mask": ((), np.float32), "index": ((), np.int32)} | found
   spec = {
     k: Leaf(shape, np.dtype(dtype)) for k, (shape, dtype) in found.items()
@@ -105,10 +106,16 @@ def _fake(settings, batch_size, multiple_of) -> pipeline.Data:
 
 def _text(config) -> tuple[dict, int | None]:
   length = config["data"].get("seq_len")
-  if not isinstance(length, int) or length < 1:
-    raise UserError(f"config.data.seq_len={length!r} is not a positive integer")
+  tokens = config["data"].get("tokenizer") is not None
+  wrong = f"config.data.seq_len={length!r} is not a positive integer"
+  if (tokens or length is not None) and not (
+    isinstance(length, int) and length > 0
+  ):
+    raise UserError(wrong)
   if config["data"].get("rows"):
     spec, classes = _rows(config["data"]["rows"], length)
+    if any(None in shape for shape, _ in spec.values()):
+      raise UserError(wrong)
   else:
     names = ["inputs", "targets"]
     if config["data"].get("packing"):

@@ -44,9 +44,9 @@ _FILES = ("columns.json", "config.json", "curves.png", "data.json")
 _FILES += ("evaluated.json", "goodput.jsonl")
 _FILES += ("examples.jsonl", "metrics.jsonl", "skipped.jsonl")
 _FILES += ("mlflow_run_id", "wandb_run_id")
-_FILES += ("labels.json", "tokenizer.json", "tokenizer.model")
+_FILES += ("labels.json", "tokenizer.json", "tokenizer.model", "triples.json")
 # What a start writes before the config, and what it writes before it trains.
-_PREPARED = ("tokenizer.*", "columns.json", "labels.json")
+_PREPARED = ("tokenizer.*", "columns.json", "labels.json", "triples.json")
 _BEGUN = (*_PREPARED, "config.json", "data.json", "evaluated.json")
 _BEGUN += ("goodput.jsonl", "skipped.jsonl", "*_run_id")
 # Files of a Hugging Face folder, none of which a run writes to its workdir.

@@ -57,7 +57,7 @@ def parquet_file(path: str, policy: Policy) -> Any:
 
 
 @contextlib.contextmanager
-def readable(name: str) -> Iterator[None]:
+def readable(name: str, what: str = "Parquet file") -> Iterator[None]:
   """Inside, every error becomes a ValueError of one line with the name.
 
   It is a LostError if pyarrow raised it.
@@ -70,7 +70,7 @@ def readable(name: str) -> Iterator[None]:
         error_line(name, str(error).removeprefix(": "))
       ) from None
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    line = f"{name}: broken Parquet file: {said[:300]}"
+    line = f"{name}: broken {what}: {said[:300]}"
     raise bounded.LostError(line) from None
 
 

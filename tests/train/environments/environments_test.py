@@ -168,6 +168,7 @@ def test_resumed_on_another_mesh_is_the_straight_run(tmp_path):
     config = smoke()
     config.mesh, config.evals = mesh, {}
     config.sharding = [(".*", "replicate")]
+    config.model.hidden, config.optimizer = (), dict(name="sgd", lr=0.1)
     run = build.run(config, str(path), say=lambda line: None)
     playing = run.abstract_state.extra["environments"]
     shared = playing["return"].sharding.shard_shape((8,))

@@ -1,0 +1,1 @@
+"""Models of graphs, such as knowledge graphs."""

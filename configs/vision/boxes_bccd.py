@@ -2,7 +2,9 @@ r"""Blood cells in boxes: a small detector on BCCD (364 pictures, VOC files).
 
 The smallest detector whose batches come from boxes: crops, flips and rotations
 move the boxes with the pictures. It reports its loss and the IoU at the true
-centres, not yet an average precision.
+centres, not yet an average precision. Measured with 300 of the 600 steps on 2
+shared CPU cores, used as two devices, in 4 min 12 s: val/loss 1.15 (2.63 after
+100 steps), val/iou_at_centres 76.6 %.
 
   git clone https://github.com/Shenggan/BCCD_Dataset data/bccd_repository
   python -m train.main --config=configs/vision/boxes_bccd.py \

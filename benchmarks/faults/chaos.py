@@ -258,7 +258,7 @@ def report(args, root, chaos, minutes) -> None:
 
   cli.start_jax()
   both = [root / "chaos", root / "straight"]
-  states = [digests.of(trained.load(str(path)).state) for path in both]
+  states = [digests.of(trained.load_state(str(path))) for path in both]
   metrics = [rows_of(path, "metrics.jsonl") for path in both]
   taken, expected = (
     collections.Counter(

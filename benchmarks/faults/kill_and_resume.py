@@ -166,7 +166,7 @@ def compare(root: pathlib.Path) -> str:
 
   both = [root / name for name in ("killed", "straight")]
   pairs = [
-    [digests.of(trained.load(str(path)).state) for path in both],
+    [digests.of(trained.load_state(str(path))) for path in both],
     [rows(path / "metrics.jsonl") for path in both],
     [rows(path / "examples.jsonl") for path in both],
   ]

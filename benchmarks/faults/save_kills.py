@@ -73,7 +73,7 @@ class Runs:
 
 def outcome(workdir):
   """Returns the last state, as bytes, and the rows of metrics."""
-  state = trained.load(str(workdir)).state
+  state = trained.load_state(str(workdir))
   leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(state)]
   return leaves, many_processes.rows(workdir)
 

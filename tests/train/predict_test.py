@@ -61,13 +61,13 @@ def run_of(workdir, config, **predict):
   parts = assembly.experiment(config, workdir)
   if predict:
     parts = parts._replace(task=types.Task(None, {}, predict))
-    return trained.Trained(parts, None, types.Variables({}, {}), 0)
+    return trained.Trained(parts, types.Variables({}, {}), 0)
   batch = leaf.arrays(parts.data.spec, 8, jnp.zeros)
   shapes = jax.eval_shape(parts.task.init, jax.random.key(0), batch)
   variables = jax.tree.map(
     lambda x: RNG.normal(size=x.shape).astype(x.dtype), shapes
   )
-  return trained.Trained(parts, None, variables, 0)
+  return trained.Trained(parts, variables, 0)
 
 
 def predicted(workdir, found, source, batch=8, top=1, said=None, **data):

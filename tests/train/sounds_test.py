@@ -34,7 +34,7 @@ def test_stopped_and_resumed_is_the_straight_run(tmp_path):
   rest = list(loop.fit(build.run(config_of(data=-1), stopped)))
   assert rest[0].step == 3 and rest[-1].step == 6  # It was saved at 2.
   assert rest[-1].scalars["train/loss"] == whole[-1].scalars["train/loss"]
-  a, b = (trained.load(path).state for path in (straight, stopped))
+  a, b = (trained.load_state(path) for path in (straight, stopped))
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 

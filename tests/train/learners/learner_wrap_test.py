@@ -173,6 +173,6 @@ def test_a_killed_run_with_wrappers_ends_equal_to_the_bit(tmp_path):
   killed.close()
   rest = [r.scalars["train/loss"] for r in loop.fit(quiet("killed"))]
   assert 0 < len(rest) < 6 and rest == whole[-len(rest) :]
-  ends = [trained.load(str(tmp_path / name)).state for name in names]
+  ends = [trained.load_state(str(tmp_path / name)) for name in names]
   for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
     np.testing.assert_array_equal(a, b)

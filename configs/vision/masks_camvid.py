@@ -13,9 +13,6 @@ side, so pictures are mirrored from left to right only.
 
 Published on the full pictures of 480 x 360, test mIoU over 11 classes without
 pre-training: ENet 51.3, FC-DenseNet103 66.9. This network is smaller. Measured
-with 300 of the 600 steps on 2 shared CPU cores, used as two devices, in 342
-s: val/miou 18.9 %, val/pixel_accuracy 60.3 %, train/loss 0.76 (2.33 after 10
-steps). That is far from trained: only sky, building and road are found yet.
 with 300 of the 600 steps on 2 shared CPU cores, used as two devices, in 5 min
 42 s: val/miou 18.9 %, val/pixel_accuracy 60.3 %, train/loss 0.76 (2.33 after
 10 steps). That is far from trained: only sky, building and road are found yet.

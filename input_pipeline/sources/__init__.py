@@ -87,6 +87,8 @@ def open_source(
     ValueError: the URI matches nothing, or the split is malformed, unknown or
       empty; one line that names it.
   """
+  if uri.startswith("environment:"):
+    raise ValueError(f"{uri} has no records to read; a training run plays it")
   schemes = names.discover(__name__)
   scheme, rest = names.scheme_of(uri, schemes)
   read = getattr(importlib.import_module(schemes[scheme]), scheme)

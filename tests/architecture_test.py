@@ -35,7 +35,8 @@ ARROWS = {
   "models": "flax jax qwix",
   "data.": "tensorflow",
   "data.reading": "data. PIL apache_beam brotli pyarrow warcio zstandard",
-  "data.sources": "data. data.reading datasets pyarrow soundfile tensorflow_datasets",
+  "data.sources": "data. data.reading datasets pyarrow soundfile"
+  " tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
   " tokenizers",
   "data.ops": "data. data.reading data.tokenizers tensorflow",

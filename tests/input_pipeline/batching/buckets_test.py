@@ -9,9 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from configs.text import translate_multi30k
 from input_pipeline.batching import buckets, pipeline
-from train import build, loop, trained
 
 ROWS = {"name": "translation", "packing": False}
 
@@ -136,33 +134,6 @@ def test_an_evaluation_keeps_its_order(pairs):
     for name, leaf in full.items():
       wanted = leaf[:, :T] if leaf.ndim > 1 else leaf
       np.testing.assert_array_equal(batch[name], wanted)
-
-
-@pytest.mark.slow
-def test_a_run_compiles_each_shape_and_resumes_within_a_bucket(pairs, tmp_path):
-  config = translate_multi30k.get_config("smoke")
-  _, settings = pairs
-  config.data = {**settings, "buckets": [10, 20, 32]}
-  config.evals = dict(val=dict(name="mean", every_steps=0))
-  config.total_steps, config.log_every_steps = 8, 1
-  config.checkpoint = dict(every_steps=3, keep=3)
-
-  def last(workdir, stop=None):
-    said = []
-    run = build.run(config, str(workdir), said.append)
-    assert any("3 shapes are compiled" in line for line in said)
-    for report in loop.fit(run):
-      if report.step == stop:
-        return None
-    return report.scalars
-
-  whole = last(tmp_path / "whole")
-  last(tmp_path / "killed", stop=5)
-  resumed = last(tmp_path / "killed")
-  assert resumed["val/loss"] == whole["val/loss"]
-  found = trained.load(str(tmp_path / "whole"))
-  again = build.evaluators(found, str(tmp_path / "whole"), say=print)
-  assert again["val"](found.variables, 8)["loss"] == whole["val/loss"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,12 @@ import numpy as np
 from common.leaf import Leaf, Spec
 from input_pipeline import bad_records, equal_fields
 from input_pipeline import ops as ops_lib
-from input_pipeline.batching import bad_records_tf, ragged, service_stream
+from input_pipeline.batching import (
+  bad_records_tf,
+  numeric_fields,
+  ragged,
+  service_stream,
+)
 from input_pipeline.batching import second as second_lib
 from input_pipeline.batching.bad_records_tf import Steps
 from input_pipeline.batching.examples import Examples
@@ -53,6 +58,7 @@ def steps(
       f"ops {ops!r} mix training examples; set other ops for the evaluation"
     )
   sample = bad_records.typed(examples, examples.tally.policy)
+  numeric_fields.check_nested(examples.name(0), sample, ops)
   sample = _readable(sample)
   uniform = [field for field in examples.uniform if field in sample]
   free, axes = ops_lib.unsettled(ops, uniform), examples.ragged

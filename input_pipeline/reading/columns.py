@@ -1,5 +1,7 @@
 """Turns the values of a field in many records into one array."""
 
+from collections import Counter
+
 import numpy as np
 
 
@@ -13,6 +15,25 @@ def strings(values: list) -> np.ndarray:
 def integers(values: list, dtype: np.dtype | type = np.int64) -> np.ndarray:
   """An array of integers; one of objects if any is missing (None)."""
   return strings(values) if None in values else np.array(values, dtype)
+
+
+def ragged(values: list) -> tuple[np.dtype, tuple[int, ...]] | None:
+  """Returns (dtype, sizes of all axes but the first) of lists that differ.
+
+  They are lists of numbers, or of equal lists of numbers, of several lengths,
+  but for a few that are wrong; None for other values.
+  """
+  if not values or not all(isinstance(value, list) for value in values):
+    return None
+  if len({len(value) for value in values}) < 2:
+    return None
+  elements = [element for value in values for element in value]
+  sizes = [len(each) if isinstance(each, list) else None for each in elements]
+  usual = Counter(sizes).most_common(1)[0][0]
+  joined = column(
+    [e for e, n in zip(elements, sizes, strict=True) if n == usual]
+  )
+  return (joined.dtype, joined.shape[1:]) if joined.dtype != object else None
 
 
 def column(values: list) -> np.ndarray:

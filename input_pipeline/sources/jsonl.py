@@ -7,7 +7,7 @@ import numpy as np
 
 from input_pipeline.bad_records import Policy, spread
 from input_pipeline.reading import bounded, line_records, text_options
-from input_pipeline.reading.columns import column
+from input_pipeline.reading.columns import column, ragged, strings
 from input_pipeline.reading.formats.jsonl import parse
 from input_pipeline.reading.inflate import is_compressed
 from input_pipeline.reading.line_records import Spans
@@ -90,12 +90,11 @@ def jsonl(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """jsonl:GLOB: a record per line; the keys of the records are the fields.
 
   The fields are those of the first record and of a few others. Numbers and
-  lists of numbers become arrays; other values are unchanged. The value of a
-  field that a record lacks is None: the record is bad if the run uses the
-  field. A .gz
-  or .zst file is held in memory. A file that cannot be read or fully
-  decompressed, or that holds no record, is an error; under "skip" it is one bad
-  record.
+  lists of numbers become arrays, whose first axis may differ between records;
+  other values are unchanged. The value of a field that a record lacks is None:
+  the record is bad if the run uses the field. A .gz or .zst file is held in
+  memory. A file that cannot be read or fully decompressed, or that holds no
+  record, is an error; under "skip" it is one bad record.
 
   jsonl:GLOB?encoding=NAME: files in another encoding than UTF-8.
   """
@@ -123,10 +122,16 @@ def of_files(
   files = [lines(path, policy) for path in paths]
   decode = functools.partial(parse, encoding=options.encoding)
   records = line_records.joined(files, policy, decode)
-  fields = dict.fromkeys(line_records.first(records, policy))
+  some = [line_records.first(records, policy)]
   for place in spread(records.length, _TYPED):
     with contextlib.suppress(ValueError):  # It is reported when it is used.
-      fields |= dict.fromkeys(records.read(np.array([place]))[0])
+      some += records.read(np.array([place]))
+  fields = dict.fromkeys(field for record in some for field in record)
+  lists = {}
+  for field in fields:
+    kind = ragged([each[field] for each in some if each.get(field) is not None])
+    if kind is not None:
+      lists[field] = kind
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = records.read(indices)
@@ -134,7 +139,28 @@ def of_files(
       missing = [f for f in needed if f not in record]
       if missing:
         raise ValueError(f"{records.name(i)}: no field {missing[0]!r}")
-    return {f: column([each.get(f) for each in found]) for f in fields}
+    columns = {f: [each.get(f) for each in found] for f in fields}
+    for field, (dtype, tail) in lists.items():
+      for n, (i, value) in enumerate(zip(indices, columns[field], strict=True)):
+        if value is not None:
+          where = f"{records.name(int(i))}: the field {field!r}"
+          columns[field][n] = _array(value, dtype, tail, where)
+    return {
+      f: strings(values) if f in lists else column(values)
+      for f, values in columns.items()
+    }
 
   source = Source(records.length, read, records.name)
   return source._replace(fingerprint=fingerprint(paths, options))
+
+
+def _array(value, dtype, tail, where: str) -> np.ndarray:
+  """Returns a list of numbers as an array [n, ...], or raises ValueError."""
+  try:
+    found = np.array(value, object)
+    if set(map(type, found.reshape(-1))) <= {int, float, bool}:
+      return np.array(value, dtype).reshape(-1, *tail)
+  except (ValueError, OverflowError):
+    pass
+  shape = ", ".join(["n", *map(str, tail)])
+  raise ValueError(f"{where} is no list of numbers [{shape}]")

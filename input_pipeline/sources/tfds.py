@@ -4,12 +4,14 @@ import functools
 import os
 import re
 import urllib.parse
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.reading import image_size
+from input_pipeline.reading.columns import strings
 from input_pipeline.sources import Source
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
@@ -22,9 +24,10 @@ def tfds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
 
   It is prepared as array_record. NAME may include a config and a version:
   "glue/sst2:2.0.0". Images stay encoded, for the op `decode`. The fields are
-  the features of a fixed shape and the strings; nested and ragged features are
-  left out, and a note names them. The size of a record is checked after reading
-  it, that of its images before they are decoded.
+  the features of a fixed shape, the strings, and numbers of which the first
+  axis differs between records; nested features have names such as
+  "objects/bbox". A note names the others, which no batch can hold. The size of
+  a record is checked after reading it, that of its images before decoding.
   """
   uri = f"tfds:{rest}"
   name, _, query = rest.partition("?")
@@ -96,8 +99,13 @@ def _split(
   images = [
     k for k, f in features.items() if isinstance(f, library.features.Image)
   ]
-  fields = [k for k, f in features.items() if k in images or _is_fixed(f)]
-  lost = ", ".join(k for k, _ in features.items() if k not in fields)
+  known = dict(_leaves(features.get_tensor_info()))
+  fields = {
+    path: info if None in info.shape and path not in images else None
+    for path, info in known.items()
+    if path in images or _is_held(info)
+  }
+  lost = ", ".join(path for path in known if path not in fields)
   label = dict(features.items()).get("label")
   classes = names = None
   if isinstance(label, library.features.ClassLabel):
@@ -126,7 +134,10 @@ def _split(
     for i, example in zip(indices, examples, strict=True):
       for field in images:
         image_size.check_image(example[field], name(int(i)), policy)
-    return {k: _column([each[k] for each in examples]) for k in fields}
+    return {
+      path: _column([_at(each, path) for each in examples], ragged)
+      for path, ragged in fields.items()
+    }
 
   return Source(
     builder.info.splits[split].num_examples,
@@ -134,7 +145,7 @@ def _split(
     name,
     num_classes=classes,
     class_names=names,
-    note=f"{uri}: no fields for the nested or ragged {lost}" if lost else "",
+    note=f"{uri}: no batch can hold {lost}" if lost else "",
     fingerprint=f"{builder.info.full_name} {builder.data_dir}",
   )
 
@@ -145,12 +156,33 @@ def _file(split: Any, index: int) -> str:
   return str(split.filepaths[int(np.searchsorted(ends, index, side="right"))])
 
 
-def _is_fixed(feature: Any) -> bool:
-  shape = getattr(feature, "shape", None)
-  return isinstance(shape, tuple) and None not in shape
+def _leaves(info: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields (path, TensorInfo) of nested features, as in "objects/bbox"."""
+  if isinstance(info, Mapping):
+    for key, inner in info.items():
+      yield from _leaves(inner, f"{path}/{key}" if path else key)
+  elif not isinstance(info, (list, tuple)):
+    yield path, info
 
 
-def _column(values: list[Any]) -> np.ndarray:
+def _at(example: Any, path: str) -> Any:
+  """Returns the value at the path of a nested feature."""
+  for key in [path] if path in example else path.split("/"):
+    example = example[key]
+  return example
+
+
+def _is_held(info: Any) -> bool:
+  """Returns whether a field can hold it: only its first axis may differ."""
+  number = np.dtype(info.np_dtype).kind in "biuf"
+  return None not in info.shape or (number and None not in info.shape[1:])
+
+
+def _column(values: list[Any], ragged: Any) -> np.ndarray:
+  """Returns the values of a field; `ragged` is its TensorInfo if it is so."""
+  if ragged is not None:
+    dtype, tail = ragged.np_dtype, ragged.shape[1:]
+    return strings([np.asarray(v, dtype).reshape(-1, *tail) for v in values])
   if values and isinstance(values[0], (bytes, str)):
     column = np.empty(len(values), object)
     column[:] = values

@@ -1,5 +1,7 @@
 """Ragged fields: from the source through the ops to a batch of one shape."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,29 @@ def test_a_record_unlike_the_first_is_bad(opened, monkeypatch):
     ValueError, match=r"record 4: .*boxes.*\[4, 3\].*\[n, 4\]"
   ):
     list(zip(range(2), data(PADS).batches(0), strict=False))
+
+
+LISTS = [
+  {"boxes": [[i, 1.5, 2, 3]] * (i % 3), "label": i, "more": {"a": 1}}
+  for i in range(7)
+]
+
+
+def test_lists_of_json_are_ragged_and_objects_are_named(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text("".join(json.dumps(each) + "\n" for each in LISTS))
+  given = dict(source=f"jsonl:{path}", split="all", batch_size=7)
+  with pytest.raises(ValueError, match="the field 'more' is an object"):
+    pipeline.train(**given, ops='pad(2, inkey="boxes")')
+  with pytest.raises(ValueError, match="the field 'more' is an object"):
+    pipeline.train(**given)
+  ops = 'keep("boxes", "label")|pad(2, inkey="boxes")'
+  batch = next(pipeline.train(**given, ops=ops).batches(0))
+  for i, row in zip(batch["label"], batch["boxes"], strict=True):
+    want = LISTS[i]["boxes"]
+    np.testing.assert_array_equal(row[: len(want)], want or row[:0])
+  path.write_text(path.read_text() + '{"boxes": [[1, 2]], "label": 7}\n')
+  with pytest.raises(
+    ValueError, match=r"a.jsonl:8: .*no list of numbers \[n, 4"
+  ):
+    list(pipeline.evaluation(**given | {"batch_size": 8}, ops=ops).batches(0))

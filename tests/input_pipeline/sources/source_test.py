@@ -316,6 +316,10 @@ def test_tfds_is_read_at_random(tmp_path):
             "label": tfds.features.ClassLabel(names=["no", "yes"]),
             "id": np.int64,
             "ragged": tfds.features.Sequence(np.int64),
+            "objects": tfds.features.Sequence(
+              {"bbox": tfds.features.BBoxFeature(), "kind": np.int32}
+            ),
+            "names": tfds.features.Sequence(tfds.features.Text()),
           }
         ),
       )
@@ -328,9 +332,17 @@ def test_tfds_is_read_at_random(tmp_path):
 
     def _generate_examples(self, start, stop):
       for i in range(start, stop):
+        box = tfds.features.BBox(0.0, 0.25, 0.5, 1.0)
         yield (
           i,
-          {"image": pixels[i], "label": i % 2, "id": i, "ragged": [i] * i},
+          {
+            "image": pixels[i],
+            "label": i % 2,
+            "id": i,
+            "ragged": [i] * i,
+            "objects": [{"bbox": box, "kind": i}] * i,
+            "names": ["a"] * i,
+          },
         )
 
   builder = Tiny(data_dir=tmp_path)
@@ -339,7 +351,15 @@ def test_tfds_is_read_at_random(tmp_path):
   assert source.length == 7
   assert source.class_names == ("no", "yes")
   found = all_of(source)
-  assert set(found) == {"image", "label", "id"}
+  nested = {"ragged", "objects/bbox", "objects/kind"}
+  assert set(found) == {"image", "label", "id"} | nested
+  assert "names" in source.note and "bbox" not in source.note
+  for i, ids, boxes in zip(
+    *(found[k] for k in ("id", "ragged", "objects/bbox")), strict=True
+  ):
+    assert ids.tolist() == [i] * i and ids.dtype == np.int64
+    np.testing.assert_array_equal(boxes, [[0, 0.25, 0.5, 1]] * i or boxes)
+    assert boxes.shape == (i, 4)
   assert sorted(found["id"]) == list(range(7))
   np.testing.assert_array_equal(found["label"], found["id"] % 2)
   tf = pytest.importorskip("tensorflow")

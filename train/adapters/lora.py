@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from common.nested import nested
 from models import Model
 from train.optimization import parameter_rules
 from train.types import PyTree
@@ -53,10 +54,8 @@ def lora(
     flat = parameter_rules.flat(params)
     whole = {p for p in flat if any(re.search(t, p) for t in trained)}
     return {
-      "base": parameter_rules.nested(
-        {p: x for p, x in flat.items() if p not in whole}
-      ),
-      "trained": parameter_rules.nested({p: flat[p] for p in sorted(whole)}),
+      "base": nested({p: x for p, x in flat.items() if p not in whole}),
+      "trained": nested({p: flat[p] for p in sorted(whole)}),
       "lora": _drawn(own, flat, targets, rank),
     }, model_state
 
@@ -69,7 +68,7 @@ def lora(
       W = flat[path]
       change = jnp.matmul(low[f"{path}/A"], low[f"{path}/B"])
       flat[path] = W + (alpha / rank * change).astype(W.dtype)
-    return parameter_rules.nested(flat)
+    return nested(flat)
 
   def apply(params, model_state, *inputs, **kwargs):
     return model.apply(plain(params), model_state, *inputs, **kwargs)
@@ -97,4 +96,4 @@ def _drawn(rng, flat, targets: Sequence[str], rank: int) -> PyTree:
     shape = (*leading, inputs, rank)
     found[f"{path}/A"] = jax.random.normal(key, shape) * inputs**-0.5
     found[f"{path}/B"] = jnp.zeros((*leading, rank, outputs))
-  return parameter_rules.nested(found)
+  return nested(found)

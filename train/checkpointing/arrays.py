@@ -143,15 +143,3 @@ def without(tree: PyTree, paths: Collection[str]) -> PyTree:
   return jax.tree_util.tree_map_with_path(
     lambda keys, leaf: None if digests.path_of(keys) in paths else leaf, tree
   )
-
-
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns {path: leaf} as nested dicts."""
-  tree: dict[str, Any] = {}
-  for path, leaf in leaves.items():
-    *outer, last = path.split("/")
-    inner = tree
-    for key in outer:
-      inner = inner.setdefault(key, {})
-    inner[last] = leaf
-  return tree

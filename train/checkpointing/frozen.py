@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from common import mirror
 from common.errors import UserError
+from common.nested import nested
 from train.checkpointing import arrays, digests, records, storage_errors
 from train.hosts import distributed
 from train.types import PyTree
@@ -62,7 +63,7 @@ def keep(
       return {}
     kept = dict(digests.named(state))
     saver = ocp.Checkpointer(arrays.handler())
-    tree = arrays.nested({path: kept[path] for path in paths})
+    tree = nested({path: kept[path] for path in paths})
     saver.save(root / name, args=ocp.args.PyTreeSave(tree), force=True)
     saver.close()
   return {NAME: name, PATHS: paths}

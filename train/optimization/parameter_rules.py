@@ -32,18 +32,6 @@ def flat(tree: PyTree) -> dict[str, Any]:
   )
 
 
-def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-  """Returns {path: leaf} as nested dicts."""
-  tree: dict[str, Any] = {}
-  for path, leaf in leaves.items():
-    *parents, name = path.split("/")
-    branch = tree
-    for parent in parents:
-      branch = branch.setdefault(parent, {})
-    branch[name] = leaf
-  return tree
-
-
 def parse(
   key: str, value: float | Rules, spared: str | None = None
 ) -> list[tuple[re.Pattern, float]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from models import Model
 from train import types
-from train.objectives import losses, metrics
+from train.objectives.classifier import classifier
 
 # What the axes of the fields mean; see common/leaf.py.
 AXES = {"audio": ("frame", "feature"), "audio_mask": ("frame",)}
@@ -42,26 +42,6 @@ def classification(
     fields = (batch[name] for name in inputs)
     return model.apply(variables.params, variables.model_state, *fields, **how)
 
-  def loss(variables, batch, context):
-    logits_BC, state = apply(
-      variables, batch, rng=context.rng, train=context.train
-    )
-    label_B, mask_B = batch[label], batch["mask"]
-    smoothing = label_smoothing if context.train else 0.0
-    nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
-    found = {"accuracy": metrics.accuracy(logits_BC, label_B)}
-    if smoothing:
-      found["loss_unsmoothed"] = losses.cross_entropy(logits_BC, label_B)
-    found = {name: types.mean_of(x_B, mask_B) for name, x_B in found.items()}
-    return types.mean_of(nats_B, mask_B), types.Aux(state, found)
-
-  def logits(variables, batch, rng):
-    del rng
-    return apply(variables, batch)[0]
-
-  def features(variables, batch, rng):
-    del rng
-    return apply(variables, batch, method="features")[0]
-
-  predict = {"logits": logits, "features": features}
-  return types.Task(types.init_of(model), {"loss": loss}, predict)
+  return classifier(
+    types.init_of(model), apply, label=label, label_smoothing=label_smoothing
+  )

@@ -2,7 +2,7 @@
 
 from models import Model
 from train import types
-from train.objectives import losses, metrics
+from train.objectives.classifier import classifier
 
 
 def text_classification(
@@ -30,26 +30,6 @@ def text_classification(
       **how,
     )
 
-  def loss(variables, batch, context):
-    logits_BC, state = apply(
-      variables, batch, rng=context.rng, train=context.train
-    )
-    label_B, mask_B = batch["label"], batch["mask"]
-    smoothing = label_smoothing if context.train else 0.0
-    nats_B = losses.cross_entropy(logits_BC, label_B, label_smoothing=smoothing)
-    found = {"accuracy": metrics.accuracy(logits_BC, label_B)}
-    if smoothing:
-      found["loss_unsmoothed"] = losses.cross_entropy(logits_BC, label_B)
-    found = {name: types.mean_of(x_B, mask_B) for name, x_B in found.items()}
-    return types.mean_of(nats_B, mask_B), types.Aux(state, found)
-
-  def logits(variables, batch, rng):
-    del rng
-    return apply(variables, batch)[0]
-
-  def features(variables, batch, rng):
-    del rng
-    return apply(variables, batch, method="features")[0]
-
-  predict = {"logits": logits, "features": features}
-  return types.Task(types.init_of(model), {"loss": loss}, predict)
+  return classifier(
+    types.init_of(model), apply, label_smoothing=label_smoothing
+  )

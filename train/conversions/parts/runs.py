@@ -12,6 +12,7 @@ import numpy as np
 
 from common import bounded_file, leaf, mirror, storage
 from common.errors import UserError
+from common.nested import nested
 from input_pipeline import tokenizers
 from input_pipeline.tokenizers.parts import huggingface
 from train import assembly, run_data, sharding, trained
@@ -155,7 +156,7 @@ def _state(parts, abstract, found):
     wanted = parameter_rules.flat(getattr(abstract.variables, name))
     leaves = parameter_rules.flat(tree)
     tree.clear()  # frees each array as soon as it is on the device
-    placed[name] = parameter_rules.nested(
+    placed[name] = nested(
       {
         path: jax.device_put(
           leaves.pop(path).astype(want.dtype, copy=False), want.sharding

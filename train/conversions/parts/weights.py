@@ -11,6 +11,7 @@ import numpy as np
 
 from common import names
 from common.errors import UserError
+from common.nested import nested
 from train import conversions
 from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
@@ -91,7 +92,7 @@ def read(path: str, sha256: str | None = None) -> Pretrained:
     copies = family.copies(full)
     mine = _named_in(family, full) | copies.keys()
     used = [theirs for name, theirs in found.items() if name in mine]
-  tree = parameter_rules.nested(arrays)
+  tree = nested(arrays)
   return Pretrained(
     section,
     tree.get("params", {}),

@@ -97,3 +97,146 @@ def test_a_sample_may_lack_a_file_and_an_archive_may_be_damaged(tmp_path):
   assert skipped.length == 3
   with pytest.raises(ValueError, match="2.tar: damaged"):
     skipped.read(np.array([2]))
+
+
+COLUMNS = {
+  "any": "ndarray",
+  "f": "float32",
+  "fixed": "ndarray:int16:2,2",
+  "i": "int",
+  "j": "json",
+  "jpg": "jpeg:90",
+  "s": "str",
+  "u": "uint8",
+  "var": "ndarray:uint32",
+}
+
+
+def mds_values(i):
+  """The encoded values of a sample, in the order of COLUMNS."""
+  return {
+    # float64 (66), 1 axis with a size of a byte (1 << 2 | 0).
+    "any": struct.pack("<BBB2d", 66, 4, 2, i, 0.5),
+    "f": struct.pack("<f", i / 2),
+    "fixed": struct.pack("<4h", i, 1, 2, 3),
+    "i": struct.pack("<q", -i),
+    "j": json.dumps({"k": i}).encode(),
+    "jpg": b"picture %d" % i,
+    "s": f"ß{i}".encode(),
+    "u": struct.pack("<B", 200 + i),
+    # 2 axes with sizes of two bytes (2 << 2 | 1).
+    "var": struct.pack(f"<BHH{2 * i + 2}I", 9, i + 1, 2, *range(2 * i + 2)),
+  }
+
+
+def mds_shard(numbers, edit=lambda values: values):
+  data = []
+  for i in numbers:
+    values = edit(mds_values(i))
+    fixed = ("f", "fixed", "i", "u")
+    sizes = [len(v) for k, v in values.items() if k not in fixed]
+    data.append(
+      struct.pack(f"<{len(sizes)}I", *sizes) + b"".join(values.values())
+    )
+  # As Streaming writes it, with the configuration between offsets and samples.
+  config = b'{"format": "mds"}'
+  at = 4 * (2 + len(data)) + len(config)
+  offsets = np.cumsum([at, *map(len, data)]).tolist()
+  head = struct.pack(f"<{1 + len(offsets)}I", len(data), *offsets)
+  return head + config + b"".join(data)
+
+
+def mds(folder, shards, packed=False, **changes):
+  folder.mkdir(parents=True, exist_ok=True)
+  listed = []
+  for n, (count, content) in enumerate(shards):
+    raw = {"basename": f"shard.{n:05}.mds", "bytes": len(content), "hashes": {}}
+    zipped = None
+    if packed:
+      zstandard = pytest.importorskip("zstandard")
+      content = zstandard.ZstdCompressor().compress(content)
+      zipped = {**raw, "basename": f"{raw['basename']}.zstd"}
+    (folder / (zipped or raw)["basename"]).write_bytes(content)
+    shard = {
+      "column_encodings": list(COLUMNS.values()),
+      "column_names": list(COLUMNS),
+      "compression": "zstd:3" if packed else None,
+      "format": "mds",
+      "raw_data": raw,
+      "samples": count,
+      "version": 2,
+      "zip_data": zipped,
+    }
+    listed.append({**shard, **changes})
+  index = {"shards": listed, "version": 2}
+  (folder / "index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mds(tmp_path, packed):
+  shards = [(3, mds_shard([0, 1, 2])), (2, mds_shard([3, 4]))]
+  mds(tmp_path / "val", shards, packed)
+  source = open_source(f"mds:{tmp_path}", "validation")
+  assert source.length == 5 and ("compressed" in source.note) == packed
+  assert (
+    source.name(4).endswith("1" + ".mds.zstd" * packed + ":1") or not packed
+  )
+  rows = source.read(np.array([4, 0, 3]))
+  assert rows["s"].tolist() == ["ß4", "ß0", "ß3"]
+  assert rows["jpg"].tolist() == [b"picture 4", b"picture 0", b"picture 3"]
+  assert rows["i"].tolist() == [-4, 0, -3] and rows["i"].dtype == np.int64
+  assert rows["f"].tolist() == [2, 0, 1.5] and rows["f"].dtype == np.float32
+  assert rows["u"].tolist() == [204, 200, 203] and rows["u"].dtype == np.uint8
+  assert rows["j"].tolist() == [{"k": 4}, {"k": 0}, {"k": 3}]
+  assert rows["fixed"][2].tolist() == [[3, 1], [2, 3]]
+  assert rows["any"].tolist() == [[4, 0.5], [0, 0.5], [3, 0.5]]
+  assert [v.shape for v in rows["var"]] == [(5, 2), (1, 2), (4, 2)]
+  assert rows["var"][1].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+  ("column", "value", "error"),
+  [
+    ("s", b"\xff", "the column 's': not UTF-8 at byte 0"),
+    ("j", b"{", "the column 'j': not JSON"),
+    ("any", b"\x03", "the column 'any': an array of an unknown type"),
+    ("any", b"\x42\x04\x09" + bytes(16), "16 bytes are not of shape"),
+    ("any", b"\x42\xff\x09", "an array without a shape"),
+    ("u", b"", "the column 'var': cut short"),
+  ],
+)
+def test_a_damaged_value_of_mds_is_named(tmp_path, column, value, error):
+  bad = mds_shard([1], lambda values: {**values, column: value})
+  mds(tmp_path, [(2, mds_shard([1, 2])), (1, bad)])
+  source = open_source(f"mds:{tmp_path}", "all")
+  with pytest.raises(ValueError, match=error) as found:
+    source.read(np.array([0, 2]))
+  assert str(found.value).startswith(f"{tmp_path}/shard.00001.mds:0: ")
+  assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+  ("changes", "error"),
+  [
+    ({"column_encodings": ["pkl"] * 9}, "'any' is 'pkl'.*runs its code"),
+    ({"column_encodings": ["ndarray:object"] * 9}, "which is not read"),
+    ({"format": "csv"}, "a shard is 'csv', not mds"),
+    ({"raw_data": {"basename": "../x", "bytes": 1}}, "names the file '../x'"),
+    ({"raw_data": None}, "index.json: damaged"),
+    ({"raw_data": {"basename": "gone", "bytes": 1}}, "gone: No such file"),
+    ({"samples": -1}, "index.json: damaged"),
+    ({"samples": 3}, "shard.00000.mds:0: damaged: not a shard of 3"),
+  ],
+)
+def test_a_damaged_index_of_mds_is_one_line(tmp_path, changes, error):
+  mds(tmp_path, [(2, mds_shard([1, 2]))], **changes)
+  with pytest.raises(ValueError, match=error):
+    open_source(f"mds:{tmp_path}", "all")
+
+
+def test_a_shard_of_mds_that_unpacks_to_more_is_refused(tmp_path):
+  shard = mds_shard([1, 2])
+  raw = {"basename": "shard.00000.mds", "bytes": len(shard) - 9}
+  mds(tmp_path, [(2, shard)], packed=True, raw_data=raw)
+  with pytest.raises(ValueError, match="does not hold the index's"):
+    open_source(f"mds:{tmp_path}", "all")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from input_pipeline.bad_records import Policy
+from input_pipeline.packing.token_file import token_file
 from input_pipeline.sources import open_source
+from input_pipeline.tokenizers import get_tokenizer
 
 
 def npy(array):
@@ -240,3 +242,76 @@ def test_a_shard_of_mds_that_unpacks_to_more_is_refused(tmp_path):
   mds(tmp_path, [(2, shard)], packed=True, raw_data=raw)
   with pytest.raises(ValueError, match="does not hold the index's"):
     open_source(f"mds:{tmp_path}", "all")
+
+
+def megatron(stem, documents, dtype="<u2", code=8, edit=lambda index: index):
+  """Writes documents, lists of sequences, which are lists of tokens."""
+  sequences = [sequence for document in documents for sequence in document]
+  sizes = [len(sequence) for sequence in sequences]
+  width = np.dtype(dtype).itemsize
+  at = np.cumsum([0, *sizes])[:-1] * width
+  borders = np.cumsum([0, *map(len, documents)])
+  index = b"MMIDIDX\0\0" + struct.pack("<QB", 1, code)
+  index += struct.pack("<QQ", len(sizes), len(borders))
+  index += np.array(sizes, "<i4").tobytes() + at.astype("<i8").tobytes()
+  index += borders.astype("<i8").tobytes()
+  stem.with_suffix(".idx").write_bytes(edit(index))
+  stem.with_suffix(".bin").write_bytes(
+    b"".join(np.array(each, dtype).tobytes() for each in sequences)
+  )
+
+
+DOCUMENTS = [[[5, 6, 7]], [[1], [2, 3]], [[]], [[65000]]]
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("<u2", 8), ("<i4", 4)])
+def test_megatron(tmp_path, dtype, code):
+  megatron(tmp_path / "x", DOCUMENTS, dtype, code)
+  source = open_source(f"megatron:{tmp_path}/x", "all")
+  assert source.note.endswith("4 documents of 7 tokens")
+  rows = source.read(np.array([3, 1, 2, 0]))["tokens"]
+  assert [row.tolist() for row in rows] == [[65000], [1, 2, 3], [], [5, 6, 7]]
+  assert rows[0].dtype == np.dtype(dtype)
+
+
+def test_a_language_model_trains_on_the_tokens_of_megatron(tmp_path):
+  megatron(tmp_path / "x", DOCUMENTS)
+  uri = f"megatron:{tmp_path}/x.idx"
+  source = open_source(uri, "all")
+  where = {"uri": uri, "split": "all", "cache_dir": str(tmp_path)}
+  ids = get_tokenizer("ids?vocab_size=65001", uri)
+  file = token_file(source, ids, **where)
+  assert file.tokens.tolist() == [5, 6, 7, 1, 2, 3, 65000]
+  assert file.ends.tolist() == [3, 6, 6, 7]
+  assert ids.encode(ids.decode([5, 1000, 65000])).tolist() == [5, 1000, 65000]
+  assert ids.byte_lengths[[0, 9, 10, 65000]].tolist() == [2, 2, 3, 6]
+  with pytest.raises(ValueError, match="65000"):
+    token_file(source, get_tokenizer("ids?vocab_size=65000", uri), **where)
+  with pytest.raises(ValueError, match="needs an N"):
+    get_tokenizer("ids?vocab_size=1", uri)
+  with pytest.raises(ValueError, match="'x' is not an id below"):
+    ids.encode("1 x")
+
+
+@pytest.mark.parametrize(
+  ("edit", "error"),
+  [
+    (lambda i: b"x" + i[1:], "x.idx: not an index of Megatron"),
+    (lambda i: i[:20], "x.idx: not an index of Megatron"),
+    (lambda i: i[:9] + b"\2" + i[10:], "x.idx: is of version 2"),
+    (lambda i: i[:17] + b"\7" + i[18:], "x.idx: type 7 of tokens"),
+    (lambda i: i[:-8], "x.idx: damaged: "),
+    (lambda i: i[:24] + b"\xff" + i[25:], "x.idx: damaged: "),
+    (lambda i: i[:-8] + bytes(8), "x.idx: damaged: the borders"),
+    (lambda i: i[:34] + b"\x09" + i[35:], "x.bin: damaged or cut short: seq"),
+    (
+      lambda i: i[:17] + b"\x03" + i[18:],
+      "x.bin: document 3: has the token -5",
+    ),
+  ],
+)
+def test_a_damaged_index_of_megatron_is_one_line(tmp_path, edit, error):
+  megatron(tmp_path / "x", DOCUMENTS, edit=edit)
+  with pytest.raises(ValueError, match=error) as found:
+    open_source(f"megatron:{tmp_path}/x", "all").read(np.arange(4))
+  assert "\n" not in str(found.value)

@@ -49,11 +49,7 @@ def source_of(
           image_size.check_image(value, name(index), policy)
     return record
 
-  some = []
-  for place in spread(length, _TYPED):
-    with contextlib.suppress(ValueError):  # It is reported when it is used.
-      some.append(checked(int(place)))
-  some = some or [checked(0)]
+  some = some_of(length, checked)
   values = {
     field: [record[field] for record in some if field in record]
     for field in dict.fromkeys(field for record in some for field in record)
@@ -75,6 +71,15 @@ def source_of(
 
   ragged = {field: n for field, n in axes.items() if n > 1}
   return Source(length, read, name, ragged=ragged)
+
+
+def some_of(length: int, one: Callable[[int], Any]) -> list:
+  """Returns up to 50 records, spread over all; ValueError if none is sound."""
+  some = []
+  for place in spread(length, _TYPED):
+    with contextlib.suppress(ValueError):  # It is reported when it is used.
+      some.append(one(int(place)))
+  return some or [one(0)]
 
 
 def _axes(values: list) -> int:

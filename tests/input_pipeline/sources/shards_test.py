@@ -11,6 +11,7 @@ import pytest
 from input_pipeline.bad_records import Policy
 from input_pipeline.packing.token_file import token_file
 from input_pipeline.sources import open_source
+from input_pipeline.sources.parts import tf_example
 from input_pipeline.tokenizers import get_tokenizer
 
 
@@ -315,3 +316,84 @@ def test_a_damaged_index_of_megatron_is_one_line(tmp_path, edit, error):
   with pytest.raises(ValueError, match=error) as found:
     open_source(f"megatron:{tmp_path}/x", "all").read(np.arange(4))
   assert "\n" not in str(found.value)
+
+
+def message(number, content):
+  """A field of a message of Protocol Buffers that holds bytes."""
+  assert len(content) < 2**14
+  low, high = len(content) & 127, len(content) >> 7
+  size = bytes([low | 128, high]) if high else bytes([low])
+  return bytes([number << 3 | 2]) + size + content
+
+
+def varint(value):
+  value %= 2**64
+  found = []
+  while value > 127:
+    found.append(value & 127 | 128)
+    value >>= 7
+  return bytes([*found, value])
+
+
+def example(features):
+  entries = b""
+  for key, values in features.items():
+    if all(isinstance(value, bytes) for value in values):
+      feature = message(1, b"".join(message(1, value) for value in values))
+    elif all(isinstance(value, int) for value in values):
+      packed = b"".join(map(varint, values))
+      feature = message(3, message(1, packed))
+    else:  # not packed, each as a field of 4 bytes
+      floats = b"".join(b"\x0d" + struct.pack("<f", x) for x in values)
+      feature = message(2, floats)
+    entries += message(1, message(1, key.encode()) + message(2, feature))
+  return message(1, entries)
+
+
+def array_record(path, records):
+  module = pytest.importorskip("array_record.python.array_record_module")
+  writer = module.ArrayRecordWriter(str(path), "group_size:1")
+  for record in records:
+    writer.write(record)
+  writer.close()
+
+
+def features(i):
+  return {
+    "image": [b"picture %d" % i],
+    "label": [-i],
+    "big": [2**40 + i, -(2**63)],
+    "boxes": [k + 0.5 for k in range(i)] or [0.25],
+    "names": [b"a", b"b"],
+  }
+
+
+def test_arrayrecord(tmp_path):
+  array_record(tmp_path / "a", [example(features(i)) for i in range(3)])
+  array_record(tmp_path / "b", [example(features(3)), b"\x0a\xff\x01"])
+  source = open_source(f"arrayrecord:{tmp_path}/?", "all")
+  assert source.length == 5 and "no batch can hold names" in source.note
+  rows = source.read(np.array([3, 0, 2]))
+  assert rows["image"].tolist() == [b"picture 3", b"picture 0", b"picture 2"]
+  assert rows["label"].tolist() == [-3, 0, -2]
+  assert rows["big"][0].tolist() == [2**40 + 3, -(2**63)]
+  found = [row.tolist() for row in rows["boxes"]]
+  assert found == [[0.5, 1.5, 2.5], [0.25], [0.5, 1.5]]
+  assert rows["boxes"][0].dtype == np.float32
+  with pytest.raises(ValueError, match="b:1: not a tf.train.Example"):
+    source.read(np.array([4]))
+  (tmp_path / "c").write_bytes(b"x" * 2**16)
+  with pytest.raises(ValueError, match="/c: damaged, or not a file of array"):
+    open_source(f"arrayrecord:{tmp_path}/?", "all")
+  skipped = open_source(f"arrayrecord:{tmp_path}/?", "all", Policy(skip=True))
+  with pytest.raises(ValueError, match="/c: damaged, or not a file of array"):
+    skipped.read(np.array([5]))
+
+
+def test_a_message_cut_anywhere_is_damaged_or_has_fewer_features():
+  whole = example(features(3))
+  for stop in range(len(whole)):
+    try:
+      assert not tf_example.features(whole[:stop])
+    except ValueError as error:
+      assert str(error) == "not a tf.train.Example"

@@ -35,7 +35,7 @@ ARROWS = {
   "models": "flax jax qwix",
   "data.": "tensorflow",
   "data.reading": "data. PIL apache_beam brotli pyarrow warcio zstandard",
-  "data.sources": "data. data.reading datasets pyarrow soundfile"
+  "data.sources": "data. data.reading array_record datasets pyarrow soundfile"
   " tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"
   " tokenizers",

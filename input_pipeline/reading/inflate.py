@@ -12,7 +12,7 @@ _ZSTD_WINDOW = 2**27
 
 def is_compressed(path: str) -> bool:
   """Whether a file is compressed, judged by its name."""
-  return path.endswith((".gz", ".zst"))
+  return path.endswith((".gz", ".zst", ".zstd"))
 
 
 def pieces(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
@@ -31,7 +31,7 @@ def pieces(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
   """
   if path.endswith(".gz"):
     return _gzip(file, path)
-  if path.endswith(".zst"):
+  if path.endswith((".zst", ".zstd")):
     return _zstd(file, path)
   if path.endswith((".bz2", ".xz")):
     kind = path.rpartition(".")[2]

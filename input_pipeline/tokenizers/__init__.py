@@ -1,11 +1,12 @@
-"""Text -> token ids and back: byte, char, word, sentencepiece, wordpiece.
+"""Text -> token ids and back: byte, char, word, sentencepiece, wordpiece, ids.
 
 A tokenizer is specified by a string: "byte"; "char"; "word?vocab_size=30000",
 the most frequent words of the source's train split; "sentencepiece:PATH.model",
 which is loaded; "sentencepiece?vocab_size=8000&model_type=unigram", which is
 trained on the source's train split; "wordpiece:PATH", a vocab.txt or a
 tokenizer.json; "tokenizers:PATH", any tokenizer.json of Hugging Face's library;
-"prepared:DIR", the tokenizer of a prepared folder. After the path of
+"prepared:DIR", the tokenizer of a prepared folder; "ids?vocab_size=50304", for
+sources of tokens such as megatron:PREFIX. After the path of
 "tokenizers:PATH", "?eos=ID" sets the token that ends a document, if the file
 does not define it, and "?bos=ID" or "?eos=ID&bos=ID" the token that begins one.
 "?eos=ID,ID" sets further tokens that end a generated text, such as the end of a

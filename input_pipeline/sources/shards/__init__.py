@@ -1,0 +1,1 @@
+"""Sources of the shards that other training libraries write."""

@@ -252,6 +252,12 @@ def own_lines(node: ast.FunctionDef) -> int:
   return len(set(lines) - inside)
 
 
+def test_no_two_files_of_tests_share_a_name():
+  """pytest would not collect the second one."""
+  names = [path.name for path in (ROOT / "tests").rglob("*_test.py")]
+  assert sorted(names) == sorted(set(names))
+
+
 def test_a_config_says_its_command():
   for path in SOURCES:
     if path.parts[0] == "configs" and path.name not in (

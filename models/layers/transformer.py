@@ -179,6 +179,8 @@ def apart_without_copies(tree_L, count: int) -> dict:
   """
 
   def on_one_cpu(leaf):
+    if not isinstance(leaf, jax.Array):
+      return False
     (device, *more) = leaf.sharding.device_set
     return not more and device.platform == "cpu"
 

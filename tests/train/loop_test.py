@@ -308,7 +308,6 @@ def test_reports_come_every_so_often_and_at_the_end(calls, log_every):
     assert report.scalars == {
       "train/loss": k,
       "train/drawn": drawn,
-      "train/nothing": 0,
       "step_seconds": 1,
     }
   # Every update is read, also where nothing is reported.

@@ -207,6 +207,7 @@ def test_padding_is_small_on_spoken_digits(shared_data, tmp_path):
   data = pipeline.train(
     source=f"audio:{tmp_path}/digits",
     split="all",
+    ops='mono|keep("audio")',
     cache_dir=str(tmp_path),
     batch_size=10,
     buckets=8,

@@ -43,7 +43,7 @@ def byte(string=""):
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_every_config_is_shown(name, tmp_path):
   config = config_of(name)
-  if config["data"]["source"].startswith("environment:"):
+  if str(config["data"].get("source")).startswith("environment:"):
     with pytest.raises(ValueError, match="has no records to read"):
       list(preview(config, 1, 3, str(tmp_path)))
     return

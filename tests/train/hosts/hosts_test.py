@@ -22,6 +22,7 @@ from many_processes import (
 )
 
 from common.errors import HostError, UserError
+from common.leaf import Leaf
 from configs.language import lm_stdlib
 from configs.vision import conv_fashion_mnist
 from input_pipeline.batching import device, pipeline
@@ -389,15 +390,19 @@ def test_a_process_reads_its_own_slice(monkeypatch, axes, processes, expected):
     assert len(last["mask"]) == 16 // count * len(shares)
 
 
-def test_batches_are_placed_by_rank():
-  """With a context axis the time of [B, T] is cut, but of nothing else."""
+def test_batches_are_placed_by_their_axes():
+  """With a context axis the axis of time is cut, but no other."""
   mesh = sharding.make_mesh(dict(context=2, data=4))
   batch = {
     "tokens": np.arange(64).reshape(8, 8),
     "image": np.arange(128).reshape(8, 4, 2, 2),
     "mask": np.arange(8),
   }
-  of = functools.partial(sharding.batch_sharding, mesh)
+  spec = {"tokens": Leaf((8,), np.dtype(np.int32), ("time",))}
+
+  def of(name):
+    return sharding.batch_sharding(mesh, spec.get(name))
+
   placed = device.place(batch, of)
   for name, shape in dict(tokens=(2, 4), image=(2, 4, 2, 2), mask=(2,)).items():
     np.testing.assert_array_equal(placed[name], batch[name])

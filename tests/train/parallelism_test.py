@@ -89,7 +89,7 @@ def of_one_device(monkeypatch, model):
   return ONE_DEVICE[key]
 
 
-QUICK = ("stage", "data x fsdp x tensor")
+QUICK = ("data x fsdp x tensor",)
 
 
 @pytest.mark.parametrize("name", slow_but(QUICK, MESHES))

@@ -38,6 +38,7 @@ def losses(config, devices, monkeypatch):
     return np.array([r.scalars["train/loss"] for r in loop.fit(run)]), run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(["tensor"], MESHES))
 def test_eight_devices_are_one(name, monkeypatch):
   mesh, rules = MESHES[name]

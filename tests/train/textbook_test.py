@@ -105,6 +105,7 @@ def test_the_perceptron_is_rosenblatts_rule():
   assert w.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["batch", "minibatch", "stochastic"])
 def test_gradient_descent_finds_the_line(size):
   """The noise has the variance 0.01, below which no held-out loss falls far."""

@@ -418,6 +418,7 @@ def test_an_idx_header_that_lies(tmp_path, shape, gz):
     open_source(uri, "all")
 
 
+@pytest.mark.slow
 @linux
 def test_an_idx_bomb_is_not_inflated_into_memory(tmp_path):
   """Neither beyond what its header says, nor where that is too much."""

@@ -158,6 +158,7 @@ def test_a_run_of_an_environment_is_planned():
   assert (32, 8) in kept
 
 
+@pytest.mark.slow
 def test_resumed_on_another_mesh_is_the_straight_run(tmp_path):
   """To the bit, from the middle of the episodes.
 

@@ -181,6 +181,7 @@ def test_an_answer_does_not_command_the_terminal():
   assert messages[-1].content == "a\x1b[2Jb\tc\nd\r\x07"
 
 
+@pytest.mark.slow
 def test_a_history_is_cut_to_the_window(speaker):
   size = len(speaker.chat.prompt([Message("user", "")]))  # of a turn, and more
   system = Message("system", "s")

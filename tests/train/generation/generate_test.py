@@ -50,6 +50,7 @@ def texts(workdir, prompts, **options):
   return written
 
 
+@pytest.mark.slow
 def test_one_text_is_printed_after_its_prompt(workdir):
   done = generate(
     workdir, "--prompt=ab", "--max_tokens=12", "--top_k=9", "--min_p=0.01"

@@ -75,6 +75,7 @@ def models(**changes):
   return large, small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", slow_but([4], [1, 4]))
 def test_a_greedy_text_is_the_large_models_token_for_token(ahead):
   large, small = models()
@@ -170,6 +171,7 @@ def exact_pairs(found, prompt, way, V):
   return wanted
 
 
+@pytest.mark.slow
 def test_a_draft_that_does_not_fit_is_told():
   large, small = models()
   endless = common.BYTES._replace(eos=None)

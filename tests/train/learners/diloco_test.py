@@ -307,6 +307,7 @@ def test_only_metrics_cross_slices_between_outer_steps():
   assert sum(i.nbytes for i in within) == held
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_is_one_to_the_bit(tmp_path):
   """Stopped between two outer steps, on two slices."""
   finished = []

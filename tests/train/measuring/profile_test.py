@@ -46,6 +46,7 @@ def steps_of(directory):
   return found, executed
 
 
+@pytest.mark.slow
 def test_the_trace_holds_the_steps_asked_for(tmp_path):
   done = main(tmp_path, "--profile=4:3")
   assert done.returncode == 0, done.stderr

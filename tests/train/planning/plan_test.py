@@ -505,6 +505,7 @@ def plan(*arguments) -> subprocess.CompletedProcess:
   )
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_json_object():
   done = plan(
     "--config=configs/language/lm_stdlib.py:smoke", "--topology=cpu:4", "--json"

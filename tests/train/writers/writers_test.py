@@ -281,6 +281,7 @@ def test_wandb_refuses_an_unknown_mode(tmp_path):
     made(tmp_path, {"name": "wandb", "mode": "of"})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_offline(tmp_path, monkeypatch):
   pytest.importorskip("wandb")

@@ -8,7 +8,8 @@ import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from common.errors import UserError
+from common.annotations import mistyped
+from common.errors import UserError, shown
 
 # Endings of files that are not the name of their scheme.
 _SCHEMES = {"txt": "text", "md": "text", "htm": "html", "tsv": "csv"}
@@ -117,8 +118,8 @@ def call(
     also: further valid keys of the section, which its settings do not include.
 
   Raises:
-    UserError: a key is not an argument, an argument is missing, or the function
-      raised ValueError.
+    UserError: a key is not an argument, an argument is missing, the function
+      raised ValueError, or a value has another type than it annotates.
   """
   check_keys(function, where, settings, skip=len(args), also=also)
   parameters = inspect.signature(function).parameters
@@ -137,11 +138,30 @@ def call(
       " the config nor the data gives"
     )
   try:
-    return function(*args, **keywords)
+    result = function(*args, **keywords)
   except UserError:
     raise
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error
+  except (TypeError, AttributeError, LookupError) as error:
+    _check_types(function, where, settings, error)
+    raise
+  # The function's own words, above, come first.
+  _check_types(function, where, settings, None)
+  return result
+
+
+def _check_types(
+  function: Callable,
+  where: str,
+  settings: Mapping[str, Any],
+  cause: Exception | None,
+) -> None:
+  """Raises UserError for the first value of another type than annotated."""
+  wrong = mistyped(function, settings)
+  if wrong:
+    line = f"{where}.{wrong[0]}={shown(settings[wrong[0]])}: not {wrong[1]}"
+    raise UserError(line) from cause
 
 
 def check_keys(

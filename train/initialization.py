@@ -109,6 +109,8 @@ def settings(
     return {}
   if isinstance(given, str):
     given = {"path": given}
+  if not isinstance(given, Mapping):
+    raise UserError(f"config.init_from={given!r}: neither a path nor a section")
   if known == () or set(given) & set(Settings._fields):
     found = _settings("config.init_from", given)
     return dict.fromkeys(known or ("",), found) if found else {}

@@ -6,7 +6,9 @@ and eagerly: this finds the reason, or returns the row if the failure came from
 the machine rather than from the record.
 """
 
+import atexit
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from input_pipeline import bad_records
 from input_pipeline.bad_records import KEPT, Rows
+from input_pipeline.tensorflow_cpu import import_tensorflow
 
 # int64 [2]: the step of a row, and its place among the rows of the step.
 _PLACE = "_place"
@@ -101,7 +104,7 @@ def stream(
     mapped = steps.parts.mapped(
       steps.read, steps.transform, steps.signature, first_step
     )
-    chunks = mapped.ignore_errors().batch(size).prefetch(2).as_numpy_iterator()
+    chunks = iterator(mapped.ignore_errors().batch(size).prefetch(2), "ops")
     held: list[Rows] = []
     step = first_step
     while True:
@@ -190,6 +193,51 @@ def _completed(
     for name, leaf in row.items():
       whole[name][i] = leaf
   return whole
+
+
+class _Rows:
+  """An iterator over a dataset that `close` ends."""
+
+  def __init__(self, dataset: Any):
+    self._rows = dataset.as_numpy_iterator()
+
+  def __iter__(self) -> Iterator[Rows]:
+    return self
+
+  def __next__(self) -> Rows:
+    return next(self._rows)
+
+  def close(self) -> None:
+    self._rows = iter(())
+
+
+# A thread of tf.data that calls Python while the interpreter shuts down never
+# returns, and the end of its iterator would wait for it.
+_open: weakref.WeakSet[_Rows] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+  for rows in list(_open):
+    rows.close()
+
+
+def iterator(dataset: Any, where: str) -> Iterator[Rows]:
+  """Returns the dataset's iterator, which is closed when the process ends.
+
+  TensorFlow now computes what depends on no record, such as the conversion of
+  an op's argument.
+
+  Raises:
+    ValueError: that failed; the line begins with `where`.
+  """
+  tf = import_tensorflow()
+  try:
+    rows = _Rows(dataset)
+  except tf.errors.OpError as error:
+    raise ValueError(f"{where}: {reason(error)}") from None
+  _open.add(rows)
+  return rows
 
 
 def reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from input_pipeline.reading import image_size
 
 
 def check_nested(name: str, sample: dict, ops: str) -> None:
-  """Raises ValueError for a field that is lost: lists or objects of JSON.
+  """Raises ValueError for a field that is lost: lists, objects, no elements.
 
   Text is left out of a batch without an error, and so is whatever the op `keep`
   does not name.
@@ -22,6 +22,11 @@ def check_nested(name: str, sample: dict, ops: str) -> None:
   if ops and any(call.name == "keep" for call in ops_lib.calls(ops)):
     return
   for field, leaf in sample.items():
+    if 0 in leaf.shape[1:]:
+      raise ValueError(
+        f"{name}: the field {field!r} has no elements; the op keep(…) names the"
+        " fields that are wanted"
+      )
     first = leaf[0] if leaf.dtype == object else None
     if isinstance(first, (dict, list, tuple)):
       kind = "an object" if isinstance(first, dict) else "a list of such values"

@@ -93,6 +93,8 @@ def opened(settings: Mapping[str, Any], policy: Policy) -> Second:
         f"second.{key}: unknown{nearest(key, _KEYS)}"
         f" (valid: {', '.join(_KEYS)})"
       )
+    if not isinstance(settings[key], str):
+      raise ValueError(f"second.{key}={settings[key]!r} is not a string")
   split, ops = settings.get("split", "train"), settings.get("ops", "")
   source = open_source(settings["source"], split, policy)
   sample = bad_records.typed(source, policy)

@@ -174,7 +174,8 @@ def _strict(
   mapped = found.parts.mapped(
     found.read, found.transform, found.signature, first_step
   )
-  iterator = mapped.batch(size).prefetch(2).as_numpy_iterator()
+  batched = mapped.batch(size).prefetch(2)
+  iterator = bad_records_tf.iterator(batched, f"ops {ops!r}")
   step = first_step
   while True:
     try:
@@ -236,12 +237,13 @@ def _mapped(
 def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns the fields that TensorFlow can hold.
 
-  These are numbers, strings, and arrays of numbers of any length.
+  These are numbers, strings, and arrays of numbers of any length. TensorFlow
+  crashes when it takes a batch of arrays without elements apart.
   """
   return {
     name: leaf
     for name, leaf in rows.items()
-    if leaf.dtype.kind in "biuf"
+    if (leaf.dtype.kind in "biuf" and 0 not in leaf.shape[1:])
     or (leaf.dtype == object and isinstance(leaf[0], (str, bytes, np.ndarray)))
   }
 

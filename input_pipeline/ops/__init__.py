@@ -24,7 +24,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from common import names
+from common import annotations, names
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
 Example = dict[str, Any]
@@ -183,6 +183,8 @@ def calls(string: str) -> list[Call]:
     ValueError: the string is malformed, or an argument is not a literal; one
       line with the position in the string.
   """
+  if not isinstance(string, str):
+    raise ValueError(f"ops {string!r} is not a string")
   text = string.replace("\n", " ")
   start = len(text) - len(text.lstrip())
   try:
@@ -316,8 +318,8 @@ def compile(
         kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
       try:
         example = _apply(op, example, partner, args, kwargs)
-      except (ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+      except Exception as error:  # an argument may be of any type and size
+        reason = _reason(error, op, args, steps[i][3])
         raise ValueError(f"op {name!r}: {reason}") from None
     return example
 
@@ -338,6 +340,20 @@ def compile(
     return through(example, seed, mixing + 1, len(steps))
 
   return apply
+
+
+def _reason(
+  error: Exception, op: _Op, args: tuple, kwargs: dict[str, Any]
+) -> str:
+  """Why an op failed, in one line: its argument of a wrong type, if any."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  if isinstance(error, ValueError):
+    return lines[0]
+  given = _signature(op).bind(*args, **kwargs).arguments
+  wrong = annotations.mistyped(op.function, given)
+  if wrong is None:
+    return lines[0]
+  return f"{wrong[0]}={given[wrong[0]]!r} is not {wrong[1]}"
 
 
 def _apply(

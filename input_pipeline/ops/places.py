@@ -92,7 +92,8 @@ def _images(example: Example, partner: Example):
   own, other = example.get("image"), partner.get("image")
   if own is None:
     raise ValueError(f"no field 'image'; valid: {', '.join(example)}")
-  if not own.shape.is_fully_defined() or own.shape != other.shape:
+  known = own.shape.rank == 3 and own.shape.is_fully_defined()
+  if not known or own.shape != other.shape:
     raise ValueError(
       "needs images of the same size; add decode and resize(...) or a crop"
       " before it"

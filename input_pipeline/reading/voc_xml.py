@@ -85,7 +85,11 @@ def parse(data: bytes, path: str) -> Annotation:
   parser.CharacterDataHandler = characters
   try:
     parser.Parse(data, True)
-  except xml.parsers.expat.ExpatError as error:
+  except (xml.parsers.expat.ExpatError, LookupError) as error:
+    raise ValueError(f"{path}: not readable as XML: {error}") from None
+  except ValueError as error:  # Expat's, for some encodings, names no file.
+    if str(error).startswith(path):
+      raise
     raise ValueError(f"{path}: not readable as XML: {error}") from None
   width, height = (_side(size.get(k, ""), path) for k in ("width", "height"))
   return Annotation(width, height, tuple(_object(o, path) for o in objects))

@@ -58,6 +58,10 @@ def triples(given: Given) -> Rows:
     found = np.zeros((len(indices), len(FIELDS)), np.int32)
     for k, (field, column) in enumerate(zip(FIELDS, columns, strict=True)):
       for i, name in enumerate(column):
+        if not name:
+          raise ValueError(
+            f"{source.name(int(indices[i]))}: the field {field!r} is empty"
+          )
         number = numbers[field].get(name)
         if number is None:
           raise ValueError(
@@ -121,7 +125,8 @@ def _learned(learning: Learning) -> Names:
         heads, found, tails = _columns(records, title)
         entities.update(heads, tails)
         relations.update(found)
-  return Names(tuple(sorted(entities)), tuple(sorted(relations)))
+  # A record with an empty name is a bad one when it is read.
+  return Names(tuple(sorted(entities - {""})), tuple(sorted(relations - {""})))
 
 
 def _columns(records: dict[str, np.ndarray], title: str) -> list[list[str]]:

@@ -151,9 +151,13 @@ def actor_critic(
     grads, mean, *_ = gradients(state, batch, rng)
     return updates.averaged(grads, mean)
 
-  def step(state, batch, rng):
-    old = state.variables
-    grads, mean, aux, playing, episodes = gradients(state, batch, rng)
+  def step(state, batch, rng, at=None):
+    old = played = state.variables
+    if at is not None:  # The policy of these params plays as well.
+      played = old._replace(params=at)
+    grads, mean, aux, playing, episodes = gradients(
+      state._replace(variables=played), batch, rng
+    )
     params, opt_state, grad_norm = updates.descend(
       optimizer, grads, mean, state.opt_state, old.params
     )

@@ -206,7 +206,13 @@ def _players(task, given, discriminator_steps: int) -> list[Player]:
       ' "discriminator"; set players'
     )
 
-  def player(name, *, params=(), every=1, steps=None):
+  def player(
+    name: str,
+    *,
+    params: Sequence[str] = (),
+    every: int = 1,
+    steps: int | None = None,
+  ) -> Player:
     if steps is None:
       steps = discriminator_steps if name == "discriminator" else 1
     if name not in task.losses:
@@ -221,7 +227,8 @@ def _players(task, given, discriminator_steps: int) -> list[Player]:
   found = []
   for i, settings in enumerate(given):
     where = f"config.learner.players[{i}]"
-    settings = settings if isinstance(settings, Mapping) else {}
+    if not isinstance(settings, Mapping):
+      raise ValueError(f"players[{i}]={settings!r} is not a section")
     found.append(names.call(player, where=where, settings=settings))
   played = sorted(player.name for player in found)
   if played != sorted(task.losses):

@@ -48,9 +48,8 @@ def resolve(
     if name not in lengths:
       stand_ins = [s for s in _STAND_INS.get(name, ()) if s in lengths]
       if not stand_ins:
-        raise ValueError(
-          f"unknown split {name!r}; valid: {', '.join([*lengths, 'all'])}"
-        )
+        valid = ", ".join(dict.fromkeys([*lengths, "all"]))
+        raise ValueError(f"unknown split {name!r}; valid: {valid}")
       # "val" is only a spelling; test in place of validation deserves a note.
       if {name[:3], stand_ins[0][:3]} != {"val"}:
         note = f"no split {name!r}: using {stand_ins[0]!r} instead"

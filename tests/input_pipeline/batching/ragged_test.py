@@ -1,7 +1,10 @@
 """Ragged fields: from the source through the ops to a batch of one shape."""
 
 import json
+import pathlib
+import sys
 
+import forkserver
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from input_pipeline.batching import pipeline
 from input_pipeline.sources import Source
 
 pytest.importorskip("tensorflow")
+ROOT = pathlib.Path(__file__).parents[3]
 LENGTHS = (3, 0, 5, 1, 4, 2)
 
 
@@ -77,6 +81,14 @@ def test_padded_boxes_are_those_of_the_source(opened, skip):
       r"leave the field 'classes' with the shape \[\?\]",
     ),
     ('pad(5, inkey="label")', "the field 'label' has no axis to pad"),
+    (
+      'pad("5", inkey="boxes")|keep("boxes")',
+      "size='5' is not a positive integer",
+    ),
+    (
+      'crop_or_pad(True, inkey="boxes")',
+      "op 'crop_or_pad': size=True is not a whole number",
+    ),
     ('pad(0, inkey="boxes")', "size=0 is not a positive integer"),
     ('pad(5, inkey="box")', "no field 'box'"),
     (
@@ -99,6 +111,50 @@ def test_a_longer_record_is_an_error_or_is_cut(opened):
     for row, i in enumerate(batch["index"]):
       want = record(i)["boxes"][:3]
       np.testing.assert_array_equal(batch["boxes"][row][: len(want)], want)
+
+
+def test_an_argument_that_fails_late_is_one_line(opened):
+  ops = 'keep("boxes")|pad(5, inkey="boxes", fill="x")'
+  with pytest.raises(ValueError, match="ops.*: Cast string to float"):
+    next(data(ops).batches(0))
+  with pytest.raises(ValueError, match="op 'pad': fill='x' is not a number"):
+    data(ops, on_bad_record="skip")
+
+
+def test_a_field_without_elements_is_named_or_left_out(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"x": [], "y": 1}\n' * 4)
+  given = {"source": f"jsonl:{path}", "split": "all", "batch_size": 2}
+  for ops in ("", 'pad(3, inkey="x")'):
+    with pytest.raises(ValueError, match="'x' has no elements"):
+      pipeline.train(**given, ops=ops)
+  batch = next(pipeline.train(**given, ops='keep("y")').batches(0))
+  assert batch["y"].tolist() == [1, 1]
+
+
+# Without `_close_all` at its end, this process never ends.
+OPEN = """
+import sys, time
+from input_pipeline.batching import pipeline, ragged
+packed = ragged.packed
+def slow(*given):
+  for _ in range(20):
+    time.sleep(0.002)
+  return packed(*given)
+ragged.packed = slow
+batches = pipeline.train(
+  source=sys.argv[1], ops='pad(9, inkey="x")', split="all", batch_size=2
+).batches(0)
+next(batches)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_an_open_stream(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text("".join(f'{{"x": {[1] * (i % 4)}}}\n' for i in range(9)))
+  command = [sys.executable, "-c", OPEN, f"jsonl:{path}"]
+  assert forkserver.run(command, cwd=ROOT, timeout=60).returncode == 0
 
 
 def test_a_record_unlike_the_first_is_bad(opened, monkeypatch):

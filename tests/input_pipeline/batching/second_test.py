@@ -108,6 +108,8 @@ def test_a_room_is_a_convolution():
     ({"second": None}, "'add_noise' mixes a second source.*: set data.second"),
     ({"ops": f"mono|{CUT}"}, "second is set, but none of the ops"),
     ({"second": dict(source=NOISES, splits="all")}, "second.splits: unknown"),
+    ({"second": dict(source=NOISES, ops=5)}, "second.ops=5 is not a string"),
+    ({"second": dict(source=[NOISES])}, "second.source=.* is not a string"),
     ({"second": dict(split="all")}, "is not a dict with a source"),
     ({"second": dict(source=NOISES)}, r"add mono\(…\) to both ops"),
     (

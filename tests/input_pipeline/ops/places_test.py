@@ -225,3 +225,7 @@ def test_mixup_refuses_boxes():
     run("mixup", marked() | {"label": tf.constant(1)}, 0, marked())
   with pytest.raises(ValueError, match="needs images of the same size"):
     run("mosaic", marked(), 0, {"image": tf.zeros([3, 3, 1])})
+  with pytest.raises(ValueError, match="same size"):
+    run("mosaic", {"image": tf.constant(b"")}, 0, {"image": tf.constant(b"")})
+  with pytest.raises(ValueError, match="mosaic': p='x' is not a number"):
+    run("mosaic('x')", marked(), 0, marked())

@@ -108,6 +108,14 @@ def test_names_are_those_of_the_training_data(tmp_path):
   line = "test.txt:2: tail='d' is not in the training data"
   with pytest.raises(ValueError, match=line):
     next(evaluated.batches(0))
+  empty = write(tmp_path, "empty.txt", "a likes b", "a knows x")
+  (tmp_path / "empty.txt").write_text("a\tlikes\tb\na\tknows\t\n")
+  for data in (
+    pipeline.train(source=empty, batch_size=2, split="all", rows=ROWS),
+    pipeline.evaluation(source=empty, batch_size=2, **where),
+  ):
+    with pytest.raises(ValueError, match="empty.txt:2: the field 'tail' is em"):
+      next(data.batches(0))
   evaluated = pipeline.evaluation(
     source=held, batch_size=3, on_bad_record="skip", **where
   )

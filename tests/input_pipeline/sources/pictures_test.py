@@ -110,6 +110,8 @@ BOMB = b'<!DOCTYPE a [<!ENTITY b "bb">]><annotation>&b;</annotation>'
   ("content", "line"),
   [
     (BOMB, "has a document type"),
+    (b'<?xml version="1.0" encoding="foo"?><a/>', "unknown encoding: foo"),
+    (b'<?xml version="1.0" encoding="big5"?><a/>', "not readable as XML"),
     (b"<annotation>", "not readable as XML"),
     (b"<a>" * 99, "more than 32 deep"),
     (xml(("", (1, 1, 2, 2), 0)), "an object has no name"),

@@ -8,6 +8,7 @@ import pytest
 from common.leaf import Leaf
 from models.control.policy_value import policy_value
 from train import types
+from train.environments.cartpole import cartpole
 from train.learners import actor_critic as learners
 from train.optimization import optimizers
 from train.tasks.policy_gradient import policy_gradient
@@ -120,3 +121,22 @@ def test_the_gradient_is_that_of_numpy(baseline):
   logit = (weight[:, None] * (0.5 - action)).mean()
   found = grads["policy"]["layers"]["1"]["bias"][1]
   assert float(found) == pytest.approx(logit, rel=1e-5)
+
+
+def test_the_gradients_are_those_at_the_given_params():
+  learner = learner_of(cartpole(), 4, steps=3)
+  batch, rng = {"mask": jnp.ones(2)}, jax.random.key(1)
+  state = learner.init(jax.random.key(0), batch)
+  params = state.variables.params
+  at = jax.tree.map(lambda x: x + 0.3, params)
+  there = state._replace(variables=state.variables._replace(params=at))
+  grads = learner.gradients(there, batch, rng)
+  new, _ = learner.step(state, batch, rng, at=at)
+  jax.tree.map(
+    lambda w, g, found: np.testing.assert_allclose(
+      found, w - 0.1 * g, atol=1e-6
+    ),
+    params,
+    grads,
+    new.variables.params,
+  )

@@ -40,6 +40,8 @@ _TABLES += ("recovery", "planned", "mesh")
 WRAPPED = {"task": "distill", "learner": "ema", "optimizer": "lookahead"}
 # key -> the smallest valid value
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
+# The keys of `planned`, which only train.plan reads.
+_PLANNED = {"source": str, "num_classes": int}
 # Keys of config.evals are used in file names.
 _KEY = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
@@ -90,6 +92,12 @@ def check(config: Mapping[str, Any]) -> None:
   _count("config.seed", config["seed"], -(2**63))
   for key, value in config["mesh"].items():
     _count(f"config.mesh.{shown(key)}", value, -1)
+  for key, value in config["planned"].items():
+    if key not in _PLANNED:
+      raise UserError(f"config.planned.{key}: unknown{nearest(key, _PLANNED)}")
+    if not isinstance(value, (_PLANNED[key], type(None))):
+      kind = "a string" if key == "source" else "a whole number"
+      raise UserError(f"config.planned.{key}={shown(value)}: not {kind}")
   for key, value in config["evals"].items():
     if not _KEY.fullmatch(key):
       raise UserError(

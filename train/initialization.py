@@ -138,7 +138,10 @@ def _settings(where: str, given) -> Settings | None:
 
   found = names.call(Settings, where=where, settings=given)
   try:
-    for regex, replacement in found.map:
+    for pair in found.map:
+      if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        raise ValueError(f"map: {pair!r} is no pair (regex, replacement)")
+      regex, replacement = pair
       parameter_rules.compiled("map", regex).sub(replacement, "")
     for regex in found.skip:
       parameter_rules.compiled("skip", regex)

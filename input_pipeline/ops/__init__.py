@@ -318,6 +318,8 @@ def compile(
         kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
       try:
         example = _apply(op, example, partner, args, kwargs)
+      except tf.errors.OpError:  # due to the record; the caller names it
+        raise
       except Exception as error:  # an argument may be of any type and size
         reason = _reason(error, op, args, steps[i][3])
         raise ValueError(f"op {name!r}: {reason}") from None

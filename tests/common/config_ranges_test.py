@@ -113,6 +113,9 @@ def changed(path: str, value):
     "optimizer.wrap": ([{"name": "lookahead", "slow_rate": 0}],),
     "adapt.rank": (0,),
     "mesh.data": (0,),
+    "planned.num_clases": (3,),
+    "planned.num_classes": ("three",),
+    "planned.source": (5,),
     "writers": ([{"name": "tensorboard", "histograms_every": -1}],),
   }.items(),
 )

@@ -46,10 +46,12 @@ def cartpole(*, most_steps: int = 500) -> types.Environment:
     most_steps: the number of steps after which an episode is truncated.
 
   Raises:
-    ValueError: most_steps is not a positive integer.
+    ValueError: most_steps is not a positive integer of 32 bits.
   """
-  if not isinstance(most_steps, int) or most_steps < 1:
-    raise ValueError(f"most_steps={most_steps!r} is not a positive integer")
+  if not isinstance(most_steps, int) or not 0 < most_steps < 2**31:
+    raise ValueError(
+      f"most_steps={most_steps!r} is not a positive integer of 32 bits"
+    )
 
   def reset(rng):
     physics = jax.random.uniform(rng, (4,), minval=-SPREAD, maxval=SPREAD)

@@ -88,6 +88,8 @@ def broken(data: Dataset, settings: Settings) -> list[Finding]:
 
 def _odd(column: Column):
   features = column.features
+  if not features:  # every value is broken
+    return
   with np.errstate(
     invalid="ignore"
   ):  # NaN marks a broken value, reported above

@@ -342,6 +342,13 @@ def test_clean_audio_raises_nothing(tmp_path):
     assert run(check, data).verdict == "ok", run(check, data).line
 
 
+def test_sounds_that_are_all_empty_are_counted(tmp_path):
+  for i in range(3):
+    write(tmp_path / "train" / "c0" / f"{i}.wav", np.zeros(0))
+  found = run(broken, heard(tmp_path))
+  assert found.verdict == "fail" and found.figures["undecodable"] == 3
+
+
 def test_broken_audio_is_counted_by_kind(tmp_path):
   tunes(tmp_path, range(40))
   folder = tmp_path / "train" / "c0"

@@ -115,6 +115,10 @@ def smoke(**data):
       {"data": {"source": "environment:cartpole?most_steps=x"}},
       "config.data.source: most_steps='x' is not a positive integer",
     ),
+    (
+      {"data": {"source": f"environment:cartpole?most_steps={2**31}"}},
+      "most_steps=2147483648 is not a positive integer of 32 bits",
+    ),
     ({"data": {"ops": "flip"}}, "config.data.ops: an environment has no rec"),
     ({"batch_size": "all"}, "config.batch_size='all': set the number of env"),
     (

@@ -348,15 +348,13 @@ def compile(
 
 def _mistyped(
   error: Exception, op: _Op, args: tuple, kwargs: dict[str, Any]
-) -> str:
-  """Which argument of an op is of a wrong type, or "" if none is to blame."""
+) -> str | None:
+  """Which argument of an op is of a wrong type; None if none is to blame."""
   if isinstance(error, ValueError):
-    return ""
+    return None
   given = _signature(op).bind(*args, **kwargs).arguments
   wrong = annotations.mistyped(op.function, given)
-  if wrong is None:
-    return ""
-  return f"{wrong[0]}={given[wrong[0]]!r} is not {wrong[1]}"
+  return wrong and f"{wrong[0]}={given[wrong[0]]!r} is not {wrong[1]}"
 
 
 def _first_line(error: Exception) -> str:

@@ -318,10 +318,12 @@ def compile(
         kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
       try:
         example = _apply(op, example, partner, args, kwargs)
-      except tf.errors.OpError:  # due to the record; the caller names it
-        raise
       except Exception as error:  # an argument may be of any type and size
-        reason = _reason(error, op, args, steps[i][3])
+        reason = _mistyped(error, op, args, steps[i][3])
+        # Otherwise it is due to the record, and the caller names it.
+        if not reason and isinstance(error, tf.errors.OpError):
+          raise
+        reason = reason or _first_line(error)
         raise ValueError(f"op {name!r}: {reason}") from None
     return example
 
@@ -344,18 +346,19 @@ def compile(
   return apply
 
 
-def _reason(
+def _mistyped(
   error: Exception, op: _Op, args: tuple, kwargs: dict[str, Any]
-) -> str:
-  """Why an op failed, in one line: its argument of a wrong type, if any."""
-  lines = str(error).strip().splitlines() or [type(error).__name__]
+) -> str | None:
+  """Which argument of an op is of a wrong type; None if none is to blame."""
   if isinstance(error, ValueError):
-    return lines[0]
+    return None
   given = _signature(op).bind(*args, **kwargs).arguments
   wrong = annotations.mistyped(op.function, given)
-  if wrong is None:
-    return lines[0]
-  return f"{wrong[0]}={given[wrong[0]]!r} is not {wrong[1]}"
+  return wrong and f"{wrong[0]}={given[wrong[0]]!r} is not {wrong[1]}"
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _apply(

@@ -6,8 +6,11 @@ CPU core, 34 s: test/mrr 0.821, test/hits_at_1 0.678, test/hits_at_10 0.993,
 test/mean_rank 1.66. Published for TransE on the same files (KG-BERT,
 arXiv:1909.03193, table 4): hits at 10 0.989, mean rank 1.84.
 
+  mkdir -p data/umls
+  curl -L https://github.com/TimDettmers/ConvE/raw/master/umls.tar.gz \
+    | tar xz -C data/umls
   python -m train.main --config=configs/graphs/transe_umls.py \
-      --workdir=runs/transe
+    --workdir=runs/transe
 """
 
 from ml_collections import ConfigDict

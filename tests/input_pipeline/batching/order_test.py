@@ -32,9 +32,10 @@ def test_epochs_and_seeds_differ(n):
 @pytest.mark.parametrize("n", [7, 60, 130, 1000])
 def test_items_are_uniform_over_positions(n):
   epochs = 5000
-  found = order.indices(1, n, span(0, n * epochs)).reshape(epochs, n)
-  for position in (0, 1, n // 2, n - 1):
-    counts = np.bincount(found[:, position], minlength=n)
+  places = np.arange(epochs)[:, None] * n + [0, 1, n // 2, n - 1]
+  found = order.indices(1, n, places.reshape(-1)).reshape(epochs, 4)
+  for column in found.T:
+    counts = np.bincount(column, minlength=n)
     assert stats.chisquare(counts).pvalue > _SMALL_P
   # Neighbours must be as independent as the places themselves.
   gaps = np.bincount((found[:, 1] - found[:, 0]) % n, minlength=n)

@@ -67,6 +67,13 @@ def forgotten():
   memory.forget()
 
 
+@pytest.fixture(autouse=True)
+def bounded():
+  """A file of many programs must not hold all of them at once."""
+  yield
+  memory.forget_if_large()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible():
   """A suite in a shell's background ignores Ctrl-C; what it runs must not."""

@@ -102,7 +102,7 @@ def mutate(data: bytes, rng: np.random.Generator, parts: list[bytes]) -> bytes:
 
 def _jsonl(rng) -> bytes:
   records = [
-    {"x": [i / 2, 1.0], "label": i % 3, "text": f"línea {i}", "more": {"a": 1}}
+    {"x": [i / 2, 1.0], "label": i % 3, "text": f"línea {i}", "more": "a"}
     for i in range(6)
   ]
   return "\n".join(json.dumps(r, ensure_ascii=False) for r in records).encode()
@@ -276,7 +276,7 @@ def _parquet(rng) -> bytes:
       "x": [i / 2 for i in range(12)],
       "label": [i % 3 for i in range(12)],
       "text": [f"línea {i % 4}" for i in range(12)],
-      "more": [{"a": [i, None]} for i in range(12)],
+      "more": ["a", None] * 6,
     }
   )
   kinds = ("none", "snappy", "gzip", "zstd")

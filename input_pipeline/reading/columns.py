@@ -25,7 +25,9 @@ def ragged(values: list) -> tuple[np.dtype, tuple[int, ...]] | None:
   """
   if not values or not all(isinstance(value, list) for value in values):
     return None
-  if len({len(value) for value in values}) < 2:
+  (_, most), *others = Counter(map(len, values)).most_common()
+  # Where nearly all have one length, the others are bad records.
+  if not others or 4 * most >= 3 * len(values):
     return None
   elements = [element for value in values for element in value]
   sizes = [len(each) if isinstance(each, list) else None for each in elements]

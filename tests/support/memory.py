@@ -8,7 +8,6 @@ import pathlib
 
 import jax
 
-
 # Megabytes that a worker holds before it forgets, and how many more it may hold
 # than it did after it last forgot.
 _MOST, _MORE = 1500, 300

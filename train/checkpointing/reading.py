@@ -44,6 +44,8 @@ def on_all(where: str, read: Callable[[], Any]) -> Any:
     raise
   except Exception as error:  # errors of many types
     problem = storage_errors.one_line(error, f"{where}: cannot be read")
+  if problem is not None:
+    storage_errors.collect()
   if not distributed.all_agree(problem is None):
     raise DamagedError(problem or f"{where}: another process cannot read it")
   return found
@@ -133,7 +135,11 @@ def verify(directory: str | os.PathLike, step: int) -> list[str]:
   except UserError as error:
     return [str(error)]
   except Exception as error:
-    return [storage_errors.one_line(error, f"{where}: cannot be read")]
+    found = None
+    line = storage_errors.one_line(error, f"{where}: cannot be read")
+  if found is None:
+    storage_errors.collect()
+    return [line]
   known = record.get(records.ARRAYS)
   if known is None:
     return []

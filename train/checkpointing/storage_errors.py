@@ -7,6 +7,7 @@ fail later without being awaited.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import re
 import threading
@@ -92,6 +93,16 @@ def hushed() -> Iterator[None]:
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)
     yield
+
+
+def collect() -> None:
+  """Collects the coroutines of a failed read, without their warnings.
+
+  Those that never ran would otherwise warn at some later time.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)
+    gc.collect()
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:

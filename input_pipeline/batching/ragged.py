@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline import bad_records
+from input_pipeline.reading.columns import strings
 
 _SHAPE = "_shape/"
 # What tf.io.decode_raw reads.
@@ -68,8 +69,9 @@ def packed(rows: Rows, fields: Mapping[str, Ragged]) -> Rows:
   rows = dict(rows)
   for name, field in fields.items():
     values = rows[name]
-    content = np.empty(len(values), object)
-    content[:] = [np.ascontiguousarray(value).tobytes() for value in values]
+    content = strings(
+      [np.ascontiguousarray(value).tobytes() for value in values]
+    )
     shapes = np.array([value.shape for value in values], np.int64)
     rows[name] = content
     rows[_SHAPE + name] = shapes.reshape(len(values), len(field.shape))

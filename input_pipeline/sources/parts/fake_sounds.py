@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from input_pipeline.reading.columns import strings
 from input_pipeline.sources import Source
 
 
@@ -35,8 +36,7 @@ def fake_audio(
     return np.clip(0.4 * tone + 0.1 * noise, -1, 1).astype(np.float32)
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    sounds = np.empty(len(indices), object)
-    sounds[:] = [sound(int(i)) for i in indices]
+    sounds = strings([sound(int(i)) for i in indices])
     return {
       "audio": sounds,
       "rate": np.full(len(indices), rate, np.int32),

@@ -133,10 +133,10 @@ def test_many_processes_classify_as_one(tmp_path):
   assert [code for code, _ in found] == [0, 0], found
   close(rows(tmp_path / "two"), rows(tmp_path / "one"), 1e-5)
   one, two = (
-    np.loadtxt(tmp_path / name / "test_confusion.csv", delimiter=",")
+    (tmp_path / name / "test_confusion.csv").read_text()
     for name in ("one", "two")
   )
-  np.testing.assert_array_equal(one, two)
+  assert one == two and "," in one
   assert not without_gloo(found[1][1]), "only process 0 speaks"
   evaluate = build.evaluators(trained.load(str(tmp_path / "two")), "")["test"]
   loaded = trained.load(str(tmp_path / "two"))

@@ -298,7 +298,7 @@ def decoder(
   def init_cache(batch_size, length, dtype=compute):
     if positions == "learned" and length > max_len:
       raise ValueError(f"{length} tokens, but the model's max_len = {max_len}")
-    shape = (layers, batch_size, length, kv_heads, head_dim)
+    shape = (layers, batch_size, kv_heads, length, head_dim)
     return {
       "key": jnp.zeros(shape, dtype),
       "value": jnp.zeros(shape, dtype),

@@ -299,7 +299,7 @@ class SelfAttention(nnx.Module):
 
     Args:
       x_BTD: inputs.
-      cache: "key" and "value", both [B, S, K, H], filled up to `length`.
+      cache: "key" and "value", both [B, K, S, H], filled up to `length`.
       length: int32, the position of x's first token: a scalar, or [B].
       segments_BT: of packed sequences, see `attention`; not with a cache.
       positions_BT: int32, for the rotary angles; those of the row if None.
@@ -340,19 +340,20 @@ class SelfAttention(nnx.Module):
         q_BTNH, k_BSKH, v_BSKH, causal=self.causal, **options
       )
     else:
+      names = ("key", "value")
       cache = {
         name: _appended(cache[name], new, length)
-        for name, new in (("key", k_BSKH), ("value", v_BSKH))
+        for name, new in zip(names, (k_BSKH, v_BSKH), strict=True)
       }
       t_BT1 = positions_after(length, T)[:, :, None]
-      s_11S = jnp.arange(cache["key"].shape[1])[None, None]
+      s_11S = jnp.arange(cache["key"].shape[2])[None, None]
       seen_BTS = s_11S <= t_BT1
       if self.window is not None:
         seen_BTS &= t_BT1 - s_11S < self.window
       out_BTNH = attention(
         q_BTNH,
-        cache["key"].astype(q_BTNH.dtype),
-        cache["value"].astype(q_BTNH.dtype),
+        # XLA swaps the axes back; a cache in the other order would be copied.
+        *(cache[name].swapaxes(1, 2).astype(q_BTNH.dtype) for name in names),
         mask_BNTS=_with_prefix(seen_BTS, s_11S, prefix_B)[:, None],
         **options,
       )
@@ -373,17 +374,17 @@ def positions_after(length: jax.Array | int, T: int) -> jax.Array:
 
 
 def _appended(
-  cache_BSKH: jax.Array, new_BTKH: jax.Array, length: jax.Array | int
+  cache_BKSH: jax.Array, new_BTKH: jax.Array, length: jax.Array | int
 ) -> jax.Array:
   """Returns the cache with `new` written at `length`, per row if needed."""
-  new_BTKH = new_BTKH.astype(cache_BSKH.dtype)
+  new_BTKH = new_BTKH.astype(cache_BKSH.dtype)
   if jnp.ndim(length) == 0:
     return jax.lax.dynamic_update_slice_in_dim(
-      cache_BSKH, new_BTKH, length, axis=1
+      cache_BKSH, new_BTKH.swapaxes(1, 2), length, axis=2
     )
   B, T = new_BTKH.shape[:2]
   places_BT = positions_after(length, T)
-  return cache_BSKH.at[jnp.arange(B)[:, None], places_BT].set(new_BTKH)
+  return cache_BKSH.at[jnp.arange(B)[:, None], :, places_BT].set(new_BTKH)
 
 
 def _laid_out(length: int) -> jax.Array:

@@ -212,7 +212,7 @@ def run_blocks(
     blocks: from `stacked_blocks`; or from `list_blocks`, for inference on one
       device, with a cache {"0": that of layer 0, …}, as `apart` makes it.
     x_BTD: inputs.
-    cache: "key" and "value", both [L, B, S, K, H], filled up to `length`; or
+    cache: "key" and "value", both [L, B, K, S, H], filled up to `length`; or
       other arrays that a kind of blocks keeps, with a leading axis L.
     length: int32, the position of x's first token: a scalar or [B].
     scan: compile one layer and loop over it; otherwise compile each layer

@@ -9,6 +9,7 @@ caches; C tokens per call; P tokens of a piece of a prompt; V vocabulary.
 
 import concurrent.futures
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -70,8 +71,9 @@ class Programs(NamedTuple):
   vocabulary: V.
   grows: whether the cache has a place for each token.
   pieces: the sizes P, ascending.
-  sizes: the pairs (B, S), ascending.
-  compiled: the programs by name, or by name and size.
+  slot_counts: the sizes B, ascending.
+  rooms: the sizes S, ascending; the last is `room`.
+  compiled: the programs by name, or by name and sizes.
   """
 
   variables: types.Variables
@@ -81,7 +83,8 @@ class Programs(NamedTuple):
   vocabulary: int
   grows: bool
   pieces: list[int]
-  sizes: list[tuple[int, int]]
+  slot_counts: list[int]
+  rooms: list[int]
   compiled: dict[Any, Any]
 
 
@@ -97,7 +100,6 @@ def programs(
     chunk: C, the most tokens that a call generates for each text.
   """
   grows = decoding_programs.grows_with_text(inference.model)
-  rooms = _rooms(room) if grows else [room]
   found = Programs(
     variables=inference.variables,
     count=count,
@@ -106,7 +108,8 @@ def programs(
     vocabulary=inference.tokenizer.vocab_size,
     grows=grows,
     pieces=sorted({min(size, room) for size in _PIECES}),
-    sizes=[(B, S) for B in _slot_counts(count) for S in rooms],
+    slot_counts=_slot_counts(count),
+    rooms=_rooms(room) if grows else [room],
     compiled={},
   )
   return found._replace(compiled=_compiled(_functions(inference, found), found))
@@ -142,7 +145,8 @@ class _Functions(NamedTuple):
   read: (variables, cache, tokens_1P, first, length) -> cache.
   join: (State, the State of one text, slot) -> State.
   move: (State, source, target) -> State.
-  advance: (variables, State, occupied, most, B, S) -> (State, Drawn).
+  resize: (State, S) -> the State with caches of S tokens.
+  advance: (variables, State, occupied, most, B) -> (State, Drawn).
   """
 
   start: Callable
@@ -150,6 +154,7 @@ class _Functions(NamedTuple):
   read: Callable
   join: Callable
   move: Callable
+  resize: Callable
   advance: Callable
 
 
@@ -188,7 +193,7 @@ def _functions(inference, programs: Programs) -> _Functions:
   def put(state, text, slot):
     cache = jax.tree.map(
       lambda whole, one, axis: jax.lax.dynamic_update_slice_in_dim(
-        whole, one, slot, axis.rows
+        whole, _fitted(one, whole, axis), slot, axis.rows
       ),
       state.rows.cache,
       text.rows.cache,
@@ -218,12 +223,15 @@ def _functions(inference, programs: Programs) -> _Functions:
     step, tuple(tokenizer.ends), programs.chunk, _draw
   )
 
-  def advance(variables, state, occupied, most, B, S):
+  def resize(state, S):
+    cache = jax.tree.map(
+      lambda x, axis: _resized(x, axis, S), state.rows.cache, axes
+    )
+    return state._replace(rows=state.rows._replace(cache=cache))
+
+  def advance(variables, state, occupied, most, B):
     def first(x, axis):
-      x = jax.lax.slice_in_dim(x, 0, B, axis=axis.rows)
-      if axis.room is None:
-        return x
-      return jax.lax.slice_in_dim(x, 0, S, axis=axis.room)
+      return jax.lax.slice_in_dim(x, 0, B, axis=axis.rows)
 
     def back(whole, part):
       return jax.lax.dynamic_update_slice(whole, part, (0,) * whole.ndim)
@@ -245,7 +253,7 @@ def _functions(inference, programs: Programs) -> _Functions:
       Drawn(tokens_CB, count_B),
     )
 
-  return _Functions(start, clear, read, put, move, advance)
+  return _Functions(start, clear, read, put, move, resize, advance)
 
 
 def _compiled(functions: _Functions, programs: Programs) -> dict[Any, Any]:
@@ -269,16 +277,28 @@ def _compiled(functions: _Functions, programs: Programs) -> dict[Any, Any]:
   lowered = {
     "start": lower(functions.start),
     "clear": lower(functions.clear, cache, donate=0),
-    "join": lower(functions.join, state, one, integer, donate=0),
-    "move": lower(functions.move, state, integer, integer, donate=0),
   }
   for P in programs.pieces:
     tokens_1P = jax.ShapeDtypeStruct((1, P), jnp.int32)
     args = (variables, cache, tokens_1P, integer, integer)
     lowered["read", P] = lower(functions.read, *args, donate=1)
-  for B, S in programs.sizes:
-    advance = functools.partial(functions.advance, B=B, S=S)
-    args = (variables, state, integer, integer)
+  states, rooms = {}, programs.rooms
+  for S in rooms:
+    resize = functools.partial(functions.resize, S=S)
+    states[S] = jax.tree.map(shape, jax.eval_shape(resize, state))
+    lowered["join", S] = lower(
+      functions.join, states[S], one, integer, donate=0
+    )
+    lowered["move", S] = lower(
+      functions.move, states[S], integer, integer, donate=0
+    )
+  for less, more in itertools.pairwise(rooms):
+    for source, target in ((less, more), (more, less)):
+      resize = functools.partial(functions.resize, S=target)
+      lowered["resize", source, target] = lower(resize, states[source])
+  for B, S in itertools.product(programs.slot_counts, rooms):
+    advance = functools.partial(functions.advance, B=B)
+    args = (variables, states[S], integer, integer)
     lowered["advance", B, S] = lower(advance, *args, donate=1)
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     compiled = pool.map(lambda program: program.compile(), lowered.values())
@@ -322,6 +342,22 @@ def _axes(model):
     shapes(1, 1),
     shapes(2, 1),
     shapes(1, 2),
+  )
+
+
+def _resized(x, axis: _Axes, S: int):
+  """Returns a leaf of a cache with S tokens, zeros after those it had."""
+  if axis.room is None:
+    return x
+  if (extra := S - x.shape[axis.room]) <= 0:
+    return jax.lax.slice_in_dim(x, 0, S, axis=axis.room)
+  return jnp.pad(x, [(0, extra * (i == axis.room)) for i in range(x.ndim)])
+
+
+def _fitted(one, whole, axis: _Axes):
+  """Returns a leaf of one text's cache with as many tokens as the whole."""
+  return (
+    one if axis.room is None else _resized(one, axis, whole.shape[axis.room])
   )
 
 

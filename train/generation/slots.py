@@ -1,7 +1,8 @@
 """A batch of a fixed number of slots, which texts join and leave at any time.
 
-The cache of all slots is allocated once. A text that joins reads its own prompt
-only.
+The cache has places for as many tokens as the longest text needs, rounded up to
+one of a few sizes: attending to fewer takes less time. A text that joins reads
+its own prompt only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,9 @@ import numpy as np
 from train.generation import streaming
 from train.generation.decoding_programs import How, Rows, seed_of
 from train.generation.slot_programs import Drawn, Programs, State
+
+# After how many calls in which a smaller cache would do it is made smaller.
+_PATIENCE = 4
 
 
 class Slots:
@@ -34,6 +38,7 @@ class Slots:
   def reset(self) -> None:
     """Empties all slots."""
     self._state, self._read = self._compiled["start"]()
+    self._room, self._spare = self._programs.room, 0
 
   def read(self, ids: Sequence[int]) -> Iterator[int]:
     """Reads a prompt piece by piece, for `join`; yields each piece's tokens."""
@@ -77,13 +82,14 @@ class Slots:
     )
     place, left = np.int32(len(ids) - 1), np.int32(options.max_tokens)
     rows = Rows(self._read, np.int32(ids[-1]), place, left, seen_V)
-    self._state = self._compiled["join"](
+    self._resize(max(self._room, self._least(len(ids))))
+    self._state = self._compiled["join", self._room](
       self._state, State(rows, how), np.int32(slot)
     )
 
   def move(self, source: int, target: int) -> None:
     """Copies the text of one slot to another."""
-    self._state = self._compiled["move"](
+    self._state = self._compiled["move", self._room](
       self._state, np.int32(source), np.int32(target)
     )
 
@@ -95,13 +101,29 @@ class Slots:
       room: the tokens of the longest of these texts after this call.
       most: at most C, which is the default.
     """
-    B, S = min(
-      (B, S) for B, S in self._programs.sizes if occupied <= B and room <= S
-    )
-    self._state, drawn = self._compiled["advance", B, S](
+    needed = self._least(room)
+    self._spare = self._spare + 1 if needed < self._room else 0
+    if needed > self._room or self._spare > _PATIENCE:
+      self._resize(needed)
+    B = min(B for B in self._programs.slot_counts if occupied <= B)
+    self._state, drawn = self._compiled["advance", B, self._room](
       self._programs.variables,
       self._state,
       np.int32(occupied),
       np.int32(self.chunk if most is None else most),
     )
     return drawn
+
+  def _least(self, tokens: int) -> int:
+    """Returns the smallest size of the cache for texts of so many tokens."""
+    return min(S for S in self._programs.rooms if tokens <= S)
+
+  def _resize(self, room: int) -> None:
+    """Copies the cache to one of another size, from each size to the next."""
+    rooms, self._spare = self._programs.rooms, 0
+    while self._room != room:
+      place = rooms.index(self._room) + (1 if room > self._room else -1)
+      self._state = self._compiled["resize", self._room, rooms[place]](
+        self._state
+      )
+      self._room = rooms[place]

@@ -64,7 +64,7 @@ def test_texts_of_a_batch_are_as_alone(name):
 def test_nothing_is_compiled_in_service(monkeypatch):
   found = common.found_of(common.tiny(layers=1))
   programs = slot_programs.programs(streaming.inference(found), 9, 80, 4)
-  assert programs.sizes == [(1, 80), (8, 80), (9, 80)]
+  assert (programs.slot_counts, programs.rooms) == ([1, 8, 9], [80])
   assert slot_programs.cache_bytes(streaming.inference(found), 9, 80) == (
     2 * 9 * 80 * 16 * 4 + 4  # keys and values of width 16 in float32; a length
   )

@@ -105,8 +105,8 @@ class FakeSlots:
 
   def advance(self, occupied, room, most):
     """The next tokens of every slot."""
-    tokens = self.draw()
-    return types.SimpleNamespace(of=lambda slot: tokens, ready=lambda: True)
+    found = [self.draw()] * occupied
+    return types.SimpleNamespace(lists=lambda: found, ready=lambda: True)
 
 
 def slowly(seconds, count=16):

@@ -137,28 +137,23 @@ def read(
     tokens: the next ids; those after the end of the text are ignored.
   """
   tokenizer = speaker.found.parts.data.tokenizer
-  ids, reader, drawn, parts = list(text.ids), text.reader, text.drawn, []
-  finish = text.finish
-  for token in tokens:
-    if finish is not None:
-      break
-    ids.append(int(token))
-    drawn += 1
-    if token == text.stop_id or token in tokenizer.ends:
-      finish = "stop"
-    else:
-      reader, part, stopped = detokenize.read(
-        tokenizer.decode, text.options.stop, reader, int(token)
-      )
-      parts.append(part)
-      if stopped:
-        reader, finish = reader._replace(held=""), "stop"
-      elif drawn >= text.options.max_tokens:
-        finish = "length"
-    if finish is not None:
-      parts.append(reader.held)
-  text = text._replace(ids=tuple(ids), reader=reader, drawn=drawn)
-  return text._replace(finish=finish), "".join(parts)
+  if text.finish is not None:
+    return text, ""
+  part = detokenize.read_part(
+    tokenizer.decode,
+    (*tokenizer.ends, text.stop_id),
+    text.options.stop,
+    text.options.max_tokens - text.drawn,
+    text.reader,
+    tokens,
+  )
+  text = text._replace(
+    ids=(*text.ids, *part.tokens),
+    reader=part.reader,
+    drawn=text.drawn + len(part.tokens),
+    finish=part.finish,
+  )
+  return text, part.text
 
 
 def answer(

@@ -51,10 +51,11 @@ class Drawn(NamedTuple):
   tokens_CB: jax.Array
   count_B: jax.Array
 
-  def of(self, slot: int) -> list[int]:
-    """Returns the tokens of a slot; waits until they are computed."""
-    count = int(np.asarray(self.count_B)[slot])
-    return np.asarray(self.tokens_CB)[:count, slot].tolist()
+  def lists(self) -> list[list[int]]:
+    """Returns the tokens of each slot; waits until they are computed."""
+    rows = np.asarray(self.tokens_CB).T.tolist()
+    counts = np.asarray(self.count_B).tolist()
+    return [row[:count] for row, count in zip(rows, counts, strict=True)]
 
   def ready(self) -> bool:
     """Returns whether they are computed."""

@@ -43,7 +43,8 @@ class Slots:
   def read(self, ids: Sequence[int]) -> Iterator[int]:
     """Reads a prompt piece by piece, for `join`; yields each piece's tokens."""
     fed, first, pieces = list(ids[:-1]), 0, self._programs.pieces
-    self._read = self._compiled["clear"](self._read)
+    if not fed or not self._programs.grows:  # else the first piece does it
+      self._read = self._compiled["clear"](self._read)
     while first < len(fed):
       left = len(fed) - first
       fitting = [size for size in pieces if size <= left]

@@ -328,29 +328,18 @@ def _rows(
 
 def _read(tokenizer, text: _Text, row: int, tokens):
   """Appends a chunk's tokens up to the end; returns (text, Piece or None)."""
-  parts, reader, fresh = [], text.reader, list(text.fresh)
-  drawn, finish = text.drawn, None
-  for token in map(int, tokens):
-    text.ids.append(token)
-    fresh.append(token)
-    drawn += 1
-    if token in tokenizer.ends:
-      finish = "stop"
-    else:
-      reader, part, stopped = detokenize.read(
-        tokenizer.decode, text.options.stop, reader, token
-      )
-      parts.append(part)
-      if stopped:
-        finish = "stop"
-      elif drawn == text.options.max_tokens:
-        finish = "length"
-    if finish:
-      parts.append(reader.held)
-      break
-  text = text._replace(reader=reader, drawn=drawn, finish=finish)
-  written = "".join(parts)
-  if not written and not finish:
-    return text._replace(fresh=tuple(fresh)), None
-  piece = Piece(row, written, tuple(fresh), finish)
-  return text._replace(fresh=()), piece
+  part = detokenize.read_part(
+    tokenizer.decode,
+    tokenizer.ends,
+    text.options.stop,
+    text.options.max_tokens - text.drawn,
+    text.reader,
+    tokens,
+  )
+  text.ids.extend(part.tokens)
+  fresh = (*text.fresh, *part.tokens)
+  drawn = text.drawn + len(part.tokens)
+  text = text._replace(reader=part.reader, drawn=drawn, finish=part.finish)
+  if not part.text and not part.finish:
+    return text._replace(fresh=fresh), None
+  return text._replace(fresh=()), Piece(row, part.text, fresh, part.finish)

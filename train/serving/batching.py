@@ -22,10 +22,10 @@ from train.generation.slots import Slots
 from train.serving.protocol import ApiError
 
 # Tokens of prompts that are read between two chunks of generated tokens.
-_READ = 256
-# The tokens of a chunk: of a text that is alone, of several, and of several
-# where a text may soon take the place of another.
-_ALONE, _SEVERAL, _FEW = 16, 8, 4
+_READ = 512
+# The most tokens of a chunk, and the fewest where it is shorter: another text
+# may soon join, or one of several texts ends.
+_MOST, _FEW = 16, 8
 # The part of a chunk's time in which a text that follows another may arrive,
 # and how often to look whether the chunk is complete, in seconds.
 _FOLLOWING, _TICK = 0.8, 0.001
@@ -300,31 +300,43 @@ class Engine:
     Long chunks cost less time per token; short ones let other texts join soon.
     """
     if len(seats) == 1:
-      return _ALONE
-    if not self._waiting:
-      free = self.slots.count - len(seats)
-      return _FEW if self._vacated and free else _SEVERAL
-    # A slot that becomes free in the middle of a chunk is idle until its end.
-    return max(_FEW, min(_SEVERAL, *(seat.left for seat in seats)))
+      return _MOST
+    free = self.slots.count - len(seats)
+    if self._vacated and free and not self._waiting:
+      return _FEW
+    # A text that ends in the middle of a chunk keeps its slot until the end.
+    return max(_FEW, min(_MOST, *(seat.left for seat in seats)))
 
   def _take(self, flight: _Flight) -> None:
-    """Adds the tokens to their texts, and emits what became readable."""
-    drawn = [flight.drawn.of(slot) for slot in range(len(flight.seats))]
+    """Adds the tokens to their texts, and emits what became readable.
+
+    Texts that end come first: the sooner their clients have them, the sooner
+    follow their next requests.
+    """
+    drawn = flight.drawn.lists()
     now = time.perf_counter()
     self._pace = (now - self._since) / max(flight.most, 1)
     self._since = now
-    jobs = []
-    for seat, tokens in zip(flight.seats, drawn, strict=True):
-      row = seat.row
-      if not row.going():
-        continue
-      text, part = replies.read(self.speaker, row.text, tokens)
-      row.job.texts[row.index] = text
-      self._ended += text.finish is not None
-      if part or text.finish:
-        row.emit(part, text.finish)
-        jobs.append(row.job)
-    _wake(jobs)
+    pairs = list(zip(flight.seats, drawn, strict=False))
+    for ending in (True, False):
+      jobs = [
+        seat.row.job
+        for seat, tokens in pairs
+        if (seat.left == 0) == ending and self._extend(seat.row, tokens)
+      ]
+      _wake(jobs)
+
+  def _extend(self, row: _Row, tokens: list[int]) -> bool:
+    """Adds tokens to a text; returns whether that emitted an event."""
+    if not row.going():
+      return False
+    text, part = replies.read(self.speaker, row.text, tokens)
+    row.job.texts[row.index] = text
+    self._ended += text.finish is not None
+    if part or text.finish:
+      row.emit(part, text.finish)
+      return True
+    return False
 
   def _fail(self, seats: list[_Seat]) -> None:
     """Ends all texts of the batch with an error, and empties the slots."""

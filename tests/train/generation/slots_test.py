@@ -42,7 +42,7 @@ def test_texts_of_a_batch_are_as_alone(name):
     for _ in range(calls):
       drawn = batch.advance(len(order), 80)
       for slot, text in enumerate(order):
-        ids[text] += drawn.of(slot)
+        ids[text] += drawn.lists()[slot]
 
   for text in (0, 1, 2, 3):
     assert sum(batch.read(PROMPTS[text])) >= len(PROMPTS[text]) - 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,6 +14,9 @@ from train.serving import logprobs, protocol
 from train.serving.batching import Engine, Event, Job
 from train.serving.limits import Limits
 from train.serving.protocol import ApiError, Ask, Heading
+
+# What ends a stream, in place of an object.
+DONE = "[DONE]"
 
 
 class Answer:
@@ -65,10 +69,11 @@ class Answer:
       logprobs = await asyncio.to_thread(self._logprobs, self.job)
     return self.heading.whole(texts, finishes, self._used(), logprobs)
 
-  async def events(self) -> AsyncIterator[list[dict[str, Any]]]:
+  async def events(self) -> AsyncIterator[list[dict[str, Any] | str]]:
     """The objects of a streamed answer; ApiError as in `whole`.
 
-    Yields lists of objects that are to be sent together.
+    Yields lists of objects that are to be sent together; the last one ends with
+    `DONE`.
     """
     chunk = self.heading.chunk
     try:
@@ -77,14 +82,18 @@ class Answer:
         first = [chunk(i, None, None) for i in range(len(self.job.texts))]
       for index, text in enumerate(self._echoes):
         first += self._chunks(index, text, self._finishes[index])
-      if first:
+      left = self._finishes.count(None)
+      if first and left:
         yield first
+        first = []
       async for fresh in self._news():
-        yield [
-          c for e in fresh for c in self._chunks(e.index, e.text, e.finish)
-        ]
-      if self._usage:
-        yield [self.heading.usage_chunk(self._used())]
+        left -= sum(event.finish is not None for event in fresh)
+        found = (self._chunks(e.index, e.text, e.finish) for e in fresh)
+        first = list(itertools.chain.from_iterable(found))
+        if left:
+          yield first
+      usage = [self.heading.usage_chunk(self._used())] if self._usage else []
+      yield [*first, *usage, DONE]
     finally:
       self.job.gone.set()
 

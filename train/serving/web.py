@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from train.serving import access
-from train.serving.answering import Answer
+from train.serving.answering import DONE, Answer
 from train.serving.connections import SECURITY_HEADERS
 from train.serving.limits import Limits, Rate
 from train.serving.protocol import ApiError
@@ -234,8 +234,7 @@ class _EventStream(Response):
     try:
       async with contextlib.aclosing(self.answer.events()) as events:
         async for values in events:
-          await write(values)
-      await write(["[DONE]"], more=False)
+          await write(values, more=values[-1:] != [DONE])
     except ApiError as error:
       if not begun:
         raise

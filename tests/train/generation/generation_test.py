@@ -13,7 +13,7 @@ from common.errors import UserError
 from input_pipeline import tokenizers
 from models.language.decoder import decoder
 from train import types
-from train.generation import sampling, streaming
+from train.generation import detokenize, sampling, streaming
 
 BYTES = tokenizers.rebuild("byte", b"")
 
@@ -281,3 +281,26 @@ def test_ids_that_fill_up_the_table_are_never_drawn(max_tokens):
   assert max(map(max, ids)) < 256
   # A draw is even: about a fifth would be above otherwise.
   assert len({i for each in ids for i in each}) > max_tokens // 2
+
+
+@pytest.mark.parametrize("size", [3, 16, 90])
+def test_tokens_that_are_read_together_give_the_same_text(size):
+  def decode(ids):
+    return bytes(ids).decode(errors="replace")
+
+  rng = np.random.default_rng(size)
+  valid = "né 你好 😀".encode() * 9
+  for tokens in (list(valid), rng.integers(1, 256, 180).tolist()):
+    one = several = detokenize.begin(decode, b"\xe4\xbd")
+    expected = found = ""
+    for token in tokens:
+      one, text, _ = detokenize.read(decode, (), one, token)
+      expected += text
+    for first in range(0, len(tokens), size):
+      part = tokens[first : first + size]
+      several, *_, text, finish = detokenize.read_part(
+        decode, (), (), 999, several, part
+      )
+      found += text
+      assert finish is None
+    assert found == expected

@@ -30,7 +30,10 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", slow_but(["tokens"], MODELS))
-def test_texts_of_a_batch_are_as_alone(name):
+def test_texts_of_a_batch_are_as_alone(name, monkeypatch):
+  # The cache shrinks for the first text, and grows for the next ones.
+  monkeypatch.setattr(slot_programs, "_LEAST_ROOM", 16)
+  monkeypatch.setattr(slots, "_PATIENCE", 0)
   found = common.found_of(MODELS[name], scale=5.0)
   batch = slots.Slots(
     slot_programs.programs(streaming.inference(found), 4, 80, 4)
@@ -40,7 +43,11 @@ def test_texts_of_a_batch_are_as_alone(name):
 
   def advance(calls):
     for _ in range(calls):
-      drawn = batch.advance(len(order), 80)
+      room = max(
+        len(PROMPTS[t]) + min(len(ids[t]) + 4, OPTIONS[t].max_tokens)
+        for t in order
+      )
+      drawn = batch.advance(len(order), room)
       for slot, text in enumerate(order):
         ids[text] += drawn.lists()[slot]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import bounded, image_size
+from input_pipeline.reading import bounded, exif, image_size
 from input_pipeline.reading.annotations import outlines
 from input_pipeline.sources import Source
 
@@ -256,9 +256,11 @@ def _record(
   image_size.check_image(image, path, policy)
   size = image_size.image_size(image)[:2]
   if any(size) and not given.relative and size != found.size:
+    turned = size == found.size[::-1] and exif.orientation(image) > 4
     raise ValueError(
       f"{path}: the picture is {size[0]} x {size[1]} and its annotation"
       f" {found.size[0]} x {found.size[1]} pixels"
+      + ("; its EXIF orientation turns it: store it upright" * turned)
     )
   if given.relative:
     if not all(size):

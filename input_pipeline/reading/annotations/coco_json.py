@@ -100,9 +100,10 @@ def size(image: dict) -> tuple[int, int]:
   sides = image.get("width"), image.get("height")
   if sides == (None, None):
     return 0, 0
-  if not all(type(n) is int and 0 < n < 2**24 for n in sides):
+  numbers = all(type(n) in (int, float) and 0 < n < 2**24 for n in sides)
+  if not numbers or any(n != int(n) for n in sides):
     raise ValueError(f"its size {_short(sides)} is not (width, height)")
-  return sides
+  return int(sides[0]), int(sides[1])  # some programs write 640.0
 
 
 def annotation(value: dict, masks: bool) -> Annotation:

@@ -241,6 +241,20 @@ def test_a_wrong_object_is_one_bad_record(street):
     found.read(np.array([1]))
 
 
+def test_pictures_are_upright_as_their_annotations(street):
+  file, exif = io.BytesIO(), Image.Exif()
+  exif[0x0112] = 6  # to be turned to the right
+  Image.new("RGB", (H, W)).save(file, "JPEG", exif=exif)
+  write(street, {"train2017/a.png": file.getvalue()})
+  (first, _) = rows(open_source(f"coco:{street}?masks=true", "all"))
+  assert first["boxes"][0] == [3, 2, 9, 5]  # 20 x 10, as it is decoded
+  image = {"id": 7, "file_name": "a.png", "width": float(H), "height": W}
+  path = "annotations/instances_train2017.json"
+  write(street, {path: coco(annotation(1), images=[image])})
+  with pytest.raises(ValueError, match="its annotation 10 x 20 pixels; its EX"):
+    rows(open_source(f"coco:{street}", "all"))
+
+
 def test_where_pictures_of_coco_are_looked_for(street):
   path = street / "annotations" / "instances_train2017.json"
   assert open_source(f"coco:{path}", "all").length == 2

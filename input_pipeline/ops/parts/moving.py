@@ -124,7 +124,8 @@ def _boxes(
   low = tf.clip_by_value(low, 0.0, most)
   high = tf.clip_by_value(high, 0.0, most)
   left = tf.reduce_prod(high - low, axis=1)
-  kept = (left > 0.0) & (left >= keep * whole)
+  # A box that is seen whole stays at keep=1, whatever the rounding.
+  kept = (left > 0.0) & (left >= (keep - 1e-5) * whole)
   found = {BOXES: tf.boolean_mask(tf.concat([low, high], axis=1), kept)}
   for name in OF_BOXES:
     if name in example:

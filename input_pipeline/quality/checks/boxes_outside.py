@@ -6,7 +6,7 @@ from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count
 
-ORDER = 110
+ORDER = 111
 
 # Pixels by which rounding may move a box.
 _SLACK = 0.5

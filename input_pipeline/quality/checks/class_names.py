@@ -9,7 +9,7 @@ from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count
 from input_pipeline.reporting import page
 
-ORDER = 113
+ORDER = 114
 
 # From this many letters on, names that differ in one letter are alike.
 _LONG = 7

@@ -6,7 +6,7 @@ from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 
-ORDER = 111
+ORDER = 112
 
 # The IoU from which two boxes of one class are of the same object.
 _SAME = 0.95

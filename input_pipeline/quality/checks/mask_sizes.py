@@ -8,7 +8,7 @@ from input_pipeline.quality.finding import Finding, Settings, count
 from input_pipeline.reading.masks import DISAGREE
 from input_pipeline.reporting import page
 
-ORDER = 114
+ORDER = 115
 
 
 def mask_sizes(data: Dataset, settings: Settings) -> list[Finding]:

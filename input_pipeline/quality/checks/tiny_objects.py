@@ -6,7 +6,7 @@ from input_pipeline.quality import evidence
 from input_pipeline.quality.dataset import Dataset
 from input_pipeline.quality.finding import Finding, Settings, count, share
 
-ORDER = 112
+ORDER = 113
 
 # The shorter side in pixels below which an object is tiny.
 _SIDE = 4.0

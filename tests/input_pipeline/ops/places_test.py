@@ -275,7 +275,7 @@ def test_a_letterbox_keeps_the_shape_of_objects():
 
 def test_a_safe_crop_loses_no_box():
   for index in range(8):
-    found = run("track_place|safe_crop((40, 60), keep=0.999)", marked(), index)
+    found = run("track_place|safe_crop((40, 60), keep=1.0)", marked(), index)
     assert found["classes"].tolist() == [7, 5]
     hull = back(found["place"], found["boxes"].reshape(-1, 2)).reshape(-1, 4)
     np.testing.assert_allclose(hull, [(0, 30, 6, 40), BOX], atol=1e-3)

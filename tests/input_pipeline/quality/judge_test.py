@@ -84,6 +84,7 @@ def test_a_report_of_hostile_data(tmp_path):
     "balance",
     "distribution",
     "outliers",
+    "class_names",
   ]
 
 

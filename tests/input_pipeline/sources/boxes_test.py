@@ -553,8 +553,8 @@ def test_real_objects(shared_data):
   path = shared_data / "coco_mini" / "annotations" / "instances_train2017.json"
   known = COCO(str(path))
   assert "739 boxes; 8 crowd" in found.note and found.num_classes == 80
-  read = found.read(np.arange(9))
-  for i, number in enumerate(list(known.imgs)[:9]):
+  read = found.read(np.arange(3))
+  for i, number in enumerate(list(known.imgs)[:3]):
     own = known.imgToAnns[number]
     assert len(own) == len(read["boxes"][i])
     for j, each in enumerate(own):

@@ -162,6 +162,8 @@ def _record(pair: Pair, streets: bool, policy: Policy) -> tuple:
   """(image, boxes, classes, crowd, instances) of a picture."""
   image, data = _bytes(pair, policy)
   width, height = image_size.image_size(image)[:2]
+  what = f"{len(data):,} masks of {width:,} x {height:,} pixels, "
+  check_size(len(data) * width * height, pair.image, policy, what)
   layers = [_decoded(m, p) for m, p in zip(data, pair.masks, strict=True)]
   if not pair.single:
     n = len(layers)

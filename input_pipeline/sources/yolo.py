@@ -124,14 +124,16 @@ def _entries(root: str, path: str, key: str, found: dict) -> list[str]:
   value = found[key]
   result = []
   for entry in value if isinstance(value, list) else [value]:
+    if not isinstance(entry, str):
+      kind = type(entry).__name__
+      raise ValueError(f"{path}: {key}: expected a folder, not {kind}")
     base = found.get("path")
     wanted = [entry, f"{base}/{entry}" if isinstance(base, str) else entry]
-    if isinstance(entry, str):
-      wanted.append(entry.removeprefix("./").removeprefix("../"))
+    wanted.append(entry.removeprefix("./").removeprefix("../"))
     inner = [_inside(root, each) for each in wanted]
     there = [each for each in inner if each and os.path.exists(each)]
     if not there:
-      raise ValueError(f"{path}: {key}: {str(entry)[:80]!r} is not in {root}")
+      raise ValueError(f"{path}: {key}: {entry[:80]!r} is not in {root}")
     result.append(there[0])
   return result
 

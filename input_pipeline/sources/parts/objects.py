@@ -166,8 +166,10 @@ def inside(folder: str, name: object) -> str:
   Raises:
     ValueError: the name is no relative path within the folder.
   """
-  if not isinstance(name, str) or not name.strip("/. ") or "\0" in name:
-    raise ValueError(f"{str(name)[:80]!r} is not the name of a file")
+  if not isinstance(name, str):  # YAML may hold lists of lists without end
+    raise ValueError(f"expected the name of a file, not {type(name).__name__}")
+  if not name.strip("/. ") or "\0" in name:
+    raise ValueError(f"{name[:80]!r} is not the name of a file")
   plain = os.path.normpath(name.replace("\\", "/"))
   if os.path.isabs(plain) or plain.split(os.sep)[0] in ("..", "~"):
     raise ValueError(f"{name[:80]!r} leaves the folder of the data")

@@ -122,7 +122,7 @@ def test_the_box_still_frames_the_mark(string):
 @pytest.mark.parametrize(
   "string",
   [
-    f"{_OPS[-1]}|affine(9, 0.1, (0.8, 1.2), 0.1)|iou_crop(40)|letterbox(50)",
+    "flip|affine(9, 0.1, (0.8, 1.2), 0.1)|iou_crop(40)|letterbox(50)",
     "mosaic(0.7)",
     "copy_paste(0.7)",
   ],

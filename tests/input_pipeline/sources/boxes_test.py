@@ -210,7 +210,7 @@ for name, line in (
   ("/etc/passwd", "leaves the folder"),
   ("..\\a.png", "leaves the folder"),
   ("C:\\a.png", "leaves the folder"),
-  (3, "'3' is not the name of a file"),
+  (3, "expected the name of a file, not int"),
   ("", "is not the name of a file"),
 ):
   HOSTILE.append((coco(images=[{"id": 7, "file_name": name}]), line))
@@ -339,7 +339,16 @@ def test_a_hostile_label_is_one_line(yolo, labels, line):
   [
     ("train: /etc", "train: '/etc' is not in"),
     ("train: ../../x", "train: '../../x' is not in"),
-    ("train: [3]", "train: '3' is not in"),
+    ("train: [3]", "train: expected a folder, not int"),
+    (
+      "a: &a [x, x]\nb: &b [*a, *a]\n"
+      + "".join(
+        f"{chr(99 + i)}: &{chr(99 + i)} [*{chr(98 + i)}, *{chr(98 + i)}]\n"
+        for i in range(17)
+      )
+      + "train: *s\nnames: *s\n",
+      "train: expected a folder, not list",
+    ),
     ("[1", "not readable as YAML"),
     ("- 1", "not a mapping"),
     ("!!python/object:os.system {}", "not readable as YAML"),

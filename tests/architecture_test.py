@@ -34,7 +34,8 @@ ARROWS = {
   "configs": "ml_collections",
   "models": "flax jax qwix",
   "data.": "tensorflow",
-  "data.reading": "data. PIL apache_beam brotli pyarrow warcio zstandard",
+  "data.reading": "data. PIL apache_beam brotli pyarrow pycocotools warcio"
+  " yaml zstandard",
   "data.sources": "data. data.reading array_record datasets pyarrow soundfile"
   " tensorflow_datasets",
   "data.tokenizers": "data. data.reading data.sources jinja2 sentencepiece"

@@ -5,11 +5,10 @@ another. By default it reads and writes the field "image"; `inkey` and `outkey`
 name other fields. All randomness of an op comes from the example's own seed, so
 that the result is the same on every host and at every step.
 
-Ops that move the pixels of "image" (resize, crops, flip, rotation, shear) also
-move what has a place in it: the fields "boxes", "keypoints" and "segmentation";
-see parts/moving.py. A box of which less than the share `keep` remains in the
-picture is left out, together with its values in "classes", "difficult" and
-"crowd".
+Ops that move the pixels of "image" (resize, crops, flip, rotation, affine) also
+move what has a place in it: the fields "boxes", "keypoints", "segmentation" and
+"instances"; see parts/moving.py. A box of which less than the share `keep`
+remains is left out with its values in "classes", "crowd" and so on.
 
 Ops are plain functions under a decorator (`on_field`, `on_picture`,
 `on_example`, `on_pair`) in any file of this folder. A pair op blends an example
@@ -376,6 +375,8 @@ def _apply(
     return {**example, outkey: _fence(value)}
   from input_pipeline.ops.parts import moving
 
+  if inkey in moving.MASKS:  # which must not be interpolated
+    raise ValueError(f"the field {inkey!r} moves with the image, not alone")
   keep = kwargs.pop("keep", _KEEP)
   bound = inkey == outkey == _PICTURE and moving.has_places(example)
   if op.moves == "alone":

@@ -60,3 +60,56 @@ def color_jitter(
     turn = draws[3] * (2.0 * hue) - hue
     image = tf.image.adjust_hue(image * (1 / 255), turn) * 255.0
   return like(image, value.dtype)
+
+
+@on_field
+def photometric_distortion(
+  value: tf.Tensor,
+  brightness: float = 32.0,
+  contrast: float = 0.5,
+  saturation: float = 0.5,
+  hue: float = 0.05,
+  p: float = 0.5,
+  *,
+  seed,
+) -> tf.Tensor:
+  """Brightness, contrast, saturation and hue, each with probability `p`; uint8.
+
+  The distortion of the single-shot detector (arXiv:1512.02325, after
+  arXiv:1312.5402): contrast comes before saturation and hue, or with
+  probability 1/2 after them.
+
+  Args:
+    value: uint8 [h, w, 3].
+    brightness: a number in [-brightness, brightness] is added.
+    contrast: values are multiplied by a factor in [1 - contrast, 1 + contrast].
+    saturation: as contrast, of the saturation.
+    hue: the shift is a share of the circle in [-hue, hue], at most 0.5.
+    p: the probability of each.
+    seed: int64 [2].
+  """
+  need_uint8(value)
+  if value.shape[2] != 3:
+    raise ValueError("saturation and hue need 3 channels")
+  if not 0 <= hue <= 0.5 or min(contrast, saturation) < 0:
+    raise ValueError(
+      f"hue={hue!r} is not within 0..0.5, or contrast={contrast!r} or"
+      f" saturation={saturation!r} is below 0"
+    )
+  amounts = tf.unstack(tf.random.stateless_uniform([9], seed))
+  chances, order = amounts[4:8], amounts[8]
+
+  def drawn(i: int, width: float, still: float) -> tf.Tensor:
+    """A number around `still`, or `still` itself with probability 1 - p."""
+    shift = (amounts[i] * 2.0 - 1.0) * width
+    return tf.where(chances[i] < p, still + shift, still)
+
+  image = tf.cast(value, tf.float32) + drawn(0, brightness, 0.0)
+  factor = tf.maximum(drawn(1, contrast, 1.0), 0.0)
+  image = image * tf.where(order < 0.5, factor, 1.0)
+  # Hue and saturation are of colours within 0 to 1.
+  image = tf.clip_by_value(image, 0.0, 255.0) * (1 / 255)
+  more = tf.maximum(drawn(2, saturation, 1.0), 0.0)
+  image = tf.image.adjust_saturation(image, more)
+  image = tf.image.adjust_hue(image, drawn(3, hue, 0.0)) * 255.0
+  return like(image * tf.where(order < 0.5, 1.0, factor), value.dtype)

@@ -99,3 +99,52 @@ def shear(
     raise ValueError(f"x={x!r}, y={y!r}: both must be at least 0")
   a, b = tf.unstack(tf.random.stateless_uniform([2], seed) * 2.0 - 1.0)
   return _moved(value, [[1.0, a * x, 0.0], [b * y, 1.0, 0.0]], fill)
+
+
+@on_picture
+def affine(
+  value: tf.Tensor,
+  degrees: float = 0.0,
+  translate: float = 0.0,
+  scale: tuple[float, float] = (1.0, 1.0),
+  shear: float = 0.0,
+  fill: float = 0.0,
+  *,
+  seed,
+) -> Moved:
+  """Sheared, scaled, rotated about the centre and shifted, by uniform amounts.
+
+  Args:
+    value: the picture.
+    degrees: the angle is in [-degrees, degrees].
+    translate: the shifts are in [-translate, translate], as shares of the width
+      and of the height.
+    scale: the least and the most factor of the size; 2 doubles it.
+    shear: the factors of both shears are in [-shear, shear].
+    fill: the value of pixels from outside.
+    seed: int64 [2].
+  """
+  low, high = scale
+  if not 0 < low <= high:
+    raise ValueError(f"scale={scale!r} is not (least, most), above 0")
+  if min(degrees, translate, shear) < 0 or shear >= 1:
+    raise ValueError(
+      f"degrees={degrees!r}, translate={translate!r}, shear={shear!r}: none is"
+      " below 0, and shear is below 1"
+    )
+  draws = tf.random.stateless_uniform([6], seed)
+  factor = draws[0] * (high - low) + low
+  angle, p, q, x, y = tf.unstack(draws[1:] * 2.0 - 1.0)
+  angle = angle * (degrees * math.pi / 180)
+  cos, sin = tf.cos(angle), tf.sin(angle)
+  p, q = p * shear, q * shear
+  # The output is factor R [[1, p], [q, 1]] input + (x, y); the matrix is of
+  # its inverse.
+  (a, b), (c, d) = ((cos, sin), (-sin, cos))  # R
+  a, b, c, d = a + b * q, a * p + b, c + d * q, c * p + d  # R [[1, p], [q, 1]]
+  size = tf.cast(tf.shape(value)[:2], tf.float32)
+  x, y = x * translate * size[1], y * translate * size[0]
+  over = 1.0 / (factor * (a * d - b * c))
+  a, b, c, d = d * over, -b * over, -c * over, a * over
+  matrix = [[a, b, -(a * x + b * y)], [c, d, -(c * x + d * y)]]
+  return _moved(value, matrix, fill)

@@ -20,11 +20,12 @@ from input_pipeline.ops.parts import moving
 from input_pipeline.reading import exif, pictures
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-  pair = (size, size) if isinstance(size, int) else tuple(size)
-  if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+  """(height, width) of an argument `size`; ValueError if it is neither."""
+  sides = (size, size) if isinstance(size, int) else tuple(size)
+  if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
     raise ValueError(f"size {size!r} is not a number or (height, width)")
-  return pair
+  return sides
 
 
 def like(image: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -120,7 +121,7 @@ def resize(
   antialias: bool = True,
 ) -> Moved:
   """Resized to `size`, ignoring the aspect ratio; a method of tf.image."""
-  return _resized(value, _pair(size), method, antialias)
+  return _resized(value, pair(size), method, antialias)
 
 
 def _resized(value: tf.Tensor, size, method: str, antialias: bool) -> Moved:
@@ -143,6 +144,32 @@ def resize_small(
   return _resized(value, target, method, antialias)
 
 
+@on_picture
+def letterbox(
+  value: tf.Tensor,
+  size: int | tuple[int, int],
+  fill: float = 0.0,
+  method: str = "bilinear",
+  antialias: bool = True,
+) -> Moved:
+  """Resized to fit into `size`, keeping the aspect ratio, amid `fill`."""
+  size = pair(size)
+  side = tf.cast(tf.shape(value)[:2], tf.float32)
+  ratio = tf.reduce_min(tf.cast(size, tf.float32) / side)
+  inner = tf.clip_by_value(tf.cast(tf.round(side * ratio), tf.int32), 1, size)
+  resized, within = _resized(value, inner, method, antialias)
+  before = (size - inner) // 2
+  room = tf.stack([before, size - inner - before], axis=1)
+  padded = tf.pad(
+    resized,
+    tf.concat([room, [[0, 0]]], axis=0),
+    constant_values=tf.cast(fill, value.dtype),
+  )
+  padded.set_shape([*size, value.shape[2]])
+  around = moving.translation(-before[1], -before[0])
+  return Moved(padded, moving.composed(within, around))
+
+
 def _crop(image, top, left, size: tuple[int, int], pad: int = 0) -> Moved:
   image = tf.slice(image, [top, left, 0], [*size, -1])
   image.set_shape([*size, image.shape[2]])
@@ -158,7 +185,7 @@ def uniform_place(room: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 @on_picture
 def central_crop(value: tf.Tensor, size: int | tuple[int, int]) -> Moved:
   """The centre of the image; an image smaller than `size` is an error."""
-  size = _pair(size)
+  size = pair(size)
   height, width = tf.unstack(tf.shape(value)[:2])
   return _crop(value, (height - size[0]) // 2, (width - size[1]) // 2, size)
 
@@ -168,7 +195,7 @@ def random_crop(
   value: tf.Tensor, size: int | tuple[int, int], pad: int = 0, *, seed
 ) -> Moved:
   """A crop at a uniform position, after padding each side by `pad` zeros."""
-  size = _pair(size)
+  size = pair(size)
   if pad:
     value = tf.pad(value, [[pad, pad], [pad, pad], [0, 0]])
   room = tf.shape(value)[:2] - size + 1
@@ -198,9 +225,16 @@ def random_resized_crop(
     max_attempts=100,
     use_image_if_no_bounding_boxes=True,
   )
+  return resized_crop(value, begin, extent, pair(size), method)
+
+
+def resized_crop(
+  value: tf.Tensor, begin, extent, size: tuple[int, int], method: str
+) -> Moved:
+  """The window of a picture from `begin` on, [3] each, resized to `size`."""
   crop = tf.slice(value, begin, extent)
   crop.set_shape([None, None, value.shape[2]])
-  value, within = _resized(crop, _pair(size), method, antialias=True)
+  value, within = _resized(crop, size, method, antialias=True)
   window = moving.translation(begin[1], begin[0])
   return Moved(value, moving.composed(window, within))
 

@@ -2,7 +2,9 @@
 
 The pipeline draws the partner from all of the training data (see partners.py)
 and applies the preceding ops to both. The two images must have the same size.
-The label becomes float32 [classes], the share of each class in the mixture.
+The label becomes float32 [classes], the share of each class in the mixture. Of
+pictures with boxes, `mixup` joins the boxes of both; of pictures with a
+segmentation, `cutmix` pastes its classes. Neither needs a label then.
 """
 
 import tensorflow as tf
@@ -21,6 +23,7 @@ def mixup(
   inkey: str = "image",
   label: str = "label",
   classes: int | None = None,
+  least: float = 0.1,
   *,
   seed,
   context: Context,
@@ -28,14 +31,18 @@ def mixup(
   """Mixes images and labels as lam * own + (1 - lam) * partner.
 
   Zhang et al., 2018, arXiv:1710.09412. lam is drawn from Beta(alpha, alpha) for
-  each example; with probability 1 - p it is 1.
+  each example; with probability 1 - p it is 1. The boxes of both pictures are
+  joined, with their classes, masks and keypoints (arXiv:1902.04103); those of a
+  picture whose share in the mixture is below `least` are left out.
   """
   seeds = tf.random.split(seed, 2)
   lam = _lam(alpha, p, seeds[0])
-  own, other = _images(example, partner, inkey)
+  own, other = _images(example, partner, inkey, "mixup")
   first, second = tf.cast(own, tf.float32), tf.cast(other, tf.float32)
   mixed = like(first * lam + second * (1.0 - lam), own.dtype)
-  return _blended(example, partner, inkey, mixed, lam, label, classes, context)
+  joined = _joined(example, partner, lam, least)
+  given = (example, partner, inkey, mixed, lam, label, classes, context)
+  return {**_blended(*given), **joined}
 
 
 @on_pair
@@ -56,13 +63,20 @@ def cutmix(
   Yun et al., 2019, arXiv:1905.04899. lam is drawn from Beta(alpha, alpha).
   Each side of the box is sqrt(1 - lam) times that of the image; its center is
   drawn uniformly, and it is clipped at the border. With probability 1 - p there
-  is no box.
+  is no box. A decoded segmentation is pasted with the image.
   """
   seeds = tf.random.split(seed, 2)
   lam = _lam(alpha, p, seeds[0])
-  own, other = _images(example, partner, inkey)
-  mixed, lam = _pasted(own, other, lam, seeds[1])
-  return _blended(example, partner, inkey, mixed, lam, label, classes, context)
+  own, other = _images(example, partner, inkey, "cutmix")
+  box, lam = _box(own, lam, seeds[1])
+  mixed = tf.where(box[..., None], other, own)
+  pasted = {}
+  if moving.SEGMENTATION in example:
+    first, second = example[moving.SEGMENTATION], partner[moving.SEGMENTATION]
+    here = box[..., None] if first.shape.rank == 3 else box
+    pasted[moving.SEGMENTATION] = tf.where(here, second, first)
+  given = (example, partner, inkey, mixed, lam, label, classes, context)
+  return {**_blended(*given), **pasted}
 
 
 @on_pair
@@ -113,13 +127,29 @@ def _lam(alpha: float, p: float, seed: tf.Tensor) -> tf.Tensor:
   return tf.where(tf.random.stateless_uniform([], seeds[1]) < p, lam, 1.0)
 
 
-def _images(example: Example, partner: Example, inkey: str):
+# The fields with places that an op can mix.
+_MIXED = {
+  "mixup": (
+    moving.BOXES,
+    moving.KEYPOINTS,
+    moving.INSTANCES,
+    moving.PLACE,
+  ),
+  "cutmix": (moving.SEGMENTATION, moving.PLACE),
+}
+
+
+def _images(example: Example, partner: Example, inkey: str, op: str):
   if inkey not in example:
     raise ValueError(f"no field {inkey!r}; valid: {', '.join(example)}")
-  if moving.has_places(example):
+  refused = [n for n in moving.PLACES if n in example and n not in _MIXED[op]]
+  if refused:
     raise ValueError(
-      "mixes images and labels, not boxes or masks; the op mosaic joins these"
+      f"{op} cannot mix the field {refused[0]!r}; mosaic and copy_paste join"
+      " boxes, mixup joins boxes, and cutmix pastes a segmentation"
     )
+  if f"{moving.BOXES}_mask" in example:
+    raise ValueError('it joins boxes, so it comes before pad(…, inkey="boxes")')
   own, other = example[inkey], partner[inkey]
   if own.dtype == tf.string:
     raise ValueError(
@@ -132,8 +162,28 @@ def _images(example: Example, partner: Example, inkey: str):
   return own, other
 
 
-def _pasted(own, other, lam, seed):
-  """Returns (own with a box of other, the share of own in the area)."""
+def _joined(
+  example: Example, partner: Example, lam: tf.Tensor, least: float
+) -> Example:
+  """The boxes of both pictures with their values, and the keypoints."""
+  found = {}
+  names = (moving.BOXES, moving.KEYPOINTS, *moving.OF_BOXES)
+  for name in names:
+    # Without boxes, "classes" is no field of theirs.
+    alone = name in moving.OF_BOXES and moving.BOXES not in example
+    if name not in example or (alone and name != moving.INSTANCES):
+      continue
+    parts = []
+    for each, share in ((example, lam), (partner, 1.0 - lam)):
+      value = tf.convert_to_tensor(each[name])
+      seen = tf.fill([tf.shape(value)[0]], share >= least)
+      parts.append(tf.boolean_mask(value, seen))
+    found[name] = tf.concat(parts, axis=0)
+  return found
+
+
+def _box(own: tf.Tensor, lam: tf.Tensor, seed: tf.Tensor):
+  """Returns (bool [h, w], true in the box; the share outside of it)."""
   height, width = own.shape[0], own.shape[1]
   side = tf.sqrt(1.0 - lam)
   shape = tf.constant([height, width])
@@ -146,14 +196,17 @@ def _pasted(own, other, lam, seed):
     place = tf.range(shape[axis])
     return (place >= start[axis]) & (place < end[axis])
 
-  box = (inside(0)[:, None] & inside(1)[None, :])[..., None]
+  box = inside(0)[:, None] & inside(1)[None, :]
   area = tf.reduce_prod(tf.cast(end - start, tf.float32))
-  return tf.where(box, other, own), 1.0 - area / (height * width)
+  return box, 1.0 - area / (height * width)
 
 
 def _blended(example, partner, inkey, mixed, lam, label, classes, context):
   """Returns the example with the mixed image and label."""
   classes = context.num_classes if classes is None else classes
+  placed = any(n in example for n in moving.PLACES if n != moving.PLACE)
+  if label not in example and placed:
+    return {**example, inkey: mixed}
   if label not in example:
     raise ValueError(f"no field {label!r}; valid: {', '.join(example)}")
   if classes is None:

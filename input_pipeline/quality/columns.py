@@ -57,6 +57,8 @@ class Column(NamedTuple):
 
 def kind_of(field: str, sample: np.ndarray) -> str:
   """Returns the kind of a field, from its name and a sample of values."""
+  if field == "instances":  # masks [n, h, w], which are no pictures
+    return "other"
   if sample.dtype != object:
     if sample.ndim >= 3 and sample.dtype.kind in "uif":
       return "image"

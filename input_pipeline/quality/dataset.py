@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from input_pipeline import bad_records, order
-from input_pipeline.quality import columns, pages, values
+from input_pipeline.quality import columns, objects, pages, values
 from input_pipeline.quality.columns import Column
+from input_pipeline.quality.objects import Objects
 from input_pipeline.sources import Source, open_source
 
 _CHUNK, _LARGE_CHUNK = 256, 32
@@ -32,6 +33,7 @@ class Dataset(NamedTuple):
   inputs: uint64 [n], a digest of all fields except the label.
   bad: (name, reason) of the first records that could not be read.
   bad_count: the number of records that could not be read.
+  objects: their boxes and masks, or None.
   label: the field of the label, or "".
   date: the field of the date, or "".
   against: the data set to compare with, or None.
@@ -46,6 +48,7 @@ class Dataset(NamedTuple):
   inputs: np.ndarray
   bad: list[tuple[str, str]]
   bad_count: int
+  objects: Objects | None = None
   label: str = ""
   date: str = ""
   against: "Dataset | None" = None
@@ -131,6 +134,7 @@ def _large(leaf: np.ndarray) -> bool:
 def _read(source: Source, indices, kinds, label: str, large: bool, say):
   parts: dict[str, list[Column]] = {field: [] for field in kinds}
   kept, records, inputs, bad, bad_count = [], [], [], [], 0
+  placed: list[Objects | None] = []
   size = _LARGE_CHUNK if large else _CHUNK
   for start in range(0, len(indices), size):
     say(start, len(indices))
@@ -152,6 +156,7 @@ def _read(source: Source, indices, kinds, label: str, large: bool, say):
           kind, rows[field], _namer(source, places), names, rows.get("rate")
         )
       )
+    placed.append(objects.measured(rows, len(places)))
     whole, part = _digests(rows, kinds, label, len(places))
     records.append(whole)
     inputs.append(part)
@@ -163,6 +168,7 @@ def _read(source: Source, indices, kinds, label: str, large: bool, say):
     np.concatenate(inputs),
     bad,
     bad_count,
+    objects.joined(placed),
   )
 
 
@@ -192,6 +198,7 @@ def take(dataset: Dataset, rows: np.ndarray) -> Dataset:
     columns={f: columns.take(c, rows) for f, c in dataset.columns.items()},
     records=dataset.records[rows],
     inputs=dataset.inputs[rows],
+    objects=objects.take(dataset.objects, rows),
   )
 
 

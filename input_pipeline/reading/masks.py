@@ -6,6 +6,8 @@ import numpy as np
 
 # The value of pixels that belong to no class, by convention.
 IGNORED = 255
+# Begins an error about a mask of another size than its picture.
+DISAGREE = "the mask"
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,3 +38,31 @@ def decode(data: bytes) -> np.ndarray:
       f" {mode} colours"
     )
   return values.astype(np.int32)
+
+
+def objects(data: bytes, values: np.ndarray) -> list[int]:
+  """The numbers of the objects in a mask that has one for each.
+
+  0 is the background. In a PNG of 8 bits, 255 is ignored unless it is the only
+  number, as in a mask of one object.
+
+  Args:
+    data: the PNG.
+    values: what `decode` returns for it.
+  """
+  found = [n for n in np.unique(values).tolist() if n > 0]
+  wide = data[24:25] == b"\x10"  # the bits of a value
+  if not wide and found[-1:] == [IGNORED] and len(found) > 1:
+    found.pop()
+  return found
+
+
+def box(inside: np.ndarray) -> tuple[int, int, int, int]:
+  """(x0, y0, x1, y1) around the pixels of a mask [h, w] that has some."""
+  rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+  return (
+    int(columns[0]),
+    int(rows[0]),
+    int(columns[-1]) + 1,
+    int(rows[-1]) + 1,
+  )

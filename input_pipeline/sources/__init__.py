@@ -60,6 +60,7 @@ class Source(NamedTuple):
     sounds, unless an op settles them; see ops/__init__.py.
   ragged: {ragged field: how many of its first axes differ between records}, if
     more than one does.
+  changed: {what happened to boxes when the data was opened: their number}.
   """
 
   length: int
@@ -73,6 +74,7 @@ class Source(NamedTuple):
   unread: tuple[tuple[str, int], ...] = ()
   uniform: tuple[str, ...] = ()
   ragged: Mapping[str, int] = {}
+  changed: Mapping[str, int] = {}
 
 
 def open_source(

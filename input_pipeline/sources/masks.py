@@ -1,31 +1,25 @@
-"""masks:DIR: pictures with a mask each, of the classes of their pixels."""
+"""masks:DIR: pictures with masks, of classes or of objects."""
 
 import os
 
 import numpy as np
 
-from input_pipeline.bad_records import Policy
-from input_pipeline.reading import bounded, endings, image_size
+from input_pipeline.bad_records import Policy, check_size
+from input_pipeline.reading import bounded, image_size
+from input_pipeline.reading import masks as masks_lib
+from input_pipeline.reading.annotations import cityscapes
 from input_pipeline.reading.paths import fingerprint
 from input_pipeline.sources import Source
-from input_pipeline.sources.parts import partners, query
+from input_pipeline.sources.parts import mask_folders, query
+from input_pipeline.sources.parts.mask_folders import Pair
 
-# Names of splits, and the split that each means.
-_SPLITS = {
-  "train": "train",
-  "training": "train",
-  "val": "val",
-  "valid": "val",
-  "validation": "val",
-  "test": "test",
-  "testing": "test",
+_SETTINGS = {
+  "classes": ("",),
+  "instances": ("false", "true"),
+  "ids": ("file", "train"),
 }
-_IMAGES = ("images", "image", "imgs", "img")
-# Names of folders of masks, and what follows the name of a split in them.
-_MASKS = (
-  "masks", "mask", "labels", "annotations", "annot", "annots", "instances",
-)  # fmt: skip
-_SETTINGS = {"classes": ("",)}
+# The class of objects that have no other.
+_THING = ("object",)
 
 
 def masks(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
@@ -39,79 +33,56 @@ def masks(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   images and masks, train/images and train/masks, or images/train and
   masks/train; masks may be called labels, annotations or instances. Folders
   that are not named after splits are one data set, of which a tenth is held
-  out. Pictures without a mask, and the reverse, are counted in a note; more
-  than `max_bad_share` of them are an error, as is a mask of another size than
-  its picture.
+  out. Cityscapes is read as it is unpacked, leftImg8bit beside gtFine. Pictures
+  without a mask, and the reverse, are counted in a note; more than
+  `max_bad_share` of them are an error, as is a mask of another size than its
+  picture. Settings follow "?", joined by "&":
 
-  masks:DIR?classes=sky,road names the classes in the order of their values in
-  the masks; ?classes=11 is their number. Larger values are no class: tasks
-  ignore them.
+  classes: sky,road names the classes in the order of their values in the masks;
+    classes=11 is their number. Larger values are no class: tasks ignore them.
+  ids: train maps the ids of Cityscapes to its 19 trained classes, and others to
+    255; then "segmentation" is uint8 [h, w]. The default, file, keeps them.
+  instances: true reads masks of objects, from one PNG of their numbers (0 is
+    the background; in 8 bits 255 is ignored, unless it is the only number), or
+    a PNG for each object in masks/NAME/, or NAME/images beside NAME/masks.
+    {"image", "boxes": float32 [n, 4], "classes": int32 [n], "crowd": int32 [n],
+    "instances": uint8 [n, h, w]}; all objects are of one class, which `classes`
+    may name, but those of Cityscapes, which are of eight.
   """
   root, settings = query.split(rest, "masks", _SETTINGS)
   uri, root = f"masks:{root}", os.path.expanduser(root)
   if not os.path.isdir(root):
     raise ValueError(f"{uri} is not a folder")
+  of_objects, streets = settings["instances"] == "true", settings["ids"]
+  is_streets = mask_folders.is_cityscapes(root)
+  if streets == "train" and (of_objects or not is_streets):
+    raise ValueError(f"{uri}: ids=train is for the classes of Cityscapes")
+  count, names = _classes(uri, settings["classes"])
   try:
-    pairs = _pairs(root)
+    pairs, note = mask_folders.found(uri, root, of_objects, policy)
   except OSError as error:
     raise bounded.failure(error.filename, error) from None
-  if not pairs:
-    raise ValueError(
-      f"{uri} has no folder of pictures beside one of masks; valid: train and"
-      " trainannot, images and masks, train/images and train/masks, or"
-      " images/train and masks/train"
-    )
-  count, names = _classes(uri, settings["classes"])
-  found, alone, matched = {}, [], 0
-  for split, (pictures, targets) in pairs.items():
-    images = partners.stems(pictures, endings.images())
-    labels = partners.stems(targets, (".png",))
-    both = [stem for stem in images if stem in labels]
-    alone += [f"{images[s]} has no mask" for s in images if s not in labels]
-    alone += [f"{labels[s]} has no picture" for s in labels if s not in images]
-    matched += len(both)
-    found[split] = [(images[stem], labels[stem]) for stem in both]
-  note = partners.unmatched(uri, matched, alone, policy)
-  if not matched:
-    raise ValueError(f"{uri} has no pictures with masks of the same name")
+  if is_streets:
+    names = cityscapes.LABELS if streets == "file" else cityscapes.TRAINED
+    names = cityscapes.THINGS if of_objects else names
+    count = len(names)
+  elif of_objects:
+    names = names or _THING
+    if len(names) > 1 or count not in (None, 1):
+      raise ValueError(f"{uri}: instances=true has one class, not {count}")
+    count = 1
+
+  def source(found: list[Pair]) -> Source:
+    if of_objects:
+      return _objects(found, is_streets, policy)
+    return _source(found, streets == "train", policy)
+
   return {
-    split: _source(files, policy)._replace(
+    split: source(found)._replace(
       num_classes=count, class_names=names, note=note
     )
-    for split, files in found.items()
+    for split, found in pairs.items()
   }
-
-
-def _pairs(root: str) -> dict[str, tuple[str, str]]:
-  """Returns {split: (folder of pictures, folder of masks)}."""
-
-  def folders(path: str) -> dict[str, str]:
-    with os.scandir(path) as entries:
-      found = sorted(e.name for e in entries if e.is_dir())
-    return {name.lower(): os.path.join(path, name) for name in found}
-
-  def first(within: dict[str, str], names) -> str | None:
-    return next((within[name] for name in names if name in within), None)
-
-  top, found = folders(root), {}
-  images, targets = first(top, _IMAGES), first(top, _MASKS)
-  if images and targets:
-    inner, beside = folders(images), folders(targets)
-    for name in inner:
-      if name in _SPLITS and name in beside:
-        found[_SPLITS[name]] = inner[name], beside[name]
-    return found or {"all": (images, targets)}
-  for name, split in _SPLITS.items():
-    if name not in top:
-      continue
-    beside = [f"{name}{s}{m}" for m in _MASKS for s in ("", "_", "-")]
-    own, target = top[name], first(top, beside)
-    if target is None:
-      within = folders(own)
-      own, target = first(within, _IMAGES), first(within, _MASKS)
-    if own and target:
-      found[split] = own, target
-  return found
 
 
 def _classes(uri: str, given: str) -> tuple[int | None, tuple[str, ...] | None]:
@@ -128,31 +99,104 @@ def _classes(uri: str, given: str) -> tuple[int | None, tuple[str, ...] | None]:
   return len(names), names
 
 
-def _source(files: list[tuple[str, str]], policy: Policy) -> Source:
+def _source(files: list[Pair], trained: bool, policy: Policy) -> Source:
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     rows = {
       k: np.empty(len(indices), object) for k in ("image", "segmentation")
     }
     for i, index in enumerate(indices):
-      for field, path in zip(rows, files[index], strict=True):
-        rows[field][i] = bounded.read_file(path, policy)
-        image_size.check_image(rows[field][i], path, policy)
-      _check_sizes(rows["image"][i], rows["segmentation"][i], files[index])
+      image, (mask,) = _bytes(files[index], policy)
+      if trained:
+        mask = cityscapes.trained(_decoded(mask, files[index].masks[0]))
+      rows["image"][i], rows["segmentation"][i] = image, mask
     return rows
 
+  found = _of_files(files, read)
+  return found._replace(ragged={"segmentation": 2}) if trained else found
+
+
+def _objects(files: list[Pair], streets: bool, policy: Policy) -> Source:
+  fields = ("image", "boxes", "classes", "crowd", "instances")
+
+  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
+    rows = {field: np.empty(len(indices), object) for field in fields}
+    for i, index in enumerate(indices):
+      found = _record(files[index], streets, policy)
+      for field, value in zip(fields, found, strict=True):
+        rows[field][i] = value
+    return rows
+
+  return _of_files(files, read)._replace(ragged={"instances": 3})
+
+
+def _of_files(files: list[Pair], read) -> Source:
+  paths = [path for each in files for path in (each.image, *each.masks)]
   return Source(
     len(files),
     read,
-    lambda index: files[index][0],
-    fingerprint=fingerprint([path for pair in files for path in pair]),
+    lambda index: files[index].image,
+    fingerprint=fingerprint(paths),
   )
 
 
-def _check_sizes(image: bytes, mask: bytes, paths: tuple[str, str]) -> None:
+def _bytes(pair: Pair, policy: Policy) -> tuple[bytes, list[bytes]]:
+  """The bytes of a picture and of its masks, whose sizes are checked."""
+  found = []
+  for path in (pair.image, *pair.masks):
+    data = bounded.read_file(path, policy)
+    image_size.check_image(data, path, policy)
+    found.append(data)
+  for path, mask in zip(pair.masks, found[1:], strict=True):
+    _check_sizes(found[0], mask, path)
+  return found[0], found[1:]
+
+
+def _decoded(mask: bytes, path: str) -> np.ndarray:
+  try:
+    return masks_lib.decode(mask)
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from None
+
+
+def _record(pair: Pair, streets: bool, policy: Policy) -> tuple:
+  """(image, boxes, classes, crowd, instances) of a picture."""
+  image, data = _bytes(pair, policy)
+  width, height = image_size.image_size(image)[:2]
+  what = f"{len(data):,} masks of {width:,} x {height:,} pixels, "
+  check_size(len(data) * width * height, pair.image, policy, what)
+  layers = [_decoded(m, p) for m, p in zip(data, pair.masks, strict=True)]
+  if not pair.single:
+    n = len(layers)
+    kinds, groups = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    inside = [layer > 0 for layer in layers]
+  elif streets:
+    ids, kinds, groups = cityscapes.things(layers[0])
+    inside = _each(layers[0], ids, pair.image, policy)
+  else:
+    ids = masks_lib.objects(data[0], layers[0])
+    kinds, groups = [0] * len(ids), [0] * len(ids)
+    inside = _each(layers[0], ids, pair.image, policy)
+  found = np.zeros((len(inside), height, width), np.uint8)
+  boxes = np.zeros((len(inside), 4), np.float32)
+  for i, one in enumerate(inside):
+    if not one.any():
+      raise ValueError(f"{pair.masks[i]}: the mask has no pixel of an object")
+    found[i] = one
+    boxes[i] = masks_lib.box(one)
+  return image, boxes, np.int32(kinds), np.int32(groups), found
+
+
+def _each(ids: np.ndarray, numbers: list[int], name: str, policy: Policy):
+  what = f"{len(numbers):,} masks of {ids.shape[1]} x {ids.shape[0]} pixels, "
+  check_size(len(numbers) * ids.size, name, policy, what)
+  return [ids == number for number in numbers]
+
+
+def _check_sizes(image: bytes, mask: bytes, path: str) -> None:
   """Raises ValueError for a mask of another size than its picture."""
   one, other = (image_size.image_size(data)[:2] for data in (image, mask))
   if all((*one, *other)) and one != other:
     raise ValueError(
-      f"{paths[1]}: the mask is {other[0]} x {other[1]} and the picture"
+      f"{path}: {masks_lib.DISAGREE} is {other[0]} x {other[1]} and the picture"
       f" {one[0]} x {one[1]} pixels"
     )

@@ -1,37 +1,18 @@
 """voc:DIR: pictures with boxes, as Pascal VOC stores them."""
 
-import collections
 import os
-from typing import NamedTuple
-
-import numpy as np
 
 from input_pipeline.bad_records import Policy
-from input_pipeline.reading import bounded, endings, image_size, voc_xml
+from input_pipeline.reading import bounded, endings, image_size
+from input_pipeline.reading.annotations import voc_xml
 from input_pipeline.reading.paths import fingerprint
 from input_pipeline.sources import Source
-from input_pipeline.sources.parts import partners, query
+from input_pipeline.sources.parts import objects, partners, query
 
 _SPLITS = ("train", "val", "test", "trainval")
-_SETTINGS = {
-  "outside": ("clip", "drop", "error"),
-  "empty": ("drop", "error"),
-  "difficult": ("keep", "drop"),
-  "classes": ("",),
-}
+_SETTINGS = objects.SETTINGS | {"difficult": ("keep", "drop")}
 # Of an XML file.
 _MOST_BYTES = 2**24
-
-
-class _Picture(NamedTuple):
-  """One picture and its objects; `error` is what is wrong with it, or ""."""
-
-  path: str
-  size: tuple[int, int] = (0, 0)
-  boxes: np.ndarray = np.zeros((0, 4), np.float32)
-  names: tuple[str, ...] = ()
-  difficult: tuple[bool, ...] = ()
-  error: str = ""
 
 
 def voc(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
@@ -71,44 +52,35 @@ def voc(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   alone = [f"{s}.xml has no picture" for s in files if s not in images]
   alone += [f"{s} has no annotation" for s in images if s not in files]
   notes = [partners.unmatched(uri, len(stems), alone, policy)]
-  counts: collections.Counter = collections.Counter()
+  given = objects.rules(settings, "difficult")._replace(exact=True)
   pictures = {
-    stem: _picture(files[stem], images[stem], settings, counts, policy)
-    for stem in stems
+    stem: _picture(files[stem], images[stem], given, policy) for stem in stems
   }
-  classes = _classes(uri, pictures, settings["classes"])
-  used = sum(n in classes for each in pictures.values() for n in each.names)
-  counts["of other classes left out"] = (
-    sum(len(each.names) for each in pictures.values()) - used
-  )
-  counted = [f"{n:,} {what}" for what, n in sorted(counts.items()) if n]
-  if counted:
-    notes.append(f"{uri}: {used:,} boxes; {', '.join(counted)}")
+  found = sorted({n for each in pictures.values() for n in each.names})
+  if not found and not settings["classes"]:
+    raise ValueError(f"{uri} has no box; ?classes=a,b names the classes")
+  classes = objects.chosen(uri, found, settings["classes"])
+  notes.append(objects.note(uri, list(pictures.values()), classes, given))
   splits, note = _splits(uri, root, stems, policy)
   note = "; ".join(each for each in [*notes, note] if each)
   stamp = f"{fingerprint(list(files.values()))} {settings}"
   return {
-    name: _source(
-      [pictures[stem] for stem in listed], classes, policy
+    name: objects.source(
+      [pictures[stem] for stem in listed], classes, given, policy
     )._replace(note=note, fingerprint=stamp)
     for name, listed in splits.items()
   }
 
 
 def _picture(
-  path: str,
-  image: str,
-  settings: dict[str, str],
-  counts: collections.Counter,
-  policy: Policy,
-) -> _Picture:
+  path: str, image: str, given: objects.Rules, policy: Policy
+) -> objects.Picture:
   """Reads an annotation; under "skip" a wrong one is reported when it is read.
 
   Args:
     path: of the XML file.
     image: the path of the picture.
-    settings: of the source.
-    counts: {what happened to boxes: their number}, which is added to.
+    given: the rules of the source.
     policy: of bad records.
   """
   try:
@@ -118,84 +90,23 @@ def _picture(
     size = found.width, found.height
     if not all(size):
       size = image_size.image_size(bounded.read_file(image, policy))[:2]
-    kept = []
-    for each in found.objects:
-      box = _box(each, size, settings, counts, path)
-      if box is not None:
-        kept.append((each, box))
+    return objects.picture(
+      image, size, [_object(each) for each in found.objects], given, path
+    )
   except ValueError as error:
     if not policy.skip:
       raise
-    return _Picture(image, error=str(error))
-  boxes = np.array([box for _, box in kept], np.float32).reshape(-1, 4)
-  return _Picture(
-    image,
-    size,
-    boxes,
-    tuple(each.name for each, _ in kept),
-    tuple(each.difficult for each, _ in kept),
-  )
+    return objects.Picture(image, error=str(error))
 
 
-def _box(
-  each: voc_xml.Object,
-  size: tuple[int, int],
-  settings: dict[str, str],
-  counts: collections.Counter,
-  path: str,
-) -> tuple[float, ...] | None:
-  """Returns (x0, y0, x1, y1) of an object, or None if it is left out."""
-  width, height = size
+def _object(each: voc_xml.Object) -> objects.Object:
+  """An object, whose corners are pixels from 1, the last one included."""
   xmin, ymin, xmax, ymax = each.corners
   said = f"the box of {each.name!r} at {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}"
-  if each.difficult and settings["difficult"] == "drop":
-    counts["difficult left out"] += 1
-    return None
-  # Annotators who click once leave a point, whose corners coincide.
-  empty = xmax <= xmin or ymax <= ymin
-  x0, y0, x1, y1 = xmin - 1, ymin - 1, xmax, ymax
-  if not empty and (x0 < 0 or y0 < 0 or x1 > width or y1 > height):
-    if settings["outside"] == "error":
-      raise ValueError(
-        f"{path}: {said} reaches beyond the picture of {width} x {height}"
-        " pixels; ?outside=clip or drop admits it"
-      )
-    if settings["outside"] == "drop":
-      counts["beyond their pictures left out"] += 1
-      return None
-    x0, x1 = max(x0, 0), min(x1, width)
-    y0, y1 = max(y0, 0), min(y1, height)
-    empty = x1 <= x0 or y1 <= y0
-    counts["beyond their pictures clipped"] += not empty
-  if empty:
-    if settings["empty"] == "error":
-      raise ValueError(
-        f"{path}: {said} has no area in the picture; ?empty=drop leaves it out"
-      )
-    counts["without area left out"] += 1
-    return None
-  counts["difficult"] += each.difficult
-  return x0, y0, x1, y1
-
-
-def _classes(
-  uri: str, pictures: dict[str, _Picture], given: str
-) -> tuple[str, ...]:
-  """Returns the names of the classes in the order of their numbers."""
-  found = sorted({name for each in pictures.values() for name in each.names})
-  if not given:
-    if not found:
-      raise ValueError(f"{uri} has no box; ?classes=a,b names the classes")
-    return tuple(found)
-  names = tuple(name.strip() for name in given.split(","))
-  if len(set(names)) < len(names) or not all(names):
-    raise ValueError(f"{uri}: classes={given!r} has an empty or repeated name")
-  unknown = [name for name in names if name not in found]
-  if len(unknown) == len(names):
-    raise ValueError(
-      f"{uri}: no box of classes={given!r} (there are: {', '.join(found)})"
-    )
-  return names
+  # A point is empty, although it would cover the pixel that it lies in.
+  x0, y0 = (xmin - 1, ymin - 1) if xmax > xmin and ymax > ymin else (xmax, ymax)
+  box = (x0, y0, xmax, ymax)
+  return objects.Object(each.name, box, each.difficult, said=said)
 
 
 def _splits(
@@ -218,49 +129,4 @@ def _splits(
   matched = sum(map(len, found.values()))
   return {**found, "all": stems}, partners.unmatched(
     f"{uri}/ImageSets", matched, missing, policy
-  )
-
-
-def _source(
-  pictures: list[_Picture], classes: tuple[str, ...], policy: Policy
-) -> Source:
-  numbers = {name: i for i, name in enumerate(classes)}
-
-  def read(indices: np.ndarray) -> dict[str, np.ndarray]:
-    fields = ("image", "boxes", "classes", "difficult")
-    rows = {field: np.empty(len(indices), object) for field in fields}
-    for i, index in enumerate(indices):
-      found = _record(pictures[index], numbers, policy)
-      for field, value in zip(fields, found, strict=True):
-        rows[field][i] = value
-    return rows
-
-  return Source(
-    len(pictures),
-    read,
-    lambda index: pictures[index].path,
-    num_classes=len(classes),
-    class_names=classes,
-  )
-
-
-def _record(picture: _Picture, numbers: dict[str, int], policy: Policy):
-  """Returns (image, boxes, classes, difficult) of a picture."""
-  path = picture.path
-  if picture.error:
-    raise ValueError(f"{path}: {picture.error}")
-  image = bounded.read_file(path, policy)
-  image_size.check_image(image, path, policy)
-  size = image_size.image_size(image)[:2]
-  if any(size) and size != picture.size:
-    raise ValueError(
-      f"{path}: the picture is {size[0]} x {size[1]} and its annotation"
-      f" {picture.size[0]} x {picture.size[1]} pixels"
-    )
-  own = [i for i, name in enumerate(picture.names) if name in numbers]
-  return (
-    image,
-    picture.boxes[own],
-    np.array([numbers[picture.names[i]] for i in own], np.int32),
-    np.array([picture.difficult[i] for i in own], np.int32),
   )

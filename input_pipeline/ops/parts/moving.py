@@ -9,6 +9,7 @@ these fields of the example are moved:
   keypoints: [n, 2] or [n, k, 2], each (x, y).
   segmentation: integers [h, w] or [h, w, 1], the classes of the pixels; 255
     outside of the picture.
+  instances: integers [n, h, w], the mask of each box; 0 outside of the picture.
   place: [2, 3], the map from the present picture to the original one.
 """
 
@@ -19,10 +20,12 @@ import tensorflow as tf
 from input_pipeline.reading import masks
 
 BOXES, KEYPOINTS = "boxes", "keypoints"
-SEGMENTATION, PLACE = "segmentation", "place"
-PLACES = (BOXES, KEYPOINTS, SEGMENTATION, PLACE)
+SEGMENTATION, INSTANCES, PLACE = "segmentation", "instances", "place"
+PLACES = (BOXES, KEYPOINTS, SEGMENTATION, INSTANCES, PLACE)
+# Fields of classes or masks, whose values must not be mixed.
+MASKS = (SEGMENTATION, INSTANCES)
 # Fields with a value for each box.
-OF_BOXES = ("classes", "difficult", "crowd", "box_ids")
+OF_BOXES = ("classes", "difficult", "crowd", "box_ids", INSTANCES)
 
 Example = dict[str, Any]
 
@@ -81,6 +84,9 @@ def moved(
     found[SEGMENTATION] = _classes(
       example[SEGMENTATION], picture, after, source
     )
+  if INSTANCES in example:  # only of the boxes that are kept
+    given = found.get(INSTANCES, example[INSTANCES])
+    found[INSTANCES] = _instances(given, picture, after, source)
   if PLACE in example:
     found[PLACE] = composed(example[PLACE], source)
   return found
@@ -118,7 +124,8 @@ def _boxes(
   low = tf.clip_by_value(low, 0.0, most)
   high = tf.clip_by_value(high, 0.0, most)
   left = tf.reduce_prod(high - low, axis=1)
-  kept = (left > 0.0) & (left >= keep * whole)
+  # A box that is seen whole stays at keep=1, whatever the rounding.
+  kept = (left > 0.0) & (left >= (keep - 1e-5) * whole)
   found = {BOXES: tf.boolean_mask(tf.concat([low, high], axis=1), kept)}
   for name in OF_BOXES:
     if name in example:
@@ -152,28 +159,55 @@ def _classes(
       f"the field {SEGMENTATION!r} is {value.dtype.name} {value.shape}, not"
       " integers [h, w]"
     )
-  value = _of_size(value, picture)
-  (a, b, x), (c, d, y) = (tf.unstack(row) for row in tf.unstack(source))
-  # From the centres of pixels, which are counted from 0 here.
-  x, y = x + (a + b) * 0.5 - 0.5, y + (c + d) * 0.5 - 0.5
+  value = _of_size(value, tf.shape(value)[:2], picture, SEGMENTATION)
   layers = value[..., None] if value.shape.rank == 2 else value
-  found = tf.raw_ops.ImageProjectiveTransformV3(
-    images=tf.cast(layers, tf.int32)[None],
-    transforms=tf.stack([a, b, x, c, d, y, 0.0, 0.0])[None],
-    output_shape=tf.shape(after)[:2],
-    fill_value=tf.constant(masks.IGNORED, tf.float32),
-    interpolation="NEAREST",
-    fill_mode="CONSTANT",
+  found = _nearest(
+    tf.cast(layers, tf.int32)[None], after, source, masks.IGNORED
   )[0]
   found = found[..., 0] if value.shape.rank == 2 else found
   found.set_shape([*after.shape[:2], *value.shape[2:]])
   return tf.cast(found, value.dtype)
 
 
-def _of_size(value: tf.Tensor, picture: tf.Tensor) -> tf.Tensor:
-  """The mask; an error if its picture has another size."""
-  line = f"the field {SEGMENTATION!r} has another size than the image"
-  same = tf.reduce_all(tf.shape(value)[:2] == tf.shape(picture)[:2])
+def _instances(
+  value: Any, picture: tf.Tensor, after: tf.Tensor, source: tf.Tensor
+) -> tf.Tensor:
+  """Masks [n, h, w] moved like their picture."""
+  value = tf.convert_to_tensor(value)
+  if value.shape.rank != 3 or not value.dtype.is_integer:
+    raise ValueError(
+      f"the field {INSTANCES!r} is {value.dtype.name} {value.shape}, not"
+      " integers [n, h, w]"
+    )
+  value = _of_size(value, tf.shape(value)[1:], picture, INSTANCES)
+  found = _nearest(value[..., None], after, source, 0)[..., 0]
+  found.set_shape([value.shape[0], *after.shape[:2]])
+  return found
+
+
+def _nearest(
+  layers: tf.Tensor, after: tf.Tensor, source: tf.Tensor, fill: int
+) -> tf.Tensor:
+  """Pictures [n, h, w, c] under a map; each pixel is the nearest one before."""
+  (a, b, x), (c, d, y) = (tf.unstack(row) for row in tf.unstack(source))
+  # From the centres of pixels, which are counted from 0 here.
+  x, y = x + (a + b) * 0.5 - 0.5, y + (c + d) * 0.5 - 0.5
+  return tf.raw_ops.ImageProjectiveTransformV3(
+    images=layers,
+    transforms=tf.stack([a, b, x, c, d, y, 0.0, 0.0])[None],
+    output_shape=tf.shape(after)[:2],
+    fill_value=tf.constant(fill, tf.float32),
+    interpolation="NEAREST",
+    fill_mode="CONSTANT",
+  )
+
+
+def _of_size(
+  value: tf.Tensor, size: tf.Tensor, picture: tf.Tensor, name: str
+) -> tf.Tensor:
+  """The masks; an error if their size is not that of the picture."""
+  line = f"the field {name!r} has another size than the image"
+  same = tf.reduce_all(size == tf.shape(picture)[:2])
   if tf.executing_eagerly():  # The error is then a line of its own.
     if not same:
       raise ValueError(line)

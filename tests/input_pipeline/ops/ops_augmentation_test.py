@@ -152,6 +152,36 @@ def test_saturation_and_contrast_keep_luma_and_mean(images):
   np.testing.assert_allclose(found, mean + factor * (image - mean), atol=1)
 
 
+def test_photometric_distortion_is_what_it_is_made_of(images):
+  string = "photometric_distortion({}, p=1.0)".format
+  image = images[0] // 2 + 64
+  off = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+
+  def changed(index=0, **given):
+    given = ", ".join(f"{k}={v}" for k, v in (off | given).items())
+    return image_of(string(given), image, index).astype(float)
+
+  np.testing.assert_allclose(changed(), image, atol=1)
+  shifts = [
+    np.unique(np.rint(changed(i, brightness=20.0) - image)) for i in (1, 2)
+  ]
+  assert all(np.ptp(s) <= 1 and 0 < abs(s.mean()) <= 21 for s in shifts)
+  found = changed(1, contrast=0.3)
+  factor = np.polyfit(image.ravel(), found.ravel(), 1)[0]
+  assert abs(factor - 1) > 0.02
+  np.testing.assert_allclose(found, np.clip(image * factor, 0, 255), atol=1.5)
+  found = changed(1, saturation=0.4)
+  np.testing.assert_allclose(found.max(-1), image.max(-1), atol=1)  # the value
+  assert abs(found - image).max() > 3
+  grey = np.repeat(image[..., :1], 3, -1)
+  still = image_of(string("hue=0.5, brightness=0, contrast=0"), grey, 1)
+  np.testing.assert_allclose(still, grey, atol=1)
+  never = image_of("photometric_distortion(p=0.0)", image)
+  np.testing.assert_allclose(never, image, atol=1)
+  with pytest.raises(ValueError, match="need 3 channels"):
+    image_of("photometric_distortion", image[..., :1])
+
+
 def test_salt_and_pepper_has_its_shares():
   image = np.full((200, 200, 3), 100, np.uint8)
   found = image_of("salt_and_pepper(0.1, salt=0.3)", image)

@@ -19,6 +19,7 @@ _OPS = [
   "rotation(30)",
   "flip",
   "color_jitter(0.4, 0.4, 0.4, 0.1)",
+  "photometric_distortion",
   "noise(10)",
   "cutout(4)",
   "randaugment(3, 15)",

@@ -84,6 +84,7 @@ def test_a_report_of_hostile_data(tmp_path):
     "balance",
     "distribution",
     "outliers",
+    "class_names",
   ]
 
 
@@ -217,7 +218,8 @@ def test_each_check_names_what_it_needs():
     list(found)
     == (
       "schema missing ranges broken duplicates conflicts leakage balance"
-      " distribution drift outliers label_errors"
+      " distribution drift outliers boxes_outside duplicate_boxes tiny_objects"
+      " class_names mask_sizes label_errors"
     ).split()
   )
   assert {name: c.needs for name, c in found.items() if c.needs} == {

@@ -206,6 +206,19 @@ def test_boxes_and_masks_are_drawn_over_the_pictures():
   assert abs((bottom - top) - 6 * 28) <= 6
 
 
+def test_the_masks_of_objects_have_colours_of_their_own():
+  grey = np.full((8, 9, 1), 90, np.uint8)
+  instances = np.zeros((3, 8, 9), np.uint8)
+  instances[0, :2], instances[1, 2:4], instances[2, 6:] = 1, 1, 1
+  row = {"instances": instances, "instances_mask": np.array([1, 1, 0])}
+  for more in ({}, {"boxes": np.zeros((0, 4)), "boxes_mask": np.zeros(0)}):
+    tinted = marks.tinted(grey, marks.found({**row, **more}))
+    for number in (0, 1):
+      wanted = 0.45 * 90 + 0.55 * 255 * np.array(marks.colour(number))
+      np.testing.assert_allclose(tinted[2 * number, 0], wanted, atol=1)
+    assert (tinted[4:] == 90).all()  # padding is not drawn
+
+
 def window(text, target, mask=None, **others):
   inputs = np.array(list(text), np.int32)
   mask = np.ones(len(inputs)) if mask is None else np.array(mask)

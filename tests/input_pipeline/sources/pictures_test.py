@@ -10,7 +10,8 @@ Image = pytest.importorskip("PIL.Image", reason="Pillow comes with matplotlib")
 
 from input_pipeline.bad_records import Policy  # noqa: E402
 from input_pipeline.quality import columns  # noqa: E402
-from input_pipeline.reading import masks, voc_xml  # noqa: E402
+from input_pipeline.reading import masks  # noqa: E402
+from input_pipeline.reading.annotations import voc_xml  # noqa: E402
 from input_pipeline.sources import open_source  # noqa: E402
 
 SKIP = Policy(skip=True)

@@ -1,0 +1,1 @@
+"""Formats of annotations of pictures: boxes, outlines and classes."""

@@ -1,6 +1,5 @@
 """The values of the columns of a sample of mds:DIR."""
 
-import io
 import json
 import math
 import re
@@ -9,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.reading import pictures
+
 # The code of the type of an array that its column does not fix.
 _CODES = {8: "u1", 9: "i1", 16: "u2", 17: "i2", 18: "f2", 32: "u4", 33: "i4"}
 _CODES |= {34: "f4", 64: "u8", 65: "i8", 66: "f8"}
 _TYPES = {np.dtype(code).name: np.dtype(f"<{code}") for code in _CODES.values()}
-# The bits of a pixel in the modes of Pillow that a PNG holds as they are.
-_BITS = {"1": 1, "L": 8, "LA": 16, "RGB": 24, "RGBA": 32, "I;16": 16}
 _BYTES = ("bytes", "jpeg", "png")
 _ARRAY = re.compile(r"ndarray(:(?P<dtype>\w+)(:(?P<shape>\d+(,\d+)*))?)?")
 # Types that no ragged field can have, and one that holds their values.
@@ -54,7 +53,7 @@ def _column(name: str, encoding: str, index: str) -> Column:
   if encoding.partition(":")[0] in _BYTES:  # jpeg:QUALITY
     return Column(name, None, bytes)
   if encoding == "pil":
-    return Column(name, None, _picture)
+    return Column(name, None, pictures.png_of_raw)
   if encoding in ("str", "json"):
     return Column(name, None, _text if encoding == "str" else _json)
   found = _ARRAY.fullmatch(encoding)
@@ -108,33 +107,6 @@ def _json(data: bytes) -> Any:
     return json.loads(_text(data))
   except (ValueError, RecursionError):
     raise ValueError("not JSON") from None
-
-
-def _picture(data: bytes) -> bytes:
-  """Returns a PNG of a picture in the raw form of Pillow.
-
-  Its width, its height and the length of its mode, uint32 each, and its mode
-  precede the pixels.
-  """
-  from PIL import Image
-
-  if len(data) < 12:
-    raise ValueError("a picture that is cut short")
-  width, height, size = np.frombuffer(data, "<u4", 3).tolist()
-  mode, pixels = data[12 : 12 + size], data[12 + size :]
-  name = mode.decode("ascii", "replace")[:20]
-  bits = _BITS.get(name)
-  if bits is None:
-    raise ValueError(f"a picture of mode {name!r}, which is not read")
-  if not width * height or len(pixels) != height * (-(-width * bits // 8)):
-    raise ValueError(
-      f"a picture of {width} x {height} pixels of mode {name} in"
-      f" {len(pixels):,} bytes"
-    )
-  file = io.BytesIO()
-  picture = Image.frombytes(name, (width, height), pixels)
-  picture.save(file, format="PNG", compress_level=0)
-  return file.getvalue()
 
 
 def _array(

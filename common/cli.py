@@ -246,10 +246,12 @@ def _parse(argv):
     _config_found(a) if a.startswith("--config=") else a for a in _joined(argv)
   ]
   try:
-    sys.argv = overrides.complete(argv)  # ml_collections reads overrides there
+    given, items = overrides.lists(argv)
+    sys.argv = overrides.complete(given)  # ml_collections reads overrides there
     left = flags.FLAGS(sys.argv)
     if "config" in flags.FLAGS:
       hasattr(flags.FLAGS.config, "task")  # access reports a missing file
+      overrides.set_items(flags.FLAGS.config, items)
   except OSError as error:
     path = getattr(error, "filename", None) or _given(argv, "--config=")
     raise UserError(f"--config={path}: there is no such file") from error

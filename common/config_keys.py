@@ -41,7 +41,8 @@ WRAPPED = {"task": "distill", "learner": "ema", "optimizer": "lookahead"}
 # key -> the smallest valid value
 _COUNTS = {"total_steps": 0, "log_every_steps": 1}
 # The keys of `planned`, which only train.plan reads.
-_PLANNED = {"source": str, "num_classes": int}
+_PLANNED = {"source": str, "num_classes": int, "sizes": dict}
+_PLANNED_ARE = {"source": "a string", "num_classes": "a whole number"}
 # Keys of config.evals are used in file names.
 _KEY = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 
@@ -96,8 +97,10 @@ def check(config: Mapping[str, Any]) -> None:
     if key not in _PLANNED:
       raise UserError(f"config.planned.{key}: unknown{nearest(key, _PLANNED)}")
     if not isinstance(value, (_PLANNED[key], type(None))):
-      kind = "a string" if key == "source" else "a whole number"
+      kind = _PLANNED_ARE.get(key, "a section")
       raise UserError(f"config.planned.{key}={shown(value)}: not {kind}")
+  for key, value in (config["planned"].get("sizes") or {}).items():
+    _count(f"config.planned.sizes.{key}", value, 1)
   for key, value in config["evals"].items():
     if not _KEY.fullmatch(key):
       raise UserError(

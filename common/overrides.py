@@ -3,11 +3,16 @@
 ml_collections sets `--config.SECTION.KEY` only if the config has SECTION. Here
 the flags below each missing section are joined to one flag that sets the whole
 section, so that every key can be set, whatever the config contains.
+
+Nor does it set items that a list lacks, such as --config.learner.wrap[0].name,
+or a list as a whole. `lists` takes these flags, and `set_items` follows them
+once the others have been parsed.
 """
 
 import ast
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -46,6 +51,92 @@ def complete(argv: list[str]) -> list[str]:
   return rest
 
 
+def lists(argv: list[str]) -> tuple[list[str], list[tuple[Path, Any]]]:
+  """Returns (the other arguments, [(path, value)] of flags that set lists)."""
+  found = _overrides(argv)
+  start = next((a for a in argv if a.startswith("--config=")), None)
+  if start is None or not found:
+    return argv, []
+  config = _loaded(argv[0], start, plain=False)
+  items: list[tuple[Path, Any]] = []
+  used: set[int] = set()
+  for path, text, places in found:
+    if path[0] not in (*config_keys.REQUIRED, *config_keys.DEFAULTS):
+      continue
+    value = _literal(text)
+    whole = isinstance(value, (list, tuple)) and _is_list(config, path)
+    if whole or any(isinstance(key, int) for key in path):
+      items.append((path, value))
+      used.update(places)
+  return [a for i, a in enumerate(argv) if i not in used], items
+
+
+def set_items(config: Any, items: Sequence[tuple[Path, Any]]) -> None:
+  """Sets values within lists of a ConfigDict, in their order.
+
+  An index that is the length of a list appends to it.
+
+  Raises:
+    ValueError: there is no such place; one line that names the flag.
+  """
+  for path, value in items:
+    at = next((i for i, k in enumerate(path) if isinstance(k, int)), len(path))
+    *parents, name = path[:at]
+    holder = config
+    for key in parents:
+      if holder.get(key) is None:
+        with config.ignore_type():
+          holder[key] = {}
+      holder = holder[key]
+      if not hasattr(holder, "items"):
+        where = f"--config.{_written(path)}"
+        raise ValueError(f"{where}: {key}={holder!r} is no section")
+    default = None if parents else config_keys.DEFAULTS.get(name)
+    old = holder.get(name, default)
+    content = [config_keys.plain(old)]
+    _place(content, (0, *path[at:]), value, path)
+    new = tuple(content[0]) if isinstance(old, tuple) else content[0]
+    with config.ignore_type():
+      holder[name] = new
+
+
+def _place(tree: Any, path: Path, value: Any, flag: Path) -> None:
+  """Sets one value below `tree`, which has what is above it."""
+  key, *rest = path
+  if not rest:
+    tree[key] = value
+    return
+  inner = tree[key] if isinstance(key, int) else tree.get(key)
+  if inner is None:
+    inner = [] if isinstance(rest[0], int) else {}
+  where = f"--config.{_written(flag)}"
+  above = _written(flag[: len(flag) - len(rest)])
+  if isinstance(rest[0], int):
+    if not isinstance(inner, list):
+      raise ValueError(f"{where}: config.{above} is no list")
+    if rest[0] > len(inner):
+      raise ValueError(
+        f"{where}: config.{above} has {len(inner)} items, counted from 0;"
+        f" [{len(inner)}] adds one"
+      )
+    if rest[0] == len(inner):
+      inner.append(None)
+  elif not isinstance(inner, dict):
+    raise ValueError(f"{where}: config.{above} is no section")
+  tree[key] = inner
+  _place(inner, tuple(rest), value, flag)
+
+
+def _is_list(config: Any, path: Path) -> bool:
+  """Whether a config has a list there, which ml_collections does not set."""
+  for key in path:
+    try:
+      config = config[key]
+    except (KeyError, IndexError, TypeError):
+      return False
+  return isinstance(config, list)
+
+
 def _overrides(argv) -> list[tuple[Path, str, tuple[int, ...]]]:
   """Returns (path, value, positions in argv) of each --config.PATH flag."""
   found = []
@@ -62,14 +153,14 @@ def _overrides(argv) -> list[tuple[Path, str, tuple[int, ...]]]:
   return found
 
 
-def _loaded(program: str, start: str) -> Any:
+def _loaded(program: str, start: str, plain: bool = True) -> Any:
   """The config of the flag --config=FILE, without overrides."""
   alone = flags.FlagValues()
   config_flags.DEFINE_config_file("config", flag_values=alone)
   before, sys.argv = sys.argv, [program, start]  # overrides are read there
   try:
     alone(sys.argv)
-    return config_keys.plain(alone.config)
+    return config_keys.plain(alone.config) if plain else alone.config
   finally:
     sys.argv = before
 

@@ -38,7 +38,8 @@ CONFIG = {
   "planned": (
     "Facts about the data for `train.plan`, which reads no data: `num_classes`;"
     " `source`, a `fake:` source with the fields of data that is neither images"
-    " nor text."
+    " nor text; `sizes`, what else a model takes from its data, such as"
+    " `dict(entities=135, relations=46)`."
   ),
   "adapt": "An adapter around the model: `name` is a file of `train/adapters`.",
   "checkpoint": "See [below](#configcheckpoint).",

@@ -39,12 +39,15 @@ class Policy(NamedTuple):
   max_bad_share: the largest share of bad records among those read so far.
   max_record_bytes: of a record or file, or of an image when it is decoded.
   labels: whether a record must have its label; False for a prediction.
+  hollow: whether a sound without samples is no bad record, for checks that
+    count them.
   """
 
   skip: bool = False
   max_bad_share: float = 0.01
   max_record_bytes: int = 2**28
   labels: bool = True
+  hollow: bool = False
 
 
 class Skipped(NamedTuple):

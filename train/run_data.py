@@ -84,6 +84,7 @@ def read(
       "unlabeled": unlabeled,
     },
   )
+  sharding.check_lengths(data.lengths, mesh, f"{where}.buckets")
   return described(data, config)
 
 
@@ -157,7 +158,10 @@ def played_data(
     raise UserError(
       f"config.batch_size={batch_size!r}: set the number of environments"
     )
-  outputs = played.actions if played.bounds is None else len(played.bounds[0])
+  # A Gaussian policy has a mean and a deviation for each number of an action.
+  outputs = (
+    played.actions if played.bounds is None else 2 * len(played.bounds[0])
+  )
   sizes = leaf.sizes({"observation": played.observation})
   sizes["out_features"] = outputs
   rows = host_index, host_count

@@ -119,6 +119,26 @@ def _has_time(leaf: Leaf | None) -> bool:
   return leaf is not None and leaf.axes[:1] == ("time",)
 
 
+def check_lengths(lengths: Sequence[int], mesh: Mesh, where: str) -> None:
+  """Raises UserError unless the axis "context" divides each of the lengths.
+
+  Args:
+    lengths: the sizes that the axis of time has in batches.
+    mesh: the mesh.
+    where: the key of the config that sets them.
+  """
+  parts = mesh.shape.get("context", 1)
+  for length in lengths:
+    try:
+      zigzag(length, parts)
+    except ValueError as error:
+      raise UserError(
+        f"{where}: the bucket of length {length} does not suit"
+        f" config.mesh.context={parts}: {error}; set lengths that are multiples"
+        f" of {2 * parts}"
+      ) from error
+
+
 def lay_out(
   batch: Mapping[str, np.ndarray], mesh: Mesh, spec: Spec
 ) -> dict[str, np.ndarray]:

@@ -144,6 +144,10 @@ def init_of(model: Any) -> Callable[[jax.Array, Batch], Variables]:
   return init
 
 
+def _none(params: PyTree) -> PyTree:
+  return jax.tree.map(lambda _: False, params)
+
+
 class Learner(NamedTuple):
   """How it is learned.
 
@@ -163,6 +167,7 @@ class Learner(NamedTuple):
   loss_batch: (batch) -> the batch that the losses of the task are given, for
     estimates of a step's memory, which call it with ShapeDtypeStructs; None if
     it is the batch of the data.
+  frozen: that of its Optimizer.
   """
 
   init: Callable[[jax.Array, Batch], State]
@@ -172,6 +177,7 @@ class Learner(NamedTuple):
   note: str = ""
   rows: Mapping[str, str] = MappingProxyType({})
   loss_batch: Callable[[Batch], Batch] | None = None
+  frozen: Callable[[PyTree], PyTree] = _none
 
 
 class Environment(NamedTuple):
@@ -187,8 +193,8 @@ class Environment(NamedTuple):
   actions: the number of discrete actions, which are int32 scalars from 0 on;
     None if actions are vectors of real numbers.
   most_steps: the number of steps after which every episode has ended.
-  bounds: (lowest, highest) of the numbers of an action, float32 [A]; None if
-    actions are discrete.
+  bounds: (lowest, highest) of the numbers of an action, float32 [A], to which
+    `step` clips them; None if actions are discrete.
   """
 
   reset: Callable[[jax.Array], tuple[PyTree, jax.Array]]
@@ -225,12 +231,15 @@ class Optimizer(NamedTuple):
   learning_rate: (opt_state) -> float32 scalar, of the next update.
   eval_params: (opt_state, params) -> the params to evaluate; differs from
     params for schedule-free methods.
+  frozen: (params) -> the same tree of bools, whether a parameter is never
+    updated, so that copies of it need not be kept.
   """
 
   init: Callable[[PyTree], PyTree]
   update: Callable[..., tuple[PyTree, PyTree]]
   learning_rate: Callable[[PyTree], jax.Array]
   eval_params: Callable[[PyTree, PyTree], PyTree]
+  frozen: Callable[[PyTree], PyTree] = _none
 
 
 def _show_nothing(step: int, name: str, kind: str, value: Any) -> None:

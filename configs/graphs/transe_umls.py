@@ -32,6 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model = dict(name="transe", dim=100, norm="l1")
   config.learner = dict(name="supervised")
   config.optimizer = dict(name="adam", lr=1e-2, schedule="cosine")
+  config.planned = dict(sizes=dict(entities=135, relations=46))
   config.data = dict(source=_TRAIN, split="all", rows=dict(name="triples"))
   config.evals = dict(
     val=dict(

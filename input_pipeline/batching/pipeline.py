@@ -75,6 +75,8 @@ class Data(NamedTuple):
   sizes: {argument of a model or task: size} that no axis of a leaf has.
   share: the mean size of the axis of time in a batch, as a share of the spec's;
     below 1 with buckets.
+  lengths: the sizes that the axis of time has in batches, ascending, if there
+    are buckets; else ().
   """
 
   spec: Spec
@@ -92,6 +94,7 @@ class Data(NamedTuple):
   unscaled: Callable[[np.ndarray], np.ndarray] | None = None
   sizes: Mapping[str, int] = MappingProxyType({})
   share: float = 1.0
+  lengths: tuple[int, ...] = ()
 
 
 def train(
@@ -360,9 +363,11 @@ def _data(
   spec = {**MASK_AND_INDEX, **fields, "index": MASK_AND_INDEX["index"]}
   spec = described(spec, examples.axes, examples.units)
 
-  names, at, share = padding.timed(spec), plan.length, 1.0
+  names, at, share, bounds = padding.timed(spec), plan.length, 1.0, ()
   if at is not None:
-    share = buckets.mean_length() / max(spec[name].shape[0] for name in names)
+    whole = max(spec[name].shape[0] for name in names)
+    share = min(1.0, buckets.mean_length() / whole)
+    bounds = tuple(sorted({min(bound, whole) for bound in buckets.bounds}))
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     reader = stream(first_step)
@@ -391,4 +396,5 @@ def _data(
     examples.unscaled,
     examples.sizes,
     share,
+    bounds,
   )

@@ -13,8 +13,9 @@ class Plan(NamedTuple):
     padding comes after the real rows.
   steps: the number of steps, or None if the stream is endless.
   local_size: the number of rows of this host in each batch, including padding.
-  partner: (indices, keys) -> indices of the examples that the rows may be mixed
-    with; None if rows are not mixed, as in an evaluation.
+  partner: (indices, keys, nth) -> indices of the examples that the rows may be
+    mixed with, which are the nth partner of each; None if rows are not mixed,
+    as in an evaluation.
   length: (step) -> the size of the axis of time in that step; None if every
     step has the whole axis.
   """
@@ -22,5 +23,5 @@ class Plan(NamedTuple):
   rows: Callable[[int], tuple[np.ndarray, np.ndarray]]
   steps: int | None
   local_size: int
-  partner: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+  partner: Callable[..., np.ndarray] | None = None
   length: Callable[[int], int] | None = None

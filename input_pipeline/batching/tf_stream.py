@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,10 @@ from input_pipeline.tensorflow_cpu import import_tensorflow
 # An upper bound of every training step.
 _ENDLESS = 2**62
 _SEED = "_seed"
-# Prefixes the field names of the example that a row is mixed with.
-_PARTNER = "_partner/"
+# Prefixes the field names of the examples that a row is mixed with, by number.
+_PARTNER = "_partner{}/"
 
+# (indices, keys) -> the indices of the partners of rows.
 Partner = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -52,8 +53,8 @@ def steps(
   tf = import_tensorflow()
   context = ops_lib.Context(examples.num_classes, examples.tokenizer)
   apply = ops_lib.compile(ops, context)
-  partner = plan.partner if ops_lib.mixes(ops) else None
-  if ops_lib.mixes(ops) and partner is None:
+  count = ops_lib.partners(ops)
+  if count and plan.partner is None:
     raise ValueError(
       f"ops {ops!r} mix training examples; set other ops for the evaluation"
     )
@@ -82,17 +83,19 @@ def steps(
   def transform(example):
     both = [
       ragged.unpacked(part, lengthy, tf) if isinstance(part, dict) else part
-      for part in _parted(example)
+      for part in _parted(example, count)
     ]
     for i in range(0, len(both), 2):
       both[i] = prepare(both[i], both[i + 1])
     found = _numbers(apply(*both), encoded, tf)
     return ragged.padded(found, longest, lengthened, tf)
 
-  read = functools.partial(_read, examples, lengthy, partner)
-  signature = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
-  if partner is not None:
-    signature |= {_PARTNER + name: spec for name, spec in signature.items()}
+  drawn = [functools.partial(plan.partner, nth=i) for i in range(count)]
+  read = functools.partial(_read, examples, lengthy, drawn)
+  own = {_SEED: tf.TensorSpec([2], tf.int64), **signature}
+  signature = dict(own)
+  for i in range(count):
+    signature |= {_PARTNER.format(i) + name: s for name, s in own.items()}
   name = examples.name
   alone = functools.partial(_alone, read, name, transform, signature, tf)
   mapped = functools.partial(_mapped, plan, tf)
@@ -251,7 +254,7 @@ def _readable(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _read(
   examples: Examples,
   lengthy: dict[str, ragged.Ragged],
-  partner: Partner | None,
+  partners: Sequence[Partner],
   indices: np.ndarray,
   keys: np.ndarray,
 ) -> dict[str, np.ndarray]:
@@ -265,24 +268,22 @@ def _read(
   if examples.second is not None:
     rows = rows | examples.second.read(indices, keys)
   rows = {_SEED: seeds, **ragged.packed(rows, lengthy)}
-  if partner is None:
-    return rows
-  others = _read(examples, lengthy, None, partner(indices, keys), keys)
-  return rows | {_PARTNER + name: leaf for name, leaf in others.items()}
+  whole = dict(rows)
+  for i, partner in enumerate(partners):
+    others = _read(examples, lengthy, (), partner(indices, keys), keys)
+    whole |= {_PARTNER.format(i) + name: v for name, v in others.items()}
+  return whole
 
 
-def _parted(row: dict) -> list:
-  """Returns [example, its seed], followed by those of the partner, if any."""
-  own = {k: v for k, v in row.items() if not k.startswith(_PARTNER)}
-  seed = own.pop(_SEED)
-  if len(own) + 1 == len(row):
-    return [own, seed]
-  other = {
-    k.removeprefix(_PARTNER): v
-    for k, v in row.items()
-    if k.startswith(_PARTNER)
-  }
-  return [own, seed, *_parted(other)]
+def _parted(row: dict, count: int) -> list:
+  """Returns [example, its seed], followed by those of its partners, if any."""
+  row, found = dict(row), []
+  for i in range(count):
+    prefix = _PARTNER.format(i)
+    names = [name for name in row if name.startswith(prefix)]
+    other = {name.removeprefix(prefix): row.pop(name) for name in names}
+    found += [other, other.pop(_SEED)]
+  return [row, row.pop(_SEED), *found]
 
 
 def _holds_images(leaf: np.ndarray) -> bool:

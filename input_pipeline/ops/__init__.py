@@ -11,19 +11,20 @@ move what has a place in it: the fields "boxes", "keypoints", "segmentation" and
 remains is left out with its values in "classes", "crowd" and so on.
 
 Ops are plain functions under a decorator (`on_field`, `on_picture`,
-`on_example`, `on_pair`) in any file of this folder. A pair op blends an example
-with another one, its partner, to which the preceding ops were applied with the
-partner's own seed. Ops on windows of tokens may add tokens to the vocabulary;
-see tokenizers/parts/special_tokens.py.
+`on_example`, `on_pair`, `on_group`) in any file of this folder. A pair op
+blends an example with another one, its partner, to which the preceding ops were
+applied with the partner's own seed; a group op has several partners. Ops on
+windows of tokens may add tokens to the vocabulary; see
+tokenizers/parts/special_tokens.py.
 """
 
-import ast
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from common import annotations, names
+from input_pipeline.ops.parts.calls import Call, calls
 from input_pipeline.tensorflow_cpu import import_tensorflow
 
 Example = dict[str, Any]
@@ -33,7 +34,7 @@ _PICTURE = "image"
 # The share of a box that must remain in the picture, by default.
 _KEEP = 0.25
 # Passed by the pipeline, and not written in the string.
-_GIVEN = ("value", "example", "partner", "seed", "context")
+_GIVEN = ("value", "example", "partner", "partners", "seed", "context")
 
 
 class Context(NamedTuple):
@@ -61,15 +62,18 @@ class Moved(NamedTuple):
 
 
 class _Op(NamedTuple):
-  """An op, which takes a "field", an "example" or a "pair" of examples.
+  """An op, which takes a "field", an "example", or an example and its partners.
 
+  takes: "field", "example", "pair" or "group".
   moves: "" for an op that leaves pixels at their places, "all" for one that
     returns Moved, and "alone" for one that cannot move boxes and masks.
+  partners: the number of examples that it mixes with its own one.
   """
 
   function: Callable[..., Any]
   takes: str
   moves: str = ""
+  partners: int = 0
 
 
 _OPS: dict[str, _Op] = {}
@@ -112,8 +116,22 @@ def on_example(function: Callable[..., Example]) -> Callable[..., Example]:
 
 def on_pair(function: Callable[..., Example]) -> Callable[..., Example]:
   """Registers (example, partner, ...) -> example as an op that mixes both."""
-  _OPS[function.__name__] = _Op(function, "pair")
+  _OPS[function.__name__] = _Op(function, "pair", partners=1)
   return function
+
+
+def on_group(partners: int) -> Callable[[Callable], Callable]:
+  """Registers (example, [partner, ...], ...) -> example as an op.
+
+  Args:
+    partners: the number of partners, which are drawn apart from one another.
+  """
+
+  def register(function: Callable[..., Example]) -> Callable[..., Example]:
+    _OPS[function.__name__] = _Op(function, "group", partners=partners)
+    return function
+
+  return register
 
 
 def _registry() -> dict[str, _Op]:
@@ -147,15 +165,6 @@ def traits(**given: Any) -> Callable[[Callable], Callable]:
   return register
 
 
-class Call(NamedTuple):
-  """An op as written in the string; `where` is its position, for errors."""
-
-  name: str
-  args: tuple
-  kwargs: dict[str, Any]
-  where: str
-
-
 def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
   """[(name, args, kwargs)] of each op, in order.
 
@@ -166,57 +175,13 @@ def parse(string: str) -> list[tuple[str, tuple, dict[str, Any]]]:
   found = calls(string)
   for call in found:
     _check(call)
-  pairs = [c for c in found if _OPS[c.name].takes == "pair"]
+  pairs = [c for c in found if _OPS[c.name].partners]
   if len(pairs) > 1:
     raise ValueError(
       f"{pairs[1].where}: {pairs[1].name}: {pairs[0].name} already mixes the"
       " examples; mixup_or_cutmix(...) alternates"
     )
   return [(call.name, call.args, call.kwargs) for call in found]
-
-
-def calls(string: str) -> list[Call]:
-  """The calls in the string, unchecked and without importing TensorFlow.
-
-  Raises:
-    ValueError: the string is malformed, or an argument is not a literal; one
-      line with the position in the string.
-  """
-  if not isinstance(string, str):
-    raise ValueError(f"ops {string!r} is not a string")
-  text = string.replace("\n", " ")
-  start = len(text) - len(text.lstrip())
-  try:
-    node = ast.parse(text.strip(), mode="eval").body
-  except SyntaxError as error:
-    place = start + (error.offset or 1)
-    raise ValueError(
-      f"ops {string!r}: malformed at position {place}: {error.msg}"
-    ) from None
-  nodes: list[ast.expr] = []
-  while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-    nodes.insert(0, node.right)
-    node = node.left
-  nodes.insert(0, node)
-  return [_call(each, string, start) for each in nodes]
-
-
-def _call(node: ast.expr, string: str, start: int) -> Call:
-  where = f"ops {string!r}: position {start + node.col_offset + 1}"
-  call = node if isinstance(node, ast.Call) else None
-  function = call.func if call else node
-  if not isinstance(function, ast.Name):
-    raise ValueError(f"{where}: expected an op, as in flip or resize(32)")
-  name = function.id
-  try:
-    args = tuple(ast.literal_eval(a) for a in (call.args if call else ()))
-    keywords = call.keywords if call else ()
-    if any(k.arg is None for k in keywords):
-      raise ValueError("** is not a literal")
-    kwargs = {k.arg: ast.literal_eval(k.value) for k in keywords}
-  except ValueError:
-    raise ValueError(f"{where}: {name}: arguments must be literals") from None
-  return Call(name, args, kwargs, where)
 
 
 def _check(call: Call) -> None:
@@ -256,8 +221,14 @@ def _signature(op: _Op) -> inspect.Signature:
 
 
 def mixes(string: str) -> bool:
-  """Whether an op mixes each example with a partner."""
-  return any(_OPS[name].takes == "pair" for name, _, _ in parse(string))
+  """Whether an op mixes each example with other ones, its partners."""
+  return partners(string) > 0
+
+
+def partners(string: str) -> int:
+  """The number of examples that each example is mixed with; 0 without ops."""
+  found = parse(string) if string else ()
+  return sum(_OPS[name].partners for name, _, _ in found)
 
 
 def without_random(string: str) -> str:
@@ -266,7 +237,7 @@ def without_random(string: str) -> str:
   for name, args, kwargs in parse(string) if string.strip() else ():
     op = _OPS[name]
     takes = inspect.signature(op.function).parameters
-    if op.takes == "pair" or "seed" in takes:
+    if op.partners or "seed" in takes:
       continue
     given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
     kept.append(f"{name}({', '.join(given)})" if given else name)
@@ -297,15 +268,15 @@ def compile(
 
   `seed` is an int64 tensor [2]. The results are bitwise equal in eager mode
   and in tf.data. If an op mixes examples, the function takes two more
-  arguments: the partner before any op, and the seed of the partner.
+  arguments for each partner: the partner before any op, and its seed.
   """
   tf = import_tensorflow()
   steps = [
     (_OPS[name], name, args, kwargs) for name, args, kwargs in parse(string)
   ]
-  pair = [i for i, (op, *_) in enumerate(steps) if op.takes == "pair"]
+  mixing = next((i for i, (op, *_) in enumerate(steps) if op.partners), None)
 
-  def through(example: Example, seed: Any, begin: int, end: int, *partner):
+  def through(example: Example, seed: Any, begin: int, end: int, *others):
     for i in range(begin, end):
       op, name, args, kwargs = steps[i]
       kwargs = dict(kwargs)
@@ -316,7 +287,7 @@ def compile(
         # Folding in the position makes the draws of the ops independent.
         kwargs["seed"] = tf.random.experimental.stateless_fold_in(seed, i)
       try:
-        example = _apply(op, example, partner, args, kwargs)
+        example = _apply(op, example, others, args, kwargs)
       except Exception as error:  # an argument may be of any type and size
         reason = _mistyped(error, op, args, steps[i][3])
         # Otherwise it is due to the record, and the caller names it.
@@ -326,20 +297,20 @@ def compile(
         raise ValueError(f"op {name!r}: {reason}") from None
     return example
 
-  def apply(
-    example: Example,
-    seed: Any,
-    partner: Example | None = None,
-    partner_seed: Any = None,
-  ) -> Example:
-    if not pair:
+  def apply(example: Example, seed: Any, *given: Any) -> Example:
+    if mixing is None:
       return through(example, seed, 0, len(steps))
-    if partner is None:
-      raise ValueError(f"op {steps[pair[0]][1]!r}: no partner is given")
-    mixing = pair[0]
+    op, name, *_ = steps[mixing]
+    if len(given) != 2 * op.partners:
+      raise ValueError(
+        f"op {name!r}: {len(given) // 2} of {op.partners} partners are given"
+      )
+    others = [
+      through(partner, partner_seed, 0, mixing)
+      for partner, partner_seed in zip(given[::2], given[1::2], strict=True)
+    ]
     example = through(example, seed, 0, mixing)
-    partner = through(partner, partner_seed, 0, mixing)
-    example = through(example, seed, mixing, mixing + 1, partner)
+    example = through(example, seed, mixing, mixing + 1, *others)
     return through(example, seed, mixing + 1, len(steps))
 
   return apply
@@ -361,10 +332,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _apply(
-  op: _Op, example: Example, partner: tuple, args: tuple, kwargs: dict[str, Any]
+  op: _Op, example: Example, others: tuple, args: tuple, kwargs: dict[str, Any]
 ) -> Example:
   if op.takes != "field":
-    changed = op.function(example, *partner, *args, **kwargs)
+    given = (list(others),) if op.takes == "group" else others
+    changed = op.function(example, *given, *args, **kwargs)
     return {name: _fence(leaf) for name, leaf in changed.items()}
   inkey = kwargs.pop("inkey", "image")
   outkey = kwargs.pop("outkey", None) or inkey

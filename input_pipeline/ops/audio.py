@@ -278,7 +278,14 @@ def _sound(example: Example, inkey: str) -> tf.Tensor:
   value = tf.convert_to_tensor(example[inkey])
   if not value.shape.rank or not value.dtype.is_floating:
     raise ValueError(f"the field {inkey!r} is no array of real numbers")
-  return value
+  line = f"the field {inkey!r} is a sound without samples"
+  if tf.executing_eagerly():  # The error is then a line of its own.
+    if not len(value):
+      raise ValueError(line)
+    return value
+  check = tf.debugging.Assert(tf.shape(value)[0] > 0, [line])
+  with tf.control_dependencies([check]):
+    return tf.identity(value)
 
 
 def _check_rate(rate: int) -> None:

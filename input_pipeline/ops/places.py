@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from input_pipeline.ops import Example, on_example, on_pair
+from input_pipeline.ops import Example, on_example, on_group
 from input_pipeline.ops.parts import moving
 
 
@@ -20,31 +20,29 @@ def track_place(example: Example) -> Example:
   return {**example, moving.PLACE: tf.eye(2, 3)}
 
 
-@on_pair
+@on_group(partners=3)
 def mosaic(
   example: Example,
-  partner: Example,
+  partners: list[Example],
   p: float = 1.0,
   least: float = 0.25,
-  vertical: bool = False,
   keep: float = 0.25,
   *,
   seed,
 ) -> Example:
-  """The picture continued by that of another example, with the boxes of both.
+  """A window on the corner where four pictures meet, with the boxes of all.
 
-  The two pictures, of the same size, are laid side by side, or with `vertical`
-  one above the other, and a window of their size is cut out. It begins with the
-  end of the example's own picture and ends with the beginning of the other one,
-  of which each has at least the share `least`. This is the mosaic of
-  arXiv:2004.10934 with two pictures in place of four, at their own scale.
+  The four pictures, of the same size, are laid out as two rows of two, the
+  example's own first, and a window of their size is cut out. The point where
+  they meet is drawn at random in it, so that of each side the first picture has
+  at least the share `least`, and so has the last one. The pictures keep their
+  scale. This is the mosaic of arXiv:2004.10934.
 
   Args:
     example: has "image", and any of "boxes", "keypoints" and "segmentation".
-    partner: the other example, with the same fields.
-    p: the probability that there is a second picture.
+    partners: the other three examples, with the same fields.
+    p: the probability that there are other pictures.
     least: from 0 to 0.5.
-    vertical: whether the other picture is below.
     keep: a box is left out unless this share of its area remains.
     seed: int64 [2].
 
@@ -53,49 +51,51 @@ def mosaic(
   """
   if not 0 <= least <= 0.5:
     raise ValueError(f"least={least!r} is not from 0 to 0.5")
-  own, other = _images(example, partner)
-  axis = 0 if vertical else 1
-  size = own.shape[axis]
-  draw = tf.random.stateless_uniform([2], seed)
-  share = draw[0] * (1.0 - 2.0 * least) + least
-  cut = tf.cast(tf.round(share * size), tf.int32)
-  cut = tf.where(draw[1] < p, cut, 0)
+  examples = [example, *partners]
+  images = _images(examples)
+  own, size = images[0], images[0].shape[:2]
+  draw = tf.random.stateless_uniform([3], seed)
+  share = draw[:2] * (1.0 - 2.0 * least) + least
+  cut = tf.cast(tf.round(share * tf.cast(size, tf.float32)), tf.int32)
+  cut = tf.where(draw[2] < p, cut, 0)  # [2], of the window's rows and columns
 
-  def window(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    joined = tf.concat([first, second], axis)
-    begin = [0] * joined.shape.rank
-    begin[axis] = cut
-    found = tf.slice(joined, begin, first.shape)
-    return tf.ensure_shape(found, first.shape)
+  def window(four: list[tf.Tensor]) -> tf.Tensor:
+    rows = [tf.concat(four[:2], axis=1), tf.concat(four[2:], axis=1)]
+    begin = tf.pad(cut, [[0, four[0].shape.rank - 2]])
+    found = tf.slice(tf.concat(rows, axis=0), begin, four[0].shape)
+    return tf.ensure_shape(found, four[0].shape)
 
-  def part(given: Example, start: tf.Tensor) -> Example:
-    shift = (0, start) if vertical else (start, 0)
-    source = moving.translation(*shift)
+  def part(i: int, given: Example) -> Example:
+    row, column = divmod(i, 2)
+    source = moving.translation(
+      cut[1] - column * size[1], cut[0] - row * size[0]
+    )
     given = {k: v for k, v in given.items() if k != moving.SEGMENTATION}
     return moving.moved(given, own, own, source, keep)
 
-  first, second = part(example, cut), part(partner, cut - size)
+  parts = [part(i, each) for i, each in enumerate(examples)]
   merged = {
-    name: tf.concat([value, second[name]], axis=0)
-    for name, value in first.items()
-    if name != moving.PLACE
+    name: value
+    if name == moving.PLACE
+    else tf.concat([each[name] for each in parts], axis=0)
+    for name, value in parts[0].items()
   }
-  merged |= {k: v for k, v in first.items() if k == moving.PLACE}
   if moving.SEGMENTATION in example:
-    masks = [each[moving.SEGMENTATION] for each in (example, partner)]
-    merged[moving.SEGMENTATION] = window(*masks)
-  return {**example, "image": window(own, other), **merged}
+    merged[moving.SEGMENTATION] = window(
+      [each[moving.SEGMENTATION] for each in examples]
+    )
+  return {**example, "image": window(images), **merged}
 
 
-def _images(example: Example, partner: Example):
-  """Both pictures, whose sizes are known and equal."""
-  own, other = example.get("image"), partner.get("image")
-  if own is None:
-    raise ValueError(f"no field 'image'; valid: {', '.join(example)}")
-  known = own.shape.rank == 3 and own.shape.is_fully_defined()
-  if not known or own.shape != other.shape:
+def _images(examples: list[Example]) -> list[tf.Tensor]:
+  """The pictures, whose sizes are known and equal."""
+  if "image" not in examples[0]:
+    raise ValueError(f"no field 'image'; valid: {', '.join(examples[0])}")
+  found = [each["image"] for each in examples]
+  known = found[0].shape.rank == 3 and found[0].shape.is_fully_defined()
+  if not known or any(each.shape != found[0].shape for each in found):
     raise ValueError(
       "needs images of the same size; add decode and resize(...) or a crop"
       " before it"
     )
-  return own, other
+  return found

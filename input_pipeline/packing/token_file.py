@@ -158,7 +158,9 @@ def _kept(
           f"{uri}: damaged: document {i} has the token {ids.max()}, but the "
           f"tokenizer {tokenizer.vocab_size}"
         )
-      yield int(i), ids, ""
+      # The token that ends a document is put between them by `_chunks`.
+      ended = source.tokens.ended and len(ids) and ids[-1] == tokenizer.eos
+      yield int(i), ids[:-1] if ended else ids, ""
 
 
 def _beside(path: str) -> str:

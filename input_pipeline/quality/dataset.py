@@ -87,7 +87,7 @@ def open_dataset(
   Raises:
     ValueError: the data or a field does not exist, or no record can be read.
   """
-  policy = bad_records.Policy(skip=True, max_bad_share=1.0)
+  policy = bad_records.Policy(skip=True, max_bad_share=1.0, hollow=True)
   source = pages.as_text(open_source(uri, split, policy))
   sample = _sample(source)
   asked = [("label", label), ("date", date), *(("ignore", f) for f in ignore)]

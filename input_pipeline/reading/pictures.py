@@ -16,6 +16,8 @@ _TENSORFLOW = ("JPEG", "PNG", "GIF", "BMP")
 _PILLOW = ("WEBP", "TIFF", "AVIF")
 # Of grayscale images.
 _GRAY = ("1", "L", "I", "I;16", "I;16L", "I;16B", "LA", "La")
+# The bits of a pixel in the modes of Pillow that a PNG holds as they are.
+_BITS = {"1": 1, "L": 8, "LA": 16, "RGB": 24, "RGBA": 32, "I;16": 16}
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -96,3 +98,33 @@ def _pixels(image: Any, data: bytes, channels: int | None) -> np.ndarray:
 def _reason(error: Exception) -> str:
   said = str(error).split("<")[0].strip().splitlines()
   return said[0] if said else type(error).__name__
+
+
+def png_of_raw(data: bytes) -> bytes:
+  """Returns a PNG of a picture in the raw form of Pillow.
+
+  Its width, its height and the length of its mode, uint32 each, and its mode
+  precede the pixels.
+
+  Raises:
+    ValueError: it is cut short, or its mode is not one of a PNG.
+  """
+  from PIL import Image
+
+  if len(data) < 12:
+    raise ValueError("a picture that is cut short")
+  width, height, size = np.frombuffer(data, "<u4", 3).tolist()
+  mode, pixels = data[12 : 12 + size], data[12 + size :]
+  name = mode.decode("ascii", "replace")[:20]
+  bits = _BITS.get(name)
+  if bits is None:
+    raise ValueError(f"a picture of mode {name!r}, which is not read")
+  if not width * height or len(pixels) != height * (-(-width * bits // 8)):
+    raise ValueError(
+      f"a picture of {width} x {height} pixels of mode {name} in"
+      f" {len(pixels):,} bytes"
+    )
+  file = io.BytesIO()
+  picture = Image.frombytes(name, (width, height), pixels)
+  picture.save(file, format="PNG", compress_level=0)
+  return file.getvalue()

@@ -36,11 +36,13 @@ class Tokens(NamedTuple):
   sha256: of the tokenizer's content, in hexadecimal digits.
   read: (int64 [n], whether an eos separates documents) -> [ids of each],
     without eos.
+  ended: whether documents of `read` may end with eos nevertheless.
   """
 
   text_key: str
   sha256: str
   read: Callable[[np.ndarray, bool], list[np.ndarray]]
+  ended: bool = False
 
 
 class Source(NamedTuple):

@@ -64,8 +64,8 @@ def _decode(path: str, policy: Policy) -> tuple[np.ndarray, int]:
   """(float32 [samples, channels], samples per second) of a file.
 
   Raises:
-    ValueError: it is too large, no audio file, or holds values that are not
-      finite; one line that names it.
+    ValueError: it is too large, no audio file, has no samples, or holds values
+      that are not finite; one line that names it.
   """
   import soundfile
 
@@ -82,4 +82,6 @@ def _decode(path: str, policy: Policy) -> tuple[np.ndarray, int]:
     raise ValueError(f"{path}: not a readable audio file: {reason}") from None
   if not np.isfinite(found).all():
     raise ValueError(f"{path}: holds samples that are not finite")
+  if not len(found) and not policy.hollow:
+    raise ValueError(f"{path}: holds no samples")
   return found, rate

@@ -7,7 +7,7 @@ import numpy as np
 
 from input_pipeline.tokenizers import Tokenizer
 
-FORMS = ("ids?vocab_size=N",)
+FORMS = ("ids?vocab_size=N&eos=ID",)
 FILE = None
 _MOST = 2**24
 
@@ -15,19 +15,29 @@ _MOST = 2**24
 def load(spec: str, content: bytes) -> Tokenizer:
   """Returns the tokenizer of ids from 0 to N - 1, whose text is "17 4 99".
 
+  "&eos=ID", which may be left out, is the id that ends a document: it is put
+  between documents that do not end with it, and ends a generated text.
+
   Bits per byte then count the bytes of these digits, not of the text that was
   tokenized.
 
   Raises:
-    ValueError: N is missing or out of range; or, from `encode`, a word is not
-      one of the ids.
+    ValueError: N is missing, or N or ID is out of range; or, from `encode`, a
+      word is not one of the ids.
   """
   del content
-  found = re.fullmatch(r"ids\?vocab_size=([0-9]{1,9})", spec)
+  form = r"ids\?vocab_size=([0-9]{1,9})(?:&eos=([0-9]{1,9}))?"
+  found = re.fullmatch(form, spec)
   size = int(found[1]) if found else 0
   if not 2 <= size <= _MOST:
     raise ValueError(
-      f"tokenizer {spec!r}: ids?vocab_size=N needs an N from 2 to {_MOST:,}"
+      f"tokenizer {spec!r}: ids?vocab_size=N needs an N from 2 to {_MOST:,};"
+      " &eos=ID may follow"
+    )
+  eos = None if not found or found[2] is None else int(found[2])
+  if eos is not None and eos >= size:
+    raise ValueError(
+      f"tokenizer {spec!r}: eos={eos} is not an id below {size:,}"
     )
 
   def encode(text: str | bytes) -> np.ndarray:
@@ -44,4 +54,6 @@ def load(spec: str, content: bytes) -> Tokenizer:
   # With the space that follows.
   digits = np.arange(size)[:, None] >= 10 ** np.arange(1, 8)
   lengths = (2 + digits.sum(1)).astype(np.uint32)
-  return Tokenizer(spec, encode, decode, size, None, lengths, None, b"ids")
+  if eos is not None:
+    lengths[eos] = 0
+  return Tokenizer(spec, encode, decode, size, eos, lengths, None, b"ids")

@@ -74,7 +74,8 @@ def policy_value(
 
   Args:
     in_features: I, the size of an observation.
-    out_features: O, the number of actions.
+    out_features: O, the number of discrete actions, or twice the numbers of an
+      action, for a mean and a deviation of each.
     hidden: sizes of the hidden layers of each network, from the input on.
     activation: "relu", "gelu", "silu", "tanh", "sigmoid" or "identity".
     dtype: of the computation.

@@ -55,9 +55,11 @@ def parsed(monkeypatch, *arguments) -> dict:
   )
   given = ["x", "--config=" + FILE, *arguments]
   monkeypatch.setattr(sys, "argv", given)
-  argv = overrides.complete(given)
+  left, items = overrides.lists(given)
+  argv = overrides.complete(left)
   monkeypatch.setattr(sys, "argv", argv)
   values(argv)
+  overrides.set_items(values.config, items)
   return config_keys.plain(values.config)
 
 
@@ -106,6 +108,38 @@ def test_any_key_of_the_schema_can_be_set(monkeypatch):
   assert found["mesh"]["fsdp"] == 2 and found["mesh"]["data"] == -1
   assert found["model"]["rope_scaling"] == {"factor": 2.0}
   assert found["log_examples"] in (True, "true") and found["seed"] == 3
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_items_of_lists_can_be_set(monkeypatch):
+  """Of lists that the config has, that it lacks, and that a flag sets."""
+  found = parsed(
+    monkeypatch,
+    "--config.learner.wrap[0].name=ema",
+    "--config.learner.wrap[0].decay=0.5",
+    "--config.learner.wrap[1]={'name': 'sam'}",
+    "--config.optimizer.wrap=[{'name': 'lookahead'}]",
+    "--config.optimizer.wrap[0].every=3",
+    "--config.sharding=[['.*', 'fsdp']]",
+    "--config.sharding[0][1]=replicate",
+    "--config.init_from.map[0]=a",
+    "--config.data.mixture[0].source",
+    "fake:linear",
+  )
+  ema = {"name": "ema", "decay": 0.5}
+  assert found["learner"]["wrap"] == [ema, {"name": "sam"}]
+  assert found["optimizer"]["wrap"] == [{"name": "lookahead", "every": 3}]
+  assert found["sharding"] == [[".*", "replicate"]]
+  assert found["init_from"] == {"map": ["a"]}
+  assert found["data"]["mixture"] == [{"source": "fake:linear"}]
+  for flag, line in (
+    ("learner.wrap[1].name=ema", "wrap has 0 items, counted from 0; .0. adds"),
+    ("seed.a[0]=x", "seed=0 is no section"),
+    ("learner.name[0]=x", "config.learner.name is no list"),
+    ("task.wrap[0]=x --config.task.wrap[0].name=x", "wrap.0. is no section"),
+  ):
+    with pytest.raises(ValueError, match=line):
+      parsed(monkeypatch, *f"--config.{flag}".split())
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ def actor_critic(
     mean_gradients,
     rows={f"extra/{PLACE}": "batch"},
     loss_batch=loss_batch,
+    frozen=optimizer.frozen,
   )
 
 

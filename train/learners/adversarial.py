@@ -182,7 +182,7 @@ def adversarial(
       params |= optimizer.eval_params(state.opt_state[player.name], own)
     return state.variables._replace(params=params)
 
-  made = types.Learner(init, step, evaluated)
+  made = types.Learner(init, step, evaluated, frozen=optimizer.frozen)
   return averaging(made, decay=ema, of="generator") if ema else made
 
 

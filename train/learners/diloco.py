@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from common.errors import UserError
 from train import types
 from train.learners.supervised import supervised
+from train.optimization import parameter_rules
 
 AXIS = "slice"  # of the mesh; each slice holds one or more workers
 
@@ -69,10 +70,16 @@ def diloco(
   )
   outer = optax.sgd(outer_lr, outer_momentum or None, nesterov=True)
 
+  def parts(params):
+    """What is trained, of which workers have copies, and what is frozen."""
+    frozen = optimizer.frozen(params)
+    return [parameter_rules.part(params, frozen, own) for own in (False, True)]
+
   def init(rng, batch):
     one = local.init(rng, batch)
+    trained, _ = parts(one.variables.params)
     own = {
-      "params": one.variables.params,
+      "params": trained,
       "model_state": one.variables.model_state,
       **one.extra,
     }
@@ -82,25 +89,24 @@ def diloco(
       opt_state={"workers": _copies(one.opt_state, workers)},
       extra={
         "workers": _copies(own, workers),
-        "outer": outer.init(one.variables.params),
+        "outer": outer.init(trained),
       },
     )
 
   def local_step(shared, own):
     """One worker's step: (opt_state, its part of extra, metrics)."""
-    step, frozen, rng = shared
+    step, fixed, frozen, rng = shared
     opt_state, extra, batch, index = own
     extra = dict(extra)
-    variables = types.Variables(
-      extra.pop("params"), extra.pop("model_state"), frozen
-    )
+    params = parameter_rules.joined(extra.pop("params"), fixed)
+    variables = types.Variables(params, extra.pop("model_state"), frozen)
     state, metrics = local.step(
       types.State(step, variables, opt_state, extra),
       batch,
       jax.random.fold_in(rng, index),
     )
     extra = {
-      "params": state.variables.params,
+      "params": parts(state.variables.params)[0],
       "model_state": state.variables.model_state,
       **state.extra,
     }
@@ -114,15 +120,15 @@ def diloco(
         lambda x, y: jnp.mean(x, 0, jnp.float32).astype(y.dtype), tree, like
       )
 
-    params = means(own["params"], variables.params)
+    before, fixed = parts(variables.params)
+    params = means(own["params"], before)
     model_state = means(own["model_state"], variables.model_state)
     moves, outer_state = outer.update(
-      jax.tree.map(jnp.subtract, variables.params, params),
-      outer_state,
-      variables.params,
+      jax.tree.map(jnp.subtract, before, params), outer_state, before
     )
-    params = optax.apply_updates(variables.params, moves)
+    params = optax.apply_updates(before, moves)
     common = {"params": params, "model_state": model_state}
+    params = parameter_rules.joined(params, fixed)
     variables = types.Variables(params, model_state, variables.frozen)
     return variables, outer_state, {**own, **_copies(common, workers)}
 
@@ -155,7 +161,12 @@ def diloco(
         check_vma=False,
       )
     opt_state, own, metrics = each(
-      (state.step, state.variables.frozen, rng),
+      (
+        state.step,
+        parts(state.variables.params)[1],
+        state.variables.frozen,
+        rng,
+      ),
       state.opt_state["workers"],
       state.extra["workers"],
       batch,
@@ -178,7 +189,13 @@ def diloco(
     return state, jax.tree.map(lambda x: jnp.sum(x, axis=0), metrics)
 
   rows = {"extra/workers": AXIS, "opt_state/workers": AXIS}
-  return types.Learner(init, step, lambda state: state.variables, rows=rows)
+  return types.Learner(
+    init,
+    step,
+    lambda state: state.variables,
+    rows=rows,
+    frozen=optimizer.frozen,
+  )
 
 
 def _copies(tree, n):

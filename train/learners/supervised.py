@@ -167,7 +167,9 @@ def supervised(
     params = optimizer.eval_params(state.opt_state, state.variables.params)
     return state.variables._replace(params=params)
 
-  made = types.Learner(init, step, evaluated, mean_gradients)
+  made = types.Learner(
+    init, step, evaluated, mean_gradients, frozen=optimizer.frozen
+  )
   return averaging(made, decay=ema) if ema else made
 
 

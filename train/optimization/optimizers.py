@@ -186,6 +186,7 @@ def build(
     update=functools.partial(_update, settings),
     learning_rate=functools.partial(_learning_rate, settings),
     eval_params=functools.partial(_eval_params, settings),
+    frozen=functools.partial(_frozen, settings),
   )
 
 
@@ -266,6 +267,13 @@ def _split(name, factory, schedule, hyperparameters) -> tuple[dict, dict]:
         f"{nearest(key, known)} (valid: {', '.join(known)})"
       )
   return ours, theirs
+
+
+def _frozen(settings: _Settings, params):
+  return jax.tree.map(
+    lambda path: parameter_rules.first(settings.freeze, path, False),
+    parameter_rules.paths(params),
+  )
 
 
 def _groups(settings: _Settings, params):

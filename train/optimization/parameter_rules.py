@@ -81,10 +81,20 @@ def first(rules, path: str, otherwise: Any = 0.0) -> Any:
   )
 
 
-def part(tree: PyTree, labels: PyTree, label: str) -> PyTree:
+def part(tree: PyTree, labels: PyTree, label: str | bool) -> PyTree:
   """Returns `tree` with leaves of other labels replaced by MaskedNode()."""
   return jax.tree.map(
     lambda leaf, own: leaf if own == label else optax.MaskedNode(), tree, labels
+  )
+
+
+def joined(part: PyTree, other: PyTree) -> PyTree:
+  """Returns the tree of which `part` has some leaves and `other` the rest."""
+  return jax.tree.map(
+    lambda a, b: b if isinstance(a, optax.MaskedNode) else a,
+    part,
+    other,
+    is_leaf=lambda x: isinstance(x, optax.MaskedNode),
   )
 
 

@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from common import leaf
 from common.errors import UserError
 from common.leaf import Leaf
 from input_pipeline import ops, rows
-from input_pipeline.batching import added_tokens, components, pipeline
+from input_pipeline.batching import (
+  added_tokens,
+  buckets,
+  components,
+  padding,
+  pipeline,
+)
 from input_pipeline.ops.parts import spans
 from input_pipeline.tokenizers.parts import special_tokens
 from train import run_data
@@ -42,7 +49,7 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
     settings = {**settings, "source": like, "split": "all"}
   if all(uri.startswith("fake:") for uri in _sources(settings)):
     data = _fake(settings, batch_size, multiple_of)
-    return run_data.described(data, config)
+    return _of_longest_bucket(run_data.described(data, config), settings)
   if not isinstance(batch_size, int):
     raise UserError(
       f"config.batch_size={batch_size!r}: planning needs a number here"
@@ -61,8 +68,51 @@ def of_config(config: dict[str, Any], multiple_of: int = 1) -> pipeline.Data:
     tokenizer=None,
     batches=lambda first_step: iter(()),
     batch_size=batch_size,
+    sizes=config["planned"].get("sizes") or {},
   )
-  return run_data.described(data, config)
+  return _of_longest_bucket(run_data.described(data, config), settings)
+
+
+def programs(config: dict[str, Any]) -> int:
+  """Returns how many programs a run compiles at most, one for each bucket.
+
+  Raises:
+    UserError: config.data.buckets is invalid.
+  """
+  wanted = _buckets(config["data"])
+  return len(wanted) if isinstance(wanted, tuple) else wanted or 1
+
+
+def _buckets(settings) -> int | tuple[int, ...] | None:
+  wanted = settings.get("buckets")
+  try:
+    return None if wanted is None else buckets.checked(wanted)
+  except ValueError as error:
+    raise UserError(f"config.data: {error}") from error
+
+
+def _of_longest_bucket(data: pipeline.Data, settings) -> pipeline.Data:
+  """Returns Data whose batches have the longest shape that buckets have.
+
+  Models keep the sizes that the config gives them. If the config gives the
+  number of buckets alone, the longest is as long as rows may be.
+  """
+  wanted = _buckets(settings)
+  if not isinstance(wanted, tuple) and not data.lengths:
+    return data
+  longest = data.lengths[-1] if data.lengths else wanted[-1]
+  timed = padding.timed(data.spec)
+  spec = {
+    name: each._replace(shape=(min(each.shape[0], longest), *each.shape[1:]))
+    if name in timed and each.shape
+    else each
+    for name, each in data.spec.items()
+  }
+  lengths = data.lengths or tuple(
+    sorted({min(n, *(data.spec[k].shape[0] for k in timed)) for n in wanted})
+  )
+  sizes = {**leaf.sizes(data.spec), **data.sizes}
+  return data._replace(spec=spec, sizes=sizes, lengths=lengths, share=1.0)
 
 
 def vocabulary(config: dict[str, Any]) -> int | None:

@@ -82,6 +82,7 @@ def experiment(config: dict[str, Any], devices) -> assembly.Experiment:
       f" of the mesh ({shape})"
     )
   data = batch_spec.of_config(config, parts)
+  sharding.check_lengths(data.lengths, mesh, "config.data.buckets")
   vocabulary = batch_spec.vocabulary(config)
   if vocabulary is not None:
     config["model"].setdefault("vocab_size", vocabulary)

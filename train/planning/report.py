@@ -24,6 +24,12 @@ def show(figures: Mapping[str, Any]) -> None:
     f"{figures['config']}: {figures['parameters']:,} parameters on"
     f" {figures['topology']} ({mesh}), batches of {figures['batch_size']:,}"
   )
+  if figures["programs"] > 1:
+    longest = figures["length"] and f", {figures['length']:,}"
+    console.print(
+      f"config.data.buckets: up to {figures['programs']} programs are compiled,"
+      f" one for each length; this is that of the longest{longest or ''}."
+    )
   if figures["by"] == "formula":
     console.print(
       "No compiler for this chip is available here: memory and communication"

@@ -8,6 +8,7 @@ from train import assembly, sharding
 from train.measuring import flops
 from train.planning import (
   analytic,
+  batch_spec,
   collectives,
   compile_ahead,
   roofline,
@@ -46,6 +47,8 @@ def plan(
     "mesh": dict(parts.mesh.shape),
     "bubble": sharding.bubble(complete, parts.mesh),
     "batch_size": parts.data.batch_size,
+    "programs": batch_spec.programs(complete),
+    "length": max(parts.data.lengths, default=parts.length),
     "parameters": _parameters(parts),
     **found,
   }

@@ -1,11 +1,8 @@
 """The policy gradient: actions that turned out well become more likely."""
 
-import jax
-import jax.numpy as jnp
-
 from models import Model
 from train import types
-from train.objectives import losses
+from train.objectives import losses, policies
 
 
 def policy_gradient(
@@ -15,26 +12,26 @@ def policy_gradient(
   value_weight: float = 0.5,
   entropy_weight: float = 0.01,
 ) -> types.Task:
-  """The loss of an actor and a critic, for discrete actions.
+  """The loss of an actor and a critic.
 
   -advantage * ln p(action) + value_weight * (value - target)^2 / 2 -
   entropy_weight * entropy, averaged over the steps of the rollout (Williams
   1992; Mnih et al., arXiv:1602.01783, section 4). The learner makes its batch:
-  observation [N, ...]; action [N] int32; advantage [N] and target [N], the
-  return that the value is to predict, both constants; mask [N].
+  observation [N, ...]; action [N] int32 or [N, A]; advantage [N] and target
+  [N], the return that the value is to predict, both constants; mask [N].
 
   Args:
-    model: observation -> (logits [N, A], value [N]).
-    environment: of the run.
+    model: observation -> (outputs [N, O], value [N]). For discrete actions the
+      outputs are logits. For vectors of A numbers they are the means and the
+      logarithms of standard deviations of a Gaussian policy, O = 2 A.
+    environment: of the run; None takes discrete actions.
     value_weight: of the squared error of the values.
     entropy_weight: of the entropy of the policy in nats, which keeps it from
       becoming deterministic too soon.
-
-  Raises:
-    ValueError: the actions of the environment are not discrete.
   """
-  if environment is not None and environment.actions is None:
-    raise ValueError("policy_gradient takes environments of discrete actions")
+  policy = policies.categorical()
+  if environment is not None and environment.bounds is not None:
+    policy = policies.gaussian(*environment.bounds)
 
   def apply(variables, batch, **how):
     return model.apply(
@@ -42,12 +39,11 @@ def policy_gradient(
     )
 
   def loss(variables, batch, context):
-    (logits_NA, value_N), model_state = apply(
+    (outputs_NO, value_N), model_state = apply(
       variables, batch, rng=context.rng, train=context.train
     )
-    logp_NA = jax.nn.log_softmax(logits_NA)
-    logp_N = jnp.take_along_axis(logp_NA, batch["action"][:, None], 1)[:, 0]
-    entropy_N = -jnp.sum(jnp.exp(logp_NA) * logp_NA, axis=-1)
+    logp_N = policy.log_prob(outputs_NO, batch["action"])
+    entropy_N = policy.entropy(outputs_NO)
     policy_N = -batch["advantage"] * logp_N
     error_N = losses.squared_error(value_N, batch["target"]) / 2
     total_N = policy_N + value_weight * error_N - entropy_weight * entropy_N
@@ -62,13 +58,13 @@ def policy_gradient(
     )
 
   def sample(variables, batch, rng):
-    (logits_NA, _), _ = apply(variables, batch)
-    return jax.random.categorical(rng, logits_NA).astype(jnp.int32)
+    (outputs_NO, _), _ = apply(variables, batch)
+    return policy.sample(rng, outputs_NO)
 
   def greedy(variables, batch, rng):
     del rng
-    (logits_NA, _), _ = apply(variables, batch)
-    return jnp.argmax(logits_NA, axis=-1).astype(jnp.int32)
+    (outputs_NO, _), _ = apply(variables, batch)
+    return policy.mode(outputs_NO)
 
   def values(variables, batch, rng):
     del rng

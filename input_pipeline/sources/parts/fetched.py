@@ -12,6 +12,7 @@ def hint(path: str) -> str:
 
   It begins with "; ", to end an error with.
   """
+  path = path.partition("?")[0]  # without settings
   top, _, inside = os.path.normpath(path).partition(os.sep)
   name = inside.partition(os.sep)[0]
   if top != "data" or name not in names.discover(_DATASETS):

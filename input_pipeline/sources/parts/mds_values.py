@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from input_pipeline.reading import pictures
+
 # The code of the type of an array that its column does not fix.
 _CODES = {8: "u1", 9: "i1", 16: "u2", 17: "i2", 18: "f2", 32: "u4", 33: "i4"}
 _CODES |= {34: "f4", 64: "u8", 65: "i8", 66: "f8"}
@@ -50,6 +52,8 @@ def _column(name: str, encoding: str, index: str) -> Column:
     return Column(name, dtype.itemsize, lambda b: np.frombuffer(b, dtype)[0])
   if encoding.partition(":")[0] in _BYTES:  # jpeg:QUALITY
     return Column(name, None, bytes)
+  if encoding == "pil":
+    return Column(name, None, pictures.png_of_raw)
   if encoding in ("str", "json"):
     return Column(name, None, _text if encoding == "str" else _json)
   found = _ARRAY.fullmatch(encoding)

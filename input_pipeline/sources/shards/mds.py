@@ -45,10 +45,11 @@ def mds(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """mds:DIR: a folder with an index.json of version 2, and its shards.
 
   The columns are the fields: numbers, "str", and bytes, which "jpeg" and "png"
-  are too. Arrays are ragged fields if their lengths differ in some of the
-  records; a column of "json" has the values of JSON. A column of "pkl" is
-  refused, since reading a pickle runs its code. If DIR has no index.json, its
-  folders train, val and test that have one are splits.
+  are too; "pil" becomes the bytes of a PNG. Arrays are ragged fields if their
+  lengths differ in some of the records; a column of "json" has the values of
+  JSON. A column of "pkl" is refused, since reading a pickle runs its code. If
+  DIR has no index.json, its folders train, val and test that have one are
+  splits.
 
   A shard compressed with zstd or gz is decompressed in memory, one at a time;
   a file that is also there in raw form is read instead. A missing shard is an

@@ -26,7 +26,8 @@ def megatron(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   {"tokens": integers [n], ragged}, memory-mapped; a document that is several
   sequences is their concatenation. Language models train on the tokens as they
   are with data.tokenizer="ids?vocab_size=N"; nothing is put between documents,
-  since most such files end each one with a token of its own.
+  since most such files end each one with a token of its own, which "&eos=ID"
+  names.
 
   Raises:
     ValueError: a file is missing or damaged, or its index does not fit the
@@ -68,7 +69,7 @@ def megatron(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
     return found
 
   def ids(indices: np.ndarray, separated: bool) -> list[np.ndarray]:
-    del separated  # The tokenizer "ids" has no eos.
+    del separated  # Which documents end with eos is not known here.
     return [one(int(i)) for i in indices]
 
   documents, total = len(borders) - 1, int(sizes.sum(dtype=np.int64))
@@ -79,7 +80,7 @@ def megatron(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
       name,
       fingerprint=fingerprint([index, data]),
       note=f"megatron:{rest}: {documents:,} documents of {total:,} tokens",
-      tokens=Tokens("text", _IDS, ids),
+      tokens=Tokens("text", _IDS, ids, ended=True),
     )
   }
 

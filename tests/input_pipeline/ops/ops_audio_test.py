@@ -127,9 +127,9 @@ def test_log_mel_is_its_formula():
   ]
   wanted = np.log(np.maximum(np.array(bank) @ power, 1e-10)).T
   np.testing.assert_allclose(found, wanted, atol=1e-4)
-  # Shorter than a window: one frame; nothing at all: the floor.
+  # Shorter than a window: one frame; silence: the floor.
   assert apply("log_mel(8000, mels=12)", sound[:50])["audio"].shape == (1, 12)
-  silent = apply("log_mel(8000, mels=12)", sound[:0])["audio"]
+  silent = apply("log_mel(8000, mels=12)", 0 * sound[:9])["audio"]
   np.testing.assert_allclose(silent, np.full((1, 12), np.log(1e-10)), rtol=1e-6)
 
 
@@ -187,6 +187,27 @@ def test_channels_may_differ_between_files(tmp_path):
       list(data(tmp_path, f'{string}|crop_or_pad(9, "start")').batches(0))
   with pytest.raises(ValueError, match=r"'audio' with the shape \[9, \?\]"):
     data(tmp_path, 'crop_or_pad(9, "start")')
+
+
+def test_a_sound_without_samples_is_a_bad_record(folder):
+  """It is named, or counted; also where an op meets it first."""
+  (folder / "b" / "3.flac").unlink()
+  soundfile.write(folder / "b" / "3.wav", np.zeros(0), 8000)
+  for string in ('resample(8000)|mono|crop_or_pad(300)|keep("audio")', ""):
+    given = {"source": f"audio:{folder}", "split": "all", "batch_size": 9}
+    given |= (
+      {"ops": string}
+      if string
+      else {"buckets": 1, "ops": "resample(8000)|mono"}
+    )
+    with pytest.raises(ValueError, match="3.wav: holds no samples"):
+      next(pipeline.train(**given).batches(0))
+    skipping = pipeline.train(**given, on_bad_record="skip", max_bad_share=0.3)
+    batch = next(skipping.batches(0))
+    assert batch["mask"].sum() == 8 and skipping.skipped().count == 1
+    assert "3.wav" in skipping.news()
+  with pytest.raises(ValueError, match="is a sound without samples"):
+    apply("crop_or_pad(9)", np.zeros((0, 1)))
 
 
 def test_labels_come_from_folders_from_names_or_not_at_all(folder):

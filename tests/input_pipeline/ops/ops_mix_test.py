@@ -228,6 +228,28 @@ def test_partners_come_by_the_weights_of_the_mixture():
   assert (again != found[:1000]).mean() > 0.8
 
 
+def test_the_partners_of_a_mosaic_are_pure():
+  """Each is drawn apart, and hosts and later starts draw the same."""
+  settings = dict(
+    source="fake:boxes?n=40&size=24", ops='mosaic|keep("image")', seed=3
+  )
+  data = pipeline.train(**settings, batch_size=8)
+  whole = take(data, 0, 3)
+  shares = [
+    pipeline.train(**settings, batch_size=8, host_index=i, host_count=2)
+    for i in (0, 1)
+  ]
+  found = [take(share, 2, 1)[0]["image"] for share in shares]
+  np.testing.assert_array_equal(np.concatenate(found), whole[2]["image"])
+  draw = partners.drawer([1000], np.array([1]))
+  rows, keys = np.arange(500), order.epoch_key(3, np.zeros(500, np.int64))
+  three = np.stack([draw(rows, keys, nth) for nth in range(3)])
+  np.testing.assert_array_equal(three[0], draw(rows, keys))
+  for i, j in ((0, 1), (0, 2), (1, 2)):
+    assert (three[i] == three[j]).mean() < 0.02
+    assert abs(np.corrcoef(three[i], three[j])[0, 1]) < 0.15
+
+
 def test_a_mixture_of_data_sets_is_mixed_across_them():
   parts = [
     dict(source=f"{_SOURCE}&seed={s}", weight=w) for s, w in ((0, 1), (1, 3))

@@ -53,9 +53,9 @@ def marked(box=BOX):
   }
 
 
-def run(string, example, index=0, *partner):
+def run(string, example, index=0, *partners):
   seeds = [tf.constant([3, i], tf.int64) for i in (index, 9)]
-  given = (*partner, seeds[1]) if partner else ()
+  given = [each for partner in partners for each in (partner, seeds[1])]
   found = ops.compile(string)(example, seeds[0], *given)
   return {k: v.numpy() for k, v in found.items()}
 
@@ -130,7 +130,7 @@ def test_the_box_still_frames_the_mark(string):
 def test_eager_and_tf_data_agree_to_the_bit(string):
   string = f"track_place|resize(({H}, {W}))|{string}"
   apply = ops.compile(string)
-  pair = ops.mixes(string)
+  partners = ops.partners(string)
   left = ("keypoints",) if "copy_paste" in string else ()
   examples = [
     without(marked((20 + i, 14, 32 + i, 22)), *left) for i in range(4)
@@ -139,7 +139,7 @@ def test_eager_and_tf_data_agree_to_the_bit(string):
 
   def through(i, example):
     seed = tf.stack([tf.constant(3, tf.int64), i])
-    return apply(example, seed, *([spec, seed] if pair else []))
+    return apply(example, seed, *[spec, seed] * partners)
 
   dataset = tf.data.Dataset.from_generator(
     lambda: ((i, e) for i, e in enumerate(examples)),
@@ -199,32 +199,43 @@ def test_another_field_moves_nothing():
   np.testing.assert_array_equal(plain["image"], found["other"])
 
 
-@pytest.mark.parametrize("vertical", [False, True])
-def test_mosaic_joins_two_pictures(vertical):
-  own, other = marked(), marked((2, 2, 12, 8))
-  other["image"] = other["image"] // 2
-  other["segmentation"] *= 2
-  axis = 0 if vertical else 1
-  for index in range(4):
-    string = f"track_place|mosaic(vertical={vertical})"
-    found = run(string, own, index, other)
-    cut = int(round(found["place"][1 - axis, 2]))
-    size = own["image"].shape[axis]
-    assert 0.25 * size - 1 <= cut <= 0.75 * size + 1
+def test_mosaic_joins_four_pictures():
+  """Each mark is of a brightness, a class and a place of its own."""
+  spots = [(40, 24, 56, 34), (4, 26, 14, 36), (38, 4, 54, 14), (2, 2, 12, 8)]
+  four = [marked(spot) for spot in spots]
+  for i, each in enumerate(four):
+    each["image"] = each["image"] // 255 * (60 * (i + 1))
+    each["segmentation"] *= i + 1
+    each["boxes"], each["difficult"] = each["boxes"][1:], each["difficult"][1:]
+    each["classes"] = tf.constant([i])
+  seen, places = set(), set()
+  for index in range(12):
+    found = run("track_place|mosaic(least=0.1)", four[0], index, *four[1:])
+    column, row = (int(round(n)) for n in found["place"][:, 2])
+    assert 0.1 * W - 1 <= column <= 0.9 * W + 1
+    assert 0.1 * H - 1 <= row <= 0.9 * H + 1
+    places.add((column, row))
     for name in ("image", "segmentation"):
-      both = np.concatenate([own[name], other[name]], axis)
-      window = np.take(both, np.arange(cut, cut + size), axis)
+      parts = [each[name].numpy() for each in four]
+      rows = [np.concatenate(parts[i : i + 2], 1) for i in (0, 2)]
+      window = np.concatenate(rows)[row : row + H, column : column + W]
       np.testing.assert_array_equal(found[name], window)
-    assert len(found["keypoints"]) == 2
-    for box, kind in zip(found["boxes"], found["classes"], strict=True):
-      if kind == 5:
-        inside = np.zeros(found["image"].shape[:2], bool)
-        x0, y0, x1, y1 = box.astype(int)
-        inside[y0:y1, x0:x1] = True
-        assert (found["image"][..., 0][inside] > 100).all()
-  still = run(f"mosaic(0.0, vertical={vertical})", own, 0, other)
+    assert len(found["keypoints"]) == 4
+    assert len(found["boxes"]) == len(found["difficult"])
+    # A box is exactly around what is left of its mark, at least a quarter.
+    left = {
+      i: found["segmentation"] == i + 1
+      for i, (x0, y0, x1, y1) in enumerate(spots)
+      if (found["segmentation"] == i + 1).sum() >= (x1 - x0) * (y1 - y0) / 4
+    }
+    assert found["classes"].tolist() == list(left)
+    for box, inside in zip(found["boxes"], left.values(), strict=True):
+      np.testing.assert_array_equal(box, extent(inside))
+    seen |= set(left)
+  assert seen == {0, 1, 2, 3} and len(places) > 9
+  still = run("mosaic(0.0)", four[0], 0, *four[1:])
   for name in ("image", "segmentation", "boxes", "classes"):
-    np.testing.assert_array_equal(still[name], own[name])
+    np.testing.assert_array_equal(still[name], four[0][name])
 
 
 @pytest.mark.parametrize(
@@ -382,8 +393,13 @@ def test_what_cannot_be_mixed():
     ):
       run(op, marked() | {"label": tf.constant(1)}, 0, marked())
   with pytest.raises(ValueError, match="needs images of the same size"):
-    run("mosaic", marked(), 0, {"image": tf.zeros([3, 3, 1])})
+    run(
+      "mosaic", *[marked(), 0, marked(), marked()], {"image": tf.zeros([3] * 3)}
+    )
   with pytest.raises(ValueError, match="same size"):
-    run("mosaic", {"image": tf.constant(b"")}, 0, {"image": tf.constant(b"")})
+    empty = {"image": tf.constant(b"")}
+    run("mosaic", empty, 0, empty, empty, empty)
   with pytest.raises(ValueError, match="mosaic': p='x' is not a number"):
-    run("mosaic('x')", marked(), 0, marked())
+    run("mosaic('x')", marked(), 0, *[marked()] * 3)
+  with pytest.raises(ValueError, match="1 of 3 partners are given"):
+    run("mosaic", marked(), 0, marked())

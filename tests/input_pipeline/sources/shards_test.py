@@ -7,10 +7,12 @@ import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from input_pipeline.bad_records import Policy
 from input_pipeline.packing.token_file import token_file
 from input_pipeline.sources import open_source
+from input_pipeline.sources.parts import mds_values as mds_values_lib
 from input_pipeline.sources.parts import tf_example
 from input_pipeline.tokenizers import get_tokenizer
 
@@ -175,6 +177,27 @@ def mds(folder, shards, packed=False, **changes):
   (folder / "index.json").write_text(json.dumps(index))
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "1", "I;16"])
+def test_a_picture_of_mds_is_a_png(mode):
+  """Its raw form is that of Pillow's tobytes, after sizes and mode."""
+  rng = np.random.default_rng(0)
+  picture = Image.fromarray(rng.integers(0, 256, (5, 7, 4), np.uint8))
+  if mode == "I;16":
+    picture = Image.fromarray(rng.integers(0, 2**16, (5, 7)).astype(np.uint16))
+  picture = picture.convert(mode)
+  name = picture.mode.encode()
+  head = struct.pack("<III", 7, 5, len(name)) + name
+  (column,) = mds_values_lib.columns(["x"], ["pil"], "index.json")
+  found = Image.open(io.BytesIO(column.decode(head + picture.tobytes())))
+  assert found.format == "PNG" and found.size == (7, 5)
+  np.testing.assert_array_equal(np.asarray(found), np.asarray(picture))
+  for bad in (head[:9], head, head + picture.tobytes()[:-1]):
+    with pytest.raises(ValueError, match="a picture of 7 x 5|cut short"):
+      column.decode(bad)
+  with pytest.raises(ValueError, match="mode 'CMYK', which is not read"):
+    column.decode(struct.pack("<III", 1, 1, 4) + b"CMYK1234")
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_mds(tmp_path, packed):
   shards = [(3, mds_shard([0, 1, 2])), (2, mds_shard([3, 4]))]
@@ -284,6 +307,13 @@ def test_a_language_model_trains_on_the_tokens_of_megatron(tmp_path):
   file = token_file(source, ids, **where)
   assert file.tokens.tolist() == [5, 6, 7, 1, 2, 3, 65000]
   assert file.ends.tolist() == [3, 6, 6, 7]
+  # The last document ends with eos, and the others are separated by it.
+  ended = get_tokenizer("ids?vocab_size=65001&eos=65000", uri)
+  file = token_file(source, ended, **where)
+  assert file.tokens.tolist() == [5, 6, 7, *[65000, 1, 2, 3], *[65000] * 2]
+  assert ended.ends == (65000,) and not ended.byte_lengths[65000]
+  with pytest.raises(ValueError, match="eos=9 is not an id below 9"):
+    get_tokenizer("ids?vocab_size=9&eos=9", uri)
   assert ids.encode(ids.decode([5, 1000, 65000])).tolist() == [5, 1000, 65000]
   assert ids.byte_lengths[[0, 9, 10, 65000]].tolist() == [2, 2, 3, 6]
   with pytest.raises(ValueError, match="65000"):

@@ -38,6 +38,8 @@ RUNS = {
   "conv_fashion_mnist": ["--config.task.mixup=0.2"],
   "gan_fashion_mnist": [],
   "digits_fsdd": [],
+  "boxes_bccd": [],
+  "masks_camvid": [],
 }
 STEPS = 60
 

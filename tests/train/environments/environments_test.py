@@ -6,12 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from common.errors import UserError
 from configs.control import cartpole as experiment
 from train import assembly, build, loop, run_data, types
 from train.environments.cartpole import State, cartpole
+from train.environments.pendulum import State as Swing
+from train.environments.pendulum import pendulum
 from train.evaluators.episodes import episodes
+from train.objectives import policies
 from train.planning import analytic, compile_ahead
 
 SIZED = {"name": "policy_value", "in_features": 4, "out_features": 2}
@@ -50,6 +54,76 @@ def test_cartpole_is_the_published_equations_for_200_steps():
   assert reward.tolist() == [1.0] * 200
   assert not terminated.any()
   assert truncated.tolist() == [False] * 149 + [True] * 51
+
+
+def test_pendulum_is_the_published_equations_for_200_steps():
+  """Those of Gymnasium's Pendulum-v1, in float64, and its cost."""
+  rng, g, dt, m, length = np.random.default_rng(0), 10.0, 0.05, 1.0, 1.0
+  theta, speed, rows = 2.0, -0.7, []
+  for action in rng.uniform(-4, 4, 200):  # beyond the motor's 2 N m
+    u = np.clip(action, -2, 2)
+    near = ((theta + np.pi) % (2 * np.pi)) - np.pi
+    reward = -(near**2 + 0.1 * speed**2 + 0.001 * u**2)
+    pull = 3 * g / (2 * length) * np.sin(theta) + 3.0 / (m * length**2) * u
+    next_speed = np.clip(speed + pull * dt, -8, 8)
+    moved = theta + next_speed * dt
+    rows.append((theta, speed, action, moved, next_speed, reward))
+    theta, speed = moved, next_speed
+  before, was, action, after, became, wanted = np.array(rows).T
+  assert np.abs(before).max() > np.pi and np.abs(was).max() > 3
+  world = pendulum(most_steps=150)
+  state = Swing(jnp.float32(before), jnp.float32(was), jnp.arange(200))
+  step = jax.jit(jax.vmap(world.step, (0, 0, None)))
+  found = step(state, jnp.float32(action)[:, None], None)
+  state, seen, reward, terminated, truncated = found
+  np.testing.assert_allclose(state.angle, after, rtol=0, atol=2e-6)
+  np.testing.assert_allclose(state.turning, became, rtol=0, atol=2e-6)
+  wanted_seen = np.stack([np.cos(after), np.sin(after), became], 1)
+  np.testing.assert_allclose(seen, wanted_seen, rtol=0, atol=3e-6)
+  np.testing.assert_allclose(reward, wanted, rtol=1e-5)
+  assert not terminated.any()
+  assert truncated.tolist() == [False] * 149 + [True] * 51
+  begun, _ = jax.vmap(world.reset)(jax.random.split(jax.random.key(0), 500))
+  for part, most in ((begun.angle, np.pi), (begun.turning, 1)):
+    assert 0.95 * most < np.abs(part).max() <= most
+    assert stats.kstest((part / most + 1) / 2, "uniform").pvalue > 1e-3
+
+
+def test_a_gaussian_policy_is_that_of_scipy():
+  """Of two numbers, the second without bounds."""
+  lowest, highest = np.array([-1.0, -np.inf]), np.array([3.0, np.inf])
+  policy = policies.gaussian(lowest, highest)
+  outputs = jnp.array([[0.2, -0.4, 0.3, -1.0]] * 4000)
+  deviation = np.exp([0.3, -1.0])
+  mode = [0.2 * 2 + 1, -0.4]
+  np.testing.assert_allclose(policy.mode(outputs)[0], mode, rtol=1e-6)
+  found = policy.sample(jax.random.key(0), outputs)
+  for column, centre, width in zip(
+    found.T, mode, deviation * [2, 1], strict=True
+  ):
+    assert stats.kstest(column, stats.norm(centre, width).cdf).pvalue > 1e-3
+  units = (np.asarray(found) - [1, 0]) / [2, 1]
+  wanted = stats.norm([0.2, -0.4], deviation).logpdf(units).sum(1)
+  np.testing.assert_allclose(
+    policy.log_prob(outputs, found), wanted, rtol=1e-4, atol=1e-5
+  )
+  entropy = stats.norm(0, deviation).entropy().sum()
+  np.testing.assert_allclose(policy.entropy(outputs), entropy, rtol=1e-5)
+
+
+def test_a_run_of_real_numbers_acts_by_a_gaussian():
+  """What the actions are decides the policy, and an update is finite."""
+  config = smoke(source="environment:pendulum?most_steps=20")
+  run = build.run(config, None, say=lambda line: None)
+  state, batch = run.init(), next(run.batches(0))
+  first = state.variables.params["policy"]["layers"]["0"]["kernel"]
+  before = np.asarray(first)
+  state, metrics = jax.jit(run.learner.step)(state, batch, run.rng)
+  assert np.isfinite(metrics["loss"].value()) and not metrics["dropped"].total
+  after = state.variables.params["policy"]["layers"]["0"]["kernel"]
+  assert (np.asarray(after) != before).any()
+  found = run.evaluations["val"].evaluate(state.variables, 0)
+  assert found["length"] == 20 and -20 * 16.3 < found["return"] < 0
 
 
 def test_cartpole_ends_where_it_should():

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from many_processes import (
 
 from common.errors import HostError, UserError
 from common.leaf import Leaf
+from configs.control import cartpole
 from configs.language import lm_stdlib
 from configs.vision import conv_fashion_mnist
 from input_pipeline.batching import device, pipeline
@@ -155,6 +157,26 @@ def test_gloo_may_be_torn_but_nothing_else_is_taken_out():
   assert without_gloo(torn) == ""
   assert without_gloo(torn + "step 7") == "step"
   assert without_gloo("error: [Gloo] Rank 1 is lost") == "error:islost"
+
+
+@pytest.mark.slow
+def test_environments_of_two_processes_are_those_of_one(tmp_path):
+  """Rows of the learner's own state are on both, and are resumed on one."""
+  config = cartpole.get_config("smoke")
+  config.total_steps, config.checkpoint.every_steps = 8, 4
+  config.log_every_steps = 1
+  one, two = tmp_path / "one", tmp_path / "two"
+  list(loop.fit(build.run(config, str(one))))
+  found = end(start(2, two, flag_of(config, tmp_path)))
+  assert [code for code, _ in found] == [0, 0], found
+  close(rows(two), rows(one), 1e-5)
+  # As if both had been killed before the last save.
+  shutil.rmtree(two / "checkpoints" / "8")
+  list(loop.fit(build.run(config, str(two))))
+  close(rows(two), rows(one), 1e-5)
+  ends = [trained.load_state(str(path)).extra for path in (one, two)]
+  for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+    np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
 def test_one_that_fails_ends_the_others(tmp_path):

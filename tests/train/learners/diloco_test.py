@@ -107,6 +107,31 @@ def test_it_is_algorithm_1_in_numpy():
   assert np.abs(workers[0] - workers[1]).max() > 0.01  # one step after meeting
 
 
+def test_workers_have_no_copies_of_what_is_frozen():
+  """With "base" frozen at 0 it is the run without it."""
+
+  def apply(params, model_state, x, **_):
+    return x @ (params["w"] + params["base"]), model_state
+
+  def init(rng):
+    return {"base": jnp.zeros((3, 1)), "w": jnp.ones((3, 1))}, {}
+
+  both = regression(Model(init, apply))
+  batches, ends = [batch_of(k) for k in range(2 * H)], []
+  for task, freeze in ((line_task(), []), (both, ["^base"])):
+    optimizer = optimizers.make({"name": "sgd", "lr": 0.1, "freeze": freeze}, 9)
+    learner = diloco(task, optimizer, workers=W, local_steps=H, **OUTER)
+    ends.append(run(learner, batches)[-1][0])
+  plain, frozen = ends
+  for a, b in zip(
+    jax.tree.leaves(plain.extra), jax.tree.leaves(frozen.extra), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+  params = frozen.variables.params
+  np.testing.assert_allclose(params["w"], plain.variables.params["w"], 1e-6)
+  assert not params["base"].any()
+
+
 def test_one_step_of_sgd_each_is_data_parallelism_exactly():
   """Integers and powers of two, which float32 adds without rounding."""
   rng = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from train.learners.supervised import supervised
 from train.learners.wrap.ema import ema
 from train.learners.wrap.sam import sam
 from train.optimization import optimizers
+from train.optimization.wrap.lookahead import lookahead
 from train.tasks.regression import regression
 
 MASK = np.asarray([1, 0, 1, 1, 1, 0, 1, 1], np.float32)
@@ -70,6 +71,36 @@ def test_the_average_warms_up_and_skips_dropped_updates():
     found = learner.variables(state).params["w"]
     np.testing.assert_allclose(found, average, atol=1e-6)
     np.testing.assert_allclose(state.variables.params["w"], w, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrapper", ["ema", "lookahead"])
+def test_what_is_frozen_is_not_copied(wrapper):
+  """The copy has the bytes of "w" alone, and "base" is evaluated as it is."""
+  _, batch = line()
+  start = {"base": jnp.ones((3, 1)), "w": jnp.asarray(START, jnp.float32)}
+
+  def apply(params, state, x, **_):
+    return x @ (params["w"] + params["base"]), state
+
+  task = regression(Model(lambda rng: (start, {}), apply))
+  optimizer = sgd(freeze=["^base"])
+  if wrapper == "ema":
+    learner = ema(supervised(task, optimizer), decay=0.5)
+  else:
+    learner = supervised(task, lookahead(optimizer, every=2))
+  (first, _), (state, _) = states(learner, batch, 2)
+  kept = state.extra if wrapper == "ema" else state.opt_state["slow"]
+  assert sum(x.nbytes for x in jax.tree.leaves(kept)) == 3 * 4
+  found = learner.variables(state).params
+  np.testing.assert_array_equal(found["base"], start["base"])
+  w = [gradient(START + 1, batch) * -0.1 + START]
+  w.append(w[0] - 0.1 * gradient(w[0] + 1, batch))
+  if wrapper == "ema":
+    np.testing.assert_allclose(state.variables.params["w"], w[1], atol=1e-5)
+    wanted = (START / 2 + w[0] / 2) / 2 + w[1] / 2
+  else:
+    wanted = (START + w[1]) / 2
+  np.testing.assert_allclose(found["w"], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("microbatches", [1, 4])

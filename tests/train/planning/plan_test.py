@@ -53,6 +53,17 @@ def small_decoder(**settings):
   return compile_ahead.experiment(config, jax.devices()[:8])
 
 
+def test_triples_are_planned_without_their_data():
+  parts = compile_ahead.experiment(config_of("transe_umls"), jax.devices()[:8])
+  _, state = assembly.state_of(parts)
+  assert state.variables.params["entities"].shape == (135, 100)
+  assert state.variables.params["relations"].shape == (46, 100)
+  wrong = config_of("transe_umls")
+  wrong["planned"]["sizes"]["entities"] = "many"
+  with pytest.raises(errors.UserError, match="planned.sizes.entities='many'"):
+    assembly.complete(wrong)
+
+
 # Floating-point operations.
 
 

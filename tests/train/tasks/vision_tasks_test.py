@@ -165,6 +165,30 @@ def test_the_focal_loss_by_hand():
   np.testing.assert_allclose(points.focal(z, y), wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+@pytest.mark.parametrize("name", ["boxes_bccd", "masks_camvid"])
+def test_eight_devices_are_one(name, monkeypatch):
+  """Boxes through crops, rotations and mosaics, and masks."""
+  import experiments
+
+  from train import build, loop
+
+  pytest.importorskip("tensorflow")
+
+  def losses(**mesh):
+    config = experiments.config_of(name, "smoke")
+    config.total_steps, config.evals, config.mesh = 4, {}, mesh
+    run = build.run(config, None, say=lambda line: None)
+    return [report.scalars["train/loss"] for report in loop.fit(run)]
+
+  with monkeypatch.context() as patch:
+    first = jax.devices()[:1]
+    patch.setattr(jax, "devices", lambda *a: first)
+    one = losses(data=1)
+  np.testing.assert_allclose(losses(data=8), one, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["boxes_bccd", "masks_camvid"])
 def test_a_plan_needs_no_pictures(name):
   import experiments

@@ -6,7 +6,7 @@ import optax
 
 from common.names import nearest
 from train import types
-from train.optimization import updates
+from train.optimization import parameter_rules, updates
 
 KEY = "ema"  # of State.extra
 
@@ -22,7 +22,8 @@ def ema(
 
   The average e starts at the initial parameters and follows them,
   `e <- decay * e + (1 - decay) * params`, after every update that is not
-  dropped. It is kept in `extra["ema"]`.
+  dropped. It is kept in `extra["ema"]`, without the parameters that are frozen,
+  such as the base under an adapter.
 
   Args:
     learner: the learner whose parameters are averaged.
@@ -41,7 +42,9 @@ def ema(
     raise ValueError(f"decay={decay} not in 0…1")
 
   def part(params):
-    return params if of is None else params[of]
+    frozen = learner.frozen(params)
+    trained = parameter_rules.part(params, frozen, False)
+    return trained if of is None else trained[of]
 
   def inner(state):
     rest = {k: v for k, v in state.extra.items() if k != KEY}
@@ -73,8 +76,10 @@ def ema(
 
   def evaluated(state):
     variables, average = learner.variables(inner(state)), state.extra[KEY]
-    if of is not None:
-      average = {**variables.params, of: average}
-    return variables._replace(params=average)
+    params = variables.params
+    if of is None:
+      return variables._replace(params=parameter_rules.merged(params, average))
+    whole = parameter_rules.merged(params[of], average)
+    return variables._replace(params={**params, of: whole})
 
   return learner._replace(init=init, step=step, variables=evaluated)

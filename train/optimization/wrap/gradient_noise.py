@@ -50,4 +50,5 @@ def gradient_noise(
     update,
     lambda opt_state: optimizer.learning_rate(opt_state["inner"]),
     lambda opt_state, params: optimizer.eval_params(opt_state["inner"], params),
+    optimizer.frozen,
   )

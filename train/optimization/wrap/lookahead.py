@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from train import types
+from train.optimization import parameter_rules
 
 
 def lookahead(
@@ -38,24 +39,34 @@ def lookahead(
     fast = optax.GradientTransformation(optimizer.init, update)
     return optax.lookahead(fast, every, slow_rate)
 
+  def trained(tree):
+    return parameter_rules.part(tree, optimizer.frozen(tree), False)
+
   def init(params):
     # A copy, because the step donates its buffers, each of them once.
-    slow = jax.tree.map(jnp.copy, params)
-    both = optax.LookaheadParams(params, slow)
+    fast = trained(params)
+    slow = jax.tree.map(jnp.copy, fast)
+    both = optax.LookaheadParams(fast, slow)
     return {"fast": of_optax().init(both), "slow": slow}
 
   def update(grads, opt_state, params, value=None):
-    both = optax.LookaheadParams(params, opt_state["slow"])
-    changes, fast = of_optax(value).update(grads, opt_state["fast"], both)
+    both = optax.LookaheadParams(trained(params), opt_state["slow"])
+    changes, fast = of_optax(value).update(
+      trained(grads), opt_state["fast"], both
+    )
     slow = optax.apply_updates(opt_state["slow"], changes.slow)
-    return changes.fast, {"fast": fast, "slow": slow}
+    still = jax.tree.map(jnp.zeros_like, grads)
+    moves = parameter_rules.merged(still, changes.fast)
+    return moves, {"fast": fast, "slow": slow}
 
   def learning_rate(opt_state):
     return optimizer.learning_rate(opt_state["fast"].fast_state)
 
   def eval_params(opt_state, params):
-    del params
     fast_state = opt_state["fast"].fast_state
-    return optimizer.eval_params(fast_state, opt_state["slow"])
+    slow = optimizer.eval_params(fast_state, opt_state["slow"])
+    return parameter_rules.merged(params, slow)
 
-  return types.Optimizer(init, update, learning_rate, eval_params)
+  return types.Optimizer(
+    init, update, learning_rate, eval_params, optimizer.frozen
+  )

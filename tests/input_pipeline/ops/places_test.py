@@ -206,7 +206,8 @@ def test_mosaic_joins_four_pictures():
   for i, each in enumerate(four):
     each["image"] = each["image"] // 255 * (60 * (i + 1))
     each["segmentation"] *= i + 1
-    each["boxes"], each["difficult"] = each["boxes"][1:], each["difficult"][1:]
+    for name in ("boxes", "difficult", "instances"):
+      each[name] = each[name][1:]
     each["classes"] = tf.constant([i])
   seen, places = set(), set()
   for index in range(12):
@@ -231,6 +232,7 @@ def test_mosaic_joins_four_pictures():
     assert found["classes"].tolist() == list(left)
     for box, inside in zip(found["boxes"], left.values(), strict=True):
       np.testing.assert_array_equal(box, extent(inside))
+    np.testing.assert_array_equal(found["instances"], list(left.values()))
     seen |= set(left)
   assert seen == {0, 1, 2, 3} and len(places) > 9
   still = run("mosaic(0.0)", four[0], 0, *four[1:])

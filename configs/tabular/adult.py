@@ -28,12 +28,12 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model = dict(name="mlp", hidden=(64, 64))
   config.learner = dict(name="supervised", ema=0.99)
   config.optimizer = dict(
-    name="adamw", lr=2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.01
+    name="adamw", lr=2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.3
   )
   # fnlwgt is the weight of a row in the census, and says nothing of a person.
   config.data = dict(
     source="csv:data/adult/adult.data",
-    rows=dict(name="columns", label="Salary", exclude=("fnlwgt",)),
+    rows=dict(name="columns", label="Salary", exclude=("fnlwgt",), bins=64),
   )
   config.evals = dict(
     val=dict(name="classification", split="validation", every_steps=300)

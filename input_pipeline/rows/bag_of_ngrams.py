@@ -55,7 +55,8 @@ def bag_of_ngrams(
       spaces around it; (0, 0) for none.
     buckets: of the hash; the vocab_size of the model.
     ends: whether the beginning and the end of a text count as words, so that
-      an n-gram shows that a text begins with "who".
+      an n-gram shows that a text begins with "who". Behind the beginning there
+      are still `words` words: with 2, "(beginning) how many" is one.
     pair_key: the field of the second text, or None.
     label_key: of the label.
     labels: the names of the classes in order.

@@ -41,7 +41,8 @@ def hasher(
     words: the longest n-grams of words; 0 for none.
     characters: (shortest, longest) n-grams of characters; (0, 0) for none.
     buckets: of the hash.
-    ends: whether the beginning and the end of a text count as words.
+    ends: whether the beginning and the end of a text count as words; the
+      n-gram of the beginning and as many words as `words` comes first.
 
   Raises:
     ValueError: an argument is out of range.
@@ -64,7 +65,12 @@ def hasher(
     ]
     if ends and found:
       found = [_BEGIN, *found, _END]
-    of_words = _grams(np.array(found, np.uint64), None, 1, words, begin)
+    numbers = np.array(found, np.uint64)
+    of_words = _grams(numbers, None, 1, words, begin)
+    if ends and words:
+      n = words + 1
+      opening = _grams(numbers[:n], None, n, n, begin)
+      of_words = np.concatenate([opening, of_words])
     padded = [f" {word} " for word in text.split()] if most else []
     points = np.frombuffer(
       "".join(padded).encode("utf-32-le", "replace"), np.uint32

@@ -3,7 +3,7 @@
 The validation text of WikiText-2 (Merity et al., arXiv:1609.07843), 1.1 MB, is
 for training, its last tenth is held out for early stopping, and the test text
 is the test, as for the word vectors. The model is that of lm_shakespeare.py,
-with windows of 128 bytes. At the end it is measured interpolated with 6-grams
+with windows of 128 bytes. At the end it is measured interpolated with 7-grams
 of the training text on both (mixed/loss, mixed_test/loss).
 
   python -m input_pipeline.fetch wikitext2
@@ -20,7 +20,6 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = lm_shakespeare.get_config(arg)
   config.data.tokenizer = "byte"
-  config.evals.mixed.order = 6
   config.evals.mixed_test = dict(config.evals.mixed)
   config.evals.mixed_test.counted = config.data.get_ref("source")
   del config.evals.text
@@ -28,11 +27,11 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
   config.data.update(source="text:data/wikitext2/valid.txt", seq_len=128)
   config.batch_size = 32
-  config.total_steps = 300
+  config.total_steps = 200
   config.optimizer.warmup_steps = 50
-  config.evals.val.every_steps = 75
+  config.evals.val.every_steps = 100
   config.evals.mixed_test.update(
     source="text:data/wikitext2/test.txt", split="all"
   )
-  config.checkpoint.every_steps = 75
+  config.checkpoint.every_steps = 100
   return config

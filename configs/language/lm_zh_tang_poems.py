@@ -61,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.checkpoint = dict(every_steps=400, keep=2)
   config.mesh = dict(data=-1)
-  common.interpolated(config, order=3, **held_out)
+  common.interpolated(config, order=4, **held_out)
   if common.is_smoke(arg):
     common.shrink(
       config,

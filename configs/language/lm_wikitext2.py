@@ -27,11 +27,11 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
   config.data.update(source="text:data/wikitext2/valid.txt", seq_len=128)
   config.batch_size = 32
-  config.total_steps = 200
+  config.total_steps = 600
   config.optimizer.warmup_steps = 50
-  config.evals.val.every_steps = 100
+  config.evals.val.every_steps = 150
   config.evals.mixed_test.update(
     source="text:data/wikitext2/test.txt", split="all"
   )
-  config.checkpoint.every_steps = 100
+  config.checkpoint.every_steps = 150
   return config

@@ -4,7 +4,9 @@ The validation text of WikiText-2 (Merity et al., arXiv:1609.07843), 1.1 MB, is
 for training, its last tenth is held out for early stopping, and the test text
 is the test, as for the word vectors. The model is that of lm_shakespeare.py,
 with windows of 128 bytes. At the end it is measured interpolated with 7-grams
-of the training text on both (mixed/loss, mixed_test/loss).
+of the training text on both (mixed/loss, mixed_test/loss). Measured after 100
+of the 600 steps, in 2.5 min on a busy CPU: mixed_test/loss 1.310 nats per byte,
+where the 7-grams alone have 1.319 and the network 2.335.
 
   python -m input_pipeline.fetch wikitext2
   python -m train.main --config=configs/language/lm_wikitext2.py

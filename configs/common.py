@@ -229,7 +229,7 @@ def labeled_texts() -> ConfigDict:
     source="jsonl:data/labeled.jsonl",
     split="train",
     seq_len=1024,
-    rows=dict(name="bag_of_ngrams", buckets=2**18),
+    rows=dict(name="bag_of_ngrams", buckets=2**18, ends=True),
   )
   config.evals = dict(
     val=dict(name="classification", split="validation", every_steps=100),

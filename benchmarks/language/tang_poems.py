@@ -2,7 +2,10 @@
 
   python benchmarks/language/tang_poems.py --workdir=runs/tang --temperature=0.8
 
-reads a run of configs/language/lm_zh_tang_poems.py.
+reads a run of configs/language/lm_zh_tang_poems.py. It prints the bits per
+character of the network alone, of the n-grams of the training poems alone, and
+of both interpolated, whose weight is chosen on the other half of the poems
+(train/evaluators/interpolation.py); the last two are those of the run's end.
 
 Bits per character of the validation poems are the negative log likelihood of
 everything predicted, including the end of each poem, over the characters
@@ -20,7 +23,9 @@ right half-lines. The first poems are printed.
 """
 
 import argparse
+import json
 import math
+import os
 import random
 import re
 
@@ -50,11 +55,13 @@ def main() -> None:
   uri = config["evals"]["val"]["source"]
   source = open_source(uri, "all")
   texts = [str(t) for t in source.read(np.arange(source.length))["text"]]
-  bits, characters = score(found, config, uri, given.workdir, texts)
+  bits, tokens, characters = score(found, config, uri, given.workdir, texts)
   print(
     f"bits per character {bits / characters:.3f} "
     f"({bits:,.0f} bits, {characters:,} characters)"
   )
+  for key, nats in mixed(given.workdir).items():
+    print(f"{key} {nats * tokens / math.log(2) / characters:.3f}")
   written = poems(found, texts[: given.count], given)
   for poem in written[: given.shown]:
     print(f"\n{poem}")
@@ -68,8 +75,17 @@ def main() -> None:
     print(f"{name:12}{'  '.join(f'{100 * s:6.1f} %' for s in shares(some))}")
 
 
-def score(found, config, uri, workdir, texts) -> tuple[float, int]:
-  """Returns (bits, characters) of the validation poems."""
+def mixed(workdir: str) -> dict[str, float]:
+  """Returns the losses of the run's last interpolation, nats per piece."""
+  found = {}
+  with open(os.path.join(workdir, "metrics.jsonl")) as lines:
+    for line in lines:
+      found |= json.loads(line)
+  return {k: v for k, v in found.items() if k.startswith("mixed/loss")}
+
+
+def score(found, config, uri, workdir, texts) -> tuple[float, float, int]:
+  """Returns (bits, pieces, characters) predicted of the validation poems."""
   data = config["data"]
   held_out = pipeline.evaluation(
     source=uri,
@@ -83,12 +99,13 @@ def score(found, config, uri, workdir, texts) -> tuple[float, int]:
   loss = found.parts.task.losses["loss"]
   at = types.Context(jax.random.key(0), 0, False)
   nats = jax.jit(lambda v, b: loss(v, b, at)[0].total)
-  total = sum(
-    float(nats(found.variables, batch)) for batch in held_out.batches(0)
-  )
+  total, tokens = 0.0, 0.0
+  for batch in held_out.batches(0):
+    total += float(nats(found.variables, batch))
+    tokens += float(np.sum(batch["mask"]))
   words = held_out.tokenizer
   first = [len(words.decode(words.encode(text)[:1])) for text in texts]
-  return total / math.log(2), sum(map(len, texts)) - sum(first)
+  return total / math.log(2), tokens, sum(map(len, texts)) - sum(first)
 
 
 def poems(found, texts, given) -> list[str]:

@@ -4,7 +4,9 @@ Each row holds whole poems. SentencePiece has 6,000 pieces, nearly all of which
 are single traditional characters; other characters are encoded as bytes. The
 tenth thousand of the collection is for validation. Measured on 2 CPU cores that
 were shared with other jobs: val/loss 4.745 nats per piece, 6.90 bits per
-character, in 15 min of CPU time.
+character, in 15 min of CPU time; 4-grams of the same pieces have 5.372 and
+7.69. At the end the model is also measured interpolated with them (mixed/loss):
+after 160 steps 5.184, where the network alone has 5.829.
 
   python -m input_pipeline.fetch tang
   python -m train.main --config=configs/language/lm_zh_tang_poems.py \
@@ -61,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.checkpoint = dict(every_steps=400, keep=2)
   config.mesh = dict(data=-1)
-  common.interpolated(config, order=3, **held_out)
+  common.interpolated(config, order=4, **held_out)
   if common.is_smoke(arg):
     common.shrink(
       config,

@@ -5,8 +5,10 @@ line of column names before it: age, workclass, fnlwgt, education,
 education-num, marital-status, occupation, relationship, race, sex,
 capital-gain, capital-loss, hours-per-week, native-country, Salary. A tenth is
 held out. Naive Bayes and C4.5 err on 16.1 % and 15.5 % of its test set (Kohavi
-1996), and always answering "<=50K" on 24.1 %. Measured: val/accuracy 84.99 %,
-val/macro_f1 0.777.
+1996), and always answering "<=50K" on 24.1 %. The bins of the numeric columns
+and the weight decay were chosen by cross-validation within the other nine
+tenths (accuracy 85.5 % without bins, 86.9 % with them). Measured: val/accuracy
+86.46 %, val/macro_f1 0.798.
 
   python -m input_pipeline.fetch adult
   python -m train.main --config=configs/tabular/adult.py
@@ -28,12 +30,12 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model = dict(name="mlp", hidden=(64, 64))
   config.learner = dict(name="supervised", ema=0.99)
   config.optimizer = dict(
-    name="adamw", lr=2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.01
+    name="adamw", lr=2e-3, schedule="cosine", warmup_steps=50, weight_decay=0.3
   )
   # fnlwgt is the weight of a row in the census, and says nothing of a person.
   config.data = dict(
     source="csv:data/adult/adult.data",
-    rows=dict(name="columns", label="Salary", exclude=("fnlwgt",)),
+    rows=dict(name="columns", label="Salary", exclude=("fnlwgt",), bins=64),
   )
   config.evals = dict(
     val=dict(name="classification", split="validation", every_steps=300)

@@ -30,6 +30,7 @@ def bag_of_ngrams(
   words: int = 2,
   characters: tuple[int, int] = (2, 5),
   buckets: int = 2**18,
+  ends: bool = False,
   pair_key: str | None = None,
   label_key: str = "label",
   labels: Sequence[str] | None = None,
@@ -53,6 +54,9 @@ def bag_of_ngrams(
     characters: (shortest, longest) n-grams of characters within a word and the
       spaces around it; (0, 0) for none.
     buckets: of the hash; the vocab_size of the model.
+    ends: whether the beginning and the end of a text count as words, so that
+      an n-gram shows that a text begins with "who". Behind the beginning there
+      are still `words` words: with 2, "(beginning) how many" is one.
     pair_key: the field of the second text, or None.
     label_key: of the label.
     labels: the names of the classes in order.
@@ -69,7 +73,7 @@ def bag_of_ngrams(
       f"seq_len {size!r} is not the number of n-grams of a row, at least 2"
     )
   source = given.source
-  hashed = ngram_hashes.hasher(words, tuple(characters), buckets)
+  hashed = ngram_hashes.hasher(words, tuple(characters), buckets, ends)
   keys = [given.text_key, *([pair_key] if pair_key else [])]
   room = size // len(keys)
 

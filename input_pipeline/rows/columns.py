@@ -33,6 +33,7 @@ def columns(
   indicators: bool = True,
   unseen: str = "zeros",
   max_categories: int = 100,
+  bins: int = 0,
 ) -> Rows:
   """Rows of features and a class or a number: {"x": float32 [F], …}.
 
@@ -47,6 +48,12 @@ def columns(
   column then has a feature for each of its values in the training data, one of
   which is 1; a missing value counts as a value where the training data have
   one. Empty cells, "?", None and NaN are missing values.
+
+  With `bins` a numeric column has a feature for each of its bins at the end: 0
+  below the bin, 1 above it, and linear in between (Gorishniy et al.,
+  arXiv:2203.05556). A network then fits steps and heavy tails, as of incomes,
+  that one scaled number hides. The edges are quantiles of the distinct values
+  of the training data.
 
   Args:
     given: of the data.
@@ -69,15 +76,16 @@ def columns(
     unseen: what becomes of a category that the training data do not have:
       "zeros" sets none of its column's features, "column" adds one for it.
     max_categories: the largest number of values of a categorical column.
+    bins: the largest number of bins of a numeric column; 0 for none.
 
   Raises:
     ValueError: a setting is wrong, or a column is missing or does not hold
       what it should; one line that names it.
   """
-  del numeric, categorical, exclude, scaling, scales, max_categories  # fitted
+  del numeric, categorical, exclude, scaling, scales, max_categories, bins
   if unseen not in UNSEEN:
     raise ValueError(f"unseen={unseen!r}; valid: {', '.join(UNSEEN)}")
-  known: Statistics = given.fitted
+  known: Statistics = given.fitted  # has what the deleted settings ask for
   if not indicators:
     known = known._replace(indicators=())
   _check_kept(known, label, target)
@@ -89,6 +97,7 @@ def columns(
   extra = unseen == "column"
   width = len(terms) + len(known.indicators)
   width += sum(len(values) + extra for values in known.categories.values())
+  width += sum(len(edges) - 1 for edges in known.edges.values())
   classes = {value: i for i, value in enumerate(known.classes)}
   source = given.source
 
@@ -98,16 +107,18 @@ def columns(
     for name in (*terms, *places, label or target):
       if name not in records:
         raise ValueError(f"{given.title} has no column {name!r}")
-    features, absent = [], {}
+    features, absent, binned = [], {}, []
     for name, (offset, factor, shift, fill) in terms.items():
       values = _numbers(records[name], name, names)
       absent[name] = np.isnan(values)
       values = np.where(absent[name], fill, values)
       features.append(((values - offset) * factor + shift)[:, None])
+      if name in known.edges:
+        binned.append(_in_bins(values, known.edges[name]))
     features += [absent[name][:, None] for name in known.indicators]
     for name, positions in places.items():
       features.append(_one_hot(records[name], positions, extra))
-    x = np.concatenate(features, axis=1).astype(np.float32)
+    x = np.concatenate(features + binned, axis=1).astype(np.float32)
     if label is not None:
       cells = records[label]
       return {"x": x, "label": _labels(cells, label, classes, names)}
@@ -165,6 +176,7 @@ def fit(
   scaling: str = "z_score",
   scales: Sequence[tuple[str, float, float]] = (),
   max_categories: int = 100,
+  bins: int = 0,
   **other,
 ) -> Statistics:
   """The statistics kept in the working directory, or learned and kept there.
@@ -185,7 +197,10 @@ def fit(
     max_categories,
     _given_scales(scales, scaling),
     scaling,
+    bins,
   )
+  if isinstance(bins, bool) or not isinstance(bins, int) or bins < 0:
+    raise ValueError(f"rows.bins={bins!r} is not a count")
   folder = learning.workdir
   path = os.path.join(folder, statistics.FILE) if folder else None
   if path and os.path.lexists(path):
@@ -302,6 +317,12 @@ def _one_hot(cells: np.ndarray, places: dict[str, int], extra: bool):
     if place < found.shape[1]:
       found[i, place] = 1
   return found
+
+
+def _in_bins(values: np.ndarray, edges: tuple[float, ...]) -> np.ndarray:
+  """[n, len(edges) - 1]: the share of each bin that lies below a value."""
+  low = np.array(edges)
+  return np.clip((values[:, None] - low[:-1]) / np.diff(low), 0, 1)
 
 
 def _labels(cells, column: str, classes: dict[str, int], names: list[str]):

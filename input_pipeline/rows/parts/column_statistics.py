@@ -4,9 +4,10 @@ The statistics of the training data are kept as JSON in the working directory,
 so that an evaluation needs no training data:
 
   {"scaling": {…}, "indicators": [names], "categories": {name: [values]},
-   "classes": [values], "target": {…} or null}
+   "classes": [values], "target": {…} or null, "edges": {name: [numbers]}}
 
-"scaling" and "target" have the form of input_pipeline/ops/parts/scaling.py.
+"scaling" and "target" have the form of input_pipeline/ops/parts/scaling.py;
+"edges" is there only if columns are divided into bins.
 """
 
 import json
@@ -25,6 +26,9 @@ from input_pipeline.reading.formats import csv as tables
 FILE = "columns.json"
 MISSING = ""  # the category of a missing value
 _MOST_BYTES = 2**24
+# Distinct numbers of a column that are kept to divide it into bins; of a column
+# with more, the first ones that are read.
+_MOST_DISTINCT = 2**20
 _FIELDS = ("scaling", "indicators", "categories", "classes", "target")
 
 
@@ -37,6 +41,7 @@ class Statistics(NamedTuple):
     them where values are missing.
   classes: values of the label, in the order of the class numbers.
   target: of the column that is regressed, or None.
+  edges: {numeric column: the edges of its bins, ascending}; empty without bins.
   """
 
   scaling: Scaling
@@ -44,6 +49,7 @@ class Statistics(NamedTuple):
   categories: dict[str, tuple[str, ...]]
   classes: tuple[str, ...]
   target: Column | None
+  edges: dict[str, tuple[float, ...]]
 
 
 class Wanted(NamedTuple):
@@ -54,6 +60,7 @@ class Wanted(NamedTuple):
   most: the largest number of values of a categorical column.
   scales: {numeric column: (mean, standard deviation)} in place of its own.
   kind: of the scaling.
+  bins: of each numeric column; 0 for none.
   """
 
   label: str | None
@@ -64,6 +71,7 @@ class Wanted(NamedTuple):
   most: int
   scales: Mapping[str, tuple[float, float]]
   kind: str
+  bins: int
 
 
 class _Seen:
@@ -74,9 +82,13 @@ class _Seen:
     self.mean = self.squares = 0.0
     self.min, self.max = math.inf, -math.inf
     self.values: set[str] = set()
+    self.distinct = np.zeros(0)
 
-  def add(self, cells: np.ndarray, keep: int) -> None:
-    """Counts cells; `keep` is the largest number of values remembered."""
+  def add(self, cells: np.ndarray, keep: int, numbers_too=False) -> None:
+    """Counts cells; `keep` is the largest number of values remembered.
+
+    With `numbers_too` distinct numbers are remembered as well.
+    """
     if cells.ndim != 1:
       self.others += len(cells)
       return
@@ -94,6 +106,8 @@ class _Seen:
         self.values.add(as_text(cell))
     if numbers:
       self._merge(np.array(numbers))
+      if numbers_too and len(self.distinct) < _MOST_DISTINCT:
+        self.distinct = np.union1d(self.distinct, numbers)
 
   def _merge(self, numbers: np.ndarray) -> None:
     """Adds numbers to the moments (Chan, Golub and LeVeque 1983)."""
@@ -105,6 +119,16 @@ class _Seen:
     self.count = total
     self.min = min(self.min, float(numbers.min()))
     self.max = max(self.max, float(numbers.max()))
+
+  def edges(self, bins: int) -> tuple[float, ...]:
+    """The edges of at most `bins` bins with equally many distinct numbers.
+
+    Each distinct number counts once: a number that most rows share, such as 0,
+    would else be all of the quantiles.
+    """
+    last = len(self.distinct) - 1
+    places = np.unique(np.linspace(0, last, bins + 1).round().astype(int))
+    return tuple(self.distinct[places].tolist())
 
   def column(self) -> Column:
     std = math.sqrt(self.squares / self.count)
@@ -164,7 +188,7 @@ def learned(
     for name, cells in chunk.items():
       # A label may have more classes than a feature may have categories.
       most = 2**31 if name == wanted.label else wanted.most
-      seen.setdefault(name, _Seen()).add(cells, most)
+      seen.setdefault(name, _Seen()).add(cells, most, wanted.bins > 0)
   numeric, categorical = _kinds(wanted, seen)
   columns = {}
   for name in numeric:
@@ -198,7 +222,10 @@ def learned(
     target = seen[wanted.target].column()
   known = Scaling(wanted.kind, "mean", 0.0, 1.0, columns)
   indicators = tuple(n for n, c in columns.items() if c.missing)
-  return Statistics(known, indicators, categories, classes, target)
+  edges = {}
+  if wanted.bins:
+    edges = {name: seen[name].edges(wanted.bins) for name in columns}
+  return Statistics(known, indicators, categories, classes, target, edges)
 
 
 def _kinds(wanted: Wanted, seen: Mapping[str, _Seen]):
@@ -238,6 +265,8 @@ def dump(known: Statistics) -> bytes:
     "scaling": json.loads(scaling.dump(known.scaling)),
     "target": known.target and known.target._asdict(),
   }
+  if not known.edges:
+    del found["edges"]
   return (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -262,7 +291,7 @@ def parse(content: bytes) -> Statistics:
     ValueError: the content is invalid.
   """
   found = json.loads(content)
-  if not isinstance(found, dict) or set(found) != set(_FIELDS):
+  if not isinstance(found, dict) or {*found, "edges"} != {*_FIELDS, "edges"}:
     raise ValueError(f"it does not hold {', '.join(_FIELDS)}")
   categories = found["categories"]
   if not isinstance(categories, dict):
@@ -282,10 +311,24 @@ def parse(content: bytes) -> Statistics:
   unknown = set(found["indicators"]) - set(known.columns)
   if unknown:
     raise ValueError(f"{sorted(unknown)[0]!r} has an indicator, but no scale")
+  edges = _parsed_edges(found.get("edges", {}), known)
   return Statistics(
     known,
     tuple(found["indicators"]),
     {name: tuple(values) for name, values in categories.items()},
     tuple(found["classes"]),
     target,
+    edges,
   )
+
+
+def _parsed_edges(found, known: Scaling) -> dict[str, tuple[float, ...]]:
+  if not isinstance(found, dict) or not set(found) <= set(known.columns):
+    raise ValueError("its edges are not those of numeric columns")
+  for name, edges in found.items():
+    if not isinstance(edges, list) or not edges:
+      raise ValueError(f"the edges of {name!r} are not a list of numbers")
+    numbers = [scaling.number(edge) for edge in edges]
+    if None in numbers or sorted(set(numbers)) != numbers:
+      raise ValueError(f"the edges of {name!r} are not ascending numbers")
+  return {name: tuple(map(float, edges)) for name, edges in found.items()}

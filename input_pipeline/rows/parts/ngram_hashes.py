@@ -21,13 +21,15 @@ _UNSPACED = (
 )
 # A word, or a single character that is neither a letter, a digit nor a space.
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+# The ends of a text, as checksums that hardly any word has.
+_BEGIN, _END = 1, 2
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 # Cached texts. A text of 1,000 n-grams takes 4 kB.
 _CACHED = 2**14
 
 
 def hasher(
-  words: int, characters: tuple[int, int], buckets: int
+  words: int, characters: tuple[int, int], buckets: int, ends: bool = False
 ) -> Callable[[str, int], tuple[np.ndarray, np.ndarray]]:
   """Returns (text, salt) -> (ids of word n-grams, ids of character n-grams).
 
@@ -39,6 +41,8 @@ def hasher(
     words: the longest n-grams of words; 0 for none.
     characters: (shortest, longest) n-grams of characters; (0, 0) for none.
     buckets: of the hash.
+    ends: whether the beginning and the end of a text count as words; the
+      n-gram of the beginning and as many words as `words` comes first.
 
   Raises:
     ValueError: an argument is out of range.
@@ -59,7 +63,14 @@ def hasher(
       zlib.crc32(word.encode("utf-8", "replace"))
       for word in _WORD.findall(text)
     ]
-    of_words = _grams(np.array(found, np.uint64), None, 1, words, begin)
+    if ends and found:
+      found = [_BEGIN, *found, _END]
+    numbers = np.array(found, np.uint64)
+    of_words = _grams(numbers, None, 1, words, begin)
+    if ends and words:
+      n = words + 1
+      opening = _grams(numbers[:n], None, n, n, begin)
+      of_words = np.concatenate([opening, of_words])
     padded = [f" {word} " for word in text.split()] if most else []
     points = np.frombuffer(
       "".join(padded).encode("utf-32-le", "replace"), np.uint32

@@ -45,6 +45,17 @@ def test_hashes_are_one_to_one_with_ngrams():
   assert hasher(1, (0, 0), 1000)("a b", 0)[0].tolist() == FIXED
 
 
+def test_the_ends_of_a_text_count_as_words():
+  inside, _ = hasher(2, (0, 0), 2**30)("who ran", 0)
+  words, _ = hasher(2, (0, 0), 2**30, ends=True)("who ran", 0)
+  # begin who ran, begin, begin who, who, who ran, ran, ran end, end
+  assert len(set(words.tolist())) == 8
+  assert words[3:6].tolist() == inside.tolist()
+  other, _ = hasher(2, (0, 0), 2**30, ends=True)("who ran off", 0)
+  assert set(words[[0, 1, 2, 3, 4, 5, 7]].tolist()) < set(other.tolist())
+  assert not len(hasher(2, (0, 0), 2**30, ends=True)(" ", 0)[0])
+
+
 FIXED = [752, 694]
 
 

@@ -100,6 +100,23 @@ def test_given_scales_and_a_scaled_target(table):
   np.testing.assert_allclose(batch["y"][:, 0], z(5, 10, 30), rtol=1e-6)
 
 
+def test_bins_are_linear_between_quantiles_of_distinct_numbers(tmp_path):
+  pays = [0] * 90 + [1, 2, 4, 8]
+  (tmp_path / "pays.csv").write_text(
+    "pay,sex\n" + "".join(f"{pay},{i % 2}\n" for i, pay in enumerate(pays))
+  )
+  settings = dict(label="sex", bins=2, exclude=())
+  whole(f"csv:{tmp_path}/pays.csv", tmp_path / "run", **settings)
+  (tmp_path / "new.csv").write_text("pay,sex\n-1,0\n1,0\n2,1\n5,1\n9,1\n")
+  batch, data = whole(
+    f"csv:{tmp_path}/new.csv", tmp_path / "run", **settings
+  )  # the edges are 0, 2, 8
+  np.testing.assert_allclose(
+    batch["x"][:, 1:], [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
+  )
+  assert "3 features of 1 columns" in data.note
+
+
 def test_an_evaluation_needs_no_training_data(table, tmp_path):
   workdir = tmp_path / "run"
   train, _ = whole(table, workdir, label="pay", unseen="column")
@@ -192,6 +209,7 @@ def test_moments_in_parts_are_those_of_the_whole():
     (dict(label="pay", scales=[["age", 0, 0]]), ["deviation above 0"]),
     (dict(label="pay", unseen="drop"), ["unseen='drop'", "zeros"]),
     (dict(label="pay", max_categories=1), ["'job'", "more than 1", "exclude"]),
+    (dict(label="pay", bins=-1), ["bins=-1", "count"]),
     (dict(label="pay", lable="x"), ["rows.lable", '"label"']),
     (dict(target="age"), ["table.csv:5", "'age' is missing"]),
   ],
@@ -235,20 +253,22 @@ def test_an_evaluation_without_statistics_is_refused(table):
     lambda kept: kept["categories"].update(job=["a", "a"]),
     lambda kept: kept.update(indicators=["nobody"]),
     lambda kept: kept.update(target={"mean": 0}),
+    lambda kept: kept["edges"].update(age=[2, 1]),
+    lambda kept: kept["edges"].update(job=[1, 2]),
   ],
 )
 def test_damaged_statistics_are_one_line(table, tmp_path, change):
-  whole(table, tmp_path, label="pay")
+  whole(table, tmp_path, label="pay", bins=2)
   path = tmp_path / "columns.json"
   kept = json.loads(path.read_text())
   change(kept)
   path.write_text(json.dumps(kept))
   with pytest.raises(ValueError, match=r"columns\.json: not statistics"):
-    whole(table, tmp_path, label="pay")
+    whole(table, tmp_path, label="pay", bins=2)
 
 
 def test_statistics_survive_their_file(table, tmp_path):
-  whole(table, tmp_path, label="pay")
+  whole(table, tmp_path, label="pay", bins=2)
   path = tmp_path / "columns.json"
   known = column_statistics.read(str(path))
   assert column_statistics.parse(column_statistics.dump(known)) == known

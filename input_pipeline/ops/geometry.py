@@ -99,3 +99,23 @@ def shear(
     raise ValueError(f"x={x!r}, y={y!r}: both must be at least 0")
   a, b = tf.unstack(tf.random.stateless_uniform([2], seed) * 2.0 - 1.0)
   return _moved(value, [[1.0, a * x, 0.0], [b * y, 1.0, 0.0]], fill)
+
+
+@on_picture
+def landscape(value: tf.Tensor) -> Moved:
+  """Turned clockwise by a quarter if it is higher than it is wide.
+
+  Pictures of one size, some of them upright, thus fit into one batch.
+  """
+  height, width = tf.unstack(tf.shape(value)[:2])
+  upright = height > width
+  found = tf.cond(
+    upright,
+    lambda: tf.reverse(tf.transpose(value, [1, 0, 2]), [1]),
+    lambda: value,
+  )
+  found.set_shape([None, None, value.shape[2]])
+  bottom = tf.cast(height, tf.float32)
+  turned = moving.affine(0.0, 1.0, 0.0, -1.0, 0.0, bottom)
+  same = moving.affine(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+  return Moved(found, tf.where(upright, turned, same))

@@ -15,7 +15,7 @@ Upright pictures are turned, so that all have one size.
 --config.model.name=ffdnet --config.task.target=image, with the same sigma.
 Published on BSD68 at 25: BM3D 28.57 dB, DnCNN-S 29.23 dB with 17 layers of
 width 64 at full resolution. Here, 2 x 2 pixels become the channels of one, as
-in FFDNet, for a quarter of the computation. MEASURED
+in FFDNet, for a quarter of the computation. Not yet measured.
 """
 
 from ml_collections import ConfigDict

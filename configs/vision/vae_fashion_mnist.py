@@ -1,7 +1,8 @@
 r"""A variational autoencoder of Fashion-MNIST (Kingma and Welling 2014).
 
 The figure is test/nats, the negative ELBO of an image in nats, with greys
-between 0 and 1 as probabilities of a Bernoulli likelihood. MEASURED
+between 0 and 1 as probabilities of a Bernoulli likelihood. Not yet measured for
+all its steps: 296.5 after 100 of them on 2 shared CPU cores.
 
   python -m input_pipeline.fetch fashion_mnist
   python -m train.main --config=configs/vision/vae_fashion_mnist.py \

@@ -1,6 +1,7 @@
 """U-Net, autoencoders and DiT against diffusers, with random weights."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from torch_arrays import array, randomize
@@ -221,3 +222,70 @@ def test_vqvae_is_diffusers_vq_model():
   assert len(np.unique(got["code"])) > 2
   again, _ = model.apply(params, {}, got["code"], method="decode")
   np.testing.assert_allclose(again, got["image"], atol=1e-4)
+
+
+@pytest.mark.parity
+def test_dit_is_diffusers():
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  theirs = diffusers.DiTTransformer2DModel(
+    num_attention_heads=2,
+    attention_head_dim=8,
+    in_channels=2,
+    out_channels=2,
+    num_layers=2,
+    sample_size=8,
+    patch_size=2,
+    num_embeds_ada_norm=3,
+    norm_num_groups=2,
+  )
+  randomize(theirs)
+  blocks = list(theirs.transformer_blocks)
+  # Theirs embeds time and class in each block, the paper once.
+  for block in blocks[1:]:
+    block.norm1.emb.load_state_dict(blocks[0].norm1.emb.state_dict())
+  embedding = blocks[0].norm1.emb
+
+  def each(of):
+    return jax.tree.map(
+      lambda *x: jnp.stack(x), *(dense(of(b)) for b in blocks)
+    )
+
+  params = {
+    "patch_embedding": {
+      "kernel": conv(theirs.pos_embed.proj)["kernel"].reshape(-1, 16),
+      "bias": array(theirs.pos_embed.proj.bias),
+    },
+    "time1": dense(embedding.timestep_embedder.linear_1),
+    "time2": dense(embedding.timestep_embedder.linear_2),
+    "class_embedding": {
+      "embedding": array(embedding.class_embedder.embedding_table.weight)
+    },
+    "blocks": {
+      "modulation": each(lambda b: b.norm1.linear),
+      "attention": {
+        "query": each(lambda b: b.attn1.to_q),
+        "key": each(lambda b: b.attn1.to_k),
+        "value": each(lambda b: b.attn1.to_v),
+        "out": each(lambda b: b.attn1.to_out[0]),
+      },
+      "feed_forward": {
+        "up": each(lambda b: b.ff.net[0].proj),
+        "down": each(lambda b: b.ff.net[2]),
+      },
+    },
+    "modulation": dense(theirs.proj_out_1),
+    "head": dense(theirs.proj_out_2),
+  }
+  x, time, label = pixels((2, 8, 8, 2)), np.array([3, 951]), np.array([2, 0])
+  model = get("dit")(
+    channels=2, image_size=8, num_classes=3, layers=2, dim=16, heads=2
+  )
+  got, _ = jax.jit(model.apply)(params, {}, x, time, label)
+  want = theirs_of(
+    lambda x, *args: theirs(x, *args, return_dict=False)[0],
+    x,
+    torch.tensor(time),
+    torch.tensor(label),
+  )
+  np.testing.assert_allclose(got, want, atol=1e-4)

@@ -1,10 +1,10 @@
 r"""Diffusion in the latents of a VAE of Fashion-MNIST (Rombach et al. 2022).
 
 A transformer learns the flow from noise to the 7 x 7 latents of a run of
-vae_fashion_mnist, which stays as it is. Its likelihood is a Gaussian of standard
-deviation 0.1, which keeps more details than Bernoulli's; the latents then have
-a variance of about 1. test/frechet as in ddpm_fashion_mnist.
-Not yet measured.
+vae_fashion_mnist, which stays as it is. Its likelihood is a Gaussian of
+standard deviation 0.1, which keeps more details than Bernoulli's. Under the
+bound, latents have a variance of about 1. test/frechet as in
+ddpm_fashion_mnist. Not yet measured.
 
   python -m input_pipeline.fetch fashion_mnist
   python -m train.main --config=configs/vision/conv_fashion_mnist.py \

@@ -42,7 +42,9 @@ class PlainDenoiser(nnx.Module):
       BatchNorm(width, param_dtype=common["param_dtype"])
       for _ in range((depth - 2) * batchnorm)
     )
-    self.last = Conv(width, area * channels, 3, **conv)
+    # Small, so that learning begins at the image as it is.
+    small = {"kernel_init": nnx.initializers.normal(1e-3)}
+    self.last = Conv(width, area * channels, 3, **conv | small)
 
   def __call__(self, image_BHWC, level_B=None):
     """Returns the shape of the images, float32."""

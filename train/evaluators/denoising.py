@@ -17,6 +17,7 @@ def denoising(
   level: float = 25.0,
   tile: int = 0,
   margin: int = 32,
+  multiple: int = 8,
   pictures: int = 4,
 ) -> types.Evaluator:
   """Measures psnr and ssim over the images of a split, and those of the input.
@@ -32,6 +33,8 @@ def denoising(
     tile: the height and width of the tiles that an image is denoised in, so
       that large images need little memory; 0 takes images whole.
     margin: the pixels at the edges of tiles that are discarded.
+    multiple: tiles begin at multiples of this number of pixels; it must be a
+      multiple of the factor by which the network makes images smaller.
     pictures: number of images to draw; 0 draws none.
 
   Raises:
@@ -40,8 +43,10 @@ def denoising(
   """
   if "denoised" not in context.task.predict:
     raise ValueError("denoising needs a task that predicts denoised images")
-  if tile and tile <= 2 * margin:
-    raise ValueError(f"tile={tile} is not above 2 * margin = {2 * margin}")
+  if tile and tile - 2 * margin < multiple:
+    raise ValueError(
+      f"tile={tile} leaves no {multiple} pixels between margins of {margin}"
+    )
 
   @jax.jit
   def corrupted(image_BHWC, index_B):
@@ -66,7 +71,7 @@ def denoising(
       return np.asarray(context.fetch(denoise(variables, image_BHWC)))
 
     return np.stack(
-      [objective.tiled(part, each, tile, margin, multiple=16) for each in own]
+      [objective.tiled(part, each, tile, margin, multiple) for each in own]
     )
 
   def evaluate(variables, step):

@@ -4,7 +4,7 @@ It has the same sizes, batches, optimizer, schedule and average of parameters,
 and prints the negative ELBO of a test image in nats, which is compared with
 test/nats of that config. Needs the extra `parity`.
 
-  python benchmarks/vision/vae_twin.py --data=data/fashion_mnist --steps=2000
+  python benchmarks/vision/vae_twin.py --data=data/fashion_mnist --steps=1000
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
   """Trains for --steps or --minutes, whichever ends first."""
   parser = argparse.ArgumentParser()
   parser.add_argument("--data", default="data/fashion_mnist")
-  parser.add_argument("--steps", type=int, default=2000)
+  parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--minutes", type=float, default=math.inf)
   flags = parser.parse_args()
   torch.manual_seed(0)

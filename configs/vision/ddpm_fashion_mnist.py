@@ -24,8 +24,7 @@ from configs.vision.parts import diffusion
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = diffusion.image_diffusion(total_steps=6000)
-  config.batch_size = 64
+  config = diffusion.image_diffusion(total_steps=5000)
   config.task.update(kind="diffusion", schedule="cosine", prediction="v")
   config.model = dict(
     name="unet", widths=(24, 48, 48), depth=1, attention=(2,), head_dim=24

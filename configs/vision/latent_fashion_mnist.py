@@ -26,7 +26,7 @@ from configs.vision.parts import diffusion
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = diffusion.image_diffusion(total_steps=8000)
+  config = diffusion.image_diffusion(total_steps=6500)
   config.task.update(kind="flow", likelihood="gaussian")
   config.model = dict(
     name="latent_diffusion",

@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 2000
+  config.total_steps = 1000
   config.batch_size = 128
   config.task = dict(name="variational_autoencoder", likelihood="bernoulli")
   config.model = dict(name="vae", latent=4, widths=(16, 32, 32), depth=1)
@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
 
   def pictures(of: str) -> dict:
-    return dict(name="samples", of=of, split="test", count=64, every_steps=1000)
+    return dict(name="samples", of=of, split="test", count=64, every_steps=500)
 
   config.evals = dict(
     test=dict(name="mean", split="test", every_steps=500),
@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     reconstructions=pictures("reconstructions"),
     interpolations=pictures("interpolations"),
   )
-  config.checkpoint = dict(every_steps=1000, keep=2)
+  config.checkpoint = dict(every_steps=500, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
   entries = FieldReference(128)
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 2000
+  config.total_steps = 1000
   config.batch_size = 128
   config.task = dict(
     name="vector_quantization", entries=entries, commitment=0.25
@@ -48,10 +48,10 @@ def get_config(arg: str = "") -> ConfigDict:
       of="reconstructions",
       split="test",
       count=64,
-      every_steps=1000,
+      every_steps=500,
     ),
   )
-  config.checkpoint = dict(every_steps=1000, keep=2)
+  config.checkpoint = dict(every_steps=500, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     common.shrink(

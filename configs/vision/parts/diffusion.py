@@ -10,7 +10,7 @@ def image_diffusion(total_steps: int) -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.total_steps = total_steps
-  config.batch_size = 128
+  config.batch_size = 64
   config.task = dict(name="diffusion", steps=25, guidance=1.0)
   config.learner = dict(
     name="supervised", wrap=[dict(name="ema", decay=0.999, warmup=True)]

@@ -33,7 +33,7 @@ def test_samplers_are_diffusers_schedulers(sampler, schedule, prediction):
   )
   scheduler.set_timesteps(10)
   shares_T = objective.signal_shares(schedule, T)
-  np.testing.assert_allclose(scheduler.alphas_cumprod, shares_T, rtol=1e-5)
+  np.testing.assert_allclose(scheduler.alphas_cumprod, shares_T, rtol=1e-4)
 
   rng, how = jax.random.key(0), objective.Diffusion(shares_T, prediction, 10)
   start = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jax.sharding import PartitionSpec as P
+
 from common import names
 from models import Model
 from models.vision import dit, unet, vae
@@ -67,4 +69,5 @@ def latent_diffusion(
   return LatentDiffusion(found, made)
 
 
-SHARDING = [*dit.SHARDING, *unet.SHARDING, *vae.SHARDING]
+# The autoencoder is small, and is whole on each device.
+SHARDING = [(r"autoencoder/", P()), *dit.SHARDING, *unet.SHARDING]

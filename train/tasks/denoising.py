@@ -56,7 +56,7 @@ def denoising(
   def loss(variables, batch, context):
     clean_BHWC = batch["image"].astype(jnp.float32)
     level_rng, noise_rng, rng = jax.random.split(context.rng, 3)
-    count, *shape = clean_BHWC.shape
+    count, shape = clean_BHWC.shape[0], clean_BHWC.shape[1:]
     if context.train:
       level_B = objective.uniform_levels(level_rng, count, low, high)
       noise_BHWC = jax.random.normal(noise_rng, clean_BHWC.shape)

@@ -61,8 +61,9 @@ def diffusion(
   Raises:
     ValueError: a choice is unknown, or a number out of range.
   """
-  coder = getattr(model, "autoencoder", None)
-  denoiser = model if coder is None else model.denoiser
+  coder, denoiser = None, model
+  if isinstance(model, LatentDiffusion):
+    denoiser, coder = model
   space = latents.of(coder, latent_scale, likelihood)
   clip = float(coder is None) if clip is None else clip
   how = objective.noising(kind, schedule, prediction, timesteps)

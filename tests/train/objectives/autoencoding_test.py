@@ -1,13 +1,17 @@
 """Autoencoders: bounds and codebooks, against NumPy and SciPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from common.names import find
+import models
 from models import Model
+from models.layers import basic
+from models.vision import vqvae
 from train import types
 from train.objectives import autoencoding as objective
 from train.tasks.variational_autoencoder import variational_autoencoder
@@ -79,25 +83,34 @@ def test_the_bound_and_its_pictures():
   assert not np.allclose(samples, image)
 
 
-def quantized(codebook, **more):
-  model = find("models", "vqvae", "name")(
-    channels=1, latent=2, entries=4, codebook=codebook, widths=(4,),
-    groups=2, **more,
-  )  # fmt: skip
-  return model, *jax.jit(model.init)(jax.random.key(0))
+class Small(vqvae.VectorQuantized):
+  """With an encoder and a decoder of one product each."""
+
+  def __init__(self, averages, rngs):
+    more = {"averages": averages, "decay": 0.5, "param_dtype": jnp.float32}
+    self.encoder = basic.Dense(1, 2, rngs=rngs)
+    self.codebook = vqvae.Codebook(4, 2, rngs=rngs, **more)
+    self.decoder = basic.Dense(2, 1, rngs=rngs)
+
+
+def quantized(averages):
+  model = models.pure(lambda rngs: Small(averages, rngs))
+
+  @functools.partial(jax.jit, static_argnames="train")
+  def reconstruct(params, state, x, train=False):
+    return model.apply(params, state, x, method="reconstruct", train=train)
+
+  return model, reconstruct, *model.init(jax.random.key(0))
 
 
 def test_a_codebook_follows_the_latents():
-  model, params, state = quantized("ema", decay=0.5)
-  z = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype(np.float32)
+  _, reconstruct, params, state = quantized(True)
   x = np.random.default_rng(1).normal(size=(2, 4, 4, 1)).astype(np.float32)
   # Vectors that are all in use, so that none is replaced.
-  vectors = z.reshape(-1, 2)[:4].astype(np.float32)
+  vectors = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
   state = {"codebook": {"sums": 40 * vectors, "counts": np.full(4, 40.0)}}
   state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), state)
-  how = {"method": "reconstruct"}
-  apply = jax.jit(lambda *args: model.apply(*args, train=True, **how))
-  found, new = apply(params, state, x)
+  found, new = reconstruct(params, state, x, train=True)
   flat = np.asarray(found["latent"]).reshape(-1, 2)
   distance = ((flat[:, None] - vectors[None]) ** 2).sum(-1)
   code = distance.argmin(1)
@@ -110,22 +123,21 @@ def test_a_codebook_follows_the_latents():
     new["codebook"]["sums"], 20 * vectors + 0.5 * chosen.T @ flat, rtol=1e-4
   )
   # In evaluation nothing moves.
-  _, same = jax.jit(lambda *args: model.apply(*args, **how))(params, state, x)
+  _, same = reconstruct(params, state, x)
   assert jax.tree.all(jax.tree.map(np.array_equal, same, state))
   # A vector that nothing chooses becomes a latent.
   state["codebook"]["counts"] = state["codebook"]["counts"].at[2].set(0.01)
   state["codebook"]["sums"] = state["codebook"]["sums"].at[2].set(9.0)
-  found, new = apply(params, state, x)
-  flat = np.asarray(found["latent"]).reshape(-1, 2)
+  _, new = reconstruct(params, state, x, train=True)
   np.testing.assert_allclose(new["codebook"]["sums"][2], flat[2 * 32 // 4])
 
 
-@pytest.mark.parametrize("codebook", ["ema", "gradient"])
-def test_gradients_pass_straight_through(codebook):
-  model, params, state = quantized(codebook)
+@pytest.mark.parametrize("averages", [True, False])
+def test_gradients_pass_straight_through(averages):
+  model, reconstruct, params, state = quantized(averages)
   task = vector_quantization(model, entries=4, commitment=0.25)
-  image = np.random.default_rng(0).normal(size=(2, 4, 4, 1))
-  batch = {"image": jnp.asarray(image, jnp.float32), "mask": jnp.ones(2)}
+  x = np.random.default_rng(0).normal(size=(2, 4, 4, 1)).astype(np.float32)
+  batch = {"image": jnp.asarray(x), "mask": jnp.ones(2)}
 
   @jax.jit
   @jax.grad
@@ -133,16 +145,16 @@ def test_gradients_pass_straight_through(codebook):
     mean, _ = task.losses["loss"](types.Variables(params, state), batch, AT)
     return mean.value()
 
-  found = grads(params)
-  first = found["encoder"]["first"]["kernel"]
-  assert np.abs(first).max() > 0
-  assert ("codebook" in params) == (codebook == "gradient")
-  if codebook == "gradient":
-    how = {"method": "reconstruct"}
-    seen, _ = jax.jit(lambda *args: model.apply(*args, **how))(
-      params, state, batch["image"]
-    )
+  found, (seen, _) = grads(params), reconstruct(params, state, x)
+  gap = np.asarray(seen["vector"] - seen["latent"]).reshape(-1, 2)
+  # The image's error reaches the latents as if they were the vectors.
+  error = 2 * (np.asarray(seen["image"]) - x).reshape(-1, 1) / x.size
+  slope = error @ np.asarray(params["decoder"]["kernel"]).T
+  slope -= 0.25 * 2 * gap / gap.size
+  wanted = x.reshape(-1, 1).T @ slope
+  np.testing.assert_allclose(found["encoder"]["kernel"], wanted, rtol=1e-4)
+  assert ("codebook" in params) != averages
+  if not averages:
     code = np.asarray(seen["code"]).reshape(-1)
-    gap = np.asarray(seen["vector"] - seen["latent"]).reshape(-1, 2)
     wanted = np.eye(4)[code].T @ (2 * gap / gap.size)
     np.testing.assert_allclose(found["codebook"]["vectors"], wanted, atol=1e-6)

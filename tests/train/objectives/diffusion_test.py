@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from models import Model
+from models.vision.latent_diffusion import LatentDiffusion
 from train import types
 from train.objectives import diffusion as objective
 from train.tasks.diffusion import diffusion
@@ -168,34 +169,57 @@ def test_the_loss_is_that_of_the_drawn_noise(kind):
 
 
 def test_latents_are_those_of_the_frozen_autoencoder():
-  from common.names import find
+  """With a coder that multiplies by a parameter, and halves the image."""
 
-  model = find("models", "latent_diffusion", "name")(
-    channels=1,
-    image_size=4,
-    num_classes=2,
-    autoencoder={"latent": 2, "widths": (4,), "groups": 2},
-    denoiser={"name": "dit", "layers": 1, "dim": 8, "heads": 2},
+  def code(params, state, x, method):
+    if method == "encode":
+      mean = params["w"] * x[:, ::2, ::2]
+      return (mean, jnp.full_like(mean, -30.0)), state
+    return jnp.repeat(jnp.repeat(x / params["w"], 2, 1), 2, 2), state
+
+  seen = []
+  coder = Model(lambda rng: ({"w": jnp.asarray(4.0)}, {}), code)
+  denoiser = recording(seen)._replace(init=lambda rng: ({}, {}))
+  task = diffusion(
+    LatentDiffusion(denoiser, coder),
+    kind="flow",
+    num_classes=3,
+    steps=1,
+    latent_scale=2.0,
+    likelihood="gaussian",
   )
-  task = diffusion(model, kind="flow", num_classes=2, steps=2, latent_scale=2.0)
-  batch = {
-    "image": jnp.zeros((2, 4, 4, 1)),
-    "label": jnp.asarray([0, 1]),
-    "index": jnp.arange(2),
-    "mask": jnp.ones(2),
-  }
-  variables = jax.jit(task.init)(jax.random.key(0), batch)
-  at = types.Context(jax.random.key(1), jnp.int32(0), train=True)
+  batch = pictures()
+  variables = task.init(jax.random.key(0), batch)
+  assert float(variables.frozen["autoencoder"]["params"]["w"]) == 4
+  at = types.Context(jax.random.key(1), jnp.int32(0), train=False)
+  mean, _ = task.losses["loss"](variables, batch, at)
+  ((x, time_B, _),) = seen
+  t = np.asarray(time_B, float)[:, None, None, None] / 1000
+  latent = 8 * np.asarray(batch["image"], float)[:, ::2, ::2]
+  noise = (np.asarray(x, float) - (1 - t) * latent) / t
+  square = ((noise - latent)[:3] ** 2).mean()
+  assert float(mean.value()) == pytest.approx(square, rel=1e-3)
+  # A velocity of 0 leaves the noise as it is; it is scaled and decoded.
+  made = task.predict["samples"](variables, batch, at.rng)
+  start = jax.random.normal(jax.random.split(at.rng)[0], (4, 2, 2, 1)) / 8
+  want = np.clip(np.repeat(np.repeat(start, 2, 1), 2, 2), -1, 1)
+  np.testing.assert_allclose(made, want, rtol=1e-5)
 
-  def loss(params, frozen):
-    given = variables._replace(params=params, frozen=frozen)
-    return task.losses["loss"](given, batch, at)[0].value()
 
-  grads = jax.jit(jax.grad(loss))(variables.params, variables.frozen)
-  assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
-  assert set(variables.frozen) == {"autoencoder"}
-  made = jax.eval_shape(task.predict["samples"], variables, batch, at.rng)
-  assert made.shape == (2, 4, 4, 1)
+def test_latent_diffusion_is_made_of_sections():
+  from common.errors import UserError
+  from models.vision.latent_diffusion import latent_diffusion
+
+  sizes = {"channels": 1, "image_size": 8, "num_classes": 2}
+  given = {"name": "dit", "layers": 1, "dim": 8, "heads": 2}
+  coder = {"latent": 3, "widths": (4, 8), "groups": 4}
+  found = latent_diffusion(denoiser=given, autoencoder=coder, **sizes)
+  params, _ = jax.eval_shape(found.denoiser.init, jax.random.key(0))
+  assert params["head"]["kernel"].shape == (8, 2 * 2 * 3)
+  with pytest.raises(UserError, match="config.model.denoiser.dpeth"):
+    latent_diffusion(denoiser=given | {"dpeth": 1}, **sizes)
+  with pytest.raises(ValueError, match="no name"):
+    latent_diffusion(denoiser={}, **sizes)
 
 
 def test_choices_are_checked():

@@ -61,9 +61,9 @@ def diffusion(
   Raises:
     ValueError: a choice is unknown, or a number out of range.
   """
-  coder, denoiser = None, model
-  if isinstance(model, LatentDiffusion):
-    denoiser, coder = model
+  latent = isinstance(model, LatentDiffusion)
+  denoiser: Model = model.denoiser if latent else model
+  coder = model.autoencoder if latent else None
   space = latents.of(coder, latent_scale, likelihood)
   clip = float(coder is None) if clip is None else clip
   how = objective.noising(kind, schedule, prediction, timesteps)

@@ -15,7 +15,9 @@ Upright pictures are turned, so that all have one size.
 --config.model.name=ffdnet --config.task.target=image, with the same sigma.
 Published on BSD68 at 25: BM3D 28.57 dB, DnCNN-S 29.23 dB with 17 layers of
 width 64 at full resolution. Here, 2 x 2 pixels become the channels of one, as
-in FFDNet, for a quarter of the computation. Not yet measured.
+in FFDNet, for a quarter of the computation. Not yet
+measured for all its steps: test/psnr 23.5 dB after 74 of them, on 2 shared CPU
+cores; the noisy pictures have 20.5 dB.
 """
 
 from ml_collections import ConfigDict

@@ -148,3 +148,23 @@ def affine(
   a, b, c, d = d * over, -b * over, -c * over, a * over
   matrix = [[a, b, -(a * x + b * y)], [c, d, -(c * x + d * y)]]
   return _moved(value, matrix, fill)
+
+
+@on_picture
+def landscape(value: tf.Tensor) -> Moved:
+  """Turned clockwise by a quarter if it is higher than it is wide.
+
+  Pictures of one size, some of them upright, thus fit into one batch.
+  """
+  height, width = tf.unstack(tf.shape(value)[:2])
+  upright = height > width
+  found = tf.cond(
+    upright,
+    lambda: tf.reverse(tf.transpose(value, [1, 0, 2]), [1]),
+    lambda: value,
+  )
+  found.set_shape([None, None, value.shape[2]])
+  bottom = tf.cast(height, tf.float32)
+  turned = moving.affine(0.0, 1.0, 0.0, -1.0, 0.0, bottom)
+  same = moving.affine(1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+  return Moved(found, tf.where(upright, turned, same))

@@ -75,6 +75,23 @@ def centernet_output(name):
   return make
 
 
+def timed(name):
+  """A model that reads a time, or a level of noise, of each image, too."""
+
+  def make(**kwargs):
+    model = get(name)(**kwargs)
+
+    def apply(params, state, x, **how):
+      time_B = jnp.arange(x.shape[0], dtype=jnp.float32)
+      return model.apply(params, state, x, time_B, **how)
+
+    return model._replace(apply=apply)
+
+  return make
+
+
+_UNET = {"channels": 3, "widths": (4, 8), "groups": 2, "dropout": 0.1}
+
 # model, keyword arguments, input's shape, output's shape.
 TABLE = [
   ("decoder", {"vocab_size": 17, "dim": 16}, (2, 9), (2, 9, 17)),
@@ -169,6 +186,27 @@ TABLE = [
       (2, 2, 5, size),
     )
     for name, size in (("heat", 5), ("sides", 4))
+  ),
+  *(
+    (timed(name), more, (2, 9, 12, 3), (2, 9, 12, 3))
+    for name, more in (
+      ("dncnn", {"channels": 3, "depth": 4, "width": 8}),
+      ("ffdnet", {"channels": 3, "depth": 4, "width": 8}),
+      ("unet", {"num_classes": 3, **_UNET}),
+    )
+  ),
+  (
+    timed("dit"),
+    {"channels": 3, "image_size": 8, "layers": 2, "dim": 16, "heads": 2},
+    (2, 8, 8, 3),
+    (2, 8, 8, 3),
+  ),
+  *(
+    (name, {"channels": 3, "widths": (4, 8), "groups": 2} | more, *2 * [size])
+    for name, more, size in (
+      ("vae", {}, (2, 8, 8, 3)),
+      ("vqvae", {"codebook": "gradient"}, (2, 8, 8, 3)),
+    )
   ),
   *(
     (
@@ -271,6 +309,11 @@ def test_unknown_names_and_values_are_named():
     ("vit", {"num_classes": 9, "variant": "X/16"}, "Ti, S, B, L"),
     ("vit", {"num_classes": 9, "image_size": 30}, "image_size = 30"),
     ("gan", {"image_size": 27}, "image_size = 27"),
+    ("dncnn", {"channels": 1, "depth": 2}, "depth = 2"),
+    ("unet", {"channels": 1, "widths": (30,)}, "width of 30"),
+    ("dit", {"channels": 1, "image_size": 9}, "image_size = 9"),
+    ("vae", {"channels": 1, "widths": (30,)}, "width 30"),
+    ("vqvae", {"channels": 1, "codebook": "mean"}, "ema, gradient"),
   ):
     with pytest.raises(ValueError, match=message):
       get(name)(**kwargs)

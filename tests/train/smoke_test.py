@@ -35,15 +35,21 @@ PARAMETERS = {
 IMAGES = {
   "cifar10_conv": (32, 3, 10),
   "conv_fashion_mnist": (28, 1, 10),
+  "ddpm_fashion_mnist": (28, 1, 10),
+  "dit_fashion_mnist": (28, 1, 10),
   "gan_fashion_mnist": (28, 1, 10),
+  "latent_fashion_mnist": (28, 1, 10),
   "resnet_cifar10": (32, 3, 10),
   "resnet50_imagenet": (224, 3, 1000),
+  "vae_fashion_mnist": (28, 1, 10),
   "vit_imagenet": (224, 3, 1000),
   "vit_l16_imagenet": (224, 3, 1000),
+  "vqvae_fashion_mnist": (28, 1, 10),
 }
 # Of the same sizes as the real pictures; the ops remain.
 PICTURES = {
   "boxes_bccd": "fake:boxes?n=8&size=256",
+  "dncnn_bsd": "fake:image?n=8&size=64&channels=1&dtype=uint8",
   "masks_camvid": "fake:masks?n=8&size=240&classes=11",
 }
 # Of kinds of rows.

@@ -17,25 +17,27 @@ def samples(
   prompt: str = "\n",
   length: int = 200,
   temperature: float = 0.8,
+  of: str = "samples",
 ) -> types.Evaluator:
   """Writes WORKDIR/samples/<key>_<step>.png or .txt; returns no metrics.
 
   The same image or text goes to config.writers as "<key>/samples".
 
   Args:
-    context: the task predicts "samples".
+    context: the task predicts `of`.
     count: the number of images or texts.
     prompt: the beginning of each text.
     length: the number of tokens to generate after the prompt.
     temperature: divides the logits that tokens are sampled from.
+    of: the prediction that is drawn, such as "reconstructions".
 
   Raises:
-    ValueError: the task does not predict samples, or the tokenizer cannot
+    ValueError: the task does not predict `of`, or the tokenizer cannot
       encode the prompt.
   """
-  if "samples" not in context.task.predict:
-    raise ValueError("samples needs a task that predicts samples")
-  predict = jax.jit(context.task.predict["samples"])
+  if of not in context.task.predict:
+    raise ValueError(f"samples needs a task that predicts {of}")
+  predict = jax.jit(context.task.predict[of])
   # Here, so that a prompt that cannot be encoded fails before training.
   ids = [] if context.encode is None else list(map(int, context.encode(prompt)))
 

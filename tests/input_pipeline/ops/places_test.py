@@ -21,6 +21,8 @@ _OPS = [
   "flip(1.0)",
   "flip(1.0, vertical=True)",
   "flip(0.5)",
+  "landscape",
+  "central_crop((40, 30))|landscape",
   "rotation(25)",
   "shear(0.2, 0.2)",
   "letterbox((60, 50), fill=9)",

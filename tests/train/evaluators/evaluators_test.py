@@ -5,6 +5,8 @@ scikit-learn, SciPy and NumPy on all the rows at once are the truth.
 """
 
 import csv
+import hashlib
+import json
 import math
 
 import jax
@@ -277,7 +279,7 @@ def test_frechet_distance_to_the_same_images_is_zero():
   assert 0 <= evaluate(NOTHING, 0)["frechet_distance"] < 1e-6
 
 
-def test_frechet_takes_the_features_of_a_classifier():
+def test_frechet_takes_the_features_of_a_classifier(tmp_path):
   weight = np.random.default_rng(4).normal(size=(4, 3)).astype(np.float32)
   rng, batches, loaded = jax.random.key(3), pictures(), []
 
@@ -289,8 +291,16 @@ def test_frechet_takes_the_features_of_a_classifier():
     loaded.append(workdir)
     return task_of(features=features), types.Variables(jnp.asarray(weight), {})
 
-  given = context(task_of(samples=scaled), batches, rng=rng, load=load)
-  evaluate = frechet(given, classifier="runs/judge")
+  said = []
+  given = context(
+    task_of(samples=scaled),
+    batches,
+    rng=rng,
+    load=load,
+    say=said.append,
+    workdir=str(tmp_path),
+  )
+  evaluate = frechet(given, classifier="runs/judge", metric="frechet")
   assert loaded == ["runs/judge"]
   variables = types.Variables(0.5, {})
   fakes = [
@@ -303,8 +313,17 @@ def test_frechet_takes_the_features_of_a_classifier():
       for images in ([b["image"] for b in batches], fakes)
     )
   )
-  found = evaluate(variables, 0)["frechet_distance"]
+  found = evaluate(variables, 0)["frechet"]
   assert found == pytest.approx(wanted, rel=1e-5)
+  # What it was measured with is written down.
+  stated = json.loads((tmp_path / "val_frechet.json").read_text())
+  digest = hashlib.sha256(
+    b".params float32 (4, 3)\n" + weight.tobytes()
+  ).hexdigest()
+  assert stated["digest"] == digest and digest[:12] in said[-1]
+  count = sum(int(b["mask"].sum()) for b in batches)
+  assert stated["generated_images"] == stated["real_images"] == count
+  assert stated["distance"] == found and stated["resize"] == "none"
 
 
 @pytest.mark.parametrize("make", [frechet, samples])

@@ -1,0 +1,1 @@
+"""What tasks share; a config cannot name these files."""

@@ -7,8 +7,9 @@ average precision at IoU 0.5 on the 72 pictures of the split test, in the pixels
 of the files. Not yet measured; planned are 60 min on 2 CPU cores.
 
   git clone https://github.com/Shenggan/BCCD_Dataset data/bccd_repository
-  XLA_FLAGS=--xla_force_host_platform_device_count=2 \\
-    python -m train.main --config=configs/vision/yolo_bccd.py
+  python -m train.main --config=configs/vision/yolo_bccd.py
+
+On two CPU cores set XLA_FLAGS=--xla_force_host_platform_device_count=2 first.
 
 For a data set of your own in the layout of Pascal VOC add
 --config.data.source=voc:DIR. While you compare settings, train on the split

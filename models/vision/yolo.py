@@ -145,8 +145,8 @@ class Pyramid(nnx.Module):
   def __call__(self, features):
     """Returns three arrays of the shapes of `features`."""
     fine, middle, coarse = features
-    middle = self.to_middle(_joined(_doubled(coarse), middle))
-    fine = self.to_fine(_joined(_doubled(middle), fine))
+    middle = self.to_middle(_joined(doubled(coarse), middle))
+    fine = self.to_fine(_joined(doubled(middle), fine))
     middle = self.mix_middle(_joined(self.from_fine(fine), middle))
     coarse = self.mix_coarse(_joined(self.from_middle(middle), coarse))
     return fine, middle, coarse
@@ -156,7 +156,7 @@ def _joined(a_BHWC, b_BHWC):
   return jnp.concatenate([a_BHWC, b_BHWC], axis=-1)
 
 
-def _doubled(x_BHWC):
+def doubled(x_BHWC):
   """Every pixel becomes four."""
   B, H, W, C = x_BHWC.shape
   x = jnp.broadcast_to(x_BHWC[:, :, None, :, None], (B, H, 2, W, 2, C))

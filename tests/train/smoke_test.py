@@ -44,6 +44,9 @@ IMAGES = {
 # Of the same sizes as the real pictures; the ops remain.
 PICTURES = {
   "boxes_bccd": "fake:boxes?n=8&size=256",
+  "detr_bccd": "fake:boxes?n=8&size=256",
+  "faster_rcnn_bccd": "fake:boxes?n=8&size=256",
+  "yolo_bccd": "fake:boxes?n=8&size=256",
   "masks_camvid": "fake:masks?n=8&size=240&classes=11",
 }
 # Of kinds of rows.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from train.objectives import boxes as boxes_lib
+from train.objectives import losses
 
 
 class Assigned(NamedTuple):
@@ -85,6 +86,21 @@ def covered(points_A2, boxes_BN4, real_BN) -> jax.Array:
   high = points_A2[None, None] < boxes_BN4[:, :, None, 2:]
   inside_BNA = (low & high).all(-1) & (real_BN > 0)[..., None]
   return inside_BNA.any(1)
+
+
+def class_loss(logits_BAC, kind_BA, share_BA, idle_BA) -> jax.Array:
+  """The sum over classes of binary cross entropies, [B, A].
+
+  Args:
+    logits_BAC: of the predictions.
+    kind_BA: int32, the class of the object that each learns.
+    share_BA: the score to learn for that class; that of others is 0.
+    idle_BA: bool, where the loss is 0 unless there is a score to learn.
+  """
+  kind_BAC = jax.nn.one_hot(kind_BA, logits_BAC.shape[-1])
+  wanted_BAC = kind_BAC * share_BA[..., None]
+  entropy_BA = losses.binary_cross_entropy(logits_BAC, wanted_BAC).sum(-1)
+  return jnp.where(idle_BA & (share_BA == 0), 0.0, entropy_BA)
 
 
 def bins_loss(found, own_BA4) -> jax.Array:

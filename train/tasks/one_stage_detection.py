@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from models import Model
 from train import types
@@ -77,13 +76,10 @@ def one_stage_detection(
     )
     own_BA4 = jnp.take_along_axis(truth_BN4, owner_BA[..., None], axis=1)
     kind_BA = jnp.take_along_axis(classes_BN, owner_BA, axis=1)
-    logits_BAC = found["logits"]
-    wanted_BAC = jax.nn.one_hot(kind_BA, logits_BAC.shape[-1])
-    entropy_BA = optax.sigmoid_binary_cross_entropy(
-      logits_BAC, wanted_BAC * share_BA[..., None]
-    ).sum(-1)
     idle_BA = box_assignment.covered(found["points"], truth_BN4, crowd_BN)
-    entropy_BA = jnp.where(idle_BA & (share_BA == 0), 0.0, entropy_BA)
+    entropy_BA = box_assignment.class_loss(
+      found["logits"], kind_BA, share_BA, idle_BA
+    )
     ciou_BA = boxes_lib.overlap(found["boxes"], own_BA4, "ciou")
     parts = {
       "class_loss": (class_weight, entropy_BA),
@@ -92,7 +88,6 @@ def one_stage_detection(
     if "bins" in found:
       nats_BA = box_assignment.bins_loss(found, own_BA4)
       parts["bins_loss"] = (bins_weight, nats_BA * share_BA)
-    # Padding is no image, and where nothing is learned nothing is counted.
     weight_B = jnp.maximum(share_BA.sum(1), 1.0) * batch["mask"]
     weight = weight_B.sum()
 

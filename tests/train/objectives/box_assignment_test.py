@@ -41,19 +41,19 @@ def test_the_best_aligned_cells_learn_an_object():
   assert np.flatnonzero(share[0]).tolist() == [5]
   assert owner[0, 5] == 0
   np.testing.assert_allclose(share[0, 5], 1, rtol=1e-5)  # its IoU
-  # A higher score outweighs: the cell at its right, with IoU 1/3, beta 0.
+  # A higher score outweighs: the cell at its right, with IoU 1/2, beta 0.
   logits = found["logits"].at[0, 6, 0].set(5.0)
   _, share = box_assignment.task_aligned(
     {**found, "logits": logits},
-    jnp.asarray([truth], jnp.float32),
-    jnp.zeros((1, 3), jnp.int32),
-    jnp.asarray([[1.0, 0, 0]]),
+    jnp.asarray([[[4.0, 4, 24, 20]]]),
+    jnp.zeros((1, 1), jnp.int32),
+    jnp.ones((1, 1)),
     top=1,
     alpha=1.0,
     beta=0.0,
   )
   assert np.flatnonzero(share[0]).tolist() == [6]
-  np.testing.assert_allclose(share[0, 6], 1 / 3, rtol=1e-5)
+  np.testing.assert_allclose(share[0, 6], 1 / 2, rtol=1e-5)
   # Points in the box are (12, 12) alone: others never learn it.
   _, share = assigned(found, [[5, 5, 19, 19]], [1], 16)
   assert np.flatnonzero(share[0]).tolist() == [5]

@@ -80,6 +80,7 @@ def get_config(arg: str = "") -> ConfigDict:
       model=dict(width=2, features=4, hidden=8, sizes=((8,), (16,), (24,))),
       data=dict(
         source="fake:boxes?n=40&size=48",
+        split="train",
         ops="decode(3)|resize((40, 48))|mosaic|flip"
         f"|color_jitter(0.1)|{_KEPT})|{_PADS.format(8)}",
       ),

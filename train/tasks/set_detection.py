@@ -69,9 +69,8 @@ def set_detection(
       query_BN = set_matching.matching(cost_BNQ, real_BN)
       own_BN4 = jnp.take_along_axis(boxes_BQ4, query_BN[..., None], axis=1)
       apart_BN = jnp.abs(own_BN4 - truth_BN4).sum(-1)
-      giou_BN = boxes_lib.overlap(
-        *map(boxes_lib.from_centres, (own_BN4, truth_BN4)), "giou"
-      )
+      corners = [boxes_lib.from_centres(x) for x in (own_BN4, truth_BN4)]
+      giou_BN = boxes_lib.overlap(corners[0], corners[1], "giou")
       box_BN = distance_weight * apart_BN + overlap_weight * (1 - giou_BN)
       box_B = (box_BN * real_BN).sum(1) / jnp.maximum(real_BN.sum(1), 1)
       none = logits_BQC.shape[-1] - 1

@@ -93,7 +93,7 @@ def two_stage_detection(
     measured["proposals_recall"] = types.mean_of(
       recall_BN, truth.real * mask_B[:, None]
     )
-    total = types.mean_of(sum(losses), mask_B)
+    total = types.mean_of(jnp.stack(losses).sum(0), mask_B)
     return total, types.Aux(model_state, measured)
 
   def detected(variables, batch, rng):

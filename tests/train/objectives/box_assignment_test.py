@@ -21,15 +21,22 @@ def cells():
   }
 
 
-def assigned(found, truth, real, top):
-  return box_assignment.task_aligned(
+task_aligned = jax.jit(
+  box_assignment.task_aligned, static_argnames=("top", "alpha", "beta")
+)
+
+
+def assigned(found, truth, real, top, alpha=0.5, beta=6.0):
+  """Of up to three objects; padding is added."""
+  room = 3 - len(truth)
+  return task_aligned(
     found,
-    jnp.asarray([truth], jnp.float32),
-    jnp.zeros((1, len(truth)), jnp.int32),
-    jnp.asarray([real], jnp.float32),
+    jnp.asarray([truth + [[0, 0, 32, 32]] * room], jnp.float32),
+    jnp.zeros((1, 3), jnp.int32),
+    jnp.asarray([real + [0] * room], jnp.float32),
     top=top,
-    alpha=0.5,
-    beta=6.0,
+    alpha=alpha,
+    beta=beta,
   )
 
 
@@ -42,16 +49,8 @@ def test_the_best_aligned_cells_learn_an_object():
   assert owner[0, 5] == 0
   np.testing.assert_allclose(share[0, 5], 1, rtol=1e-5)  # its IoU
   # A higher score outweighs: the cell at its right, with IoU 1/2, beta 0.
-  logits = found["logits"].at[0, 6, 0].set(5.0)
-  _, share = box_assignment.task_aligned(
-    {**found, "logits": logits},
-    jnp.asarray([[[4.0, 4, 24, 20]]]),
-    jnp.zeros((1, 1), jnp.int32),
-    jnp.ones((1, 1)),
-    top=1,
-    alpha=1.0,
-    beta=0.0,
-  )
+  found["logits"] = found["logits"].at[0, 6, 0].set(5.0)
+  _, share = assigned(found, [[4, 4, 24, 20]], [1], 1, 1.0, 0.0)
   assert np.flatnonzero(share[0]).tolist() == [6]
   np.testing.assert_allclose(share[0, 6], 1 / 2, rtol=1e-5)
   # Points in the box are (12, 12) alone: others never learn it.
@@ -78,7 +77,7 @@ def test_the_loss_of_bins_by_hand():
   found = cells() | {"bins": jnp.zeros((1, 16, 4, 5))}
   own = jnp.broadcast_to(jnp.asarray([0.0, 0, 12, 12]), (1, 16, 4))
   logits = found["bins"].at[0, 0, 0, 0].set(2.0)
-  nats = box_assignment.bins_loss({**found, "bins": logits}, own)
+  nats = jax.jit(box_assignment.bins_loss)({**found, "bins": logits}, own)
   # The point (4, 4): half a cell to the left, which is half of bins 0 and 1.
   uniform = np.log(5)
   first = np.log(np.exp(2) + 4) - 1
@@ -95,23 +94,25 @@ def test_matches_and_samples_by_hand():
     real=jnp.asarray([[1.0, 1, 0]]),
     crowd=jnp.asarray([[0.0, 0, 1]]),
   )
-  match = region_proposals.matched(boxes, truth, 0.3, 0.8)
+  matched = jax.jit(region_proposals.matched, static_argnums=(2, 3, 4))
+  match = matched(boxes, truth, 0.3, 0.8)
   assert match.owner[0, :2].tolist() == [0, 1]
   assert match.positive[0].tolist() == [True, False, False]
   # The second has IoU 0.75, and the third overlaps a crowd by 0.4.
   assert match.negative[0].tolist() == [False, False, False]
-  best = region_proposals.matched(boxes, truth, 0.3, 0.8, best=True)
+  best = matched(boxes, truth, 0.3, 0.8, True)
   assert best.positive[0].tolist() == [True, True, False]
   many = region_proposals.Matched(
     jnp.zeros((2, 40), jnp.int32),
     jnp.asarray([[True] * 20 + [False] * 20, [False] * 40]),
     jnp.asarray([[False] * 20 + [True] * 20, [True] * 4 + [False] * 36]),
   )
-  place, real = region_proposals.sampled(many, jax.random.key(0), 8, 0.25)
+  sample = jax.jit(region_proposals.sampled, static_argnums=(2, 3))
+  place, real = sample(many, jax.random.key(0), 8, 0.25)
   assert (place[0] < 20).sum() == 2 and real[0].all()
   assert real[1].sum() == 4 and sorted(place[1, :4].tolist()) == [0, 1, 2, 3]
   few = many._replace(negative=jnp.zeros((2, 40), bool))
-  _, real = region_proposals.sampled(few, jax.random.key(0), 8, 0.25)
+  _, real = sample(few, jax.random.key(0), 8, 0.25)
   assert real.sum(1).tolist() == [2, 0]
 
 

@@ -19,16 +19,17 @@ def drawn(n, seed=0, size=100):
 def test_overlap_by_hand():
   a = jnp.asarray([[0.0, 0, 4, 4], [0, 0, 2, 2], [0, 0, 2, 2], [3, 3, 1, 1]])
   b = jnp.asarray([[2.0, 0, 6, 4], [4, 0, 6, 2], [0, 0, 2, 2], [0, 0, 2, 2]])
-  iou = boxes_lib.overlap(a, b)
-  np.testing.assert_allclose(iou, [8 / 24, 0, 1, 0], atol=1e-6)
-  giou = boxes_lib.overlap(a[:3], b[:3], "giou")
-  np.testing.assert_allclose(giou, [1 / 3, -4 / 12, 1], atol=1e-6)
-  ciou = boxes_lib.overlap(a[:3], b[:3], "ciou")
+
+  def found(a, b):
+    every = {kind: boxes_lib.overlap(a, b, kind) for kind in boxes_lib.KINDS}
+    return sum(x.sum() for x in every.values()), every
+
+  grads, every = jax.jit(jax.grad(found, argnums=(0, 1), has_aux=True))(a, b)
+  np.testing.assert_allclose(every["iou"], [8 / 24, 0, 1, 0], atol=1e-6)
+  np.testing.assert_allclose(every["giou"][:3], [1 / 3, -1 / 3, 1], atol=1e-6)
   wanted = [1 / 3 - 4 / (36 + 16), -16 / (36 + 4), 1]
-  np.testing.assert_allclose(ciou, wanted, atol=1e-6)
-  for kind in boxes_lib.KINDS:
-    grads = jax.grad(lambda a, kind=kind: boxes_lib.overlap(a, b, kind).sum())
-    assert np.isfinite(grads(a)).all() and np.isfinite(grads(b)).all()
+  np.testing.assert_allclose(every["ciou"][:3], wanted, atol=1e-6)
+  assert all(np.isfinite(x).all() for x in grads)
 
 
 def test_codes_and_sides_lead_back():
@@ -46,6 +47,7 @@ def test_codes_and_sides_lead_back():
 
 def greedy(boxes, scores, threshold, classes):
   """Suppression as it is usually written."""
+  overlaps = np.asarray(boxes_lib.pairwise(*[jnp.asarray(boxes)] * 2))
   left, kept = list(np.argsort(-scores, kind="stable")), []
   while left:
     best = left.pop(0)
@@ -53,9 +55,7 @@ def greedy(boxes, scores, threshold, classes):
     left = [
       i
       for i in left
-      if classes[i] != classes[best]
-      or boxes_lib.overlap(jnp.asarray(boxes[i]), jnp.asarray(boxes[best]))
-      <= threshold
+      if classes[i] != classes[best] or overlaps[i, best] <= threshold
     ]
   return sorted(kept)
 
@@ -77,21 +77,18 @@ def test_suppression_is_the_greedy_loop(kinds):
 def test_detections_of_a_batch():
   boxes = jnp.asarray([drawn(1)[0], drawn(1)[0] + 0.5, drawn(2)[1] + 100])
   scores = jnp.asarray([[0.9, 0.1], [0.8, 0.3], [0.0, 0.7]])
-  found = boxes_lib.detections(
-    jnp.stack([boxes, boxes]),
-    jnp.stack([scores, scores * 0]),
-    count=5,
-    threshold=0.5,
+  detections = jax.jit(
+    boxes_lib.detections, static_argnames=("count", "threshold", "agnostic")
   )
+  both = jnp.stack([boxes, boxes]), jnp.stack([scores, scores * 0])
+  found = detections(*both, count=5, threshold=0.5)
   np.testing.assert_allclose(found["scores"][0], [0.9, 0.7, 0.3, 0, 0])
   assert found["classes"][0, :3].tolist() == [0, 1, 1]
   np.testing.assert_allclose(
     found["boxes"][0, :3], boxes[jnp.asarray([0, 2, 1])]
   )
   assert not found["scores"][1].any()
-  alike = boxes_lib.detections(
-    boxes[None], scores[None], count=3, threshold=0.5, agnostic=True
-  )
+  alike = detections(*both, count=3, threshold=0.5, agnostic=True)
   np.testing.assert_allclose(alike["scores"][0], [0.9, 0.7, 0])
 
 

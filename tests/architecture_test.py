@@ -70,7 +70,7 @@ ARROWS = {
   "train.adapters": "train.types train.optimization jax models",
   "train.tasks": "train.types train.objectives train.generation jax models",
   "train.evaluators": "train.types train.objectives data jax matplotlib"
-  " rouge_score sacrebleu",
+  " pycocotools rouge_score sacrebleu",
   "train.hosts": "absl jax",
   "train.measuring": "jax pynvml",
   "train.checkpointing": "train.types train.hosts etils jax orbax tensorstore",

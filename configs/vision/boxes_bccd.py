@@ -2,9 +2,10 @@
 
 The smallest detector whose batches come from boxes: crops, flips and rotations
 move the boxes with the pictures. It reports its loss and the IoU at the true
-centres, not yet an average precision. Measured with 300 of the 600 steps on 2
-shared CPU cores, used as two devices, in 4 min 12 s: val/loss 1.15 (2.63 after
-100 steps), val/iou_at_centres 76.6 %.
+centres, and at its end the average precision, ap/map50. Measured with 300 of
+the 600 steps on 2 shared CPU cores, used as two devices, in 4 min 12 s:
+val/loss 1.15 (2.63 after 100 steps), val/iou_at_centres 76.6 %; its average
+precision is not yet measured.
 
   python -m input_pipeline.fetch bccd
   python -m train.main --config=configs/vision/boxes_bccd.py
@@ -24,6 +25,7 @@ from configs import common
 
 _PADS = 'pad(40, inkey="boxes")|pad(40, inkey="classes")'
 _KEPT = 'keep("image", "boxes", "classes")'
+_PLACED = 'keep("image", "boxes", "classes", "place")'
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -52,6 +54,12 @@ def get_config(arg: str = "") -> ConfigDict:
       ops=f"decode(3)|{size}|{_KEPT}|{_PADS}|scale(-1, 1)",
       every_steps=200,
     ),
+    ap=dict(
+      name="average_precision",
+      split="val",
+      ops=f"decode(3)|track_place|{size}|{_PLACED}|{_PADS}|scale(-1, 1)",
+      every_steps=0,
+    ),
   )
   config.checkpoint = dict(every_steps=200, keep=2)
   config.mesh = dict(data=-1)
@@ -65,4 +73,5 @@ def get_config(arg: str = "") -> ConfigDict:
       data=dict(source="fake:boxes?n=40&size=48", ops=ops),
     )
     config.evals.val.ops = f"{_KEPT}|{_PADS}|scale"
+    config.evals.ap.ops = f"track_place|{_PLACED}|{_PADS}|scale"
   return config

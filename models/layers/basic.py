@@ -13,6 +13,7 @@ Only `x` may have any rank, [..., D].
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -183,6 +184,38 @@ class BatchNorm(nnx.Module):
     shift = self.bias[...].astype(jnp.float32) - mean * scale
     y = x.astype(jnp.float32) * along_last(scale, x.ndim)
     return (y + along_last(shift, x.ndim)).astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+  """Group norm (arXiv:1803.08494) in float32, returned in x's dtype.
+
+  Each example is normalized by itself, over its pixels and the channels of a
+  group, of which there are `groups` or, if that does not divide the channels,
+  the greatest common divisor.
+  """
+
+  def __init__(
+    self,
+    features: int,
+    *,
+    groups: int = 8,
+    eps: float = 1e-5,
+    param_dtype=jnp.float32,
+  ):
+    self.groups, self.eps = math.gcd(groups, features), eps
+    self.scale = nnx.Param(jnp.ones((features,), param_dtype))
+    self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
+
+  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+    """Returns x normalized over pixels and the channels of each group."""
+    B, _, _, C = x_BHWC.shape
+    x = x_BHWC.astype(jnp.float32).reshape(B, -1, self.groups, C // self.groups)
+    mean = jnp.mean(x, axis=(1, 3), keepdims=True)
+    var = jnp.mean(jnp.square(x - mean), axis=(1, 3), keepdims=True)
+    x = ((x - mean) * jax.lax.rsqrt(var + self.eps)).reshape(x_BHWC.shape)
+    x *= along_last(self.scale[...].astype(jnp.float32), 4)
+    x += along_last(self.bias[...].astype(jnp.float32), 4)
+    return x.astype(x_BHWC.dtype)
 
 
 class Norm(nnx.Module):

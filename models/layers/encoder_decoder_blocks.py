@@ -59,9 +59,15 @@ class Attention(nnx.Module):
     x_BTNH = project(x_BTD).reshape(*x_BTD.shape[:2], -1, self.head_dim)
     return place(x_BTNH, "BTNH")
 
-  def remember(self, x_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns (k_BSNH, v_BSNH) of the inputs attended to."""
-    return self._heads(self.key, x_BSD), self._heads(self.value, x_BSD)
+  def remember(
+    self, x_BSD: jax.Array, positions_BSD: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns (k_BSNH, v_BSNH) of the inputs attended to.
+
+    The positions are added to what the keys are made of, not to the values.
+    """
+    y_BSD = x_BSD if positions_BSD is None else x_BSD + positions_BSD
+    return self._heads(self.key, y_BSD), self._heads(self.value, x_BSD)
 
   def look(
     self, x_BTD: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, **options

@@ -50,6 +50,9 @@ IMAGES = {
 PICTURES = {
   "boxes_bccd": "fake:boxes?n=8&size=256",
   "dncnn_bsd": "fake:image?n=8&size=64&channels=1&dtype=uint8",
+  "detr_bccd": "fake:boxes?n=8&size=256",
+  "faster_rcnn_bccd": "fake:boxes?n=8&size=256",
+  "yolo_bccd": "fake:boxes?n=8&size=256",
   "masks_camvid": "fake:masks?n=8&size=240&classes=11",
 }
 # Of kinds of rows.

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from train.objectives import boxes
+
 
 def targets(boxes_BN4, classes_BN, real_BN, shape):
   """The heat to learn, float32 [B, h, w, C], and the cells of the centres.
@@ -50,21 +52,8 @@ def centre_iou(sides_BHW4, boxes_BN4, cell_BN2) -> jax.Array:
     return sides_HW4[cell_N2[:, 0], cell_N2[:, 1]]
 
   sides_BN4 = jax.vmap(at)(sides_BHW4, cell_BN2)
-  centre_BN2 = cell_BN2[..., ::-1] + 0.5
-  low_BN2 = centre_BN2 - sides_BN4[..., :2]
-  high_BN2 = centre_BN2 + sides_BN4[..., 2:]
-
-  def area(low, high):
-    return jnp.prod(jnp.maximum(high - low, 0.0), axis=-1)
-
-  shared_BN = area(
-    jnp.maximum(low_BN2, boxes_BN4[..., :2]),
-    jnp.minimum(high_BN2, boxes_BN4[..., 2:]),
-  )
-  both_BN = area(low_BN2, high_BN2) + area(
-    boxes_BN4[..., :2], boxes_BN4[..., 2:]
-  )
-  return shared_BN / jnp.maximum(both_BN - shared_BN, 1e-6)
+  points_BN2 = cell_BN2[..., ::-1] + 0.5
+  return boxes.overlap(boxes.from_sides(points_BN2, sides_BN4), boxes_BN4)
 
 
 def decoded(found, stride, count: int) -> dict[str, jax.Array]:
@@ -86,6 +75,6 @@ def decoded(found, stride, count: int) -> dict[str, jax.Array]:
     found["sides"].reshape(B, h * w, 4), cell_BK[..., None], axis=1
   )
   centre_BK2 = jnp.stack([column_BK, row_BK], -1) + 0.5
-  corners = (centre_BK2 - sides_BK4[..., :2], centre_BK2 + sides_BK4[..., 2:])
-  boxes_BK4 = jnp.concatenate(corners, -1) * jnp.tile(stride, 2)[None, None]
+  boxes_BK4 = boxes.from_sides(centre_BK2, sides_BK4)
+  boxes_BK4 *= jnp.tile(stride, 2)[None, None]
   return {"boxes": boxes_BK4, "scores": scores_BK, "classes": kind_BK}

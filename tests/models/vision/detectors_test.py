@@ -1,0 +1,332 @@
+"""Detectors: their geometry by hand and by torchvision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from torch_arrays import array, randomize
+
+from models import Model
+from models.layers.roi_align import level_of, roi_align
+from models.vision import detr as detr_lib
+from models.vision.detr import detr
+from models.vision.faster_rcnn import anchors, faster_rcnn
+from models.vision.yolo import yolo
+from train import types
+from train.objectives import boxes as boxes_lib
+from train.tasks.one_stage_detection import one_stage_detection
+from train.tasks.set_detection import set_detection
+from train.tasks.two_stage_detection import two_stage_detection
+
+SIZES = dict(num_classes=3, channels=1, width=2)
+
+
+def zeros(model):
+  """(params, state) of zeros; nothing is compiled."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def test_the_cells_of_yolo_by_hand():
+  logs = [float(np.log(np.expm1(x))) for x in (0.5, 1, 2, 3)]
+  model = yolo(**SIZES, head=4)
+  found = model.apply(
+    *zeros(model),
+    1,
+    jnp.zeros((1, 2, 3, 3)),
+    jnp.broadcast_to(jnp.asarray(logs), (1, 2, 3, 4)),
+    method="decoded",
+  )[0]
+  assert found["strides"].tolist() == [16] * 6
+  assert found["points"].tolist() == [
+    [x, y] for y in (8, 24) for x in (8, 24, 40)
+  ]
+  # Half a cell to the left of (40, 24), one up, two to the right, three down.
+  np.testing.assert_allclose(found["boxes"][0, 5], [32, 8, 72, 72], rtol=1e-5)
+  model = yolo(**SIZES, head=4, bins=3)
+  nats = np.log([0.5, 0.25, 0.25])  # the mean is 0.75 of a cell
+  found = model.apply(
+    *zeros(model),
+    0,
+    jnp.zeros((1, 1, 1, 3)),
+    jnp.tile(jnp.asarray(nats, jnp.float32), 4)[None, None, None],
+    method="decoded",
+  )[0]
+  np.testing.assert_allclose(found["boxes"][0, 0], [-2, -2, 10, 10], atol=1e-5)
+  assert found["bins"].shape == (1, 1, 4, 3)
+
+
+def test_the_anchors_of_yolo_by_hand():
+  own = [[[10, 20], [30, 8]], [[40, 40], [50, 60]], [[90, 90], [120, 60]]]
+  model = yolo(**SIZES, head=4, anchors=own)
+  sides = jnp.asarray([0, 0, 0, 0, 0, 0, np.log(2), 0], jnp.float32)
+  found = model.apply(
+    *zeros(model),
+    0,
+    jnp.zeros((1, 1, 2, 6)),
+    jnp.broadcast_to(sides, (1, 1, 2, 8)),
+    method="decoded",
+  )[0]
+  # The anchors of the second cell, the second of which is doubled in width.
+  np.testing.assert_allclose(found["boxes"][0, 2], [7, -6, 17, 14], atol=1e-5)
+  np.testing.assert_allclose(found["boxes"][0, 3], [-18, 0, 42, 8], atol=1e-4)
+  assert found["logits"].shape == (1, 4, 3)
+  with pytest.raises(ValueError, match="three levels"):
+    yolo(**SIZES, anchors=own[:2])
+
+
+TASKS = {
+  "yolo": lambda: one_stage_detection(yolo(**SIZES, head=4, bins=4)),
+  "faster_rcnn": lambda: two_stage_detection(
+    faster_rcnn(**SIZES, features=4, hidden=8, sizes=((8,), (16,), (24,))),
+    detections=6,
+    proposals=8,
+    candidates=8,
+    anchors=16,
+    regions=8,
+  ),
+  "detr": lambda: set_detection(
+    detr(**SIZES, queries=5, layers=2, dim=8, heads=2, hidden=8), detections=5
+  ),
+}
+
+
+def batch_of(boxes, real):
+  """Two images of 32 x 48 pixels with two boxes each."""
+  rng = np.random.default_rng(0)
+  return {
+    "image": jnp.asarray(rng.normal(size=(2, 32, 48, 1)), jnp.float32),
+    "boxes": jnp.asarray(boxes, jnp.float32),
+    "boxes_mask": jnp.asarray(real, jnp.float32),
+    "classes": jnp.asarray([[1, 0], [2, 0]], jnp.int32),
+    "crowd": jnp.zeros((2, 2)),
+    "mask": jnp.ones(2),
+  }
+
+
+BOXES = [[[4, 4, 20, 20], [0, 0, 0, 0]], [[9, 0, 40, 30], [9, 0, 40, 30]]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_losses_without_objects_and_predictions_one_by_one(name):
+  batch = batch_of(BOXES, [[1, 0], [1, 1]])
+  task = TASKS[name]()
+  variables = jax.jit(task.init)(jax.random.key(1), batch)
+
+  @jax.jit
+  def gradient(params, batch):
+    def loss(params):
+      at = types.Context(jax.random.key(0), jnp.int32(0), train=True)
+      given = variables._replace(params=params)
+      mean, aux = task.losses["loss"](given, batch, at)
+      return mean.total, (mean, aux.metrics)
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+  crowded = batch | {"crowd": jnp.ones((2, 2))}
+  empty = batch | {"boxes_mask": jnp.zeros((2, 2))}
+  values = []
+  for each in (batch, crowded, empty):
+    (_, (mean, metrics)), grads = gradient(variables.params, each)
+    for leaf in jax.tree.leaves((mean, metrics, grads)):
+      assert np.isfinite(leaf).all()
+    values.append(float(mean.value()))
+  full, crowd, none = values
+  # A crowd is no object, and in one stage also no negative.
+  assert crowd <= none < full
+  assert name != "yolo" or crowd < none
+
+  predict = jax.jit(task.predict["detections"])
+  both = predict(variables, batch, jax.random.key(0))
+  one = predict(
+    variables, jax.tree.map(lambda x: x[1:], batch), jax.random.key(0)
+  )
+  for key, value in one.items():
+    np.testing.assert_allclose(value[0], both[key][1], rtol=1e-4, atol=1e-4)
+  assert both["scores"].dtype == jnp.float32 and both["scores"].max() > 0
+
+
+def test_the_right_output_of_one_stage_gives_the_boxes_back():
+  """The outputs are parameters of a model without layers."""
+  points = boxes_lib.grid(4, 6, 8)
+  truth = np.asarray(BOXES[1][0], np.float32)
+  own = np.flatnonzero(
+    (boxes_lib.to_sides(points, jnp.broadcast_to(truth, (24, 4))) > 0).all(-1)
+  )
+  boxes = np.tile(np.float32([0, 0, 1, 1]), (2, 24, 1))
+  boxes[1, own] = truth
+  logits = np.full((2, 24, 3), -20, np.float32)
+  logits[1, own, 2] = 20
+  params = {"logits": jnp.asarray(logits), "boxes": jnp.asarray(boxes)}
+
+  def apply(params, state, image, **_):
+    return params | {"points": points, "strides": jnp.full(24, 8.0)}, state
+
+  task = one_stage_detection(Model(None, apply), detections=3, top=24)
+  variables = types.Variables(params, {})
+  at = types.Context(jax.random.key(0), jnp.int32(0), train=True)
+  batch = batch_of(BOXES, [[0, 0], [1, 0]])
+
+  @jax.jit
+  def both(batch):
+    mean, aux = task.losses["loss"](variables, batch, at)
+    found = task.predict["detections"](variables, batch, at.rng)
+    return mean, aux.metrics["iou"], found
+
+  mean, iou, found = both(batch)
+  # One image without objects counts as 1, the other has as many as cells.
+  assert mean.weight == 1 + len(own) and mean.value() < 1e-4
+  assert iou.weight == pytest.approx(len(own), rel=1e-5)
+  assert iou.value() == pytest.approx(1, rel=1e-5)
+  np.testing.assert_allclose(found["boxes"][1, 0], truth)
+  assert found["classes"][1, 0] == 2 and not found["scores"][0, 0] > 1e-6
+  # Padding of the batch is no image.
+  mean, _, _ = both(batch | {"mask": jnp.asarray([1.0, 0.0])})
+  assert mean.weight == 1
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("aligned", [False, True])
+def test_regions_are_torchvisions(aligned):
+  torch = pytest.importorskip("torch")
+  ops = pytest.importorskip("torchvision.ops")
+  rng = np.random.default_rng(0)
+  levels = [
+    rng.normal(size=(2, 64 // s, 96 // s, 3)).astype(np.float32)
+    for s in (8, 16)
+  ]
+  # Also regions beyond the picture, and one without area.
+  low = rng.uniform(-20, 70, (2, 9, 2))
+  boxes = np.concatenate([low, low + rng.uniform(0, 60, (2, 9, 2))], -1)
+  boxes[0, 0] = 5
+  boxes = boxes.astype(np.float32)
+  of = rng.integers(0, 2, (2, 9))
+  found = roi_align(
+    [jnp.asarray(x) for x in levels],
+    (8, 16),
+    jnp.asarray(boxes),
+    jnp.asarray(of),
+    size=3,
+    aligned=aligned,
+  )
+  for i, stride in enumerate((8, 16)):
+    wanted = ops.roi_align(
+      torch.tensor(levels[i]).permute(0, 3, 1, 2),
+      [torch.tensor(each) for each in boxes],
+      3,
+      1 / stride,
+      2,
+      aligned,
+    ).permute(0, 2, 3, 1)
+    own = of.reshape(-1) == i
+    np.testing.assert_allclose(
+      found.reshape(18, 3, 3, 3)[own], wanted.numpy()[own], atol=1e-4
+    )
+  mapper = ops.poolers.LevelMapper(3, 5)
+  wide = np.concatenate([low, low + rng.uniform(1, 900, (2, 9, 2))], -1)
+  wanted = mapper([torch.tensor(wide[0]), torch.tensor(wide[1])])
+  levels_found = level_of(jnp.asarray(wide, jnp.float32), (8, 16, 32))
+  assert levels_found.reshape(-1).tolist() == wanted.tolist()
+
+
+@pytest.mark.parity
+def test_anchors_are_torchvisions():
+  torch = pytest.importorskip("torch")
+  utils = pytest.importorskip("torchvision.models.detection.anchor_utils")
+  det_utils = pytest.importorskip("torchvision.models.detection._utils")
+  sizes, ratios = ((20, 36), (48, 64)), (0.5, 1.0, 2.0)
+  make = utils.AnchorGenerator(sizes, (ratios, ratios))
+  shapes = ((8, 12), (4, 6))
+  found = [anchors(*shapes[i], (8, 16)[i], sizes[i], ratios) for i in range(2)]
+  make.set_cell_anchors(torch.float32, torch.device("cpu"))
+  wanted = make.grid_anchors(shapes, [[torch.tensor(s)] * 2 for s in (8, 16)])
+  for ours, theirs in zip(found, wanted, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+  # FCOS decodes distances to sides, in strides, from the centres of cells.
+  points = boxes_lib.grid(3, 4, 8)
+  sides = np.random.default_rng(0).uniform(0, 4, (12, 4)).astype(np.float32)
+  cells = boxes_lib.from_sides(points, jnp.full((12, 4), 4.0))
+  coder = det_utils.BoxLinearCoder(normalize_by_size=True)
+  theirs = coder.decode(torch.tensor(sides), torch.tensor(np.asarray(cells)))
+  found = boxes_lib.from_sides(points, jnp.asarray(sides) * 8)
+  np.testing.assert_allclose(found, theirs, atol=1e-4)
+
+
+@pytest.mark.parity
+def test_detr_is_transformers():
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  from transformers.models.detr import modeling_detr as theirs
+
+  config = transformers.DetrConfig(
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=24,
+    auxiliary_loss=False,
+    use_timm_backbone=False,
+    backbone_config=transformers.ResNetConfig(),
+    use_pretrained_backbone=False,
+  )
+  encoder = randomize(theirs.DetrEncoder(config))
+  decoder = randomize(theirs.DetrDecoder(config), 1)
+
+  def layer(module):
+    def dense(linear):
+      return {"kernel": array(linear.weight).T, "bias": array(linear.bias)}
+
+    def norm(module):
+      return {"scale": array(module.weight), "bias": array(module.bias)}
+
+    def attention(module):
+      names = ("query", "key", "value", "out")
+      return {n: dense(getattr(module, f"{n[0]}_proj")) for n in names}
+
+    found = {
+      "attention": attention(module.self_attn),
+      "attention_norm": norm(module.self_attn_layer_norm),
+      "feed_forward": {
+        "up": dense(module.mlp.fc1),
+        "down": dense(module.mlp.fc2),
+      },
+      "feed_forward_norm": norm(module.final_layer_norm),
+    }
+    if hasattr(module, "encoder_attn"):
+      found["cross"] = attention(module.encoder_attn)
+      found["cross_norm"] = norm(module.encoder_attn_layer_norm)
+    return found
+
+  rng = np.random.default_rng(0)
+  image = rng.normal(size=(2, 3, 5, 16)).astype(np.float32)
+  queries = rng.normal(size=(7, 16)).astype(np.float32)
+  ours = detr(**SIZES, queries=7, layers=2, dim=16, heads=4, hidden=24)
+  params, state = zeros(ours)
+  for name, module in (("encoder", encoder), ("decoder", decoder)):
+    params[name] = {str(i): layer(m) for i, m in enumerate(module.layers)}
+  params["queries"] = jnp.asarray(queries)
+  last = decoder.layernorm
+  params["norm"] = {"scale": array(last.weight), "bias": array(last.bias)}
+  found, _ = jax.jit(lambda *x: ours.apply(*x, method="decoded"))(
+    params, state, jnp.asarray(image)
+  )
+
+  sines = theirs.DetrSinePositionEmbedding(8, normalize=True)
+  with torch.no_grad():
+    x = torch.tensor(image).reshape(2, 15, 16)
+    at = sines((2, 16, 3, 5), "cpu", torch.float32)
+    at = at.flatten(2).transpose(1, 2)
+    np.testing.assert_allclose(
+      detr_lib.places(3, 5, 16), at[0].numpy(), atol=1e-5
+    )
+    memory = encoder(x, spatial_position_embeddings=at).last_hidden_state
+    wanted = decoder(
+      inputs_embeds=torch.zeros(2, 7, 16),
+      encoder_hidden_states=memory,
+      spatial_position_embeddings=at,
+      object_queries_position_embeddings=torch.tensor(queries).repeat(2, 1, 1),
+    ).last_hidden_state
+  np.testing.assert_allclose(found[-1], wanted, atol=1e-4)

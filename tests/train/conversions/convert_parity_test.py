@@ -23,6 +23,7 @@ from train.optimization import parameter_rules  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[3]
 V, T = 19, 9
+IMAGES = ("vit", "deit", "resnet", "convnext")
 _rng = np.random.default_rng(0)
 TOKENS, TARGETS = _rng.integers(0, V, (2, T)), _rng.integers(0, V, (2, 5))
 TYPES = np.repeat((np.arange(T) > 4).astype(int)[None], 2, axis=0)
@@ -43,6 +44,7 @@ RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 32, 64]}
 RESNET |= {"depths": [2, 2, 2, 2], "layer_type": "basic"}
 RESNET50 = {"embedding_size": 8, "hidden_sizes": [32, 64, 128, 256]}
 RESNET50 |= {"depths": [3, 4, 6, 3], "layer_type": "bottleneck"}
+CONVNEXT = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 2, 1, 1]}
 BERT = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 3}
 BERT |= {"num_attention_heads": 4, "intermediate_size": 32}
 BERT |= {"max_position_embeddings": 12}
@@ -82,6 +84,11 @@ CASES = {
   ),
   "resnet18": ("ResNetForImageClassification", {**RESNET, "num_labels": 5}),
   "resnet50": ("ResNetForImageClassification", RESNET50),
+  "deit": ("DeiTForImageClassificationWithTeacher", {**VIT, "num_labels": 5}),
+  "convnext": (
+    "ConvNextForImageClassification",
+    {**CONVNEXT, "num_labels": 5, "patch_size": 2},
+  ),
   "bert_mlm": ("BertForMaskedLM", BERT),
   "bert_pretraining": ("BertForPreTraining", BERT),
   "bert_classes": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),
@@ -120,7 +127,7 @@ def made(name, dtype=None, **changes):
 
 
 def image(model):
-  size = 12 if model.config.model_type == "vit" else 64
+  size = 12 if model.config.model_type in ("vit", "deit") else 64
   shape = (3, size, size, 3)
   return np.random.default_rng(1).normal(size=shape).astype("float32")
 
@@ -131,7 +138,7 @@ def theirs(model):
   with torch.no_grad():
     if kind in ("gpt2", "llama"):
       found = [model(torch.tensor(TOKENS)).logits]
-    elif kind in ("vit", "resnet"):
+    elif kind in IMAGES:
       x = torch.tensor(image(model).transpose(0, 3, 1, 2))
       found = [model(x.to(model.dtype)).logits]
     elif kind == "t5":
@@ -153,7 +160,7 @@ def ours(model, found, **changes):
   network = find("models", found.model["name"], "model")(**settings)
   kind, how = model.config.model_type, {}
   inputs = (TOKENS,)
-  if kind in ("vit", "resnet"):
+  if kind in IMAGES:
     inputs = (image(model),)
   if kind == "t5":
     inputs = (TOKENS, TARGETS)

@@ -50,8 +50,8 @@ def alexnet(
     hidden: widths of the hidden dense layers.
     grid: height and width of the means that the dense layers read, see
       models/vision/vgg.py; 6 for the stem "imagenet" and 4 for "cifar" if None.
-    batchnorm: whether there is batch norm between each convolution, then
-      without bias, and its relu (arXiv:1502.03167).
+    batchnorm: whether there is batch norm between each convolution and its
+      relu (arXiv:1502.03167).
     dropout: rate, before each hidden dense layer.
     dtype: of the computation.
     param_dtype: of the parameters.

@@ -84,7 +84,6 @@ class ConvStack(nnx.Module):
         shape.size,
         shape.stride,
         padding=shape.padding,
-        bias=not batchnorm,
         kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
         rngs=rngs,
         **common,
@@ -204,8 +203,8 @@ def vgg(
     hidden: widths of the hidden dense layers.
     grid: height and width of the means that the dense layers read, see
       `grid_mean`.
-    batchnorm: whether there is batch norm between each convolution, then
-      without bias, and its relu (arXiv:1502.03167).
+    batchnorm: whether there is batch norm between each convolution and its
+      relu (arXiv:1502.03167).
     dropout: rate, after each hidden dense layer.
     dtype: of the computation.
     param_dtype: of the parameters.

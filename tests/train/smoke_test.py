@@ -33,12 +33,16 @@ PARAMETERS = {
 }
 # The shapes of the real data, height and width, channels and classes.
 IMAGES = {
+  "alexnet_cifar10": (32, 3, 10),
   "cifar10_conv": (32, 3, 10),
   "conv_fashion_mnist": (28, 1, 10),
   "gan_fashion_mnist": (28, 1, 10),
   "resnet_cifar10": (32, 3, 10),
   "resnet50_imagenet": (224, 3, 1000),
+  "vgg_cifar10": (32, 3, 10),
+  "vit_cifar10": (32, 3, 10),
   "vit_imagenet": (224, 3, 1000),
+  "wide_resnet_cifar10": (32, 3, 10),
   "vit_l16_imagenet": (224, 3, 1000),
 }
 # Of the same sizes as the real pictures; the ops remain.

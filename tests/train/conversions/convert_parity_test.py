@@ -212,6 +212,31 @@ def test_logits_are_theirs_and_every_byte_comes_back(name, tmp_path):
     np.testing.assert_allclose(mine, want, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["BasicBlock", "Bottleneck"])
+def test_a_file_in_torchvisions_layout_needs_no_config(kind, tmp_path):
+  resnet = pytest.importorskip("torchvision").models.resnet
+  safetensors = pytest.importorskip("safetensors.torch")
+  depths = [2, 2, 2, 2] if kind == "BasicBlock" else [3, 4, 6, 3]
+  torch.manual_seed(0)
+  model = resnet.ResNet(getattr(resnet, kind), depths, num_classes=5).eval()
+  with torch.no_grad():
+    for tensor in model.state_dict().values():
+      if tensor.is_floating_point() and tensor.ndim == 1:
+        tensor.add_(0.2 * torch.rand_like(tensor))
+  path = tmp_path / "resnet.safetensors"
+  safetensors.save_file(model.state_dict(), path)
+  found = weights.read(str(path), unnamed=True)
+  network = find("models", "resnet", "model")(
+    **{k: v for k, v in found.model.items() if k != "name"}
+  )
+  x = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype("float32")
+  with torch.no_grad():
+    want = model(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+  got, _ = jax.jit(network.apply)(found.params, found.model_state, x)
+  scale = np.abs(want).max()
+  np.testing.assert_allclose(got / scale, want / scale, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["gpt2", "llama3", "vit", "resnet18", "t5"])
 def test_half_precision_comes_back_as_it_was(name, dtype, tmp_path):

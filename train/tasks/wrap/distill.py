@@ -21,6 +21,8 @@ def distill(
   temperature: float = 2.0,
   alpha: float = 0.5,
   logits: str = "logits",
+  student: str | None = None,
+  hard: bool = False,
 ) -> types.Task:
   """Adds a divergence from the teacher's distribution (arXiv:1503.02531).
 
@@ -34,7 +36,7 @@ def distill(
   into the workdir once, at the start; a resumed run reads only the config of
   the teacher's workdir, and evaluating or serving the student does not need it.
 
-  Metrics: distillation, the mean KL; own_loss.
+  Metrics: distillation, the mean KL, or cross-entropy if `hard`; own_loss.
 
   Args:
     task: has one loss and the prediction `logits`.
@@ -44,6 +46,11 @@ def distill(
     temperature: T.
     alpha: the weight of the teacher, from 0 to 1.
     logits: the name of the prediction that gives the logits.
+    student: that of the student's, if it has another name: "distilled", those
+      of a distillation token (DeiT, arXiv:2012.12877).
+    hard: whether the teacher's most probable class is the student's label, in
+      place of its distribution: the loss is alpha times the cross-entropy with
+      this label, at a temperature of 1, plus (1 - alpha) * own loss.
 
   Raises:
     ValueError: a value is out of range, or a task has several losses or no such
@@ -56,7 +63,8 @@ def distill(
     )
   if len(task.losses) != 1:
     raise ValueError(f"distill takes one loss, not {sorted(task.losses)}")
-  _check_predicts(task, logits, "the task")
+  own_logits = student or logits
+  _check_predicts(task, own_logits, "the task")
   ((name, own_loss),) = task.losses.items()
 
   teaching, shapes = None, {}
@@ -86,16 +94,19 @@ def distill(
       raise ValueError("distill: no teacher was loaded, so nothing is learned")
     known = types.Variables(**variables.frozen[KEY])
     theirs = teaching.predict[logits](known, batch, context.rng)
-    ours = task.predict[logits](variables, batch, context.rng)
+    ours = task.predict[own_logits](variables, batch, context.rng)
     if theirs.shape != ours.shape:
       raise ValueError(
         f"distill: the logits are {list(ours.shape)}, and those of {teacher}"
         f" are {list(theirs.shape)}: both need the same classes or tokens"
       )
-    nats = losses.distillation(ours, theirs, temperature)
+    if hard:
+      nats = losses.cross_entropy(ours, jnp.argmax(theirs, axis=-1))
+    else:
+      nats = losses.distillation(ours, theirs, temperature)
     divergence = types.mean_of(nats, batch["mask"])
     metrics = {**aux.metrics, "own_loss": mean, "distillation": divergence}
-    scale = alpha * temperature**2
+    scale = alpha if hard else alpha * temperature**2
     total = scale * divergence.total + (1 - alpha) * mean.total
     return mean._replace(total=total), aux._replace(metrics=metrics)
 

@@ -23,12 +23,13 @@ config.data.ops:
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.vision.parts.common import cifar10, shrink_images
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = common.cifar10(
-    total_steps=5000,
+  config = cifar10(
+    total_steps=4800,
     augmentation="random_crop(32, pad=4)|flip|cutout(8, fill=127)",
   )
   config.model = dict(name="resnet", depth=18, stem="cifar", width=16)
@@ -41,5 +42,5 @@ def get_config(arg: str = "") -> ConfigDict:
     weight_decay=5e-4,
   )
   if common.is_smoke(arg):
-    common.shrink_images(config, width=4)
+    shrink_images(config, width=4)
   return config

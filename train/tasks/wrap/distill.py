@@ -48,9 +48,7 @@ def distill(
     logits: the name of the prediction that gives the logits.
     student: that of the student's, if it has another name: "distilled", those
       of a distillation token (DeiT, arXiv:2012.12877).
-    hard: whether the teacher's most probable class is the student's label, in
-      place of its distribution: the loss is alpha times the cross-entropy with
-      this label, at a temperature of 1, plus (1 - alpha) * own loss.
+    hard: replace T^2 * KL by the cross-entropy of the teacher's best class.
 
   Raises:
     ValueError: a value is out of range, or a task has several losses or no such
@@ -63,7 +61,9 @@ def distill(
     )
   if len(task.losses) != 1:
     raise ValueError(f"distill takes one loss, not {sorted(task.losses)}")
-  own_logits = student or logits
+  own_logits, measure = student or logits, losses.distillation
+  if hard:
+    measure, temperature = losses.hard_distillation, 1.0
   _check_predicts(task, own_logits, "the task")
   ((name, own_loss),) = task.losses.items()
 
@@ -71,7 +71,7 @@ def distill(
   if load is not None:
     # Not while `init` is traced. Only the shapes of its arrays are kept.
     teaching, known = load(teacher)
-    shapes = jax.tree.map(_shape, known._asdict())
+    shapes = jax.eval_shape(lambda x: x, known._asdict())
     del known
     _check_predicts(teaching, logits, f"the task of {teacher}")
 
@@ -80,10 +80,10 @@ def distill(
     if teaching is None:
       return variables
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return variables._replace(frozen={**_dict(variables.frozen), KEY: blank})
+    return variables._replace(frozen={**(variables.frozen or {}), KEY: blank})
 
   def given():
-    own = _dict(task.given())
+    own = task.given() or {}  # () where there is nothing
     return {**own, KEY: load(teacher)[1]._asdict()} if load else own
 
   def loss(variables, batch, context):
@@ -100,13 +100,10 @@ def distill(
         f"distill: the logits are {list(ours.shape)}, and those of {teacher}"
         f" are {list(theirs.shape)}: both need the same classes or tokens"
       )
-    if hard:
-      nats = losses.cross_entropy(ours, jnp.argmax(theirs, axis=-1))
-    else:
-      nats = losses.distillation(ours, theirs, temperature)
-    divergence = types.mean_of(nats, batch["mask"])
+    found = measure(ours, theirs, temperature)
+    divergence = types.mean_of(found, batch["mask"])
     metrics = {**aux.metrics, "own_loss": mean, "distillation": divergence}
-    scale = alpha if hard else alpha * temperature**2
+    scale = alpha * temperature**2
     total = scale * divergence.total + (1 - alpha) * mean.total
     return mean._replace(total=total), aux._replace(metrics=metrics)
 
@@ -120,12 +117,3 @@ def _check_predicts(task: types.Task, logits: str, whose: str) -> None:
       f"distill: {whose} has no prediction {logits!r}"
       f"{nearest(logits, task.predict)} (there are: {there})"
     )
-
-
-def _dict(frozen) -> dict:
-  """Variables.frozen as a dict; it is () where there is nothing."""
-  return dict(frozen or {})
-
-
-def _shape(x) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(x.shape, x.dtype)

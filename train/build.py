@@ -332,7 +332,7 @@ def weights(path: str, step: int | str | None = None) -> tuple:
 def origin(path: str, step: int | str | None = None) -> initialization.Origin:
   """Returns what a run begins with; see `weights` for the arguments."""
   if pretrained.are_at(path):
-    found = pretrained.read(path)
+    found = pretrained.read(path, unnamed=True)
     return initialization.Origin(found.params, found.model_state, found.model)
   found = trained.load(path, step)
   params, plain = found.variables.params, found.parts.model.plain

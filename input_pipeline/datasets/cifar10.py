@@ -18,7 +18,14 @@ def cifar10() -> Dataset:
     ),
     holds=("test", "train"),
     write=_write,
-    configs=("cifar10_conv", "resnet_cifar10"),
+    configs=(
+      "alexnet_cifar10",
+      "cifar10_conv",
+      "resnet_cifar10",
+      "vgg_cifar10",
+      "vit_cifar10",
+      "wide_resnet_cifar10",
+    ),
   )
 
 

@@ -110,8 +110,12 @@ class Dense(nnx.Module):
 class Conv(nnx.Module):
   """A convolution of images, [B, H, W, I] -> [B, H', W', O], in `dtype`.
 
+  With `groups`, I and O are cut into as many parts, and each part of O is
+  computed from its part of I; I = O = groups convolves each channel alone.
+
   Attributes:
-    kernel: [size, size, I, O] in param_dtype, initialized by `kernel_init`.
+    kernel: [size, size, I / groups, O] in param_dtype, initialized by
+      `kernel_init`.
     bias: [O], zeros; None without one.
   """
 
@@ -123,17 +127,17 @@ class Conv(nnx.Module):
     stride: int = 1,
     *,
     padding: int | None = None,
+    groups: int = 1,
     bias: bool = True,
     kernel_init: Callable = nnx.initializers.normal(0.02),
     dtype: jnp.dtype = jnp.float32,
     param_dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
   ):
-    self.stride, self.dtype = stride, dtype
+    self.stride, self.groups, self.dtype = stride, groups, dtype
     self.padding = size // 2 if padding is None else padding
-    self.kernel = nnx.Param(
-      kernel_init(rngs.params(), (size, size, inputs, outputs), param_dtype)
-    )
+    shape = (size, size, inputs // groups, outputs)
+    self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
     self.bias = nnx.data(
       nnx.Param(jnp.zeros((outputs,), param_dtype)) if bias else None
     )
@@ -146,6 +150,7 @@ class Conv(nnx.Module):
       (self.stride, self.stride),
       ((self.padding, self.padding),) * 2,
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      feature_group_count=self.groups,
     )
     if self.bias is not None:
       y_BHWO += along_last(self.bias[...].astype(self.dtype), 4)
@@ -349,6 +354,29 @@ def dropout_layer(
   if not rate:
     return None
   return nnx.Dropout(rate, broadcast_dims=broadcast_dims, rngs=rngs)
+
+
+def stochastic_depth(rate: float, ndim: int, rngs: nnx.Rngs):
+  """Returns a layer that drops all of an example at a time, or None at 0.
+
+  It is for the branch that a residual block adds to its input: in training each
+  example loses the branch with probability `rate`, and what remains is divided
+  by 1 - rate (arXiv:1603.09382, scaled as dropout is).
+
+  Args:
+    rate: the probability.
+    ndim: the number of axes of the branch, the first of which is the batch.
+    rngs: the source of the random keys.
+
+  Raises:
+    ValueError: the rate is not in [0, 1).
+  """
+  return dropout_layer(rate, rngs, broadcast_dims=range(1, ndim))
+
+
+def rates_of_depth(rate: float, count: int) -> list[float]:
+  """Rates of `count` blocks that rise linearly from 0 to `rate`."""
+  return [rate * index / max(count - 1, 1) for index in range(count)]
 
 
 def along_last(vector: jax.Array, ndim: int) -> jax.Array:

@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -19,6 +20,41 @@ def sinusoids(positions_BT: jax.Array, dim: int) -> jax.Array:
   angles_BTI = positions_BT.astype(jnp.float32)[..., None] * rates_I[None, None]
   pairs = jnp.stack([jnp.sin(angles_BTI), jnp.cos(angles_BTI)], axis=-1)
   return pairs.reshape(*positions_BT.shape, -1)[..., :dim]
+
+
+def resized(
+  table_1TD: jax.Array, old: tuple[int, int], new: tuple[int, int]
+) -> jax.Array:
+  """A table of positions on a grid, interpolated for another grid.
+
+  Bicubic convolution (Keys 1981) with a = -0.75, without smoothing where the
+  grid becomes smaller, and repeating the border, as in most vision
+  transformers.
+
+  Args:
+    table_1TD: T = height * width positions, row by row.
+    old: height and width of its grid.
+    new: height and width of the grid of the result.
+  """
+  grid = table_1TD.astype(jnp.float32).reshape(*old, table_1TD.shape[-1])
+  rows, columns = (_bicubic(*pair) for pair in zip(old, new, strict=True))
+  moved = jnp.einsum("Hh,Ww,hwD->HWD", rows, columns, grid)
+  return moved.reshape(1, -1, table_1TD.shape[-1]).astype(table_1TD.dtype)
+
+
+def _bicubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
+  """The weights [new, old] of a row of pixels in a resized row."""
+  weights = np.zeros((new, old))
+  for place in range(new):
+    centre = (place + 0.5) * old / new - 0.5
+    for tap in range(math.floor(centre) - 1, math.floor(centre) + 3):
+      x = abs(centre - tap)
+      if x <= 1:
+        weight = (a + 2) * x**3 - (a + 3) * x**2 + 1
+      else:
+        weight = a * (x**3 - 5 * x**2 + 8 * x - 4)
+      weights[place, min(max(tap, 0), old - 1)] += weight
+  return weights.astype(np.float32)
 
 
 def bucket(

@@ -1,7 +1,9 @@
-"""Residual networks, version 1.5.
+"""Residual networks: versions 1.5 and 2, their stems, shortcuts and widths.
 
 The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,16 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
-from models.layers.basic import BatchNorm, Conv, Dense, choose, float_dtype
+from models.layers.basic import (
+  BatchNorm,
+  Conv,
+  Dense,
+  choose,
+  dropout_layer,
+  float_dtype,
+  rates_of_depth,
+  stochastic_depth,
+)
 
 # Blocks in each of the four stages, and whether they are bottlenecks.
 DEPTHS = {
@@ -19,15 +30,38 @@ DEPTHS = {
   101: ((3, 4, 23, 3), True),
   152: ((3, 8, 36, 3), True),
 }
-STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # width of the kernel, stride
+# Size and stride of the convolutions, and their share of the width.
+STEMS = {
+  "imagenet": ((7, 2, 1.0),),
+  "deep": ((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1.0)),
+  "cifar": ((3, 1, 1.0),),
+}
+SHORTCUTS = ("conv", "pool")
+VERSIONS = (1, 2)
 
 
 class ConvNorm(nnx.Module):
-  """A convolution without bias and with symmetric padding, then batch norm."""
+  """A convolution without bias and with symmetric padding, then batch norm.
+
+  With `before`, norm and relu come first; `zero` starts the last of both at 0.
+  """
 
   def __init__(
-    self, inputs, outputs, size, stride=1, *, dtype, param_dtype, rngs
+    self,
+    inputs,
+    outputs,
+    size,
+    stride=1,
+    *,
+    before=False,
+    zero=False,
+    dtype,
+    param_dtype,
+    rngs,
   ):
+    # Fan out preserves the gradients' variance (arXiv:1502.01852, 2.2).
+    init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+    self.before = before
     self.conv = Conv(
       inputs,
       outputs,
@@ -35,70 +69,203 @@ class ConvNorm(nnx.Module):
       stride,
       padding=size // 2,
       bias=False,
-      # Fan out preserves the gradients' variance (arXiv:1502.01852, 2.2).
-      kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+      kernel_init=nnx.initializers.zeros if zero and before else init,
       dtype=dtype,
       param_dtype=param_dtype,
       rngs=rngs,
     )
-    self.norm = BatchNorm(outputs, param_dtype=param_dtype)
+    self.norm = BatchNorm(
+      inputs if before else outputs, param_dtype=param_dtype
+    )
+    if zero and not before:
+      self.norm.scale[...] = jnp.zeros_like(self.norm.scale[...])
 
   def __call__(self, x):
-    """norm(conv(x))."""
+    """norm(conv(x)); conv(relu(norm(x))) with `before`."""
+    if self.before:
+      return self.conv(self.activated(x))
     return self.norm(self.conv(x))
+
+  def activated(self, x):
+    """relu(norm(x)), what the convolution reads with `before`."""
+    return jax.nn.relu(self.norm(x))
+
+
+class Shortcut(nnx.Module):
+  """The projection of a block's input where its size or channels change.
+
+  A 1 x 1 convolution and, without `before`, a norm. With `pooled` a mean over
+  2 x 2 pixels takes the place of the stride; pixels outside do not count.
+  """
+
+  def __init__(self, inputs, outputs, stride, *, before, pooled, **common):
+    self.pool = pooled and stride > 1
+    stride = 1 if self.pool else stride
+    conv = ConvNorm(inputs, outputs, 1, stride, **common)
+    self.conv = conv.conv
+    self.norm = nnx.data(None if before else conv.norm)
+
+  def __call__(self, x):
+    """The projection, of the block's output's shape."""
+    if self.pool:
+      x = nnx.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
+    x = self.conv(x)
+    return x if self.norm is None else self.norm(x)
 
 
 class ResidualBlock(nnx.Module):
-  """relu(shortcut(x) + convs(x)), shape [B, height, width, C]."""
+  """relu(shortcut(x) + convs(x)), shape [B, height, width, C].
 
-  def __init__(self, inputs, width, stride, bottleneck, **common):
+  In version 2 there is no relu after the sum; each convolution follows its norm
+  and relu (arXiv:1603.05027).
+  """
+
+  def __init__(
+    self,
+    inputs,
+    width,
+    stride,
+    bottleneck,
+    *,
+    inner=1.0,
+    version=1,
+    shortcut="conv",
+    zero_init=False,
+    dropout=0.0,
+    drop_path=0.0,
+    **common,
+  ):
     if bottleneck:
-      outputs = 4 * width
+      outputs, inside = 4 * width, int(width * inner)
       shapes = [
-        (inputs, width, 1, 1),
-        (width, width, 3, stride),
-        (width, outputs, 1, 1),
+        (inputs, inside, 1, 1),
+        (inside, inside, 3, stride),
+        (inside, outputs, 1, 1),
       ]
     else:
       outputs = width
       shapes = [(inputs, width, 3, stride), (width, width, 3, 1)]
-    self.convs = nnx.List(ConvNorm(*shape, **common) for shape in shapes)
+    self.before = version == 2
+    last = len(shapes) - 1
+    self.convs = nnx.List(
+      ConvNorm(
+        *shape, before=self.before, zero=zero_init and i == last, **common
+      )
+      for i, shape in enumerate(shapes)
+    )
     self.shortcut = nnx.data(
-      ConvNorm(inputs, outputs, 1, stride, **common)
+      Shortcut(
+        inputs,
+        outputs,
+        stride,
+        before=self.before,
+        pooled=shortcut == "pool",
+        **common,
+      )
       if stride != 1 or inputs != outputs
       else None
     )
+    self.dropout = nnx.data(dropout_layer(dropout, common["rngs"]))
+    self.drop_path = nnx.data(stochastic_depth(drop_path, 4, common["rngs"]))
 
   def __call__(self, x):
     """The block's output; with a stride of 2 it has a quarter of the pixels."""
+    if self.before:
+      return self._version_2(x)
     y = x
     for conv in self.convs[:-1]:
       y = jax.nn.relu(conv(y))
-    y = self.convs[-1](y)
+    y = self._branch(self.convs[-1](self._dropped(y)))
     return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+  def _version_2(self, x):
+    first, *middle, last = self.convs
+    y = first.activated(x)
+    if self.shortcut is not None:
+      x = self.shortcut(y)
+    y = first.conv(y)
+    for conv in middle:
+      y = conv(y)
+    y = last.conv(self._dropped(last.activated(y)))
+    return x + self._branch(y)
+
+  def _dropped(self, y):
+    return y if self.dropout is None else self.dropout(y)
+
+  def _branch(self, y):
+    return y if self.drop_path is None else self.drop_path(y)
+
+
+class Stem(nnx.Module):
+  """The first convolutions, with norm and relu, but in version 2 the last's."""
+
+  def __init__(self, channels, width, shapes, *, version, **common):
+    sizes = [channels, *(int(width * share) for _, _, share in shapes)]
+    pairs = zip(sizes[:-1], sizes[1:], shapes, strict=True)
+    convs = [ConvNorm(i, o, *shape[:2], **common) for i, o, shape in pairs]
+    self.last = nnx.data(convs.pop().conv if version == 2 else None)
+    self.convs = nnx.List(convs)
+
+  def __call__(self, x):
+    """The activations that the pooling or the first block reads."""
+    for conv in self.convs:
+      x = jax.nn.relu(conv(x))
+    return x if self.last is None else self.last(x)
 
 
 class ResNet(nnx.Module):
   """Images to logits. `resnet` documents the arguments."""
 
   def __init__(
-    self, *, num_classes, channels, depth, stem, width, dtype, **common
+    self,
+    *,
+    num_classes,
+    channels,
+    counts,
+    bottleneck,
+    stem,
+    width,
+    stem_width,
+    version,
+    drop_path,
+    block,
+    dtype,
+    **common,
   ):
     common["dtype"] = dtype
-    counts, bottleneck = DEPTHS[depth]
-    self.pool = stem == "imagenet"
-    self.dtype = dtype
-    self.stem = ConvNorm(channels, width, *STEMS[stem], **common)
-    blocks, inputs = [], width
+    self.pool = stem != "cifar"
+    self.dtype, self.counts = dtype, tuple(counts)
+    shapes = STEMS[stem]
+    if version == 1 and len(shapes) == 1:
+      self.stem = ConvNorm(channels, stem_width, *shapes[0][:2], **common)
+    else:
+      self.stem = Stem(channels, stem_width, shapes, version=version, **common)
+    self.activates = version == 1 and len(shapes) == 1
+    blocks, inputs = [], stem_width
+    rates = iter(rates_of_depth(drop_path, sum(counts)))
     for stage, count in enumerate(counts):
       for index in range(count):
         stride = 2 if stage > 0 and index == 0 else 1
         outputs = width * 2**stage
         blocks.append(
-          ResidualBlock(inputs, outputs, stride, bottleneck, **common)
+          ResidualBlock(
+            inputs,
+            outputs,
+            stride,
+            bottleneck,
+            version=version,
+            drop_path=next(rates),
+            **block,
+            **common,
+          )
         )
         inputs = outputs * (4 if bottleneck else 1)
     self.blocks = nnx.List(blocks)
+    self.norm = nnx.data(
+      BatchNorm(inputs, param_dtype=common["param_dtype"])
+      if version == 2
+      else None
+    )
     self.head = Dense(
       inputs,
       num_classes,
@@ -112,12 +279,23 @@ class ResNet(nnx.Module):
 
   def features(self, image_BHWC):
     """x_BF, the mean over pixels of the last block's activations."""
-    x = jax.nn.relu(self.stem(image_BHWC.astype(self.dtype)))
+    x = self.stages(image_BHWC)[-1]
+    return x.astype(jnp.float32).mean(axis=(1, 2)).astype(self.dtype)
+
+  def stages(self, image_BHWC) -> list[jax.Array]:
+    """The activations after each stage, for detectors and segmenters."""
+    x = self.stem(image_BHWC.astype(self.dtype))
+    x = jax.nn.relu(x) if self.activates else x
     if self.pool:
       x = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    for block in self.blocks:
-      x = block(x)
-    return x.astype(jnp.float32).mean(axis=(1, 2)).astype(self.dtype)
+    found, blocks = [], iter(self.blocks)
+    for count in self.counts:
+      for _ in range(count):
+        x = next(blocks)(x)
+      found.append(x)
+    if self.norm is not None:
+      found[-1] = jax.nn.relu(self.norm(x))
+    return found
 
 
 def resnet(
@@ -125,8 +303,17 @@ def resnet(
   num_classes: int,
   channels: int = 3,
   depth: int = 18,
+  blocks: Sequence[int] | None = None,
+  bottleneck: bool | None = None,
+  version: int = 1,
   stem: str = "imagenet",
+  shortcut: str = "conv",
   width: int = 64,
+  stem_width: int | None = None,
+  inner: float = 1.0,
+  zero_init: bool = False,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -137,28 +324,61 @@ def resnet(
   moving averages keep 0.9 of their value at each step; its epsilon is 1e-5. The
   moving variance averages the biased variance of the batch; PyTorch averages
   the unbiased one, which is n / (n - 1) times as large. The method "features"
-  returns x_BF, the pooled activations before the last layer.
+  returns x_BF, the pooled activations before the last layer; "stages" returns
+  the activations of each stage, [B, height, width, C].
+
+  A ResNet-D (arXiv:1812.01187) has stem "deep" and shortcut "pool"; the wide
+  ResNet-50-2 has `inner` 2; the wide network WRN-28-10 (arXiv:1605.07146) has
+  blocks (4, 4, 4), no bottleneck, version 2, stem "cifar", width 160 and
+  stem_width 16.
 
   Args:
     num_classes: C of the logits.
     channels: C of the images.
     depth: 18 or 34 (two 3 x 3 convolutions a block); 50, 101 or 152
-      (bottlenecks).
-    stem: "imagenet", a 7 x 7 convolution and a max pool, both of stride 2; or
-      "cifar", a 3 x 3 convolution of stride 1.
+      (bottlenecks). It sets the two arguments below where they are None.
+    blocks: number of blocks of each stage; each stage but the first halves
+      height and width and doubles the channels.
+    bottleneck: whether a block is 1 x 1, 3 x 3 and 1 x 1 convolutions, and four
+      times as wide outside.
+    version: 1, norm after each convolution; or 2, norm and relu before it
+      (arXiv:1603.05027).
+    stem: "imagenet", a 7 x 7 convolution and a max pool, both of stride 2;
+      "deep", three 3 x 3 convolutions in place of the 7 x 7; or "cifar", a
+      3 x 3 convolution of stride 1 and no pool.
+    shortcut: "conv", a 1 x 1 convolution with the block's stride; or "pool", a
+      mean over 2 x 2 pixels in place of the stride.
     width: channels of the stem and of the first stage's 3 x 3 convolutions.
+    stem_width: channels of the stem, if they are others.
+    inner: factor of the channels inside bottlenecks.
+    zero_init: whether each block begins as its shortcut: the scale of its last
+      norm (version 2: its last kernel) is 0 at first (arXiv:1706.02677).
+    dropout: rate, before the last convolution of each block.
+    drop_path: rate of stochastic depth in the last block (arXiv:1603.09382);
+      those of the other blocks rise linearly from 0.
     dtype: of the computation.
     param_dtype: of the parameters.
 
   Raises:
-    ValueError: the depth, the stem or a dtype is unknown.
+    ValueError: the depth, another choice or a dtype is unknown.
   """
+  counts, has_bottlenecks = DEPTHS[choose("depth", depth, DEPTHS)]
   config = {
     "num_classes": num_classes,
     "channels": channels,
-    "depth": choose("depth", depth, DEPTHS),
+    "counts": tuple(blocks or counts),
+    "bottleneck": has_bottlenecks if bottleneck is None else bottleneck,
+    "version": choose("version", version, VERSIONS),
     "stem": choose("stem", stem, STEMS),
     "width": width,
+    "stem_width": stem_width or width,
+    "drop_path": drop_path,
+    "block": {
+      "inner": inner,
+      "shortcut": choose("shortcut", shortcut, SHORTCUTS),
+      "zero_init": zero_init,
+      "dropout": dropout,
+    },
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }

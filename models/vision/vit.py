@@ -1,9 +1,10 @@
-"""The vision transformer.
+"""The vision transformer, also with a distillation token or registers.
 
 The shape legend is in models/layers/basic.py; images are B, height, width, C.
 """
 
 import re
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
-from models.layers import quantization, transformer
+from models.layers import positions, quantization, transformer
+from models.layers.attention import attention
 from models.layers.basic import Dense, Norm, choose, dropout_layer, float_dtype
 
 # layers, dim, heads; the hidden size is 4 dim.
@@ -21,7 +23,42 @@ VARIANTS = {
   "B": (12, 768, 12),
   "L": (24, 1024, 16),
 }
-POOLS = ("cls", "gap")
+POOLS = ("cls", "gap", "map")
+
+
+class AttentionPool(nnx.Module):
+  """One learned query attends to all tokens; then a perceptron.
+
+  Multihead attention pooling: y = attention(probe, x), then y +
+  feed_forward(norm(y)) (arXiv:2106.04560, section 3.3; arXiv:1810.00825).
+
+  Attributes:
+    probe: [1, 1, D], the query before its projection.
+  """
+
+  def __init__(self, dim, *, attention, feed_forward, norm, **common):
+    self.heads = attention["heads"]
+    init, param_dtype = common["kernel_init"], common["param_dtype"]
+    self.probe = nnx.Param(
+      init(common["rngs"].params(), (1, dim), param_dtype)[None]
+    )
+    self.query = Dense(dim, dim, **common)
+    self.key = Dense(dim, dim, **common)
+    self.value = Dense(dim, dim, **common)
+    self.out = Dense(dim, dim, **common)
+    self.norm = Norm(dim, param_dtype=param_dtype, **norm)
+    self.feed_forward = transformer.FeedForward(dim, **feed_forward, **common)
+
+  def __call__(self, x_BTD):
+    """x_BD, one vector for each example."""
+    B, _, D = x_BTD.shape
+    probe = jnp.broadcast_to(self.probe[...].astype(x_BTD.dtype), (B, 1, D))
+    q, k, v = (
+      y.reshape(B, -1, self.heads, D // self.heads)
+      for y in (self.query(probe), self.key(x_BTD), self.value(x_BTD))
+    )
+    y_B1D = self.out(attention(q, k, v).reshape(B, 1, D))
+    return (y_B1D + self.feed_forward(self.norm(y_B1D)))[:, 0]
 
 
 class ViT(nnx.Module):
@@ -37,6 +74,8 @@ class ViT(nnx.Module):
     count,
     dim,
     pool,
+    registers,
+    distilled,
     norm,
     dropout,
     scan,
@@ -47,8 +86,11 @@ class ViT(nnx.Module):
     **block,
   ):
     self.patch, self.scan, self.remat = patch, scan, remat
+    self.grid, self.pool = image_size // patch, pool
+    # Set by models.pure: whether this is not training.
+    self.deterministic = True
     common = {"dtype": dtype, "param_dtype": param_dtype}
-    tokens = (image_size // patch) ** 2 + (pool == "cls")
+    tokens = self.grid**2 + (pool == "cls") + distilled
     self.patch_embedding = Dense(
       patch * patch * channels,
       dim,
@@ -76,27 +118,108 @@ class ViT(nnx.Module):
       rngs=rngs,
       **common,
     )
+    self.registers = self.distillation = self.distillation_head = nnx.data(None)
+    if distilled:
+      self.distillation = nnx.Param(jnp.zeros((1, 1, dim), param_dtype))
+      self.distillation_head = Dense(
+        dim,
+        num_classes,
+        kernel_init=nnx.initializers.zeros,
+        rngs=rngs,
+        **common,
+      )
+    if registers:
+      self.registers = nnx.Param(
+        nnx.initializers.normal(0.02)(
+          rngs.params(), (1, registers, dim), param_dtype
+        )
+      )
+    self.attention_pool = nnx.data(
+      AttentionPool(dim, norm=norm, rngs=rngs, **block, **common)
+      if pool == "map"
+      else None
+    )
 
   def __call__(self, image_BHWC):
-    """logits_BC, float32."""
-    return self.head(self.features(image_BHWC)).astype("float32")
+    """logits_BC, float32.
+
+    With a distillation token, those of the class token in training and the mean
+    of both tokens' otherwise (arXiv:2012.12877).
+    """
+    x_BTD = self.tokens(image_BHWC)
+    logits_BC = self.head(self._pooled(x_BTD)).astype("float32")
+    if self.distillation is None or not self.deterministic:
+      return logits_BC
+    return (logits_BC + self._distilled(x_BTD)) / 2
+
+  def distilled(self, image_BHWC):
+    """logits_BC of the distillation token, float32."""
+    if self.distillation is None:
+      raise ValueError("no distillation token: set config.model.distilled")
+    return self._distilled(self.tokens(image_BHWC))
 
   def features(self, image_BHWC):
-    """x_BD, of the class token or the mean over patches."""
+    """x_BD, of the class token, the mean over patches or the pool's query."""
+    return self._pooled(self.tokens(image_BHWC))
+
+  def tokens(self, image_BHWC):
+    """x_BTD after the last norm: class, distillation, registers, patches."""
     x_BTD = self.patch_embedding(patches(image_BHWC, self.patch))
-    if self.cls is not None:
-      cls_BTD = jnp.broadcast_to(
-        self.cls[...].astype(x_BTD.dtype), (x_BTD.shape[0], 1, x_BTD.shape[2])
+    x_BTD = _prefixed((self.cls, self.distillation), x_BTD)
+    H, W = (n // self.patch for n in image_BHWC.shape[1:3])
+    x_BTD += self._positions(H, W).astype(x_BTD.dtype)
+    if self.registers is not None:
+      first = self._before_patches()
+      x_BTD = jnp.concatenate(
+        [x_BTD[:, :first], _prefixed((self.registers,), x_BTD[:, first:])], 1
       )
-      x_BTD = jnp.concatenate([cls_BTD, x_BTD], axis=1)
-    x_BTD += self.position_embedding[...].astype(x_BTD.dtype)
     if self.dropout is not None:
       x_BTD = self.dropout(x_BTD)
     x_BTD, _, _ = transformer.run_blocks(
       self.blocks, x_BTD, scan=self.scan, remat=self.remat
     )
-    x_BTD = self.final_norm(x_BTD)
-    return x_BTD.mean(axis=1) if self.cls is None else x_BTD[:, 0]
+    return self.final_norm(x_BTD)
+
+  def _before_patches(self) -> int:
+    """The number of tokens that have a position and are no patches."""
+    return sum(token is not None for token in (self.cls, self.distillation))
+
+  def _positions(self, H: int, W: int) -> jax.Array:
+    """The embeddings of the positions, resized for a grid of H x W patches."""
+    table_1TD = self.position_embedding[...]
+    if H == W == self.grid:
+      return table_1TD
+    first = self._before_patches()
+    moved = positions.resized(table_1TD[:, first:], (self.grid,) * 2, (H, W))
+    return jnp.concatenate([table_1TD[:, :first], moved], axis=1)
+
+  def _pooled(self, x_BTD):
+    if self.pool == "cls":
+      return x_BTD[:, 0]
+    first = self._before_patches()
+    if self.registers is not None:
+      first += self.registers[...].shape[1]
+    x_BTD = x_BTD[:, first:] if first else x_BTD
+    if self.pool == "gap":
+      return x_BTD.mean(axis=1)
+    return self.attention_pool(x_BTD)
+
+  def _distilled(self, x_BTD):
+    x_BD = x_BTD[:, int(self.cls is not None)]
+    return self.distillation_head(x_BD).astype("float32")
+
+
+def _prefixed(tokens, x_BTD) -> jax.Array:
+  """x_BTD after the tokens [1, T, D] that are not None."""
+  parts = [token[...] for token in tokens if token is not None]
+  if not parts:
+    return x_BTD
+  B, _, D = x_BTD.shape
+  parts = [
+    jnp.broadcast_to(part.astype(x_BTD.dtype), (B, part.shape[1], D))
+    for part in parts
+  ]
+  return jnp.concatenate([*parts, x_BTD], axis=1)
 
 
 def patches(image_BHWC: jax.Array, size: int) -> jax.Array:
@@ -118,6 +241,8 @@ def vit(
   hidden: int | None = None,
   patch: int | None = None,
   pool: str = "cls",
+  registers: int = 0,
+  distilled: bool = False,
   activation: str = "gelu_exact",
   norm_eps: float = 1e-6,
   dropout: float = 0.0,
@@ -131,12 +256,17 @@ def vit(
 
   arXiv:2010.11929, without the hidden layer before the logits and with learned
   positions. Kernels are drawn from Xavier's uniform distribution; the last one
-  is zero. The method "features" returns x_BD, the input of the last layer.
+  is zero. Images of another size than `image_size` get the bicubic
+  interpolation of the learned positions, so that a model can be trained at one
+  size and applied, or trained on, at another. The method "features" returns
+  x_BD, the input of the last layer; "tokens" returns x_BTD, from which it is
+  taken; "distilled" returns the logits of the distillation token.
 
   Args:
     num_classes: C of the logits.
     channels: C of the images.
-    image_size: height and width of the images, a multiple of `patch`.
+    image_size: height and width of the images for which positions are learned,
+      a multiple of `patch`.
     variant: size and patch, such as "B/16"; sizes are Ti, S, B and L. It sets
       layers, dim, heads and patch where they are None.
     layers: number of blocks.
@@ -144,7 +274,12 @@ def vit(
     heads: N, a divisor of D.
     hidden: F; 4 D if None.
     patch: height and width of a patch.
-    pool: "cls", a class token, or "gap", the mean over patches.
+    pool: "cls", a class token; "gap", the mean over patches; or "map", what a
+      learned query collects from the patches by attention.
+    registers: number of further learned tokens, without positions, of which no
+      output is read (arXiv:2309.16588).
+    distilled: whether there is a distillation token with a last layer of its
+      own, for the task wrapper `distill` (DeiT, arXiv:2012.12877).
     activation: "gelu_exact", "gelu" (tanh approximation) or "swiglu".
     norm_eps: added to the variance.
     dropout: rate, of the embeddings and of each addition to the residual
@@ -181,6 +316,8 @@ def vit(
     "count": layers,
     "dim": dim,
     "pool": choose("pool", pool, POOLS),
+    "registers": registers,
+    "distilled": distilled,
     "norm": {"eps": norm_eps},
     "dropout": dropout,
     "scan": scan,
@@ -209,13 +346,22 @@ def vit(
 
 def sizes(variant: str) -> tuple:
   """(layers, dim, heads, patch) of a variant such as "B/16"."""
+  return variant_of(variant, VARIANTS)
+
+
+def variant_of(variant: str, known: Mapping[str, tuple]) -> tuple:
+  """The sizes of a variant such as "B/16", and the patch.
+
+  Raises:
+    ValueError: the variant is not of this form, or its size is not known.
+  """
   match = re.fullmatch(r"(\w+)/(\d+)", variant)
-  if not match or match[1] not in VARIANTS:
+  if not match or match[1] not in known:
     raise ValueError(
       f'variant = "{variant}" is not SIZE/PATCH with a size of: '
-      + ", ".join(VARIANTS)
+      + ", ".join(known)
     )
-  return *VARIANTS[match[1]], int(match[2])
+  return *known[match[1]], int(match[2])
 
 
 SHARDING = [*transformer.SHARDING, (r"head/kernel", P(None, "tensor"))]

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from common.names import find
 from models.layers import basic as layers
@@ -48,6 +49,10 @@ LLAMA = {
   "tie_embeddings": False,
   "kv_heads": 2,
 }
+
+# A wide residual network with pre-activations, and a small transformer.
+WIDE = {"version": 2, "stem": "cifar", "stem_width": 4, "blocks": (1, 1)}
+VIT = {"image_size": 16, "variant": "Ti/8", "layers": 2}
 
 
 def signature(tree):
@@ -174,6 +179,36 @@ TABLE = [
     )
     for pool in ("cls", "gap")
   ),
+  (
+    "resnet",
+    {"num_classes": 7, "width": 8, "stem": "deep", "shortcut": "pool"},
+    (2, 32, 32, 3),
+    (2, 7),
+  ),
+  ("resnet", {"num_classes": 7, "width": 8, **WIDE}, (2, 9, 9, 3), (2, 7)),
+  *(
+    ("vit", {"num_classes": 7, **VIT, **more}, (2, 16, 24, 3), (2, 7))
+    for more in ({"pool": "map", "registers": 2}, {"distilled": True})
+  ),
+  (
+    "mixer",
+    {"num_classes": 7, "image_size": 16, "variant": "S/8", "layers": 1},
+    (2, 16, 16, 3),
+    (2, 7),
+  ),
+  (
+    "convnext",
+    {"num_classes": 7, "depths": (1, 1), "dims": (4, 6)},
+    (2, 16, 16, 3),
+    (2, 7),
+  ),
+  *(
+    (name, {"num_classes": 7, "width": 4, "hidden": (8,), **more}, *shapes)
+    for name, more, shapes in (
+      ("vgg", {"depth": 11, "batchnorm": True}, ((2, 33, 32, 3), (2, 7))),
+      ("alexnet", {"stem": "cifar"}, ((2, 32, 32, 3), (2, 7))),
+    )
+  ),
   *(
     ("fcn", {"num_classes": 5, "channels": 3, "width": 4}, (2, *hw, 3), out)
     for hw, out in (((16, 24), (2, 16, 24, 5)), ((9, 13), (2, 9, 13, 5)))
@@ -287,6 +322,23 @@ def test_every_model_keeps_the_contract(name, kwargs, inputs, outputs, dtype):
     ("resnet", {"num_classes": 1000, "depth": 34}, 21_797_672),
     ("resnet", {"num_classes": 1000, "depth": 50}, 25_557_032),
     ("resnet", {"num_classes": 1000, "depth": 101}, 44_549_160),
+    ("resnet", {"num_classes": 1000, "depth": 50, "inner": 2.0}, 68_883_240),
+    (
+      "resnet",
+      WIDE
+      | {"num_classes": 10, "blocks": (4, 4, 4), "width": 160}
+      | {"bottleneck": False, "stem_width": 16},
+      36_479_194,
+    ),
+    ("alexnet", {"num_classes": 1000}, 61_100_840),
+    ("vgg", {"num_classes": 1000}, 138_357_544),
+    (
+      "vgg",
+      {"num_classes": 1000, "depth": 11, "batchnorm": True},
+      132_868_840,
+    ),
+    ("convnext", {"num_classes": 1000}, 28_589_128),
+    ("mixer", {"num_classes": 1000}, 59_880_472),
   ],
 )
 def test_published_parameter_counts(name, kwargs, published):
@@ -314,6 +366,8 @@ def test_unknown_names_and_values_are_named():
     ("dit", {"channels": 1, "image_size": 9}, "image_size = 9"),
     ("vae", {"channels": 1, "widths": (30,)}, "width 30"),
     ("vqvae", {"channels": 1, "codebook": "mean"}, "ema, gradient"),
+    ("mixer", {"num_classes": 9, "variant": "Ti/16"}, "S, B, L"),
+    ("convnext", {"num_classes": 9, "dims": (4,)}, "differ in length"),
   ):
     with pytest.raises(ValueError, match=message):
       get(name)(**kwargs)
@@ -493,7 +547,9 @@ def test_initialization_is_gpt2s():
   assert jnp.abs(first - second).max() > 0.01
 
 
-@pytest.mark.parametrize("name", ["decoder", "vit", "conv"])
+@pytest.mark.parametrize(
+  "name", ["decoder", "vit", "conv", "resnet", "convnext"]
+)
 def test_dropout_is_for_training_and_follows_the_key(name):
   kwargs, x = {
     "decoder": ({"vocab_size": 17, "dim": 16}, tokens(17)),
@@ -502,11 +558,17 @@ def test_dropout_is_for_training_and_follows_the_key(name):
       image(8, 3),
     ),
     "conv": ({"image_size": 8, "channels": 3}, image(8, 3)),
+    "resnet": ({"width": 4, "stem": "cifar", "blocks": (1, 2)}, image(8, 3, 8)),
+    "convnext": (
+      {"depths": (1, 1), "dims": (4, 6), "layer_scale": 1.0},
+      image(8, 3, 8),
+    ),
   }[name]
+  rates = {"convnext": {"drop_path": 0.5}, "resnet": {"drop_path": 0.5}}
   if name != "decoder":
     kwargs = kwargs | {"num_classes": 5}
   plain = get(name)(**kwargs)
-  model = get(name)(dropout=0.5, **kwargs)
+  model = get(name)(**rates.get(name, {"dropout": 0.5}), **kwargs)
   params, state = init(model)
   method = "features"  # a vision transformer's logits start at zero
   want, _ = jitted(plain)(params, state, x, method=method)
@@ -540,6 +602,36 @@ def test_layers_drop_out_independently():
   )
   distinct = [len(np.unique(row)) for row in x_BTD.reshape(-1, 16)]
   assert max(distinct) == 3
+
+
+def test_stochastic_depth_drops_whole_examples():
+  layer = layers.stochastic_depth(0.25, 4, nnx.Rngs(0))
+  layer.deterministic = False
+  y_BHWC = np.asarray(layer(jnp.ones((400, 2, 2, 3))))
+  found = {tuple(np.unique(example)) for example in y_BHWC}
+  assert found == {(0.0,), (np.float32(4 / 3),)}
+  assert 0.65 < (y_BHWC[:, 0, 0, 0] > 0).mean() < 0.85
+  assert layers.rates_of_depth(0.2, 3) == [0.0, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_blocks_with_zero_init_begin_as_their_shortcuts(version):
+  model = get("resnet")(
+    **WIDE | {"version": version, "blocks": (3,)},
+    num_classes=2,
+    bottleneck=False,
+    width=4,
+    zero_init=True,
+  )
+  params, state = init(model)
+  x = image(8, 3)
+  want, _ = model.apply(params, state, x, method="stages")
+  # The blocks of the same width add nothing, whatever is in them.
+  for block in params["blocks"].values():
+    block["convs"]["0"]["conv"]["kernel"] += 1.0
+  got, _ = model.apply(params, state, x, method="stages")
+  np.testing.assert_array_equal(got[0], want[0])
+  assert np.asarray(want[0]).std() > 0.1
 
 
 # --- batch statistics ----------------------------------------------------

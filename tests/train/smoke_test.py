@@ -33,6 +33,7 @@ PARAMETERS = {
 }
 # The shapes of the real data, height and width, channels and classes.
 IMAGES = {
+  "alexnet_cifar10": (32, 3, 10),
   "cifar10_conv": (32, 3, 10),
   "conv_fashion_mnist": (28, 1, 10),
   "ddpm_fashion_mnist": (28, 1, 10),
@@ -42,7 +43,10 @@ IMAGES = {
   "resnet_cifar10": (32, 3, 10),
   "resnet50_imagenet": (224, 3, 1000),
   "vae_fashion_mnist": (28, 1, 10),
+  "vgg_cifar10": (32, 3, 10),
+  "vit_cifar10": (32, 3, 10),
   "vit_imagenet": (224, 3, 1000),
+  "wide_resnet_cifar10": (32, 3, 10),
   "vit_l16_imagenet": (224, 3, 1000),
   "vqvae_fashion_mnist": (28, 1, 10),
 }

@@ -6,6 +6,7 @@ See arXiv:1512.03385. The running averages of batch norm are our model_state.
 from models.vision.resnet import DEPTHS
 from train.conversions.parts.family import Family, Size, counted_labels, labels
 from train.conversions.parts.layout import Row
+from train.conversions.parts.torchvision_names import spelled
 
 # (depths, layer_type) -> depth
 _DEPTHS = {
@@ -88,6 +89,7 @@ resnet = Family(
   architecture=lambda section: "ResNetForImageClassification",
   stem="ResNet",
   prefix="resnet.",
+  spelling=spelled,
   tidy=_tidy,
   written=labels,
   optional=r"classifier\.1\.(weight|bias)",

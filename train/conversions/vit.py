@@ -27,9 +27,10 @@ _DENSE = {
 }
 
 
-def _table(section) -> list[Row]:
+def table_of(section, prefix: str) -> list[Row]:
+  """The rows of a model whose tensors have a prefix, but for those of heads."""
   L, patch = section["layers"], section["patch"]
-  start, block = "vit.embeddings.", "vit.encoder.layer.{}."
+  start, block = f"{prefix}.embeddings.", f"{prefix}.encoder.layer.{{}}."
   convolution = f"{start}patch_embeddings.projection"
   rows = [
     Row(f"{start}cls_token", "cls"),
@@ -41,10 +42,8 @@ def _table(section) -> list[Row]:
       known=(("H", patch), ("W", patch)),
     ),
     Row(f"{convolution}.bias", "patch_embedding/bias"),
-    Row("vit.layernorm.weight", "final_norm/scale"),
-    Row("vit.layernorm.bias", "final_norm/bias"),
-    Row("classifier.weight", "head/kernel", "OI->IO"),
-    Row("classifier.bias", "head/bias"),
+    Row(f"{prefix}.layernorm.weight", "final_norm/scale"),
+    Row(f"{prefix}.layernorm.bias", "final_norm/bias"),
   ]
   for theirs, ours in _NORMS.items():
     rows += [
@@ -58,6 +57,18 @@ def _table(section) -> list[Row]:
       Row(f"{block}{theirs}.bias", f"{path}/bias", layers=L),
     ]
   return rows
+
+
+def head(theirs: str, ours: str = "head") -> list[Row]:
+  """The rows of a last layer."""
+  return [
+    Row(f"{theirs}.weight", f"{ours}/kernel", "OI->IO"),
+    Row(f"{theirs}.bias", f"{ours}/bias"),
+  ]
+
+
+def _table(section) -> list[Row]:
+  return [*table_of(section, "vit"), *head("classifier")]
 
 
 def _filled(section, shapes):

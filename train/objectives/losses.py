@@ -25,6 +25,13 @@ def distillation(
   return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
+def hard_distillation(
+  logits: jax.Array, teacher_logits: jax.Array, temperature: float = 1.0
+) -> jax.Array:
+  """Cross-entropy of the teacher's most probable class (arXiv:2012.12877)."""
+  return cross_entropy(logits / temperature, jnp.argmax(teacher_logits, -1))
+
+
 def cross_entropy(
   logits: jax.Array,
   labels: jax.Array,

@@ -25,8 +25,8 @@ def image_classification(
 
   Args:
     model: image_BHWC -> logits_BC. The loss takes logits: a softmax in the
-      model would be applied twice. Its method "features" computes the
-      prediction of that name.
+      model would be applied twice. Its methods "features" and "distilled", if
+      it has them, compute the predictions of these names.
     label_smoothing: share of the target that is spread over the classes, in
       training only (Szegedy et al. 2016).
     mixup: alpha of the distribution Beta(alpha, alpha) from which a mixing
@@ -87,5 +87,9 @@ def image_classification(
     del rng
     return apply(variables, batch[inkey], method="features")[0]
 
-  predict = {"logits": logits, "features": features}
+  def distilled(variables, batch, rng):
+    del rng
+    return apply(variables, batch[inkey], method="distilled")[0]
+
+  predict = {"logits": logits, "features": features, "distilled": distilled}
   return types.Task(types.init_of(model), {"loss": loss}, predict)

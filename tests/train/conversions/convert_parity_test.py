@@ -23,6 +23,7 @@ from train.optimization import parameter_rules  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[3]
 V, T = 19, 9
+IMAGES = ("vit", "deit", "resnet", "convnext")
 _rng = np.random.default_rng(0)
 TOKENS, TARGETS = _rng.integers(0, V, (2, T)), _rng.integers(0, V, (2, 5))
 TYPES = np.repeat((np.arange(T) > 4).astype(int)[None], 2, axis=0)
@@ -43,6 +44,7 @@ RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 32, 64]}
 RESNET |= {"depths": [2, 2, 2, 2], "layer_type": "basic"}
 RESNET50 = {"embedding_size": 8, "hidden_sizes": [32, 64, 128, 256]}
 RESNET50 |= {"depths": [3, 4, 6, 3], "layer_type": "bottleneck"}
+CONVNEXT = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 2, 1, 1]}
 BERT = {"vocab_size": V, "hidden_size": 16, "num_hidden_layers": 3}
 BERT |= {"num_attention_heads": 4, "intermediate_size": 32}
 BERT |= {"max_position_embeddings": 12}
@@ -82,6 +84,11 @@ CASES = {
   ),
   "resnet18": ("ResNetForImageClassification", {**RESNET, "num_labels": 5}),
   "resnet50": ("ResNetForImageClassification", RESNET50),
+  "deit": ("DeiTForImageClassificationWithTeacher", {**VIT, "num_labels": 5}),
+  "convnext": (
+    "ConvNextForImageClassification",
+    {**CONVNEXT, "num_labels": 5, "patch_size": 2},
+  ),
   "bert_mlm": ("BertForMaskedLM", BERT),
   "bert_pretraining": ("BertForPreTraining", BERT),
   "bert_classes": ("BertForSequenceClassification", {**BERT, "num_labels": 3}),
@@ -120,7 +127,7 @@ def made(name, dtype=None, **changes):
 
 
 def image(model):
-  size = 12 if model.config.model_type == "vit" else 64
+  size = 12 if model.config.model_type in ("vit", "deit") else 64
   shape = (3, size, size, 3)
   return np.random.default_rng(1).normal(size=shape).astype("float32")
 
@@ -131,7 +138,7 @@ def theirs(model):
   with torch.no_grad():
     if kind in ("gpt2", "llama"):
       found = [model(torch.tensor(TOKENS)).logits]
-    elif kind in ("vit", "resnet"):
+    elif kind in IMAGES:
       x = torch.tensor(image(model).transpose(0, 3, 1, 2))
       found = [model(x.to(model.dtype)).logits]
     elif kind == "t5":
@@ -153,7 +160,7 @@ def ours(model, found, **changes):
   network = find("models", found.model["name"], "model")(**settings)
   kind, how = model.config.model_type, {}
   inputs = (TOKENS,)
-  if kind in ("vit", "resnet"):
+  if kind in IMAGES:
     inputs = (image(model),)
   if kind == "t5":
     inputs = (TOKENS, TARGETS)
@@ -203,6 +210,31 @@ def test_logits_are_theirs_and_every_byte_comes_back(name, tmp_path):
   again = type(model).from_pretrained(back)
   for want, mine in zip(wanted, theirs(again), strict=True):
     np.testing.assert_allclose(mine, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["BasicBlock", "Bottleneck"])
+def test_a_file_in_torchvisions_layout_needs_no_config(kind, tmp_path):
+  resnet = pytest.importorskip("torchvision").models.resnet
+  safetensors = pytest.importorskip("safetensors.torch")
+  depths = [2, 2, 2, 2] if kind == "BasicBlock" else [3, 4, 6, 3]
+  torch.manual_seed(0)
+  model = resnet.ResNet(getattr(resnet, kind), depths, num_classes=5).eval()
+  with torch.no_grad():
+    for tensor in model.state_dict().values():
+      if tensor.is_floating_point() and tensor.ndim == 1:
+        tensor.add_(0.2 * torch.rand_like(tensor))
+  path = tmp_path / "resnet.safetensors"
+  safetensors.save_file(model.state_dict(), path)
+  found = weights.read(str(path), unnamed=True)
+  network = find("models", "resnet", "model")(
+    **{k: v for k, v in found.model.items() if k != "name"}
+  )
+  x = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype("float32")
+  with torch.no_grad():
+    want = model(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+  got, _ = jax.jit(network.apply)(found.params, found.model_state, x)
+  scale = np.abs(want).max()
+  np.testing.assert_allclose(got / scale, want / scale, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

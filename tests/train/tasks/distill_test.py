@@ -92,6 +92,33 @@ def test_the_loss_is_the_formula(drawn):
   assert np.any(grads.params["w"])
 
 
+def test_a_hard_label_is_the_teachers_most_probable_class(drawn):
+  batch, student, teacher = drawn
+  own = linear()
+  ours = {"distilled": lambda v, b, rng: 2 * own.predict["logits"](v, b, rng)}
+  task = distill(
+    own._replace(predict={**own.predict, **ours}),
+    load=lambda path: (linear(), teacher),
+    teacher="run",
+    alpha=ALPHA,
+    student="distilled",
+    hard=True,
+  )
+  variables = student._replace(frozen=task.given())
+  mean, _ = loss_of(task, variables, batch)
+  x = batch["x"][:4]
+  label = (x @ teacher.params["w"]).argmax(-1)
+  wanted = 0.0
+  for share, times, target in (
+    (ALPHA, 2, label),
+    (1 - ALPHA, 1, batch["label"][:4]),
+  ):
+    logits = times * x @ student.params["w"]
+    nats = np.log(np.exp(logits).sum(-1)) - logits[np.arange(4), target]
+    wanted += share * nats.mean()
+  np.testing.assert_allclose(mean.value(), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   "settings, other, line",
   [

@@ -21,6 +21,8 @@ _FREE = {
   *("image_size", "channels", "features", "in_features", "out_features"),
   *("latent", "width", "widths", "filters", "patch", "depth", "capacity"),
   *("head", "next_sentence", "word_dropout", "feature_dropout"),
+  *("depths", "dims", "stem_width", "blocks", "grid", "token_hidden"),
+  *("layer_scale", "variant", "inner", "bottleneck"),
   *family.COMPUTATION,
 }
 _BODY = r"^(?!.*embedding).*"

@@ -19,6 +19,7 @@ from train.conversions.parts.layout import Row, Shapes
 # Arguments of our models that change how the outputs are computed, but not what
 # they are.
 COMPUTATION = (
+  "drop_path",
   "dropout",
   "dtype",
   "matmul",
@@ -26,6 +27,7 @@ COMPUTATION = (
   "remat",
   "scan",
   "stage_microbatches",
+  "zero_init",
 )
 # Keys that any config.json may have and that do not affect the forward pass.
 _ANY = {

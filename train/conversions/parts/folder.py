@@ -90,7 +90,10 @@ def library():
 
 @contextlib.contextmanager
 def opened(
-  path: str, sha256: str | None = None, check: bool = True
+  path: str,
+  sha256: str | None = None,
+  check: bool = True,
+  unnamed: bool = False,
 ) -> Iterator[Folder]:
   """Opens a folder, or the folder of a single .safetensors file.
 
@@ -98,6 +101,8 @@ def opened(
     path: the folder or the file.
     sha256: the expected digest of the only file of weights, or None.
     check: whether digests are verified.
+    unnamed: whether a single file may lack a config.json; the config is then
+      {}.
 
   Yields:
     The Folder. Its files are closed at the end of the context.
@@ -110,7 +115,9 @@ def opened(
     folder, parts = folder.parent, [folder.name]
   if not folder.is_dir():
     raise UserError(f"{path}: there is no such folder")
-  config = read_json(folder / CONFIG, MOST_CONFIG)
+  config = {}
+  if not unnamed or parts is None or os.path.lexists(folder / CONFIG):
+    config = read_json(folder / CONFIG, MOST_CONFIG)
   if parts is None:
     parts, index = _parts(folder)
   note = sums.check(folder, parts, sha256) if check else ""

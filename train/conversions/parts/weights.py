@@ -15,6 +15,7 @@ from common.nested import nested
 from train import conversions
 from train.conversions.parts import family as family_lib
 from train.conversions.parts import folder as folder_lib
+from train.conversions.parts import torchvision_names
 from train.conversions.parts.family import Family, short
 from train.conversions.parts.layout import Row
 from train.optimization import parameter_rules
@@ -47,19 +48,24 @@ class Pretrained(NamedTuple):
   used: list[str]
 
 
-def read(path: str, sha256: str | None = None) -> Pretrained:
+def read(
+  path: str, sha256: str | None = None, unnamed: bool = False
+) -> Pretrained:
   """Reads the model in a Hugging Face folder or .safetensors file.
 
-  Tensors are read one at a time, directly into our arrays.
+  Tensors are read one at a time, directly into our arrays. A file in the layout
+  of torchvision may lack config.json; see torchvision_names.py.
 
   Args:
     path: the folder, or a .safetensors file next to its config.json.
     sha256: the expected digest of the only file of weights, or None.
+    unnamed: whether a file may lack config.json.
 
   Raises:
     UserError: a file is missing or damaged, or our models do not support it.
   """
-  with folder_lib.opened(path, sha256) as folder:
+  with folder_lib.opened(path, sha256, unnamed=unnamed) as folder:
+    folder = torchvision_names.described(folder)
     where = folder.path / folder_lib.CONFIG
     try:
       family = _family(folder.config)

@@ -21,6 +21,8 @@ def distill(
   temperature: float = 2.0,
   alpha: float = 0.5,
   logits: str = "logits",
+  student: str | None = None,
+  hard: bool = False,
 ) -> types.Task:
   """Adds a divergence from the teacher's distribution (arXiv:1503.02531).
 
@@ -34,7 +36,7 @@ def distill(
   into the workdir once, at the start; a resumed run reads only the config of
   the teacher's workdir, and evaluating or serving the student does not need it.
 
-  Metrics: distillation, the mean KL; own_loss.
+  Metrics: distillation, the mean KL, or cross-entropy if `hard`; own_loss.
 
   Args:
     task: has one loss and the prediction `logits`.
@@ -44,6 +46,9 @@ def distill(
     temperature: T.
     alpha: the weight of the teacher, from 0 to 1.
     logits: the name of the prediction that gives the logits.
+    student: that of the student's, if it has another name: "distilled", those
+      of a distillation token (DeiT, arXiv:2012.12877).
+    hard: replace T^2 * KL by the cross-entropy of the teacher's best class.
 
   Raises:
     ValueError: a value is out of range, or a task has several losses or no such
@@ -56,14 +61,17 @@ def distill(
     )
   if len(task.losses) != 1:
     raise ValueError(f"distill takes one loss, not {sorted(task.losses)}")
-  _check_predicts(task, logits, "the task")
+  own_logits, measure = student or logits, losses.distillation
+  if hard:
+    measure, temperature = losses.hard_distillation, 1.0
+  _check_predicts(task, own_logits, "the task")
   ((name, own_loss),) = task.losses.items()
 
   teaching, shapes = None, {}
   if load is not None:
     # Not while `init` is traced. Only the shapes of its arrays are kept.
     teaching, known = load(teacher)
-    shapes = jax.tree.map(_shape, known._asdict())
+    shapes = jax.eval_shape(lambda x: x, known._asdict())
     del known
     _check_predicts(teaching, logits, f"the task of {teacher}")
 
@@ -72,10 +80,10 @@ def distill(
     if teaching is None:
       return variables
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return variables._replace(frozen={**_dict(variables.frozen), KEY: blank})
+    return variables._replace(frozen={**(variables.frozen or {}), KEY: blank})
 
   def given():
-    own = _dict(task.given())
+    own = task.given() or {}  # () where there is nothing
     return {**own, KEY: load(teacher)[1]._asdict()} if load else own
 
   def loss(variables, batch, context):
@@ -86,14 +94,14 @@ def distill(
       raise ValueError("distill: no teacher was loaded, so nothing is learned")
     known = types.Variables(**variables.frozen[KEY])
     theirs = teaching.predict[logits](known, batch, context.rng)
-    ours = task.predict[logits](variables, batch, context.rng)
+    ours = task.predict[own_logits](variables, batch, context.rng)
     if theirs.shape != ours.shape:
       raise ValueError(
         f"distill: the logits are {list(ours.shape)}, and those of {teacher}"
         f" are {list(theirs.shape)}: both need the same classes or tokens"
       )
-    nats = losses.distillation(ours, theirs, temperature)
-    divergence = types.mean_of(nats, batch["mask"])
+    found = measure(ours, theirs, temperature)
+    divergence = types.mean_of(found, batch["mask"])
     metrics = {**aux.metrics, "own_loss": mean, "distillation": divergence}
     scale = alpha * temperature**2
     total = scale * divergence.total + (1 - alpha) * mean.total
@@ -109,12 +117,3 @@ def _check_predicts(task: types.Task, logits: str, whose: str) -> None:
       f"distill: {whose} has no prediction {logits!r}"
       f"{nearest(logits, task.predict)} (there are: {there})"
     )
-
-
-def _dict(frozen) -> dict:
-  """Variables.frozen as a dict; it is () where there is nothing."""
-  return dict(frozen or {})
-
-
-def _shape(x) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -17,68 +17,17 @@ For a data set of your own in the layout of Pascal VOC add
 from ml_collections import ConfigDict
 
 from configs import common
-
-_KEPT = 'keep("image", "boxes", "classes"'
-_PADS = (
-  'pad({0}, inkey="boxes", longer="first")'
-  '|pad({0}, inkey="classes", longer="first")|scale(-1, 1)'
-)
+from configs.vision.parts.blood_cells import blood_cells, shrink_blood_cells
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = ConfigDict()
-  config.seed = 0
-  config.total_steps = 3000
-  config.batch_size = 8
+  config = blood_cells(total_steps=3000, lr=5e-4)
   config.task = dict(name="set_detection")
   config.model = dict(
     name="detr", width=16, queries=80, layers=3, dim=128, heads=8, hidden=256
   )
-  config.learner = dict(
-    name="supervised", wrap=[dict(name="ema", decay=0.998, warmup=True)]
-  )
-  config.optimizer = dict(
-    name="adamw",
-    lr=5e-4,
-    schedule="cosine",
-    warmup_steps=100,
-    weight_decay=0.02,
-    clip_norm=10.0,
-  )
-  config.planned = dict(source="fake:boxes?size=320&classes=3")
-  size = "resize((240, 320))"
-  config.data = dict(
-    source="voc:data/bccd",
-    split="trainval",
-    ops=f"decode(3)|{size}|mosaic(p=0.3)"
-    "|random_resized_crop((240, 320), area=(0.4, 1.0), ratio=(1.2, 1.5))"
-    "|flip|flip(vertical=True)|color_jitter(0.3, 0.3, 0.3)"
-    f"|{_KEPT})|{_PADS.format(64)}",
-  )
-  config.evals = dict(
-    test=dict(
-      name="average_precision",
-      split="test",
-      ops=f'decode(3)|track_place|{size}|{_KEPT}, "place")|{_PADS.format(64)}',
-      every_steps=500,
-    ),
-  )
-  config.checkpoint = dict(every_steps=500, keep=2)
-  config.mesh = dict(data=-1)
   if common.is_smoke(arg):
-    common.shrink(
-      config,
-      batch_size=8,
-      model=dict(width=2, queries=12, layers=2, dim=8, heads=2, hidden=8),
-      data=dict(
-        source="fake:boxes?n=40&size=48",
-        split="train",
-        ops="decode(3)|resize((40, 48))|mosaic|flip"
-        f"|color_jitter(0.1)|{_KEPT})|{_PADS.format(8)}",
-      ),
-    )
-    config.evals.test.ops = (
-      f'track_place|resize((40, 48))|{_KEPT}, "place")|{_PADS.format(8)}'
-    )
+    model = dict(width=2, queries=12, layers=2, dim=8, heads=2, hidden=8)
+    shrink_blood_cells(config, model)
   return config

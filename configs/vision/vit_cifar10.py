@@ -19,7 +19,7 @@ config.data.ops.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.vision.parts.common import cifar10, shrink_images
+from configs.vision.parts.cifar10 import cifar10, shrink_images
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -24,7 +24,7 @@ def bccd() -> Dataset:
     files=(_ARCHIVE,),
     holds=("Annotations", "ImageSets", "JPEGImages"),
     write=_write,
-    configs=("boxes_bccd",),
+    configs=("boxes_bccd", "detr_bccd", "faster_rcnn_bccd", "yolo_bccd"),
   )
 
 

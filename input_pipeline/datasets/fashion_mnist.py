@@ -36,7 +36,15 @@ def fashion_mnist() -> Dataset:
     ),
     holds=tuple(_FILES),
     write=_write,
-    configs=("conv_fashion_mnist", "gan_fashion_mnist"),
+    configs=(
+      "conv_fashion_mnist",
+      "ddpm_fashion_mnist",
+      "dit_fashion_mnist",
+      "gan_fashion_mnist",
+      "latent_fashion_mnist",
+      "vae_fashion_mnist",
+      "vqvae_fashion_mnist",
+    ),
   )
 
 

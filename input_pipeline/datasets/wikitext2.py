@@ -28,7 +28,7 @@ def wikitext2() -> Dataset:
     ),
     holds=("test.txt", "valid.txt"),
     write=_write,
-    configs=("glove", "word2vec_cbow", "word2vec_skipgram"),
+    configs=("glove", "lm_wikitext2", "word2vec_cbow", "word2vec_skipgram"),
   )
 
 

@@ -121,7 +121,7 @@ def dit(
   *,
   channels: int,
   image_size: int,
-  num_classes: int = 0,
+  num_classes: int | None = None,
   patch: int = 2,
   layers: int = 12,
   dim: int = 384,
@@ -142,7 +142,7 @@ def dit(
   Args:
     channels: C of the images.
     image_size: height and width of the images, a multiple of `patch`.
-    num_classes: number of classes; 0 for none.
+    num_classes: number of classes; None for no classes.
     patch: height and width of a patch.
     layers: number of blocks.
     dim: D, a multiple of 4 and of `heads`.
@@ -167,7 +167,7 @@ def dit(
   config = {
     "channels": channels,
     "image_size": image_size,
-    "num_classes": num_classes,
+    "num_classes": num_classes or 0,
     "patch": patch,
     "count": layers,
     "dim": dim,

@@ -27,7 +27,7 @@ def latent_diffusion(
   image_size: int,
   denoiser: Mapping[str, Any],
   autoencoder: Mapping[str, Any] | None = None,
-  num_classes: int = 0,
+  num_classes: int | None = None,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> LatentDiffusion:
@@ -42,7 +42,7 @@ def latent_diffusion(
     denoiser: the name of a model of images with a time and a class, such as
       "dit" or "unet", and its arguments.
     autoencoder: arguments of `vae`, as in the run that trained it.
-    num_classes: number of classes; 0 for none.
+    num_classes: number of classes; None for no classes.
     dtype: of the computation.
     param_dtype: of the parameters.
 

@@ -113,7 +113,7 @@ def _padded(x_BHWC, multiple):
 def unet(
   *,
   channels: int,
-  num_classes: int = 0,
+  num_classes: int | None = None,
   widths: Sequence[int] = (32, 64, 64),
   depth: int = 1,
   attention: Sequence[int] = (1, 2),
@@ -133,7 +133,7 @@ def unet(
 
   Args:
     channels: C of the images.
-    num_classes: number of classes; 0 for none.
+    num_classes: number of classes; None for no classes.
     widths: channels at the full size, at half of it, and so on.
     depth: residual blocks at each size on the way down; on the way up there is
       one more.
@@ -155,7 +155,7 @@ def unet(
         f" head_dim={head_dim}"
       )
   config = {
-    "num_classes": num_classes,
+    "num_classes": num_classes or 0,
     "channels": channels,
     "widths": tuple(widths),
     "depth": depth,

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiers import slow_but
 
 from common.names import find
 from models.layers import basic as layers
@@ -446,7 +447,7 @@ def test_causality():
   assert (jnp.abs(before - after)[:, 5:].max(axis=-1) > 0).all()
 
 
-@pytest.mark.parametrize("kwargs", [{}, LLAMA])
+@pytest.mark.parametrize("kwargs", slow_but([LLAMA], [{}, LLAMA]))
 def test_a_prefix_is_seen_by_all_and_the_rest_is_causal(kwargs):
   model = tiny_decoder(**kwargs)
   params, state = init(model)
@@ -548,7 +549,10 @@ def test_initialization_is_gpt2s():
 
 
 @pytest.mark.parametrize(
-  "name", ["decoder", "vit", "conv", "resnet", "convnext"]
+  "name",
+  slow_but(
+    ["decoder", "convnext"], ["decoder", "vit", "conv", "resnet", "convnext"]
+  ),
 )
 def test_dropout_is_for_training_and_follows_the_key(name):
   kwargs, x = {

@@ -5,7 +5,6 @@ import math
 
 import experiments
 import jax
-import memory
 import pytest
 from tiers import slow_but
 
@@ -89,13 +88,6 @@ def representatives() -> set[str]:
 REPRESENTATIVES = representatives()
 
 
-@pytest.fixture(autouse=True)
-def forgotten_each():
-  """No two experiments share a program."""
-  yield
-  memory.forget()
-
-
 @pytest.mark.parametrize("name", slow_but(REPRESENTATIVES, experiments.NAMES))
 def test_smoke(name, tmp_path):
   config = experiments.config_of(name, "smoke")
@@ -124,7 +116,7 @@ def test_smoke(name, tmp_path):
       assert value == scalars[f"{key}/{metric}"], f"{key}/{metric}"
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", slow_but(PARAMETERS, experiments.NAMES))
 def test_full_size_by_shapes_alone(name):
   """The step at full size, traced on fake data; nothing is allocated."""
   config = experiments.config_of(name, "")

@@ -21,7 +21,7 @@ def diffusion(
   schedule: str = "cosine",
   prediction: str = "eps",
   timesteps: int = 1000,
-  num_classes: int = 0,
+  num_classes: int | None = None,
   conditional: bool = True,
   drop_label: float = 0.1,
   sampler: str | None = None,
@@ -46,7 +46,7 @@ def diffusion(
     schedule: "linear" or "cosine".
     prediction: "eps", the noise; "x0", the image; or "v".
     timesteps: T, the number of steps that are learned.
-    num_classes: of the data; this number is the label of no class.
+    num_classes: of the data; this number is the label of no class. None is 0.
     conditional: whether the network is given the labels.
     drop_label: share of the labels that training leaves out, for guidance.
     sampler: "ddim" or "ddpm"; of a flow "euler" or "heun". Default: the first.
@@ -61,6 +61,7 @@ def diffusion(
   Raises:
     ValueError: a choice is unknown, or a number out of range.
   """
+  num_classes = num_classes or 0
   latent = isinstance(model, LatentDiffusion)
   denoiser: Model = model.denoiser if latent else model
   coder = model.autoencoder if latent else None

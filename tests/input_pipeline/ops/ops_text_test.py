@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from specs import shapes
+from tiers import slow_but
 
 tf = pytest.importorskip("tensorflow")
 stats = pytest.importorskip("scipy.stats")
@@ -112,7 +113,10 @@ def test_eager_and_tf_data_agree_to_the_bit(string):
 
 @pytest.mark.parametrize(
   ("string", "packing"),
-  [(s, False) for s in _ALL] + [(s, True) for s in _PACKED],
+  slow_but(
+    [("mask_tokens", True), ("span_corruption", False)],
+    [(s, False) for s in _ALL] + [(s, True) for s in _PACKED],
+  ),
 )
 def test_batches_depend_on_the_step_alone(string, packing):
   settings = dict(

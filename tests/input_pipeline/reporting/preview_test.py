@@ -11,6 +11,7 @@ import experiments
 import forkserver
 import numpy as np
 import pytest
+from tiers import slow_but
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow comes with matplotlib")
 
@@ -30,6 +31,22 @@ from input_pipeline.tokenizers import get_tokenizer  # noqa: E402
 ROOT = pathlib.Path(__file__).parents[3]
 
 
+# One for each kind of data.
+SHOWN = (
+  "adult",
+  "boxes_bccd",
+  "cartpole",
+  "cls_trec",
+  "digits_fsdd",
+  "lm_shakespeare",
+  "masks_camvid",
+  "mt_multi30k",
+  "resnet_cifar10",
+  "sft_chat",
+  "transe_umls",
+)
+
+
 def config_of(name, **data):
   config = experiments.config_of(name)
   config.data.update(data)
@@ -40,7 +57,7 @@ def byte(string=""):
   return extended(get_tokenizer("byte", "fake:text"), string)
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", slow_but(SHOWN, experiments.NAMES))
 def test_every_config_is_shown(name, tmp_path):
   config = config_of(name)
   if str(config["data"].get("source")).startswith("environment:"):

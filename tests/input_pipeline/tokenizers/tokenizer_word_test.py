@@ -92,7 +92,7 @@ def test_counts_grow_with_the_tokens_that_ops_add(texts):
     ("word?vocab_size=1", "vocab_size is below 2"),
     ("word?lower=2", "lower is 0 or 1"),
     ("word?min_count=100000", "no word occurs min_count=100000 times"),
-    ("words", "unknown; valid: byte, char, ids?vocab_size=N, sentencepiece:"),
+    ("words", "unknown; valid: byte, char, ids?vocab_size=N&eos=ID, "),
   ],
 )
 def test_a_wrong_spec_is_told_in_one_line(texts, spec, told):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from models.language.bengio import bengio
 from models.language.rnn import CELLS, recurrence, rnn
@@ -41,7 +42,7 @@ def started(model):
   )
 
 
-@pytest.mark.parametrize("name", sorted(MAKE))
+@pytest.mark.parametrize("name", slow_but(["bengio", "lstm"], sorted(MAKE)))
 def test_decoding_with_a_cache_is_the_full_forward(name):
   model = MAKE[name]()
   params, x = started(model), tokens()

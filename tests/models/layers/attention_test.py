@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from tiers import slow_but
 
 from models.layers import attention_splash, partition, transformer
 from models.layers.attention import SelfAttention, attention, rotary
@@ -145,17 +146,19 @@ def sharded_like_one_device(sizes, options, kv_heads=2):
   jax.tree.map(close, got, want)
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize("sizes", slow_but(MESHES[3:], MESHES), ids=str)
 def test_a_ring_is_one_device(sizes):
   sharded_like_one_device(sizes, options_of("all", 2, 32))
 
 
-@pytest.mark.parametrize("name", [n for n in OPTIONS if n != "all"])
+@pytest.mark.parametrize(
+  "name", slow_but(["window"], [n for n in OPTIONS if n != "all"])
+)
 def test_a_ring_has_each_option(name):
   sharded_like_one_device({"data": 2, "context": 4}, options_of(name, 2, 32))
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("kv_heads", slow_but([2], [1, 2, 4]))
 @pytest.mark.parametrize("sizes", [{"tensor": 4}, {"context": 2, "tensor": 4}])
 def test_heads_are_cut_however_few_serve_them(sizes, kv_heads):
   sharded_like_one_device(sizes, {"causal": True}, kv_heads)
@@ -262,7 +265,7 @@ def test_a_ring_never_holds_its_scores(policy):
 # --- kernels --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["causal", "all"])
+@pytest.mark.parametrize("name", slow_but(["all"], ["causal", "all"]))
 @pytest.mark.parametrize("sizes", [{}, {"data": 2, "tensor": 2}], ids=str)
 def test_splash_is_the_plain_path(name, sizes, monkeypatch):
   monkeypatch.setattr(attention_splash, "BLOCKS", (128,))
@@ -445,7 +448,7 @@ def test_a_cache_changes_nothing(options):
   layer = self_attention(**options)
   x_BTD = jax.random.normal(jax.random.key(0), (2, 8, 16))
   want_BTD, _ = layer(x_BTD)
-  cache = {name: jnp.zeros((2, 8, 2, 8)) for name in ("key", "value")}
+  cache = {name: jnp.zeros((2, 2, 8, 8)) for name in ("key", "value")}
   step = nnx.jit(lambda layer, *args: layer(*args))
   for t in range(8):
     got_BTD, cache = step(layer, x_BTD[:, t : t + 1], cache, t)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import many_processes
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common import config_keys
 from common.errors import SaveError, UserError
@@ -196,7 +197,7 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", slow_but(["flipped"], DAMAGES))
 def test_a_run_goes_on_from_the_one_before(kind, workdir, runs):
   DAMAGES[kind](workdir)
   left = tree(workdir / "checkpoints" / str(SAVED))
@@ -445,7 +446,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(
+  "kind", slow_but(["no arrays", "format of text"], HOSTILE)
+)
 def test_a_record_of_anything_is_damaged(kind, workdir):
   HOSTILE[kind](record_of(workdir))
   manager, shapes = opened(workdir)

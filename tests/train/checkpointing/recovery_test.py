@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import many_processes
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common import config_keys
 from common.errors import CorruptionError
@@ -239,7 +240,7 @@ def test_two_processes_drop_and_go_back_alike(tmp_path):
   assert ledgers[0] == ledgers[1]
 
 
-@pytest.mark.parametrize("stop", [16, 21])
+@pytest.mark.parametrize("stop", slow_but([21], [16, 21]))
 def test_a_stopped_run_finds_the_same_spike(tmp_path, stop):
   """What it judges by is in the checkpoint."""
   config = config_of(table(tmp_path, OUTLIER), spike=10.0, window=8)

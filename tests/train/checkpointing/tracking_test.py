@@ -7,6 +7,7 @@ import experiments
 import jax
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common.errors import UserError
 from train import build, loop, trained
@@ -178,7 +179,7 @@ def test_a_metric_that_is_never_finite_stops_a_run(tmp_path):
   ]
 
 
-@pytest.mark.parametrize("taken", range(1, 9))
+@pytest.mark.parametrize("taken", slow_but([3, 7], range(1, 9)))
 def test_stopped_at_any_report_and_resumed_it_ends_alike(tmp_path, taken):
   list(loop.fit(stopping_run(tmp_path / "straight", [])))
   reports = loop.fit(stopping_run(tmp_path / "a", []))

@@ -311,7 +311,7 @@ def test_what_is_not_finite_is_told(tmp_path):
     ({"num_key_value_heads": 3}, "not a multiple of kv_heads"),
     ({"model_type": "mistral"}, "'mistral': this family is not supported"),
     ({"model_type": "../gpt2"}, "is not a family's name"),
-    ({"model_type": "mt5"}, "the supported ones are: bert, gpt2"),
+    ({"model_type": "mt5"}, "the supported ones are: bert, convnext"),
     (
       {"architectures": ["MistralForCausalLM"]},
       "is not a class of the family 'llama'",

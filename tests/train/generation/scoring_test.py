@@ -4,6 +4,7 @@ import generation_test as common
 import jax
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from models.language.rnn import rnn
 from train.generation import scoring, streaming
@@ -16,7 +17,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(["tokens"], MODELS))
 def test_scores_are_those_of_one_pass(name, monkeypatch):
   monkeypatch.setattr(scoring, "_SLAB", 8)
   found = common.found_of(MODELS[name], scale=5.0)

@@ -13,6 +13,7 @@ import emulated_bucket
 import fsspec
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from common import mirror, storage
 from common.errors import BucketError, SaveError, UserError
@@ -418,20 +419,20 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
   )
 
 
-@pytest.mark.parametrize(
-  "command",
-  [
-    "train.main --config=linear_regression:smoke --workdir=nosuch://b/run",
-    "train.evaluate --workdir=nosuch://b/run",
-    "train.generate --workdir=nosuch://b/run --prompt=a",
-    "train.inspect nosuch://b/run",
-    "train.convert --from=x --workdir=nosuch://b/run",
-    "train.convert --to=nosuch://b/run --workdir=x",
-    "input_pipeline.train_tokenizer --data=text:x --output=nosuch://b/t",
-    "input_pipeline.train_ngram --data=text:x --output=nosuch://b/t.npz",
-    "input_pipeline.judge --data=jsonl:x --output=nosuch://b/t",
-  ],
+_VERBS = (
+  "train.main --config=linear_regression:smoke --workdir=nosuch://b/run",
+  "train.evaluate --workdir=nosuch://b/run",
+  "train.generate --workdir=nosuch://b/run --prompt=a",
+  "train.inspect nosuch://b/run",
+  "train.convert --from=x --workdir=nosuch://b/run",
+  "train.convert --to=nosuch://b/run --workdir=x",
+  "input_pipeline.train_tokenizer --data=text:x --output=nosuch://b/t",
+  "input_pipeline.train_ngram --data=text:x --output=nosuch://b/t.npz",
+  "input_pipeline.judge --data=jsonl:x --output=nosuch://b/t",
 )
+
+
+@pytest.mark.parametrize("command", slow_but(_VERBS[:3], _VERBS))
 def test_no_verb_makes_a_folder_named_by_a_scheme(command, tmp_path):
   verb, *flags = command.split()
   done = subprocess.run(

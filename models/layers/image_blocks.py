@@ -11,33 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.layers.attention import attention
-from models.layers.basic import Conv, Dense, along_last
+from models.layers.basic import Conv, Dense, GroupNorm
 
 INIT = nnx.initializers.lecun_normal()
-
-
-class GroupNorm(nnx.Module):
-  """Group norm (arXiv:1803.08494) in float32, returned in x's dtype."""
-
-  def __init__(
-    self, features: int, groups: int, *, eps: float = 1e-5, param_dtype
-  ):
-    if features % groups:
-      raise ValueError(f"width {features} is not a multiple of groups {groups}")
-    self.groups, self.eps = groups, eps
-    self.scale = nnx.Param(jnp.ones((features,), param_dtype))
-    self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
-
-  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-    """Returns x normalized over the pixels and channels of each group."""
-    B, C = x_BHWC.shape[0], x_BHWC.shape[-1]
-    y = x_BHWC.astype(jnp.float32).reshape(B, -1, self.groups, C // self.groups)
-    y -= jnp.mean(y, axis=(1, 3), keepdims=True)
-    y *= jax.lax.rsqrt(jnp.mean(y * y, axis=(1, 3), keepdims=True) + self.eps)
-    y = y.reshape(x_BHWC.shape)
-    y *= along_last(self.scale[...].astype(jnp.float32), 4)
-    y += along_last(self.bias[...].astype(jnp.float32), 4)
-    return y.astype(x_BHWC.dtype)
 
 
 class ResidualBlock(nnx.Module):
@@ -61,12 +37,12 @@ class ResidualBlock(nnx.Module):
   ):
     norm = {"eps": eps, "param_dtype": common["param_dtype"]}
     layer = {"kernel_init": INIT, "rngs": rngs, **common}
-    self.norm1 = GroupNorm(inputs, groups, **norm)
+    self.norm1 = GroupNorm(inputs, groups=groups, **norm)
     self.conv1 = Conv(inputs, outputs, 3, **layer)
     self.project = nnx.data(
       Dense(conditions, outputs, **layer) if conditions else None
     )
-    self.norm2 = GroupNorm(outputs, groups, **norm)
+    self.norm2 = GroupNorm(outputs, groups=groups, **norm)
     self.dropout = nnx.data(
       nnx.Dropout(dropout, rngs=rngs) if dropout else None
     )
@@ -102,7 +78,7 @@ class PixelAttention(nnx.Module):
   ):
     self.heads = heads
     self.norm = GroupNorm(
-      features, groups, eps=eps, param_dtype=common["param_dtype"]
+      features, groups=groups, eps=eps, param_dtype=common["param_dtype"]
     )
     layer = {"kernel_init": INIT, "rngs": rngs, **common}
     self.query = Dense(features, features, **layer)

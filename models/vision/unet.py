@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
 from models.layers import image_blocks as blocks
-from models.layers.basic import Conv, Dense, Embedding, float_dtype
+from models.layers.basic import Conv, Dense, Embedding, GroupNorm, float_dtype
 
 
 class UNet(nnx.Module):
@@ -67,7 +67,7 @@ class UNet(nnx.Module):
       if i:
         self.double.append(blocks.Double(x, rngs=rngs, **kinds))
     self.depth = depth
-    self.norm = blocks.GroupNorm(x, groups, eps=1e-5, param_dtype=param_dtype)
+    self.norm = GroupNorm(x, groups=groups, eps=1e-5, param_dtype=param_dtype)
     zero = {"kernel_init": nnx.initializers.zeros}
     self.last = Conv(x, channels, 3, **layer | zero)
 

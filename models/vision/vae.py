@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
 from models.layers import image_blocks as blocks
-from models.layers.basic import Conv, float_dtype
+from models.layers.basic import Conv, GroupNorm, float_dtype
 
 
 class Encoder(nnx.Module):
@@ -32,8 +32,8 @@ class Encoder(nnx.Module):
         self.halve.append(blocks.Halve(x, after=True, **common))
     self.depth = depth
     self.middle = blocks.Middle(x, heads=1, **normed)
-    self.norm = blocks.GroupNorm(
-      x, groups, eps=1e-6, param_dtype=common["param_dtype"]
+    self.norm = GroupNorm(
+      x, groups=groups, eps=1e-6, param_dtype=common["param_dtype"]
     )
     self.last = Conv(x, outputs, 3, **layer)
     self.out = Conv(outputs, outputs, 1, **layer)
@@ -68,8 +68,8 @@ class Decoder(nnx.Module):
       if i + 1 < len(widths):
         self.double.append(blocks.Double(x, **common))
     self.depth = depth + 1
-    self.norm = blocks.GroupNorm(
-      x, groups, eps=1e-6, param_dtype=common["param_dtype"]
+    self.norm = GroupNorm(
+      x, groups=groups, eps=1e-6, param_dtype=common["param_dtype"]
     )
     self.last = Conv(x, outputs, 3, **layer)
 

@@ -5,13 +5,14 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 import pytest
 from torch_arrays import array, randomize
 
 from common.names import find
 
 torch = pytest.importorskip("torch")
-torchvision = pytest.importorskip("torchvision")
+torchvision = peers.torchvision()
 transformers = pytest.importorskip("transformers")
 
 from torch import nn  # noqa: E402

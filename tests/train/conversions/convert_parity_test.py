@@ -7,6 +7,7 @@ import sys
 
 import jax
 import numpy as np
+import peers
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -214,7 +215,7 @@ def test_logits_are_theirs_and_every_byte_comes_back(name, tmp_path):
 
 @pytest.mark.parametrize("kind", ["BasicBlock", "Bottleneck"])
 def test_a_file_in_torchvisions_layout_needs_no_config(kind, tmp_path):
-  resnet = pytest.importorskip("torchvision").models.resnet
+  resnet = peers.torchvision().models.resnet
   safetensors = pytest.importorskip("safetensors.torch")
   depths = [2, 2, 2, 2] if kind == "BasicBlock" else [3, 4, 6, 3]
   torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 import pytest
 
 from train.objectives import boxes as boxes_lib
@@ -95,7 +96,7 @@ def test_detections_of_a_batch():
 @pytest.mark.parity
 def test_boxes_are_torchvisions():
   torch = pytest.importorskip("torch")
-  ops = pytest.importorskip("torchvision.ops")
+  ops = peers.torchvision().ops
   from torchvision.models.detection._utils import BoxCoder
 
   a, b = drawn(300), drawn(300, 1)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 import pytest
 from torch_arrays import array, randomize
 
@@ -190,7 +191,7 @@ def test_the_right_output_of_one_stage_gives_the_boxes_back():
 @pytest.mark.parametrize("aligned", [False, True])
 def test_regions_are_torchvisions(aligned):
   torch = pytest.importorskip("torch")
-  ops = pytest.importorskip("torchvision.ops")
+  ops = peers.torchvision().ops
   rng = np.random.default_rng(0)
   levels = [
     rng.normal(size=(2, 64 // s, 96 // s, 3)).astype(np.float32)
@@ -233,8 +234,10 @@ def test_regions_are_torchvisions(aligned):
 @pytest.mark.parity
 def test_anchors_are_torchvisions():
   torch = pytest.importorskip("torch")
-  utils = pytest.importorskip("torchvision.models.detection.anchor_utils")
-  det_utils = pytest.importorskip("torchvision.models.detection._utils")
+  peers.torchvision()
+  from torchvision.models.detection import _utils as det_utils
+  from torchvision.models.detection import anchor_utils as utils
+
   sizes, ratios = ((20, 36), (48, 64)), (0.5, 1.0, 2.0)
   make = utils.AnchorGenerator(sizes, (ratios, ratios))
   shapes = ((8, 12), (4, 6))

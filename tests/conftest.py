@@ -60,9 +60,16 @@ def own_cache(tmp_path_factory):
   os.environ["TESSERA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+  """The programs of a file are of no use to the next one."""
+  yield
+  memory.forget()
+
+
 @pytest.fixture(autouse=True)
 def bounded():
-  """A worker forgets the programs of earlier tests before it grows large."""
+  """A file of many programs must not hold all of them at once."""
   yield
   memory.forget_if_large()
 

@@ -6,14 +6,9 @@ import jax.numpy as jnp
 from models import Model
 from train import types
 from train.objectives import center_points as center_points_lib
+from train.tasks.parts import detection
 
-# What the axes of the fields mean; see common/leaf.py.
-AXES = {
-  "image": ("height", "width", "channel"),
-  "boxes": ("box", "coordinate"),
-  "boxes_mask": ("box",),
-  "classes": ("box",),
-}
+AXES = detection.AXES
 
 
 def center_points(
@@ -47,7 +42,7 @@ def center_points(
     )
     stride = _stride(batch["image"], found["heat"])
     boxes_BN4 = batch["boxes"] / jnp.tile(stride, 2)[None, None]
-    real_BN = batch["boxes_mask"] * _real(boxes_BN4)
+    real_BN = detection.real(batch)
     heat_BHWC, cell_BN2 = center_points_lib.targets(
       boxes_BN4, batch["classes"], real_BN, found["heat"].shape
     )
@@ -79,9 +74,3 @@ def _stride(image_BHWC, heat_BHWC) -> jax.Array:
   """(x, y): the pixels between two cells."""
   (h, w), (H, W) = heat_BHWC.shape[1:3], image_BHWC.shape[1:3]
   return jnp.asarray([W / w, H / h], jnp.float32)
-
-
-def _real(boxes_BN4) -> jax.Array:
-  """1 on boxes with an area, 0 on others."""
-  sides = boxes_BN4[..., 2:] - boxes_BN4[..., :2]
-  return (sides > 0).all(-1).astype(jnp.float32)

@@ -7,14 +7,9 @@ from models import Model
 from train import types
 from train.objectives import box_assignment
 from train.objectives import boxes as boxes_lib
+from train.tasks.parts import detection
 
-# What the axes of the fields mean; see common/leaf.py.
-AXES = {
-  "image": ("height", "width", "channel"),
-  "boxes": ("box", "coordinate"),
-  "boxes_mask": ("box",),
-  "classes": ("box",),
-}
+AXES = detection.AXES
 
 
 def one_stage_detection(
@@ -62,7 +57,7 @@ def one_stage_detection(
     found, model_state = apply(
       variables, batch, rng=context.rng, train=context.train
     )
-    real_BN = batch["boxes_mask"] * (boxes_lib.area(batch["boxes"]) > 0)
+    real_BN = detection.real(batch)
     crowd_BN = real_BN * batch.get("crowd", jnp.zeros_like(real_BN))
     truth_BN4, classes_BN = batch["boxes"], batch["classes"]
     owner_BA, share_BA = box_assignment.task_aligned(

@@ -7,14 +7,9 @@ from models import Model
 from train import types
 from train.objectives import boxes as boxes_lib
 from train.objectives import losses, set_matching
+from train.tasks.parts import detection
 
-# What the axes of the fields mean; see common/leaf.py.
-AXES = {
-  "image": ("height", "width", "channel"),
-  "boxes": ("box", "coordinate"),
-  "boxes_mask": ("box",),
-  "classes": ("box",),
-}
+AXES = detection.AXES
 
 
 def set_detection(
@@ -54,7 +49,7 @@ def set_detection(
     found, model_state = apply(
       variables, batch, rng=context.rng, train=context.train
     )
-    real_BN = batch["boxes_mask"] * (boxes_lib.area(batch["boxes"]) > 0)
+    real_BN = detection.real(batch)
     real_BN *= 1 - batch.get("crowd", jnp.zeros_like(real_BN))
     truth_BN4 = boxes_lib.to_centres(batch["boxes"] / _size(batch))
     classes_BN, mask_B = batch["classes"], batch["mask"]

@@ -7,14 +7,9 @@ from models import Model
 from train import types
 from train.objectives import boxes as boxes_lib
 from train.objectives import region_proposals
+from train.tasks.parts import detection
 
-# What the axes of the fields mean; see common/leaf.py.
-AXES = {
-  "image": ("height", "width", "channel"),
-  "boxes": ("box", "coordinate"),
-  "boxes_mask": ("box",),
-  "classes": ("box",),
-}
+AXES = detection.AXES
 
 
 def two_stage_detection(
@@ -70,7 +65,7 @@ def two_stage_detection(
     rngs = jax.random.split(context.rng, 3)
     how = {"rng": rngs[0], "train": context.train}
     found, boxes_BR4, model_state = first(variables, batch, **how)
-    real_BN = batch["boxes_mask"] * (boxes_lib.area(batch["boxes"]) > 0)
+    real_BN = detection.real(batch)
     crowd_BN = real_BN * batch.get("crowd", jnp.zeros_like(real_BN))
     truth = region_proposals.Truth(
       batch["boxes"], batch["classes"], real_BN - crowd_BN, crowd_BN

@@ -8,6 +8,7 @@ import numpy as np
 
 from common.leaf import Leaf
 from train import types
+from train.environments.parts import truncation
 
 GRAVITY = 9.8  # m/s^2
 CART, POLE = 1.0, 0.1  # masses, kg
@@ -48,10 +49,7 @@ def cartpole(*, most_steps: int = 500) -> types.Environment:
   Raises:
     ValueError: most_steps is not a positive integer of 32 bits.
   """
-  if not isinstance(most_steps, int) or not 0 < most_steps < 2**31:
-    raise ValueError(
-      f"most_steps={most_steps!r} is not a positive integer of 32 bits"
-    )
+  truncation.check(most_steps)
 
   def reset(rng):
     physics = jax.random.uniform(rng, (4,), minval=-SPREAD, maxval=SPREAD)

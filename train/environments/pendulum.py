@@ -8,6 +8,7 @@ import numpy as np
 
 from common.leaf import Leaf
 from train import types
+from train.environments.parts import truncation
 
 GRAVITY = 10.0  # m/s^2
 MASS, LENGTH = 1.0, 1.0  # of a uniform rod, kg and m
@@ -45,10 +46,7 @@ def pendulum(*, most_steps: int = 200) -> types.Environment:
   Raises:
     ValueError: most_steps is not a positive integer of 32 bits.
   """
-  if not isinstance(most_steps, int) or not 0 < most_steps < 2**31:
-    raise ValueError(
-      f"most_steps={most_steps!r} is not a positive integer of 32 bits"
-    )
+  truncation.check(most_steps)
 
   def seen(angle, turning):
     return jnp.stack([jnp.cos(angle), jnp.sin(angle), turning])

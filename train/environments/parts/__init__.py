@@ -1,0 +1,1 @@
+"""What environments share; a config cannot name these files."""

@@ -28,6 +28,7 @@ if not WORKER:
 
 import jax  # noqa: E402  (the flags above must come first)
 import memory  # noqa: E402
+import peers  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -44,6 +45,13 @@ LONGEST = (
   "save_faults_test.py",
 )
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_configure(config):
+  # Triton 3.8 crashes where it is loaded after TensorFlow.
+  if "parity" in config.option.markexpr:
+    with contextlib.suppress(pytest.skip.Exception):
+      peers.torchvision()
 
 
 def pytest_make_parametrize_id(val, argname):

@@ -56,7 +56,7 @@ PICTURES = {
   "detr_bccd": "fake:boxes?n=8&size=256",
   "faster_rcnn_bccd": "fake:boxes?n=8&size=256",
   "yolo_bccd": "fake:boxes?n=8&size=256",
-  "masks_camvid": "fake:masks?n=8&size=240&classes=11",
+  "fcn_camvid": "fake:masks?n=8&size=240&classes=11",
 }
 # Of kinds of rows.
 BY_SMOKE = ("bag_of_ngrams", "columns", "triples")

@@ -167,7 +167,7 @@ def test_the_focal_loss_by_hand():
 
 @pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
-@pytest.mark.parametrize("name", ["boxes_bccd", "masks_camvid"])
+@pytest.mark.parametrize("name", ["boxes_bccd", "fcn_camvid"])
 def test_eight_devices_are_one(name, monkeypatch):
   """Boxes through crops, rotations and mosaics, and masks."""
   import experiments
@@ -189,7 +189,7 @@ def test_eight_devices_are_one(name, monkeypatch):
   np.testing.assert_allclose(losses(data=8), one, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["boxes_bccd", "masks_camvid"])
+@pytest.mark.parametrize("name", ["boxes_bccd", "fcn_camvid"])
 def test_a_plan_needs_no_pictures(name):
   import experiments
 

@@ -12,12 +12,12 @@ from models import Model, pure
 from models.layers.basic import (
   BatchNorm,
   Conv,
-  Dense,
   GroupNorm,
   choose,
   dropout_layer,
   float_dtype,
 )
+from models.layers.up_convolution import UpConvolution
 
 NORMS = {"batch": BatchNorm, "group": GroupNorm}
 _HE = nnx.initializers.he_normal()
@@ -41,24 +41,16 @@ class Double(nnx.Module):
 
 
 class Up(nnx.Module):
-  """Doubles height and width and halves the channels, joins, and convolves.
-
-  The up-convolution has 2 x 2 pixels and that stride, so that each pixel
-  becomes four by a matrix of its own for each of them.
-  """
+  """Doubles height and width and halves the channels, joins, and convolves."""
 
   def __init__(self, inputs, *, norm, **common):
-    self.up = Dense(inputs, 2 * inputs, bias=False, kernel_init=_HE, **common)
-    self.bias = nnx.Param(jnp.zeros((inputs // 2,), common["param_dtype"]))
+    self.up = UpConvolution(inputs, inputs // 2, kernel_init=_HE, **common)
     self.mix = Double(inputs, inputs // 2, norm=norm, **common)
 
   def __call__(self, x_BHWC, skip_BHWC):
     """Returns the shape of the skip."""
-    B, H, W, _ = x_BHWC.shape
-    x = self.up(x_BHWC).reshape(B, H, W, 2, 2, -1)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(B, 2 * H, 2 * W, -1)
-    x += self.bias[...].astype(x.dtype)[None, None, None]
-    return self.mix(jnp.concatenate([skip_BHWC, x], axis=-1))
+    joined = jnp.concatenate([skip_BHWC, self.up(x_BHWC)], axis=-1)
+    return self.mix(joined)
 
 
 class UNetSegmentation(nnx.Module):
@@ -139,5 +131,4 @@ def unet_segmentation(
 
 SHARDING = [
   (r"(conv\d|head)/kernel", P(None, None, None, "tensor")),
-  (r"up/kernel", P(None, "tensor")),
 ]

@@ -10,7 +10,10 @@ import pytest
 from torch_arrays import array, randomize
 
 from models.vision.deeplab import deeplab
+from models.vision.resnet import resnet
 from models.vision.unet_segmentation import unet_segmentation
+from train import build, initialization
+from train.optimization import parameter_rules
 
 COUNTS = (1, 1, 2, 1)
 
@@ -178,8 +181,7 @@ def test_a_unet_is_the_papers():
     kernel = array(up.weight)  # inputs, outputs, rows, columns
     kernel = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
     params["up"][str(i)] = {
-      "up": {"kernel": kernel},
-      "bias": array(up.bias),
+      "up": {"dense": {"kernel": kernel}, "bias": array(up.bias)},
       "mix": mixed,
     }
     state["up"][str(i)] = {"mix": running}
@@ -202,8 +204,6 @@ def test_a_unet_is_the_papers():
   ("stride", "sizes"), [(8, (12, 6, 6, 6)), (16, (12, 6, 3, 3))]
 )
 def test_the_output_stride_is_that_of_the_last_stages(stride, sizes):
-  from models.vision.resnet import resnet
-
   plain, dilated = (
     resnet(num_classes=3, depth=18, width=2, output_stride=each)
     for each in (None, stride)
@@ -215,3 +215,50 @@ def test_the_output_stride_is_that_of_the_last_stages(stride, sizes):
     lambda *args: dilated.apply(*args, method="stages"), *shapes, x
   )
   assert tuple(each.shape[1] for each in found) == sizes
+
+
+def test_a_file_in_torchvisions_layout_is_the_backbone(tmp_path):
+  safetensors = pytest.importorskip("safetensors.numpy")
+  rng, tensors = np.random.default_rng(0), {}
+
+  def layer(conv, norm, *shape):
+    tensors[f"{conv}.weight"] = rng.normal(size=shape).astype("float32")
+    for leaf in ("weight", "bias", "running_mean", "running_var"):
+      tensors[f"{norm}.{leaf}"] = rng.uniform(1, 2, shape[:1]).astype("float32")
+
+  layer("conv1", "bn1", 4, 3, 7, 7)
+  inputs = 4
+  for stage, width in enumerate((4, 8, 16, 32), 1):
+    for i in range(2):
+      name = f"layer{stage}.{i}"
+      layer(f"{name}.conv1", f"{name}.bn1", width, inputs, 3, 3)
+      layer(f"{name}.conv2", f"{name}.bn2", width, width, 3, 3)
+      if inputs != width:
+        down = f"{name}.downsample"
+        layer(f"{down}.0", f"{down}.1", width, inputs, 1, 1)
+      inputs = width
+  tensors["fc.weight"] = np.zeros((7, 32), "float32")
+  tensors["fc.bias"] = np.zeros(7, "float32")
+  path = tmp_path / "resnet18.safetensors"
+  safetensors.save_file(tensors, path)
+  sizes = dict(num_classes=5, depth=18, width=4, features=4)
+  model, said = deeplab(**sizes), []
+  start = initialization.read(
+    initialization.Settings(str(path), map=[("^", "backbone/")]),
+    model,
+    {"name": "deeplab", **sizes},
+    build.origin,
+    said.append,
+  )
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  for found, own in zip(start, shapes, strict=True):
+    own = parameter_rules.flat(own)
+    assert set(found) == {k for k in own if k.startswith("backbone/")}
+  np.testing.assert_array_equal(
+    start.params["backbone/blocks/3/convs/1/conv/kernel"],
+    tensors["layer2.1.conv2.weight"].transpose(2, 3, 1, 0),
+  )
+  np.testing.assert_array_equal(
+    start.model_state["backbone/blocks/6/shortcut/norm/var"],
+    tensors["layer4.0.downsample.1.running_var"],
+  )

@@ -12,7 +12,7 @@ its mirror image. Not yet measured; planned are 60 min on 2 CPU cores.
 On two CPU cores set XLA_FLAGS=--xla_force_host_platform_device_count=2 first.
 To begin with a ResNet-18 in torchvision's layout, set config.model.width=64 and
 add --config.init_from.path=FILE.safetensors
---config.init_from.map='(("^", "backbone/"),)'.
+--config.init_from.map="[['^', 'backbone/']]".
 """
 
 from ml_collections import ConfigDict

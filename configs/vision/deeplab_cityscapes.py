@@ -5,11 +5,11 @@ ResNet-101 with output stride 16, batches of 16 crops of 769 x 769 pixels,
 There is an auxiliary head as in torchvision, and no multi-grid. Expected, from
 a backbone that is trained on ImageNet: about 77 % mIoU on the pictures of val,
 each taken whole (paper, table 6: 77.23 %, with multi-grid). Not measured here.
-The mesh is for v5e:4x4, a crop per chip; train.plan was not run to its end here.
+Meant for v5e:4x4, one crop a chip; train.plan was not run to its end here.
 
   python -m train.main --config=configs/vision/deeplab_cityscapes.py \
     --config.init_from.path=resnet101.safetensors \
-    --config.init_from.map='(("^", "backbone/"),)'
+    --config.init_from.map="[['^', 'backbone/']]"
 
 Cityscapes needs a registration (cityscapes-dataset.com); data/cityscapes holds
 leftImg8bit and gtFine, as they are unpacked. Squares with a side of 384 to 971

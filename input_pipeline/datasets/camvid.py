@@ -22,7 +22,7 @@ def camvid() -> Dataset:
     files=(_ARCHIVE,),
     holds=("test", "testannot", "train", "trainannot", "val", "valannot"),
     write=_write,
-    configs=("masks_camvid",),
+    configs=("deeplab_camvid", "fcn_camvid", "unet_camvid"),
   )
 
 

@@ -111,7 +111,8 @@ class Conv(nnx.Module):
   """A convolution of images, [B, H, W, I] -> [B, H', W', O], in `dtype`.
 
   With `groups`, I and O are cut into as many parts, and each part of O is
-  computed from its part of I; I = O = groups convolves each channel alone.
+  computed from its part of I; I = O = groups convolves each channel alone. With
+  `dilation`, the pixels that a kernel reads are that many pixels apart.
 
   Attributes:
     kernel: [size, size, I / groups, O] in param_dtype, initialized by
@@ -127,6 +128,7 @@ class Conv(nnx.Module):
     stride: int = 1,
     *,
     padding: int | None = None,
+    dilation: int = 1,
     groups: int = 1,
     bias: bool = True,
     kernel_init: Callable = nnx.initializers.normal(0.02),
@@ -135,7 +137,8 @@ class Conv(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.stride, self.groups, self.dtype = stride, groups, dtype
-    self.padding = size // 2 if padding is None else padding
+    self.dilation = dilation
+    self.padding = dilation * (size // 2) if padding is None else padding
     shape = (size, size, inputs // groups, outputs)
     self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
     self.bias = nnx.data(
@@ -149,6 +152,7 @@ class Conv(nnx.Module):
       self.kernel[...].astype(self.dtype),
       (self.stride, self.stride),
       ((self.padding, self.padding),) * 2,
+      rhs_dilation=(self.dilation, self.dilation),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
       feature_group_count=self.groups,
     )

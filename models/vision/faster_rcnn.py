@@ -18,6 +18,7 @@ from models.layers.roi_align import level_of, roi_align
 from models.vision.yolo import NORMS, STRIDES, Backbone, doubled
 
 _SMALL = nnx.initializers.normal(0.01)
+_STRIDES = [(4, 8, 16, 32)[i:j] for i in range(3) for j in range(i + 2, 5)]
 
 
 class FeaturePyramid(nnx.Module):
@@ -58,13 +59,16 @@ class FasterRcnn(nnx.Module):
     hidden,
     sizes,
     ratios,
+    strides,
     norm,
     **common,
   ):
-    self.sizes, self.ratios = sizes, ratios
+    self.sizes, self.ratios, self.strides = sizes, ratios, strides
     self.num_classes, self.dtype = num_classes, common["dtype"]
-    self.backbone = Backbone(channels, width, depth, norm=norm, **common)
-    inputs = [4 * width, 8 * width, 16 * width]
+    self.backbone = Backbone(
+      channels, width, depth, strides=strides, norm=norm, **common
+    )
+    inputs = [width * stride // 2 for stride in strides]
     self.pyramid = FeaturePyramid(inputs, features, **common)
     each = len(sizes[0]) * len(ratios)
     common["kernel_init"] = _SMALL
@@ -80,7 +84,8 @@ class FasterRcnn(nnx.Module):
   def __call__(self, image_BHWC):
     """The first stage; see `faster_rcnn`."""
     B, H, W, _ = image_BHWC.shape
-    room = ((0, 0), (0, -H % 32), (0, -W % 32), (0, 0))
+    least = self.strides[-1]
+    room = ((0, 0), (0, -H % least), (0, -W % least), (0, 0))
     x_BHWC = jnp.pad(image_BHWC.astype(self.dtype), room)
     levels = self.pyramid(self.backbone(x_BHWC))
     scores, codes, boxes, of = [], [], [], []
@@ -88,7 +93,8 @@ class FasterRcnn(nnx.Module):
       y = jax.nn.relu(self.shared(x))
       scores.append(self.objectness(y).reshape(B, -1))
       codes.append(self.shift(y).reshape(B, -1, 4))
-      grid = anchors(*x.shape[1:3], STRIDES[i], self.sizes[i], self.ratios)
+      stride = self.strides[i]
+      grid = anchors(*x.shape[1:3], stride, self.sizes[i], self.ratios)
       boxes.append(grid)
       of.append(np.full(len(grid), i, np.int32))
     return {
@@ -102,8 +108,7 @@ class FasterRcnn(nnx.Module):
   def regions(self, levels, boxes_BR4):
     """The second stage; see `faster_rcnn`."""
     B, R, _ = boxes_BR4.shape
-    of_BR = level_of(boxes_BR4, STRIDES)
-    x = roi_align(levels, STRIDES, boxes_BR4, of_BR)
+    x = self.cropped(levels, boxes_BR4, 7)
     x = x.reshape(B, R, -1).astype(self.dtype)
     x = jax.nn.relu(self.second(jax.nn.relu(self.first(x))))
     codes = self.codes(x).reshape(B, R, self.num_classes, 4)
@@ -111,6 +116,11 @@ class FasterRcnn(nnx.Module):
       "logits": self.classes(x).astype(jnp.float32),
       "codes": codes.astype(jnp.float32),
     }
+
+  def cropped(self, levels, boxes_BR4, size):
+    """Features of regions, float32 [B, R, size, size, F]."""
+    of_BR = level_of(boxes_BR4, self.strides)
+    return roi_align(levels, self.strides, boxes_BR4, of_BR, size=size)
 
 
 def anchors(
@@ -145,19 +155,20 @@ def faster_rcnn(
   hidden: int = 256,
   sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,)),
   ratios: Sequence[float] = (0.5, 1.0, 2.0),
+  strides: Sequence[int] = STRIDES,
   norm: str = "group",
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
   """Faster R-CNN (Ren et al., 2015, arXiv:1506.01497) with a feature pyramid.
 
-  image_BHWC -> {"levels": features [B, h, w, F] of strides 8, 16 and 32,
+  image_BHWC -> {"levels": features [B, h, w, F] of each of `strides`,
   "objectness": logits [B, A], "codes": [B, A, 4], "anchors": [A, 4] in pixels,
   "of": int32 [A], the level of an anchor}. The method "regions" is (levels,
   boxes_BR4 in pixels) -> {"logits": [B, R, C + 1], of which the first is that
   of no object, "codes": [B, R, C, 4]}. All but the levels are float32. An image
   of any size is padded with zeros at its right and lower side to a multiple of
-  32. The backbone is that of models/vision/yolo.py.
+  the last stride. The backbone is that of models/vision/yolo.py.
 
   Args:
     num_classes: C.
@@ -166,8 +177,9 @@ def faster_rcnn(
     depth: factor of the numbers of the backbone's blocks.
     features: F.
     hidden: units of the two layers of the regions' head.
-    sizes: for each of the three levels, the sides of its anchors in pixels.
+    sizes: for each level, the sides of its anchors in pixels.
     ratios: height / width of the anchors.
+    strides: of the levels, of 4, 8, 16 and 32 some that follow each other.
     norm: of the backbone, "group" or "batch".
     dtype: of the computation.
     param_dtype: of the parameters.
@@ -175,23 +187,43 @@ def faster_rcnn(
   Raises:
     ValueError: an argument is wrong.
   """
+  config = settings(
+    num_classes=num_classes,
+    channels=channels,
+    width=width,
+    depth=depth,
+    features=features,
+    hidden=hidden,
+    sizes=sizes,
+    ratios=ratios,
+    strides=strides,
+    norm=norm,
+    dtype=dtype,
+    param_dtype=param_dtype,
+  )
+  return pure(lambda rngs: FasterRcnn(rngs=rngs, **config))
+
+
+def settings(*, sizes, ratios, strides, norm, dtype, param_dtype, **rest):
+  """The arguments of `FasterRcnn` from those of `faster_rcnn`, checked."""
   sizes = tuple(tuple(level) for level in sizes)
-  if len(sizes) != 3 or len({len(level) for level in sizes}) != 1:
-    raise ValueError(f"sizes={sizes}: needs three levels with as many each")
-  config = {
-    "num_classes": num_classes,
-    "channels": channels,
-    "width": width,
-    "depth": depth,
-    "features": features,
-    "hidden": hidden,
+  levels = len(strides)
+  if len(sizes) != levels or len({len(level) for level in sizes}) != 1:
+    raise ValueError(f"sizes={sizes}: needs {levels} levels with as many each")
+  strides = tuple(strides)
+  if strides not in _STRIDES:
+    raise ValueError(
+      f"strides={strides}: not two or more of 4, 8, 16 and 32 that follow each"
+      " other"
+    )
+  return rest | {
     "sizes": sizes,
     "ratios": tuple(ratios),
+    "strides": strides,
     "norm": choose("norm", norm, NORMS),
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }
-  return pure(lambda rngs: FasterRcnn(rngs=rngs, **config))
 
 
 SHARDING = [

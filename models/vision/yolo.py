@@ -104,26 +104,27 @@ class Pooled(nnx.Module):
 
 
 class Backbone(nnx.Module):
-  """Features at strides 8, 16 and 32, of 4, 8 and 16 times `width`."""
+  """Features at `strides`, half of which are the factors of `width`."""
 
-  def __init__(self, channels, width, depth, **common):
-    sizes = [width * 2**i for i in range(5)]
+  def __init__(self, channels, width, depth, *, strides=STRIDES, **common):
+    self.levels = len(strides)
+    sizes = [width * 2**i for i in range(strides[-1].bit_length() - 1)]
     self.stem = ConvNorm(channels, sizes[0], 3, 2, **common)
     pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
     self.down = nnx.List(ConvNorm(*pair, 3, 2, **common) for pair in pairs)
     self.stages = nnx.List(
       Partial(size, size, n * depth, True, **common)
-      for size, n in zip(sizes[1:], (1, 2, 2, 1), strict=True)
+      for size, n in zip(sizes[1:], (1, 2, 2, 1), strict=False)
     )
     self.pooled = Pooled(sizes[-1], **common)
 
   def __call__(self, x_BHWC):
-    """Returns a list of three arrays, the finest first."""
+    """Returns a list of an array for each stride, the finest first."""
     x, found = self.stem(x_BHWC), []
     for down, stage in zip(self.down, self.stages, strict=True):
       x = stage(down(x))
       found.append(x)
-    return [*found[1:-1], self.pooled(found[-1])]
+    return [*found[-self.levels : -1], self.pooled(found[-1])]
 
 
 class Pyramid(nnx.Module):

@@ -215,6 +215,15 @@ TABLE = [
     for hw, out in (((16, 24), (2, 16, 24, 5)), ((9, 13), (2, 9, 13, 5)))
   ),
   *(
+    (name, {"num_classes": 5, "channels": 3, "width": 4} | more, *shapes)
+    for name, more in (
+      ("deeplab", {"depth": 18, "features": 4}),
+      ("deeplab", {"depth": 18, "head": "fcn", "output_stride": 16}),
+      ("unet_segmentation", {"levels": 2, "norm": "group", "dropout": 0.1}),
+    )
+    for shapes in [((2, 33, 38, 3), (2, 33, 38, 5))]
+  ),
+  *(
     (
       centernet_output(name),
       {"num_classes": 5, "channels": 3, "width": 4},

@@ -28,6 +28,8 @@ PARAMETERS = {
   "t5_small": 60_506_624,
   "vit_l16_imagenet": 304_326_632,
   "resnet50_imagenet": 25_557_032,
+  # torchvision's deeplabv3_resnet101, whose two heads have 21 classes.
+  "deeplab_cityscapes": 60_996_202 - 2 * 2 * 257,
   "vit_imagenet": 22_050_664 - 2 * 384,
 }
 # The shapes of the real data, height and width, channels and classes.
@@ -56,7 +58,11 @@ PICTURES = {
   "detr_bccd": "fake:boxes?n=8&size=256",
   "faster_rcnn_bccd": "fake:boxes?n=8&size=256",
   "yolo_bccd": "fake:boxes?n=8&size=256",
-  "masks_camvid": "fake:masks?n=8&size=240&classes=11",
+  "deeplab_camvid": "fake:masks?n=8&size=240&classes=11",
+  "deeplab_cityscapes": "fake:masks?n=8&size=800&classes=19",
+  "fcn_camvid": "fake:masks?n=8&size=240&classes=11",
+  "mask_rcnn_nuclei": "fake:boxes?n=8&size=256&classes=1&instances=1",
+  "unet_camvid": "fake:masks?n=8&size=240&classes=11",
 }
 # Of kinds of rows.
 BY_SMOKE = ("bag_of_ngrams", "columns", "triples")

@@ -223,12 +223,13 @@ class _Grid:
     box = np.asarray(box, np.float64)
     extent = np.maximum(box[2:] - box[:2], 1e-6)
     share = (self.spots_HW2 - box[:2]) / extent
-    inside = ((share >= 0) & (share < 1)).all(-1)
-    at = share * [width, height] - 0.5
+    inside_HW = ((share >= 0) & (share < 1)).all(-1)
+    # Only there is anything to be interpolated.
+    at = share[inside_HW] * [width, height] - 0.5
     at = np.clip(at, 0, [width - 1, height - 1])
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, [width - 1, height - 1])
-    x, y = (at - low).transpose(2, 0, 1)
+    x, y = (at - low).T
     mask_HW = np.asarray(mask_HW, np.float64)
 
     def row(place):
@@ -236,7 +237,8 @@ class _Grid:
       return left * (1 - x) + right * x
 
     value = row(low[..., 1]) * (1 - y) + row(high[..., 1]) * y
-    return (value > 0.5) & inside
+    inside_HW[inside_HW] = value > 0.5
+    return inside_HW
 
   def encoded(self, mask_HW: np.ndarray) -> dict:
     """{"segmentation": run lengths, "area"} of a mask."""

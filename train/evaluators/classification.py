@@ -51,7 +51,7 @@ def classification(context: types.EvalContext) -> types.Evaluator:
         sums[name] = sums.get(name, 0) + np.asarray([m.total, m.weight], float)
     if context.workdir and jax.process_index() == 0:
       path = pathlib.Path(context.workdir) / f"{context.key}_confusion.csv"
-      _write(path, confusion_CC, context.class_names)
+      write_confusion(path, confusion_CC, context.class_names)
     image_HWC = confusion_image(confusion_CC)
     context.show(step, f"{context.key}/confusion", "image", image_HWC)
     scalars = {n: float(total / weight) for n, (total, weight) in sums.items()}
@@ -62,7 +62,9 @@ def classification(context: types.EvalContext) -> types.Evaluator:
   return types.Measuring(evaluate, lambda variables: known)
 
 
-def _write(path: pathlib.Path, confusion_CC: np.ndarray, names) -> None:
+def write_confusion(
+  path: pathlib.Path, confusion_CC: np.ndarray, names
+) -> None:
   """Writes the counts, with the names of the classes if they are known."""
   if len(names) != len(confusion_CC):
     np.savetxt(path, confusion_CC, fmt="%d", delimiter=",")

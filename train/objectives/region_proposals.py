@@ -11,6 +11,8 @@ from train.objectives import losses
 
 # Of the codes of regions, as in torchvision.
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+# The largest share of sampled regions that have an object.
+POSITIVES = 0.25
 # Where the loss of codes turns from a square into an absolute value.
 _BEND = 1 / 9
 
@@ -171,7 +173,7 @@ def regions_to_learn(boxes_BR4, truth: Truth, rng, *, count: int) -> Sampled:
   match = matched(boxes_BM4, truth, 0.5, 0.5)
   there_BM = boxes_lib.area(boxes_BM4) > 0
   match = match._replace(negative=match.negative & there_BM)
-  place_BS, real_BS = sampled(match, rng, count, 0.25)
+  place_BS, real_BS = sampled(match, rng, count, POSITIVES)
   owner_BS = jnp.take_along_axis(match.owner, place_BS, axis=1)
   kind_BS = 1 + jnp.take_along_axis(truth.classes, owner_BS, axis=1)
   is_object_BS = jnp.take_along_axis(match.positive, place_BS, axis=1)

@@ -6,14 +6,23 @@ from input_pipeline.sources import Source
 
 
 def fake_boxes(
-  n: int = 64, size: int = 64, classes: int = 3, most: int = 4, seed: int = 0
+  n: int = 64,
+  size: int = 64,
+  classes: int = 3,
+  most: int = 4,
+  instances: int = 0,
+  seed: int = 0,
 ):
   """Pictures of bright rectangles on noise; the colour is the class.
 
   {"image": uint8 [size, size, 3], "boxes": float32 [n, 4], "classes": int32
-  [n], "difficult": int32 [n]} as of voc:, with 0 to `most` boxes.
+  [n], "difficult": int32 [n]} as of voc:, with 0 to `most` boxes. With
+  `instances` 1 it has "crowd" and "instances": uint8 [n, size, size] as of
+  masks:DIR?instances=true, in place of "difficult".
   """
-  names = tuple(f"class {c}" for c in range(classes))
+  names = ("boxes", "classes", "difficult")
+  if instances:
+    names = ("boxes", "classes", "crowd", "instances")
 
   def picture(index: int):
     rng = np.random.default_rng([seed, index])
@@ -26,7 +35,11 @@ def fake_boxes(
     for (x0, y0, x1, y1), kind in zip(boxes, kinds, strict=True):
       image[y0:y1, x0:x1] = _colour(int(kind))
     kinds = kinds.astype(np.int32)
-    return image, boxes.astype(np.float32), kinds, np.zeros_like(kinds)
+    found = np.zeros((count, size, size), np.uint8)
+    for mask, (x0, y0, x1, y1) in zip(found, boxes, strict=True):
+      mask[y0:y1, x0:x1] = 1
+    boxes = boxes.astype(np.float32)
+    return image, boxes, kinds, np.zeros_like(kinds), found
 
   def read(indices: np.ndarray) -> dict[str, np.ndarray]:
     found = [picture(int(i)) for i in indices]
@@ -35,13 +48,16 @@ def fake_boxes(
         -1, size, size, 3
       )
     }
-    for place, name in enumerate(("boxes", "classes", "difficult"), 1):
+    for place, name in enumerate(names, 1):
       rows[name] = np.empty(len(found), object)
       for i, each in enumerate(found):
         rows[name][i] = each[place]
     return rows
 
-  return Source(n, read, str, num_classes=classes, class_names=names)
+  source = Source(n, read, str, num_classes=classes)
+  kinds = tuple(f"class {c}" for c in range(classes))
+  ragged = {"ragged": {"instances": 3}} if instances else {}
+  return source._replace(class_names=kinds, **ragged)
 
 
 def fake_masks(

@@ -39,7 +39,7 @@ SHOWN = (
   "cls_trec",
   "digits_fsdd",
   "lm_shakespeare",
-  "masks_camvid",
+  "fcn_camvid",
   "mt_multi30k",
   "resnet_cifar10",
   "sft_chat",

@@ -12,9 +12,13 @@ from models.layers.roi_align import level_of, roi_align
 from models.vision import detr as detr_lib
 from models.vision.detr import detr
 from models.vision.faster_rcnn import anchors, faster_rcnn
+from models.vision.mask_rcnn import mask_rcnn
 from models.vision.yolo import yolo
 from train import types
+from train.evaluators import average_precision
 from train.objectives import boxes as boxes_lib
+from train.objectives import region_masks
+from train.objectives.region_proposals import Sampled
 from train.tasks.one_stage_detection import one_stage_detection
 from train.tasks.set_detection import set_detection
 from train.tasks.two_stage_detection import two_stage_detection
@@ -333,3 +337,178 @@ def test_detr_is_transformers():
       object_queries_position_embeddings=torch.tensor(queries).repeat(2, 1, 1),
     ).last_hidden_state
   np.testing.assert_allclose(found[-1], wanted, atol=1e-4)
+
+
+def mask_model():
+  return mask_rcnn(
+    **(SIZES | {"channels": 3}),
+    features=4,
+    hidden=8,
+    mask_features=4,
+    mask_convs=2,
+    strides=(4, 8, 16),
+    sizes=((8,), (16,), (24,)),
+  )
+
+
+def test_the_masks_of_regions_by_hand():
+  # Two objects; the region covers a half of the second one.
+  instances = np.zeros((1, 2, 16, 16), np.uint8)
+  instances[0, 0, :8, :8] = 1
+  instances[0, 1, 4:12, 4:12] = 1
+  chosen = Sampled(
+    jnp.asarray([[[0, 4, 8, 12], [0, 0, 8, 8], *[[0, 0, 4, 4]] * 6]], float),
+    jnp.asarray([[3, 0, *[0] * 6]]),
+    jnp.asarray([[1, 0, *[0] * 6]]),
+    jnp.ones((1, 8)),
+  )
+  few = region_masks.with_object(chosen)
+  assert few.kind.tolist() == [[3, 0]]
+  found = region_masks.targets(jnp.asarray(instances), few, 4)
+  # RoIAlign has the first pixel's centre at 0, hence the shares at the border.
+  assert found.shape == (1, 2, 4, 4)
+  np.testing.assert_array_equal(found[0, 0, :3, 3], [1, 1, 1])
+  np.testing.assert_array_equal(found[0, 0, :3, 0], [0, 0, 0])
+  logits = np.zeros((1, 2, 4, 4, 3), np.float32)
+  logits[..., 2] = 50 * (2 * np.asarray(found) - 1)
+  logits[0, 1] = 99  # without an object there is nothing to learn
+  logits[..., :2] = 99  # nor are there other classes
+  loss = region_masks.mask_loss(
+    jnp.asarray(logits), jnp.asarray(instances), few
+  )
+  share = np.asarray(found[0, 0], float)
+  z = 50 * (2 * share - 1)
+  wanted = np.mean(np.logaddexp(0, z) - share * z)
+  np.testing.assert_allclose(loss, [wanted], rtol=1e-5)
+  none = few._replace(kind=jnp.zeros((1, 2), int))
+  assert region_masks.mask_loss(logits, jnp.asarray(instances), none) == 0
+
+
+def test_masks_are_learned_and_predicted():
+  model = mask_model()
+  params, state = zeros(model)
+  task = two_stage_detection(
+    model, masks=True, proposals=4, candidates=8, regions=8, detections=3
+  )
+  B, N = 2, 2
+  batch = {
+    "image": jax.ShapeDtypeStruct((B, 40, 48, 3), jnp.float32),
+    "boxes": jax.ShapeDtypeStruct((B, N, 4), jnp.float32),
+    "boxes_mask": jax.ShapeDtypeStruct((B, N), jnp.float32),
+    "classes": jax.ShapeDtypeStruct((B, N), jnp.int32),
+    "instances": jax.ShapeDtypeStruct((B, N, 40, 48), jnp.uint8),
+    "mask": jax.ShapeDtypeStruct((B,), jnp.float32),
+  }
+  at = types.Context(jax.random.key(0), jnp.int32(0), train=True)
+
+  def both(params, batch):
+    variables = types.Variables(params, state)
+    _, aux = task.losses["loss"](variables, batch, at)
+    return aux.metrics, task.predict["detections"](variables, batch, at.rng)
+
+  metrics, found = jax.eval_shape(both, params, batch)
+  assert "mask_loss" in metrics and len(metrics) == 6
+  assert found["masks"].shape == (B, 3, 28, 28)
+  assert found["masks"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("strides", [(8,), (8, 32), (4, 8, 16, 32, 64)])
+def test_strides_that_do_not_follow_each_other_are_one_line(strides):
+  sizes = [[8]] * len(strides)
+  with pytest.raises(ValueError, match="not two or more of 4, 8, 16 and 32"):
+    faster_rcnn(**SIZES, strides=strides, sizes=sizes)
+
+
+@pytest.mark.parity
+def test_masks_are_torchvisions():
+  torch = pytest.importorskip("torch")
+  detection = peers.torchvision().models.detection
+  heads, roi_heads = detection.mask_rcnn, detection.roi_heads
+  first = randomize(heads.MaskRCNNHeads(4, (4, 4), 1))
+  last = randomize(heads.MaskRCNNPredictor(4, 4, 3), 1)
+  model = mask_model()
+  params, state = zeros(model)
+  up = last.conv5_mask
+  params["head"] = {
+    "convs": {
+      str(i): {
+        "kernel": array(layer[0].weight).transpose(2, 3, 1, 0),
+        "bias": array(layer[0].bias),
+      }
+      for i, layer in enumerate(first)
+    },
+    "up": {
+      "dense": {
+        "kernel": array(up.weight).transpose(0, 2, 3, 1).reshape(4, 16)
+      },
+      "bias": array(up.bias),
+    },
+    "logits": {
+      "kernel": array(last.mask_fcn_logits.weight).transpose(2, 3, 1, 0),
+      "bias": array(last.mask_fcn_logits.bias),
+    },
+  }
+  rng = np.random.default_rng(0)
+  level = rng.normal(size=(1, 24, 32, 4)).astype("float32")
+  # RoIAlign of torchvision takes 2 x 2 samples of a mask's cell in a box with
+  # sides of 28 to 56 pixels, which is what is always taken here.
+  low = rng.uniform(0, 40, (3, 2))
+  boxes = np.concatenate([low, low + rng.uniform(30, 55, (3, 2))], 1)
+  boxes = boxes.astype("float32")
+  levels = [level, *(jnp.zeros((1, 24 // s, 32 // s, 4)) for s in (2, 4))]
+  found, _ = model.apply(
+    params, state, levels, jnp.asarray(boxes)[None], method="masks"
+  )
+  with torch.no_grad():
+    crops = peers.torchvision().ops.roi_align(
+      torch.tensor(level.transpose(0, 3, 1, 2)),
+      [torch.tensor(boxes)],
+      14,
+      1 / 4,
+      2,
+    )
+    wanted = last(first(crops))
+  np.testing.assert_allclose(
+    found[0], wanted.numpy().transpose(0, 2, 3, 1), atol=1e-4
+  )
+  masks = (rng.random((3, 96, 128)) < 0.5).astype("uint8")
+  kinds, owners = [2, 1, 2], [1, 0, 2]
+  regions = Sampled(
+    jnp.asarray(boxes)[None],
+    jnp.asarray([kinds]) + 1,
+    jnp.asarray([owners]),
+    jnp.ones((1, 3)),
+  )
+  loss = region_masks.mask_loss(found, jnp.asarray(masks)[None], regions)
+  theirs = roi_heads.maskrcnn_loss(
+    wanted,
+    [torch.tensor(boxes)],
+    [torch.tensor(masks)],
+    # The classes of the objects, in whose order the masks are.
+    [torch.tensor([kinds[owners.index(i)] for i in range(3)])],
+    [torch.tensor(owners)],
+  )
+  np.testing.assert_allclose(loss, [theirs.item()], atol=1e-4)
+
+
+@pytest.mark.parity
+def test_pasted_masks_are_torchvisions():
+  torch = pytest.importorskip("torch")
+  roi_heads = peers.torchvision().models.detection.roi_heads
+  # Smooth masks in boxes that end at whole pixels, of other aspect ratios.
+  y, x = np.mgrid[:28, :28] / 27 * 2 - 1
+  masks = [
+    1 / (1 + np.exp(9 * (np.hypot(y - dy, x - dx) - 0.8)))
+    for dy, dx in ((0, 0), (0.3, 0), (0, -0.4))
+  ]
+  boxes = np.array([[10, 12, 66, 60], [40, 4, 110, 90], [5, 30, 45, 92]], float)
+  theirs = roi_heads.paste_masks_in_image(
+    torch.tensor(np.array(masks))[:, None].float(),
+    torch.tensor(boxes).float(),
+    (96, 128),
+  )
+  grid = average_precision._Grid(np.eye(2, 3), (96, 128))
+  for mask, box, wanted in zip(masks, boxes, theirs.numpy(), strict=True):
+    found, wanted = grid.within(mask, box), wanted[0] > 0.5
+    # They round the box, and fade towards its sides, where ours does not.
+    assert (found & wanted).sum() / (found | wanted).sum() > 0.95

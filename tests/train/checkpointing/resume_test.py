@@ -39,7 +39,7 @@ RUNS = {
   "gan_fashion_mnist": [],
   "digits_fsdd": [],
   "boxes_bccd": [],
-  "masks_camvid": [],
+  "fcn_camvid": [],
 }
 STEPS = 60
 

@@ -8,9 +8,10 @@ import pytest
 from common import config_keys, leaf
 from models import Model
 from train import types
-from train.evaluators.segmentation import mean_iou
+from train.evaluators.segmentation import mean_iou, overlay
 from train.evaluators.segmentation import segmentation as evaluator
 from train.objectives import center_points as points
+from train.objectives import segmentation as objective
 from train.planning import batch_spec
 from train.tasks.center_points import center_points
 from train.tasks.segmentation import segmentation
@@ -51,24 +52,27 @@ def test_the_loss_of_pixels_ignores_what_is_no_class():
   assert aux.metrics["pixel_accuracy"].total == right.sum()
 
 
+def evaluated(task, batches, workdir, said=None):
+  return types.EvalContext(
+    task=task,
+    batches=lambda: iter(batches),
+    decode=None,
+    encode=None,
+    num_classes=4,
+    workdir=workdir,
+    key="val",
+    rng=jax.random.key(0),
+    load=None,
+    say=said,
+    class_names=("sky", "road", "car", "tree"),
+  )
+
+
 def test_miou_is_that_of_sets_of_pixels(tmp_path):
   batch, logits = labelled()
   model, params = given(jnp.asarray(logits))
-  task = segmentation(model)
-  found = evaluator(
-    types.EvalContext(
-      task=task,
-      batches=lambda: iter([batch, batch]),
-      decode=None,
-      encode=None,
-      num_classes=4,
-      workdir=str(tmp_path),
-      key="val",
-      rng=jax.random.key(0),
-      load=None,
-      say=None,
-    )
-  )(types.Variables(params, {}), 1)
+  context = evaluated(segmentation(model), [batch, batch], str(tmp_path))
+  found = evaluator(context)(types.Variables(params, {}), 1)
   label = np.asarray(batch["segmentation"])[:2]
   known = (label >= 0) & (label < 4)
   guess, label = logits[:2].argmax(-1)[known], label[known]
@@ -82,6 +86,99 @@ def test_miou_is_that_of_sets_of_pixels(tmp_path):
   assert (tmp_path / "val_confusion.csv").exists()
   assert mean_iou(np.zeros((3, 3))) == 0
   assert mean_iou(np.diag([3, 0, 5])) == 1
+  # Of the classes that are named, without the pixels of the third one.
+  assert mean_iou(np.array([[2, 0, 1], [1, 4, 0], [5, 5, 5]]), (0, 1)) == (
+    pytest.approx((2 / 4 + 4 / 5) / 2)
+  )
+
+
+def test_the_weights_of_classes_and_dice_by_hand():
+  batch, logits = labelled()
+  model, params = given(jnp.asarray(logits))
+  weights, ignored = (0.5, 2.0, 1.0, 4.0), 3
+  task = segmentation(
+    model, class_weights=weights, ignored=(ignored,), dice=0.7
+  )
+  loss, aux = task.losses["loss"](types.Variables(params, {}), batch, AT)
+  p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  total = weight = 0.0
+  lost = []
+  for label, p_HWC in zip(
+    np.asarray(batch["segmentation"])[:2], p, strict=False
+  ):
+    known = (label >= 0) & (label < ignored)
+    scores = []
+    for c in set(label[known]):
+      own = label == c
+      both = p_HWC[..., c][known].sum() + own.sum()
+      scores.append(1 - 2 * p_HWC[..., c][own].sum() / both)
+    lost.append(np.mean(scores))
+    for place in map(tuple, np.argwhere(known)):
+      w = weights[label[place]]
+      total += w * (0.7 * lost[-1] - np.log(p_HWC[place][label[place]]))
+      weight += w
+  np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+  np.testing.assert_allclose(loss.weight, weight, rtol=1e-6)
+  np.testing.assert_allclose(
+    aux.metrics["dice_loss"].value(), np.mean(lost), rtol=1e-5
+  )
+  task = segmentation(model, class_weights=(1.0, 2.0))
+  with pytest.raises(ValueError, match="has 2 numbers and the model 4 classes"):
+    task.losses["loss"](types.Variables(params, {}), batch, AT)
+
+
+def test_windows_and_mirror_images_are_averaged():
+  image = np.random.default_rng(0).normal(size=(2, 7, 10, 4)).astype("float32")
+
+  def logits(view):  # they depend on the columns of the window
+    column = jnp.arange(view.shape[2], dtype=jnp.float32)[None, None, :, None]
+    return view + jnp.pad(column, ((0, 0), (0, 0), (0, 0), (0, 3)))
+
+  def probabilities(view):
+    z = np.exp(np.asarray(logits(jnp.asarray(view))))
+    return z / z.sum(-1, keepdims=True)
+
+  window, total, count = (4, 6), np.zeros(image.shape), np.zeros((7, 10, 1))
+  assert objective.window_starts(7, 4, 0.5) == [0, 2, 3]
+  assert objective.window_starts(10, 6, 0.5) == [0, 2, 4]
+  for y in (0, 2, 3):
+    for x in (0, 2, 4):
+      view = image[:, y : y + 4, x : x + 6]
+      found = probabilities(view)
+      found = (found + probabilities(view[:, :, ::-1])[:, :, ::-1]) / 2
+      total[:, y : y + 4, x : x + 6] += found
+      count[y : y + 4, x : x + 6] += 1
+  found = objective.averaged_probabilities(
+    logits, jnp.asarray(image), window=window, overlap=0.5, flips=True
+  )
+  np.testing.assert_allclose(found, total / count, atol=1e-5)
+
+
+def test_pixels_are_judged_and_drawn_in_windows(tmp_path):
+  batch, logits = labelled()
+  batch["image"] = jnp.asarray(logits)  # so that windows have their logits
+  model = Model(None, lambda params, state, x, **_: (x, state))
+  said, empty = [], types.Variables({}, {})
+  context = evaluated(segmentation(model), [batch], str(tmp_path), said.append)
+  whole = evaluator(context)(empty, 1)
+  found = evaluator(context, window=(2, 2), flips=True, pictures=2)(empty, 1)
+  assert found == whole
+  assert said == [f"samples  {tmp_path}/samples/val_0000001.png"]
+  header = (tmp_path / "val_confusion.csv").read_text().splitlines()[0]
+  assert header == ",sky,road,car,tree"
+  for wrong, line in (
+    ({"classes": ("sea",)}, "'sea' is no class of the data .sky, road"),
+    ({"window": (2,)}, "is not .height, width"),
+    ({"overlap": 1.0}, "not within 0..1"),
+  ):
+    with pytest.raises(ValueError, match=line):
+      evaluator(context, **wrong)
+  classes = np.array([[0, 1, 2, 255, -1]])
+  drawn = overlay(np.full((1, 5, 1), 1.0), classes)
+  # A flat picture is black; of the colours six tenths are seen.
+  assert drawn[0].tolist() == [
+    [0, 0, 0], [77, 0, 0], [0, 77, 0], [0, 0, 0], [0, 0, 0],
+  ]  # fmt: skip
 
 
 def boxed():
@@ -167,7 +264,7 @@ def test_the_focal_loss_by_hand():
 
 @pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
-@pytest.mark.parametrize("name", ["boxes_bccd", "masks_camvid"])
+@pytest.mark.parametrize("name", ["boxes_bccd", "fcn_camvid"])
 def test_eight_devices_are_one(name, monkeypatch):
   """Boxes through crops, rotations and mosaics, and masks."""
   import experiments
@@ -189,7 +286,7 @@ def test_eight_devices_are_one(name, monkeypatch):
   np.testing.assert_allclose(losses(data=8), one, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["boxes_bccd", "masks_camvid"])
+@pytest.mark.parametrize("name", ["boxes_bccd", "fcn_camvid"])
 def test_a_plan_needs_no_pictures(name):
   import experiments
 

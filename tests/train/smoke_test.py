@@ -38,6 +38,7 @@ IMAGES = {
   "ddpm_fashion_mnist": (28, 1, 10),
   "dit_fashion_mnist": (28, 1, 10),
   "gan_fashion_mnist": (28, 1, 10),
+  "stylegan2_fashion_mnist": (28, 1, 10),
   "latent_fashion_mnist": (28, 1, 10),
   "resnet_cifar10": (32, 3, 10),
   "resnet50_imagenet": (224, 3, 1000),

@@ -42,8 +42,9 @@ def get_config(arg: str = "") -> ConfigDict:
     latent=64,
     styles=64,
     mapping_layers=4,
-    base=896,
+    base=448,
     most=64,
+    products=True,
   )
   config.learner = dict(
     name="adversarial",

@@ -59,10 +59,11 @@ class EqualizedConv(nnx.Module):
   """
 
   def __init__(
-    self, inputs, outputs, size, *, down=False, bias=True, dtype, param_dtype,
-    rngs,
+    self, inputs, outputs, size, *, down=False, bias=True, products=False,
+    dtype, param_dtype, rngs,
   ):  # fmt: skip
     self.size, self.down, self.dtype = size, down, dtype
+    self.products = products
     self.scale = 1 / math.sqrt(size * size * inputs)
     shape = (size, size, inputs, outputs)
     self.kernel = nnx.Param(_NORMAL(rngs.params(), shape, param_dtype))
@@ -79,7 +80,9 @@ class EqualizedConv(nnx.Module):
     elif self.down:
       x = resampling.upfirdn(x, resampling.BINOMIAL, pad=(pad + 1, pad + 1))
       pad, stride = 0, 2
-    y_BHWO = convolution(x, kernel, stride, pad)
+    y_BHWO = resampling.convolution(
+      x, kernel, stride=stride, pad=pad, products=self.products
+    )
     if self.bias is not None:
       y_BHWO += along_last(self.bias[...].astype(self.dtype), 4)
     return y_BHWO
@@ -98,11 +101,11 @@ class ModulatedConv(nnx.Module):
   """
 
   def __init__(
-    self, inputs, outputs, size, *, styles, demodulate=True, up=False, dtype,
-    param_dtype, rngs,
+    self, inputs, outputs, size, *, styles, demodulate=True, up=False,
+    products=False, dtype, param_dtype, rngs,
   ):  # fmt: skip
     self.size, self.dtype = size, dtype
-    self.up, self.demodulate = up, demodulate
+    self.up, self.demodulate, self.products = up, demodulate, products
     self.scale = 1 / math.sqrt(size * size * inputs)
     shape = (size, size, inputs, outputs)
     self.kernel = nnx.Param(_NORMAL(rngs.params(), shape, param_dtype))
@@ -124,6 +127,7 @@ class ModulatedConv(nnx.Module):
       self.affine(w_BW),
       demodulate=self.demodulate,
       up=self.up,
+      products=self.products,
     )
 
 
@@ -134,6 +138,7 @@ def modulated_convolution(
   *,
   demodulate: bool = True,
   up: bool = False,
+  products: bool = False,
 ) -> jax.Array:
   """The convolution of each example with its own scaled kernel.
 
@@ -148,6 +153,7 @@ def modulated_convolution(
     scale_BI: float32.
     demodulate: whether each output channel of an example has unit gain.
     up: whether the result has twice the height and width.
+    products: see resampling.convolution.
 
   Returns:
     [B, H, W, O] or [B, 2 H, 2 W, O], in the dtype of x.
@@ -156,30 +162,19 @@ def modulated_convolution(
   x = x_BHWI * scale_BI.astype(dtype)[:, None, None]
   kernel = kernel_KKIO.astype(dtype)
   if up:
-    y = resampling.transposed_convolution(x, kernel)
+    y = resampling.transposed_convolution(x, kernel, products)
     # From 2 H + K - 2 pixels to 2 H; the filter takes 3 of them.
     more = 5 - kernel.shape[0]
     taps = [2 * tap for tap in resampling.BINOMIAL]
-    pad = (more - more // 2, more // 2)
-    y = resampling.upfirdn(y, taps, pad=pad)
+    y = resampling.upfirdn(y, taps, pad=(more - more // 2, more // 2))
   else:
-    y = convolution(x, kernel, 1, kernel.shape[0] // 2)
+    pad = kernel.shape[0] // 2
+    y = resampling.convolution(x, kernel, pad=pad, products=products)
   if demodulate:
     square_IO = jnp.sum(jnp.square(kernel_KKIO), axis=(0, 1))
     norm_BO = jax.lax.rsqrt(jnp.square(scale_BI) @ square_IO + 1e-8)
     y *= norm_BO.astype(dtype)[:, None, None]
   return y
-
-
-def convolution(x_BHWI, kernel_KKIO, stride: int, pad: int) -> jax.Array:
-  """A convolution with equal padding on all sides."""
-  return jax.lax.conv_general_dilated(
-    x_BHWI,
-    kernel_KKIO,
-    (stride, stride),
-    ((pad, pad),) * 2,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
 
 
 def activated(x: jax.Array) -> jax.Array:

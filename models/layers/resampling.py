@@ -83,20 +83,94 @@ def halved(x_BHWC: jax.Array) -> jax.Array:
   return upfirdn(x_BHWC, BINOMIAL, down=2, pad=(1, 1))
 
 
+def convolution(
+  x_BHWI: jax.Array,
+  kernel_KKIO: jax.Array,
+  *,
+  stride: int = 1,
+  pad: int = 0,
+  products: bool = False,
+) -> jax.Array:
+  """A convolution with equal padding on all sides.
+
+  Args:
+    x_BHWI: the inputs.
+    kernel_KKIO: in their dtype; it is correlated, as in all networks.
+    stride: of the outputs.
+    pad: zeros on each side.
+    products: whether each output is the product of a patch of the inputs and
+      the kernel. On a CPU the second derivatives of XLA's convolutions take
+      about ten times as long as those of products; the patches take K^2 times
+      the memory of the inputs.
+  """
+  K, _, inputs, outputs = kernel_KKIO.shape
+  if K > 1 and not products:
+    return jax.lax.conv_general_dilated(
+      x_BHWI,
+      kernel_KKIO,
+      (stride, stride),
+      ((pad, pad),) * 2,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+  x = jnp.pad(x_BHWI, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  B, H, W, _ = x.shape
+  height, width = ((size - K) // stride + 1 for size in (H, W))
+  parts = [
+    jax.lax.slice(
+      x,
+      (0, i, j, 0),
+      (B, i + (height - 1) * stride + 1, j + (width - 1) * stride + 1, inputs),
+      (1, stride, stride, 1),
+    )
+    for i in range(K)
+    for j in range(K)
+  ]
+  patches = jnp.concatenate(parts, axis=-1).reshape(-1, K * K * inputs)
+  y = patches @ kernel_KKIO.reshape(K * K * inputs, outputs)
+  return y.reshape(B, height, width, outputs)
+
+
 def transposed_convolution(
-  x_BHWI: jax.Array, kernel_KKIO: jax.Array
+  x_BHWI: jax.Array, kernel_KKIO: jax.Array, products: bool = False
 ) -> jax.Array:
   """The whole convolution of x, with a zero after each pixel, with a kernel.
 
   [B, H, W, I] -> [B, 2 H + K - 2, 2 W + K - 2, O] for a kernel of size K.
-  The kernel is correlated, as in all convolutions of networks.
+
+  Args:
+    x_BHWI: the inputs.
+    kernel_KKIO: in their dtype; it is correlated, as in all networks.
+    products: whether the products of each pixel with the whole kernel are
+      computed and added where they belong; see `convolution`.
   """
-  whole = kernel_KKIO.shape[0] - 1
-  return jax.lax.conv_general_dilated(
-    x_BHWI,
-    kernel_KKIO,
-    (1, 1),
-    ((whole, whole),) * 2,
-    lhs_dilation=(2, 2),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
+  B, H, W, inputs = x_BHWI.shape
+  K, _, _, outputs = kernel_KKIO.shape
+  if not products:
+    return jax.lax.conv_general_dilated(
+      x_BHWI,
+      kernel_KKIO,
+      (1, 1),
+      ((K - 1, K - 1),) * 2,
+      lhs_dilation=(2, 2),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+  kernel = kernel_KKIO.transpose(2, 0, 1, 3).reshape(inputs, -1)
+  y = (x_BHWI.reshape(-1, inputs) @ kernel).reshape(B, H, W, K, K, outputs)
+  # Row k of the kernel reaches the row 2 h + K - 1 - k of the outputs.
+  return _spread(_spread(y, K, 1), K, 2)
+
+
+def _spread(y, K: int, axis: int):
+  """Adds the products of each row of a kernel, on axis 3, along an axis."""
+  count = y.shape[axis] + (K - 1) // 2
+  phases: list = [0, 0]
+  for k in range(K):
+    row = jax.lax.index_in_dim(y, k, 3, keepdims=False)
+    later, phase = divmod(K - 1 - k, 2)
+    width = [(0, 0)] * row.ndim
+    width[axis] = (later, count - y.shape[axis] - later)
+    phases[phase] = phases[phase] + jnp.pad(row, width)
+  both = jnp.stack(phases, axis + 1)
+  shape = (*both.shape[:axis], 2 * count, *both.shape[axis + 2 :])
+  size = 2 * y.shape[axis] + K - 2
+  return jax.lax.slice_in_dim(both.reshape(shape), 0, size, axis=axis)

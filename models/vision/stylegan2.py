@@ -204,6 +204,7 @@ class Discriminator(nnx.Module):
     width = widths[0]
     extra = 1 if group > 1 else 0
     self.last = EqualizedConv(width + extra, width, 3, **layer)
+    del layer["products"]
     self.dense = EqualizedDense(start * start * width, width, **layer)
     self.head = EqualizedDense(width, max(num_classes, 1), **layer)
 
@@ -265,6 +266,7 @@ def stylegan2(
   base: int = 32_768,
   most: int = 512,
   group: int = 4,
+  products: bool = False,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Gan:
@@ -289,6 +291,8 @@ def stylegan2(
     base: there are base / size channels at each size, at most `most`.
     most: the largest number of channels.
     group: examples whose deviation the discriminator sees; 1 for none.
+    products: whether convolutions are products of patches, which is faster on a
+      CPU; see models/layers/resampling.py.
     dtype: of the convolutions.
     param_dtype: of the parameters.
 
@@ -302,6 +306,7 @@ def stylegan2(
     "widths": widths_of(image_size, base, most),
     "channels": channels,
     "num_classes": num_classes or 0,
+    "products": products,
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }

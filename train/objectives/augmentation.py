@@ -30,51 +30,49 @@ def augmented(image_BHWC: jax.Array, p: jax.Array, rng: Rng) -> jax.Array:
   return recoloured(moved(image_BHWC, map_B23), p, colour_rng)
 
 
-def _chosen(rng: Rng, p, count: int, value_B, otherwise: float):
-  """value_B with probability p, and `otherwise` elsewhere."""
-  return jnp.where(jax.random.bernoulli(rng, p, (count,)), value_B, otherwise)
+class _Draws:
+  """Draws for B examples, all of them at once, taken one after another."""
+
+  def __init__(self, rng: Rng, p, B: int, uniforms: int, normals: int):
+    uniform_rng, normal_rng = jax.random.split(rng)
+    self.p = p
+    self.uniforms = list(jax.random.uniform(uniform_rng, (uniforms, B)))
+    self.normals = list(jax.random.normal(normal_rng, (normals, B)))
+
+  def uniform(self, low: float, high: float):
+    return low + (high - low) * self.uniforms.pop()
+
+  def normal(self, deviation: float):
+    return deviation * self.normals.pop()
+
+  def on(self, value_B, otherwise: float = 0.0, p=None):
+    """value_B with probability p, and `otherwise` elsewhere."""
+    p = self.p if p is None else p
+    return jnp.where(self.uniforms.pop() < p, value_B, otherwise)
 
 
 def drawn_maps(rng: Rng, shape: tuple[int, ...], p) -> jax.Array:
   """Affine maps [B, 2, 3] from places of the result to places of the image.
 
   Places are (x, y) in pixels from the centre. In turn: mirroring, quarter
-  turns, shifts by whole pixels up to an eighth, one scale, a rotation, unequal
-  scales, another rotation and shifts by fractions of pixels.
+  turns, one scale, a rotation, unequal scales, shifts by whole pixels up to an
+  eighth, and shifts by fractions of pixels.
   """
   B, H, W = shape[:3]
-  keys = list(jax.random.split(rng, 17))
-
-  def on(value, otherwise=0.0, chance=p):
-    return _chosen(keys.pop(), chance, B, value, otherwise)
-
-  def uniform(low, high):
-    return jax.random.uniform(keys.pop(), (B,), minval=low, maxval=high)
-
-  def normal(deviation):
-    return deviation * jax.random.normal(keys.pop(), (B,))
-
-  mirror = on(jnp.where(uniform(0.0, 1.0) < 0.5, -1.0, 1.0), 1.0)
-  turn = on(jnp.floor(uniform(0.0, 4.0))) * (math.pi / 2)
-  eighth = (
-    jnp.round(uniform(-0.125, 0.125) * W),
-    jnp.round(uniform(-0.125, 0.125) * H),
-  )
-  whole = on(1.0)
-  scale = on(jnp.exp2(normal(0.2)), 1.0)
-  # Two rotations, of which at least one happens with probability p.
-  half = 1 - jnp.sqrt(1 - p)
-  first = on(uniform(-math.pi, math.pi), chance=half)
-  stretch = on(jnp.exp2(normal(0.2)), 1.0)
-  shift_x, shift_y = normal(0.125) * W, normal(0.125) * H
-  fraction = on(1.0)
-
+  draw = _Draws(rng, p, B, uniforms=12, normals=4)
+  mirror = draw.on(jnp.sign(draw.uniform(-1.0, 1.0)), 1.0)
+  turn = draw.on(jnp.floor(draw.uniform(0.0, 4.0))) * (math.pi / 2)
+  scale = draw.on(jnp.exp2(draw.normal(0.2)), 1.0)
+  angle = draw.on(draw.uniform(-math.pi, math.pi))
+  stretch = draw.on(jnp.exp2(draw.normal(0.2)), 1.0)
+  x = jnp.round(draw.uniform(-0.125, 0.125) * W)
+  y = jnp.round(draw.uniform(-0.125, 0.125) * H)
+  whole, fraction = draw.on(1.0), draw.on(1.0)
+  x = x * whole + draw.normal(0.125) * W * fraction
+  y = y * whole + draw.normal(0.125) * H * fraction
   m = _rotation(turn) @ _diagonal(mirror, jnp.ones(B))
-  m = _diagonal(scale, scale) @ m
-  m = _rotation(first) @ m
+  m = _rotation(angle) @ _diagonal(scale, scale) @ m
   m = _diagonal(stretch, 1 / stretch) @ m
-  x = eighth[0] * whole + shift_x * fraction
-  y = eighth[1] * whole + shift_y * fraction
   return jnp.concatenate([m, jnp.stack([x, y], -1)[..., None]], axis=-1)
 
 
@@ -135,24 +133,18 @@ def recoloured(image_BHWC: jax.Array, p, rng: Rng) -> jax.Array:
   B, C = image_BHWC.shape[0], image_BHWC.shape[-1]
   if C not in (1, 3):
     raise ValueError(f"images of {C} channels are neither grey nor RGB")
-  keys = list(jax.random.split(rng, 10))
-
-  def on(value, otherwise=0.0):
-    return _chosen(keys.pop(), p, B, value, otherwise)
-
-  bright = on(0.2 * jax.random.normal(keys.pop(), (B,)))[:, None, None, None]
-  contrast = on(jnp.exp2(0.5 * jax.random.normal(keys.pop(), (B,))), 1.0)
-  image = (image_BHWC + bright) * contrast[:, None, None, None]
+  draw = _Draws(rng, p, B, uniforms=7, normals=3)
+  bright_B = draw.on(draw.normal(0.2))
+  contrast_B = draw.on(jnp.exp2(draw.normal(0.5)), 1.0)
+  image = image_BHWC + bright_B[:, None, None, None]
+  image *= contrast_B[:, None, None, None]
   if C == 1:
     return image
+  flip = draw.on(jnp.round(draw.uniform(0.0, 1.0)))[:, None, None]
+  angle = draw.on(draw.uniform(-math.pi, math.pi))[:, None, None]
+  saturation = draw.on(jnp.exp2(draw.normal(1.0)), 1.0)[:, None, None]
   axis = jnp.ones(3) / math.sqrt(3)
   along_33 = jnp.outer(axis, axis)
-  coin = jax.random.bernoulli(keys.pop(), 0.5, (B,)).astype(jnp.float32)
-  flip = on(coin)[:, None, None]
-  angle = jax.random.uniform(keys.pop(), (B,), minval=-math.pi, maxval=math.pi)
-  angle = on(angle)[:, None, None]
-  saturation = on(jnp.exp2(jax.random.normal(keys.pop(), (B,))), 1.0)
-  saturation = saturation[:, None, None]
   cross_33 = jnp.cross(axis[None], jnp.eye(3))
   rest_33 = jnp.eye(3) - along_33
   # A turn around the grey axis, and a factor of what is orthogonal to it.

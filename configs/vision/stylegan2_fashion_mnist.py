@@ -80,4 +80,5 @@ def get_config(arg: str = "") -> ConfigDict:
       data=dict(source="fake:image?n=40&size=8&channels=1", ops=""),
     )
     config.evals.grid.count = config.evals.projected.count = 4
+    config.evals.projected.every_steps = 0
   return config

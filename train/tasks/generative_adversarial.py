@@ -38,17 +38,15 @@ def generative_adversarial(
       (Arjovsky et al. 2017).
     r1: gamma of the zero-centred gradient penalty on real images,
       gamma/2 * |grad D(x)|^2 (Mescheder et al. 2018).
-    r1_every: steps between two computations of this penalty, which is
-      multiplied by their number (Karras et al. 2020, appendix B).
+    r1_every: it is computed in every r1_every-th step, times this number.
     gp: lambda of the gradient penalty of WGAN-GP on mixed images,
       lambda * (|grad D(x)| - 1)^2 (Gulrajani et al. 2017).
-    path_length: weight of the path lengths of a generator of styles; 2 in the
-      paper (Karras et al. 2020, section 3.2).
+    path_length: weight of a generator's path lengths; 2 in StyleGAN2.
     path_every: as r1_every, for the path lengths.
     mixing: share of the examples in training that have the styles of two z.
     truncation: psi of the samples; 1 is the whole distribution.
-    augment: target of E[sign(D(real))] for adaptive augmentation; 0 for none,
-      0.6 in the paper (arXiv:2006.06676).
+    augment: target of E[sign(D(real))] for adaptive augmentation, 0.6 in
+      StyleGAN2-ADA (arXiv:2006.06676); 0 for none.
     augment_images: images in which the probability may go from 0 to 1.
 
   Raises:
@@ -56,6 +54,8 @@ def generative_adversarial(
   """
   if loss not in ("nonsaturating", "wasserstein"):
     raise ValueError(f"loss={loss!r} is neither nonsaturating nor wasserstein")
+  if r1_every < 1:
+    raise ValueError(f"r1_every={r1_every} < 1")
   styles = players.Styles(mixing, truncation, path_length, path_every)
   adaptive = players.Augment(augment, augment_images)
   of = players.players_of(model, styles, adaptive)
@@ -114,8 +114,5 @@ def generative_adversarial(
   predict = {"samples": samples}
   if model.styles:
     predict["projections"] = of.projections
-  return types.Task(
-    of.init,
-    {"generator": generator_loss, "discriminator": discriminator_loss},
-    predict,
-  )
+  played = {"generator": generator_loss, "discriminator": discriminator_loss}
+  return types.Task(of.init, played, predict)

@@ -222,6 +222,18 @@ def test_latent_diffusion_is_made_of_sections():
     latent_diffusion(denoiser={}, **sizes)
 
 
+def test_a_latent_diffusion_needs_a_trained_autoencoder():
+  from common.errors import UserError
+  from configs.vision import latent_fashion_mnist
+  from train import build
+
+  config = latent_fashion_mnist.get_config("smoke")
+  config.model.random_autoencoder = False
+  run = build.run(config, None, say=lambda line: None)
+  with pytest.raises(UserError, match="init_from.autoencoder is not set"):
+    run.init()
+
+
 def test_choices_are_checked():
   for wrong in (
     {"kind": "both"},

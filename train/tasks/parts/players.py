@@ -166,12 +166,7 @@ def lazily(step, every: int, compute, otherwise=None):
   """compute() in every `every`-th step, the first included, else `otherwise`.
 
   By default this is zeros of the shape that `compute` returns.
-
-  Raises:
-    ValueError: `every` is not positive.
   """
-  if every < 1:
-    raise ValueError(f"every = {every} is not 1, 2, …")
   if every == 1:
     return compute()
   if otherwise is None:

@@ -5,7 +5,8 @@ million images. Expected: a Fréchet distance of about 4 in the features of
 Inception, of 50,000 images (3.99 in MMGeneration's model zoo), which this code
 does not have; the evaluator frechet takes the features of a classifier trained
 here. Not measured here.
-PLANNED
+Meant for v5e:4x4; `python -m train.plan --config=stylegan2_ffhq256
+--topology=v5e:4x4` prints the memory and the speed, which are not yet recorded.
 
   python -m train.main --config=configs/vision/stylegan2_ffhq256.py
 
@@ -40,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     name="stylegan2",
     image_size=256,
     channels=3,
-    num_classes=0,
+    conditional=False,
     dtype="bfloat16",
   )
   # Half of what is averaged are the last 20,000 images.

@@ -260,6 +260,7 @@ def stylegan2(
   image_size: int = 28,
   channels: int = 1,
   num_classes: int | None = None,
+  conditional: bool = True,
   latent: int = 512,
   styles: int = 512,
   mapping_layers: int = 8,
@@ -284,7 +285,8 @@ def stylegan2(
   Args:
     image_size: height and width. Halving it must lead to 7 or less.
     channels: C of the images.
-    num_classes: None or 0 for no classes.
+    num_classes: number of classes; None for no classes.
+    conditional: whether the networks are given the classes.
     latent: Z.
     styles: W.
     mapping_layers: number of layers from z to w.
@@ -301,11 +303,12 @@ def stylegan2(
   """
   if min(latent, styles, mapping_layers, group) < 1:
     raise ValueError("latent, styles, mapping_layers and group are at least 1")
+  classes = (num_classes or 0) if conditional else 0
   common = {
     "start": pyramid(image_size)[0],
     "widths": widths_of(image_size, base, most),
     "channels": channels,
-    "num_classes": num_classes or 0,
+    "num_classes": classes,
     "products": products,
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
@@ -315,7 +318,7 @@ def stylegan2(
     pure(lambda rngs: Generator(rngs=rngs, **own, **common)),
     pure(lambda rngs: Discriminator(group=group, rngs=rngs, **common)),
     latent,
-    num_classes or 0,
+    classes,
     styles=True,
   )
 

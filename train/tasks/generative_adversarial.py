@@ -1,12 +1,15 @@
 """Generative adversarial networks: a generator against a discriminator."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from models.vision.gan import Gan
 from train import types
 from train.objectives import losses
-from train.tasks.parts import players
+from train.tasks.parts import gan_settings, players
+from train.tasks.parts import styles as styled
 
 AXES = {"image": ("height", "width", "channel")}
 
@@ -54,11 +57,10 @@ def generative_adversarial(
   """
   if loss not in ("nonsaturating", "wasserstein"):
     raise ValueError(f"loss={loss!r} is neither nonsaturating nor wasserstein")
-  if r1_every < 1:
-    raise ValueError(f"r1_every={r1_every} < 1")
-  styles = players.Styles(mixing, truncation, path_length, path_every)
-  adaptive = players.Augment(augment, augment_images)
-  of = players.players_of(model, styles, adaptive)
+  styles = gan_settings.Styles(mixing, truncation, path_length, path_every)
+  adaptive = gan_settings.Augment(augment, augment_images)
+  gan_settings.check(model, styles, adaptive, r1_every)
+  of = players.Players(model, styles, adaptive)
 
   def generator_loss(variables, batch, context):
     rng, train = context.rng, context.train
@@ -67,8 +69,8 @@ def generative_adversarial(
     mean = types.mean_of(losses.generator(logits_B, loss), batch["mask"])
     metrics = {}
     if path_length and train:
-      penalty, model_state = of.path_penalty(
-        variables, model_state, batch, context
+      penalty, model_state = styled.path_penalty(
+        of, variables, model_state, batch, context
       )
       mean = mean._replace(total=mean.total + penalty * mean.weight)
       metrics["path_length"] = types.mean_of(model_state[players.PATH])
@@ -93,7 +95,7 @@ def generative_adversarial(
       "fake_logit": types.mean_of(fake_B, mask_B),
     }
     if r1:
-      loss_B = loss_B + players.lazily(
+      loss_B = loss_B + styled.lazily(
         context.step,
         r1_every,
         lambda: r1_every * losses.r1_penalty(score, real_BHWC, r1),
@@ -113,6 +115,6 @@ def generative_adversarial(
 
   predict = {"samples": samples}
   if model.styles:
-    predict["projections"] = of.projections
+    predict["projections"] = functools.partial(styled.projections, of)
   played = {"generator": generator_loss, "discriminator": discriminator_loss}
   return types.Task(of.init, played, predict)

@@ -7,37 +7,12 @@ import jax.numpy as jnp
 
 from models.vision.gan import Gan
 from train import types
-from train.objectives import adversarial, augmentation, projection
+from train.objectives import adversarial, augmentation
+from train.tasks.parts.gan_settings import Augment, Styles
 
 PATH = "path_length"  # of model_state
 AUGMENT = "augmentation"
 _PLAYERS = ("generator", "discriminator")
-
-
-class Styles(NamedTuple):
-  """How a generator of styles is used.
-
-  mixing: share of the examples in training with the styles of two z.
-  truncation: psi of samples.
-  path: weight of the path lengths; 0 for none.
-  path_every: steps between two of its computations.
-  """
-
-  mixing: float = 0.9
-  truncation: float = 1.0
-  path: float = 0.0
-  path_every: int = 8
-
-
-class Augment(NamedTuple):
-  """Adaptive augmentation; see train/objectives/adversarial.py.
-
-  target: of E[sign(D(real))]; 0 for no augmentation.
-  images: in which its probability can go from 0 to 1.
-  """
-
-  target: float = 0.0
-  images: int = 500_000
 
 
 class Players(NamedTuple):
@@ -109,90 +84,3 @@ class Players(NamedTuple):
       self.augment.images,
     )
     return {**model_state, AUGMENT: state}, state["p"]
-
-  def path_penalty(self, variables, model_state, batch, context):
-    """(weighted penalty, model_state), in every path_every-th step.
-
-    Of half the batch, as in the paper, and multiplied by path_every.
-    """
-    every, half = self.styles.path_every, (len(batch["image"]) + 1) // 2
-    batch = {k: v[:half] for k, v in batch.items()}
-    keys = jax.random.split(jax.random.fold_in(context.rng, 2), 4)
-
-    def call(method, *inputs, **how):
-      return self.apply(variables, "generator", *inputs, method=method, **how)[
-        0
-      ]
-
-    def penalized(mean):
-      z_BZ = jax.random.normal(keys[0], (half, self.model.latent))
-      how = {"key": keys[1], "mixing": self.styles.mixing}
-      w_BLW = call("styles", z_BZ, *self.label(batch), **how)
-      length_B = adversarial.path_lengths(
-        lambda w_BLW: call("synthesis", w_BLW, keys[2]), w_BLW, keys[3]
-      )
-      penalty, mean = adversarial.path_penalty(length_B, mean)
-      return self.styles.path * every * penalty, mean
-
-    mean = model_state[PATH]
-    rests = jnp.zeros((), jnp.float32), mean
-    penalty, mean = lazily(context.step, every, lambda: penalized(mean), rests)
-    return penalty, {**model_state, PATH: mean}
-
-  def projections(self, variables, batch, rng):
-    """Each image of the batch as the generator can make it, in [-1, 1]."""
-    count = len(batch["image"])
-
-    def call(method, *inputs):
-      return self.apply(variables, "generator", *inputs, method=method)[0]
-
-    layers = jax.eval_shape(
-      lambda: call(
-        "styles", jnp.zeros((count, self.model.latent)), *self.label(batch)
-      )
-    ).shape[1]
-
-    def synthesize(w_BW):
-      shape = (count, layers, w_BW.shape[1])
-      w_BLW = jnp.broadcast_to(w_BW[:, None], shape)
-      return call("synthesis", w_BLW, rng)
-
-    start_BW = call("average", count)
-    w_BW = projection.project(synthesize, start_BW, batch["image"])
-    return jnp.clip(synthesize(w_BW), -1, 1)
-
-
-def lazily(step, every: int, compute, otherwise=None):
-  """compute() in every `every`-th step, the first included, else `otherwise`.
-
-  By default this is zeros of the shape that `compute` returns.
-  """
-  if every == 1:
-    return compute()
-  if otherwise is None:
-    otherwise = jax.tree.map(jnp.zeros_like, jax.eval_shape(compute))
-  return jax.lax.cond(step % every == 0, compute, lambda: otherwise)
-
-
-def players_of(model: Gan, styles: Styles, augment: Augment) -> Players:
-  """The Players.
-
-  Raises:
-    ValueError: a number is out of range, or the generator has no styles.
-  """
-  if styles.path and not model.styles:
-    raise ValueError("path_length needs a generator of styles (stylegan2)")
-  if styles.path_every < 1 or styles.path < 0:
-    raise ValueError(
-      f"path_length={styles.path} < 0 or path_every={styles.path_every} < 1"
-    )
-  if not 0 <= styles.mixing <= 1 or not 0 <= styles.truncation <= 1:
-    raise ValueError(
-      f"mixing={styles.mixing} or truncation={styles.truncation} not in 0…1"
-    )
-  if not 0 <= augment.target < 1 or augment.images < 1:
-    raise ValueError(
-      f"augment={augment.target} not in 0…1 or augment_images="
-      f"{augment.images} < 1"
-    )
-  return Players(model, styles, augment)

@@ -117,4 +117,4 @@ def generative_adversarial(
   if model.styles:
     predict["projections"] = functools.partial(styled.projections, of)
   played = {"generator": generator_loss, "discriminator": discriminator_loss}
-  return types.Task(of.init, played, predict)
+  return types.Task(of.init, played, predict, coupled=model.styles)

@@ -69,7 +69,9 @@ class Players(NamedTuple):
     def score(image_BHWC):
       if self.augment.target:
         p = variables.model_state[AUGMENT]["p"]
-        image_BHWC = augmentation.augmented(image_BHWC, p, rng)
+        image_BHWC = augmentation.augmented(
+          image_BHWC, p, jax.random.fold_in(rng, 3)
+        )
       inputs = (image_BHWC, *self.label(batch))
       return self.apply(variables, "discriminator", *inputs, train=train)
 

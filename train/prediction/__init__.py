@@ -139,7 +139,7 @@ def kind_of(task: Any, name: str, drawn: bool = False) -> str:
   if found:
     raise UserError(
       f"--workdir: the task of this run, {name}, reads no data but draws"
-      " pictures; --number=16 draws 16 of them"
+      " pictures: train.predict --number=16 draws 16 of them"
     )
   raise UserError(f"--workdir: {no_labels(name)}")
 

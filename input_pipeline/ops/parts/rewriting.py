@@ -73,7 +73,7 @@ def fitted(
     found.insert(0, (_DECODE, (channels,), inkey))
   after = decodes[0] + 1 if decodes else 1
   made = [_result(found, field, grown, shape) for grown in (1, 2)]
-  if None in made:
+  if any(each is None for each in made):
     return ops.spelled(found), ""
   if height and made[0].shape != made[1].shape:
     found.insert(after, ("resize", ((height, width),), inkey))

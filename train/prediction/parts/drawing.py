@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from input_pipeline.bad_records import Policy
+from input_pipeline.reading import masks
 from input_pipeline.reading.annotations import outlines
 from input_pipeline.reporting import marks
 
@@ -58,11 +60,7 @@ def objects(image_HWC: np.ndarray, found: Sequence[dict]) -> np.ndarray:
   """
   from PIL import Image, ImageDraw, ImageFont
 
-  masks = [each["segmentation"] for each in found if "segmentation" in each]
-  if masks:
-    decode = outlines.library().decode
-    layers = np.stack([decode(each) for each in masks])
-    image_HWC = marks.tinted(image_HWC, marks.Marks(instances=layers))
+  image_HWC = _tinted(image_HWC, found)
   image = Image.fromarray(np.ascontiguousarray(image_HWC))
   draw = ImageDraw.Draw(image)
   size = max(image.size)
@@ -83,6 +81,24 @@ def objects(image_HWC: np.ndarray, found: Sequence[dict]) -> np.ndarray:
     )
     draw.text(at, text, fill=_ink(colour), font=font)
   return np.asarray(image)
+
+
+def mask_of(run_lengths: dict) -> np.ndarray:
+  """The mask uint8 [h, w] of COCO's run-length encoding."""
+  height, width = run_lengths["size"]
+  found = outlines.parsed(run_lengths)
+  policy = Policy(max_record_bytes=2**40)  # it was made here
+  return outlines.masks([found], (width, height), "", policy)[0]
+
+
+def _tinted(image_HWC: np.ndarray, found: Sequence[dict]) -> np.ndarray:
+  """The picture with the masks of objects; of two, the better one is seen."""
+  numbers = np.full(image_HWC.shape[:2], masks.IGNORED, np.int32)
+  for i, each in reversed(list(enumerate(found))):
+    if "segmentation" in each:
+      inside = mask_of(each["segmentation"]) > 0
+      numbers[inside] = i + (i >= masks.IGNORED)
+  return classes(image_HWC, numbers)
 
 
 def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -47,14 +47,17 @@ def drawn(
   name, spec = parts.config["task"]["name"], parts.data.spec
   kind = prediction.kind_of(parts.task, name, drawn=True)
   predict = parts.task.predict[kind]
+  shapes = arrays(spec, 1, jax.ShapeDtypeStruct)
+  key = jax.random.key(0)
   try:
-    read, abstract = preparation.leaves_read(predict, found.variables, spec)
+    abstract = jax.eval_shape(predict, found.variables, shapes, key)
     context = Context(abstract, spec, parts.data.class_names)
     rendering = prediction.rendering(kind, context)
-  except (ValueError, KeyError) as error:
+  except (UserError, ValueError, KeyError) as error:
     raise UserError(
       f"--number: the task of this run, {name}, draws no pictures"
     ) from error
+  read = trained.inputs_of(lambda b: predict(found.variables, b, key), shapes)
   labels_N = _labels(wanted, read, parts.data)
 
   def one(variables, row, key):
@@ -70,11 +73,8 @@ def drawn(
     key = jax.random.key(wanted.seed)
     for first in range(0, wanted.number, rows):
       numbers = np.arange(first, first + rows)
-      batch = {
-        k: v for k, v in arrays(spec, rows, np.zeros).items() if k in read
-      }
-      if "mask" in batch:
-        batch["mask"] = np.ones_like(batch["mask"])
+      batch = arrays(spec, rows, np.zeros)
+      batch["mask"] = np.ones_like(batch["mask"])
       if labels_N is not None:
         batch["label"] = labels_N[numbers % len(labels_N)].astype(np.int32)
       keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(numbers)
@@ -94,7 +94,7 @@ def drawn(
   return Predicted(wanted.number, rendering.render(pieces()), rendering)
 
 
-def _labels(wanted: Drawing, read: list[str], data) -> np.ndarray | None:
+def _labels(wanted: Drawing, read: set[str], data) -> np.ndarray | None:
   """The classes that the pictures take in turn; None if there are none.
 
   Raises:

@@ -104,6 +104,20 @@ def prepared(found: trained.Trained, wanted: Wanted) -> Prepared:
   )
 
 
+def of_any_picture(found: trained.Trained) -> Prepared | None:
+  """Returns what a run predicts of a picture; None if it reads none.
+
+  Raises:
+    UserError: it predicts nothing of pictures, but is trained on them.
+  """
+  spec = found.parts.data.spec
+  if not any(leaf.axes == _PICTURE for leaf in spec.values()):
+    return None
+  data = {"source": "images:", "split": "all"}
+  ready = prepared(found, Wanted("--workdir", data, files=True))
+  return ready if ready.picture is not None else None
+
+
 def _of_pictures(
   string: str,
   absent: list[str],

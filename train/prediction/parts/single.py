@@ -1,6 +1,8 @@
 """One picture at a time: pictures of any size, and requests to a server."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ from input_pipeline import bad_records, ops
 from input_pipeline.batching import bad_records_tf
 from input_pipeline.sources import Source
 from input_pipeline.tensorflow_cpu import import_tensorflow
-from train import trained
+from train import prediction, trained
 from train.prediction import Piece
 from train.prediction.parts import originals, preparation
 from train.prediction.parts.preparation import Prepared, Wanted
@@ -34,6 +36,20 @@ class Single:
     except ValueError as error:
       raise UserError(f"--ops: {error}") from error
     self._predict = jax.jit(task.predict[ready.kind])
+
+  def compile(self) -> None:
+    """Compiles the program for pictures of the size of training."""
+    shape = self.ready.context.spec[self.ready.picture].shape
+    with contextlib.suppress(ValueError):  # of pictures that must be larger
+      self.record("", np.full(shape, 128, np.uint8))
+
+  def asked(self, top: int, options: Mapping[str, Any]) -> "Single":
+    """The same with other settings; it shares the compiled programs."""
+    context = self.ready.context._replace(top=top, options=options)
+    rendering = prediction.rendering(self.ready.kind, context)
+    found = copy.copy(self)
+    found.ready = self.ready._replace(context=context, rendering=rendering)
+    return found
 
   def record(self, name: str, value: Any) -> dict[str, Any]:
     """The record of a picture: the bytes of a file, or an array.
@@ -115,6 +131,8 @@ def each(
   given = {k: ready.settings[k] for k in keys if k in ready.settings}
   tally = bad_records.Tally(bad_records.policy(**given))
   predict = Single(found, ready)
+  if source.note:
+    say(source.note)
 
   def bad(name: str, error: ValueError) -> None:
     line = bad_records.error_line(name, str(error))

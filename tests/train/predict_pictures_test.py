@@ -126,7 +126,7 @@ def alike(first, second):
       assert value == pytest.approx(other, abs=2e-3), key
 
 
-QUICK = ("masks", "denoiser")
+QUICK = ("denoiser",)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import io
 
 import devtools
@@ -50,15 +51,19 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def predictors(tmp_path_factory):
-  found = {}
-  for name, (module, predict) in RUNS.items():
+  """(name of a run) -> its Single."""
+
+  @functools.cache
+  def made(name):
+    module, predict = RUNS[name]
     config = module.get_config("smoke")
     config.mesh = dict(data=1, tensor=-1)
     parts = assembly.experiment(config, str(tmp_path_factory.mktemp(name)))
     parts = parts._replace(task=types.Task(None, {}, predict))
     run = trained.Trained(parts, types.Variables({}, {}), 0)
-    found[name] = single.Single(run, preparation.of_any_picture(run))
-  return found
+    return single.Single(run, preparation.of_any_picture(run))
+
+  return made
 
 
 @contextlib.contextmanager
@@ -100,16 +105,20 @@ def answered(predict, body):
 
 
 def test_an_answer_is_the_json_of_predict(predictors):
-  got = answered(predictors["objects"], {"image": encoded(), "min_score": 0.5})
+  got = answered(predictors("objects"), {"image": encoded(), "min_score": 0.5})
   (one,) = got["objects"]
   assert (got["width"], got["height"], got["model"]) == (96, 80, "tiny")
   assert one["bbox"] == [24.0, 20.0, 48.0, 40.0] and one["score"] == 0.9
   assert one["segmentation"]["size"] == [80, 96] and "boxes" not in got
-  got = answered(predictors["classes"], {"image": encoded(), "top": 3})
+
+
+@pytest.mark.slow
+def test_classes_and_masks(predictors):
+  got = answered(predictors("classes"), {"image": encoded(), "top": 3})
   assert {"label", "label_3", "probability_3"} <= got.keys()
   assert "label_4" not in got
   url = f"data:image/png;base64,{encoded()}"
-  got = answered(predictors["pixels"], {"image": url})
+  got = answered(predictors("pixels"), {"image": url})
   head, _, content = got["mask"].partition(",")
   assert head == "data:image/png;base64" and "overlay" not in got
   with Image.open(io.BytesIO(base64.b64decode(content))) as image:
@@ -141,14 +150,14 @@ def cut(text):
 )
 def test_refusals_are_one_line(predictors, body, status, line):
   with pytest.raises(ApiError) as found:
-    answered(predictors["objects"], body)
+    answered(predictors("objects"), body)
   assert found.value.status == status
   assert line in found.value.message and "\n" not in found.value.message
 
 
 def test_too_many_pictures_are_refused(predictors):
   engine = pictures.Pictures(
-    predictors["classes"], limits.Limits(waiting=0), "tiny"
+    predictors("objects"), limits.Limits(waiting=0), "tiny"
   )
 
   async def both():
@@ -169,7 +178,7 @@ def test_too_many_pictures_are_refused(predictors):
 
 @pytest.mark.slow
 def test_the_route_and_the_page_over_http(predictors):
-  with serving(predictors["objects"], body_bytes=5000) as found:
+  with serving(predictors("objects"), body_bytes=5000) as found:
     status, headers, page = request(found, "/")
     assert status == 200 and "Drop a picture" in page
     assert "script-src 'sha256-" in headers["content-security-policy"]
@@ -203,8 +212,8 @@ def test_the_page_in_a_browser(predictors, tmp_path):
   pixel = "[...$('canvas').getContext('2d').getImageData(%d, %d, 1, 1).data]"
   cells = "[...document.querySelectorAll('td')].map(c => c.textContent)"
   with devtools.browser(tmp_path) as page:
-    for name, predict in predictors.items():
-      with serving(predict) as found:
+    for name in RUNS:
+      with serving(predictors(name)) as found:
         port = found.server_address[1]
         page.send("Page.navigate", url=f"http://127.0.0.1:{port}/")
         page.until(
@@ -215,12 +224,12 @@ def test_the_page_in_a_browser(predictors, tmp_path):
         assert page.run("$('state').className") == ""
         assert page.run("[$('canvas').width, $('canvas').height]") == [96, 80]
         if name == "objects":
-          assert page.run(cells) == ["red", "0.900"]
+          assert page.run(cells) == ["class 0", "0.900"]
           assert page.run(pixel % (24, 40))[:3] != [20, 30, 200]
           # The mask is the right half of the box.
           assert page.run(pixel % (66, 50))[:3] != [200, 30, 30]
           assert page.run(pixel % (90, 70))[:3] == [200, 30, 30]
-          page.run("$('score').value = 0.1; $('score').oninput")
+          page.run("$('score').value = 0.1")
           page.run("$('score').dispatchEvent(new Event('input'))")
           assert len(page.run(cells)) == 4
         elif name == "pixels":

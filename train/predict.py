@@ -1,4 +1,4 @@
-r"""Predicts new data by a finished run: `python -m train.predict --workdir=…`.
+r"""Labels new data with a finished run: `python -m train.predict --workdir=…`.
 
 For runs that classify texts, images or rows of a table, tag words, answer
 questions about a text, predict numbers, or find objects in pictures, the

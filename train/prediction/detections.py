@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
+from input_pipeline.reading.annotations import outlines
 from train.prediction import Context, Original, Picture, Rendering
 from train.prediction.parts import drawing, places
 
@@ -24,10 +26,16 @@ def detections(context: Context) -> Rendering:
 
   Raises:
     ValueError: the prediction lacks boxes, scores or classes.
+    UserError: there are masks, and pycocotools is not installed.
   """
   missing = {"boxes", "scores", "classes"} - set(context.abstract)
   if missing:
     raise ValueError(f"detections lack {', '.join(sorted(missing))}")
+  if "masks" in context.abstract:
+    try:
+      outlines.library()
+    except ValueError as error:
+      raise UserError(str(error)) from error
   given = context.options.get("min_score")
   least = _LEAST if given is None else given
 

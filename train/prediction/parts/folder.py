@@ -39,7 +39,11 @@ def write(records: Iterable[dict], rendering: Rendering, folder: str) -> int:
     for key, value in list(record.items()):
       if isinstance(value, Picture):
         name = f"{stem}.png" if key == _ALONE else f"{stem}_{key}.png"
-        content = drawing.png(value.pixels())
+        try:
+          content = drawing.png(value.pixels())
+        except ValueError:  # only what is drawn on reads the file again
+          record[key] = None
+          continue
         files.write_atomically(os.path.join(folder, name), [content])
         record[key] = name
     found += rendering.entries(number, record)

@@ -280,6 +280,10 @@ def test_several_yes_or_no_answers_and_a_csv():
     ({"output": "x.txt"}, "end it in .jsonl or .csv"),
     ({"output": "gs://b/x.csv"}, "not supported here"),
     ({"source": "csv:x.csv", "output": "./x.csv"}, "is the data"),
+    ({"images": "p/*.jpg", "output": "./p"}, "is the data"),
+    ({"images": "p", "number": 3}, "not --images and --number"),
+    ({"output": "tests/conftest.py"}, "end it in .jsonl or .csv, or name"),
+    ({"output": "LICENSE"}, "LICENSE is a file; name a folder"),
   ],
 )
 def test_contradicting_flags_are_one_line(given, line, monkeypatch):

@@ -51,10 +51,10 @@ def write(records: Iterable[dict], rendering: Rendering, folder: str) -> int:
   lines = (
     json.dumps(_named(entry, shared), ensure_ascii=False) for entry in found
   )
-  content = ",\n".join(lines)
+  content = ",\n".join(lines) + "\n" * bool(found)
   files.write_atomically(
     os.path.join(folder, NAME),
-    [f"[\n{content}\n]\n".encode(errors="backslashreplace")],
+    [f"[\n{content}]\n".encode(errors="backslashreplace")],
   )
   return number
 

@@ -224,13 +224,19 @@ def evaluator(
   words = parts.data.tokenizer
   seed_rng = jax.random.key(parts.config["seed"])
 
-  context = types.EvalContext(
-    task=parts.task,
-    batches=lambda: run_data.placed(
+  def batches_of(data):
+    return lambda: run_data.placed(
       bad_records.telling(data, 0, say, f"{key}: "),
       where,
       parts.mesh,
       data.spec,
+    )
+
+  context = types.EvalContext(
+    task=parts.task,
+    batches=batches_of(data),
+    read=lambda **other: batches_of(
+      _held_out(parts, key, {**own, **other}, workdir)
     ),
     decode=words.decode if words else None,
     encode=words.begun if words else None,

@@ -242,6 +242,10 @@ class Optimizer(NamedTuple):
   frozen: Callable[[PyTree], PyTree] = _none
 
 
+def _read_nothing(**settings: Any) -> Callable[[], Any]:
+  raise UserError("no other data can be read here")
+
+
 def _show_nothing(step: int, name: str, kind: str, value: Any) -> None:
   pass
 
@@ -288,6 +292,8 @@ class EvalContext(NamedTuple):
   eos: the id that ends a document, or None.
   abstract_batch: a batch of ShapeDtypeStructs, of all hosts together.
   environment: the Environment that is evaluated, or None.
+  read: (**settings) -> a function like `batches`, of the evaluated data with
+    other settings, such as split="train".
   """
 
   task: Task
@@ -307,3 +313,4 @@ class EvalContext(NamedTuple):
   eos: int | None = None
   abstract_batch: PyTree = None
   environment: Environment | None = None
+  read: Callable[..., Callable[[], Any]] = _read_nothing

@@ -1,5 +1,7 @@
 """Ops on the colours of an image [h, w, c]; from uint8 to uint8."""
 
+import math
+
 import tensorflow as tf
 
 from input_pipeline.ops import on_field
@@ -7,6 +9,8 @@ from input_pipeline.ops.image import like, need_uint8
 
 # The luma of ITU-R BT.601, as in PIL and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
+# Folded into the seed of an op that is applied at random.
+_CHANCE = 7
 
 
 def grey(image: tf.Tensor) -> tf.Tensor:
@@ -28,6 +32,7 @@ def color_jitter(
   contrast: float = 0.0,
   saturation: float = 0.0,
   hue: float = 0.0,
+  p: float = 1.0,
   *,
   seed,
 ) -> tf.Tensor:
@@ -35,7 +40,8 @@ def color_jitter(
 
   Brightness, contrast and saturation are scaled by factors uniform in
   [max(0, 1 - x), 1 + x]. Hue is shifted by a share of the circle uniform in
-  [-hue, hue], where hue is at most 0.5.
+  [-hue, hue], where hue is at most 0.5. With probability 1 - p, the image stays
+  as it is.
   """
   need_uint8(value)
   if value.shape[2] != 3 and (saturation or hue):
@@ -59,7 +65,80 @@ def color_jitter(
   if hue:
     turn = draws[3] * (2.0 * hue) - hue
     image = tf.image.adjust_hue(image * (1 / 255), turn) * 255.0
-  return like(image, value.dtype)
+  return chosen(p, like(image, value.dtype), value, seed)
+
+
+def chosen(p: float, changed: tf.Tensor, value: tf.Tensor, seed) -> tf.Tensor:
+  """`changed` with probability p, else `value`; ValueError for another p."""
+  if not 0 <= p <= 1:
+    raise ValueError(f"p={p!r} is not a probability from 0 to 1")
+  if p == 1:
+    return changed
+  own = tf.random.experimental.stateless_fold_in(seed, _CHANCE)
+  return tf.where(tf.random.stateless_uniform([], own) < p, changed, value)
+
+
+@on_field
+def grayscale(value: tf.Tensor, p: float = 1.0, *, seed) -> tf.Tensor:
+  """The luma in all channels, with probability `p`; uint8 or float."""
+  luma = tf.broadcast_to(grey(tf.cast(value, tf.float32)), tf.shape(value))
+  luma.set_shape(value.shape)
+  return chosen(p, like(luma, value.dtype), value, seed)
+
+
+@on_field
+def solarize(
+  value: tf.Tensor, threshold: int = 128, p: float = 1.0, *, seed
+) -> tf.Tensor:
+  """Values from `threshold` on are inverted, with probability `p`; uint8."""
+  need_uint8(value)
+  if not 0 <= threshold <= 256:
+    raise ValueError(f"threshold={threshold!r} is not within 0..256")
+  bright = tf.cast(value, tf.int32) >= threshold
+  return chosen(p, tf.where(bright, 255 - value, value), value, seed)
+
+
+@on_field
+def gaussian_blur(
+  value: tf.Tensor,
+  sigma: tuple[float, float] = (0.1, 2.0),
+  p: float = 1.0,
+  *,
+  seed,
+) -> tf.Tensor:
+  """Blurred by a Gaussian of a deviation uniform in `sigma`; uint8 or float.
+
+  The deviation is in pixels. The kernel reaches two of the largest deviations
+  in each direction, and the border is mirrored; with probability 1 - p, the
+  image stays as it is.
+  """
+  low, high = sigma
+  if not 0 < low <= high:
+    raise ValueError(f"sigma={sigma!r} is not two ascending numbers above 0")
+  radius = max(1, math.ceil(2 * high))
+  deviation = low + (high - low) * tf.random.stateless_uniform([], seed)
+  offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
+  weights = tf.exp(-0.5 * tf.square(offsets / deviation))
+  weights /= tf.reduce_sum(weights)
+  image = tf.cast(value, tf.float32)
+  size = image.shape
+  # Mirrored by gathering, since an image may be smaller than the kernel.
+  for axis in (0, 1):
+    length = tf.shape(image)[axis]
+    turn = tf.maximum(2 * (length - 1), 1)
+    places = tf.range(-radius, length + radius) % turn
+    places = tf.minimum(places, turn - places)
+    places = tf.minimum(places, length - 1)
+    padded = tf.gather(image, places, axis=axis)
+    shape = tf.tensor_scatter_nd_update(tf.shape(image), [[axis]], [length])
+    moved = tf.zeros_like(image)
+    for i in range(2 * radius + 1):
+      begin = [0, 0, 0]
+      begin[axis] = i
+      moved += weights[i] * tf.slice(padded, begin, shape)
+    image = moved
+  image.set_shape(size)
+  return chosen(p, like(image, value.dtype), value, seed)
 
 
 @on_field

@@ -32,31 +32,39 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Defines the flags of this command."""
+  define_data()
+  flags.DEFINE_string(
+    "output",
+    "-",
+    "The file to write, whose name ends in .jsonl (one JSON object a line) or "
+    ".csv; an existing file is replaced. - prints JSON lines.",
+  )
+  flags.DEFINE_integer(
+    "top", 1, "The number of classes or answers to write of each record.", 1
+  )
+
+
+def define_data() -> None:
+  """Defines the flags of a run and of the data that are given to it."""
   flags.DEFINE_string(
     "workdir", None, "The directory of the run.", required=True
   )
   flags.DEFINE_string(
     "source",
     None,
-    "The data to label, as a URI of config.data.source: csv:new.csv, "
+    "The new data, as a URI of config.data.source: csv:new.csv, "
     "jsonl:new/*.jsonl, folder:photos, conll:sentences.conll, …",
   )
   flags.DEFINE_multi_string(
     "text",
     [],
-    "A text to label. May be given several times, in place of --source.",
+    "A new text. May be given several times, in place of --source.",
   )
   flags.DEFINE_string(
     "images",
     None,
-    "The images to label, as a pattern or a folder: --images='photos/*.jpg' is "
+    "The new images, as a pattern or a folder: --images='photos/*.jpg' is "
     "short for --source='images:photos/*.jpg'.",
-  )
-  flags.DEFINE_string(
-    "output",
-    "-",
-    "The file to write, whose name ends in .jsonl (one JSON object a line) or "
-    ".csv; an existing file is replaced. - prints JSON lines.",
   )
   _define_how()
   cli.define_step()
@@ -72,13 +80,10 @@ def _define_how() -> None:
     "the run, at most 256.",
     1,
   )
-  flags.DEFINE_integer(
-    "top", 1, "The number of classes or answers to write of each record.", 1
-  )
   flags.DEFINE_string(
     "split",
     "all",
-    "The part of the source to label, in the syntax of config.data.split.",
+    "The part of the source to read, in the syntax of config.data.split.",
   )
   flags.DEFINE_string(
     "text_key",
@@ -112,16 +117,47 @@ def _define_how() -> None:
 def main(argv) -> None:
   """Writes one line for each record."""
   del argv
-  _check()
+  check((".jsonl", ".csv"))
   cli.start_jax()
-  from train import trained
   from train.prediction.parts import records, table
-  from train.workdir import bucket, terminal
+  from train.workdir import terminal
 
   start = time.perf_counter()
+  with opened() as (found, workdir, wanted, named), contextlib.ExitStack() as s:
+    bar = []
+    made = records.predicted(
+      found,
+      workdir,
+      wanted._replace(top=FLAGS.top),
+      lambda line: say(named(line)),
+      lambda rows: bar[0](rows),
+    )
+    mixed = FLAGS.output == "-" and sys.stdout.isatty()
+    bar.append(s.enter_context(terminal.counted(made.rows, mixed)))
+    written = _Counted(made.records, named)
+    if FLAGS.output == "-":
+      for line in table.jsonl(written):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+      return
+    with output() as path:
+      files.write_atomically(path, table.lines(written, path))
+  done(written.count, start)
+
+
+@contextlib.contextmanager
+def opened() -> Iterator[tuple]:
+  """Yields (the Trained, its folder, the records.Wanted, see `_source`).
+
+  Errors inside this context have the names of records that the user knows.
+  """
+  from train import trained
+  from train.prediction.parts import records
+  from train.workdir import bucket
+
   with contextlib.ExitStack() as held:
     workdir = held.enter_context(bucket.reading(FLAGS.workdir))
-    found = trained.load(workdir, FLAGS.step, _say)
+    found = trained.load(workdir, FLAGS.step, say)
     text_key = FLAGS.text_key or found.parts.config["data"].get("text_key")
     where, source, named = held.enter_context(_source(text_key or "text"))
     settings = {
@@ -130,30 +166,15 @@ def main(argv) -> None:
       if FLAGS[name].value is not None
     }
     settings |= {"source": source, "split": FLAGS.split}
-    wanted = records.Wanted(where, settings, FLAGS.batch, FLAGS.top)
-
-    def say(line: str) -> None:
-      _say(named(line))
-
     held.enter_context(_renamed(named))
-    with contextlib.ExitStack() as shown:
-      bar = []
-      made = records.predicted(
-        found, workdir, wanted, say, lambda rows: bar[0](rows)
-      )
-      mixed = FLAGS.output == "-" and sys.stdout.isatty()
-      bar.append(shown.enter_context(terminal.counted(made.rows, mixed)))
-      written = _Counted(made.records, named)
-      if FLAGS.output == "-":
-        for line in table.jsonl(written):
-          sys.stdout.buffer.write(line)
-          sys.stdout.buffer.flush()
-        return
-      with _output() as path:
-        files.write_atomically(path, table.lines(written, path))
-  seconds = time.perf_counter() - start
-  what = f"{written.count:,} record{'s' * (written.count != 1)}"
-  _say(f"{what} in {seconds:.1f} s: {FLAGS.output}")
+    wanted = records.Wanted(where, settings, FLAGS.batch)
+    yield found, workdir, wanted, named
+
+
+def done(count: int, start: float) -> None:
+  """Prints the number of records that were written and the time it took."""
+  what = f"{count:,} record{'s' * (count != 1)}"
+  say(f"{what} in {time.perf_counter() - start:.1f} s: {FLAGS.output}")
 
 
 class _Counted:
@@ -169,12 +190,13 @@ class _Counted:
       yield {**record, "record": self._named(record["record"])}
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+  """Prints a line to the standard error."""
   print(mirror.named(line), file=sys.stderr)
 
 
 @contextlib.contextmanager
-def _output() -> Iterator[str]:
+def output() -> Iterator[str]:
   """Yields the path of the output; UserError if it cannot be a file."""
   try:
     yield os.path.abspath(FLAGS.output)
@@ -182,8 +204,12 @@ def _output() -> Iterator[str]:
     raise cli.UserError(f"--output={FLAGS.output}: {error.strerror}") from error
 
 
-def _check() -> None:
-  """Raises UserError for flags that contradict each other."""
+def check(endings: tuple[str, ...]) -> None:
+  """Raises UserError for flags that contradict each other.
+
+  Args:
+    endings: of the names of files that can be written.
+  """
   given = [f for f in ("source", "text", "images") if FLAGS[f].value]
   if len(given) != 1:
     what = " and ".join(f"--{f}" for f in given) or "none of them"
@@ -192,21 +218,21 @@ def _check() -> None:
     )
   if any(not text.strip() for text in FLAGS.text):
     raise cli.UserError("--text is empty")
-  output = FLAGS.output
-  if output == "-":
+  name = FLAGS.output
+  if name == "-":
     return
-  storage.check_local("--output", output)
-  if not output.lower().endswith((".jsonl", ".csv")):
-    raise cli.UserError(f"--output={output}: end it in .jsonl or .csv")
-  with _output() as path:
+  storage.check_local("--output", name)
+  if not name.lower().endswith(endings):
+    raise cli.UserError(f"--output={name}: end it in {' or '.join(endings)}")
+  with output() as path:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-  if os.path.isdir(output):
-    raise cli.UserError(f"--output={output} is a folder; name a file")
+  if os.path.isdir(name):
+    raise cli.UserError(f"--output={name} is a folder; name a file")
   read = (FLAGS.source or "").partition(":")[2].partition("?")[0]
   if read and os.path.realpath(os.path.expanduser(read)) == os.path.realpath(
-    output
+    name
   ):
-    raise cli.UserError(f"--output={output} is the data; name another file")
+    raise cli.UserError(f"--output={name} is the data; name another file")
 
 
 @contextlib.contextmanager

@@ -70,13 +70,52 @@ def predicted(
   config, spec = parts.config, parts.data.spec
   name = config["task"]["name"]
   kind = prediction.kind_of(parts.task, name)
-  read, abstract = _leaves_read(parts.task.predict[kind], found.variables, spec)
+  read, abstract = leaves_read(parts.task.predict[kind], found.variables, spec)
   names = parts.data.class_names
   context = Context(abstract, spec, names, wanted.top)
   try:
     prediction.renderer(kind, context)
   except ValueError as error:
     raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
+  given = reading(found, workdir, wanted, kind, read, say, advance)
+  context = context._replace(
+    class_names=names or tuple(given.data.class_names or ()),
+    settings=given.evaluator,
+    unscaled=given.data.unscaled,
+  )
+  render = prediction.renderer(kind, context)
+  return Predicted(given.data.num_examples, render(given.pieces))
+
+
+class Reading(NamedTuple):
+  """Pieces that have not been computed yet.
+
+  data: of the records.
+  evaluator: the settings of the run's evaluator.
+  pieces: yields the predictions, in the order of the data.
+  """
+
+  data: pipeline.Data
+  evaluator: Mapping[str, Any]
+  pieces: Iterator[Piece]
+
+
+def reading(
+  found: trained.Trained,
+  workdir: str,
+  wanted: Wanted,
+  kind: str,
+  read: list[str],
+  say: Callable[[str], None],
+  advance: Callable[[int], None],
+) -> Reading:
+  """Returns the values of the prediction `kind`, which reads the leaves `read`.
+
+  The other arguments and errors are those of `predicted`.
+  """
+  parts = found.parts
+  config, spec = parts.config, parts.data.spec
+  names = parts.data.class_names
   evaluator, settings = _settings(config, wanted.data)
   labels = {k: v for k, v in spec.items() if k not in (*read, *_OWN)}
   data = run_data.read(
@@ -92,12 +131,6 @@ def predicted(
   _check(data.spec, spec, read, wanted.where)
   if data.note:
     say(data.note)
-  context = context._replace(
-    class_names=names or tuple(data.class_names or ()),
-    settings=evaluator,
-    unscaled=data.unscaled,
-  )
-  render = prediction.renderer(kind, context)
   predict = jax.jit(parts.task.predict[kind])
 
   def pieces() -> Iterator[Piece]:
@@ -113,7 +146,7 @@ def predicted(
       yield piece
       advance(len(piece.records))
 
-  return Predicted(data.num_examples, render(pieces()))
+  return Reading(data, evaluator, pieces())
 
 
 def _in_order(data: pipeline.Data, values, index_B, mask) -> Piece:
@@ -129,7 +162,7 @@ def _in_order(data: pipeline.Data, values, index_B, mask) -> Piece:
   )
 
 
-def _leaves_read(predict, variables, spec) -> tuple[list[str], Any]:
+def leaves_read(predict, variables, spec) -> tuple[list[str], Any]:
   """Returns the leaves that a prediction reads, and its abstract value."""
   read: set[str] = set()
 

@@ -53,26 +53,25 @@ def main(argv) -> None:
   from train.prediction.parts import vectors
   from train.workdir import terminal
 
-  start, rows = time.perf_counter(), [0]
-  with predict.opened() as (found, workdir, wanted, named):
-    with contextlib.ExitStack() as shown:
-      bar = []
+  start, rows, bar = time.perf_counter(), [0], []
 
-      def advance(count: int) -> None:
-        rows[0] += count
-        bar[0](count)
+  def advance(count: int) -> None:
+    rows[0] += count
+    bar[0](count)
 
-      made = vectors.embedded(
-        found,
-        workdir,
-        wanted,
-        FLAGS.of,
-        lambda line: predict.say(named(line)),
-        advance,
-      )
-      bar.append(shown.enter_context(terminal.counted(made.rows, False)))
-      with predict.output() as path:
-        files.write_atomically(path, vectors.content(made, path))
+  with contextlib.ExitStack() as held:
+    found, workdir, wanted, named = held.enter_context(predict.opened())
+    made = vectors.embedded(
+      found,
+      workdir,
+      wanted,
+      FLAGS.of,
+      lambda line: predict.say(named(line)),
+      advance,
+    )
+    bar.append(held.enter_context(terminal.counted(made.rows, False)))
+    with predict.output() as path:
+      files.write_atomically(path, vectors.content(made, path))
   predict.done(rows[0], start)
 
 

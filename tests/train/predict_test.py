@@ -293,4 +293,4 @@ def test_contradicting_flags_are_one_line(given, line, monkeypatch):
 
   monkeypatch.setattr(predict, "FLAGS", Flags(**{**base, **given}))
   with pytest.raises(UserError, match=line):
-    predict._check()
+    predict.check((".jsonl", ".csv"))

@@ -1,0 +1,85 @@
+"""DINO: self-distillation of a small vision transformer on CIFAR-10.
+
+Caron et al., 2021, arXiv:2104.14294, without labels, on 10,000 images: two
+views of 32 x 32 pixels and four crops of 16 x 16. Not yet measured; meant for
+45 minutes of two cores.
+
+  python -m input_pipeline.fetch cifar10n
+  python -m train.main --config=configs/vision/dino_cifar10.py
+
+test/accuracy is that of a linear classifier of the teacher's features with the
+labels of all 10,000 images, few/accuracy with 1,000 of them, and knn_accuracy
+that of nearest neighbours. train/teacher_entropy near 0 or near log(1024) = 6.9
+shows a collapse. A classifier begins with what was learned by
+--init_from=WORKDIR and config.init_from.network="backbone".
+
+The views are crops, mirrored, with other colours, blurred or solarized. Remove
+what changes the kind of your images: "flip" for digits and letters,
+"color_jitter", "grayscale" and "solarize" where colours tell classes apart.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.vision.parts.self_supervision import shrink, unlabeled_cifar10
+
+_COLOURS = (
+  "flip|color_jitter(0.4, 0.4, 0.2, 0.1, p=0.8)|grayscale(0.2)"
+  "|solarize(p=0.1)|scale(-1, 1)"
+)
+_LARGE = f"random_resized_crop(32, area=(0.4, 1.0))|{_COLOURS}"
+_SMALL = f"random_resized_crop(16, area=(0.1, 0.4))|{_COLOURS}"
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The experiment; "smoke" makes it tiny, on fake data."""
+  config = unlabeled_cifar10(
+    total_steps=6000,
+    batch_size=128,
+    views=f"views({_LARGE!r}, 2)|views({_SMALL!r}, 4, name='crop')",
+  )
+  config.task = dict(
+    name="self_distillation",
+    crops=4,
+    teacher_temperature=0.04,
+  )
+  config.model = dict(
+    name="projected",
+    backbone=dict(
+      name="vit",
+      patch=4,
+      layers=4,
+      dim=128,
+      heads=4,
+      hidden=256,
+      pool="gap",
+      activation="gelu",
+    ),
+    hidden=(256, 256),
+    out=64,
+    activation="gelu",
+    prototypes=1024,
+  )
+  config.learner = dict(
+    name="supervised",
+    wrap=(dict(name="ema", decay=0.99, end=1.0, lend="teacher"),),
+  )
+  config.optimizer = dict(
+    name="adamw",
+    lr=1e-3,
+    schedule="cosine",
+    warmup_steps=300,
+    weight_decay=0.05,
+    clip_norm=3.0,
+  )
+  if common.is_smoke(arg):
+    shrink(
+      config,
+      "views('random_resized_crop(8)|scale(-1, 1)', 2)"
+      "|views('random_resized_crop(4)|scale(-1, 1)', 2, name='crop')",
+      task=dict(crops=2),
+    )
+    config.model.update(hidden=(8,), out=4, prototypes=16)
+    config.model.backbone.update(patch=2, layers=2, dim=16, heads=2, hidden=32)
+    config.optimizer.warmup_steps = 1
+  return config

@@ -1,7 +1,5 @@
 """Ops on the colours of an image [h, w, c]; from uint8 to uint8."""
 
-import math
-
 import tensorflow as tf
 
 from input_pipeline.ops import on_field
@@ -96,49 +94,6 @@ def solarize(
     raise ValueError(f"threshold={threshold!r} is not within 0..256")
   bright = tf.cast(value, tf.int32) >= threshold
   return chosen(p, tf.where(bright, 255 - value, value), value, seed)
-
-
-@on_field
-def gaussian_blur(
-  value: tf.Tensor,
-  sigma: tuple[float, float] = (0.1, 2.0),
-  p: float = 1.0,
-  *,
-  seed,
-) -> tf.Tensor:
-  """Blurred by a Gaussian of a deviation uniform in `sigma`; uint8 or float.
-
-  The deviation is in pixels. The kernel reaches two of the largest deviations
-  in each direction, and the border is mirrored; with probability 1 - p, the
-  image stays as it is.
-  """
-  low, high = sigma
-  if not 0 < low <= high:
-    raise ValueError(f"sigma={sigma!r} is not two ascending numbers above 0")
-  radius = max(1, math.ceil(2 * high))
-  deviation = low + (high - low) * tf.random.stateless_uniform([], seed)
-  offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
-  weights = tf.exp(-0.5 * tf.square(offsets / deviation))
-  weights /= tf.reduce_sum(weights)
-  image = tf.cast(value, tf.float32)
-  size = image.shape
-  # Mirrored by gathering, since an image may be smaller than the kernel.
-  for axis in (0, 1):
-    length = tf.shape(image)[axis]
-    turn = tf.maximum(2 * (length - 1), 1)
-    places = tf.range(-radius, length + radius) % turn
-    places = tf.minimum(places, turn - places)
-    places = tf.minimum(places, length - 1)
-    padded = tf.gather(image, places, axis=axis)
-    shape = tf.tensor_scatter_nd_update(tf.shape(image), [[axis]], [length])
-    moved = tf.zeros_like(image)
-    for i in range(2 * radius + 1):
-      begin = [0, 0, 0]
-      begin[axis] = i
-      moved += weights[i] * tf.slice(padded, begin, shape)
-    image = moved
-  image.set_shape(size)
-  return chosen(p, like(image, value.dtype), value, seed)
 
 
 @on_field

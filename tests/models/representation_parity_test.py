@@ -14,7 +14,7 @@ from train.objectives import losses
 from train.objectives import masked_patches as objective
 from train.objectives import metric_learning as metric
 
-pytestmark = pytest.mark.parity
+
 torch = pytest.importorskip("torch")
 
 _NAMES = [

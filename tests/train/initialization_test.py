@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from configs.vision import gan_fashion_mnist
+from configs.vision import gan_fashion_mnist, vit_cifar10
 from train import assembly, build, initialization
 from train.optimization import parameter_rules
 
@@ -97,3 +97,34 @@ def test_a_network_that_does_not_fit_is_one_line(gan, given, line):
     gan[1](given)
   assert "config.init_from.generator" in str(error.value)
   assert "\n" not in str(error.value)
+
+
+def test_a_classifier_begins_with_the_encoder_of_another_model():
+  """The settings that are compared are those of the encoder."""
+  config = vit_cifar10.get_config("smoke")
+  config.evals, config.writers = {}, []
+  config.model.patch = 2
+  parts = assembly.experiment(config)
+  other = {"name": "mae", "heads": 1, "layers": 1, "dim": 4}
+  body = {"name": "vit", "activation": "gelu", "pool": "gap", "heads": 2}
+  params, state = jax.jit(parts.network.init)(jax.random.key(7))
+  section = config.model.to_dict()
+  for encoder, fits in ((body, True), ({**body, "heads": 4}, False)):
+    origin = initialization.Origin(
+      {"encoder": params, "decoder": {}},
+      {"encoder": state, "decoder": {}},
+      {**other, "encoder": {**section, **encoder}},
+      ("encoder", "decoder"),
+    )
+    wanted = initialization.Settings(".", network="encoder", skip=["^head/"])
+
+    def begun(wanted=wanted, origin=origin):
+      given = (wanted, parts.network, section, lambda path, step: origin)
+      return initialization.read(*given, lambda line: None)
+
+    if fits:
+      found = begun().params
+      assert "patch_embedding/kernel" in found and "head/kernel" not in found
+    else:
+      with pytest.raises(UserError, match="heads .4 there, 2 here"):
+        begun()

@@ -14,7 +14,6 @@ from train.objectives import losses
 from train.objectives import masked_patches as objective
 from train.objectives import metric_learning as metric
 
-
 torch = pytest.importorskip("torch")
 
 _NAMES = [

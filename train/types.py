@@ -167,6 +167,8 @@ class Learner(NamedTuple):
   loss_batch: (batch) -> the batch that the losses of the task are given, for
     estimates of a step's memory, which call it with ShapeDtypeStructs; None if
     it is the batch of the data.
+  loss_variables: (variables of Task.init) -> those that the losses of the task
+    are given, for the same estimates; None if they are the same.
   frozen: that of its Optimizer.
   """
 
@@ -177,6 +179,7 @@ class Learner(NamedTuple):
   note: str = ""
   rows: Mapping[str, str] = MappingProxyType({})
   loss_batch: Callable[[Batch], Batch] | None = None
+  loss_variables: Callable[[Variables], Variables] | None = None
   frozen: Callable[[PyTree], PyTree] = _none
 
 

@@ -242,3 +242,5 @@ def test_the_loss_reads_the_average_that_is_lent():
     found = learner.variables(state)
     np.testing.assert_allclose(found.params["w"], average, rtol=1e-5)
     assert found.frozen == state.variables.frozen == {}
+  estimated = learner.loss_variables(types.Variables(start, {}))
+  assert estimated.frozen == {"teacher": start}

@@ -63,10 +63,13 @@ def ema(
     given = state._replace(extra=rest)
     if lend is None:
       return given
-    variables = state.variables
-    lent = merged(variables.params, state.extra[KEY])
-    frozen = {**(variables.frozen or {}), lend: lent}
-    return given._replace(variables=variables._replace(frozen=frozen))
+    whole = merged(state.variables.params, state.extra[KEY])
+    return given._replace(variables=lent(state.variables, whole))
+
+  def lent(variables, average):
+    """The variables that the loss reads."""
+    frozen = {**(variables.frozen or {}), lend: average}
+    return variables._replace(frozen=frozen)
 
   def returned(variables, state):
     """The variables without what was lent."""
@@ -121,4 +124,5 @@ def ema(
     step=step,
     variables=evaluated,
     gradients=learner.gradients and gradients,
+    **({"loss_variables": lambda v: lent(v, v.params)} if lend else {}),
   )

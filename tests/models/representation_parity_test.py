@@ -26,11 +26,13 @@ _NAMES = [
   (r"^decoder\.mask_token", "mask_token"),
   (r"^decoder\.decoder_norm", "final_norm"),
   (r"^decoder\.decoder_pred", "head"),
-  (r"^(vit\.encoder\.layer|decoder\.decoder_layers)\.(\d+)\.", r"L\2."),
-  (r"attention\.(attention\.)?(query|key|value)", r"attention.\2"),
-  (r"attention\.output\.dense", "attention.out"),
-  (r"intermediate\.dense", "feed_forward.up"),
-  (r"output\.dense", "feed_forward.down"),
+  (r"^(vit\.layers|decoder\.decoder_layers)\.(\d+)\.", r"L\2."),
+  (r"q_proj", "query"),
+  (r"k_proj", "key"),
+  (r"v_proj", "value"),
+  (r"o_proj", "out"),
+  (r"mlp\.fc1", "feed_forward.up"),
+  (r"mlp\.fc2", "feed_forward.down"),
   (r"layernorm_before", "attention_norm"),
   (r"layernorm_after", "feed_forward_norm"),
 ]
@@ -56,7 +58,8 @@ def placed(module):
       tree = tree.setdefault(key, {})
     tree[leaf] = value
   for tree in trees.values():
-    layers = [tree.pop(f"L{i}") for i in range(len(tree)) if f"L{i}" in tree]
+    names = sorted(key for key in tree if key[0] == "L")
+    layers = [tree.pop(key) for key in names]
     tree["blocks"] = jax.tree.map(lambda *each: np.stack(each), *layers)
   return trees
 
@@ -125,31 +128,31 @@ def test_masked_autoencoders_are_transformers(standardize):
 
 
 def test_metric_losses_are_pytorch_metric_learnings():
-  theirs = pytest.importorskip("pytorch_metric_learning")
-  from pytorch_metric_learning import miners
+  name = "pytorch_metric_learning"
+  theirs = pytest.importorskip(f"{name}.losses")
+  miners = pytest.importorskip(f"{name}.miners")
+  reducers = pytest.importorskip(f"{name}.reducers")
 
   rng = np.random.default_rng(0)
   x = rng.normal(size=(12, 6)).astype(np.float32)
   label, mask = rng.integers(0, 3, 12), np.ones(12, np.float32)
   given = torch.tensor(x), torch.tensor(label)
-  arcface = theirs.losses.ArcFaceLoss(3, 6, margin=20.0, scale=16.0)
+  arcface = theirs.ArcFaceLoss(3, 6, margin=20.0, scale=16.0)
   kernel = array(arcface.W)
   logits = metric.arcface_logits(
     x, kernel, label, margin=np.deg2rad(20.0), scale=16.0
   )
   nats = losses.cross_entropy(logits, jnp.asarray(label)).mean()
   np.testing.assert_allclose(nats, arcface(*given).item(), rtol=1e-4)
-  reduce = theirs.reducers.MeanReducer()
-  triplet = theirs.losses.TripletMarginLoss(margin=0.3, reducer=reduce)
+  reduce = reducers.MeanReducer()
+  triplet = theirs.TripletMarginLoss(margin=0.3, reducer=reduce)
   unit = metric.normalized(jnp.asarray(x))
   value, weight = metric.triplet(unit, label, mask, margin=0.3)
   wanted = triplet(*given, miners.BatchHardMiner()(*given))
   np.testing.assert_allclose(
     (value * weight).sum() / weight.sum(), wanted.item(), rtol=1e-4
   )
-  ntxent = theirs.losses.SelfSupervisedLoss(
-    theirs.losses.NTXentLoss(temperature=0.3)
-  )
+  ntxent = theirs.SelfSupervisedLoss(theirs.NTXentLoss(temperature=0.3))
   other = x + rng.normal(size=x.shape).astype(np.float32)
   nats, _ = metric.nt_xent(x, other, mask, 0.3)
   wanted = ntxent(given[0], torch.tensor(other))

@@ -25,7 +25,7 @@ from configs.vision.parts.self_supervision import shrink, unlabeled_cifar10
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = unlabeled_cifar10(
-    total_steps=20000,
+    total_steps=5600,
     batch_size=256,
     image="random_resized_crop(32, area=(0.3, 1.0))|flip|scale(-1, 1)",
   )
@@ -42,9 +42,9 @@ def get_config(arg: str = "") -> ConfigDict:
       pool="gap",
       activation="gelu",
     ),
-    layers=2,
+    layers=1,
     dim=64,
-    heads=4,
+    heads=2,
     hidden=128,
     activation="gelu",
   )
@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
     lr=2e-3,
     b2=0.95,
     schedule="cosine",
-    warmup_steps=1000,
+    warmup_steps=300,
     weight_decay=0.05,
     clip_norm=3.0,
   )

@@ -28,8 +28,8 @@ def self_distillation(
 
   The teacher is the moving average of the student that config.learner.wrap =
   [dict(name="ema", lend="teacher", …)] lends to the loss, and that is
-  evaluated. It sees view_1 and view_2; the student sees these and the crops. A
-  backbone with batch norm uses the student's averaged statistics as teacher.
+  evaluated. It sees view_1 and view_2; the student sees these and the crops.
+  With batch norm, both use the statistics of the batch in training.
 
   Batch: view_1 and view_2 [B, H, W, C] float, crop_1, crop_2, … [B, h, w, C],
   as the op `views` makes them; image [B, H, W, C], for the predictions; mask
@@ -79,10 +79,13 @@ def self_distillation(
     return variables if lent is None else variables._replace(params=lent)
 
   def loss(variables, batch, context):
-    rng, crop_rng = jax.random.split(context.rng)
+    rng, crop_rng, teacher_rng = jax.random.split(context.rng, 3)
     how = {"rng": rng, "train": context.train}
     large = ("view_1", "view_2")
-    teacher_UBK, _ = outputs(teacher_of(variables, context.train), batch, large)
+    teacher = teacher_of(variables, context.train)
+    teacher_UBK, _ = outputs(
+      teacher, batch, large, **how | {"rng": teacher_rng}
+    )
     student_VBK, state = outputs(variables, batch, large, **how)
     if small:
       how["rng"] = crop_rng

@@ -341,7 +341,9 @@ def origin(path: str, step: int | str | None = None) -> initialization.Origin:
     found = pretrained.read(path, unnamed=True)
     return initialization.Origin(found.params, found.model_state, found.model)
   found = trained.load(path, step)
-  params, plain = found.variables.params, found.parts.model.plain
+  params = found.variables.params
+  # Of several networks none is adapted.
+  plain = getattr(found.parts.model, "plain", None)
   return initialization.Origin(
     plain(params) if plain else params,
     found.variables.model_state,

@@ -111,7 +111,7 @@ def test_masked_autoencoders_are_transformers(standardize):
   noise = jax.random.uniform(jax.random.split(rng, 3)[0], (3, 9))
   with torch.no_grad():
     found = theirs(
-      torch.tensor(x.transpose(0, 3, 1, 2)), noise=torch.tensor(array(noise))
+      torch.tensor(x.transpose(0, 3, 1, 2)), noise=torch.tensor(np.array(noise))
     )
   variables = types.Variables(params, {"encoder": {}, "decoder": {}})
   batch = {"image": jnp.asarray(x), "mask": jnp.ones(3)}

@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import UserError
 from configs.vision import gan_fashion_mnist, vit_cifar10
-from train import assembly, build, initialization
+from train import assembly, build, initialization, trained, types
 from train.optimization import parameter_rules
 
 NETWORKS = ("generator", "discriminator")
@@ -42,12 +42,16 @@ def test_one_path_or_one_for_each_network():
   assert initialization.settings(None, NETWORKS) == {}
 
 
+def _gan():
+  config = gan_fashion_mnist.get_config("smoke")
+  config.evals, config.writers, config.total_steps = {}, [], 0
+  return config
+
+
 @pytest.fixture(scope="module")
 def gan(tmp_path_factory):
   """(the parts of a run of two networks, a function that begins it)."""
-  config = gan_fashion_mnist.get_config("smoke")
-  config.evals, config.writers, config.total_steps = {}, [], 0
-  parts = assembly.experiment(config)
+  parts = assembly.experiment(_gan())
   params = jax.jit(lambda rng: parts.task.init(rng, {}))(jax.random.key(7))
   origin = initialization.Origin(
     params.params, params.model_state, parts.config["model"], NETWORKS
@@ -128,3 +132,12 @@ def test_a_classifier_begins_with_the_encoder_of_another_model():
     else:
       with pytest.raises(UserError, match="heads .4 there, 2 here"):
         begun()
+
+
+def test_the_run_of_several_networks_is_read(gan, monkeypatch):
+  origin, _ = gan
+  parts = assembly.experiment(_gan())
+  found = trained.Trained(parts, types.Variables(*origin[:2]), 0)
+  monkeypatch.setattr(trained, "load", lambda path, step: found)
+  read = build.origin("runs/gan")
+  assert read.networks == NETWORKS and same(read.params, origin.params)

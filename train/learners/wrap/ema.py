@@ -111,8 +111,11 @@ def ema(
     extra = {**new.extra, KEY: average}
     return new._replace(variables=variables, extra=extra), metrics
 
+  offered = learner.gradients
+
   def gradients(state, batch, rng):
-    return learner.gradients(inner(state), batch, rng)
+    assert offered is not None
+    return offered(inner(state), batch, rng)
 
   def evaluated(state):
     variables, average = learner.variables(inner(state)), state.extra[KEY]
@@ -123,6 +126,6 @@ def ema(
     init=init,
     step=step,
     variables=evaluated,
-    gradients=learner.gradients and gradients,
-    **({"loss_variables": lambda v: lent(v, v.params)} if lend else {}),
+    gradients=gradients if offered else None,
+    loss_variables=(lambda v: lent(v, v.params)) if lend else None,
   )

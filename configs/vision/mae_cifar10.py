@@ -25,7 +25,7 @@ from configs.vision.parts.self_supervision import shrink, unlabeled_cifar10
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = unlabeled_cifar10(
-    total_steps=5600,
+    total_steps=5200,
     batch_size=256,
     image="random_resized_crop(32, area=(0.3, 1.0))|flip|scale(-1, 1)",
   )

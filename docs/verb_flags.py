@@ -47,9 +47,10 @@ def flags_of(verb: str) -> list[Flag]:
   Runs the file under another name than "__main__", so that it only defines;
   afterwards the flags are removed again.
   """
-  module = path_of(verb).removesuffix(".py").replace("/", ".")
   before = set(flags.FLAGS)
-  namespace = runpy.run_module(module, run_name="documented")
+  # By its path, since a verb may have been imported by another one.
+  path = str(ROOT / path_of(verb))
+  namespace = runpy.run_path(path, run_name="documented")
   if "define_flags" in namespace:
     namespace["define_flags"]()
   new = [name for name in flags.FLAGS if name not in before]

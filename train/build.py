@@ -226,13 +226,19 @@ def evaluator(
   words = parts.data.tokenizer
   seed_rng = jax.random.key(parts.config["seed"])
 
-  context = types.EvalContext(
-    task=parts.task,
-    batches=lambda: run_data.placed(
+  def batches_of(data):
+    return lambda: run_data.placed(
       bad_records.telling(data, 0, say, f"{key}: "),
       where,
       parts.mesh,
       data.spec,
+    )
+
+  context = types.EvalContext(
+    task=parts.task,
+    batches=batches_of(data),
+    read=lambda **other: batches_of(
+      _held_out(parts, key, {**own, **other}, workdir)
     ),
     decode=words.decode if words else None,
     encode=words.begun if words else None,
@@ -337,7 +343,9 @@ def origin(path: str, step: int | str | None = None) -> initialization.Origin:
     found = pretrained.read(path, unnamed=True)
     return initialization.Origin(found.params, found.model_state, found.model)
   found = trained.load(path, step)
-  params, plain = found.variables.params, found.parts.model.plain
+  params = found.variables.params
+  # Of several networks none is adapted.
+  plain = getattr(found.parts.model, "plain", None)
   return initialization.Origin(
     plain(params) if plain else params,
     found.variables.model_state,

@@ -262,7 +262,8 @@ def read(
       f"{where}: {wanted.path} has none of this run's parameters"
       f" ({', '.join(paths[:3])}, …); it has {other}, …: set init_from.map"
     )
-  _check_settings(where, wanted, origin.section, section, found, say)
+  theirs = _section(origin.section, wanted.network or name)
+  _check_settings(where, wanted, theirs, _section(section, name), found, say)
   drawn = [path for path in paths if path not in found]
   found_text = f"{len(found)} of {len(paths)} parameters from {wanted.path}"
   if drawn:
@@ -286,6 +287,12 @@ def _part(where: str, wanted: Settings, origin: Origin, name: str):
   if chosen is None:
     return origin.params, origin.model_state
   return origin.params[chosen], origin.model_state.get(chosen, {})
+
+
+def _section(section: Mapping[str, Any], network: str) -> Mapping[str, Any]:
+  """The settings of a network, if those of its model name another model."""
+  own = section.get(network)
+  return own if isinstance(own, Mapping) and "name" in own else section
 
 
 def _check_settings(where, wanted, theirs, ours, loaded, say) -> None:

@@ -40,33 +40,14 @@ from absl import flags
 from common import cli, files, mirror, storage
 
 FLAGS = flags.FLAGS
+ENDINGS = (".jsonl", ".csv")
 # Sources of files of pictures, which may have any size.
 _FILES = tuple("images folder coco labelme masks tar voc yolo".split())
 
 
 def define_flags() -> None:
   """Defines the flags of this command."""
-  flags.DEFINE_string(
-    "workdir", None, "The directory of the run.", required=True
-  )
-  flags.DEFINE_string(
-    "source",
-    None,
-    "The data to label, as a URI of config.data.source: csv:new.csv, "
-    "jsonl:new/*.jsonl, folder:photos, conll:sentences.conll, …",
-  )
-  flags.DEFINE_multi_string(
-    "text",
-    [],
-    "A text to label. May be given several times, in place of --source.",
-  )
-  flags.DEFINE_string(
-    "images",
-    None,
-    "The images to label, as a pattern or a folder: --images='photos/*.jpg' is "
-    "short for --source='images:photos/*.jpg', and leaves out files that are "
-    "no readable picture, unless --on_bad_record=stop.",
-  )
+  define_data()
   flags.DEFINE_string(
     "output",
     "-",
@@ -74,7 +55,35 @@ def define_flags() -> None:
     ".csv, or a folder, for predictions.json and pictures; existing files are "
     "replaced. - prints JSON lines.",
   )
+  flags.DEFINE_integer(
+    "top", 1, "The number of classes or answers to write of each record.", 1
+  )
   _define_drawing()
+
+
+def define_data() -> None:
+  """Defines the flags of a run and of the data that are given to it."""
+  flags.DEFINE_string(
+    "workdir", None, "The directory of the run.", required=True
+  )
+  flags.DEFINE_string(
+    "source",
+    None,
+    "The new data, as a URI of config.data.source: csv:new.csv, "
+    "jsonl:new/*.jsonl, folder:photos, conll:sentences.conll, …",
+  )
+  flags.DEFINE_multi_string(
+    "text",
+    [],
+    "A new text. May be given several times, in place of --source.",
+  )
+  flags.DEFINE_string(
+    "images",
+    None,
+    "The new images, as a pattern or a folder: --images='photos/*.jpg' is "
+    "short for --source='images:photos/*.jpg', and leaves out files that are "
+    "no readable picture, unless --on_bad_record=stop.",
+  )
   _define_how()
   cli.define_step()
 
@@ -126,13 +135,10 @@ def _define_how() -> None:
     "the run, at most 256.",
     1,
   )
-  flags.DEFINE_integer(
-    "top", 1, "The number of classes or answers to write of each record.", 1
-  )
   flags.DEFINE_string(
     "split",
     "all",
-    "The part of the source to label, in the syntax of config.data.split.",
+    "The part of the source to read, in the syntax of config.data.split.",
   )
   flags.DEFINE_string(
     "text_key",
@@ -168,13 +174,11 @@ def main(argv) -> None:
   del argv
   _check()
   cli.start_jax()
-  from train import trained
-  from train.workdir import bucket, terminal
+  from train.workdir import terminal
 
   start = time.perf_counter()
   with contextlib.ExitStack() as held:
-    workdir = held.enter_context(bucket.reading(FLAGS.workdir))
-    found = trained.load(workdir, FLAGS.step, _say)
+    found, workdir = held.enter_context(opened())
     bar = []
     made, named = _predicted(found, workdir, held, lambda n: bar[0](n))
     if made.rendering.pictures and not _is_folder():
@@ -186,20 +190,27 @@ def main(argv) -> None:
       bar.append(shown.enter_context(terminal.counted(made.rows, mixed)))
       written = _Counted(made.records, named)
       _write(written, made.rendering)
-  if FLAGS.output == "-":
-    return
-  seconds = time.perf_counter() - start
-  what = f"{written.count:,} record{'s' * (written.count != 1)}"
-  _say(f"{what} in {seconds:.1f} s: {FLAGS.output}")
+  if FLAGS.output != "-":
+    done(written.count, start)
 
 
-def _predicted(found, workdir: str, held: contextlib.ExitStack, advance):
-  """Returns (records.Predicted, (a record's name) -> the name to print)."""
-  from train.prediction.parts import drawn, preparation, records
+@contextlib.contextmanager
+def opened() -> Iterator[tuple]:
+  """Yields (the Trained of --workdir, its folder)."""
+  from train import trained
+  from train.workdir import bucket
 
-  if FLAGS.number is not None:
-    wanted = drawn.Drawing(FLAGS.number, FLAGS.seed, FLAGS.label, FLAGS.batch)
-    return drawn.drawn(found, wanted, advance), str
+  with bucket.reading(FLAGS.workdir) as workdir:
+    yield trained.load(workdir, FLAGS.step, say), workdir
+
+
+def new_data(found, held: contextlib.ExitStack) -> tuple:
+  """Returns (preparation.Wanted, (a record's name) -> the name to print).
+
+  Until `held` ends, errors have the names of records that the user knows.
+  """
+  from train.prediction.parts import preparation
+
   text_key = FLAGS.text_key or found.parts.config["data"].get("text_key")
   where, source, named = held.enter_context(_source(text_key or "text"))
   settings = {
@@ -210,20 +221,37 @@ def _predicted(found, workdir: str, held: contextlib.ExitStack, advance):
   if FLAGS.images and FLAGS.on_bad_record is None:
     settings = {"on_bad_record": "skip", "max_bad_share": 1.0, **settings}
   settings |= {"source": source, "split": FLAGS.split}
+  held.enter_context(_renamed(named))
   wanted = preparation.Wanted(
     where,
     settings,
     FLAGS.batch,
-    FLAGS.top,
-    {"min_score": FLAGS.min_score, "level": FLAGS.level},
-    source.partition(":")[0] in _FILES,
+    files=source.partition(":")[0] in _FILES,
   )
+  return wanted, named
 
-  def say(line: str) -> None:
-    _say(named(line))
 
-  held.enter_context(_renamed(named))
-  return records.predicted(found, workdir, wanted, say, advance), named
+def done(count: int, start: float) -> None:
+  """Prints the number of records that were written and the time it took."""
+  what = f"{count:,} record{'s' * (count != 1)}"
+  say(f"{what} in {time.perf_counter() - start:.1f} s: {FLAGS.output}")
+
+
+def _predicted(found, workdir: str, held: contextlib.ExitStack, advance):
+  """Returns (records.Predicted, (a record's name) -> the name to print)."""
+  from train.prediction.parts import drawn, records
+
+  if FLAGS.number is not None:
+    drawing = drawn.Drawing(FLAGS.number, FLAGS.seed, FLAGS.label, FLAGS.batch)
+    return drawn.drawn(found, drawing, advance), str
+  wanted, named = new_data(found, held)
+  options = {"min_score": FLAGS.min_score, "level": FLAGS.level}
+  wanted = wanted._replace(top=FLAGS.top, options=options)
+
+  def say_named(line: str) -> None:
+    say(named(line))
+
+  return records.predicted(found, workdir, wanted, say_named, advance), named
 
 
 def _write(written: "_Counted", rendering) -> None:
@@ -235,7 +263,7 @@ def _write(written: "_Counted", rendering) -> None:
       sys.stdout.buffer.write(line)
       sys.stdout.buffer.flush()
     return
-  with _output() as path:
+  with output() as path:
     if _is_folder():
       folder.write(written, rendering, path)
     else:
@@ -245,8 +273,7 @@ def _write(written: "_Counted", rendering) -> None:
 
 def _is_folder() -> bool:
   """Whether --output names a folder."""
-  output = FLAGS.output
-  return output != "-" and not output.lower().endswith((".jsonl", ".csv"))
+  return FLAGS.output != "-" and not FLAGS.output.lower().endswith(ENDINGS)
 
 
 class _Counted:
@@ -262,12 +289,13 @@ class _Counted:
       yield {**record, "record": self._named(record["record"])}
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+  """Prints a line to the standard error."""
   print(mirror.named(line), file=sys.stderr)
 
 
 @contextlib.contextmanager
-def _output() -> Iterator[str]:
+def output() -> Iterator[str]:
   """Yields the path of the output; UserError if it cannot be a file."""
   try:
     yield os.path.abspath(FLAGS.output)
@@ -277,41 +305,54 @@ def _output() -> Iterator[str]:
 
 def _check() -> None:
   """Raises UserError for flags that contradict each other."""
-  ways = ("source", "text", "images", "number")
+  check_data(("source", "text", "images", "number"))
+  if FLAGS.output != "-":
+    check_output(ENDINGS, folders=True)
+
+
+def check_data(ways: tuple[str, ...]) -> None:
+  """Raises UserError unless just one of the flags `ways` is given."""
   given = [f for f in ways if FLAGS[f].value]
   if len(given) != 1:
     what = " and ".join(f"--{f}" for f in given) or "none of them"
+    *most, last = [f"--{f}" for f in ways]
     raise cli.UserError(
-      f"give exactly one of --source, --text, --images and --number, not {what}"
+      f"give exactly one of {', '.join(most)} and {last}, not {what}"
     )
   if any(not text.strip() for text in FLAGS.text):
     raise cli.UserError("--text is empty")
-  if FLAGS.output != "-":
-    _check_output(FLAGS.output)
 
 
-def _check_output(output: str) -> None:
-  """Raises UserError for an output that cannot be written."""
-  storage.check_local("--output", output)
-  wrong = os.path.splitext(output)[1] and not os.path.isdir(output)
-  if _is_folder() and wrong:
+def check_output(endings: tuple[str, ...], folders: bool = False) -> None:
+  """Raises UserError for an --output that cannot be written.
+
+  Args:
+    endings: of the names of files.
+    folders: whether it may be a folder.
+  """
+  name = FLAGS.output
+  storage.check_local("--output", name)
+  is_folder = not name.lower().endswith(endings)
+  new = os.path.splitext(name)[1] and not os.path.isdir(name)
+  if is_folder and (new or not folders):
+    or_folder = ", or name a folder" * folders
     raise cli.UserError(
-      f"--output={output}: end it in .jsonl or .csv, or name a folder"
+      f"--output={name}: end it in {' or '.join(endings)}{or_folder}"
     )
-  with _output() as path:
+  with output() as path:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-  if os.path.exists(output) and os.path.isdir(output) != _is_folder():
-    other = "file; name a folder" if _is_folder() else "folder; name a file"
-    raise cli.UserError(f"--output={output} is a {other}")
+  if os.path.exists(name) and os.path.isdir(name) != is_folder:
+    other = "file; name a folder" if is_folder else "folder; name a file"
+    raise cli.UserError(f"--output={name} is a {other}")
   read = (FLAGS.source or "").partition(":")[2].partition("?")[0]
   if FLAGS.images:
     read = FLAGS.images
-    if _is_folder() and not os.path.isdir(read):
+    if is_folder and not os.path.isdir(read):
       read = os.path.dirname(read) or "."
   if read and os.path.realpath(os.path.expanduser(read)) == os.path.realpath(
-    output
+    name
   ):
-    raise cli.UserError(f"--output={output} is the data; name another one")
+    raise cli.UserError(f"--output={name} is the data; name another one")
 
 
 @contextlib.contextmanager

@@ -167,6 +167,8 @@ class Learner(NamedTuple):
   loss_batch: (batch) -> the batch that the losses of the task are given, for
     estimates of a step's memory, which call it with ShapeDtypeStructs; None if
     it is the batch of the data.
+  loss_variables: (variables of Task.init) -> those that the losses of the task
+    are given, for the same estimates; None if they are the same.
   frozen: that of its Optimizer.
   """
 
@@ -177,6 +179,7 @@ class Learner(NamedTuple):
   note: str = ""
   rows: Mapping[str, str] = MappingProxyType({})
   loss_batch: Callable[[Batch], Batch] | None = None
+  loss_variables: Callable[[Variables], Variables] | None = None
   frozen: Callable[[PyTree], PyTree] = _none
 
 
@@ -242,6 +245,10 @@ class Optimizer(NamedTuple):
   frozen: Callable[[PyTree], PyTree] = _none
 
 
+def _read_nothing(**settings: Any) -> Callable[[], Any]:
+  raise UserError("no other data can be read here")
+
+
 def _show_nothing(step: int, name: str, kind: str, value: Any) -> None:
   pass
 
@@ -288,6 +295,8 @@ class EvalContext(NamedTuple):
   eos: the id that ends a document, or None.
   abstract_batch: a batch of ShapeDtypeStructs, of all hosts together.
   environment: the Environment that is evaluated, or None.
+  read: (**settings) -> a function like `batches`, of the evaluated data with
+    other settings, such as split="train".
   """
 
   task: Task
@@ -307,3 +316,4 @@ class EvalContext(NamedTuple):
   eos: int | None = None
   abstract_batch: PyTree = None
   environment: Environment | None = None
+  read: Callable[..., Callable[[], Any]] = _read_nothing

@@ -43,7 +43,7 @@ def cifar10n() -> Dataset:
     ),
     holds=("labels.csv", "test", "train"),
     write=_write,
-    configs=(),
+    configs=("dino_cifar10", "mae_cifar10", "simclr_cifar10"),
   )
 
 

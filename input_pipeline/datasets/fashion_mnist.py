@@ -40,6 +40,7 @@ def fashion_mnist() -> Dataset:
       "conv_fashion_mnist",
       "ddpm_fashion_mnist",
       "dit_fashion_mnist",
+      "embed_fashion_mnist",
       "gan_fashion_mnist",
       "latent_fashion_mnist",
       "vae_fashion_mnist",

@@ -7,6 +7,8 @@ from input_pipeline.ops.image import like, need_uint8
 
 # The luma of ITU-R BT.601, as in PIL and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
+# Folded into the seed of an op that is applied at random.
+_CHANCE = 7
 
 
 def grey(image: tf.Tensor) -> tf.Tensor:
@@ -28,6 +30,7 @@ def color_jitter(
   contrast: float = 0.0,
   saturation: float = 0.0,
   hue: float = 0.0,
+  p: float = 1.0,
   *,
   seed,
 ) -> tf.Tensor:
@@ -35,7 +38,8 @@ def color_jitter(
 
   Brightness, contrast and saturation are scaled by factors uniform in
   [max(0, 1 - x), 1 + x]. Hue is shifted by a share of the circle uniform in
-  [-hue, hue], where hue is at most 0.5.
+  [-hue, hue], where hue is at most 0.5. With probability 1 - p, the image stays
+  as it is.
   """
   need_uint8(value)
   if value.shape[2] != 3 and (saturation or hue):
@@ -59,7 +63,37 @@ def color_jitter(
   if hue:
     turn = draws[3] * (2.0 * hue) - hue
     image = tf.image.adjust_hue(image * (1 / 255), turn) * 255.0
-  return like(image, value.dtype)
+  return chosen(p, like(image, value.dtype), value, seed)
+
+
+def chosen(p: float, changed: tf.Tensor, value: tf.Tensor, seed) -> tf.Tensor:
+  """`changed` with probability p, else `value`; ValueError for another p."""
+  if not 0 <= p <= 1:
+    raise ValueError(f"p={p!r} is not a probability from 0 to 1")
+  if p == 1:
+    return changed
+  own = tf.random.experimental.stateless_fold_in(seed, _CHANCE)
+  return tf.where(tf.random.stateless_uniform([], own) < p, changed, value)
+
+
+@on_field
+def grayscale(value: tf.Tensor, p: float = 1.0, *, seed) -> tf.Tensor:
+  """The luma in all channels, with probability `p`; uint8 or float."""
+  luma = tf.broadcast_to(grey(tf.cast(value, tf.float32)), tf.shape(value))
+  luma.set_shape(value.shape)
+  return chosen(p, like(luma, value.dtype), value, seed)
+
+
+@on_field
+def solarize(
+  value: tf.Tensor, threshold: int = 128, p: float = 1.0, *, seed
+) -> tf.Tensor:
+  """Values from `threshold` on are inverted, with probability `p`; uint8."""
+  need_uint8(value)
+  if not 0 <= threshold <= 256:
+    raise ValueError(f"threshold={threshold!r} is not within 0..256")
+  bright = tf.cast(value, tf.int32) >= threshold
+  return chosen(p, tf.where(bright, 255 - value, value), value, seed)
 
 
 @on_field

@@ -12,24 +12,30 @@ from input_pipeline.reading import (
 )
 from input_pipeline.reading.paths import fingerprint
 from input_pipeline.sources import Source
+from input_pipeline.sources.parts import query
 
 
-def idx(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
+def idx(rest: str, policy: Policy = Policy()) -> dict[str, Source]:
   """idx:DIR: the files of the MNIST family, optionally gzipped.
 
   train-{images-idx3,labels-idx1}-ubyte and t10k-..., as "train" and "test":
   {"image": uint8 [h, w, 1], "label": int32 []}. The labels are read at once; if
   the file of the images is broken, each of them is a bad record. A prediction
   needs no labels. The size of a record is bounded by the header.
+
+  idx:DIR?classes=5,7,9 has the examples of these classes alone, whose labels
+  become 0, 1, 2 in this order.
   """
-  uri = f"idx:{folder}"
+  uri = f"idx:{rest}"
+  folder, settings = query.split(rest, "idx", {"classes": ("",)})
+  wanted = _classes(uri, settings["classes"])
   folder = os.path.expanduser(folder)
   natives = {}
   for prefix, split in (("train", "train"), ("t10k", "test")):
     images = _idx_path(folder, f"{prefix}-images", 3)
     labels = _idx_path(folder, f"{prefix}-labels", 1)
     if images and (labels or not policy.labels):
-      natives[split] = _idx_split(images, labels)
+      natives[split] = _idx_split(images, labels, wanted)
     elif images or labels:
       kind = "labels" if images else "images"
       raise ValueError(f"{uri} has no {prefix}-{kind} file")
@@ -37,6 +43,18 @@ def idx(folder: str, policy: Policy = Policy()) -> dict[str, Source]:
     raise ValueError(f"{uri} has no train-images-idx3-ubyte[.gz]")
   classes = max(native.num_classes or 0 for native in natives.values())
   return {k: v._replace(num_classes=classes) for k, v in natives.items()}
+
+
+def _classes(uri: str, given: str) -> list[int] | None:
+  """The numbers of the setting `classes`; None without it."""
+  if not given:
+    return None
+  found = given.split(",")
+  if len(set(found)) != len(found) or not all(
+    each.isascii() and each.isdigit() for each in found
+  ):
+    raise ValueError(f"{uri}: classes={given!r} are not different numbers")
+  return [int(each) for each in found]
 
 
 def _idx_path(folder: str, stem: str, rank: int) -> str | None:
@@ -86,7 +104,9 @@ def _idx_array(path: str, shape: tuple[int, ...]) -> np.ndarray:
   return data.reshape(shape)
 
 
-def _idx_split(image_path: str, label_path: str | None) -> Source:
+def _idx_split(
+  image_path: str, label_path: str | None, wanted: list[int] | None
+) -> Source:
   shape = _idx_shape(image_path, 3)
   (count,) = _idx_shape(label_path, 1) if label_path else shape[:1]
   if shape[0] != count:
@@ -94,6 +114,15 @@ def _idx_split(image_path: str, label_path: str | None) -> Source:
   labels = np.zeros(count, np.int32)
   if label_path:
     labels = _idx_array(label_path, (count,)).astype(np.int32)
+  places = np.arange(count)
+  if wanted is not None and label_path:
+    unknown = sorted(set(wanted) - set(labels.tolist()))
+    if unknown:
+      raise ValueError(f"{label_path} has no label {unknown[0]}")
+    number = {old: new for new, old in enumerate(wanted)}
+    places = np.flatnonzero(np.isin(labels, wanted))
+    chosen = [number[old] for old in labels[places].tolist()]
+    labels = np.array(chosen, np.int32)
 
   # Opening one split must not decompress the other.
   @functools.cache
@@ -109,12 +138,14 @@ def _idx_split(image_path: str, label_path: str | None) -> Source:
     found = images()
     if isinstance(found, str):
       raise ValueError(found)
-    return {"image": found[indices][..., None], "label": labels[indices]}
+    images_BHW = found[places[indices]]
+    return {"image": images_BHW[..., None], "label": labels[indices]}
 
   return Source(
-    count,
+    len(places),
     read,
-    lambda index: f"{image_path} image {index}",
+    lambda index: f"{image_path} image {places[index]}",
     num_classes=int(labels.max(initial=-1)) + 1,
-    fingerprint=fingerprint([p for p in (image_path, label_path) if p]),
+    fingerprint=fingerprint([p for p in (image_path, label_path) if p])
+    + (f" {wanted}" if wanted is not None else ""),
   )

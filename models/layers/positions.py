@@ -22,6 +22,22 @@ def sinusoids(positions_BT: jax.Array, dim: int) -> jax.Array:
   return pairs.reshape(*positions_BT.shape, -1)[..., :dim]
 
 
+def grid_sinusoids(grid: tuple[int, int], dim: int) -> jax.Array:
+  """Sines and cosines of rows and columns, float32 [1, T, D], row by row.
+
+  Half of D is for the row and half for the column; D is a multiple of 4.
+  """
+  rows, columns = (
+    sinusoids(jnp.arange(size)[None], dim // 2)[0] for size in grid
+  )
+  H, W = grid
+  pairs = [
+    jnp.broadcast_to(rows[:, None], (H, W, dim // 2)),
+    jnp.broadcast_to(columns[None], (H, W, dim // 2)),
+  ]
+  return jnp.concatenate(pairs, axis=-1).reshape(1, H * W, dim)
+
+
 def resized(
   table_1TD: jax.Array, old: tuple[int, int], new: tuple[int, int]
 ) -> jax.Array:

@@ -34,6 +34,7 @@ STEMS = {
   "imagenet": ((7, 2, 1.0),),
   "deep": ((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1.0)),
   "cifar": ((3, 1, 1.0),),
+  "half": ((3, 2, 1.0),),
 }
 SHORTCUTS = ("conv", "pool")
 VERSIONS = (1, 2)
@@ -61,7 +62,7 @@ class ResNet(nnx.Module):
     **common,
   ):
     common["dtype"] = dtype
-    self.pool = stem != "cifar"
+    self.pool = stem not in ("cifar", "half")
     self.dtype, self.counts = dtype, tuple(counts)
     shapes = STEMS[stem]
     if version == 1 and len(shapes) == 1:
@@ -180,8 +181,9 @@ def resnet(
     version: 1, norm after each convolution; or 2, norm and relu before it
       (arXiv:1603.05027).
     stem: "imagenet", a 7 x 7 convolution and a max pool, both of stride 2;
-      "deep", three 3 x 3 convolutions in place of the 7 x 7; or "cifar", a
-      3 x 3 convolution of stride 1 and no pool.
+      "deep", three 3 x 3 convolutions in place of the 7 x 7; "cifar", a
+      3 x 3 convolution of stride 1 and no pool; or "half", the same of stride
+      2.
     shortcut: "conv", a 1 x 1 convolution with the block's stride; or "pool", a
       mean over 2 x 2 pixels in place of the stride.
     width: channels of the stem and of the first stage's 3 x 3 convolutions.

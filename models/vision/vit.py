@@ -24,6 +24,7 @@ VARIANTS = {
   "L": (24, 1024, 16),
 }
 POOLS = ("cls", "gap", "map")
+POSITION_INITS = ("normal", "sinusoidal")
 
 
 class AttentionPool(nnx.Module):
@@ -74,6 +75,7 @@ class ViT(nnx.Module):
     count,
     dim,
     pool,
+    position_init,
     registers,
     distilled,
     norm,
@@ -101,11 +103,15 @@ class ViT(nnx.Module):
     self.cls = nnx.data(
       nnx.Param(jnp.zeros((1, 1, dim), param_dtype)) if pool == "cls" else None
     )
-    self.position_embedding = nnx.Param(
-      nnx.initializers.normal(0.02)(
+    if position_init == "sinusoidal":
+      table = positions.grid_sinusoids((self.grid,) * 2, dim)
+      first = tokens - self.grid**2
+      table = jnp.pad(table, ((0, 0), (first, 0), (0, 0))).astype(param_dtype)
+    else:
+      table = nnx.initializers.normal(0.02)(
         rngs.params(), (1, tokens, dim), param_dtype
       )
-    )
+    self.position_embedding = nnx.Param(table)
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.blocks = transformer.stacked_blocks(
       count, rngs, dim, norm=norm, dropout=dropout, **block, **common
@@ -162,12 +168,19 @@ class ViT(nnx.Module):
     """x_BD, of the class token, the mean over patches or the pool's query."""
     return self._pooled(self.tokens(image_BHWC))
 
-  def tokens(self, image_BHWC):
-    """x_BTD after the last norm: class, distillation, registers, patches."""
+  def tokens(self, image_BHWC, visible_BK=None):
+    """x_BTD after the last norm: class, distillation, registers, patches.
+
+    If visible_BK is given, int32, the patches are those at these K places.
+    """
     x_BTD = self.patch_embedding(patches(image_BHWC, self.patch))
     x_BTD = _prefixed((self.cls, self.distillation), x_BTD)
     H, W = (n // self.patch for n in image_BHWC.shape[1:3])
     x_BTD += self._positions(H, W).astype(x_BTD.dtype)
+    if visible_BK is not None:
+      first = self._before_patches()
+      seen = jnp.take_along_axis(x_BTD[:, first:], visible_BK[..., None], 1)
+      x_BTD = jnp.concatenate([x_BTD[:, :first], seen], axis=1)
     if self.registers is not None:
       first = self._before_patches()
       x_BTD = jnp.concatenate(
@@ -241,6 +254,7 @@ def vit(
   hidden: int | None = None,
   patch: int | None = None,
   pool: str = "cls",
+  position_init: str = "normal",
   registers: int = 0,
   distilled: bool = False,
   activation: str = "gelu_exact",
@@ -276,6 +290,8 @@ def vit(
     patch: height and width of a patch.
     pool: "cls", a class token; "gap", the mean over patches; or "map", what a
       learned query collects from the patches by attention.
+    position_init: of the learned positions, "normal", or "sinusoidal", sines
+      and cosines of the row and the column.
     registers: number of further learned tokens, without positions, of which no
       output is read (arXiv:2309.16588).
     distilled: whether there is a distillation token with a last layer of its
@@ -316,6 +332,7 @@ def vit(
     "count": layers,
     "dim": dim,
     "pool": choose("pool", pool, POOLS),
+    "position_init": choose("position_init", position_init, POSITION_INITS),
     "registers": registers,
     "distilled": distilled,
     "norm": {"eps": norm_eps},

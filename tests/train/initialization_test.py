@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from configs.vision import gan_fashion_mnist
-from train import assembly, build, initialization
+from configs.vision import gan_fashion_mnist, vit_cifar10
+from train import assembly, build, initialization, trained, types
 from train.optimization import parameter_rules
 
 NETWORKS = ("generator", "discriminator")
@@ -42,12 +42,16 @@ def test_one_path_or_one_for_each_network():
   assert initialization.settings(None, NETWORKS) == {}
 
 
+def _gan():
+  config = gan_fashion_mnist.get_config("smoke")
+  config.evals, config.writers, config.total_steps = {}, [], 0
+  return config
+
+
 @pytest.fixture(scope="module")
 def gan(tmp_path_factory):
   """(the parts of a run of two networks, a function that begins it)."""
-  config = gan_fashion_mnist.get_config("smoke")
-  config.evals, config.writers, config.total_steps = {}, [], 0
-  parts = assembly.experiment(config)
+  parts = assembly.experiment(_gan())
   params = jax.jit(lambda rng: parts.task.init(rng, {}))(jax.random.key(7))
   origin = initialization.Origin(
     params.params, params.model_state, parts.config["model"], NETWORKS
@@ -97,3 +101,43 @@ def test_a_network_that_does_not_fit_is_one_line(gan, given, line):
     gan[1](given)
   assert "config.init_from.generator" in str(error.value)
   assert "\n" not in str(error.value)
+
+
+def test_a_classifier_begins_with_the_encoder_of_another_model():
+  """The settings that are compared are those of the encoder."""
+  config = vit_cifar10.get_config("smoke")
+  config.evals, config.writers = {}, []
+  config.model.patch = 2
+  parts = assembly.experiment(config)
+  other = {"name": "mae", "heads": 1, "layers": 1, "dim": 4}
+  body = {"name": "vit", "activation": "gelu", "pool": "gap", "heads": 2}
+  params, state = jax.jit(parts.network.init)(jax.random.key(7))
+  section = config.model.to_dict()
+  for encoder, fits in ((body, True), ({**body, "heads": 4}, False)):
+    origin = initialization.Origin(
+      {"encoder": params, "decoder": {}},
+      {"encoder": state, "decoder": {}},
+      {**other, "encoder": {**section, **encoder}},
+      ("encoder", "decoder"),
+    )
+    wanted = initialization.Settings(".", network="encoder", skip=["^head/"])
+
+    def begun(wanted=wanted, origin=origin):
+      given = (wanted, parts.network, section, lambda path, step: origin)
+      return initialization.read(*given, lambda line: None)
+
+    if fits:
+      found = begun().params
+      assert "patch_embedding/kernel" in found and "head/kernel" not in found
+    else:
+      with pytest.raises(UserError, match="heads .4 there, 2 here"):
+        begun()
+
+
+def test_the_run_of_several_networks_is_read(gan, monkeypatch):
+  origin, _ = gan
+  parts = assembly.experiment(_gan())
+  found = trained.Trained(parts, types.Variables(*origin[:2]), 0)
+  monkeypatch.setattr(trained, "load", lambda path, step: found)
+  read = build.origin("runs/gan")
+  assert read.networks == NETWORKS and same(read.params, origin.params)

@@ -21,7 +21,7 @@ from train import assembly, build, loop, predict, trained, types
 from train.objectives import span_f1
 from train.prediction import Context, Piece
 from train.prediction.logits import logits
-from train.prediction.parts import preparation, records, table
+from train.prediction.parts import preparation, records, table, vectors
 
 RNG = np.random.default_rng(0)
 TABLE = {
@@ -252,6 +252,42 @@ def test_images_in_a_flat_folder(tmp_path):
     predicted(*run, f"folder:{tmp_path}/new", ops="decode(1)|resize(4)")
 
 
+@pytest.mark.parametrize("ending", ["npy", "parquet"])
+def test_vectors_of_a_table_are_numpys(tmp_path, ending):
+  workdir, run = table_run(tmp_path, **HOUSES)
+  new = {"price": [4e4, 1e5, 2e5], "area": [30.0, 110.0, 190.0]}
+  source = write_table(tmp_path / "new.csv", new)
+
+  def embeddings(variables, batch, rng):
+    return batch["x"] * jnp.array([[2.0, 3.0]])
+
+  parts = run.parts._replace(
+    task=types.Task(None, {}, {"embeddings": embeddings})
+  )
+  run = run._replace(parts=parts, variables=types.Variables({}, {}))
+  wanted = preparation.Wanted("--source", {"source": source, "split": "all"}, 2)
+  said = []
+  given = (run, workdir, wanted)
+  made = vectors.embedded(*given, None, said.append)
+  path = tmp_path / f"vectors.{ending}"
+  path.write_bytes(b"".join(vectors.content(made, str(path))))
+  x = [(new[k] - TABLE[k].mean()) / TABLE[k].std() for k in ("area", "price")]
+  want = np.stack(x, 1) * [[2, 3]]
+  if ending == "npy":
+    found = np.load(path)
+  else:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = parquet.read_table(path).to_pydict()
+    found = np.array(columns["embedding"])
+    lines = [f"{tmp_path}/new.csv:{line}" for line in (2, 3, 4)]
+    assert columns["record"] == lines
+  np.testing.assert_allclose(found, want, atol=1e-5)
+  with pytest.raises(UserError, match="no prediction 'x'.*there are: embedd"):
+    vectors.embedded(*given, "x", said.append)
+  with pytest.raises(UserError, match="end it in .npy or .parquet"):
+    next(vectors.content(made, "x.csv"))
+
+
 def test_several_yes_or_no_answers_and_a_csv():
   context = Context(np.zeros((2, 2)), {"y": ((2,), np.float32)})
   piece = Piece(np.array([[0.0, 9.0]]), np.ones(1), ["a,b"], dict)
@@ -297,4 +333,4 @@ def test_contradicting_flags_are_one_line(given, line, monkeypatch):
 
   monkeypatch.setattr(predict, "FLAGS", Flags(**{**base, **given}))
   with pytest.raises(UserError, match=line):
-    predict._check()
+    predict.check((".jsonl", ".csv"))

@@ -44,6 +44,7 @@ IMAGES = {
   "conv_fashion_mnist": (28, 1, 10),
   "ddpm_fashion_mnist": (28, 1, 10),
   "dit_fashion_mnist": (28, 1, 10),
+  "embed_fashion_mnist": (28, 1, 5),
   "gan_fashion_mnist": (28, 1, 10),
   "stylegan2_fashion_mnist": (28, 1, 10),
   "latent_fashion_mnist": (28, 1, 10),
@@ -65,6 +66,10 @@ PICTURES = {
   "boxes_bccd": "fake:boxes?n=8&size=256",
   "dncnn_bsd": "fake:image?n=8&size=64&channels=1&dtype=uint8",
   "detr_bccd": "fake:boxes?n=8&size=256",
+  **dict.fromkeys(
+    ("dino_cifar10", "mae_cifar10", "simclr_cifar10"),
+    "fake:image?n=8&size=32&channels=3&dtype=uint8",
+  ),
   "faster_rcnn_bccd": "fake:boxes?n=8&size=256",
   "yolo_bccd": "fake:boxes?n=8&size=256",
   "deeplab_camvid": "fake:masks?n=8&size=240&classes=11",

@@ -1,12 +1,11 @@
 """Denoising: PSNR and SSIM on images with noise of one level."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from train import types
+from train.evaluators.parts import pictures as drawing
 from train.evaluators.samples import grid
 from train.objectives import denoising as objective
 
@@ -111,12 +110,4 @@ def _draw(context, rows, step) -> None:
   image_HWC = np.concatenate(
     [np.concatenate([grid(each[None]) for each in row], 1) for row in rows]
   )
-  if context.workdir is not None and jax.process_index() == 0:
-    import matplotlib.image
-
-    folder = pathlib.Path(context.workdir) / "samples"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{context.key}_{step:07d}.png"
-    matplotlib.image.imsave(path, image_HWC)
-    context.say(f"samples  {path}")
-  context.show(step, f"{context.key}/denoised", "image", image_HWC)
+  drawing.write(context, step, "denoised", image_HWC)

@@ -95,6 +95,8 @@ def residuals(parts: assembly.Experiment) -> list[Any]:
     variables = jax.eval_shape(parts.task.init, rng, batch)
     if parts.learner.loss_batch is not None:
       batch = parts.learner.loss_batch(batch)
+    if parts.learner.loss_variables is not None:
+      variables = parts.learner.loss_variables(variables)
     own = {(x.shape, x.dtype) for x in jax.tree.leaves(variables.params)}
     for loss in parts.task.losses.values():
 

@@ -302,3 +302,38 @@ def test_posterize_is_pillows():
 def test_a_wrong_use_is_named(string, named, images):
   with pytest.raises(ValueError, match=named):
     image_of(string, images[0])
+
+
+def test_views_differ_and_leave_the_image(images):
+  string = "views('random_resized_crop(6)|flip', 2)|views('flip', 1, 'small')"
+  apply = ops.compile(string)
+  found = apply({"image": tf.constant(images[0])}, seed(0, 1))
+  assert sorted(found) == ["image", "small_1", "view_1", "view_2"]
+  np.testing.assert_array_equal(found["image"], images[0])
+  first, second = found["view_1"].numpy(), found["view_2"].numpy()
+  assert first.shape == second.shape == (6, 6, 3)
+  assert (first != second).any()
+  assert_eager_is_tf_data("views('flip', 2)|keep('view_1', 'image')", images)
+  for wrong, line in (
+    ("views('flop')", "no op 'flop'"),
+    ("views('mixup(0.2)')", "must not mix"),
+    ("views('flip', inkey='x')", "no field 'x'"),
+  ):
+    with pytest.raises(ValueError, match=line):
+      ops.compile(wrong)({"image": images[0]}, seed(0, 0))
+
+
+def test_grayscale_and_solarize_are_pils(images):
+  from PIL import Image, ImageOps
+
+  picture = Image.fromarray(images[0])
+  grey = np.asarray(picture.convert("L")).astype(int)
+  found = image_of("grayscale", images[0]).astype(int)
+  assert abs(found - grey[..., None]).max() <= 1
+  solarized = np.asarray(ImageOps.solarize(picture, 100))
+  np.testing.assert_array_equal(image_of("solarize(100)", images[0]), solarized)
+  for op in ("grayscale(0.5)", "solarize(0, 0.5)", "color_jitter(0.9, p=0.5)"):
+    same = [(image_of(op, images[0], i) == images[0]).all() for i in range(24)]
+    assert 4 <= sum(same) <= 20
+  with pytest.raises(ValueError, match="p=2"):
+    image_of("grayscale(2)", images[0])

@@ -239,6 +239,21 @@ def test_idx_gives_the_arrays(tmp_path, compress):
   assert "using 'test' instead" in validation.note
 
 
+def test_idx_gives_some_classes_with_new_labels(tmp_path):
+  images, labels = write_mnist(tmp_path)["train"]
+  few = [int(c) for c in np.unique(labels)[[2, 0]]]
+  source = open_source(f"idx:{tmp_path}?classes={few[0]},{few[1]}", "train")
+  kept = np.flatnonzero(np.isin(labels, few))
+  found = all_of(source)
+  assert source.length == len(kept) > 0 and source.num_classes == 2
+  np.testing.assert_array_equal(found["image"], images[kept][..., None])
+  np.testing.assert_array_equal(np.array(few)[found["label"]], labels[kept])
+  assert source.name(1).endswith(f"image {kept[1]}")
+  for wrong, line in (("1,1", "different"), ("a", "different"), ("99", "99")):
+    with pytest.raises(ValueError, match=line):
+      open_source(f"idx:{tmp_path}?classes={wrong}", "train")
+
+
 def test_broken_idx_files_are_named(tmp_path):
   write_mnist(tmp_path)
   path = tmp_path / "train-images-idx3-ubyte"

@@ -8,7 +8,7 @@ import pytest
 from common.errors import UserError
 from configs.textbook import linear_regression
 from models import Model
-from train import assembly, build, loop, trained
+from train import assembly, build, loop, trained, types
 from train.learners.counting import counting
 from train.learners.supervised import supervised
 from train.learners.wrap.ema import ema
@@ -207,3 +207,40 @@ def test_a_killed_run_with_wrappers_ends_equal_to_the_bit(tmp_path):
   ends = [trained.load_state(str(tmp_path / name)) for name in names]
   for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+def test_the_loss_reads_the_average_that_is_lent():
+  """The student follows a teacher, the average of itself."""
+  _, batch = line()
+
+  def loss(variables, batch, context):
+    teacher = variables.frozen.get("teacher", variables.params)["w"]
+    distance = jnp.square(variables.params["w"] - 0.5 * teacher).sum()
+    return types.mean_of(distance), types.Aux({}, {})
+
+  start = {"w": jnp.asarray(START, jnp.float32)}
+  task = types.Task(
+    lambda rng, batch: types.Variables(start, {}, {}), {"loss": loss}, {}
+  )
+  how = dict(decay=0.6, end=1.0, lend="teacher", total_steps=4)
+  learner = ema(supervised(task, sgd()), **how)
+  w = average = START
+  for t, (state, _) in enumerate(states(learner, batch, 3)):
+    slope = learner.gradients(
+      state._replace(
+        variables=state.variables._replace(params={"w": jnp.float32(w)}),
+        extra={"ema": {"w": jnp.float32(average)}},
+      ),
+      batch,
+      None,
+    )
+    np.testing.assert_allclose(slope["w"], 2 * (w - average / 2), rtol=1e-5)
+    w = w - 0.1 * 2 * (w - 0.5 * average)
+    decay = 1 - 0.4 * (1 + np.cos(np.pi * t / 4)) / 2
+    average = decay * average + (1 - decay) * w
+    np.testing.assert_allclose(state.variables.params["w"], w, rtol=1e-5)
+    found = learner.variables(state)
+    np.testing.assert_allclose(found.params["w"], average, rtol=1e-5)
+    assert found.frozen == state.variables.frozen == {}
+  estimated = learner.loss_variables(types.Variables(start, {}))
+  assert estimated.frozen == {"teacher": start}

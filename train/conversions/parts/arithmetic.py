@@ -22,7 +22,7 @@ _FREE = {
   *("latent", "width", "widths", "filters", "patch", "depth", "capacity"),
   *("head", "next_sentence", "word_dropout", "feature_dropout"),
   *("depths", "dims", "stem_width", "blocks", "grid", "token_hidden"),
-  *("layer_scale", "variant", "inner", "bottleneck"),
+  *("layer_scale", "variant", "inner", "bottleneck", "position_init"),
   *family.COMPUTATION,
 }
 _BODY = r"^(?!.*embedding).*"

@@ -1,5 +1,7 @@
 """An exponential moving average of the parameters, which is evaluated."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +19,9 @@ def ema(
   decay: float = 0.999,
   warmup: bool = False,
   of: str | None = None,
+  end: float | None = None,
+  lend: str | None = None,
+  total_steps: int = 0,
 ) -> types.Learner:
   """Evaluates and exports an average of the parameters over the updates.
 
@@ -33,13 +38,20 @@ def ema(
       forgotten.
     of: a top-level key of the parameters, such as "generator", if only these
       are averaged.
+    end: the decay at the end of the run, which it approaches along half a
+      cosine from `decay`; None keeps it constant.
+    lend: the entry of Variables.frozen in which the loss reads the averaged
+      parameters, such as "teacher"; they are saved once, as the average.
+    total_steps: the length of the run.
 
   Raises:
-    ValueError: `decay` is out of range. `init` raises it if there are no
-      parameters `of`, or an average is kept already.
+    ValueError: `decay` or `end` is out of range. `init` raises it if there are
+      no parameters `of`, or an average is kept already.
   """
   if not 0 <= decay < 1:
     raise ValueError(f"decay={decay} not in 0…1")
+  if end is not None and not 0 <= end <= 1:
+    raise ValueError(f"end={end} not in 0…1")
 
   def part(params):
     frozen = learner.frozen(params)
@@ -48,7 +60,27 @@ def ema(
 
   def inner(state):
     rest = {k: v for k, v in state.extra.items() if k != KEY}
-    return state._replace(extra=rest)
+    given = state._replace(extra=rest)
+    if lend is None:
+      return given
+    whole = merged(state.variables.params, state.extra[KEY])
+    return given._replace(variables=lent(state.variables, whole))
+
+  def lent(variables, average):
+    """The variables that the loss reads."""
+    frozen = {**(variables.frozen or {}), lend: average}
+    return variables._replace(frozen=frozen)
+
+  def returned(variables, state):
+    """The variables without what was lent."""
+    if lend is None:
+      return variables
+    return variables._replace(frozen=state.variables.frozen)
+
+  def merged(params, average):
+    if of is None:
+      return parameter_rules.merged(params, average)
+    return {**params, of: parameter_rules.merged(params[of], average)}
 
   def init(rng, batch):
     state = learner.init(rng, batch)
@@ -65,21 +97,35 @@ def ema(
   def step(state, batch, rng, **at):
     new, metrics = learner.step(inner(state), batch, rng, **at)
     rate = decay
+    if end is not None:
+      done = jnp.minimum(state.step / max(total_steps, 1), 1.0)
+      rate = end + (decay - end) * 0.5 * (1 + jnp.cos(math.pi * done))
     if warmup:
-      rate = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+      rate = jnp.minimum(rate, (1 + state.step) / (10 + state.step))
     old = state.extra[KEY]
     average = optax.incremental_update(
       part(new.variables.params), old, 1 - rate
     )
     average = updates.chosen(updates.kept(metrics), average, old)
-    return new._replace(extra={**new.extra, KEY: average}), metrics
+    variables = returned(new.variables, state)
+    extra = {**new.extra, KEY: average}
+    return new._replace(variables=variables, extra=extra), metrics
+
+  offered = learner.gradients
+
+  def gradients(state, batch, rng):
+    assert offered is not None
+    return offered(inner(state), batch, rng)
 
   def evaluated(state):
     variables, average = learner.variables(inner(state)), state.extra[KEY]
-    params = variables.params
-    if of is None:
-      return variables._replace(params=parameter_rules.merged(params, average))
-    whole = parameter_rules.merged(params[of], average)
-    return variables._replace(params={**params, of: whole})
+    params = merged(variables.params, average)
+    return returned(variables, state)._replace(params=params)
 
-  return learner._replace(init=init, step=step, variables=evaluated)
+  return learner._replace(
+    init=init,
+    step=step,
+    variables=evaluated,
+    gradients=gradients if offered else None,
+    loss_variables=(lambda v: lent(v, v.params)) if lend else None,
+  )

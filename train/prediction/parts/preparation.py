@@ -60,8 +60,15 @@ class Prepared(NamedTuple):
   note: str = ""
 
 
-def prepared(found: trained.Trained, wanted: Wanted) -> Prepared:
+def prepared(
+  found: trained.Trained, wanted: Wanted, kind: str | None = None
+) -> Prepared:
   """Returns what a run predicts of new data, and how the data are read.
+
+  Args:
+    found: the run.
+    wanted: the data.
+    kind: a prediction that is not written as records; None for the one that is.
 
   Raises:
     UserError: the run predicts nothing that can be written, or the operations
@@ -70,7 +77,8 @@ def prepared(found: trained.Trained, wanted: Wanted) -> Prepared:
   parts = found.parts
   config, spec = parts.config, parts.data.spec
   name = config["task"]["name"]
-  kind = prediction.kind_of(parts.task, name)
+  rendering = Rendering(iter) if kind else None
+  kind = kind or prediction.kind_of(parts.task, name)
   predict = parts.task.predict[kind]
   read, abstract = leaves_read(predict, found.variables, spec)
   evaluator, settings = _settings(config, wanted.data)
@@ -83,7 +91,7 @@ def prepared(found: trained.Trained, wanted: Wanted) -> Prepared:
     wanted.options,
   )
   try:
-    rendering = prediction.rendering(kind, context)
+    rendering = rendering or prediction.rendering(kind, context)
   except ValueError as error:
     raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
   picture = next((k for k in read if spec[k].axes == _PICTURE), None)

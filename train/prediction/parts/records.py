@@ -60,6 +60,36 @@ def predicted(
       found, ready, wanted, _source(ready, wanted), say, advance
     )
     return Predicted(rows, records, ready.rendering)
+  given = reading(found, workdir, wanted, ready, say, advance)
+  data = given.data
+  context = ready.context._replace(
+    class_names=found.parts.data.class_names or tuple(data.class_names or ()),
+    unscaled=data.unscaled,
+  )
+  render = prediction.rendering(ready.kind, context).render
+  return Predicted(data.num_examples, render(given.pieces), ready.rendering)
+
+
+class Reading(NamedTuple):
+  """Predictions as arrays, which have not been computed yet.
+
+  data: of the records.
+  pieces: yields them, in the order of the data.
+  """
+
+  data: pipeline.Data
+  pieces: Iterator[Piece]
+
+
+def reading(
+  found: trained.Trained,
+  workdir: str,
+  wanted: Wanted,
+  ready: Prepared,
+  say: Callable[[str], None],
+  advance: Callable[[int], None],
+) -> Reading:
+  """Returns the values of a prediction; the rest is as in `predicted`."""
   parts = found.parts
   names = parts.data.class_names
   data = run_data.read(
@@ -85,11 +115,6 @@ def predicted(
   preparation.check_leaves(data.spec, ready, wanted, fits)
   if data.note:
     say(data.note)
-  context = ready.context._replace(
-    class_names=names or tuple(data.class_names or ()),
-    unscaled=data.unscaled,
-  )
-  render = prediction.rendering(ready.kind, context).render
   source = _source(ready, wanted) if ready.rendering.placed else None
 
   def pieces() -> Iterator[Piece]:
@@ -105,7 +130,7 @@ def predicted(
       yield piece
       advance(len(piece.records))
 
-  return Predicted(data.num_examples, render(pieces()), ready.rendering)
+  return Reading(data, pieces())
 
 
 def _source(ready: Prepared, wanted: Wanted) -> Source:

@@ -1,0 +1,1 @@
+"""Tasks that learn representations: embeddings and self-supervision."""

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 LM = "--config=configs/language/lm_stdlib.py:smoke"
-CONV = "--config=configs/vision/conv_fashion_mnist.py:smoke"
+CONV = "--config=conv_fashion_mnist:smoke"
 # arguments -> what the line says
 CASES = {
   "section": ([LM, "--config.modle.dim=3"], ["modle", '"model"']),

@@ -44,11 +44,11 @@ RUNS = {
   "classifier, augmented": (
     1,
     [
-      "--config=configs/vision/conv_fashion_mnist.py:smoke",
+      "--config=conv_fashion_mnist:smoke",
       "--config.data.ops=random_crop(8, pad=2)|flip|rotation(10)",
     ],
   ),
-  "GAN": (1, ["--config=configs/vision/gan_fashion_mnist.py:smoke"]),
+  "GAN": (1, ["--config=gan_fashion_mnist:smoke"]),
   "environments": (1, CARTPOLE),
   "environments on two processes": (2, CARTPOLE),
 }

@@ -1,1 +1,1 @@
-"""Image classification and generation."""
+"""Experiments with images, by what they do."""

@@ -11,18 +11,16 @@ from PIL import Image
 
 from common import leaf
 from common.errors import UserError
-from configs.vision import (
-  conv_fashion_mnist,
+from configs.vision.classification import conv_fashion_mnist
+from configs.vision.detection import detr_bccd, faster_rcnn_bccd, yolo_bccd
+from configs.vision.generation import (
   ddpm_fashion_mnist,
-  detr_bccd,
-  dncnn_bsd,
-  faster_rcnn_bccd,
   gan_fashion_mnist,
-  masks_camvid,
   vae_fashion_mnist,
   vqvae_fashion_mnist,
-  yolo_bccd,
 )
+from configs.vision.restoration import dncnn_bsd
+from configs.vision.segmentation import fcn_camvid
 from train import assembly, trained, types
 from train.prediction import Picture, Rendering
 from train.prediction.parts import (
@@ -40,7 +38,7 @@ WITH_IMAGES = {
   "yolo": yolo_bccd,
   "faster_rcnn": faster_rcnn_bccd,
   "detr": detr_bccd,
-  "masks": masks_camvid,
+  "masks": fcn_camvid,
   "denoiser": dncnn_bsd,
   "vae": vae_fashion_mnist,
   "vqvae": vqvae_fashion_mnist,
@@ -243,7 +241,7 @@ def test_classes_of_pixels_are_those_of_the_file(tmp_path):
     mean = batch["image"].mean(-1)
     return jnp.stack([-mean, mean], -1)
 
-  config = masks_camvid.get_config("smoke")
+  config = fcn_camvid.get_config("smoke")
   found = run_of(config, tmp_path, logits=logits)
   said = []
   (record,) = predicted(found, f"images:{tmp_path}/in/*.png", said=said).records

@@ -15,7 +15,7 @@ from common import leaf
 from common.errors import UserError
 from configs.tabular import adult
 from configs.text import cls_labeled, ner_wnut17, qa_newwiki
-from configs.vision import conv_fashion_mnist
+from configs.vision.classification import conv_fashion_mnist
 from input_pipeline.rows.parts import word_features
 from train import assembly, build, loop, predict, trained, types
 from train.objectives import span_f1
@@ -333,4 +333,4 @@ def test_contradicting_flags_are_one_line(given, line, monkeypatch):
 
   monkeypatch.setattr(predict, "FLAGS", Flags(**{**base, **given}))
   with pytest.raises(UserError, match=line):
-    predict.check((".jsonl", ".csv"))
+    predict._check()

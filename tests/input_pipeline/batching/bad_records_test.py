@@ -823,7 +823,7 @@ def test_a_run_goes_on_and_tells(tmp_path):
   paths = write_images(tmp_path / "images")
   break_images(paths)
   arguments = [
-    "--config=configs/vision/conv_fashion_mnist.py:smoke",
+    "--config=conv_fashion_mnist:smoke",
     f"--config.data.source=folder:{tmp_path / 'images'}",
     "--config.data.split=all",
     "--config.data.ops=decode(3)|resize(8)|scale(-1, 1)",

@@ -7,7 +7,7 @@ from tiers import slow_but
 tf = pytest.importorskip("tensorflow")
 stats = pytest.importorskip("scipy.stats")
 
-from configs.vision import conv_fashion_mnist  # noqa: E402
+from configs.vision.classification import conv_fashion_mnist  # noqa: E402
 from input_pipeline import ops, order  # noqa: E402
 from input_pipeline.batching import mixture, partners, pipeline  # noqa: E402
 from train import build, loop  # noqa: E402

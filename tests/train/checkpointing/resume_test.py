@@ -123,7 +123,7 @@ def test_killed_and_resumed_is_the_straight_run(name, tmp_path):
 
 def test_batches_from_the_middle_are_those_of_the_whole():
   """The examples seen: the ids of each step do not depend on the start."""
-  from configs.vision import conv_fashion_mnist
+  from configs.vision.classification import conv_fashion_mnist
 
   data = assembly.experiment(conv_fashion_mnist.get_config("smoke")).data
   whole = data.batches(0)

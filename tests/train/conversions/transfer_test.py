@@ -238,7 +238,7 @@ def test_a_wrong_adapter_is_one_line(change, told):
 
 
 def test_a_network_of_several_has_no_adapter():
-  from configs.vision import gan_fashion_mnist
+  from configs.vision.generation import gan_fashion_mnist
 
   config = gan_fashion_mnist.get_config("smoke")
   with config.unlocked():

@@ -380,6 +380,7 @@ def test_a_missing_library_is_one_line(tmp_path):
 
 def test_a_config_of_the_project_names_its_extras(tmp_path):
   lines, _ = doctor(
-    f"--workdir={tmp_path}", "--config=configs/vision/conv_fashion_mnist.py"
+    f"--workdir={tmp_path}",
+    "--config=conv_fashion_mnist",
   )
   assert "config.data.ops needs the extra data" in "\n".join(lines)

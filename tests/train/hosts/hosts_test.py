@@ -26,7 +26,7 @@ from common.errors import HostError, UserError
 from common.leaf import Leaf
 from configs.control import cartpole
 from configs.language import lm_stdlib
-from configs.vision import conv_fashion_mnist
+from configs.vision.classification import conv_fashion_mnist
 from input_pipeline.batching import device, pipeline
 from input_pipeline.batching import examples as examples_lib
 from train import build, loop, sharding, trained

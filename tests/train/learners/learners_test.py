@@ -10,7 +10,7 @@ import pytest
 
 from common import names
 from common.errors import UserError
-from configs.vision import conv_fashion_mnist
+from configs.vision.classification import conv_fashion_mnist
 from models import Model
 from models.control.policy_value import policy_value
 from models.language.ngram import ngram

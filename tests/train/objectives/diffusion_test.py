@@ -224,7 +224,7 @@ def test_latent_diffusion_is_made_of_sections():
 
 def test_a_latent_diffusion_needs_a_trained_autoencoder():
   from common.errors import UserError
-  from configs.vision import latent_fashion_mnist
+  from configs.vision.generation import latent_fashion_mnist
   from train import build
 
   config = latent_fashion_mnist.get_config("smoke")

@@ -13,7 +13,9 @@ import pytest
 from local_server import request
 from PIL import Image
 
-from configs.vision import conv_fashion_mnist, masks_camvid, yolo_bccd
+from configs.vision.classification import conv_fashion_mnist
+from configs.vision.detection import yolo_bccd
+from configs.vision.segmentation import fcn_camvid
 from train import assembly, trained, types
 from train.prediction.parts import preparation, single
 from train.serving import limits, pictures, server, web
@@ -45,7 +47,7 @@ def pixels(variables, batch, rng):
 RUNS = {
   "objects": (yolo_bccd, {"detections": detections}),
   "classes": (conv_fashion_mnist, {"logits": classes}),
-  "pixels": (masks_camvid, {"logits": pixels}),
+  "pixels": (fcn_camvid, {"logits": pixels}),
 }
 
 

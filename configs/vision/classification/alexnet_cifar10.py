@@ -1,0 +1,50 @@
+"""AlexNet with batch norm, for small images, on CIFAR-10.
+
+Krizhevsky et al., 2012, with convolutions and poolings for 32 x 32 pixels and
+half the channels, sized for a CPU. Not yet measured; meant for 20 minutes of
+two cores.
+
+  python -m input_pipeline.fetch cifar10
+  python -m train.main --config=alexnet_cifar10
+
+This trains on all 50,000 images. After `python -m input_pipeline.fetch
+cifar10n`, --config.data.source=folder:data/cifar10n selects 10,000 training and
+2,000 test images, for which the number of steps is chosen.
+
+The augmentation, mirroring, shifts of four pixels and grey squares of eight, is
+for photographs of objects and animals. For digits, letters, signs, and all else
+that has another meaning when it is mirrored, remove "flip" from
+config.data.ops.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.vision.parts.cifar10 import cifar10, shrink_images
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The experiment; "smoke" makes it tiny, on fake data."""
+  config = cifar10(
+    total_steps=2100,
+    augmentation="random_crop(32, pad=4)|flip|cutout(8, fill=127)",
+  )
+  config.model = dict(
+    name="alexnet",
+    stem="cifar",
+    width=32,
+    hidden=(256, 256),
+    batchnorm=True,
+    dropout=0.3,
+  )
+  config.optimizer = dict(
+    name="sgd",
+    momentum=0.9,
+    nesterov=True,
+    lr=0.05,
+    schedule="one_cycle",
+    weight_decay=5e-4,
+  )
+  if common.is_smoke(arg):
+    shrink_images(config, size=16, width=4, hidden=(8,))
+  return config

@@ -1,0 +1,1 @@
+"""Boxes of objects in images, and their masks."""

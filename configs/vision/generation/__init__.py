@@ -1,0 +1,1 @@
+"""New images, from noise, classes or captions."""

@@ -1,0 +1,1 @@
+"""Features and embeddings of images, with or without labels."""

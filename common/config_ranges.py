@@ -88,6 +88,7 @@ RANGES: dict[str, dict[str, Range]] = {
   "model": {
     **_same("buckets channels depth experts_per_token", SIZE),
     **_same("farthest image_size in_features latent", SIZE),
+    **_same("base group mapping_layers most styles", SIZE),
     **_same(
       "max_len most_bytes ngrams order out_features types vocab_size", SIZE
     ),
@@ -103,7 +104,7 @@ RANGES: dict[str, dict[str, Range]] = {
     **_same("grid stem_width token_hidden", MAYBE_SIZE),
     **_same("inner layer_scale", FACTOR),
     **_same("blocks depths dims", SIZES._replace(none=True)),
-    "registers": COUNT,
+    **_same("registers text", COUNT),
     "norm_eps": AMOUNT,
     "rope_theta": FACTOR,
     "soft_cap": MAYBE_FACTOR,
@@ -115,6 +116,10 @@ RANGES: dict[str, dict[str, Range]] = {
     **_same("beta x_max", FACTOR),
     **_same("loss_chunk places start", COUNT),
     **_same("negatives noise window", SIZE),
+    **_same("augment_images path_every r1_every", SIZE),
+    **_same("mixing truncation", SHARE),
+    "path_length": AMOUNT,
+    "augment": RATE,
     **_same("entropy_weight value_weight", AMOUNT),
     **_same("eos", MAYBE_COUNT),
     "num_classes": MAYBE_SIZE,

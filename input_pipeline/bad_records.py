@@ -20,6 +20,8 @@ from input_pipeline import equal_fields
 _HANDFUL = 5
 # The number of names that are kept.
 _FEW = 5
+# The number of bad records whose lines are kept.
+_MOST_LINES = 1000
 # The number of records, spread over the data, one of which must be readable.
 _TRIED = 1000
 # The number of records that are read to find the types of the fields.
@@ -121,6 +123,7 @@ class Tally:
     self._skipped = Skipped(0, 0, ())
     self._first = ""
     self._said = False
+    self._lines: list[str] = []
 
   def add(self, read: int, bad: Iterable[tuple[str, str]] = ()) -> None:
     """Counts records that were read, and (name, reason) of the bad ones.
@@ -132,6 +135,8 @@ class Tally:
       count, total, names = self._skipped
       for name, reason in bad:
         self._first = self._first or error_line(name, reason)
+        if len(self._lines) < _MOST_LINES:
+          self._lines.append(error_line(name, reason))
         count += 1
         if len(names) < _FEW and name not in names:
           names = (*names, name)
@@ -157,9 +162,16 @@ class Tally:
     with self._lock:
       return self._first
 
-  def news(self) -> str:
-    """Returns that line on the first call after it is set; else ""."""
+  def news(self, every: bool = False) -> str:
+    """Returns that line on the first call after it is set; else "".
+
+    With `every`, it returns a line for each bad record since the last call, of
+    the first 1,000.
+    """
     with self._lock:
+      if every:
+        lines, self._lines = self._lines, []
+        return "\n".join(f"skipped {line}" for line in lines)
       new = self._first and not self._said
       self._said = self._said or bool(new)
       return f"skipped {self._first}" if new else ""
@@ -300,18 +312,23 @@ def reader(examples: Any, sample: Rows, fields: dict) -> Read:
 
 
 def telling(
-  data: Any, first_step: int, say: Callable[[str], None], title: str = ""
+  data: Any,
+  first_step: int,
+  say: Callable[[str], None],
+  title: str = "",
+  every: bool = False,
 ) -> Iterator[Rows]:
   """Yields the batches of a pipeline.Data, and reports skipped records.
 
-  The first skipped records are reported at once, their total at the end.
+  The first skipped records are reported at once, their total at the end. With
+  `every`, each has a line of its own.
   """
   said = False
   # Kept until the report is printed: closing a tf.data stream can be slow.
   batches = data.batches(first_step)
   try:
     for batch in batches:
-      news = data.news()
+      news = data.news(every)
       if news:
         say(title + news)
         said = True

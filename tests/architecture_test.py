@@ -80,8 +80,8 @@ ARROWS = {
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
-  "train.prediction": "train data jax",
-  "train.serving": "train.generation data starlette uvicorn",
+  "train.prediction": "train data jax PIL",
+  "train.serving": "train.generation train.prediction data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",
   "train.doctor": "absl jax packaging",

@@ -199,11 +199,13 @@ def _start(parts: assembly.Experiment, say) -> dict[str, initialization.Start]:
   """Returns the initial arrays from other runs or from files, by network."""
   section = {**run_data.sizes(parts.data), **parts.config["model"]}
   networks = initialization.networks(parts.network) or {"": parts.network}
+  wanted = _beginnings(parts)
+  initialization.check_needs(parts.network, wanted)
   return {
     name: initialization.read(
-      wanted, networks[name], section, origin, say, name
+      settings, networks[name], section, origin, say, name
     )
-    for name, wanted in _beginnings(parts).items()
+    for name, settings in wanted.items()
   }
 
 

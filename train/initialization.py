@@ -156,6 +156,28 @@ def _settings(where: str, given) -> Settings | None:
   return found
 
 
+def check_needs(model: Any, found: Collection[str]) -> None:
+  """Checks that the networks that a model `needs` begin with another run.
+
+  A model of several networks may have the field `needs`, the names of those
+  that are of no use without training, and that its own run does not train.
+
+  Args:
+    model: the model.
+    found: the names of the networks that do not begin at random.
+
+  Raises:
+    UserError: one of them would begin at random.
+  """
+  for name in getattr(model, "needs", ()):
+    if name not in found:
+      raise UserError(
+        f"config.init_from.{name} is not set: this run does not train the"
+        f" network {name}, so that another run must give it; pass"
+        f" --config.init_from.{name}=WORKDIR"
+      )
+
+
 def startable(model: Any) -> Any:
   """Returns the model with an `init` that uses the arrays of `beginning`.
 

@@ -1,14 +1,26 @@
-"""Labels new data with a finished run: `python -m train.predict --workdir=…`.
+r"""Labels new data with a finished run: `python -m train.predict --workdir=…`.
 
 For runs that classify texts, images or rows of a table, tag words, answer
-questions about a text, or predict numbers. The data need no labels; labels that
-they have are not used. Each record gives one line of --output, in the order of
-the data: its file, line or row, and what the model predicts:
+questions about a text, predict numbers, or find objects in pictures, the
+classes of their pixels, or what they are without noise. The data need no
+labels; labels that they have are not used. Each record gives one line of
+--output, in the order of the data: its file, line or row, and what the model
+predicts:
 
   classes    label, probability; with --top=K also label_2, probability_2, …
   tags       words, tags, spans
   questions  id, answer, score
   numbers    value, in the unit of the data
+  objects    width, height, and objects: label, score, bbox, segmentation
+
+If --output is a folder, it receives predictions.json, for objects in the format
+of COCO's results, and pictures: NAME_boxes.png, NAME_mask.png with
+NAME_overlay.png, NAME_denoised.png or NAME_reconstruction.png.
+
+  python -m train.predict --workdir=runs/yolo --images='photos/*.jpg' \
+    --output=found
+
+A run that generates pictures draws --number=16 of them into --output.
 
 The data are prepared as in the evaluation of the run, by its tokenizer and the
 statistics in its workdir. Only the workdir is needed.
@@ -28,6 +40,8 @@ from absl import flags
 from common import cli, files, mirror, storage
 
 FLAGS = flags.FLAGS
+# Sources of files of pictures, which may have any size.
+_FILES = tuple("images folder coco labelme masks tar voc yolo".split())
 
 
 def define_flags() -> None:
@@ -50,16 +64,56 @@ def define_flags() -> None:
     "images",
     None,
     "The images to label, as a pattern or a folder: --images='photos/*.jpg' is "
-    "short for --source='images:photos/*.jpg'.",
+    "short for --source='images:photos/*.jpg', and leaves out files that are "
+    "no readable picture, unless --on_bad_record=stop.",
   )
   flags.DEFINE_string(
     "output",
     "-",
     "The file to write, whose name ends in .jsonl (one JSON object a line) or "
-    ".csv; an existing file is replaced. - prints JSON lines.",
+    ".csv, or a folder, for predictions.json and pictures; existing files are "
+    "replaced. - prints JSON lines.",
   )
+  _define_drawing()
   _define_how()
   cli.define_step()
+
+
+def _define_drawing() -> None:
+  """Defines the flags of pictures that are found, or drawn at random."""
+  flags.DEFINE_integer(
+    "number",
+    None,
+    "The number of pictures to draw, by a run that generates pictures.",
+    1,
+  )
+  flags.DEFINE_integer(
+    "seed",
+    0,
+    "The random seed of --number. A picture depends on it and on its place.",
+  )
+  flags.DEFINE_string(
+    "label",
+    None,
+    "The class of the pictures of --number, its name or number. Default: each "
+    "class in turn, if the run has classes.",
+  )
+  flags.DEFINE_float(
+    "min_score",
+    None,
+    "The least score of an object that is written and drawn. Default: 0.05 for "
+    "what is written, 0.3 for what is drawn.",
+    0.0,
+    1.0,
+  )
+  flags.DEFINE_float(
+    "level",
+    None,
+    "The standard deviation of the noise that a denoiser removes, from 0 to "
+    "255. Default: that of the run's evaluation.",
+    0.0,
+    255.0,
+  )
 
 
 def _define_how() -> None:
@@ -115,45 +169,84 @@ def main(argv) -> None:
   _check()
   cli.start_jax()
   from train import trained
-  from train.prediction.parts import records, table
   from train.workdir import bucket, terminal
 
   start = time.perf_counter()
   with contextlib.ExitStack() as held:
     workdir = held.enter_context(bucket.reading(FLAGS.workdir))
     found = trained.load(workdir, FLAGS.step, _say)
-    text_key = FLAGS.text_key or found.parts.config["data"].get("text_key")
-    where, source, named = held.enter_context(_source(text_key or "text"))
-    settings = {
-      name: FLAGS[name].value
-      for name in ("text_key", "ops", "on_bad_record", "max_bad_share")
-      if FLAGS[name].value is not None
-    }
-    settings |= {"source": source, "split": FLAGS.split}
-    wanted = records.Wanted(where, settings, FLAGS.batch, FLAGS.top)
-
-    def say(line: str) -> None:
-      _say(named(line))
-
-    held.enter_context(_renamed(named))
-    with contextlib.ExitStack() as shown:
-      bar = []
-      made = records.predicted(
-        found, workdir, wanted, say, lambda rows: bar[0](rows)
+    bar = []
+    made, named = _predicted(found, workdir, held, lambda n: bar[0](n))
+    if made.rendering.pictures and not _is_folder():
+      raise cli.UserError(
+        f"--output={FLAGS.output}: this run makes pictures; name a folder"
       )
+    with contextlib.ExitStack() as shown:
       mixed = FLAGS.output == "-" and sys.stdout.isatty()
       bar.append(shown.enter_context(terminal.counted(made.rows, mixed)))
       written = _Counted(made.records, named)
-      if FLAGS.output == "-":
-        for line in table.jsonl(written):
-          sys.stdout.buffer.write(line)
-          sys.stdout.buffer.flush()
-        return
-      with _output() as path:
-        files.write_atomically(path, table.lines(written, path))
+      _write(written, made.rendering)
+  if FLAGS.output == "-":
+    return
   seconds = time.perf_counter() - start
   what = f"{written.count:,} record{'s' * (written.count != 1)}"
   _say(f"{what} in {seconds:.1f} s: {FLAGS.output}")
+
+
+def _predicted(found, workdir: str, held: contextlib.ExitStack, advance):
+  """Returns (records.Predicted, (a record's name) -> the name to print)."""
+  from train.prediction.parts import drawn, preparation, records
+
+  if FLAGS.number is not None:
+    wanted = drawn.Drawing(FLAGS.number, FLAGS.seed, FLAGS.label, FLAGS.batch)
+    return drawn.drawn(found, wanted, advance), str
+  text_key = FLAGS.text_key or found.parts.config["data"].get("text_key")
+  where, source, named = held.enter_context(_source(text_key or "text"))
+  settings = {
+    name: FLAGS[name].value
+    for name in ("text_key", "ops", "on_bad_record", "max_bad_share")
+    if FLAGS[name].value is not None
+  }
+  if FLAGS.images and FLAGS.on_bad_record is None:
+    settings = {"on_bad_record": "skip", "max_bad_share": 1.0, **settings}
+  settings |= {"source": source, "split": FLAGS.split}
+  wanted = preparation.Wanted(
+    where,
+    settings,
+    FLAGS.batch,
+    FLAGS.top,
+    {"min_score": FLAGS.min_score, "level": FLAGS.level},
+    source.partition(":")[0] in _FILES,
+  )
+
+  def say(line: str) -> None:
+    _say(named(line))
+
+  held.enter_context(_renamed(named))
+  return records.predicted(found, workdir, wanted, say, advance), named
+
+
+def _write(written: "_Counted", rendering) -> None:
+  """Writes the records to --output."""
+  from train.prediction.parts import folder, table
+
+  if FLAGS.output == "-":
+    for line in table.jsonl(folder.without_pictures(written)):
+      sys.stdout.buffer.write(line)
+      sys.stdout.buffer.flush()
+    return
+  with _output() as path:
+    if _is_folder():
+      folder.write(written, rendering, path)
+    else:
+      lines = table.lines(folder.without_pictures(written), path)
+      files.write_atomically(path, lines)
+
+
+def _is_folder() -> bool:
+  """Whether --output names a folder."""
+  output = FLAGS.output
+  return output != "-" and not output.lower().endswith((".jsonl", ".csv"))
 
 
 class _Counted:
@@ -184,29 +277,41 @@ def _output() -> Iterator[str]:
 
 def _check() -> None:
   """Raises UserError for flags that contradict each other."""
-  given = [f for f in ("source", "text", "images") if FLAGS[f].value]
+  ways = ("source", "text", "images", "number")
+  given = [f for f in ways if FLAGS[f].value]
   if len(given) != 1:
     what = " and ".join(f"--{f}" for f in given) or "none of them"
     raise cli.UserError(
-      f"give exactly one of --source, --text and --images, not {what}"
+      f"give exactly one of --source, --text, --images and --number, not {what}"
     )
   if any(not text.strip() for text in FLAGS.text):
     raise cli.UserError("--text is empty")
-  output = FLAGS.output
-  if output == "-":
-    return
+  if FLAGS.output != "-":
+    _check_output(FLAGS.output)
+
+
+def _check_output(output: str) -> None:
+  """Raises UserError for an output that cannot be written."""
   storage.check_local("--output", output)
-  if not output.lower().endswith((".jsonl", ".csv")):
-    raise cli.UserError(f"--output={output}: end it in .jsonl or .csv")
+  wrong = os.path.splitext(output)[1] and not os.path.isdir(output)
+  if _is_folder() and wrong:
+    raise cli.UserError(
+      f"--output={output}: end it in .jsonl or .csv, or name a folder"
+    )
   with _output() as path:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-  if os.path.isdir(output):
-    raise cli.UserError(f"--output={output} is a folder; name a file")
+  if os.path.exists(output) and os.path.isdir(output) != _is_folder():
+    other = "file; name a folder" if _is_folder() else "folder; name a file"
+    raise cli.UserError(f"--output={output} is a {other}")
   read = (FLAGS.source or "").partition(":")[2].partition("?")[0]
+  if FLAGS.images:
+    read = FLAGS.images
+    if _is_folder() and not os.path.isdir(read):
+      read = os.path.dirname(read) or "."
   if read and os.path.realpath(os.path.expanduser(read)) == os.path.realpath(
     output
   ):
-    raise cli.UserError(f"--output={output} is the data; name another file")
+    raise cli.UserError(f"--output={output} is the data; name another one")
 
 
 @contextlib.contextmanager

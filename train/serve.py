@@ -1,4 +1,4 @@
-"""Serves a trained model over HTTP: `python -m train.serve --workdir=…`.
+r"""Serves a trained model over HTTP: `python -m train.serve --workdir=…`.
 
 The server implements OpenAI's protocol at /v1/completions,
 /v1/chat/completions and /v1/models, and shows a chat page at /. By default it
@@ -9,6 +9,12 @@ that it has accepted, and exits; a second signal exits at once.
   curl http://127.0.0.1:8000/v1/chat/completions \
     -H 'Content-Type: application/json' \
     -d '{"messages": [{"role": "user", "content": "Hello"}]}'
+
+A run that reads pictures is served at /v1/images instead, with a page at / that
+a picture can be dropped on. The answer is the JSON of train.predict.
+
+  curl http://127.0.0.1:8000/v1/images -H 'Content-Type: application/json' \
+    -d "{\"image\": \"$(base64 -w0 photo.jpg)\"}"
 """
 
 import os
@@ -92,9 +98,16 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer(
   "max_body_bytes",
-  2**20,
+  None,
   "The size limit of a request's body, in bytes. Larger ones are answered with"
-  " status 413.",
+  " status 413. Default: 1 MiB for texts, 16 MiB for pictures.",
+  1,
+)
+flags.DEFINE_integer(
+  "max_pixels",
+  2**25,
+  "The most pixels of a picture, which take about ten bytes of memory each."
+  " Larger ones are answered with status 413.",
   1,
 )
 flags.DEFINE_integer(
@@ -121,8 +134,8 @@ def main(argv) -> None:
   # The thread that generates would wait up to 5 ms for that which sends.
   sys.setswitchinterval(0.0005)
   from train import trained
-  from train.generation import replies
-  from train.serving import answering, batching, limits, web
+  from train.prediction.parts import preparation
+  from train.serving import limits
 
   ended = threading.Event()
   for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,22 +147,60 @@ def main(argv) -> None:
     rows=min(FLAGS.max_rows, max(FLAGS.max_waiting, 1)),
     waiting=FLAGS.max_waiting,
     requests_per_minute=FLAGS.requests_per_minute,
-    body_bytes=FLAGS.max_body_bytes,
+    body_bytes=FLAGS.max_body_bytes or 2**20,
+    pixels=FLAGS.max_pixels,
   )
   _listening(server.listening).close()  # before the minutes of a large model
-  speaker = replies.speaker(
-    trained.load(FLAGS.workdir, FLAGS.step), FLAGS.template
-  )
+  found = trained.load(FLAGS.workdir, FLAGS.step)
+  name = FLAGS.name or os.path.basename(os.path.abspath(FLAGS.workdir))
+  ready = preparation.of_any_picture(found)
+  if ready is None:
+    engine, service = _of_texts(found, allowed, name, key)
+  else:
+    allowed = allowed._replace(body_bytes=FLAGS.max_body_bytes or 2**24)
+    engine, service = _of_pictures(found, ready, allowed, name, key)
+  running = _listening(server.Server, service)
+  _serve(running, engine, ended, name, key)
+
+
+def _of_texts(found, allowed, name: str, key):
+  """Returns (the engine, the web.Service) of a run that generates texts."""
+  from train.generation import replies
+  from train.serving import answering, batching, web
+
+  speaker = replies.speaker(found, FLAGS.template)
   _warn(replies.described(speaker))
   slots, scorer = _compiled(speaker, allowed)
   engine = batching.Engine(speaker, slots, FLAGS.max_waiting, _warn)
-  name = FLAGS.name or os.path.basename(os.path.abspath(FLAGS.workdir))
   answers = answering.Answering(speaker, engine, allowed, name, scorer)
-  service = web.Service(
-    answers.answer, answers.models, allowed, key, FLAGS.allow_origin
+  origin = FLAGS.allow_origin
+  return engine, web.Service(
+    answers.answer, answers.models, allowed, key, origin
   )
-  running = _listening(server.Server, service)
-  _serve(running, engine, ended, name, key)
+
+
+def _of_pictures(found, ready, allowed, name: str, key):
+  """Returns (the engine, the web.Service) of a run that reads pictures."""
+  from train.prediction.parts import single
+  from train.serving import pictures, web
+
+  if ready.note:
+    _warn(ready.note)
+  start = time.perf_counter()
+  predict = single.Single(found, ready)
+  predict.compile()
+  _warn(f"compiled in {time.perf_counter() - start:.1f} s")
+  engine = pictures.Pictures(predict, allowed, name)
+  service = web.Service(
+    engine.answer,
+    engine.models,
+    allowed,
+    key,
+    FLAGS.allow_origin,
+    paths=pictures.PATHS,
+    page=pictures.PAGE,
+  )
+  return engine, service
 
 
 def _listening(listen, *args):

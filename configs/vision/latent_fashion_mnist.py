@@ -38,6 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     diffusion.shrink_image_diffusion(
       config,
       model=dict(
+        random_autoencoder=True,
         autoencoder=dict(latent=2, widths=(4, 8), groups=4),
         denoiser=dict(name="dit", patch=2, layers=2, dim=16, heads=2),
       ),

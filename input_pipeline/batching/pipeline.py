@@ -87,7 +87,7 @@ class Data(NamedTuple):
   batch_size: int
   note: str = ""
   skipped: Callable[[], bad_records.Skipped] = bad_records.Tally().skipped
-  news: Callable[[], str] = bad_records.Tally().news
+  news: Callable[..., str] = bad_records.Tally().news
   texts: Callable[[np.ndarray], dict[str, Sequence]] | None = None
   class_names: tuple[str, ...] = ()
   record: Callable[[int], str] = str

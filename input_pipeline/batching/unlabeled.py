@@ -16,11 +16,13 @@ class Unlabeled(NamedTuple):
     does not read, such as the label; they are zeros.
   num_classes: of the run, or None.
   class_names: of the run, in the order of the labels, or ().
+  absent: fields of the records that are left out, such as boxes.
   """
 
   leaves: Spec
   num_classes: int | None = None
   class_names: tuple[str, ...] = ()
+  absent: tuple[str, ...] = ()
 
 
 def without_labels(source: Source, known: Unlabeled, leaves: Mapping) -> Source:
@@ -37,10 +39,11 @@ def without_labels(source: Source, known: Unlabeled, leaves: Mapping) -> Source:
       name: np.zeros((len(indices), *shape), dtype)
       for name, (shape, dtype, *_) in leaves.items()
     }
-    return {**source.read(indices), **zeros}
+    rows = source.read(indices)
+    return {k: v for k, v in rows.items() if k not in known.absent} | zeros
 
   return source._replace(
-    read=read if leaves else source.read,
+    read=read if leaves or known.absent else source.read,
     num_classes=known.num_classes or source.num_classes,
     class_names=known.class_names or source.class_names,
   )

@@ -20,7 +20,7 @@ tokenizers/parts/special_tokens.py.
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from common import annotations, names
@@ -234,14 +234,33 @@ def partners(string: str) -> int:
 def without_random(string: str) -> str:
   """Returns the string without its ops that draw or mix at random."""
   kept = []
-  for name, args, kwargs in parse(string) if string.strip() else ():
-    op = _OPS[name]
+  for call in parse(string) if string.strip() else ():
+    op = _OPS[call[0]]
     takes = inspect.signature(op.function).parameters
-    if op.partners or "seed" in takes:
-      continue
+    if not op.partners and "seed" not in takes:
+      kept.append(call)
+  return spelled(kept)
+
+
+def spelled(calls_: Iterable[tuple[str, tuple, dict[str, Any]]]) -> str:
+  """Returns the string of which `parse` makes these (name, args, kwargs)."""
+  found = []
+  for name, args, kwargs in calls_:
     given = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
-    kept.append(f"{name}({', '.join(given)})" if given else name)
-  return "|".join(kept)
+    found.append(f"{name}({', '.join(given)})" if given else name)
+  return "|".join(found)
+
+
+def moves(name: str) -> bool:
+  """Whether an op moves the pixels of a picture."""
+  return bool(_registry()[name].moves)
+
+
+def field_of(name: str, args: tuple, kwargs: Mapping[str, Any]) -> str | None:
+  """Returns the field that a call reads, None if it names no single one."""
+  bound = _signature(_registry()[name]).bind(*args, **kwargs)
+  bound.apply_defaults()
+  return bound.arguments.get("inkey")
 
 
 def traits_of(string: str) -> dict[str, Traits]:

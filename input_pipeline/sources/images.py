@@ -1,5 +1,6 @@
 """images:GLOB: images without labels."""
 
+import glob
 import os
 from collections.abc import Callable
 
@@ -33,4 +34,17 @@ def images(pattern: str, policy: Policy = Policy()) -> dict[str, Source]:
   uri, folder = f"images:{pattern}", os.path.expanduser(pattern)
   paths = [folder] if os.path.isdir(folder) else find_files(pattern, uri)
   suffixes = endings.images()
-  return {"all": class_folders.unlabeled(uri, paths, suffixes, policy, reader)}
+  found = class_folders.unlabeled(uri, paths, suffixes, policy, reader)
+  notes = (found.note, _folders(folder))
+  return {"all": found._replace(note="; ".join(n for n in notes if n))}
+
+
+def _folders(pattern: str) -> str:
+  """A note on folders that a pattern matches, whose files are not read."""
+  if "**" in pattern or os.path.isdir(pattern):
+    return ""
+  found = sorted(filter(os.path.isdir, glob.glob(pattern)))
+  if not found:
+    return ""
+  more = f" ({len(found):,} such folders)" if len(found) > 1 else ""
+  return f"{found[0]} is a folder, whose files are not read{more}"

@@ -20,18 +20,23 @@ class Gan(NamedTuple):
   generator: z_BZ -> image_BHWC in [-1, 1].
   discriminator: image_BHWC -> logits_B, large for images judged real.
   latent: Z, the size of the generator's normal noise.
+  num_classes: if not 0, both also take label_B.
+  styles: whether the generator has the arguments and methods of that of
+    models/vision/stylegan2.py.
   """
 
   generator: Model
   discriminator: Model
   latent: int
+  num_classes: int = 0
+  styles: bool = False
 
 
 class Generator(nnx.Module):
   """A dense layer to a small image, which is doubled up to the full size."""
 
   def __init__(self, *, image_size, channels, latent, width, rngs, **common):
-    self.start, doublings = _pyramid(image_size)
+    self.start, doublings = pyramid(image_size)
     self.dtype = common["dtype"]
     # The last of `widths` holds the four pixels that each position becomes.
     widths = [width * 2**level for level in reversed(range(doublings))]
@@ -54,7 +59,7 @@ class Discriminator(nnx.Module):
   """Convolutions of stride 2 down to a small image, then a dense layer."""
 
   def __init__(self, *, image_size, channels, width, rngs, **common):
-    start, halvings = _pyramid(image_size)
+    start, halvings = pyramid(image_size)
     widths = [width * 2**level for level in range(halvings)]
     self.convs = nnx.List(
       Conv(inputs, outputs, 4, 2, padding=1, rngs=rngs, **common)
@@ -116,7 +121,7 @@ def gan(
     ValueError: the image size does not halve to 7 or less, or a dtype is
       unknown.
   """
-  _pyramid(image_size)
+  pyramid(image_size)
   common = {
     "image_size": image_size,
     "channels": channels,
@@ -131,8 +136,12 @@ def gan(
   )
 
 
-def _pyramid(image_size: int) -> tuple[int, int]:
-  """(the smallest size, the number of halvings that lead to it)."""
+def pyramid(image_size: int) -> tuple[int, int]:
+  """(the smallest size, the number of halvings that lead to it).
+
+  Raises:
+    ValueError: the size does not halve to 7 or less.
+  """
   size, halvings = image_size, 0
   while size > 7 and size % 2 == 0:
     size, halvings = size // 2, halvings + 1

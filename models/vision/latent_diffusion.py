@@ -15,10 +15,13 @@ class LatentDiffusion(NamedTuple):
 
   denoiser: z_BHWZ, time_B, label_B -> z_BHWZ.
   autoencoder: has the methods "encode" and "decode" of `vae`.
+  needs: the networks that must begin with the parameters of another run; see
+    train/initialization.py.
   """
 
   denoiser: Model
   autoencoder: Model
+  needs: tuple[str, ...] = ("autoencoder",)
 
 
 def latent_diffusion(
@@ -28,13 +31,14 @@ def latent_diffusion(
   denoiser: Mapping[str, Any],
   autoencoder: Mapping[str, Any] | None = None,
   num_classes: int | None = None,
+  random_autoencoder: bool = False,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> LatentDiffusion:
   """Latent diffusion (Rombach et al., 2022, arXiv:2112.10752).
 
   The autoencoder is trained by another run, and is given by
-  config.init_from.autoencoder.
+  config.init_from.autoencoder, without which no run begins.
 
   Args:
     channels: C of the images.
@@ -43,6 +47,8 @@ def latent_diffusion(
       "dit" or "unet", and its arguments.
     autoencoder: arguments of `vae`, as in the run that trained it.
     num_classes: number of classes; None for no classes.
+    random_autoencoder: whether a run without config.init_from.autoencoder may
+      begin, whose latents are those of a random network, as in tests.
     dtype: of the computation.
     param_dtype: of the parameters.
 
@@ -66,7 +72,8 @@ def latent_diffusion(
     "num_classes": num_classes,
   }
   found = names.call(function, where=where, settings=own, offered=offered)
-  return LatentDiffusion(found, made)
+  needs = () if random_autoencoder else ("autoencoder",)
+  return LatentDiffusion(found, made, needs)
 
 
 # The autoencoder is small, and is whole on each device.

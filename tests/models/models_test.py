@@ -60,9 +60,9 @@ def signature(tree):
   return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-def gan_player(name):
+def gan_player(name, of="gan"):
   def make(**kwargs):
-    return getattr(get("gan")(**kwargs), name)
+    return getattr(get(of)(**kwargs), name)
 
   return make
 
@@ -271,6 +271,18 @@ TABLE = [
     )
     for size in (8, 28, 32, 64)
   ),
+  *(
+    (
+      gan_player(name, "stylegan2"),
+      {"image_size": 28, "base": 112, "latent": 6, "styles": 5} | more,
+      inputs,
+      outputs,
+    )
+    for name, more, inputs, outputs in (
+      ("generator", {"channels": 3}, (2, 6), (2, 28, 28, 3)),
+      ("discriminator", {"products": True}, (2, 28, 28, 1), (2,)),
+    )
+  ),
 ]
 
 
@@ -371,6 +383,7 @@ def test_unknown_names_and_values_are_named():
     ("vit", {"num_classes": 9, "variant": "X/16"}, "Ti, S, B, L"),
     ("vit", {"num_classes": 9, "image_size": 30}, "image_size = 30"),
     ("gan", {"image_size": 27}, "image_size = 27"),
+    ("stylegan2", {"image_size": 28, "base": 20}, "base = 20"),
     ("dncnn", {"channels": 1, "depth": 2}, "depth = 2"),
     ("unet", {"channels": 1, "widths": (30,)}, "width of 30"),
     ("dit", {"channels": 1, "image_size": 9}, "image_size = 9"),

@@ -1,5 +1,6 @@
 """Image classifiers beside torchvision's and transformers', random weights."""
 
+import importlib
 import re
 
 import jax
@@ -464,3 +465,13 @@ def test_a_pre_activation_network_is_the_papers(bottleneck):
   settings |= {"stem": "cifar", "bottleneck": bottleneck}
   names = [(r"^stem", "stem/last")]
   compare(theirs, "resnet", settings, image(10), names)
+
+
+def test_the_benchmark_of_speed_compares_equal_networks():
+  pictures = importlib.import_module("benchmarks.speed.pictures")
+  for model, module, size in pictures.pairs(small=True).values():
+    ours, count = pictures.ours_of(model, size, 2)
+    theirs, other = pictures.theirs_of(module, size, 2)
+    assert count == other
+    assert ours().shape == theirs().shape == (2, 10)
+  assert pictures.speed(lambda: None, 8, 0.0) > 0

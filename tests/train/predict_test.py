@@ -21,7 +21,7 @@ from train import assembly, build, loop, predict, trained, types
 from train.objectives import span_f1
 from train.prediction import Context, Piece
 from train.prediction.logits import logits
-from train.prediction.parts import records, table
+from train.prediction.parts import preparation, records, table
 
 RNG = np.random.default_rng(0)
 TABLE = {
@@ -72,7 +72,7 @@ def run_of(workdir, config, **predict):
 
 def predicted(workdir, found, source, batch=8, top=1, said=None, **data):
   say = [] if said is None else said
-  wanted = records.Wanted(
+  wanted = preparation.Wanted(
     "--source", {"source": source, "split": "all", **data}, batch, top
   )
   made = records.predicted(found, workdir, wanted, say.append)
@@ -273,17 +273,21 @@ def test_several_yes_or_no_answers_and_a_csv():
 @pytest.mark.parametrize(
   ("given", "line"),
   [
-    ({}, "exactly one of --source, --text and --images, not none"),
+    ({}, "exactly one of --source, --text, --images and --number, not none"),
     ({"text": ["a"], "images": "b"}, "not --text and --images"),
     ({"text": ["a", " "]}, "--text is empty"),
     ({"output": "/dev/null/x.csv"}, "--output=/dev/null/x.csv: File exists"),
     ({"output": "x.txt"}, "end it in .jsonl or .csv"),
     ({"output": "gs://b/x.csv"}, "not supported here"),
     ({"source": "csv:x.csv", "output": "./x.csv"}, "is the data"),
+    ({"images": "p/*.jpg", "output": "./p"}, "is the data"),
+    ({"images": "p", "number": 3}, "not --images and --number"),
+    ({"output": "tests/conftest.py"}, "end it in .jsonl or .csv, or name"),
+    ({"output": "LICENSE"}, "LICENSE is a file; name a folder"),
   ],
 )
 def test_contradicting_flags_are_one_line(given, line, monkeypatch):
-  base = {"source": None, "text": [], "images": None, "output": "-"}
+  base = dict(source=None, text=[], images=None, number=None, output="-")
   if given.keys() == {"output"}:
     base["text"] = ["a"]
 

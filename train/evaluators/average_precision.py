@@ -191,6 +191,42 @@ def upright(box: np.ndarray, place: np.ndarray) -> list[float]:
   return [*map(float, corners.min(0)), *map(float, corners.max(0))]
 
 
+def probability(
+  spots_HW2: np.ndarray, mask_HW: np.ndarray, box: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Values that are spread evenly over a box, at some positions, bilinearly.
+
+  Args:
+    spots_HW2: positions (x, y), in the pixels of the box.
+    mask_HW: values [h, w] or [h, w, C].
+    box: (x0, y0, x1, y1).
+
+  Returns:
+    (values [H, W] or [H, W, C], 0 outside; bool [H, W], whether inside).
+  """
+  height, width = mask_HW.shape[:2]
+  box = np.asarray(box, np.float64)
+  extent = np.maximum(box[2:] - box[:2], 1e-6)
+  share_HW2 = (spots_HW2 - box[:2]) / extent
+  inside_HW = ((share_HW2 >= 0) & (share_HW2 < 1)).all(-1)
+  # Only there is anything to be interpolated.
+  at = share_HW2[inside_HW] * [width, height] - 0.5
+  at = np.clip(at, 0, [width - 1, height - 1])
+  low = np.floor(at).astype(int)
+  high = np.minimum(low + 1, [width - 1, height - 1])
+  part = (at - low).reshape(*at.shape, *(1,) * (mask_HW.ndim - 2))
+  x, y = part[:, 0], part[:, 1]
+  mask_HW = np.asarray(mask_HW, np.float64)
+
+  def row(place):
+    left, right = (mask_HW[place, side[..., 0]] for side in (low, high))
+    return left * (1 - x) + right * x
+
+  values = np.zeros((*inside_HW.shape, *mask_HW.shape[2:]))
+  values[inside_HW] = row(low[..., 1]) * (1 - y) + row(high[..., 1]) * y
+  return values, inside_HW
+
+
 class _Grid:
   """The pixels of the original file that an input covers.
 
@@ -219,26 +255,8 @@ class _Grid:
 
   def within(self, mask_HW: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Where the probabilities within a box exceed a half, bilinearly."""
-    height, width = mask_HW.shape
-    box = np.asarray(box, np.float64)
-    extent = np.maximum(box[2:] - box[:2], 1e-6)
-    share = (self.spots_HW2 - box[:2]) / extent
-    inside_HW = ((share >= 0) & (share < 1)).all(-1)
-    # Only there is anything to be interpolated.
-    at = share[inside_HW] * [width, height] - 0.5
-    at = np.clip(at, 0, [width - 1, height - 1])
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, [width - 1, height - 1])
-    x, y = (at - low).T
-    mask_HW = np.asarray(mask_HW, np.float64)
-
-    def row(place):
-      left, right = (mask_HW[place, side[..., 0]] for side in (low, high))
-      return left * (1 - x) + right * x
-
-    value = row(low[..., 1]) * (1 - y) + row(high[..., 1]) * y
-    inside_HW[inside_HW] = value > 0.5
-    return inside_HW
+    value, inside = probability(self.spots_HW2, mask_HW, box)
+    return (value > 0.5) & inside
 
   def encoded(self, mask_HW: np.ndarray) -> dict:
     """{"segmentation": run lengths, "area"} of a mask."""

@@ -190,7 +190,9 @@ def inference(found: trained.Trained, unstack: bool = True) -> Inference:
   model, params = found.parts.model, found.variables.params
   writes = getattr(model, "init_cache", None) is not None
   if found.parts.data.tokenizer is None or not writes:
-    raise UserError("this run's model cannot generate text")
+    drawn = "samples" in found.parts.task.predict
+    hint = "; train.predict --number=16 draws its pictures" if drawn else ""
+    raise UserError(f"this run's model cannot generate text{hint}")
   if model.plain is not None:
     model, params = found.parts.network, jax.jit(model.plain)(params)
   if unstack and model.unstacked is not None:

@@ -300,6 +300,13 @@ def flow(
   return _scan(update, x, rng, (time[:-1], time[1:]), begin, end)
 
 
+def without(rng: jax.Array, label_B, share: float, none: int) -> jax.Array:
+  """Labels [B], or rows of tokens [B, S], of which a share becomes `none`."""
+  dropped_B = jax.random.bernoulli(rng, share, label_B.shape[:1])
+  axes = (-1, *(1,) * (label_B.ndim - 1))
+  return jnp.where(dropped_B.reshape(axes), none, label_B)
+
+
 def guided(denoise, label_B: jax.Array, none: int, weight: float) -> Denoise:
   """Classifier-free guidance (Ho and Salimans, 2022, arXiv:2207.12598).
 
@@ -308,8 +315,8 @@ def guided(denoise, label_B: jax.Array, none: int, weight: float) -> Denoise:
 
   Args:
     denoise: (x, time_B, label_B) -> the output.
-    label_B: int32.
-    none: the label that stands for no class.
+    label_B: int32, or tokens_BS of a text.
+    none: the label that stands for no class, or the token of no text.
     weight: of the guidance.
   """
   none_B = jnp.full_like(label_B, none)

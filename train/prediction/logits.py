@@ -1,22 +1,29 @@
-"""Classes of whole examples, with probabilities."""
+"""Classes of whole examples, with probabilities, or of pixels."""
 
 import numpy as np
 
-from train.prediction import Context, Renderer
+from train.prediction import Context, Renderer, Rendering
+from train.prediction.parts import pixels
 
 
-def logits(context: Context) -> Renderer:
+def logits(context: Context) -> Renderer | Rendering:
   """Records {"record", "label", "probability"} of logits [B, C].
 
   With `top` K there are also "label_2", "probability_2" and so on, in
   descending order; among equal ones the first class comes first. Where the
   labels are several independent yes-or-no answers ("y" [O] instead of a
-  "label"), there is "probability_1" and so on, of each answer being yes.
+  "label"), there is "probability_1" and so on, of each answer being yes. For
+  logits [B, H, W, C] of the pixels of a picture see parts/pixels.py.
 
   Raises:
     ValueError: the logits are not those of one class for each example.
   """
   shape = context.abstract.shape
+  height_width = ("height", "width")
+  if len(shape) == 4 and any(
+    leaf.axes[:2] == height_width for leaf in context.spec.values()
+  ):
+    return pixels.of_pixels(context)
   if len(shape) != 2:
     raise ValueError(f"logits of the shape {list(shape)} are not of classes")
   independent = "label" not in context.spec

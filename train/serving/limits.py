@@ -17,6 +17,7 @@ class Limits(NamedTuple):
   waiting: texts in the queue; further requests are answered 503.
   requests_per_minute: for each client address; further ones are answered 429.
   body_bytes: size of a request's body.
+  pixels: of a picture, by the size that its header states.
   header_bytes: size of a request line with its headers.
   seconds_to_send: time for a client to send the headers of a request, to send
     its body, and to receive what has been sent to it.
@@ -33,6 +34,7 @@ class Limits(NamedTuple):
   waiting: int = 64
   requests_per_minute: int = 120
   body_bytes: int = 2**20
+  pixels: int = 2**25
   header_bytes: int = 2**14
   seconds_to_send: float = 20.0
   seconds_to_answer: float = 600.0

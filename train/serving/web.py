@@ -36,6 +36,8 @@ class Service(NamedTuple):
   key: the API key that requests must carry, or None.
   origin: the other site whose pages may send requests, or None.
   log: called with each line of the log.
+  paths: the paths that `answer` answers.
+  page: the file of this folder that is shown at /.
   """
 
   answer: Callable[[str, Any], Answer]
@@ -44,6 +46,8 @@ class Service(NamedTuple):
   key: str | None = None
   origin: str | None = None
   log: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+  paths: Sequence[str] = COMPLETIONS
+  page: str = "page.html"
 
 
 def application(service: Service, loopback: bool) -> "Guard":
@@ -60,7 +64,7 @@ def application(service: Service, loopback: bool) -> "Guard":
       Route("/health", routes.health),
       Route("/v1/models", routes.models),
       Route("/v1/models/{name:path}", routes.models),
-      *(Route(p, routes.complete, methods=["POST"]) for p in COMPLETIONS),
+      *(Route(p, routes.complete, methods=["POST"]) for p in service.paths),
     ],
     exception_handlers={
       ApiError: _refused,
@@ -151,7 +155,7 @@ class _Routes:
   def __init__(self, service: Service):
     self.service = service
     self.rate = Rate(service.limits.requests_per_minute)
-    self.content, self.policy = _page()
+    self.content, self.policy = _page(service.page)
 
   async def page(self, request: Request) -> Response:
     del request
@@ -299,9 +303,9 @@ def _parsed(content: bytes) -> Any:
     raise ApiError(400, f"the body is not valid JSON: {reason}") from None
 
 
-def _page() -> tuple[bytes, str]:
-  """page.html, and a policy that permits only its own script and style."""
-  page = importlib.resources.files(__package__).joinpath("page.html")
+def _page(name: str) -> tuple[bytes, str]:
+  """A page, and a policy that permits only its own script and style."""
+  page = importlib.resources.files(__package__).joinpath(name)
   content = page.read_bytes()
 
   def hashes(tag: str) -> str:

@@ -11,7 +11,7 @@ from train.objectives import losses
 from train.tasks.parts import latents
 
 # What the axes of the fields mean; see common/leaf.py.
-AXES = {"image": ("height", "width", "channel")}
+AXES = {"image": ("height", "width", "channel"), "caption": ("token",)}
 
 
 def diffusion(
@@ -23,6 +23,7 @@ def diffusion(
   timesteps: int = 1000,
   num_classes: int | None = None,
   conditional: bool = True,
+  text: bool = False,
   drop_label: float = 0.1,
   sampler: str | None = None,
   steps: int = 50,
@@ -34,9 +35,9 @@ def diffusion(
 ) -> types.Task:
   """Mean squared error of what the network predicts of an image with noise.
 
-  Batch: image [B, H, W, C] in [-1, 1]; label [B] int32, if it is conditional;
-  index [B]; mask [B]. The prediction "samples" draws an image in [-1, 1] for
-  each label of the batch.
+  Batch: image [B, H, W, C] in [-1, 1]; label [B] int32, if it is conditional,
+  or caption [B, S] int32; index [B]; mask [B]. The prediction "samples" draws
+  an image in [-1, 1] for each row of the batch.
 
   Args:
     model: image_BHWC, time_B, label_B -> image_BHWC; or a LatentDiffusion, of
@@ -48,6 +49,7 @@ def diffusion(
     timesteps: T, the number of steps that are learned.
     num_classes: of the data; this number is the label of no class. None is 0.
     conditional: whether the network is given the labels.
+    text: whether it is given the captions instead; zeros are no text.
     drop_label: share of the labels that training leaves out, for guidance.
     sampler: "ddim" or "ddpm"; of a flow "euler" or "heun". Default: the first.
     steps: steps of the sampler.
@@ -61,7 +63,7 @@ def diffusion(
   Raises:
     ValueError: a choice is unknown, or a number out of range.
   """
-  num_classes = num_classes or 0
+  num_classes = 0 if text else num_classes or 0
   latent = isinstance(model, LatentDiffusion)
   denoiser: Model = model.denoiser if latent else model
   coder = model.autoencoder if latent else None
@@ -76,6 +78,8 @@ def diffusion(
     return types.Variables(*denoiser.init(rng), frozen=space.init(coder_rng))
 
   def labels(batch):
+    if text:
+      return batch["caption"]
     if conditional and num_classes:
       return batch["label"].astype(jnp.int32)
     return jnp.full(batch["mask"].shape, num_classes, jnp.int32)
@@ -93,8 +97,7 @@ def diffusion(
     time_B, noise = objective.drawn(how, noise_rng, x0.shape, index_B)
     label_B = labels(batch)
     if train and drop_label:
-      dropped_B = jax.random.bernoulli(label_rng, drop_label, label_B.shape)
-      label_B = jnp.where(dropped_B, num_classes, label_B)
+      label_B = objective.without(label_rng, label_B, drop_label, num_classes)
     x, wanted, seen_B = objective.noised(how, x0, noise, time_B)
     found, model_state = apply(
       variables, x, seen_B, label_B, rng=rng, train=train

@@ -353,3 +353,21 @@ def test_a_wrong_string_is_named(string, named):
 def test_a_wrong_use_is_named(string, named, images):
   with pytest.raises(ValueError, match=named):
     run(string, images[0])
+
+
+def test_captions_are_texts_about_the_label():
+  context = ops.Context(num_classes=2)
+  function = ops.compile("caption(['bag', 'coat'], 'a {}', 8)", context)
+  dataset = tf.data.Dataset.from_tensor_slices({"label": [1, 0]})
+  rows = [
+    example["caption"].numpy()
+    for example in dataset.map(lambda e: function(e, seed(0, 0)))
+  ]
+  texts = [bytes(row.tolist()).rstrip(bytes(1)) for row in rows]
+  assert texts == [b"a coat", b"a bag"] and rows[0].dtype == np.int32
+  for string, message in (
+    ("caption(['bag'])", "1 names for 2 classes"),
+    ("caption(['bag', 'coat'], length=4)", "'bag' needs length=18"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      ops.compile(string, context)({"label": tf.constant(0)}, seed(0, 0))

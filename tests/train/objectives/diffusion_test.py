@@ -222,6 +222,59 @@ def test_latent_diffusion_is_made_of_sections():
     latent_diffusion(denoiser={}, **sizes)
 
 
+def test_a_latent_diffusion_needs_a_trained_autoencoder():
+  from common.errors import UserError
+  from configs.vision import latent_fashion_mnist
+  from train import build
+
+  config = latent_fashion_mnist.get_config("smoke")
+  config.model.random_autoencoder = False
+  run = build.run(config, None, say=lambda line: None)
+  with pytest.raises(UserError, match="init_from.autoencoder is not set"):
+    run.init()
+
+
+def test_the_text_matters_and_its_end_does_not():
+  from models.vision.dit import dit
+
+  sizes = {"layers": 1, "dim": 8, "heads": 2, "patch": 2, "text": 6}
+  model = dit(channels=1, image_size=4, **sizes)
+  params, _ = jax.jit(model.init)(jax.random.key(0))
+  # Gates and the last layer are zeros in the beginning.
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  params = tree.unflatten(
+    jax.random.normal(key, leaf.shape) / 4
+    for key, leaf in zip(keys, leaves, strict=True)
+  )
+  run = jax.jit(lambda p, text: model.apply(p, {}, image, time_B, text)[0])
+  image = jax.random.normal(jax.random.key(2), (4, 4, 4, 1))
+  image = jnp.broadcast_to(image[:1], image.shape)
+  time_B = jnp.full(4, 500.0)
+  texts = [b"shoe", b"shoe", b"heos", b""]
+  rows = [list(text.ljust(6, bytes(1))) for text in texts]
+  one, again, other, none = np.asarray(run(params, jnp.asarray(rows)))
+  np.testing.assert_array_equal(one, again)
+  # The same letters in another order; no text.
+  assert np.abs(one - other).max() > 1e-3
+  assert np.abs(one - none).max() > 1e-3
+  # Places behind the end are not attended to.
+  order = params["order"]["embedding"]
+  changed = {**params, "order": {"embedding": order.at[4:].add(9.0)}}
+  found = np.asarray(run(changed, jnp.asarray(rows)))
+  np.testing.assert_allclose(found[0], one, atol=1e-6)
+
+
+def test_texts_are_left_out_row_by_row():
+  from train.objectives import diffusion as objective
+
+  tokens_BS = jnp.ones((64, 3), jnp.int32)
+  found = np.asarray(
+    objective.without(jax.random.key(0), tokens_BS, share=0.5, none=0)
+  )
+  assert (found == found[:, :1]).all() and 16 < found[:, 0].sum() < 48
+
+
 def test_choices_are_checked():
   for wrong in (
     {"kind": "both"},

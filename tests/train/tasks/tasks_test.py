@@ -522,9 +522,68 @@ def test_generative_adversarial_is_numpys(loss, penalty):
   assert aux.model_state == calls
 
 
-def test_an_unknown_adversarial_loss_is_named():
-  with pytest.raises(ValueError, match="'hinge' is neither"):
-    gan_parts(loss="hinge")
+def loss_at(task, player, variables, batch, step):
+  context = types.Context(jax.random.key(8), jnp.int32(step), True)
+  mean, aux = task.losses[player](variables, batch, context)
+  return float(mean.value()), aux.model_state
+
+
+def test_a_lazy_penalty_counts_for_the_steps_without_it():
+  found = []
+  for settings in ({}, {"r1": 2.0}, {"r1": 2.0, "r1_every": 3}):
+    task, _, variables, batch = gan_parts(**settings)
+    found.append(
+      [
+        loss_at(task, "discriminator", variables, batch, step)[0]
+        for step in (0, 1, 3)
+      ]
+    )
+  none, each, lazy = np.asarray(found)
+  np.testing.assert_allclose(lazy - none, (each - none) * [3, 0, 3], atol=1e-5)
+
+
+def test_path_lengths_are_lazy_and_their_mean_is_kept():
+  k_WP = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+
+  def apply(params, state, x_BX, *key, method=None, **how):
+    del key, how
+    if method == "styles":
+      return x_BX[:, None] * jnp.ones((1, 2, 1)), state
+    w_BW = x_BX.sum(1) if method else x_BX
+    return (w_BW @ params["k"]).reshape(-1, 2, 2, 1), state
+
+  generator = Model(lambda rng: ({"k": k_WP}, {}), apply)
+  model = Gan(generator, dense(4, ()), 3, styles=True)
+  _, _, _, batch = gan_parts()
+  task = generative_adversarial(model, path_length=2.0, path_every=2)
+  variables = task.init(jax.random.key(0), batch)
+  plain = generative_adversarial(model)
+  without, _ = loss_at(
+    plain, "generator", plain.init(jax.random.key(0), batch), batch, 0
+  )
+  at0, kept = loss_at(task, "generator", variables, batch, 0)
+  # With 1 % of the mean length, (length - mean)^2 is about its square.
+  length = 100 * float(kept["path_length"])
+  assert at0 - without > 2 * 2 * (0.99 * length) ** 2 * 0.99
+  later = variables._replace(model_state=kept)
+  at1, after = loss_at(task, "generator", later, batch, 1)
+  assert at1 == pytest.approx(without)
+  assert after["path_length"] == kept["path_length"]
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"loss": "hinge"}, "'hinge' is neither"),
+    ({"path_length": 2.0}, "path_length needs a generator of styles"),
+    ({"augment": 1.5}, "augment=1.5"),
+    ({"truncation": 2.0}, "truncation=2.0"),
+    ({"r1_every": 0}, "r1_every=0"),
+  ],
+)
+def test_wrong_settings_of_a_gan_are_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    gan_parts(**settings)
 
 
 def test_images_are_one_a_row_within_bounds_and_differ_by_key():

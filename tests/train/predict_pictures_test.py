@@ -17,8 +17,8 @@ from configs.vision import (
   detr_bccd,
   dncnn_bsd,
   faster_rcnn_bccd,
+  fcn_camvid,
   gan_fashion_mnist,
-  masks_camvid,
   vae_fashion_mnist,
   vqvae_fashion_mnist,
   yolo_bccd,
@@ -40,7 +40,7 @@ WITH_IMAGES = {
   "yolo": yolo_bccd,
   "faster_rcnn": faster_rcnn_bccd,
   "detr": detr_bccd,
-  "masks": masks_camvid,
+  "masks": fcn_camvid,
   "denoiser": dncnn_bsd,
   "vae": vae_fashion_mnist,
   "vqvae": vqvae_fashion_mnist,
@@ -243,7 +243,7 @@ def test_classes_of_pixels_are_those_of_the_file(tmp_path):
     mean = batch["image"].mean(-1)
     return jnp.stack([-mean, mean], -1)
 
-  config = masks_camvid.get_config("smoke")
+  config = fcn_camvid.get_config("smoke")
   found = run_of(config, tmp_path, logits=logits)
   said = []
   (record,) = predicted(found, f"images:{tmp_path}/in/*.png", said=said).records

@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 2500
+  config.total_steps = 3500
   config.batch_size = 4
   config.task = dict(
     name="two_stage_detection",
@@ -80,10 +80,10 @@ def get_config(arg: str = "") -> ConfigDict:
       split="test",
       ops=f'decode(3)|track_place|letterbox(384)|{_KEPT}, "place")'
       f"{_PADS.format(160)}|scale(-1, 1)",
-      every_steps=625,
+      every_steps=875,
     ),
   )
-  config.checkpoint = dict(every_steps=625, keep=2)
+  config.checkpoint = dict(every_steps=875, keep=2)
   config.mesh = dict(data=-1)
   if common.is_smoke(arg):
     _shrink(config)

@@ -23,7 +23,7 @@ from configs.vision.parts.camvid import camvid, shrink_camvid
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = camvid(total_steps=2400, lr=1e-3)
+  config = camvid(total_steps=2200, lr=1e-3)
   config.model = dict(
     name="deeplab",
     depth=18,

@@ -30,7 +30,7 @@ from configs.vision.parts.camvid import camvid, shrink_camvid
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = camvid(total_steps=5000, lr=2e-3)
+  config = camvid(total_steps=4000, lr=2e-3)
   config.model = dict(name="fcn", width=32, blocks=4)
   if common.is_smoke(arg):
     shrink_camvid(config, width=4, blocks=1)

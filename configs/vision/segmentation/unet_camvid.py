@@ -20,7 +20,7 @@ from configs.vision.parts.camvid import camvid, shrink_camvid
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = camvid(total_steps=2200, lr=2e-3)
+  config = camvid(total_steps=2000, lr=2e-3)
   config.model = dict(name="unet_segmentation", width=16, dropout=0.2)
   if common.is_smoke(arg):
     shrink_camvid(config, width=4, levels=2)

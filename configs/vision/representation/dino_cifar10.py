@@ -16,9 +16,9 @@ that of nearest neighbours. train/teacher_entropy near 0 or near log(1024) = 6.9
 shows a collapse. A classifier begins with what was learned by
 --init_from=WORKDIR and config.init_from.network="backbone".
 
-The views are crops, mirrored, with other colours, blurred or solarized. Remove
-what changes the kind of your images: "flip" for digits and letters,
-"color_jitter", "grayscale" and "solarize" where colours tell classes apart.
+The views are crops, mirrored, with other colours or solarized. Remove what
+changes the kind of your images: "flip" for digits and letters, "color_jitter",
+"grayscale" and "solarize" where colours tell classes apart.
 """
 
 from ml_collections import ConfigDict

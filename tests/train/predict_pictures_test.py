@@ -17,8 +17,10 @@ from configs.vision import (
   detr_bccd,
   dncnn_bsd,
   faster_rcnn_bccd,
+  fcn_camvid,
   gan_fashion_mnist,
-  masks_camvid,
+  mask_rcnn_nuclei,
+  stylegan2_fashion_mnist,
   vae_fashion_mnist,
   vqvae_fashion_mnist,
   yolo_bccd,
@@ -40,7 +42,8 @@ WITH_IMAGES = {
   "yolo": yolo_bccd,
   "faster_rcnn": faster_rcnn_bccd,
   "detr": detr_bccd,
-  "masks": masks_camvid,
+  "mask_rcnn": mask_rcnn_nuclei,
+  "masks": fcn_camvid,
   "denoiser": dncnn_bsd,
   "vae": vae_fashion_mnist,
   "vqvae": vqvae_fashion_mnist,
@@ -48,6 +51,7 @@ WITH_IMAGES = {
 DRAWING = {
   "vae": vae_fashion_mnist,
   "gan": gan_fashion_mnist,
+  "stylegan2": stylegan2_fashion_mnist,
   "ddpm": ddpm_fashion_mnist,
 }
 
@@ -167,7 +171,10 @@ def test_batch_1_equals_batch_8_and_files_are_written(name, photos, tmp_path):
 
 @pytest.mark.parametrize(
   "name",
-  ["gan", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vae", "ddpm"))],
+  [
+    "gan",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in DRAWING if n != "gan"),
+  ],
 )
 def test_drawn_pictures_depend_on_their_place_alone(name, tmp_path):
   found = run_of(DRAWING[name].get_config("smoke"), tmp_path)
@@ -243,7 +250,7 @@ def test_classes_of_pixels_are_those_of_the_file(tmp_path):
     mean = batch["image"].mean(-1)
     return jnp.stack([-mean, mean], -1)
 
-  config = masks_camvid.get_config("smoke")
+  config = fcn_camvid.get_config("smoke")
   found = run_of(config, tmp_path, logits=logits)
   said = []
   (record,) = predicted(found, f"images:{tmp_path}/in/*.png", said=said).records

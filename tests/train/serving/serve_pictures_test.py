@@ -13,7 +13,7 @@ import pytest
 from local_server import request
 from PIL import Image
 
-from configs.vision import conv_fashion_mnist, masks_camvid, yolo_bccd
+from configs.vision import conv_fashion_mnist, fcn_camvid, yolo_bccd
 from train import assembly, trained, types
 from train.prediction.parts import preparation, single
 from train.serving import limits, pictures, server, web
@@ -45,7 +45,7 @@ def pixels(variables, batch, rng):
 RUNS = {
   "objects": (yolo_bccd, {"detections": detections}),
   "classes": (conv_fashion_mnist, {"logits": classes}),
-  "pixels": (masks_camvid, {"logits": pixels}),
+  "pixels": (fcn_camvid, {"logits": pixels}),
 }
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from configs.vision.generation import gan_fashion_mnist, vit_cifar10
+from configs.vision.classification import vit_cifar10
+from configs.vision.generation import gan_fashion_mnist
 from train import assembly, build, initialization, trained, types
 from train.optimization import parameter_rules
 

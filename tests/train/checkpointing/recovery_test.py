@@ -14,7 +14,8 @@ from common import config_keys
 from common.errors import CorruptionError
 from configs.language import lm_stdlib
 from configs.textbook import linear_regression
-from configs.vision.classification import conv_fashion_mnist, gan_fashion_mnist
+from configs.vision.classification import conv_fashion_mnist
+from configs.vision.generation import gan_fashion_mnist
 from train import assembly, build, loop, trained
 from train.checkpointing import bad_batches, determinism_check
 from train.measuring import timing

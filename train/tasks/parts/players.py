@@ -54,7 +54,8 @@ class Players(NamedTuple):
   def generate(self, variables, batch, rng, train=False):
     """(image_BHWC, model_state) of normal noise."""
     z_BZ = jax.random.normal(rng, (len(batch["image"]), self.model.latent))
-    inputs, how = (z_BZ, *self.label(batch)), {}
+    inputs: tuple = (z_BZ, *self.label(batch))
+    how: dict[str, Any] = {}
     if self.model.styles:
       how = {"key": jax.random.fold_in(rng, 1)}
       if train:

@@ -40,7 +40,7 @@ _SMALL = (
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = unlabeled_cifar10(
-    total_steps=2600,
+    total_steps=2300,
     batch_size=128,
     views=f"views({_LARGE!r}, 2)|views({_SMALL!r}, 2, name='crop')",
   )

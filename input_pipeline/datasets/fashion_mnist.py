@@ -43,6 +43,8 @@ def fashion_mnist() -> Dataset:
       "embed_fashion_mnist",
       "gan_fashion_mnist",
       "latent_fashion_mnist",
+      "stylegan2_fashion_mnist",
+      "text_fashion_mnist",
       "vae_fashion_mnist",
       "vqvae_fashion_mnist",
     ),

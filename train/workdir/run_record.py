@@ -82,7 +82,8 @@ def check_links(workdir: str) -> None:
   path = pathlib.Path(workdir)
   for folder in (path, *(path / name for name in _OWN_FILES)):
     try:
-      entries = list(os.scandir(folder))
+      with os.scandir(folder) as found:
+        entries = list(found)
     except (FileNotFoundError, NotADirectoryError):
       continue
     except OSError as error:

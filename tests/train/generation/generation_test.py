@@ -27,7 +27,9 @@ def found_of(model, tokenizer=BYTES, seed=0, scale=20.0):
   params = jax.tree.map(lambda leaf: leaf * scale, params)
   return python.SimpleNamespace(
     parts=python.SimpleNamespace(
-      model=model, data=python.SimpleNamespace(tokenizer=tokenizer)
+      model=model,
+      data=python.SimpleNamespace(tokenizer=tokenizer),
+      task=types.Task(None, {}, {}),
     ),
     variables=types.Variables(params, state),
   )

@@ -349,7 +349,7 @@ def test_the_loser_of_a_race_for_an_old_record_is_refused(
 
   def together(name):
     if name == f"{url}/run.lock":
-      both.wait(10)
+      both.wait(60)
     remove(name)
 
   monkeypatch.setattr(storage, "remove", together)
@@ -365,7 +365,7 @@ def test_the_loser_of_a_race_for_an_old_record_is_refused(
   for thread in threads:
     thread.start()
   for thread in threads:
-    thread.join(30)
+    thread.join(90)
   monkeypatch.setattr(storage, "remove", remove)
   locks = [each for each in found if not isinstance(each, str)]
   lines = [each for each in found if isinstance(each, str)]

@@ -1,7 +1,8 @@
 """A small vision transformer on CIFAR-10 (Dosovitskiy et al. 2021).
 
-Sized for a CPU: four layers of width 96 over patches of 4 x 4 pixels. Not yet
-measured; meant for 20 minutes of two cores.
+Sized for a CPU: four layers of width 96 over patches of 4 x 4 pixels. Measured
+with 10,000 training images (below) on 2 shared CPU cores, used as two devices,
+in 30 min: test/accuracy 56.65 %, short of the 62 % that were aimed at.
 
   python -m input_pipeline.fetch cifar10
   python -m train.main --config=vit_cifar10

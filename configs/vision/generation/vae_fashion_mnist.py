@@ -1,8 +1,8 @@
 r"""A variational autoencoder of Fashion-MNIST (Kingma and Welling 2014).
 
 The figure is test/nats, the negative ELBO of an image in nats, with greys
-between 0 and 1 as probabilities of a Bernoulli likelihood. Not yet measured for
-all its steps: 296.5 after 100 of them on 2 shared CPU cores.
+between 0 and 1 as probabilities of a Bernoulli likelihood. Measured on 2 shared
+CPU cores, used as two devices, in 22 min: 261.05 nats.
 
   python -m input_pipeline.fetch fashion_mnist
   python -m train.main --config=vae_fashion_mnist \

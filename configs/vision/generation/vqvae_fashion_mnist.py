@@ -2,8 +2,8 @@ r"""A VQ-VAE of Fashion-MNIST (van den Oord et al. 2017).
 
 Each picture becomes 7 x 7 numbers of 128 vectors, which are moving averages of
 the latents that choose them. The figures are test/mse, the squared error of
-pixels in [-1, 1], and test/perplexity of the numbers. Not yet
-measured.
+pixels in [-1, 1], and test/perplexity of the numbers. Measured on 2 shared CPU
+cores, used as two devices, in 16 min: test/mse 0.0431, test/perplexity 100.1.
 
   python -m input_pipeline.fetch fashion_mnist
   python -m train.main --config=vqvae_fashion_mnist

@@ -2,7 +2,8 @@
 
 Deng et al., 2019, arXiv:1801.07698. The classes 0 to 4 of the training images
 are learned; the images of the others, 5 to 9, of the test split are retrieved,
-each among all of them. Not yet measured; meant for 10 minutes of two cores.
+each among all of them. Measured on 2 shared CPU cores, used as two devices, in
+6 min: test/recall_at_1 81.96 %, short of the 85 % that were aimed at.
 
   python -m input_pipeline.fetch fashion_mnist
   python -m train.main --config=embed_fashion_mnist

@@ -20,15 +20,12 @@ config.data.ops.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.vision.parts.cifar10 import cifar10, shrink_images
+from configs.vision.parts.cifar10 import cifar10, one_cycle_sgd, shrink_images
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = cifar10(
-    total_steps=2100,
-    augmentation="random_crop(32, pad=4)|flip|cutout(8, fill=127)",
-  )
+  config = cifar10(total_steps=2100)
   config.model = dict(
     name="alexnet",
     stem="cifar",
@@ -37,14 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     batchnorm=True,
     dropout=0.3,
   )
-  config.optimizer = dict(
-    name="sgd",
-    momentum=0.9,
-    nesterov=True,
-    lr=0.05,
-    schedule="one_cycle",
-    weight_decay=5e-4,
-  )
+  config.optimizer = one_cycle_sgd(lr=0.05)
   if common.is_smoke(arg):
     shrink_images(config, size=16, width=4, hidden=(8,))
   return config

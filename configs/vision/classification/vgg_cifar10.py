@@ -20,26 +20,16 @@ config.data.ops.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.vision.parts.cifar10 import cifar10, shrink_images
+from configs.vision.parts.cifar10 import cifar10, one_cycle_sgd, shrink_images
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = cifar10(
-    total_steps=3400,
-    augmentation="random_crop(32, pad=4)|flip|cutout(8, fill=127)",
-  )
+  config = cifar10(total_steps=3400)
   config.model = dict(
     name="vgg", depth=16, width=16, hidden=(), grid=1, batchnorm=True
   )
-  config.optimizer = dict(
-    name="sgd",
-    momentum=0.9,
-    nesterov=True,
-    lr=0.1,
-    schedule="one_cycle",
-    weight_decay=5e-4,
-  )
+  config.optimizer = one_cycle_sgd(lr=0.1)
   if common.is_smoke(arg):
     shrink_images(config, size=32, width=4)
   return config

@@ -25,10 +25,7 @@ from configs.vision.parts.cifar10 import cifar10, shrink_images
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = cifar10(
-    total_steps=3400,
-    augmentation="random_crop(32, pad=4)|flip|cutout(8, fill=127)",
-  )
+  config = cifar10(total_steps=3400)
   config.model = dict(
     name="vit",
     patch=4,

@@ -20,15 +20,12 @@ config.data.ops.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.vision.parts.cifar10 import cifar10, shrink_images
+from configs.vision.parts.cifar10 import cifar10, one_cycle_sgd, shrink_images
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = cifar10(
-    total_steps=4500,
-    augmentation="random_crop(32, pad=4)|flip|cutout(8, fill=127)",
-  )
+  config = cifar10(total_steps=4500)
   config.model = dict(
     name="resnet",
     blocks=(1, 1, 1),
@@ -38,14 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
     stem_width=16,
     width=32,
   )
-  config.optimizer = dict(
-    name="sgd",
-    momentum=0.9,
-    nesterov=True,
-    lr=0.1,
-    schedule="one_cycle",
-    weight_decay=5e-4,
-  )
+  config.optimizer = one_cycle_sgd(lr=0.1)
   if common.is_smoke(arg):
     shrink_images(config, width=4, stem_width=4)
   return config

@@ -89,7 +89,8 @@ def assemble(
   )
   network = _startable(config, model)
   model = _adapted(config, network)
-  task = _task(config, mesh, model, {**sizes, **within, "load": load})
+  offered = {**sizes, **within, "total_steps": config["total_steps"]}
+  task = _task(config, mesh, model, {**offered, "load": load})
   optimizer = _optimizer(config, model)
   learner = _learner(config, mesh, data, task, optimizer, within)
   rules = tuple(sys.modules[model_fn.__module__].SHARDING)

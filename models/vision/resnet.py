@@ -35,7 +35,9 @@ STEMS = {
   "deep": ((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1.0)),
   "cifar": ((3, 1, 1.0),),
   "half": ((3, 2, 1.0),),
+  "deep_half": ((3, 1, 0.5), (3, 2, 1.0)),
 }
+POOLED_STEMS = ("imagenet", "deep")
 SHORTCUTS = ("conv", "pool")
 VERSIONS = (1, 2)
 OUTPUT_STRIDES = (None, 8, 16, 32)
@@ -62,7 +64,7 @@ class ResNet(nnx.Module):
     **common,
   ):
     common["dtype"] = dtype
-    self.pool = stem not in ("cifar", "half")
+    self.pool = stem in POOLED_STEMS
     self.dtype, self.counts = dtype, tuple(counts)
     shapes = STEMS[stem]
     if version == 1 and len(shapes) == 1:
@@ -182,8 +184,8 @@ def resnet(
       (arXiv:1603.05027).
     stem: "imagenet", a 7 x 7 convolution and a max pool, both of stride 2;
       "deep", three 3 x 3 convolutions in place of the 7 x 7; "cifar", a
-      3 x 3 convolution of stride 1 and no pool; or "half", the same of stride
-      2.
+      3 x 3 convolution of stride 1 and no pool; "half", the same of stride 2;
+      or "deep_half", two 3 x 3 convolutions, of which the second has stride 2.
     shortcut: "conv", a 1 x 1 convolution with the block's stride; or "pool", a
       mean over 2 x 2 pixels in place of the stride.
     width: channels of the stem and of the first stage's 3 x 3 convolutions.

@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from models import Model, pure
 from models.layers import positions, quantization, transformer
-from models.layers.attention import attention
+from models.layers.attention_pooling import AttentionPool
 from models.layers.basic import Dense, Norm, choose, dropout_layer, float_dtype
+from models.layers.convolutional_stem import ConvolutionalStem
 
 # layers, dim, heads; the hidden size is 4 dim.
 VARIANTS = {
@@ -25,41 +26,7 @@ VARIANTS = {
 }
 POOLS = ("cls", "gap", "map")
 POSITION_INITS = ("normal", "sinusoidal")
-
-
-class AttentionPool(nnx.Module):
-  """One learned query attends to all tokens; then a perceptron.
-
-  Multihead attention pooling: y = attention(probe, x), then y +
-  feed_forward(norm(y)) (arXiv:2106.04560, section 3.3; arXiv:1810.00825).
-
-  Attributes:
-    probe: [1, 1, D], the query before its projection.
-  """
-
-  def __init__(self, dim, *, attention, feed_forward, norm, **common):
-    self.heads = attention["heads"]
-    init, param_dtype = common["kernel_init"], common["param_dtype"]
-    self.probe = nnx.Param(
-      init(common["rngs"].params(), (1, dim), param_dtype)[None]
-    )
-    self.query = Dense(dim, dim, **common)
-    self.key = Dense(dim, dim, **common)
-    self.value = Dense(dim, dim, **common)
-    self.out = Dense(dim, dim, **common)
-    self.norm = Norm(dim, param_dtype=param_dtype, **norm)
-    self.feed_forward = transformer.FeedForward(dim, **feed_forward, **common)
-
-  def __call__(self, x_BTD):
-    """x_BD, one vector for each example."""
-    B, _, D = x_BTD.shape
-    probe = jnp.broadcast_to(self.probe[...].astype(x_BTD.dtype), (B, 1, D))
-    q, k, v = (
-      y.reshape(B, -1, self.heads, D // self.heads)
-      for y in (self.query(probe), self.key(x_BTD), self.value(x_BTD))
-    )
-    y_B1D = self.out(attention(q, k, v).reshape(B, 1, D))
-    return (y_B1D + self.feed_forward(self.norm(y_B1D)))[:, 0]
+STEMS = ("patch", "convolutions")
 
 
 class ViT(nnx.Module):
@@ -78,6 +45,7 @@ class ViT(nnx.Module):
     position_init,
     registers,
     distilled,
+    stem,
     norm,
     dropout,
     scan,
@@ -93,12 +61,21 @@ class ViT(nnx.Module):
     self.deterministic = True
     common = {"dtype": dtype, "param_dtype": param_dtype}
     tokens = self.grid**2 + (pool == "cls") + distilled
-    self.patch_embedding = Dense(
-      patch * patch * channels,
-      dim,
-      kernel_init=nnx.initializers.lecun_normal(),
-      rngs=rngs,
-      **common,
+    self.stem = nnx.data(
+      ConvolutionalStem(channels, dim, patch, norm=norm, rngs=rngs, **common)
+      if stem == "convolutions"
+      else None
+    )
+    self.patch_embedding = nnx.data(
+      Dense(
+        patch * patch * channels,
+        dim,
+        kernel_init=nnx.initializers.lecun_normal(),
+        rngs=rngs,
+        **common,
+      )
+      if stem == "patch"
+      else None
     )
     self.cls = nnx.data(
       nnx.Param(jnp.zeros((1, 1, dim), param_dtype)) if pool == "cls" else None
@@ -173,7 +150,10 @@ class ViT(nnx.Module):
 
     If visible_BK is given, int32, the patches are those at these K places.
     """
-    x_BTD = self.patch_embedding(patches(image_BHWC, self.patch))
+    if self.stem is not None:
+      x_BTD = self.stem(image_BHWC)
+    else:
+      x_BTD = self.patch_embedding(patches(image_BHWC, self.patch))
     x_BTD = _prefixed((self.cls, self.distillation), x_BTD)
     H, W = (n // self.patch for n in image_BHWC.shape[1:3])
     x_BTD += self._positions(H, W).astype(x_BTD.dtype)
@@ -257,6 +237,7 @@ def vit(
   position_init: str = "normal",
   registers: int = 0,
   distilled: bool = False,
+  stem: str = "patch",
   activation: str = "gelu_exact",
   norm_eps: float = 1e-6,
   dropout: float = 0.0,
@@ -296,6 +277,8 @@ def vit(
       output is read (arXiv:2309.16588).
     distilled: whether there is a distillation token with a last layer of its
       own, for the task wrapper `distill` (DeiT, arXiv:2012.12877).
+    stem: what makes tokens of an image: "patch", one dense layer; or
+      "convolutions" (arXiv:2106.14881), which learns faster from few images.
     activation: "gelu_exact", "gelu" (tanh approximation) or "swiglu".
     norm_eps: added to the variance.
     dropout: rate, of the embeddings and of each addition to the residual
@@ -335,6 +318,7 @@ def vit(
     "position_init": choose("position_init", position_init, POSITION_INITS),
     "registers": registers,
     "distilled": distilled,
+    "stem": choose("stem", stem, STEMS),
     "norm": {"eps": norm_eps},
     "dropout": dropout,
     "scan": scan,

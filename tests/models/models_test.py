@@ -189,7 +189,11 @@ TABLE = [
   ("resnet", {"num_classes": 7, "width": 8, **WIDE}, (2, 9, 9, 3), (2, 7)),
   *(
     ("vit", {"num_classes": 7, **VIT, **more}, (2, 16, 24, 3), (2, 7))
-    for more in ({"pool": "map", "registers": 2}, {"distilled": True})
+    for more in (
+      {"pool": "map", "registers": 2},
+      {"distilled": True},
+      {"stem": "convolutions"},
+    )
   ),
   (
     "mixer",

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import peers
 import pytest
+from flax import nnx
 from torch_arrays import array, randomize
 
 from common.names import find
+from models.layers.convolutional_stem import ConvolutionalStem
 
 torch = pytest.importorskip("torch")
 torchvision = peers.torchvision()
@@ -340,6 +342,43 @@ class Weights:
       for name, tensor in self.module.state_dict().items()
       if not re.search(self.but, name)
     }
+
+
+class ChannelNorm(nn.LayerNorm):
+  """Layer norm of the channels, which PyTorch has first."""
+
+  def forward(self, x):
+    return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def test_a_convolutional_stem_is_that_of_torchs_layers():
+  theirs = randomize(
+    nn.Sequential(
+      *(nn.Conv2d(3, 4, 3, 2, 1), ChannelNorm(4, eps=1e-6), nn.ReLU()),
+      *(nn.Conv2d(4, 8, 3, 2, 1), ChannelNorm(8, eps=1e-6), nn.ReLU()),
+      nn.Conv2d(8, 8, 1),
+    )
+  )
+  names = ("convs/0", "norms/0", "convs/1", "norms/1", "last")
+  renames = [
+    (f"^{place}$", name)
+    for place, name in zip((0, 1, 3, 4, 6), names, strict=True)
+  ]
+  params, _ = placed(theirs, renames)
+  stem = ConvolutionalStem(
+    3,
+    8,
+    4,
+    norm={"eps": 1e-6},
+    rngs=nnx.Rngs(0),
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+  )
+  nnx.update(stem, nnx.restore_int_paths(params))
+  image = torch.randn(2, 3, 12, 8)
+  found = stem(jnp.asarray(array(image.permute(0, 2, 3, 1))))
+  expected = theirs(image).flatten(2).transpose(1, 2)
+  np.testing.assert_allclose(found, array(expected), atol=1e-5)
 
 
 def test_registers_are_dinov2s():

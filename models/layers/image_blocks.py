@@ -13,7 +13,8 @@ from flax import nnx
 from models.layers.attention import attention
 from models.layers.basic import Conv, Dense, GroupNorm
 
-INIT = nnx.initializers.lecun_normal()
+# Of PyTorch, as in diffusers: it begins with smaller outputs than He or LeCun.
+INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class ResidualBlock(nnx.Module):

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
   "checkpoint": {},
   "early_stopping": {},
   "recovery": {},
+  "progressive": {},
   "planned": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
@@ -35,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
 _TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
-_TABLES += ("recovery", "planned", "mesh")
+_TABLES += ("recovery", "progressive", "planned", "mesh")
 # Sections whose key "wrap" lists wrappers -> the name of one of them.
 WRAPPED = {"task": "distill", "learner": "ema", "optimizer": "lookahead"}
 # key -> the smallest valid value

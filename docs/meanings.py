@@ -48,6 +48,10 @@ CONFIG = {
     "Ends the run when a figure of an evaluator stops improving; see"
     " [below](#configearly_stopping)."
   ),
+  "progressive": (
+    "Smaller images in the first parts of the training; see"
+    " [below](#configprogressive)."
+  ),
   "writers": (
     "Where metrics go besides `metrics.jsonl`: a list of sections, whose `name`"
     " is a file of `train/writers`."
@@ -95,6 +99,12 @@ SECTIONS = (
     (),
   ),
   ("`config.recovery`", "train/checkpointing/health.py", "limits", ()),
+  (
+    "`config.progressive`",
+    "input_pipeline/batching/progressive_sizes.py",
+    "progressive_sizes",
+    ("data", "total_steps"),
+  ),
   ("`config.init_from`", "train/initialization.py", "Settings", ()),
 )
 

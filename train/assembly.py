@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from common import config_ranges, leaf, names
 from common.config_keys import complete
 from common.errors import UserError
-from input_pipeline.batching import pipeline
+from input_pipeline.batching import pipeline, progressive_sizes
 from models import Model
 from train import initialization, run_data, sharding, types
 from train.optimization import optimizers, parameter_rules
@@ -66,6 +66,14 @@ def experiment(
   data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
+  if config["progressive"]:
+    data = names.call(
+      progressive_sizes.progressive_sizes,
+      data,
+      where="config.progressive",
+      settings=config["progressive"],
+      offered={"total_steps": config["total_steps"]},
+    )
   return assemble(config, mesh, data, load)
 
 
@@ -89,8 +97,7 @@ def assemble(
   )
   network = _startable(config, model)
   model = _adapted(config, network)
-  offered = {**sizes, **within, "total_steps": config["total_steps"]}
-  task = _task(config, mesh, model, {**offered, "load": load})
+  task = _task(config, mesh, model, {**sizes, **within, "load": load})
   optimizer = _optimizer(config, model)
   learner = _learner(config, mesh, data, task, optimizer, within)
   rules = tuple(sys.modules[model_fn.__module__].SHARDING)

@@ -61,21 +61,9 @@ class ViT(nnx.Module):
     self.deterministic = True
     common = {"dtype": dtype, "param_dtype": param_dtype}
     tokens = self.grid**2 + (pool == "cls") + distilled
-    self.stem = nnx.data(
-      ConvolutionalStem(channels, dim, patch, norm=norm, rngs=rngs, **common)
-      if stem == "convolutions"
-      else None
-    )
-    self.patch_embedding = nnx.data(
-      Dense(
-        patch * patch * channels,
-        dim,
-        kernel_init=nnx.initializers.lecun_normal(),
-        rngs=rngs,
-        **common,
-      )
-      if stem == "patch"
-      else None
+    self.stem = stem
+    self.patch_embedding = _patch_embedding(
+      stem, channels, dim, patch, norm, rngs=rngs, **common
     )
     self.cls = nnx.data(
       nnx.Param(jnp.zeros((1, 1, dim), param_dtype)) if pool == "cls" else None
@@ -150,10 +138,10 @@ class ViT(nnx.Module):
 
     If visible_BK is given, int32, the patches are those at these K places.
     """
-    if self.stem is not None:
-      x_BTD = self.stem(image_BHWC)
-    else:
-      x_BTD = self.patch_embedding(patches(image_BHWC, self.patch))
+    cut = self.stem == "patch"
+    x_BTD = self.patch_embedding(
+      patches(image_BHWC, self.patch) if cut else image_BHWC
+    )
     x_BTD = _prefixed((self.cls, self.distillation), x_BTD)
     H, W = (n // self.patch for n in image_BHWC.shape[1:3])
     x_BTD += self._positions(H, W).astype(x_BTD.dtype)
@@ -200,6 +188,13 @@ class ViT(nnx.Module):
   def _distilled(self, x_BTD):
     x_BD = x_BTD[:, int(self.cls is not None)]
     return self.distillation_head(x_BD).astype("float32")
+
+
+def _patch_embedding(stem, channels, dim, patch, norm, **common) -> nnx.Module:
+  if stem == "convolutions":
+    return ConvolutionalStem(channels, dim, patch, norm=norm, **common)
+  init = nnx.initializers.lecun_normal()
+  return Dense(patch * patch * channels, dim, kernel_init=init, **common)
 
 
 def _prefixed(tokens, x_BTD) -> jax.Array:

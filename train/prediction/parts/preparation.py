@@ -11,11 +11,10 @@ from input_pipeline import ops
 from input_pipeline.batching import components
 from input_pipeline.ops.parts import rewriting
 from train import assembly, build, prediction, sharding, trained
-from train.prediction import Context, Rendering
+from train.prediction import PICTURE, Context, Rendering
 
 # The default batch is the run's, but at most this.
 _MOST_ROWS = 256
-_PICTURE = ("height", "width", "channel")
 
 
 class Wanted(NamedTuple):
@@ -94,7 +93,7 @@ def prepared(
     rendering = rendering or prediction.rendering(kind, context)
   except ValueError as error:
     raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
-  picture = next((k for k in read if spec[k].axes == _PICTURE), None)
+  picture = next((k for k in read if spec[k].axes == PICTURE), None)
   raw = not settings.get("rows") and settings.get("tokenizer") is None
   others = [k for k in spec if k not in (*read, *MASK_AND_INDEX)]
   absent = [k for k in others if raw and picture and spec[k].shape]
@@ -119,7 +118,7 @@ def of_any_picture(found: trained.Trained) -> Prepared | None:
     UserError: it predicts nothing of pictures, but is trained on them.
   """
   spec = found.parts.data.spec
-  if not any(leaf.axes == _PICTURE for leaf in spec.values()):
+  if not any(leaf.axes == PICTURE for leaf in spec.values()):
     return None
   data = {"source": "images:", "split": "all"}
   ready = prepared(found, Wanted("--workdir", data, files=True))
@@ -136,7 +135,7 @@ def _of_pictures(
 ) -> tuple[str, str]:
   """Returns (the ops for pictures without labels, a note on them)."""
   string = rewriting.without_fields(string, absent)
-  if rendering.whole:
+  if rendering.unmoved:
     string = rewriting.in_place(string)
   note = ""
   if files:

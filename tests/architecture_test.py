@@ -80,7 +80,7 @@ ARROWS = {
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
-  "train.prediction": "train data jax PIL pyarrow",
+  "train.prediction": "train absl data jax PIL pyarrow",
   "train.serving": "train.generation train.prediction data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",

@@ -89,10 +89,7 @@ def prepared(
     evaluator,
     wanted.options,
   )
-  try:
-    rendering = rendering or prediction.rendering(kind, context)
-  except ValueError as error:
-    raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
+  rendering = rendering or _rendering(kind, context, name)
   picture = next((k for k in read if spec[k].axes == PICTURE), None)
   raw = not settings.get("rows") and settings.get("tokenizer") is None
   others = [k for k in spec if k not in (*read, *MASK_AND_INDEX)]
@@ -109,6 +106,38 @@ def prepared(
   return Prepared(
     kind, context, rendering, read, absent, labels, picture, settings, note
   )
+
+
+def _rendering(kind: str, context: Context, name: str) -> Rendering:
+  """The Rendering of a kind of prediction of the task `name`.
+
+  Raises:
+    UserError: the predictions cannot be written, or have no such option.
+  """
+  options = _Used(context.options)
+  try:
+    made = prediction.rendering(kind, context._replace(options=options))
+  except ValueError as error:
+    raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
+  for key, value in options.items():
+    if value is not None and key not in options.used:
+      raise UserError(
+        f"--{key}: the predictions of this run, {kind}, have no such option"
+      )
+  return made
+
+
+class _Used(dict):
+  """Options, and the names of those that were asked for."""
+
+  def __init__(self, options: Mapping[str, Any]):
+    super().__init__(options)
+    self.used: set[str] = set()
+
+  def get(self, name, default=None):
+    """As in a dict."""
+    self.used.add(name)
+    return super().get(name, default)
 
 
 def of_any_picture(found: trained.Trained) -> Prepared | None:

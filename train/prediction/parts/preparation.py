@@ -119,7 +119,7 @@ def _rendering(kind: str, context: Context, name: str) -> Rendering:
     made = prediction.rendering(kind, context._replace(options=options))
   except ValueError as error:
     raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
-  for key, value in options.items():
+  for key, value in context.options.items():
     if value is not None and key not in options.used:
       raise UserError(
         f"--{key}: the predictions of this run, {kind}, have no such option"
@@ -127,17 +127,21 @@ def _rendering(kind: str, context: Context, name: str) -> Rendering:
   return made
 
 
-class _Used(dict):
+class _Used(Mapping):
   """Options, and the names of those that were asked for."""
 
   def __init__(self, options: Mapping[str, Any]):
-    super().__init__(options)
-    self.used: set[str] = set()
+    self.options, self.used = options, set()
 
-  def get(self, name, default=None):
-    """As in a dict."""
+  def __getitem__(self, name):
     self.used.add(name)
-    return super().get(name, default)
+    return self.options[name]
+
+  def __iter__(self):
+    return iter(self.options)
+
+  def __len__(self):
+    return len(self.options)
 
 
 def of_any_picture(found: trained.Trained) -> Prepared | None:

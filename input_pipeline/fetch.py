@@ -11,7 +11,8 @@ downloaded are kept in the cache ($TESSERA_CACHE, else ~/.cache/tessera).
 
 --from=DIR takes the files from a local folder instead: from DIR itself, or
 from the folder below it that the messages name. Where their SHA-256 is not
-that of the published files this is printed, and they are used as they are.
+that of the published files this is printed, and they are used as they are. A
+folder of pictures that has the layout of data/NAME is copied.
 """
 
 import csv
@@ -31,7 +32,7 @@ from absl import flags
 
 from common import cli, names
 from common.files import cache_folder
-from input_pipeline.datasets import Dataset, File, Files
+from input_pipeline.datasets import Dataset, File, Files, Written
 from input_pipeline.datasets.parts import download
 
 # What a path of the user's may be in the way of a folder.
@@ -170,10 +171,10 @@ def fetch(
   try:
     if source is None:
       say(f"  {len(dataset.files)} files, {size(dataset.files)}")
-      files = _downloaded(name, dataset, say)
+      written = dataset.write(_downloaded(name, dataset, say))
     else:
-      files = _local(name, dataset, pathlib.Path(source), say)
-    _write(folder, dataset, files, say)
+      written = _local(name, dataset, pathlib.Path(source), say)
+    _write(folder, dataset, written, say)
   except cli.UserError:
     raise
   except _DAMAGED as error:
@@ -204,10 +205,12 @@ def _downloaded(name: str, dataset: Dataset, say) -> Files:
   return files
 
 
-def _local(
-  name: str, dataset: Dataset, source: pathlib.Path, say
-) -> dict[str, pathlib.Path]:
-  """{file name: path} below a folder of the user's; prints their digests."""
+def _local(name: str, dataset: Dataset, source: pathlib.Path, say) -> Written:
+  """What is made of files below a folder of the user's; prints their digests.
+
+  Raises:
+    UserError: they are not there.
+  """
   if not source.is_dir():
     raise cli.UserError(f"--from={source}: there is no such folder")
   missing = ""
@@ -222,11 +225,25 @@ def _local(
       found[file.name] = path
     if choice and len(found) == len(choice):
       _compare(choice, found, say)
-      return found
+      return dataset.write(found)
+  if dataset.folder:
+    for folder in (source / dataset.folder, source):
+      if all((folder / entry).exists() for entry in dataset.holds):
+        say(f"  {folder}: a copy of the data set, used as it is")
+        return _copied(folder, dataset.holds)
   raise cli.UserError(
     f"--from={source}: {name} needs {missing}, which is neither there nor in"
     " the folder itself"
   )
+
+
+def _copied(folder: pathlib.Path, holds: tuple[str, ...]) -> Written:
+  """Yields the files of the entries `holds` of a folder."""
+  for entry in holds:
+    path = folder / entry
+    for each in [path] if path.is_file() else sorted(path.rglob("*")):
+      if each.is_file():
+        yield each.relative_to(folder).as_posix(), each.read_bytes()
 
 
 def _compare(
@@ -245,13 +262,15 @@ def _compare(
     say(f"  the SHA-256 of {verified} of {len(files)} files is verified")
 
 
-def _write(folder: pathlib.Path, dataset: Dataset, files: Files, say) -> None:
+def _write(
+  folder: pathlib.Path, dataset: Dataset, written: Written, say
+) -> None:
   """Writes a temporary folder, and moves it into place when it is complete."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
   counts: dict[str, int] = {}
   try:
-    for relative, content in dataset.write(files):
+    for relative, content in written:
       path = partial / relative
       path.parent.mkdir(parents=True, exist_ok=True)
       _write_file(path, content)

@@ -60,7 +60,7 @@ ARROWS = {
   " data.similarity data.sources cleanlab jax scipy sklearn train.build"
   " train.loop",
   # Small public data sets are files fetched; nothing here reads a source.
-  "data.datasets": "",
+  "data.datasets": "PIL",
   "data verbs": "data absl",
   "train.types": "jax",
   "train.objectives": "train.types jax models.layers optax",
@@ -80,7 +80,7 @@ ARROWS = {
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
   " train.sharding jax",
   "train.generation": "train.types train.trained absl data jax",
-  "train.prediction": "train data jax PIL pyarrow",
+  "train.prediction": "train absl data jax PIL pyarrow",
   "train.serving": "train.generation train.prediction data starlette uvicorn",
   "train.conversions": "train data jax models safetensors",
   "train.planning": "train data jax libtpu rich",

@@ -20,7 +20,9 @@ NAME_overlay.png, NAME_denoised.png or NAME_reconstruction.png.
   python -m train.predict --workdir=runs/yolo --images='photos/*.jpg' \
     --output=found
 
-A run that generates pictures draws --number=16 of them into --output.
+Pictures larger than the crops of training may be segmented in overlapping
+--window=512,512. A run that generates pictures draws --number=16 of them into
+--output, of a class (--label) or a text (--prompt) if it was trained on these.
 
 The data are prepared as in the evaluation of the run, by its tokenizer and the
 statistics in its workdir. Only the workdir is needed.
@@ -58,7 +60,7 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "top", 1, "The number of classes or answers to write of each record.", 1
   )
-  _define_drawing()
+  _pictures().define()
 
 
 def define_data() -> None:
@@ -86,43 +88,6 @@ def define_data() -> None:
   )
   _define_how()
   cli.define_step()
-
-
-def _define_drawing() -> None:
-  """Defines the flags of pictures that are found, or drawn at random."""
-  flags.DEFINE_integer(
-    "number",
-    None,
-    "The number of pictures to draw, by a run that generates pictures.",
-    1,
-  )
-  flags.DEFINE_integer(
-    "seed",
-    0,
-    "The random seed of --number. A picture depends on it and on its place.",
-  )
-  flags.DEFINE_string(
-    "label",
-    None,
-    "The class of the pictures of --number, its name or number. Default: each "
-    "class in turn, if the run has classes.",
-  )
-  flags.DEFINE_float(
-    "min_score",
-    None,
-    "The least score of an object that is written and drawn. Default: 0.05 for "
-    "what is written, 0.3 for what is drawn.",
-    0.0,
-    1.0,
-  )
-  flags.DEFINE_float(
-    "level",
-    None,
-    "The standard deviation of the noise that a denoiser removes, from 0 to "
-    "255. Default: that of the run's evaluation.",
-    0.0,
-    255.0,
-  )
 
 
 def _define_how() -> None:
@@ -241,12 +206,12 @@ def _predicted(found, workdir: str, held: contextlib.ExitStack, advance):
   """Returns (records.Predicted, (a record's name) -> the name to print)."""
   from train.prediction.parts import drawn, records
 
-  if FLAGS.number is not None:
-    drawing = drawn.Drawing(FLAGS.number, FLAGS.seed, FLAGS.label, FLAGS.batch)
+  picture_flags = _pictures()
+  if picture_flags.draws():
+    drawing = picture_flags.drawing(FLAGS.batch)
     return drawn.drawn(found, drawing, advance), str
   wanted, named = new_data(found, held)
-  options = {"min_score": FLAGS.min_score, "level": FLAGS.level}
-  wanted = wanted._replace(top=FLAGS.top, options=options)
+  wanted = wanted._replace(top=FLAGS.top, options=picture_flags.options())
 
   def say_named(line: str) -> None:
     say(named(line))
@@ -303,9 +268,19 @@ def output() -> Iterator[str]:
     raise cli.UserError(f"--output={FLAGS.output}: {error.strerror}") from error
 
 
+def _pictures():
+  """The flags of pictures, whose package needs NumPy."""
+  from train.prediction.parts import picture_flags
+
+  return picture_flags
+
+
 def _check() -> None:
   """Raises UserError for flags that contradict each other."""
-  check_data(("source", "text", "images", "number"))
+  picture_flags = _pictures()
+  if not (picture_flags.draws() and FLAGS.prompt):
+    check_data(("source", "text", "images", "number"))
+  picture_flags.options()  # before a large model is loaded
   if FLAGS.output != "-":
     check_output(ENDINGS, folders=True)
 

@@ -49,6 +49,8 @@ class Dataset(NamedTuple):
   write: converts the files to these entries.
   configs: the names of the configs that read the folder.
   copies: the files that --from may provide instead of `files`.
+  folder: below that of --from, which may hold a copy of all that `holds` names;
+    it is taken as it is where there are no `files`. "" for none.
   """
 
   what: str
@@ -60,3 +62,4 @@ class Dataset(NamedTuple):
   write: Callable[[Files], Written]
   configs: tuple[str, ...]
   copies: tuple[File, ...] = ()
+  folder: str = ""

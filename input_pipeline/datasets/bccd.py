@@ -25,6 +25,7 @@ def bccd() -> Dataset:
     holds=("Annotations", "ImageSets", "JPEGImages"),
     write=_write,
     configs=("boxes_bccd", "detr_bccd", "faster_rcnn_bccd", "yolo_bccd"),
+    folder="det_bccd",
   )
 
 

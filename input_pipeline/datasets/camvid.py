@@ -23,6 +23,7 @@ def camvid() -> Dataset:
     holds=("test", "testannot", "train", "trainannot", "val", "valannot"),
     write=_write,
     configs=("deeplab_camvid", "fcn_camvid", "unet_camvid"),
+    folder="seg_camvid",
   )
 
 

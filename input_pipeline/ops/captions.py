@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline.ops import Context, Example, on_example
+from input_pipeline.ops.parts import text_bytes
 
 
 @on_example
@@ -36,11 +37,11 @@ def caption(
     raise ValueError(
       f"caption: {len(names)} names for {context.num_classes} classes"
     )
-  table = np.zeros((len(names), length), np.int32)
-  for row, name in zip(table, names, strict=True):
-    text = template.format(name).encode()
-    if len(text) > length:
-      raise ValueError(f"caption: {name!r} needs length={len(text)} or more")
-    row[: len(text)] = list(text)
+  try:
+    table = np.stack(
+      [text_bytes.encoded(template.format(name), length) for name in names]
+    )
+  except ValueError as error:
+    raise ValueError(f"caption: {error}; set length") from None
   made = tf.gather(tf.constant(table), tf.cast(example["label"], tf.int32))
   return {**example, "caption": tf.ensure_shape(made, [length])}

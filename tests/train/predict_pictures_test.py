@@ -15,7 +15,11 @@ from configs.vision.classification import conv_fashion_mnist
 from configs.vision.detection import detr_bccd, faster_rcnn_bccd, yolo_bccd
 from configs.vision.generation import (
   ddpm_fashion_mnist,
+  dit_fashion_mnist,
   gan_fashion_mnist,
+  latent_fashion_mnist,
+  stylegan2_fashion_mnist,
+  text_fashion_mnist,
   vae_fashion_mnist,
   vqvae_fashion_mnist,
 )
@@ -44,9 +48,12 @@ WITH_IMAGES = {
   "vqvae": vqvae_fashion_mnist,
 }
 DRAWING = {
-  "vae": vae_fashion_mnist,
   "gan": gan_fashion_mnist,
+  "vae": vae_fashion_mnist,
   "ddpm": ddpm_fashion_mnist,
+  "dit": dit_fashion_mnist,
+  "latent": latent_fashion_mnist,
+  "stylegan2": stylegan2_fashion_mnist,
 }
 
 
@@ -165,7 +172,7 @@ def test_batch_1_equals_batch_8_and_files_are_written(name, photos, tmp_path):
 
 @pytest.mark.parametrize(
   "name",
-  ["gan", *(pytest.param(n, marks=pytest.mark.slow) for n in ("vae", "ddpm"))],
+  ["gan", *(pytest.param(n, marks=pytest.mark.slow) for n in [*DRAWING][1:])],
 )
 def test_drawn_pictures_depend_on_their_place_alone(name, tmp_path):
   found = run_of(DRAWING[name].get_config("smoke"), tmp_path)
@@ -182,7 +189,9 @@ def test_drawn_pictures_depend_on_their_place_alone(name, tmp_path):
   for first, second in zip(*got, strict=True):
     alike(first, second)
   assert (got[0][0]["picture"] != got[0][1]["picture"]).any()
-  assert got[0][0]["picture"].shape == (8, 8, 1)
+  for each in got[0]:
+    assert each["picture"].shape == (8, 8, 1)
+    assert each["picture"].std() > 0
 
 
 def test_objects_are_in_pixels_of_the_upright_file(photos, tmp_path):
@@ -252,6 +261,93 @@ def test_classes_of_pixels_are_those_of_the_file(tmp_path):
   assert said == ["pictures are resized to 16 x 16 pixels; --ops sets other"]
   with Image.open(io.BytesIO(drawing.png(mask))) as image:
     assert image.mode == "P" and (np.asarray(image) == mask).all()
+
+
+@pytest.mark.parametrize("views", ["none", "window", "flips"])
+def test_pixels_are_seen_in_windows_and_mirror_images(views, photos, tmp_path):
+  """Pictures that no op resizes keep their size where there is a window."""
+  shapes = set()
+
+  def logits(variables, batch, rng):  # they depend on the place in the view
+    image_BHWC = batch["image"]
+    shapes.add(image_BHWC.shape[1:3])
+    column = jnp.arange(image_BHWC.shape[2]) / image_BHWC.shape[2]
+    red = image_BHWC[..., 0] + column[None, None] - 0.5
+    return jnp.stack([jnp.zeros_like(red), 3 * red], -1)
+
+  config = fcn_camvid.get_config("smoke")
+  config.evals.test.flips = views == "flips"  # the run's own setting
+  found = run_of(config, tmp_path, logits=logits)
+  shapes.clear()
+  options = {"window": {"window": (24, 32), "overlap": 0.25}}.get(views, {})
+  got = [
+    [
+      opened(each)
+      for each in predicted(
+        found, f"images:{photos}/[ab]*", batch, **options
+      ).records
+    ]
+    for batch in (1, 8)
+  ]
+  for first, second in zip(*got, strict=True):
+    alike(first, second)
+  assert shapes == {"window": {(16, 16), (24, 32)}}.get(views, {(16, 16)})
+  if views == "window":
+    with Image.open(photos / "b.png") as image:
+      red = np.asarray(image) / 127.5 - 1  # 80 x 40
+    total, count = np.zeros((2, *red.shape))
+    for y in (0, 16):
+      for x in (0, 24, 48):
+        seen = red[y : y + 24, x : x + 32] + np.arange(32) / 32 - 0.5
+        total[y : y + 24, x : x + 32] += 1 / (1 + np.exp(-3 * seen))
+        count[y : y + 24, x : x + 32] += 1
+    sure = np.abs(total / count - 0.5) > 1e-3
+    wanted = total / count > 0.5
+    assert (got[0][1]["mask"] == wanted)[sure].all()
+  if views == "flips":
+    # In the mean, the columns cancel out.
+    bare = predicted(found, f"images:{photos}/[ab]*", flips=False).records
+    for record, seen in zip(bare, got[0], strict=True):
+      columns = np.arange(seen["mask"].shape[1]) < seen["mask"].shape[1] / 2
+      assert (opened(record)["mask"] > seen["mask"])[:, ~columns].any()
+      assert (opened(record)["mask"] < seen["mask"])[:, columns].any()
+  with pytest.raises(UserError, match="--level: the predictions of this run"):
+    predicted(found, f"images:{photos}/*", level=3.0)
+
+
+def test_prompts_and_labels_are_drawn_in_turn(tmp_path):
+  config = text_fashion_mnist.get_config("smoke")
+
+  def samples(variables, batch, rng):
+    text_BS = batch["caption"].astype(jnp.float32) / 127.5 - 1
+    return text_BS[:, None, :, None]
+
+  found = run_of(config, tmp_path, samples=samples)
+  texts = ("a bag", "ein Mantel ä")
+  got = list(drawn.drawn(found, drawn.Drawing(3, prompts=texts)).records)
+  for record, text in zip(got, (*texts, texts[0]), strict=True):
+    assert record["prompt"] == text
+    row = record["picture"].pixels()[0, :, 0]
+    assert bytes(row.tolist()).rstrip(b"\0").decode() == text
+  (record,) = drawn.drawn(found, drawn.Drawing(1)).records
+  assert "prompt" not in record and not record["picture"].pixels().any()
+  for wanted, line in (
+    (drawn.Drawing(1, prompts=("x" * 33,)), "has 33 bytes, more than 32"),
+    (drawn.Drawing(1, label="bag"), "--prompt gives a text"),
+  ):
+    with pytest.raises(UserError, match=line):
+      drawn.drawn(found, wanted)
+
+  def classes(variables, batch, rng):
+    return jnp.zeros((1, 1, 1, 1)) + batch["label"][:, None, None, None] / 9
+
+  found = run_of(
+    dit_fashion_mnist.get_config("smoke"), tmp_path, samples=classes
+  )
+  got = list(drawn.drawn(found, drawn.Drawing(2, label="1")).records)
+  assert [record["label"] for record in got] == ["1", "1"]
+  with pytest.raises(UserError, match="--prompt: this run draws without texts"):
+    drawn.drawn(found, drawn.Drawing(1, prompts=("a bag",)))
 
 
 def test_a_large_picture_is_restored_in_tiles(photos, tmp_path):

@@ -56,21 +56,16 @@ def segmentation(
   num_classes = context.num_classes
   chosen = [context.class_names.index(name) for name in classes]
 
-  def predicted(variables, batch, rng):
-    def logits(image_BHWC):
-      seen = {**batch, "image": image_BHWC}
-      return context.task.predict["logits"](variables, seen, rng)
-
-    if not window and not flips:
-      return logits(batch["image"]).argmax(-1)
-    return objective.averaged_probabilities(
-      logits, batch["image"], window=window, overlap=overlap, flips=flips
-    ).argmax(-1)
+  predict = context.task.predict["logits"]
+  if window or flips:
+    predict = objective.in_views(
+      predict, window=window, overlap=overlap, flips=flips
+    )
 
   @jax.jit
   def count(variables, batch, at):
     loss, _ = context.task.losses["loss"](variables, batch, at)
-    guess_BHW = predicted(variables, batch, at.rng)
+    guess_BHW = predict(variables, batch, at.rng).argmax(-1)
     label_BHW = batch["segmentation"]
     mask_BHW = batch["mask"][:, None, None] * (label_BHW >= 0)
     found = metrics.confusion_matrix(
@@ -125,10 +120,7 @@ def _check(context, classes, window, overlap) -> None:
       f"classes: {wrong[0]!r} is no class of the data"
       f" ({', '.join(known) or 'whose classes have no names'})"
     )
-  if window and (len(window) != 2 or min(window) < 1):
-    raise ValueError(f"window={window!r} is not (height, width)")
-  if not 0 <= overlap < 1:
-    raise ValueError(f"overlap={overlap!r} is not within 0..1")
+  objective.check_window(window, overlap)
 
 
 def mean_iou(confusion_CC: np.ndarray, chosen: Sequence[int] = ()) -> float:

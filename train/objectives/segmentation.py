@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from train import types
 
 
 def pixel_weights(
@@ -74,15 +77,48 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
   return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
+def check_window(window: Sequence[int], overlap: float) -> None:
+  """Raises ValueError unless these are a window and an overlap."""
+  if window and (len(window) != 2 or min(window) < 1):
+    raise ValueError(f"window={window!r} is not (height, width)")
+  if not 0 <= overlap < 1:
+    raise ValueError(f"overlap={overlap!r} is not within 0..1")
+
+
+def in_views(
+  predict: types.Predict, picture: str = "image", **views
+) -> types.Predict:
+  """A prediction of logits as mean probabilities, [B, H, W, classes].
+
+  Args:
+    predict: of the logits, [B, H, W, classes].
+    picture: the field of the batch that is seen in several views.
+    **views: window, overlap and flips of `averaged_probabilities`.
+  """
+
+  def probabilities(variables, batch, rng):
+    def logits(image_BHWC):
+      return predict(variables, {**batch, picture: image_BHWC}, rng)
+
+    return averaged_probabilities(logits, batch[picture], **views)
+
+  return probabilities
+
+
 def averaged_probabilities(
   logits: Callable[[jax.Array], jax.Array],
-  image_BHWC: jax.Array,
+  image_BHWC: jax.Array | np.ndarray,
   *,
   window: Sequence[int] = (),
   overlap: float = 0.5,
   flips: bool = False,
 ) -> jax.Array:
   """The mean probabilities of several views of an image, float32 [B, H, W, C].
+
+  Of a JAX array, all windows are computed by one loop, which can be compiled.
+  Of a NumPy array, `logits` is called for each window, so that it can be a
+  compiled function, which has the same shape for images of many sizes; the
+  result is a NumPy array, unless a single window covers the image.
 
   Args:
     logits: [B, h, w, C] -> [B, h, w, classes].
@@ -111,6 +147,9 @@ def averaged_probabilities(
   if len(starts) == 1:
     return seen(image_BHWC)
 
+  if isinstance(image_BHWC, np.ndarray):
+    return _averaged_on_host(seen, image_BHWC, starts, size)
+
   # One after the other, so that the memory is that of one window.
   def add(sums, start):
     y, x = start
@@ -127,4 +166,23 @@ def averaged_probabilities(
   classes = jax.eval_shape(seen, view).shape[-1]
   sums = jnp.zeros((B, H, W, classes)), jnp.zeros((H, W))
   (total, count), _ = jax.lax.scan(add, sums, jnp.asarray(starts))
+  return total / count[None, ..., None]
+
+
+def _averaged_on_host(
+  seen: Callable,
+  image_BHWC: np.ndarray,
+  starts: Sequence[tuple[int, int]],
+  size: tuple[int, int],
+) -> np.ndarray:
+  """The mean of what is seen in each window, in NumPy."""
+  total, count = None, np.zeros(image_BHWC.shape[1:3], np.float32)
+  for y, x in starts:
+    place = slice(y, y + size[0]), slice(x, x + size[1])
+    found_BhwC = np.asarray(seen(image_BHWC[:, *place]))
+    if total is None:
+      shape = (*image_BHWC.shape[:3], found_BhwC.shape[-1])
+      total = np.zeros(shape, np.float32)
+    total[:, *place] += found_BhwC
+    count[place] += 1
   return total / count[None, ..., None]

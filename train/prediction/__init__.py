@@ -19,6 +19,9 @@ from common import names
 from common.errors import UserError
 from common.leaf import Spec
 
+# The axes of a picture.
+PICTURE = ("height", "width", "channel")
+
 
 class Context(NamedTuple):
   """What a renderer knows of the run.
@@ -96,22 +99,26 @@ class Rendering(NamedTuple):
 
   render: see Renderer.
   placed: whether it needs `places` and `original` of a Piece.
-  whole: whether each picture is computed alone and in its own size, by ops that
-    move no pixels. Its pieces are of one row.
+  whole: whether each picture is computed alone and in the size that the ops
+    leave it in. Its pieces are of one row.
+  unmoved: for `whole`, whether ops that move pixels are left out.
   pictures: whether a record is nothing without its Pictures.
   entries: (number from 1 on, record) -> the entries of predictions.json for it.
   apply: (predict, picture [H, W, C]) -> [H, W, C'], where predict takes and
     returns [1, h, w, C]; for `whole`, to compute large pictures in parts.
   extra: {leaf of the batch: the number that it has in each row}, for `whole`.
+  views: (predict of the task) -> predict with a result of the same shape.
   """
 
   render: Renderer
   placed: bool = False
   whole: bool = False
+  unmoved: bool = False
   pictures: bool = False
   entries: Callable[[int, dict], list[dict]] = lambda number, record: [record]
   apply: Callable[[Callable, np.ndarray], np.ndarray] | None = None
   extra: Mapping[str, float] = {}
+  views: Callable[[Callable], Callable] = lambda predict: predict
 
 
 def kind_of(task: Any, name: str, drawn: bool = False) -> str:

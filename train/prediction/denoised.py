@@ -43,7 +43,14 @@ def denoised(context: Context) -> Rendering:
         }
 
   extra = {} if level is None else {"level": level}
-  return Rendering(render, whole=True, pictures=True, apply=apply, extra=extra)
+  return Rendering(
+    render,
+    whole=True,
+    unmoved=True,
+    pictures=True,
+    apply=apply,
+    extra=extra,
+  )
 
 
 def _picture(found: np.ndarray) -> Picture:

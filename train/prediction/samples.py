@@ -10,7 +10,7 @@ DRAWN = True
 
 
 def samples(context: Context) -> Rendering:
-  """Records {"record", "picture"}, and "label" if a class was asked for.
+  """Records {"record", "picture"}, with the "label" and "prompt" if there are.
 
   Raises:
     ValueError: the prediction is no picture.
@@ -20,10 +20,12 @@ def samples(context: Context) -> Rendering:
 
   def render(pieces):
     for piece in pieces:
-      labels = piece.texts().get("label", [None] * len(piece.records))
-      rows = zip(piece.records, labels, piece.values, strict=True)
-      for name, label, image_HWC in rows:
-        named = {} if label is None else {"label": context.class_name(label)}
+      shown = piece.texts()
+      rows = zip(piece.records, piece.values, strict=True)
+      for i, (name, image_HWC) in enumerate(rows):
+        named = {key: values[i] for key, values in shown.items()}
+        if "label" in named:
+          named["label"] = context.class_name(named["label"])
         found = originals.of_range(image_HWC)
         yield {"record": name, **named, "picture": _picture(found)}
 

@@ -304,9 +304,14 @@ def _parsed(content: bytes) -> Any:
 
 
 def _page(name: str) -> tuple[bytes, str]:
-  """A page, and a policy that permits only its own script and style."""
-  page = importlib.resources.files(__package__).joinpath(name)
-  content = page.read_bytes()
+  """A page, and a policy that permits only its own script and style.
+
+  The style that the pages share is written into it.
+  """
+  folder = importlib.resources.files(__package__)
+  content = folder.joinpath(name).read_bytes()
+  shared = folder.joinpath("style.css").read_bytes()
+  content = content.replace(b'@import "style.css";\n', shared)
 
   def hashes(tag: str) -> str:
     inside = re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), content, re.S)

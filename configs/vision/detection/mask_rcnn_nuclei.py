@@ -8,6 +8,7 @@ about a half. test/mask_ap50 is pycocotools' average precision of masks at IoU
 most 100 nuclei of each. Not yet measured; planned are 60 min on 2 CPU cores.
 Published on another split: Mask R-CNN 0.83, StarDist 0.86 (arXiv:1806.03535).
 
+  python -m input_pipeline.fetch nuclei
   python -m train.main --config=mask_rcnn_nuclei
 
 On two CPU cores set XLA_FLAGS=--xla_force_host_platform_device_count=2 first.

@@ -21,6 +21,7 @@ import zlib
 import file_server
 import numpy as np
 import pytest
+from PIL import Image
 
 from common import names
 from common.errors import UserError
@@ -96,6 +97,7 @@ ARCHIVED = {
     for kind in ("", "annot")
   ],
   "fsdd": ["recordings/0_george_0.wav"],
+  "nuclei": ["stage1_train/a/images/a.png"],
 }
 
 
@@ -527,6 +529,66 @@ def test_archives_of_pictures_become_folders(tmp_path, monkeypatch, name):
     open_source(missing[name], "train")
 
 
+def png_of(pixels: np.ndarray) -> bytes:
+  content = io.BytesIO()
+  Image.fromarray(pixels).save(content, "PNG")
+  return content.getvalue()
+
+
+def test_nuclei_become_pictures_with_numbers(tmp_path, monkeypatch):
+  """Masks of objects become one PNG; pictures of other sizes are left out."""
+  rng = np.random.default_rng(0)
+  seen, members = {}, {}
+  for name, size in (("a", (256, 256)), ("b", (256, 320)), ("c", (360, 360))):
+    seen[name] = rng.integers(0, 256, (*size, 4), np.uint8)
+    folder = f"stage1_train/{name}"
+    members[f"{folder}/images/{name}.png"] = png_of(seen[name])
+    for i in (1, 2):
+      mask = np.zeros(size, np.uint8)
+      mask[9 * i : 9 * i + 10, 7:30] = 255  # one row is in both
+      members[f"{folder}/masks/{i}-.png"] = png_of(mask)
+  dataset = fetch.find("nuclei")
+  path = tmp_path / dataset.files[0].name
+  with tarfile.open(path, "w:gz") as archive:
+    for member, content in members.items():
+      info = tarfile.TarInfo(f"repository/{member}")
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+  lines = "".join(f"{m} {sha256(members[m])}\n" for m in sorted(members))
+  module = sys.modules[dataset.write.__module__]
+  monkeypatch.setattr(module, "_CONTENT", sha256(lines.encode()))
+  fetch.fetch("nuclei", dataset, str(tmp_path / "data"), str(tmp_path))
+  splits = {"a": "train", "b": "test"}  # sha256(b) is a multiple of 5
+  written = [
+    f"{split}/{kind}/{name}.png"
+    for name, split in splits.items()
+    for kind in ("images", "instances")
+  ]
+  nuclei = tmp_path / "data" / "nuclei"
+  assert left(nuclei) == sorted(written)
+  for name, split in splits.items():
+    with Image.open(nuclei / split / "images" / f"{name}.png") as image:
+      assert (np.asarray(image) == seen[name][..., :3]).all()
+    with Image.open(nuclei / split / "instances" / f"{name}.png") as image:
+      numbers = np.asarray(image)
+    assert numbers[18, 8] == 1 and numbers[19, 8] == 2  # the first one's row
+    assert np.bincount(numbers.ravel()).tolist()[1:] == [230, 207]
+
+
+@pytest.mark.parametrize("below", ["", "det_bccd"])
+def test_a_copy_of_the_folder_is_taken(tmp_path, below):
+  said, dataset = [], fetch.find("bccd")
+  files = [f"{entry}/a/b.txt" for entry in dataset.holds]
+  for file in [*files, "README.md"]:
+    path = tmp_path / "from" / below / file
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(file)
+  output, source = str(tmp_path / "data"), str(tmp_path / "from")
+  fetch.fetch("bccd", dataset, output, source, said.append)
+  assert left(tmp_path / "data" / "bccd") == files
+  assert any("a copy of the data set, used as it is" in line for line in said)
+
+
 def folders_of(config) -> set[str]:
   """NAME of each data/NAME that a config names."""
   if hasattr(config, "items"):
@@ -634,8 +696,7 @@ def test_real_data_is_where_the_configs_read_it(
   shared_data, tmp_path, monkeypatch
 ):
   for name in ALL:
-    # 60,000 files take too long; of the two archives there is no copy.
-    if name not in ("cifar10", "bccd", "camvid"):
+    if name != "cifar10":  # 60,000 files take too long
       fetch.fetch(name, fetch.find(name), str(tmp_path / "data"), shared_data)
   monkeypatch.chdir(tmp_path)
   counts = {
@@ -661,6 +722,9 @@ def test_real_data_is_where_the_configs_read_it(
     "jsonl:data/xquad_zh/test.jsonl": 291,
     "csv:data/adult/adult.data": 32_561,
     "idx:data/fashion_mnist": 25_000,
+    "masks:data/camvid?classes=11": 600,
+    "masks:data/nuclei?instances=true": 445,
+    "voc:data/bccd": 277,
     "folder:data/cifar10n": 12_000,
     "audio:data/fsdd": 3_000,
   }

@@ -367,7 +367,7 @@ def test_captions_are_texts_about_the_label():
   assert texts == [b"a coat", b"a bag"] and rows[0].dtype == np.int32
   for string, message in (
     ("caption(['bag'])", "1 names for 2 classes"),
-    ("caption(['bag', 'coat'], length=4)", "'bag' needs length=18"),
+    ("caption(['bag', 'coat'], length=4)", "bag' has 18 bytes, more than 4"),
   ):
     with pytest.raises(ValueError, match=message):
       ops.compile(string, context)({"label": tf.constant(0)}, seed(0, 0))

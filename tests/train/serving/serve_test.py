@@ -1,6 +1,8 @@
 """The server: OpenAI's fields, its limits, and what hostile clients get."""
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -316,6 +318,10 @@ def test_only_what_there_is_is_served(server):
   assert status == 200 and page.startswith("<!doctype html>")
   policy = headers["Content-Security-Policy"]
   assert "default-src 'none'" in policy and "unsafe" not in policy
+  style = page.partition("<style>")[2].partition("</style>")[0]
+  assert "--ground:" in style  # of style.css
+  digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+  assert f"style-src 'sha256-{digest}'" in policy
 
 
 @pytest.mark.parametrize(

@@ -127,12 +127,13 @@ def test_the_weights_of_classes_and_dice_by_hand():
     task.losses["loss"](types.Variables(params, {}), batch, AT)
 
 
-def test_windows_and_mirror_images_are_averaged():
+@pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
+def test_windows_and_mirror_images_are_averaged(array):
   image = np.random.default_rng(0).normal(size=(2, 7, 10, 4)).astype("float32")
 
   def logits(view):  # they depend on the columns of the window
     column = jnp.arange(view.shape[2], dtype=jnp.float32)[None, None, :, None]
-    return view + jnp.pad(column, ((0, 0), (0, 0), (0, 0), (0, 3)))
+    return jnp.asarray(view) + jnp.pad(column, ((0, 0), (0, 0), (0, 0), (0, 3)))
 
   def probabilities(view):
     z = np.exp(np.asarray(logits(jnp.asarray(view))))
@@ -149,7 +150,7 @@ def test_windows_and_mirror_images_are_averaged():
       total[:, y : y + 4, x : x + 6] += found
       count[y : y + 4, x : x + 6] += 1
   found = objective.averaged_probabilities(
-    logits, jnp.asarray(image), window=window, overlap=0.5, flips=True
+    logits, array(image), window=window, overlap=0.5, flips=True
   )
   np.testing.assert_allclose(found, total / count, atol=1e-5)
 

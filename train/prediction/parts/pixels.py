@@ -1,8 +1,12 @@
 """The class of each pixel of a picture."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from train.prediction import Context, Original, Picture, Rendering
+from train.objectives import segmentation as objective
+from train.prediction import PICTURE, Context, Original, Picture, Rendering
 from train.prediction.parts import drawing, places
 
 
@@ -14,7 +18,18 @@ def of_pixels(context: Context) -> Rendering:
   the share of the pixels, in descending order. "mask" is a Picture whose values
   are the classes from 0 on, and 255 where the model saw no pixel; "overlay"
   shows it on the original.
+
+  The options window, overlap and flips, and else those settings of the run's
+  evaluator, give the mean probabilities of several views of a picture. With a
+  window, pictures that the operations do not resize keep their size.
   """
+  views = {
+    "window": _chosen(context, "window", ()),
+    "overlap": _chosen(context, "overlap", 0.5),
+    "flips": _chosen(context, "flips", False),
+  }
+  axes = context.spec.items()
+  picture = next((k for k, leaf in axes if leaf.axes == PICTURE), "image")
 
   def render(pieces):
     for piece in pieces:
@@ -32,7 +47,24 @@ def of_pixels(context: Context) -> Rendering:
           "overlay": _overlay(original, found),
         }
 
-  return Rendering(render, placed=True, pictures=True)
+  def apply(predict: Callable, image_HWC: np.ndarray) -> np.ndarray:
+    found = objective.averaged_probabilities(predict, image_HWC[None], **views)
+    return np.asarray(found)[0]
+
+  made = Rendering(render, placed=True, pictures=True)
+  if views["window"]:
+    return made._replace(whole=True, apply=apply)
+  if views["flips"]:
+    return made._replace(
+      views=lambda predict: objective.in_views(predict, picture, **views)
+    )
+  return made
+
+
+def _chosen(context: Context, name: str, default: Any) -> Any:
+  """An option of the user, or else a setting of the run's evaluator."""
+  given = context.options.get(name)
+  return context.settings.get(name, default) if given is None else given
 
 
 def _mask(found: np.ndarray) -> Picture:

@@ -11,11 +11,10 @@ from input_pipeline import ops
 from input_pipeline.batching import components
 from input_pipeline.ops.parts import rewriting
 from train import assembly, build, prediction, sharding, trained
-from train.prediction import Context, Rendering
+from train.prediction import PICTURE, Context, Rendering
 
 # The default batch is the run's, but at most this.
 _MOST_ROWS = 256
-_PICTURE = ("height", "width", "channel")
 
 
 class Wanted(NamedTuple):
@@ -90,11 +89,8 @@ def prepared(
     evaluator,
     wanted.options,
   )
-  try:
-    rendering = rendering or prediction.rendering(kind, context)
-  except ValueError as error:
-    raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
-  picture = next((k for k in read if spec[k].axes == _PICTURE), None)
+  rendering = rendering or _rendering(kind, context, name)
+  picture = next((k for k in read if spec[k].axes == PICTURE), None)
   raw = not settings.get("rows") and settings.get("tokenizer") is None
   others = [k for k in spec if k not in (*read, *MASK_AND_INDEX)]
   absent = [k for k in others if raw and picture and spec[k].shape]
@@ -112,6 +108,42 @@ def prepared(
   )
 
 
+def _rendering(kind: str, context: Context, name: str) -> Rendering:
+  """The Rendering of a kind of prediction of the task `name`.
+
+  Raises:
+    UserError: the predictions cannot be written, or have no such option.
+  """
+  options = _Used(context.options)
+  try:
+    made = prediction.rendering(kind, context._replace(options=options))
+  except ValueError as error:
+    raise UserError(f"--workdir: {prediction.no_labels(name)}") from error
+  for key, value in context.options.items():
+    if value is not None and key not in options.used:
+      raise UserError(
+        f"--{key}: the predictions of this run, {kind}, have no such option"
+      )
+  return made
+
+
+class _Used(Mapping):
+  """Options, and the names of those that were asked for."""
+
+  def __init__(self, options: Mapping[str, Any]):
+    self.options, self.used = options, set()
+
+  def __getitem__(self, name):
+    self.used.add(name)
+    return self.options[name]
+
+  def __iter__(self):
+    return iter(self.options)
+
+  def __len__(self):
+    return len(self.options)
+
+
 def of_any_picture(found: trained.Trained) -> Prepared | None:
   """Returns what a run predicts of a picture; None if it reads none.
 
@@ -119,7 +151,7 @@ def of_any_picture(found: trained.Trained) -> Prepared | None:
     UserError: it predicts nothing of pictures, but is trained on them.
   """
   spec = found.parts.data.spec
-  if not any(leaf.axes == _PICTURE for leaf in spec.values()):
+  if not any(leaf.axes == PICTURE for leaf in spec.values()):
     return None
   data = {"source": "images:", "split": "all"}
   ready = prepared(found, Wanted("--workdir", data, files=True))
@@ -136,7 +168,7 @@ def _of_pictures(
 ) -> tuple[str, str]:
   """Returns (the ops for pictures without labels, a note on them)."""
   string = rewriting.without_fields(string, absent)
-  if rendering.whole:
+  if rendering.unmoved:
     string = rewriting.in_place(string)
   note = ""
   if files:

@@ -102,7 +102,7 @@ def reading(
     preparation.rows_of_batch(found, wanted),
     Unlabeled(ready.labels, parts.data.num_classes, names, tuple(ready.absent)),
   )
-  predict = jax.jit(parts.task.predict[ready.kind])
+  predict = jax.jit(ready.rendering.views(parts.task.predict[ready.kind]))
 
   def fits(spec) -> bool:
     batch = arrays({k: spec[k] for k in ready.read}, 1, jax.ShapeDtypeStruct)

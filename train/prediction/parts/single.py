@@ -35,7 +35,7 @@ class Single:
       self._ops = ops.compile(string, context) if string else None
     except ValueError as error:
       raise UserError(f"--ops: {error}") from error
-    self._predict = jax.jit(task.predict[ready.kind])
+    self._predict = jax.jit(ready.rendering.views(task.predict[ready.kind]))
 
   def compile(self) -> None:
     """Compiles the program for pictures of the size of training."""

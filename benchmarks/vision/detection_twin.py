@@ -2,12 +2,12 @@
 
 --model=faster_rcnn is torchvision's fasterrcnn_mobilenet_v3_large_320_fpn
 without pretrained weights, the twin of faster_rcnn_bccd, with the same batches,
-optimizer, schedule, average of parameters and crops, flips and colours. Its
-pictures have 427 x 320 pixels. --model=yolov8n is ultralytics' yolov8n.yaml from
-scratch at 320 pixels, the twin of yolo_bccd, trained by ultralytics' defaults
-with flips both ways. Both train for --minutes on the split trainval, and one
-function measures the last average of the parameters on the split test by
-pycocotools, in pixels of the files, without a cut of scores.
+optimizer, schedule, average of parameters and crops, flips and colours, but
+without mosaics. Its pictures have 427 x 320 pixels. --model=yolov8n is
+ultralytics' yolov8n.yaml from scratch at 320 pixels, the twin of yolo_bccd,
+trained by ultralytics' defaults with flips both ways. Both train for --minutes
+on the split trainval, and one function measures the last average of the
+parameters on the split test by pycocotools, in pixels of the files.
 
 ultralytics has the licence AGPL-3.0. It is no dependency of this project and
 needs an environment of its own:

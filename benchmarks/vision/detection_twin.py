@@ -245,13 +245,15 @@ def yolov8n(train: list[Picture], minutes: float, folder: str) -> Detector:
   }
   import ultralytics
 
+  root = pathlib.Path(folder)
   for picture in train:
-    write_yolo(picture, pathlib.Path(folder))
+    write_yolo(picture, root / "train")
+  # Nothing is chosen by validation, but a split for it is needed.
+  write_yolo(train[0], root / "val")
   names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
-  # Nothing is chosen by validation, but the key is needed.
-  data = pathlib.Path(folder) / "data.yaml"
+  data = root / "data.yaml"
   data.write_text(
-    f"path: {folder}\ntrain: images\nval: images\nnames:\n{names}"
+    f"path: {folder}\ntrain: train/images\nval: val/images\nnames:\n{names}"
   )
   model = ultralytics.YOLO("yolov8n.yaml")
   model.add_callback(
@@ -271,10 +273,10 @@ def yolov8n(train: list[Picture], minutes: float, folder: str) -> Detector:
     workers=threads,
     project=folder,
   )
-  best = ultralytics.YOLO(model.trainer.last)
+  last = ultralytics.YOLO(model.trainer.last)
 
   def detect(path):
-    (found,) = best.predict(
+    (found,) = last.predict(
       str(path), imgsz=320, conf=0.001, max_det=100, device="cpu", verbose=False
     )
     boxes = found.boxes
@@ -286,7 +288,7 @@ def yolov8n(train: list[Picture], minutes: float, folder: str) -> Detector:
 def write_yolo(picture: Picture, folder: pathlib.Path) -> None:
   """Links a picture into images/ and writes its boxes to labels/."""
   for name in ("images", "labels"):
-    (folder / name).mkdir(exist_ok=True)
+    (folder / name).mkdir(parents=True, exist_ok=True)
   (folder / "images" / picture.path.name).symlink_to(picture.path.resolve())
   with Image.open(picture.path) as image:
     width, height = image.size

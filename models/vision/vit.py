@@ -126,23 +126,13 @@ class ViT(nnx.Module):
       **common,
     )
     self.final_norm = Norm(dim, param_dtype=param_dtype, **norm)
-    self.head = Dense(
-      2 * dim if pool == "cls_gap" else dim,
-      num_classes,
-      kernel_init=nnx.initializers.zeros,
-      rngs=rngs,
-      **common,
-    )
+    zero = {"kernel_init": nnx.initializers.zeros, "rngs": rngs, **common}
+    width = 2 * dim if pool == "cls_gap" else dim
+    self.head = Dense(width, num_classes, **zero)
     self.registers = self.distillation = self.distillation_head = nnx.data(None)
     if distilled:
       self.distillation = nnx.Param(jnp.zeros((1, 1, dim), param_dtype))
-      self.distillation_head = Dense(
-        dim,
-        num_classes,
-        kernel_init=nnx.initializers.zeros,
-        rngs=rngs,
-        **common,
-      )
+      self.distillation_head = Dense(dim, num_classes, **zero)
     if registers:
       self.registers = nnx.Param(
         nnx.initializers.normal(0.02)(

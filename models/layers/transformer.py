@@ -93,8 +93,10 @@ class Block(nnx.Module):
 
   With `post_norm`, the order of arXiv:1706.03762: x = norm(x + attention(x)), x
   = norm(x + feed_forward(x)). With `experts` in feed_forward it is a mixture of
-  experts. Between the two, the residual stream is also sharded along time over
-  the axis tensor, so that norms are not computed twice (arXiv:2205.05198).
+  experts. `layer_scale` multiplies both additions by learned factors for each
+  channel, which begin at this value (arXiv:2103.17239). Between the two, the
+  residual stream is also sharded along time over the axis tensor, so that norms
+  are not computed twice (arXiv:2205.05198).
   """
 
   def __init__(
@@ -106,6 +108,7 @@ class Block(nnx.Module):
     norm: dict,
     dropout: float,
     post_norm: bool = False,
+    layer_scale: float | None = None,
     **common,
   ):
     param_dtype = common["param_dtype"]
@@ -117,6 +120,14 @@ class Block(nnx.Module):
     kind = moe.MixtureOfExperts if self.mixture else FeedForward
     self.feed_forward = kind(dim, **feed_forward, **common)
     self.dropout = nnx.data(basic.dropout_layer(dropout, common["rngs"]))
+    self.attention_scale, self.feed_forward_scale = (
+      nnx.data(
+        None
+        if layer_scale is None
+        else nnx.Param(jnp.full((dim,), layer_scale, param_dtype))
+      )
+      for _ in range(2)
+    )
 
   def __call__(self, x_BTD, cache=None, length=0, **where):
     """Returns (x_BTD, cache, losses); see SelfAttention, MixtureOfExperts."""
@@ -124,12 +135,14 @@ class Block(nnx.Module):
     y_BTD, cache = self.attention(
       self._before(self.attention_norm, x_BTD), cache, length, **where
     )
+    y_BTD = _scaled(self.attention_scale, y_BTD)
     x_BTD = self._added(self.attention_norm, x_BTD, y_BTD)
     y_BTD, losses = self._before(self.feed_forward_norm, x_BTD), {}
     if self.mixture:
       y_BTD, losses = self.feed_forward(y_BTD)
     else:
       y_BTD = self.feed_forward(y_BTD)
+    y_BTD = _scaled(self.feed_forward_scale, y_BTD)
     x_BTD = self._added(self.feed_forward_norm, x_BTD, y_BTD)
     return x_BTD, cache, losses
 
@@ -140,6 +153,12 @@ class Block(nnx.Module):
     """Adds the output y_BTD of a part of the block to the residual stream."""
     x_BTD += place(self.dropout(y_BTD) if self.dropout else y_BTD, "BRD")
     return norm(x_BTD) if self.post_norm else x_BTD
+
+
+def _scaled(scale_D, x_BTD):
+  if scale_D is None:
+    return x_BTD
+  return x_BTD * scale_D[...].astype(x_BTD.dtype)[None, None]
 
 
 def stacked_blocks(

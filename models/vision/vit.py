@@ -24,7 +24,7 @@ VARIANTS = {
   "B": (12, 768, 12),
   "L": (24, 1024, 16),
 }
-POOLS = ("cls", "gap", "map")
+POOLS = ("cls", "gap", "cls_gap", "map")
 POSITION_INITS = ("normal", "sinusoidal")
 STEMS = ("patch", "convolutions")
 
@@ -48,6 +48,7 @@ class ViT(nnx.Module):
     stem,
     norm,
     dropout,
+    layer_scale,
     scan,
     remat,
     dtype,
@@ -60,13 +61,14 @@ class ViT(nnx.Module):
     # Set by models.pure: whether this is not training.
     self.deterministic = True
     common = {"dtype": dtype, "param_dtype": param_dtype}
-    tokens = self.grid**2 + (pool == "cls") + distilled
+    has_cls = pool in ("cls", "cls_gap")
+    tokens = self.grid**2 + has_cls + distilled
     self.stem = stem
     self.patch_embedding = _patch_embedding(
       stem, channels, dim, patch, norm, rngs=rngs, **common
     )
     self.cls = nnx.data(
-      nnx.Param(jnp.zeros((1, 1, dim), param_dtype)) if pool == "cls" else None
+      nnx.Param(jnp.zeros((1, 1, dim), param_dtype)) if has_cls else None
     )
     if position_init == "sinusoidal":
       table = positions.grid_sinusoids((self.grid,) * 2, dim)
@@ -79,26 +81,23 @@ class ViT(nnx.Module):
     self.position_embedding = nnx.Param(table)
     self.dropout = nnx.data(dropout_layer(dropout, rngs))
     self.blocks = transformer.stacked_blocks(
-      count, rngs, dim, norm=norm, dropout=dropout, **block, **common
-    )
-    self.final_norm = Norm(dim, param_dtype=param_dtype, **norm)
-    self.head = Dense(
+      count,
+      rngs,
       dim,
-      num_classes,
-      kernel_init=nnx.initializers.zeros,
-      rngs=rngs,
+      norm=norm,
+      dropout=dropout,
+      layer_scale=layer_scale,
+      **block,
       **common,
     )
+    self.final_norm = Norm(dim, param_dtype=param_dtype, **norm)
+    zero = {"kernel_init": nnx.initializers.zeros, "rngs": rngs, **common}
+    width = 2 * dim if pool == "cls_gap" else dim
+    self.head = Dense(width, num_classes, **zero)
     self.registers = self.distillation = self.distillation_head = nnx.data(None)
     if distilled:
       self.distillation = nnx.Param(jnp.zeros((1, 1, dim), param_dtype))
-      self.distillation_head = Dense(
-        dim,
-        num_classes,
-        kernel_init=nnx.initializers.zeros,
-        rngs=rngs,
-        **common,
-      )
+      self.distillation_head = Dense(dim, num_classes, **zero)
     if registers:
       self.registers = nnx.Param(
         nnx.initializers.normal(0.02)(
@@ -130,7 +129,10 @@ class ViT(nnx.Module):
     return self._distilled(self.tokens(image_BHWC))
 
   def features(self, image_BHWC):
-    """x_BD, of the class token, the mean over patches or the pool's query."""
+    """x_BD, of the class token, the mean over patches or the pool's query.
+
+    With the pool "cls_gap" the first two are joined, [B, 2 D].
+    """
     return self._pooled(self.tokens(image_BHWC))
 
   def tokens(self, image_BHWC, visible_BK=None):
@@ -180,10 +182,12 @@ class ViT(nnx.Module):
     first = self._before_patches()
     if self.registers is not None:
       first += self.registers[...].shape[1]
-    x_BTD = x_BTD[:, first:] if first else x_BTD
+    patches_BTD = x_BTD[:, first:] if first else x_BTD
     if self.pool == "gap":
-      return x_BTD.mean(axis=1)
-    return self.attention_pool(x_BTD)
+      return patches_BTD.mean(axis=1)
+    if self.pool == "cls_gap":
+      return jnp.concatenate([x_BTD[:, 0], patches_BTD.mean(axis=1)], axis=-1)
+    return self.attention_pool(patches_BTD)
 
   def _distilled(self, x_BTD):
     x_BD = x_BTD[:, int(self.cls is not None)]
@@ -236,6 +240,7 @@ def vit(
   activation: str = "gelu_exact",
   norm_eps: float = 1e-6,
   dropout: float = 0.0,
+  layer_scale: float | None = None,
   scan: bool = True,
   remat: str = "none",
   matmul: str | None = None,
@@ -264,8 +269,9 @@ def vit(
     heads: N, a divisor of D.
     hidden: F; 4 D if None.
     patch: height and width of a patch.
-    pool: "cls", a class token; "gap", the mean over patches; or "map", what a
-      learned query collects from the patches by attention.
+    pool: "cls", a class token; "gap", the mean over patches; "cls_gap", these
+      two joined, as in DINOv2; or "map", what a learned query collects from the
+      patches by attention.
     position_init: of the learned positions, "normal", or "sinusoidal", sines
       and cosines of the row and the column.
     registers: number of further learned tokens, without positions, of which no
@@ -278,6 +284,9 @@ def vit(
     norm_eps: added to the variance.
     dropout: rate, of the embeddings and of each addition to the residual
       stream.
+    layer_scale: the initial value of learned factors, one for each channel, by
+      which each addition to the residual stream is multiplied (LayerScale,
+      arXiv:2103.17239); None has no such factors.
     scan: whether one layer is compiled and looped over; otherwise each layer is
       compiled. The parameters are the same.
     remat: which activations the backward pass computes again: "none", "full"
@@ -316,6 +325,7 @@ def vit(
     "stem": choose("stem", stem, STEMS),
     "norm": {"eps": norm_eps},
     "dropout": dropout,
+    "layer_scale": layer_scale,
     "scan": scan,
     "remat": choose("remat", remat, transformer.REMAT),
     "attention": {

@@ -4,31 +4,48 @@ See arXiv:2010.11929. Hugging Face embeds patches with a convolution, our model
 with a dense layer.
 """
 
+from collections.abc import Mapping
+
 from models.vision.vit import sizes
 from train.conversions.parts.family import Family, Size, counted_labels, labels
 from train.conversions.parts.layout import Row
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
   "gelu": "gelu_exact",
   "gelu_new": "gelu",
   "gelu_pytorch_tanh": "gelu",
 }
-_NORMS = {
+NORMS = {
   "layernorm_before": "attention_norm",
   "layernorm_after": "feed_forward_norm",
 }
-_DENSE = {
+ATTENTION = {
   "attention.attention.query": "attention/query",
   "attention.attention.key": "attention/key",
   "attention.attention.value": "attention/value",
   "attention.output.dense": "attention/out",
+}
+DENSE = {
+  **ATTENTION,
   "intermediate.dense": "feed_forward/up",
   "output.dense": "feed_forward/down",
 }
 
 
-def table_of(section, prefix: str) -> list[Row]:
-  """The rows of a model whose tensors have a prefix, but for those of heads."""
+def table_of(
+  section,
+  prefix: str,
+  norms: Mapping[str, str] = NORMS,
+  dense: Mapping[str, str] = DENSE,
+) -> list[Row]:
+  """The rows of a model whose tensors have a prefix, but for those of heads.
+
+  Args:
+    section: config.model, complete.
+    prefix: of the names of the tensors.
+    norms: {the name of a norm in a block: ours}.
+    dense: {the name of a dense layer in a block: ours}.
+  """
   L, patch = section["layers"], section["patch"]
   start, block = f"{prefix}.embeddings.", f"{prefix}.encoder.layer.{{}}."
   convolution = f"{start}patch_embeddings.projection"
@@ -45,12 +62,12 @@ def table_of(section, prefix: str) -> list[Row]:
     Row(f"{prefix}.layernorm.weight", "final_norm/scale"),
     Row(f"{prefix}.layernorm.bias", "final_norm/bias"),
   ]
-  for theirs, ours in _NORMS.items():
+  for theirs, ours in norms.items():
     rows += [
       Row(f"{block}{theirs}.weight", f"blocks/{ours}/scale", layers=L),
       Row(f"{block}{theirs}.bias", f"blocks/{ours}/bias", layers=L),
     ]
-  for theirs, ours in _DENSE.items():
+  for theirs, ours in dense.items():
     path = f"blocks/{ours}"
     rows += [
       Row(f"{block}{theirs}.weight", f"{path}/kernel", "OI->IO", L),
@@ -71,7 +88,8 @@ def _table(section) -> list[Row]:
   return [*table_of(section, "vit"), *head("classifier")]
 
 
-def _filled(section, shapes):
+def filled(section, shapes):
+  """The section with the sizes that its variant, or the arrays, have."""
   names = ("layers", "dim", "heads", "patch")
   variant = dict(zip(names, sizes(section["variant"]), strict=True))
   given = {name: section[name] or variant[name] for name in names}
@@ -92,7 +110,7 @@ vit = Family(
     Size("num_attention_heads", "heads", 12),
     Size("intermediate_size", "hidden", 3072),
     Size("layer_norm_eps", "norm_eps", 1e-12, float),
-    Size("hidden_act", "activation", "gelu", str, _ACTIVATIONS),
+    Size("hidden_act", "activation", "gelu", str, ACTIVATIONS),
   ),
   ours={"pool": "cls"},
   fixed={"qkv_bias": True},
@@ -108,7 +126,7 @@ vit = Family(
   stem="ViT",
   prefix="vit.",
   tidy=counted_labels,
-  filled=_filled,
+  filled=filled,
   written=labels,
   # A ViTModel has a pooler and no classifier.
   dropped=r"vit\.(pooler\.dense\.(weight|bias)|embeddings\.mask_token)",

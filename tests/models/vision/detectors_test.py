@@ -1,5 +1,7 @@
 """Detectors: their geometry by hand and by torchvision."""
 
+import types as types_lib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,11 @@ from models.vision import detr as detr_lib
 from models.vision.detr import detr
 from models.vision.faster_rcnn import anchors, faster_rcnn
 from models.vision.mask_rcnn import mask_rcnn
-from models.vision.yolo import yolo
+from models.vision.yolo import STRIDES, Yolo, yolo
 from train import types
 from train.evaluators import average_precision
+from train.objectives import box_assignment, region_masks
 from train.objectives import boxes as boxes_lib
-from train.objectives import region_masks
 from train.objectives.region_proposals import Sampled
 from train.tasks.one_stage_detection import one_stage_detection
 from train.tasks.set_detection import set_detection
@@ -258,6 +260,55 @@ def test_anchors_are_torchvisions():
   theirs = coder.decode(torch.tensor(sides), torch.tensor(np.asarray(cells)))
   found = boxes_lib.from_sides(points, jnp.asarray(sides) * 8)
   np.testing.assert_allclose(found, theirs, atol=1e-4)
+
+
+@pytest.mark.parity
+def test_boxes_from_points_are_those_of_fcos():
+  torch = pytest.importorskip("torch")
+  peers.torchvision()
+  from torchvision.models.detection._utils import BoxLinearCoder
+  from torchvision.models.detection.anchor_utils import AnchorGenerator
+  from torchvision.models.detection.image_list import ImageList
+
+  rng, (H, W) = np.random.default_rng(0), (64, 96)
+  # A square of the size of the stride for each cell, as torchvision's FCOS has.
+  make = AnchorGenerator(tuple((s,) for s in STRIDES), ((1.0,),) * len(STRIDES))
+  levels = [torch.zeros(1, 1, H // s, W // s) for s in STRIDES]
+  images = ImageList(torch.zeros(1, 3, H, W), [(H, W)])
+  (anchors_A4,) = make(images, levels)
+  coder = BoxLinearCoder(normalize_by_size=True)
+  head = types_lib.SimpleNamespace(anchors=(), bins=0, num_classes=3)
+  raw = [rng.normal(size=(2, *x.shape[2:], 4), scale=2) for x in levels]
+  found = [
+    Yolo.decoded(head, i, jnp.zeros((2, *x.shape[1:3], 3)), jnp.asarray(x))
+    for i, x in enumerate(raw)
+  ]
+  points, strides = (
+    jnp.concatenate([each[name] for each in found])
+    for name in ("points", "strides")
+  )
+  # torchvision's centres are the corners of cells, ours lie half a cell on.
+  corners = anchors_A4.numpy().reshape(-1, 2, 2).mean(1)
+  np.testing.assert_allclose(points - strides[:, None] / 2, corners, atol=1e-4)
+  anchors_A4 += torch.tensor(np.array(strides))[:, None] / 2
+  sides = np.concatenate([x.reshape(2, -1, 4) for x in raw], 1)
+  sides = torch.nn.functional.softplus(torch.tensor(sides, dtype=torch.float32))
+  boxes = coder.decode(sides, anchors_A4[None])
+  got = jnp.concatenate([each["boxes"] for each in found], 1)
+  np.testing.assert_allclose(got, boxes, atol=1e-4)
+  # And back; a point is within a box if no distance is below 0.
+  low = rng.uniform(0, 60, (5, 2))
+  truth = np.concatenate([low, low + rng.uniform(4, 40, (5, 2))], 1)
+  truth = truth.astype(np.float32)
+  codes = coder.encode(anchors_A4[None], torch.tensor(truth)[:, None]).numpy()
+  pairs = jnp.broadcast_to(points[None], (5, *points.shape))
+  own = boxes_lib.to_sides(pairs, jnp.broadcast_to(truth[:, None], codes.shape))
+  np.testing.assert_allclose(own / strides[None, :, None], codes, atol=1e-4)
+  covered = box_assignment.covered(
+    points, jnp.asarray(truth)[None], jnp.ones((1, 5))
+  )
+  np.testing.assert_array_equal(covered[0], (codes.min(-1) > 0).any(0))
+  assert 0 < covered.mean() < 1
 
 
 @pytest.mark.parity

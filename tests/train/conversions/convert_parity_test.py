@@ -24,7 +24,8 @@ from train.optimization import parameter_rules  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[3]
 V, T = 19, 9
-IMAGES = ("vit", "deit", "resnet", "convnext")
+TRANSFORMERS = ("vit", "deit", "dinov2")
+IMAGES = (*TRANSFORMERS, "resnet", "convnext")
 _rng = np.random.default_rng(0)
 TOKENS, TARGETS = _rng.integers(0, V, (2, T)), _rng.integers(0, V, (2, 5))
 TYPES = np.repeat((np.arange(T) > 4).astype(int)[None], 2, axis=0)
@@ -41,6 +42,8 @@ LLAMA3 = {
 }
 VIT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4}
 VIT |= {"intermediate_size": 32, "image_size": 12, "patch_size": 4}
+DINOV2 = {k: v for k, v in VIT.items() if k != "intermediate_size"}
+DINOV2 |= {"mlp_ratio": 2, "num_labels": 5}
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 32, 64]}
 RESNET |= {"depths": [2, 2, 2, 2], "layer_type": "basic"}
 RESNET50 = {"embedding_size": 8, "hidden_sizes": [32, 64, 128, 256]}
@@ -86,6 +89,14 @@ CASES = {
   "resnet18": ("ResNetForImageClassification", {**RESNET, "num_labels": 5}),
   "resnet50": ("ResNetForImageClassification", RESNET50),
   "deit": ("DeiTForImageClassificationWithTeacher", {**VIT, "num_labels": 5}),
+  "dinov2": (
+    "Dinov2ForImageClassification",
+    {**DINOV2, "use_mask_token": False, "layerscale_value": 0.5},
+  ),
+  "dinov2_gated": (
+    "Dinov2ForImageClassification",
+    {**DINOV2, "use_mask_token": False, "use_swiglu_ffn": True},
+  ),
   "convnext": (
     "ConvNextForImageClassification",
     {**CONVNEXT, "num_labels": 5, "patch_size": 2},
@@ -128,7 +139,7 @@ def made(name, dtype=None, **changes):
 
 
 def image(model):
-  size = 12 if model.config.model_type in ("vit", "deit") else 64
+  size = 12 if model.config.model_type in TRANSFORMERS else 64
   shape = (3, size, size, 3)
   return np.random.default_rng(1).normal(size=shape).astype("float32")
 
@@ -211,6 +222,35 @@ def test_logits_are_theirs_and_every_byte_comes_back(name, tmp_path):
   again = type(model).from_pretrained(back)
   for want, mine in zip(wanted, theirs(again), strict=True):
     np.testing.assert_allclose(mine, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
+def test_tokens_of_a_published_dinov2_are_theirs(kind, tmp_path):
+  # Without a head, and with the token of masked patches.
+  torch.manual_seed(0)
+  config = getattr(transformers, f"{kind}Config")(**DINOV2)
+  model = getattr(transformers, f"{kind}Model")(config).eval()
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter.add_(0.1 * torch.randn_like(parameter))
+  model.save_pretrained(tmp_path / "hf")
+  found = weights.read(str(tmp_path / "hf"))
+  assert "mask_token" in found.notes[1]
+  section = {k: v for k, v in found.model.items() if k != "name"}
+  network = find("models", "vit", "model")(**section)
+  # That with registers interpolates positions in another way.
+  for size in ((12, 12), (16, 20))[: 1 if found.model.get("registers") else 2]:
+    x = np.random.default_rng(1).normal(size=(2, *size, 3)).astype("float32")
+    got, _ = network.apply(found.params, {}, x, method="tokens")
+    with torch.no_grad():
+      out = model(torch.tensor(x.transpose(0, 3, 1, 2)))
+    want = out.last_hidden_state.numpy()
+    assert want.std() > 0.02
+    np.testing.assert_allclose(got, want, atol=1e-4)
+  back = written(found, tmp_path / "back")
+  again = type(model).from_pretrained(back).state_dict()
+  for key, tensor in model.state_dict().items():
+    assert "mask_token" in key or torch.equal(again[key], tensor), key
 
 
 @pytest.mark.parametrize("kind", ["BasicBlock", "Bottleneck"])

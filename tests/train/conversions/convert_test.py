@@ -12,9 +12,11 @@ import safetensors_by_hand as by_hand
 from common.errors import UserError
 from common.names import find
 from models.layers import attention
+from models.vision.vit import vit
 from train import build, trained
 from train.checkpointing import checkpoint
-from train.conversions.parts import layout, runs, weights
+from train.conversions.dinov2 import dinov2
+from train.conversions.parts import family, layout, runs, weights
 
 
 @pytest.fixture
@@ -601,3 +603,23 @@ def test_words_of_the_flags(gpt2, tmp_path):
   assert "either" in told(run, f"--from={gpt2}", "--to=x")
   assert "no such folder" in told(run, "--from=nowhere")
   assert re.search("--sha256 needs --from", told(run, "--to=x", "--sha256=1"))
+
+
+def test_the_hidden_sizes_of_dinov2():
+  # Of the published sizes S, L and g; the last one is gated.
+  for dim, gated, hidden in (
+    (384, False, 1536),
+    (1024, False, 4096),
+    (1536, True, 4096),
+  ):
+    config = {"hidden_size": dim, "use_swiglu_ffn": gated, "num_labels": 5}
+    section = family.section_of(dinov2, config, [])
+    assert (section["hidden"], section["layer_scale"]) == (hidden, 1.0)
+    shapes = {"params/blocks/feed_forward/up/kernel": (12, dim, hidden)}
+    back, _ = family.config_of(dinov2, vit, section, shapes)
+    assert {k: back[k] for k in config} == config and back["mlp_ratio"] == 4
+  with pytest.raises(UserError, match="mlp_ratio = '4': is not a valid"):
+    family.section_of(dinov2, {"mlp_ratio": "4"}, [])
+  section = {"name": "vit", "num_classes": 5, "pool": "cls_gap"}
+  with pytest.raises(UserError, match="layer_scale is None"):
+    family.config_of(dinov2, vit, section, shapes)

@@ -147,6 +147,8 @@ def test_another_arithmetic_is_refused(finished):
     (dict(bias=True), dict(bias=False), 1),
     (dict(name="vit", variant="S/16"), dict(name="vit", heads=6), 0),
     (dict(name="vit", variant="S/16"), dict(name="vit", heads=12), 2),
+    (dict(name="vit", heads=6, layer_scale=1.0), dict(name="vit", heads=6), 1),
+    (dict(name="convnext", layer_scale=1.0), dict(name="convnext"), 0),
     (dict(name="bert", head="mlm"), dict(name="bert", head="classes"), 0),
     (dict(name="bert", heads=2), dict(heads=4, norm_eps=1e-12), 3),
     (dict(name="word_vectors"), dict(name="text_cnn"), 0),

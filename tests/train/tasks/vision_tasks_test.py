@@ -127,6 +127,38 @@ def test_the_weights_of_classes_and_dice_by_hand():
     task.losses["loss"](types.Variables(params, {}), batch, AT)
 
 
+@pytest.mark.parity
+def test_losses_of_pixels_are_segmentation_models_pytorchs():
+  torch = pytest.importorskip("torch")
+  smp = pytest.importorskip("segmentation_models_pytorch.losses")
+  rng, C = np.random.default_rng(0), 4
+  label = rng.integers(0, C - 1, (3, 8, 9))  # the last class does not occur
+  label[rng.random(label.shape) < 0.2] = 255
+  logits = rng.normal(size=(*label.shape, C)).astype(np.float32)
+  theirs = torch.tensor(logits.transpose(0, 3, 1, 2)), torch.tensor(label)
+  known = objective.pixel_weights(jnp.asarray(label), C)
+  got = objective.dice_loss(jnp.asarray(logits), jnp.asarray(label), known)
+  # Theirs averages over all classes, ours over those in the image.
+  dice = smp.DiceLoss("multiclass", classes=[0, 1, 2], ignore_index=255)
+  wanted = [dice(*(x[i : i + 1] for x in theirs)) for i in range(3)]
+  np.testing.assert_allclose(got, wanted, atol=1e-5)
+  model, params = given(jnp.asarray(logits))
+  batch = {
+    "image": jnp.zeros((*label.shape, 3)),
+    "segmentation": jnp.asarray(label),
+    "mask": jnp.ones(3),
+  }
+  weights = (0.5, 2.0, 1.0, 4.0)
+  # Theirs has no weights of classes, and its mean counts ignored pixels too.
+  plain = smp.SoftCrossEntropyLoss("sum", smooth_factor=0.0, ignore_index=255)
+  weighted = torch.nn.CrossEntropyLoss(torch.tensor(weights), ignore_index=255)
+  for settings, nats in ((), plain), (weights, weighted):
+    task = segmentation(model, class_weights=settings)
+    mean, _ = task.losses["loss"](types.Variables(params, {}), batch, AT)
+    got = mean.value() if settings else mean.total
+    np.testing.assert_allclose(got, nats(*theirs), rtol=1e-5)
+
+
 @pytest.mark.parametrize("array", [jnp.asarray, np.asarray])
 def test_windows_and_mirror_images_are_averaged(array):
   image = np.random.default_rng(0).normal(size=(2, 7, 10, 4)).astype("float32")

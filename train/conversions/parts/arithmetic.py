@@ -25,6 +25,8 @@ _FREE = {
   *("layer_scale", "variant", "inner", "bottleneck", "position_init"),
   *family.COMPUTATION,
 }
+# Of these only matters whether they are None, which switches them off.
+_SWITCHES = {"layer_scale"}
 _BODY = r"^(?!.*embedding).*"
 # key -> a regex of the parameters whose meaning it changes; `_BODY` otherwise.
 _CONCERNS = {
@@ -60,7 +62,10 @@ def differences(
   alike = one["name"] == other["name"]
   found = []
   for key in one:
-    if key in _FREE or key not in other or not (alike or key in _SHARED):
+    if key not in other or not (alike or key in _SHARED):
+      continue
+    switched = key in _SWITCHES and (one[key] is None) != (other[key] is None)
+    if key in _FREE and not switched:
       continue
     concern = _CONCERNS.get(f"{one['name']}.{key}", _CONCERNS.get(key, _BODY))
     if one[key] != other[key] and any(re.search(concern, p) for p in loaded):

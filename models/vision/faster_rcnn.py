@@ -104,13 +104,13 @@ class FasterRcnn(nnx.Module):
       codes.append(self.shift(y).reshape(B, -1, 4))
       grid = anchors(*x.shape[1:3], strides[i], self.sizes[i], self.ratios)
       boxes.append(grid)
-      of.append(np.full(len(grid), i, np.int32))
+      of.append(jnp.full(len(grid), i, jnp.int32))
     return {
       "levels": tuple(levels),
       "objectness": jnp.concatenate(scores, 1).astype(jnp.float32),
       "codes": jnp.concatenate(codes, 1).astype(jnp.float32),
-      "anchors": jnp.asarray(np.concatenate(boxes)),
-      "of": jnp.asarray(np.concatenate(of)),
+      "anchors": jnp.concatenate(boxes),
+      "of": jnp.concatenate(of),
     }
 
   def _features(self, x_BHWC):
@@ -163,20 +163,21 @@ def anchors(
   stride: int,
   sizes: Sequence[float],
   ratios: Sequence[float],
-) -> np.ndarray:
+) -> jax.Array:
   """The anchors of a level, float32 [height * width * ratios * sizes, 4].
 
   As in torchvision: an anchor has the area size^2 and its height is ratio times
   its width, rounded to whole pixels; it is centred at the upper left corner of
-  its cell.
+  its cell. They are computed where the model runs, since those of a large image
+  would be megabytes of constants in the program.
   """
   root = np.sqrt(np.asarray(ratios, np.float32))
   high = (root[:, None] * np.asarray(sizes, np.float32)).reshape(-1)
   wide = ((1 / root)[:, None] * np.asarray(sizes, np.float32)).reshape(-1)
   own = np.round(np.stack([-wide, -high, wide, high], 1) / 2)
-  x, y = np.meshgrid(np.arange(width) * stride, np.arange(height) * stride)
-  shift = np.stack([x, y, x, y], -1).reshape(-1, 1, 4)
-  return (shift + own[None]).reshape(-1, 4).astype(np.float32)
+  x, y = jnp.meshgrid(jnp.arange(width) * stride, jnp.arange(height) * stride)
+  shift = jnp.stack([x, y, x, y], -1).reshape(-1, 1, 4).astype(jnp.float32)
+  return (shift + own[None]).reshape(-1, 4)
 
 
 def faster_rcnn(

@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     wrap=[dict(name="ema", of="generator", decay=decay, warmup=True)],
   )
   config.optimizer = dict(name="adam", lr=2.5e-3, b1=0.0, b2=0.99, eps=1e-8)
-  config.planned = dict(source="fake:image?size=256&channels=3")
+  config.planned = dict(source="fake:image?size=256&channels=3&dtype=uint8")
   config.data = dict(
     source="images:data/ffhq256",
     split="all",

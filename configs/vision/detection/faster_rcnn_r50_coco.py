@@ -8,7 +8,7 @@ called 1x: 90,000 steps of 16 pictures. Expected from a backbone that is trained
 on ImageNet: about 37 % AP on val2017 (36.7 % in Detectron's model zoo; 37.0 %
 in torchvision's, after 26 epochs). Not measured here.
 
-Meant for v5e:4x4, one picture a chip.
+Meant for v5e:4x4, one picture a chip; train.plan was not run to its end here.
 
   python -m train.main --config=faster_rcnn_r50_coco \
     --init_from=resnet50.safetensors

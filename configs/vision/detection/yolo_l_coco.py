@@ -6,7 +6,7 @@ AP on val2017 (YOLOv8's model zoo). Not measured here. Unlike there, mixup and
 copy-paste are left out, mosaic lasts to the end, and batch norm has the epsilon
 and the momentum of this code's other networks.
 
-Meant for v5e:4x4, four pictures a chip.
+Meant for v5e:4x4, four pictures a chip; train.plan was not run to its end here.
 
   python -m train.main --config=yolo_l_coco
 

@@ -253,8 +253,10 @@ def read(
   params, model_state = _part(where, wanted, origin, name)
   rng = jax.eval_shape(lambda: jax.random.key(0))
   own_params, own_state = jax.eval_shape(model.init, rng)
-  found = _matched(where, wanted, params, own_params)
-  state = _matched(where, wanted, model_state, own_state)
+  # What one run trains another may only keep, such as frozen batch norm.
+  theirs = parameter_rules.flat(params) | parameter_rules.flat(model_state)
+  found = _matched(where, wanted, theirs, own_params)
+  state = _matched(where, wanted, theirs, own_state)
   paths = list(parameter_rules.flat(own_params))
   if not found:
     other = ", ".join(list(parameter_rules.flat(params))[:3])
@@ -262,8 +264,8 @@ def read(
       f"{where}: {wanted.path} has none of this run's parameters"
       f" ({', '.join(paths[:3])}, …); it has {other}, …: set init_from.map"
     )
-  theirs = _section(origin.section, wanted.network or name)
-  _check_settings(where, wanted, theirs, _section(section, name), found, say)
+  other = _section(origin.section, wanted.network or name)
+  _check_settings(where, wanted, other, _section(section, name), found, say)
   drawn = [path for path in paths if path not in found]
   found_text = f"{len(found)} of {len(paths)} parameters from {wanted.path}"
   if drawn:
@@ -311,10 +313,10 @@ def _check_settings(where, wanted, theirs, ours, loaded, say) -> None:
   say(f"{line} (--init_from_anyway)")
 
 
-def _matched(where: str, wanted: Settings, theirs: PyTree, ours: PyTree):
-  """Returns {our path: their array}."""
+def _matched(where: str, wanted: Settings, theirs: Mapping, ours: PyTree):
+  """Returns {our path: their array}; `theirs` is {path: array}."""
   renamed: dict[str, jax.Array] = {}
-  for path, leaf in parameter_rules.flat(theirs).items():
+  for path, leaf in theirs.items():
     for regex, replacement in wanted.map:
       path = re.sub(regex, replacement, path)
     if path in renamed:

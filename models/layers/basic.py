@@ -166,21 +166,28 @@ class BatchNorm(nnx.Module):
 
   In training it normalizes by the batch's mean and biased variance, and moves
   its running averages by a tenth towards them; otherwise it normalizes by the
-  running averages.
+  running averages. A frozen one always normalizes by these, and its scale and
+  bias are in the model_state, too, where nothing trains them.
   """
 
   def __init__(
-    self, features: int, *, eps: float = 1e-5, param_dtype=jnp.float32
+    self,
+    features: int,
+    *,
+    eps: float = 1e-5,
+    frozen: bool = False,
+    param_dtype=jnp.float32,
   ):
-    self.eps, self.use_running_average = eps, False
-    self.scale = nnx.Param(jnp.ones((features,), param_dtype))
-    self.bias = nnx.Param(jnp.zeros((features,), param_dtype))
+    self.eps, self.frozen, self.use_running_average = eps, frozen, False
+    kept = nnx.BatchStat if frozen else nnx.Param
+    self.scale = kept(jnp.ones((features,), param_dtype))
+    self.bias = kept(jnp.zeros((features,), param_dtype))
     self.mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
     self.var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns x normalized over all axes but the last."""
-    if self.use_running_average:
+    if self.frozen or self.use_running_average:
       mean, var = self.mean[...], self.var[...]
     else:
       axes = tuple(range(x.ndim - 1))

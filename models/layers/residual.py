@@ -20,6 +20,7 @@ class ConvNorm(nnx.Module):
   """A convolution without bias and with symmetric padding, then batch norm.
 
   With `before`, norm and relu come first; `zero` starts the last of both at 0.
+  `frozen` is that of BatchNorm.
   """
 
   def __init__(
@@ -32,6 +33,7 @@ class ConvNorm(nnx.Module):
     dilation=1,
     before=False,
     zero=False,
+    frozen=False,
     dtype,
     param_dtype,
     rngs,
@@ -53,7 +55,7 @@ class ConvNorm(nnx.Module):
       rngs=rngs,
     )
     self.norm = BatchNorm(
-      inputs if before else outputs, param_dtype=param_dtype
+      inputs if before else outputs, frozen=frozen, param_dtype=param_dtype
     )
     if zero and not before:
       self.norm.scale[...] = jnp.zeros_like(self.norm.scale[...])

@@ -19,7 +19,7 @@ from models.layers.basic import (
 )
 from models.layers.residual import ConvNorm
 from models.vision.fcn import resized
-from models.vision.resnet import DEPTHS, OUTPUT_STRIDES, ResNet
+from models.vision.resnet import DEPTHS, OUTPUT_STRIDES, body
 
 HEADS = ("deeplab", "fcn")
 
@@ -86,17 +86,11 @@ class DeepLab(nnx.Module):
     counts, bottleneck, channels, output_stride, dtype, param_dtype, rngs,
   ):  # fmt: skip
     common = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-    self.backbone = ResNet(
-      num_classes=None,
+    self.backbone = body(
       channels=channels,
       counts=counts,
       bottleneck=bottleneck,
-      stem="imagenet",
       width=width,
-      stem_width=width,
-      version=1,
-      drop_path=0.0,
-      block={},
       output_stride=output_stride,
       **common,
     )

@@ -83,6 +83,8 @@ def mask_rcnn(
   ratios: Sequence[float] = (0.5, 1.0, 2.0),
   strides: Sequence[int] = STRIDES,
   norm: str = "group",
+  backbone: str = "csp",
+  coarser: bool = False,
   dtype: str = "float32",
   param_dtype: str = "float32",
 ) -> Model:
@@ -97,7 +99,8 @@ def mask_rcnn(
     num_classes: C.
     channels: C of the images.
     width: channels of the backbone at half the size.
-    depth: factor of the numbers of the backbone's blocks.
+    depth: factor of the numbers of the backbone's blocks; of a ResNet 18, 34,
+      50, 101 or 152.
     features: channels of the pyramid.
     hidden: units of the two layers of the regions' head.
     mask_features: channels of the masks' head.
@@ -105,7 +108,11 @@ def mask_rcnn(
     sizes: for each level, the sides of its anchors in pixels.
     ratios: height / width of the anchors.
     strides: of the levels, of 4, 8, 16 and 32 some that follow each other.
-    norm: of the backbone, "group" or "batch".
+    norm: of the backbone, "group" or "batch"; of a ResNet "batch" or "frozen".
+    backbone: "csp", that of models/vision/yolo.py; or "resnet", that of
+      models/vision/resnet.py.
+    coarser: whether a further level, every second cell of the last one in both
+      directions, has anchors; regions take no features from it.
     dtype: of the computation.
     param_dtype: of the parameters.
 
@@ -123,6 +130,8 @@ def mask_rcnn(
     ratios=ratios,
     strides=strides,
     norm=norm,
+    backbone=backbone,
+    coarser=coarser,
     dtype=dtype,
     param_dtype=param_dtype,
   )

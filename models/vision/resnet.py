@@ -40,6 +40,7 @@ STEMS = {
 POOLED_STEMS = ("imagenet", "deep")
 SHORTCUTS = ("conv", "pool")
 VERSIONS = (1, 2)
+NORMS = ("batch", "frozen")
 OUTPUT_STRIDES = (None, 8, 16, 32)
 
 
@@ -59,11 +60,13 @@ class ResNet(nnx.Module):
     version,
     drop_path,
     block,
+    norm,
     dtype,
     output_stride=None,
     **common,
   ):
-    common["dtype"] = dtype
+    head = common | {"dtype": dtype}
+    common = head | {"frozen": norm == "frozen"}
     self.pool = stem in POOLED_STEMS
     self.dtype, self.counts = dtype, tuple(counts)
     shapes = STEMS[stem]
@@ -100,13 +103,15 @@ class ResNet(nnx.Module):
         inputs = outputs * (4 if bottleneck else 1)
     self.blocks = nnx.List(blocks)
     self.norm = nnx.data(
-      BatchNorm(inputs, param_dtype=common["param_dtype"])
+      BatchNorm(
+        inputs, frozen=common["frozen"], param_dtype=common["param_dtype"]
+      )
       if version == 2
       else None
     )
     init = nnx.initializers.lecun_normal()
     self.head = nnx.data(
-      Dense(inputs, num_classes, kernel_init=init, **common)
+      Dense(inputs, num_classes, kernel_init=init, **head)
       if num_classes
       else None
     )
@@ -136,6 +141,31 @@ class ResNet(nnx.Module):
     return found
 
 
+def body(
+  *, channels, counts, bottleneck, width, norm="batch", output_stride=None,
+  **common,
+):  # fmt: skip
+  """The ResNet of version 1.5 without its last layer, for other models.
+
+  `common` has dtype, param_dtype and rngs; see `resnet` for the rest.
+  """
+  return ResNet(
+    num_classes=None,
+    channels=channels,
+    counts=counts,
+    bottleneck=bottleneck,
+    stem="imagenet",
+    width=width,
+    stem_width=width,
+    version=1,
+    drop_path=0.0,
+    block={},
+    norm=norm,
+    output_stride=output_stride,
+    **common,
+  )
+
+
 def resnet(
   *,
   num_classes: int,
@@ -150,6 +180,7 @@ def resnet(
   stem_width: int | None = None,
   inner: float = 1.0,
   zero_init: bool = False,
+  norm: str = "batch",
   dropout: float = 0.0,
   drop_path: float = 0.0,
   output_stride: int | None = None,
@@ -193,6 +224,8 @@ def resnet(
     inner: factor of the channels inside bottlenecks.
     zero_init: whether each block begins as its shortcut: the scale of its last
       norm (version 2: its last kernel) is 0 at first (arXiv:1706.02677).
+    norm: "batch"; or "frozen", batch norm by the running averages in training
+      too, whose scales and biases are not trained, as detectors have it.
     dropout: rate, before the last convolution of each block.
     drop_path: rate of stochastic depth in the last block (arXiv:1603.09382);
       those of the other blocks rise linearly from 0.
@@ -222,6 +255,7 @@ def resnet(
       "zero_init": zero_init,
       "dropout": dropout,
     },
+    "norm": choose("norm", norm, NORMS),
     "dtype": float_dtype("dtype", dtype),
     "param_dtype": float_dtype("param_dtype", param_dtype),
   }

@@ -104,11 +104,16 @@ class Pooled(nnx.Module):
 
 
 class Backbone(nnx.Module):
-  """Features at `strides`, half of which are the factors of `width`."""
+  """Features at `strides`, half of which are the factors of `width`.
 
-  def __init__(self, channels, width, depth, *, strides=STRIDES, **common):
+  With `most`, no level has more channels.
+  """
+
+  def __init__(
+    self, channels, width, depth, *, strides=STRIDES, most=None, **common
+  ):
     self.levels = len(strides)
-    sizes = [width * 2**i for i in range(strides[-1].bit_length() - 1)]
+    sizes = widths(width, strides[-1].bit_length() - 1, most)
     self.stem = ConvNorm(channels, sizes[0], 3, 2, **common)
     pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
     self.down = nnx.List(ConvNorm(*pair, 3, 2, **common) for pair in pairs)
@@ -125,6 +130,12 @@ class Backbone(nnx.Module):
       x = stage(down(x))
       found.append(x)
     return [*found[-self.levels : -1], self.pooled(found[-1])]
+
+
+def widths(width: int, count: int, most: int | None = None) -> list[int]:
+  """The channels at a half, a quarter, … of the size, at most `most`."""
+  sizes = [width * 2**i for i in range(count)]
+  return sizes if most is None else [min(size, most) for size in sizes]
 
 
 class Pyramid(nnx.Module):
@@ -186,12 +197,13 @@ class Yolo(nnx.Module):
   """Backbone, pyramid, and a head for each level; see `yolo`."""
 
   def __init__(
-    self, *, num_classes, channels, width, depth, head, bins, anchors, **common
-  ):
-    sizes = [4 * width, 8 * width, 16 * width]
+    self, *, num_classes, channels, width, depth, most, head, sides_head, bins,
+    anchors, **common,
+  ):  # fmt: skip
+    sizes = widths(width, 5, most)[2:]
     self.bins, self.anchors, self.num_classes = bins, anchors, num_classes
     self.dtype = common["dtype"]
-    self.backbone = Backbone(channels, width, depth, **common)
+    self.backbone = Backbone(channels, width, depth, most=most, **common)
     self.pyramid = Pyramid(sizes, depth, **common)
     each = len(anchors[0]) if anchors else 1
     prior = math.log(_PRIOR / (1 - _PRIOR))
@@ -199,9 +211,12 @@ class Yolo(nnx.Module):
     start = 0.0 if bins or anchors else math.log(math.expm1(_SIDE))
     self.classes, self.sides = (
       nnx.List(
-        Branch(size, head, each * outputs, first, **common) for size in sizes
+        Branch(size, inner, each * outputs, first, **common) for size in sizes
       )
-      for outputs, first in ((num_classes, prior), (4 * max(bins, 1), start))
+      for inner, outputs, first in (
+        (head, num_classes, prior),
+        (sides_head or head, 4 * max(bins, 1), start),
+      )
     )
 
   def __call__(self, image_BHWC):
@@ -267,7 +282,9 @@ def yolo(
   channels: int,
   width: int = 16,
   depth: int = 1,
+  most: int | None = None,
   head: int = 64,
+  sides_head: int | None = None,
   bins: int = 0,
   anchors: Sequence[Sequence[Sequence[float]]] = (),
   norm: str = "group",
@@ -285,15 +302,18 @@ def yolo(
 
   The anchor-free decoupled head is that of YOLOX (Ge et al., 2021,
   arXiv:2107.08430); the blocks are those that Jocher et al. (2023) call C2f in
-  YOLOv8, whose size n has width 16, depth 1, and heads of 64 channels.
+  YOLOv8, whose size n has width 16, depth 1, and heads of 64 channels; the size
+  l has width 64, depth 3, most 512, head 256, sides_head 64 and 16 bins.
 
   Args:
     num_classes: C of the logits.
     channels: C of the images.
     width: channels at half the size; they double at each halving.
+    most: the largest number of channels of a level, if there is one.
     depth: factor of the numbers of bottlenecks, which are 1, 2, 2 and 1 in the
       backbone and 1 in the pyramid.
     head: channels of the convolutions of the head.
+    sides_head: those of its branch for the sides of boxes, if they are others.
     bins: the number of distances of a distribution focal loss
       (arXiv:2006.04388), from 0 cells on, whose mean is predicted; 0 predicts
       the distance itself.
@@ -319,7 +339,9 @@ def yolo(
     "channels": channels,
     "width": width,
     "depth": depth,
+    "most": most,
     "head": head,
+    "sides_head": sides_head,
     "bins": bins,
     "anchors": sizes,
     "norm": choose("norm", norm, NORMS),

@@ -7,6 +7,8 @@ import pytest
 from common.errors import UserError
 from configs.vision.classification import vit_cifar10
 from configs.vision.generation import gan_fashion_mnist
+from models.vision.faster_rcnn import faster_rcnn
+from models.vision.resnet import resnet
 from train import assembly, build, initialization, trained, types
 from train.optimization import parameter_rules
 
@@ -133,6 +135,33 @@ def test_a_classifier_begins_with_the_encoder_of_another_model():
     else:
       with pytest.raises(UserError, match="heads .4 there, 2 here"):
         begun()
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_frozen_batch_norm_begins_with_what_another_run_trained(backwards):
+  """A classifier's scales are the frozen ones of a detector's backbone."""
+  sizes = dict(channels=3, depth=18, width=2)
+  detector = dict(
+    **sizes, num_classes=2, norm="frozen", backbone="resnet", features=4,
+    hidden=4,
+  )  # fmt: skip
+  sections = [{"name": "resnet", "num_classes": 5, **sizes}]
+  sections.append({"name": "faster_rcnn", **detector})
+  models = [resnet(num_classes=5, **sizes), faster_rcnn(**detector)]
+  shapes = [jax.eval_shape(m.init, jax.random.key(0)) for m in models]
+  theirs, ours = (1, 0) if backwards else (0, 1)
+  pair = ("^backbone/", "") if backwards else ("^", "backbone/")
+  origin = initialization.Origin(*shapes[theirs], sections[theirs])
+  found = initialization.read(
+    initialization.Settings(".", map=[pair]),
+    models[ours],
+    sections[ours],
+    lambda path, step: origin,
+    lambda line: None,
+  )
+  params, state = map(parameter_rules.flat, shapes[ours])
+  body = {path for path in params if "backbone/" in path or "blocks" in path}
+  assert set(found.params) >= body and set(found.model_state) == set(state)
 
 
 def test_the_run_of_several_networks_is_read(gan, monkeypatch):

@@ -33,6 +33,10 @@ PARAMETERS = {
   # Generator and discriminator; tests/models/vision/stylegan2_test.py.
   "stylegan2_ffhq256": 30_034_338 + 28_864_129,
   "resnet50_imagenet": 25_557_032,
+  # YOLOv8's summary, less the 16 constants that its bins are multiplied by.
+  "yolo_l_coco": 43_691_520 - 16,
+  # torchvision's has 90 classes, and codes of boxes without an object.
+  "faster_rcnn_r50_coco": 41_755_286 - 4 * 1025 - 10 * 5 * 1025,
   # torchvision's deeplabv3_resnet101, whose two heads have 21 classes.
   "deeplab_cityscapes": 60_996_202 - 2 * 2 * 257,
   "vit_imagenet": 22_050_664 - 2 * 384,
@@ -66,6 +70,10 @@ PICTURES = {
   "boxes_bccd": "fake:boxes?n=8&size=256",
   "dncnn_bsd": "fake:image?n=8&size=64&channels=1&dtype=uint8",
   "detr_bccd": "fake:boxes?n=8&size=256",
+  **dict.fromkeys(
+    ("faster_rcnn_r50_coco", "yolo_l_coco"),
+    "fake:boxes?n=8&size=256&classes=80&instances=1",
+  ),
   **dict.fromkeys(
     ("dino_cifar10", "mae_cifar10", "simclr_cifar10"),
     "fake:image?n=8&size=32&channels=3&dtype=uint8",

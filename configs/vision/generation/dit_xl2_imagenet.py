@@ -5,8 +5,8 @@ published 675 million parameters, less the 0.02 million of the learned variances
 of noise, which this code does not learn. Expected after the 400,000 steps of
 the paper's comparisons: a Fréchet distance of about 19.5 in the features of
 Inception without guidance, and 9.6 after 7 million steps. Not measured here.
-Meant for v5e:8x8; `python -m train.plan --config=dit_xl2_imagenet
---topology=v5e:8x8` prints the memory and the speed, which are not yet recorded.
+Planned by train.plan for v5e:8x8: 0.9 GB per chip, at most 3,530 images/s, a
+bound that the network between the chips sets.
 
   python -m train.main --config=dit_xl2_imagenet \
     --config.init_from.autoencoder=runs/vae_imagenet

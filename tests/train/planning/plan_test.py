@@ -280,6 +280,13 @@ def test_the_batches_of_other_data_by_a_fake_source_of_its_fields():
   pytest.importorskip("tensorflow")
   spec = batch_spec.of_config(config_of("digits_fsdd")).spec
   assert spec["audio"] == Leaf((96, 40), np.dtype("f4"), ("frame", "feature"))
+  for name, size in (
+    ("deeplab_cityscapes", 769),
+    ("stylegan2_ffhq256", 256),
+    ("faster_rcnn_r50_coco", 1088),
+  ):
+    spec = batch_spec.of_config(config_of(name)).spec
+    assert spec["image"].shape == (size, size, 3)
 
 
 def test_the_batches_of_text_and_images_by_their_config():

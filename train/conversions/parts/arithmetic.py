@@ -88,6 +88,8 @@ def _complete(section: Mapping[str, Any]) -> dict[str, Any]:
     if "kv_heads" in full:
       full["kv_heads"] = full["kv_heads"] or full["heads"]
     full["head_dim"] = full.get("head_dim") or full["dim"] // full["heads"]
+  if full.get("norm") == "frozen":
+    full["norm"] = "batch"  # They differ in training alone.
   if full.get("positions") != "rotary":
     full.pop("rope_theta", None)
     full.pop("rope_scaling", None)

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from models import pure
-from models.layers import resampling
+from models.layers import partition, resampling
 from models.layers.basic import along_last, float_dtype
 from models.layers.equalized import (
   EqualizedConv,
@@ -156,6 +156,8 @@ class Generator(nnx.Module):
 
   def synthesis(self, w_BLW, key=None):
     """image_BHWC, float32; without noise if there is no key."""
+    # Drawn noise has no sharding of its own: each device would compute it all.
+    w_BLW = partition.place(w_BLW, "BLW")
     keys = [None] * len(self.layers)
     if key is not None:
       keys = list(jax.random.split(key, len(keys)))

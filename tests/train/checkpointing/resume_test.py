@@ -36,7 +36,7 @@ RUNS = {
     "--config.model.dropout=0.1",
   ],
   "conv_fashion_mnist": ["--config.task.mixup=0.2"],
-  "stylegan2_fashion_mnist": ["--config.evals.projected.every_steps=0"],
+  "gan_fashion_mnist": [],
   "digits_fsdd": [],
   "boxes_bccd": [],
   "fcn_camvid": [],

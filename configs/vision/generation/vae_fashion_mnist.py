@@ -2,7 +2,7 @@ r"""A variational autoencoder of Fashion-MNIST (Kingma and Welling 2014).
 
 The figure is test/nats, the negative ELBO of an image in nats, with greys
 between 0 and 1 as probabilities of a Bernoulli likelihood. Measured on 2 shared
-CPU cores, used as two devices, in 22 min: 261.05 nats; diffusers' AutoencoderKL
+CPU cores, used as two devices, in 9 min: 255.97 nats; diffusers' AutoencoderKL
 trained alike has 254.45 (benchmarks/vision/vae_twin.py).
 
   python -m input_pipeline.fetch fashion_mnist

@@ -78,7 +78,8 @@ ARROWS = {
   "train.writers": "train.workdir.metrics matplotlib mlflow tensorboard wandb",
   "train.sharding": "train.types jax models.layers",
   "train.loop": "train.types train.checkpointing train.hosts train.measuring"
-  " train.sharding jax",
+  " train.sharding train.compiler_options jax",
+  "train.compiler_options": "train.types jax",
   "train.generation": "train.types train.trained absl data jax",
   "train.prediction": "train absl data jax PIL pyarrow",
   "train.serving": "train.generation train.prediction data starlette uvicorn",

@@ -14,7 +14,13 @@ from common.config_keys import complete
 from common.errors import UserError
 from input_pipeline.batching import pipeline, progressive_sizes
 from models import Model
-from train import initialization, run_data, sharding, types
+from train import (
+  compiler_options,
+  initialization,
+  run_data,
+  sharding,
+  types,
+)
 from train.optimization import optimizers, parameter_rules
 
 
@@ -324,10 +330,11 @@ def state_of(
   if parts.config["optimizer"].get("state_memory") == "host":
     hosted = sharding.in_host_memory(shapes.opt_state, shardings.opt_state)
     shardings = shardings._replace(opt_state=hosted)
-  # It runs once: on CPU, a third of the time to compile and the same values.
-  quick = {"xla_backend_optimization_level": 1}
-  options = quick if jax.default_backend() == "cpu" else None
-  init = jax.jit(init_fn, out_shardings=shardings, compiler_options=options)
+  init = jax.jit(
+    init_fn,
+    out_shardings=shardings,
+    compiler_options=compiler_options.of_init(),
+  )
 
   def begin():
     given = parts.task.given()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from common.errors import Preempted
-from train import sharding, types
+from train import compiler_options, sharding, types
 from train.checkpointing import (
   bad_batches,
   determinism_check,
@@ -37,10 +37,8 @@ class Run(NamedTuple):
   batches: (number of the first batch) -> iterator of global batches.
   units_per_step: the units that a step processes, such as {"examples": 12}.
   checkpoints: an Orbax manager, or None to save nothing.
-  checkpoint_every: the number of steps between checkpoints; 0 disables these.
-    The last step is always saved.
-  checkpoint_minutes: the number of minutes between checkpoints; 0 disables
-    these.
+  checkpoint_every: steps between checkpoints; 0 saves only the last step.
+  checkpoint_minutes: the same in minutes.
   strict: whether to stop at a damaged checkpoint instead of using the previous.
   stop_on_save_error: whether the run stops when a checkpoint cannot be written.
   writer: an object with start(step), write(step, scalars), close(); or None.
@@ -224,7 +222,9 @@ def jit_step(run: Run):
     return run.learner.step(state, batch, jax.random.fold_in(rng, state.step))
 
   # With the shardings of the state; otherwise the second step recompiles.
-  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+  how = {"out_shardings": (shardings, None), "donate_argnums": 0}
+  options = compiler_options.of_step(shardings)
+  return jax.jit(step, **how, compiler_options=options)
 
 
 def _every(n: int, step: int) -> bool:

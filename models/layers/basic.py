@@ -148,7 +148,7 @@ class Conv(nnx.Module):
   def __call__(self, x_BHWI: jax.Array) -> jax.Array:
     """Returns the convolution of x_BHWI, with equal padding on all sides."""
     y_BHWO = jax.lax.conv_general_dilated(
-      x_BHWI.astype(self.dtype),
+      partition.materialized(x_BHWI.astype(self.dtype)),
       self.kernel[...].astype(self.dtype),
       (self.stride, self.stride),
       ((self.padding, self.padding),) * 2,

@@ -68,6 +68,16 @@ def place(x: jax.Array, letters: str) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, spec(x.shape, letters, mesh))
 
 
+def materialized(x: jax.Array) -> jax.Array:
+  """Has `x` computed once, on CPU, where several consumers would repeat it.
+
+  XLA fuses norms and activations into the transpositions before the gradients
+  of convolutions on CPU, and so computes them many times. Its compiler keeps
+  this barrier in programs that are compiled as train.loop compiles the step.
+  """
+  return jax.lax.optimization_barrier(x) if platform() == "cpu" else x
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gather(weights: jax.Array, letters: str) -> jax.Array:
   """Shards weights as the product needs them, by their letters alone.

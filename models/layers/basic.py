@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.layers import partition, quantization
+from models.layers import few_pixels, partition, quantization
 
 FLOATS = ("float32", "bfloat16", "float16")
 NORMS = ("layernorm", "rmsnorm")
@@ -147,15 +147,20 @@ class Conv(nnx.Module):
 
   def __call__(self, x_BHWI: jax.Array) -> jax.Array:
     """Returns the convolution of x_BHWI, with equal padding on all sides."""
-    y_BHWO = jax.lax.conv_general_dilated(
-      partition.materialized(x_BHWI.astype(self.dtype)),
-      self.kernel[...].astype(self.dtype),
-      (self.stride, self.stride),
-      ((self.padding, self.padding),) * 2,
-      rhs_dilation=(self.dilation, self.dilation),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      feature_group_count=self.groups,
-    )
+    x_BHWI = partition.materialized(x_BHWI.astype(self.dtype))
+    kernel_HWIO = self.kernel[...].astype(self.dtype)
+    if few_pixels.suits(self, x_BHWI):
+      y_BHWO = few_pixels.convolved(x_BHWI, kernel_HWIO)
+    else:
+      y_BHWO = jax.lax.conv_general_dilated(
+        x_BHWI,
+        kernel_HWIO,
+        (self.stride, self.stride),
+        ((self.padding, self.padding),) * 2,
+        rhs_dilation=(self.dilation, self.dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=self.groups,
+      )
     if self.bias is not None:
       y_BHWO += along_last(self.bias[...].astype(self.dtype), 4)
     return y_BHWO

@@ -21,7 +21,13 @@ from train import assembly, build, loop, predict, trained, types
 from train.objectives import span_f1
 from train.prediction import Context, Piece
 from train.prediction.logits import logits
-from train.prediction.parts import preparation, records, table, vectors
+from train.prediction.parts import (
+  picture_flags,
+  preparation,
+  records,
+  table,
+  vectors,
+)
 
 RNG = np.random.default_rng(0)
 TABLE = {
@@ -318,12 +324,16 @@ def test_several_yes_or_no_answers_and_a_csv():
     ({"source": "csv:x.csv", "output": "./x.csv"}, "is the data"),
     ({"images": "p/*.jpg", "output": "./p"}, "is the data"),
     ({"images": "p", "number": 3}, "not --images and --number"),
+    ({"images": "p", "prompt": ["a"]}, "draws pictures; leave out --images"),
+    ({"images": "p", "window": "0,8"}, "--window=0,8: give HEIGHT,WIDTH"),
     ({"output": "tests/conftest.py"}, "end it in .jsonl or .csv, or name"),
     ({"output": "LICENSE"}, "LICENSE is a file; name a folder"),
   ],
 )
 def test_contradicting_flags_are_one_line(given, line, monkeypatch):
-  base = dict(source=None, text=[], images=None, number=None, output="-")
+  ways = dict(source=None, text=[], images=None, number=None, prompt=[])
+  drawn = dict(window=None, min_score=None, level=None, overlap=0.5, flips=True)
+  base = dict(**ways, **drawn, output="-")
   if given.keys() == {"output"}:
     base["text"] = ["a"]
 
@@ -331,6 +341,7 @@ def test_contradicting_flags_are_one_line(given, line, monkeypatch):
     def __getitem__(self, name):
       return SimpleNamespace(value=getattr(self, name))
 
-  monkeypatch.setattr(predict, "FLAGS", Flags(**{**base, **given}))
+  for module in (predict, picture_flags):
+    monkeypatch.setattr(module, "FLAGS", Flags(**{**base, **given}))
   with pytest.raises(UserError, match=line):
     predict._check()

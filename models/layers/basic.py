@@ -230,13 +230,17 @@ class GroupNorm(nnx.Module):
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """Returns x normalized over pixels and the channels of each group."""
     B, _, _, C = x_BHWC.shape
-    x = x_BHWC.astype(jnp.float32).reshape(B, -1, self.groups, C // self.groups)
-    mean = jnp.mean(x, axis=(1, 3), keepdims=True)
-    var = jnp.mean(jnp.square(x - mean), axis=(1, 3), keepdims=True)
-    x = ((x - mean) * jax.lax.rsqrt(var + self.eps)).reshape(x_BHWC.shape)
-    x *= along_last(self.scale[...].astype(jnp.float32), 4)
-    x += along_last(self.bias[...].astype(jnp.float32), 4)
-    return x.astype(x_BHWC.dtype)
+    x_BPC = x_BHWC.astype(jnp.float32).reshape(B, -1, C)
+
+    def mean(x_BPC):  # of each channel first: a CPU has vectors for that
+      mean_BG = x_BPC.mean(axis=1).reshape(B, self.groups, -1).mean(axis=-1)
+      return jnp.repeat(mean_BG, C // self.groups, axis=1)[:, None]
+
+    x_BPC -= mean(x_BPC)
+    scale = along_last(self.scale[...].astype(jnp.float32), 3)
+    x_BPC *= jax.lax.rsqrt(mean(jnp.square(x_BPC)) + self.eps) * scale
+    x_BPC += along_last(self.bias[...].astype(jnp.float32), 3)
+    return x_BPC.reshape(x_BHWC.shape).astype(x_BHWC.dtype)
 
 
 class Norm(nnx.Module):
@@ -370,29 +374,6 @@ def dropout_layer(
   if not rate:
     return None
   return nnx.Dropout(rate, broadcast_dims=broadcast_dims, rngs=rngs)
-
-
-def stochastic_depth(rate: float, ndim: int, rngs: nnx.Rngs):
-  """Returns a layer that drops all of an example at a time, or None at 0.
-
-  It is for the branch that a residual block adds to its input: in training each
-  example loses the branch with probability `rate`, and what remains is divided
-  by 1 - rate (arXiv:1603.09382, scaled as dropout is).
-
-  Args:
-    rate: the probability.
-    ndim: the number of axes of the branch, the first of which is the batch.
-    rngs: the source of the random keys.
-
-  Raises:
-    ValueError: the rate is not in [0, 1).
-  """
-  return dropout_layer(rate, rngs, broadcast_dims=range(1, ndim))
-
-
-def rates_of_depth(rate: float, count: int) -> list[float]:
-  """Rates of `count` blocks that rise linearly from 0 to `rate`."""
-  return [rate * index / max(count - 1, 1) for index in range(count)]
 
 
 def along_last(vector: jax.Array, ndim: int) -> jax.Array:

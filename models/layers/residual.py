@@ -12,8 +12,8 @@ from models.layers.basic import (
   BatchNorm,
   Conv,
   dropout_layer,
-  stochastic_depth,
 )
+from models.layers.stochastic_depth import stochastic_depth
 
 
 class ConvNorm(nnx.Module):

@@ -19,9 +19,8 @@ from models.layers.basic import (
   along_last,
   choose,
   float_dtype,
-  rates_of_depth,
-  stochastic_depth,
 )
+from models.layers.stochastic_depth import rates_of_depth, stochastic_depth
 
 # Blocks and channels of each stage.
 VARIANTS = {

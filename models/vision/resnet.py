@@ -17,9 +17,9 @@ from models.layers.basic import (
   Dense,
   choose,
   float_dtype,
-  rates_of_depth,
 )
 from models.layers.residual import ConvNorm, ResidualBlock, Stem
+from models.layers.stochastic_depth import rates_of_depth
 
 # Blocks in each of the four stages, and whether they are bottlenecks.
 DEPTHS = {

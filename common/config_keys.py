@@ -29,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
   "early_stopping": {},
   "recovery": {},
   "progressive": {},
+  "multi_scale": {},
   "planned": {},
   "mesh": {"data": -1},
   "sharding": [(".*", "model")],
@@ -36,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
 }
 _SECTIONS = ("task", "model", "learner", "optimizer", "data")
 _TABLES = (*_SECTIONS, "adapt", "evals", "checkpoint", "early_stopping")
-_TABLES += ("recovery", "progressive", "planned", "mesh")
+_TABLES += ("recovery", "progressive", "multi_scale", "planned", "mesh")
 # Sections whose key "wrap" lists wrappers -> the name of one of them.
 WRAPPED = {"task": "distill", "learner": "ema", "optimizer": "lookahead"}
 # key -> the smallest valid value

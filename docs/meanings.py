@@ -52,6 +52,10 @@ CONFIG = {
     "Smaller images in the first parts of the training; see"
     " [below](#configprogressive)."
   ),
+  "multi_scale": (
+    "Images of another size in each batch of the training; see"
+    " [below](#configmulti_scale)."
+  ),
   "writers": (
     "Where metrics go besides `metrics.jsonl`: a list of sections, whose `name`"
     " is a file of `train/writers`."
@@ -104,6 +108,12 @@ SECTIONS = (
     "input_pipeline/batching/progressive_sizes.py",
     "progressive_sizes",
     ("data", "total_steps"),
+  ),
+  (
+    "`config.multi_scale`",
+    "input_pipeline/batching/multi_scale.py",
+    "multi_scale",
+    ("data", "seed"),
   ),
   ("`config.init_from`", "train/initialization.py", "Settings", ()),
 )

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 from common import config_ranges, leaf, names
 from common.config_keys import complete
 from common.errors import UserError
-from input_pipeline.batching import pipeline, progressive_sizes
+from input_pipeline.batching import (
+  multi_scale,
+  pipeline,
+  progressive_sizes,
+)
 from models import Model
 from train import (
   compiler_options,
@@ -72,14 +76,18 @@ def experiment(
   data = run_data.read(
     pipeline.train, config, "config.data", config["data"], mesh, workdir
   )
-  if config["progressive"]:
-    data = names.call(
-      progressive_sizes.progressive_sizes,
-      data,
-      where="config.progressive",
-      settings=config["progressive"],
-      offered={"total_steps": config["total_steps"]},
-    )
+  for key, resize in (
+    ("progressive", progressive_sizes.progressive_sizes),
+    ("multi_scale", multi_scale.multi_scale),
+  ):
+    if config[key]:
+      data = names.call(
+        resize,
+        data,
+        where=f"config.{key}",
+        settings=config[key],
+        offered={"total_steps": config["total_steps"], "seed": config["seed"]},
+      )
   return assemble(config, mesh, data, load)
 
 

@@ -24,6 +24,7 @@ def progressive_sizes(
 
   The model must take images of any size, and the labels must not have a place
   in the image: this is for classification and for learning without labels.
+  multi_scale is for detection.
 
   Args:
     data: of the training.
@@ -44,7 +45,7 @@ def progressive_sizes(
     )
   if sum(shares) >= 1:
     raise ValueError(f"shares={shares}: they must be below 1 together")
-  _check(data.spec, inkey, sizes)
+  check_sizes(data.spec, inkey, sizes)
   ends = np.round(np.cumsum(shares) * total_steps)
   H, W, _ = data.spec[inkey].shape
   shapes = [(size, max(1, round(W * size / H))) for size in sizes]
@@ -60,7 +61,8 @@ def progressive_sizes(
   return data._replace(batches=batches)
 
 
-def _check(spec: Any, inkey: str, sizes: tuple[int, ...]) -> None:
+def check_sizes(spec: Any, inkey: str, sizes: tuple[int, ...]) -> None:
+  """Raises ValueError unless images may have each of the fewer rows `sizes`."""
   shape = spec[inkey].shape if inkey in spec else ()
   if len(shape) != 3:
     raise ValueError(f"the data have no images in the field {inkey!r}")

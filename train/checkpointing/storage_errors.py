@@ -78,6 +78,7 @@ def _finish(manager) -> None:
 def hush() -> None:
   """Silences logs of errors that are also raised, unless --verbosity=0."""
   logging.getLogger("absl").addFilter(_is_not_raised)
+  logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
   with contextlib.suppress(
     ImportError
   ):  # private, and may differ in another release
@@ -109,6 +110,12 @@ def _is_not_raised(record: logging.LogRecord) -> bool:
   """Returns whether to log a record; False for errors that are also raised."""
   verbose = logging.getLogger("absl").isEnabledFor(logging.INFO)
   return verbose or not (record.exc_info and "orbax" in record.pathname)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+  """As `_is_not_raised`, of tasks that failed beside the one that is raised."""
+  verbose = logging.getLogger("absl").isEnabledFor(logging.INFO)
+  return verbose or "orbax" not in record.getMessage()
 
 
 def _run_to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Any:

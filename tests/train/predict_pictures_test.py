@@ -241,6 +241,19 @@ def test_objects_are_in_pixels_of_the_upright_file(photos, tmp_path):
     assert abs(columns[-1] + 1 - sum(one["bbox"][::2])) < 1.5
 
 
+def test_a_label_that_would_hide_another_object_is_left_out():
+  image = np.full((80, 120, 3), 9, np.uint8)
+  shared = {"category_id": 1, "label": "cell"}
+  large = {**shared, "bbox": [10, 40, 60, 30], "score": 0.9}
+  small = {**shared, "bbox": [14, 28, 12, 8], "score": 0.5}
+  alone = drawing.objects(image, [large])
+  inside = (slice(29, 35), slice(15, 25))
+  assert (alone[inside] != 9).all(-1).mean() > 0.5  # the label is there
+  both = drawing.objects(image, [large, small])
+  np.testing.assert_array_equal(both[inside], image[inside])
+  assert (both[40, 10:70] == alone[40, 10:70]).all()
+
+
 def test_classes_of_pixels_are_those_of_the_file(tmp_path):
   bright = np.full((30, 50, 3), 20, np.uint8)
   bright[:, 30:] = 220

@@ -6,7 +6,7 @@ them have boxes below 15 pixels, so that crops and pictures are enlarged by
 about a half. test/mask_ap50 is pycocotools' average precision of masks at IoU
 0.5 on the 98 pictures of the split test, in the pixels of the files, with at
 most 100 nuclei of each. Measured on 2 shared CPU cores, used as two devices:
-test/mask_ap50 75.97 %, test/map50 77.10 %, in 9 min. Published on another
+test/mask_ap50 75.85 %, test/map50 75.94 %, in 9 min. Published on another
 split: Mask R-CNN 0.83, StarDist 0.86 (arXiv:1806.03535).
 
   python -m input_pipeline.fetch nuclei

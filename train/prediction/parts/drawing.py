@@ -54,6 +54,8 @@ def classes(image_HWC: np.ndarray, found: np.ndarray) -> np.ndarray:
 def objects(image_HWC: np.ndarray, found: Sequence[dict]) -> np.ndarray:
   """A picture with boxes, labels, scores and masks of objects, uint8.
 
+  A label that would hide more than half of another object is left out.
+
   Args:
     image_HWC: uint8 [h, w, 3].
     found: as train/prediction/detections.py describes them.
@@ -76,11 +78,20 @@ def objects(image_HWC: np.ndarray, found: Sequence[dict]) -> np.ndarray:
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     at = (min(x, image.width - right), max(0, y - (bottom + 2)))
     at = (max(0, at[0]), at[1])
-    draw.rectangle(
-      (*at, at[0] + right - min(left, 0), at[1] + bottom + 2), fill=colour
-    )
+    label = (*at, at[0] + right - min(left, 0), at[1] + bottom + 2)
+    if any(_hides(label, other["bbox"]) for other in found if other != each):
+      continue
+    draw.rectangle(label, fill=colour)
     draw.text(at, text, fill=_ink(colour), font=font)
   return np.asarray(image)
+
+
+def _hides(label: tuple[float, ...], box: Sequence[float]) -> bool:
+  """Whether (x0, y0, x1, y1) hides half of a box (x, y, width, height)."""
+  x, y, width, height = box
+  wide = min(label[2], x + width) - max(label[0], x)
+  high = min(label[3], y + height) - max(label[1], y)
+  return min(wide, high) > 0 and wide * high > width * height / 2
 
 
 def mask_of(run_lengths: dict) -> np.ndarray:

@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from input_pipeline.batching.pipeline import Data
-from input_pipeline.batching.progressive_sizes import check_sizes, resized
+from input_pipeline.batching.progressive_sizes import (
+  POSITIONS,
+  check_sizes,
+  resized,
+)
 
 
 def multi_scale(
@@ -13,31 +17,29 @@ def multi_scale(
   *,
   sizes: Sequence[int],
   inkey: str = "image",
-  boxes: str = "boxes",
   seed: int,
 ) -> Data:
   """Draws the size of the images of each batch (arXiv:1612.08242, section 3).
 
   It is drawn uniformly from `sizes` and the images' own size, which evaluation
-  keeps. Boxes are scaled with the images. Each size is compiled once, when its
-  first batch comes. The size is a function of (seed, step).
+  keeps. Boxes and keypoints are scaled with the images. Each size is compiled
+  once, when its first batch comes. The size is a function of (seed, step).
 
   Args:
     data: of the training.
     sizes: the heights, in pixels, below that of the images; the width keeps its
       proportion.
     inkey: the field of images [B, H, W, C].
-    boxes: the field of boxes [B, N, 4] in pixels, if the data have it.
     seed: of the run.
 
   Raises:
     ValueError: the data have no such images or smaller ones, or another field
-      has their height and width.
+      has a value for each of their pixels.
   """
   sizes = tuple(sizes)
   if min(sizes, default=0) <= 0:
     raise ValueError(f"sizes={sizes}: give positive heights")
-  check_sizes(data.spec, inkey, sizes)
+  check_sizes(data.spec, inkey, sizes, moved=POSITIONS)
   H, W, _ = data.spec[inkey].shape
   shapes = [(size, max(1, round(W * size / H))) for size in sizes]
 
@@ -47,9 +49,10 @@ def multi_scale(
       if drawn < len(shapes):
         height, width = shapes[drawn]
         batch = {**batch, inkey: resized(batch[inkey], height, width)}
-        if boxes in batch:
-          scale = np.array([width / W, height / H] * 2, batch[boxes].dtype)
-          batch[boxes] = batch[boxes] * scale
+        for name in filter(batch.__contains__, POSITIONS):
+          place = batch[name]
+          scale = np.array([width / W, height / H], place.dtype)
+          batch[name] = place * np.tile(scale, place.shape[-1] // 2)
       yield batch
 
   return data._replace(batches=batches)

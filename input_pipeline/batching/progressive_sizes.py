@@ -7,6 +7,9 @@ import numpy as np
 
 from input_pipeline.batching.pipeline import Data
 
+# Fields of positions in pixels, (x, y) or (x0, y0, x1, y1).
+POSITIONS = ("boxes", "keypoints")
+
 
 def progressive_sizes(
   data: Data,
@@ -36,7 +39,7 @@ def progressive_sizes(
 
   Raises:
     ValueError: sizes and shares do not match, the data have no such images or
-      smaller ones, or another field has their height and width.
+      smaller ones, or another field has a place in the image.
   """
   sizes, shares = tuple(sizes), tuple(shares)
   if len(sizes) != len(shares) or min((*sizes, *shares), default=0) <= 0:
@@ -61,8 +64,13 @@ def progressive_sizes(
   return data._replace(batches=batches)
 
 
-def check_sizes(spec: Any, inkey: str, sizes: tuple[int, ...]) -> None:
-  """Raises ValueError unless images may have each of the fewer rows `sizes`."""
+def check_sizes(
+  spec: Any, inkey: str, sizes: tuple[int, ...], moved: tuple[str, ...] = ()
+) -> None:
+  """Raises ValueError unless images may have each of the fewer rows `sizes`.
+
+  `moved` are the fields with a place in the image that are made smaller, too.
+  """
   shape = spec[inkey].shape if inkey in spec else ()
   if len(shape) != 3:
     raise ValueError(f"the data have no images in the field {inkey!r}")
@@ -71,10 +79,16 @@ def check_sizes(spec: Any, inkey: str, sizes: tuple[int, ...]) -> None:
       f"sizes={sizes} must be below the {shape[0]} rows of {inkey!r}"
     )
   for key, leaf in spec.items():
-    if key != inkey and leaf.shape[:2] == shape[:2]:
+    pairs = zip(leaf.shape, leaf.shape[1:], strict=False)
+    if key != inkey and shape[:2] in pairs:
       raise ValueError(
         f"{key!r} has a value for each pixel and would not fit the smaller"
         f" {inkey!r}"
+      )
+    if key in (*POSITIONS, "place") and key not in moved:
+      raise ValueError(
+        f"{key!r} has a place in {inkey!r} and would not move with it;"
+        " config.multi_scale moves boxes and keypoints"
       )
 
 

@@ -18,7 +18,9 @@ def drawn(sizes=(6, 12, 18), seed=0, first=0, number=200):
   """Batches with a bright block, and with the two boxes of it and of all."""
 
   def batches(first_step=0):
-    return itertools.repeat({"image": IMAGE, "boxes": BOXES})
+    return itertools.repeat(
+      {"image": IMAGE, "boxes": BOXES, "keypoints": BOXES[..., :2]}
+    )
 
   data = pipeline.train(source="fake:image?n=8&size=12", batch_size=2)
   spec = {
@@ -35,6 +37,7 @@ def test_boxes_follow_the_block_that_they_frame():
     _, H, W, _ = batch["image"].shape
     assert W == 2 * H
     np.testing.assert_array_equal(batch["boxes"][:, 1], [[0, 0, W, H]] * 2)
+    np.testing.assert_array_equal(batch["keypoints"], batch["boxes"][..., :2])
     y, x = np.mgrid[:H, :W] + 0.5
     weight = batch["image"][0, ..., 0]
     centre = [(weight * x).sum(), (weight * y).sum()] / weight.sum()
@@ -58,14 +61,20 @@ def test_sizes_are_drawn_uniformly_by_seed_and_step():
 
 
 @pytest.mark.parametrize(
-  "source, sizes, match",
+  "source, ops, sizes, match",
   [
-    ("fake:image?n=8&size=12", (), "give positive heights"),
-    ("fake:image?n=8&size=12", (12,), "below the 12 rows of 'image'"),
-    ("fake:masks?n=8&size=12", (6,), "has a value for each pixel"),
+    ("fake:image?n=8&size=12", "", (), "give positive heights"),
+    ("fake:image?n=8&size=12", "", (12,), "below the 12 rows of 'image'"),
+    ("fake:masks?n=8&size=12", "", (6,), "has a value for each pixel"),
+    (
+      "fake:boxes?n=8&size=12&instances=1",
+      'resize(12)|keep("image", "instances")|pad(3, inkey="instances")',
+      (6,),
+      "'instances' has a value for each pixel",
+    ),
   ],
 )
-def test_what_does_not_fit_is_refused(source, sizes, match):
-  data = pipeline.train(source=source, batch_size=2)
+def test_what_does_not_fit_is_refused(source, ops, sizes, match):
+  data = pipeline.train(source=source, batch_size=2, ops=ops)
   with pytest.raises(ValueError, match=match):
     multi_scale(data, sizes=sizes, seed=0)

@@ -8,6 +8,11 @@ import pytest
 from input_pipeline.batching import pipeline
 from input_pipeline.batching.progressive_sizes import progressive_sizes, resized
 
+MASKS = {"source": "fake:masks?n=40&size=8"}
+BOXES = {
+  "source": "fake:boxes?n=40&size=8",
+  "ops": 'keep("image", "boxes")|pad(3, inkey="boxes")',
+}
 WRAPPED = {"sizes": (4, 6), "shares": (0.4, 0.2), "total_steps": 5}
 
 
@@ -58,10 +63,11 @@ def test_each_share_of_the_steps_has_its_size(first):
     (None, {"shares": (0.5, 0.5)}, "below 1 together"),
     (None, {"sizes": (4, 8)}, "below the 8 rows of 'image'"),
     (None, {"inkey": "x"}, "no images in the field 'x'"),
-    ("fake:masks?n=40&size=8", {}, "'segmentation' has a value for each pixel"),
+    (MASKS, {}, "'segmentation' has a value for each pixel"),
+    (BOXES, {}, "'boxes' has a place in 'image' and would not move with it"),
   ],
 )
 def test_what_does_not_fit_is_refused(source, settings, match):
-  data = read(source) if source else read()
+  data = read(**source) if source else read()
   with pytest.raises(ValueError, match=match):
     progressive_sizes(data, **{**WRAPPED, **settings})

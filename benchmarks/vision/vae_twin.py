@@ -54,8 +54,9 @@ def main() -> None:
   parser.add_argument("--data", default="data/fashion_mnist")
   parser.add_argument("--steps", type=int, default=1000)
   parser.add_argument("--minutes", type=float, default=math.inf)
+  parser.add_argument("--seed", type=int, default=0)
   flags = parser.parse_args()
-  torch.manual_seed(0)
+  torch.manual_seed(flags.seed)
   model = diffusers.AutoencoderKL(
     in_channels=1,
     out_channels=1,

@@ -3,7 +3,8 @@
 Sized for a CPU: it works at half the height and width after two convolutions,
 and has one block of two convolutions in each of three stages. ResNet-18 with
 the paper's width is --config.model.depth=18 --config.model.blocks=None
---config.model.stem=cifar. Not yet measured with this recipe.
+--config.model.stem=cifar. With 10,000 training images (below) test/accuracy was
+78.15 % on 2 CPU cores, used as two devices, in 29 min.
 
   python -m input_pipeline.fetch cifar10
   python -m train.main --config=resnet_cifar10

@@ -328,6 +328,27 @@ def test_pixels_are_seen_in_windows_and_mirror_images(views, photos, tmp_path):
     predicted(found, f"images:{photos}/*", level=3.0)
 
 
+@pytest.mark.parametrize("set_by", ["run", "user", "nobody"])
+def test_classes_of_a_picture_and_its_mirror_image(set_by, tmp_path):
+  bright = np.zeros((20, 20), np.uint8)
+  bright[:, 10:] = 255
+  write(tmp_path / "in" / "a.png", bright)
+
+  def logits(variables, batch, rng):
+    left_B = batch["image"][:, :, 0].mean((1, 2))  # -1, of its mirror image 1
+    return jnp.stack([3 * left_B, jnp.zeros_like(left_B)], -1)
+
+  config = conv_fashion_mnist.get_config("smoke")
+  config.evals.test.ops = "decode(1)|resize(8)|scale(-1, 1)"
+  config.evals.test.flips = set_by == "run"
+  found = run_of(config, tmp_path, logits=logits)
+  flips = True if set_by == "user" else None
+  (record,) = predicted(found, f"images:{tmp_path}/in/*", flips=flips).records
+  # the second class has 1 / (1 + exp(-3)), and in the mirror image the first
+  wanted = 1 / (1 + np.exp(-3)) if set_by == "nobody" else 0.5
+  assert record["probability"] == pytest.approx(wanted, abs=1e-4)
+
+
 def test_prompts_and_labels_are_drawn_in_turn(tmp_path):
   config = text_fashion_mnist.get_config("smoke")
 

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 
 from train import types
-from train.objectives import metrics
+from train.objectives import metrics, mirroring
 
 
-def classification(context: types.EvalContext) -> types.Evaluator:
+def classification(
+  context: types.EvalContext, *, flips: bool = False
+) -> types.Evaluator:
   """Measures accuracy, top5_accuracy (with over five classes), macro_f1, loss.
 
   The confusion matrix (rows: true, columns: predicted) is written to
@@ -18,17 +20,26 @@ def classification(context: types.EvalContext) -> types.Evaluator:
   the first column if the data has names. It goes to config.writers as the image
   "<key>/confusion", in which white is all examples of a row.
 
+  Args:
+    context: of the run.
+    flips: whether images are also seen mirrored from left to right; the class
+      is that of the largest mean probability. The loss is that of the images
+      as they are.
+
   Raises:
     ValueError: the task does not predict logits, or the data has no classes.
   """
   if "logits" not in context.task.predict or context.num_classes is None:
     raise ValueError("classification needs labelled data and predicted logits")
   num_classes = context.num_classes
+  predict = context.task.predict["logits"]
+  if flips:
+    predict = mirroring.mirrored(predict)
 
   @jax.jit
   def count(variables, batch, at):
     loss, _ = context.task.losses["loss"](variables, batch, at)
-    logits_BC = context.task.predict["logits"](variables, batch, at.rng)
+    logits_BC = predict(variables, batch, at.rng)
     label_B, mask_B = batch["label"], batch["mask"]
     found = {"loss": loss}
     for name, k in (("accuracy", 1), ("top5_accuracy", 5)):

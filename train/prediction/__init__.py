@@ -43,6 +43,11 @@ class Context(NamedTuple):
   options: Mapping[str, Any] = {}
   unscaled: Callable[[np.ndarray], np.ndarray] | None = None
 
+  def chosen(self, name: str, default: Any) -> Any:
+    """An option of the user, or else a setting of the run's evaluator."""
+    given = self.options.get(name)
+    return self.settings.get(name, default) if given is None else given
+
   def class_name(self, number: int) -> str | int:
     """The name of a class, or its number if it has no name."""
     known = number < len(self.class_names)

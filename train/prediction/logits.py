@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from train.prediction import Context, Renderer, Rendering
+from train.objectives import mirroring
+from train.prediction import PICTURE, Context, Renderer, Rendering
 from train.prediction.parts import pixels
 
 
@@ -13,7 +14,9 @@ def logits(context: Context) -> Renderer | Rendering:
   descending order; among equal ones the first class comes first. Where the
   labels are several independent yes-or-no answers ("y" [O] instead of a
   "label"), there is "probability_1" and so on, of each answer being yes. For
-  logits [B, H, W, C] of the pixels of a picture see parts/pixels.py.
+  logits [B, H, W, C] of the pixels of a picture see parts/pixels.py. The option
+  flips, and else that setting of the run's evaluator, gives the mean
+  probabilities of a picture and its mirror image.
 
   Raises:
     ValueError: the logits are not those of one class for each example.
@@ -27,6 +30,8 @@ def logits(context: Context) -> Renderer | Rendering:
   if len(shape) != 2:
     raise ValueError(f"logits of the shape {list(shape)} are not of classes")
   independent = "label" not in context.spec
+  axes = context.spec.items()
+  picture = next((k for k, leaf in axes if leaf.axes == PICTURE), None)
 
   def render(pieces):
     for piece in pieces:
@@ -39,6 +44,10 @@ def logits(context: Context) -> Renderer | Rendering:
           found |= _classes(context, _softmax(logits_C))
         yield found
 
+  if picture and not independent and context.chosen("flips", False):
+    return Rendering(
+      render, views=lambda predict: mirroring.mirrored(predict, picture)
+    )
   return render
 
 

@@ -136,6 +136,32 @@ def test_classification_is_scikit_learns(classes, tmp_path):
   assert evaluate(NOTHING, 4) == found
 
 
+def test_classification_of_an_image_and_its_mirror_image():
+  """Their probabilities are averaged, not their logits."""
+  image = np.random.default_rng(1).normal(size=(90, 2, 4, 3)).astype("f4")
+  label = np.arange(90, dtype=np.int32) % 3
+
+  def logits(variables, batch, rng):
+    return 9 * batch["image"][:, :, 0].mean(1)  # of the first column
+
+  def loss(variables, batch, at):
+    nats_B = losses.cross_entropy(logits(None, batch, None), batch["label"])
+    return types.mean_of(nats_B, batch["mask"]), types.Aux({}, {})
+
+  batches = padded({"image": image, "label": label}, 8, (0, 0))
+  task = task_of(loss, logits=logits)
+  measured = context(task, batches, num_classes=3)
+  once, both = (
+    classification(measured, flips=flips)(NOTHING, 1) for flips in (False, True)
+  )
+  left, right = (9 * image[:, :, i].mean(1) for i in (0, -1))
+  wanted = (softmax(left) + softmax(right)).argmax(-1) == label
+  assert both["accuracy"] == pytest.approx(wanted.mean())
+  assert both["loss"] == once["loss"]
+  assert both["accuracy"] != once["accuracy"]
+  assert wanted.mean() != ((left + right).argmax(-1) == label).mean()
+
+
 def softmax(logits):
   e = np.exp(np.asarray(logits, float))
   return e / e.sum(-1, keepdims=True)

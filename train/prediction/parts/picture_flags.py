@@ -50,8 +50,8 @@ def define() -> None:
   flags.DEFINE_bool(
     "flips",
     None,
-    "Whether the classes of pixels are the mean of a picture and its mirror "
-    "image. Default: as in the run's evaluation.",
+    "Whether the classes of a picture or of its pixels are the mean of it and "
+    "its mirror image. Default: as in the run's evaluation.",
   )
 
 

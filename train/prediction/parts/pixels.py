@@ -1,7 +1,6 @@
 """The class of each pixel of a picture."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -24,9 +23,9 @@ def of_pixels(context: Context) -> Rendering:
   window, pictures that the operations do not resize keep their size.
   """
   views = {
-    "window": _chosen(context, "window", ()),
-    "overlap": _chosen(context, "overlap", 0.5),
-    "flips": _chosen(context, "flips", False),
+    "window": context.chosen("window", ()),
+    "overlap": context.chosen("overlap", 0.5),
+    "flips": context.chosen("flips", False),
   }
   axes = context.spec.items()
   picture = next((k for k, leaf in axes if leaf.axes == PICTURE), "image")
@@ -59,12 +58,6 @@ def of_pixels(context: Context) -> Rendering:
       views=lambda predict: objective.in_views(predict, picture, **views)
     )
   return made
-
-
-def _chosen(context: Context, name: str, default: Any) -> Any:
-  """An option of the user, or else a setting of the run's evaluator."""
-  given = context.options.get(name)
-  return context.settings.get(name, default) if given is None else given
 
 
 def _mask(found: np.ndarray) -> Picture:

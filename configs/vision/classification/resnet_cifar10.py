@@ -4,7 +4,8 @@ Sized for a CPU: it works at half the height and width after two convolutions,
 and has one block of two convolutions in each of three stages. ResNet-18 with
 the paper's width is --config.model.depth=18 --config.model.blocks=None
 --config.model.stem=cifar. With 10,000 training images (below) test/accuracy was
-78.15 % on 2 CPU cores, used as two devices, in 29 min.
+80.20 % on 2 CPU cores, used as two devices, in 29 min; 78.15 % without mirror
+images at the test.
 
   python -m input_pipeline.fetch cifar10
   python -m train.main --config=resnet_cifar10
@@ -15,8 +16,8 @@ cifar10n`, --config.data.source=folder:data/cifar10n selects 10,000 training and
 
 The augmentation, mirroring, shifts of four pixels and grey squares of eight, is
 for photographs of objects and animals. For digits, letters, signs, and all else
-that has another meaning when it is mirrored, remove "flip" from
-config.data.ops.
+that has another meaning when it is mirrored, remove "flip" from config.data.ops
+and set --config.evals.test.flips=False.
 """
 
 from ml_collections import ConfigDict

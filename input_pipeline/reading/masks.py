@@ -1,14 +1,21 @@
 """Decodes masks: PNG images whose values are numbers of classes or objects."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
 # The value of pixels that belong to no class, by convention.
 IGNORED = 255
-# Begins an error about a mask of another size than its picture.
-DISAGREE = "the mask"
+# In each error about a mask of another size than its picture, and in no other.
+DISAGREE = "and the picture"
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def sizes(mask: Sequence[int], picture: Sequence[int]) -> str:
+  """What an error states of two sizes (width, height) that disagree."""
+  of_mask, of_picture = (f"{each[0]} x {each[1]}" for each in (mask, picture))
+  return f"{of_mask} {DISAGREE} {of_picture} pixels"
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -196,7 +196,4 @@ def _check_sizes(image: bytes, mask: bytes, path: str) -> None:
   """Raises ValueError for a mask of another size than its picture."""
   one, other = (image_size.image_size(data)[:2] for data in (image, mask))
   if all((*one, *other)) and one != other:
-    raise ValueError(
-      f"{path}: {masks_lib.DISAGREE} is {other[0]} x {other[1]} and the picture"
-      f" {one[0]} x {one[1]} pixels"
-    )
+    raise ValueError(f"{path}: the mask is {masks_lib.sizes(other, one)}")

@@ -35,8 +35,12 @@ def example(
     ({"paths": 5}, "config.a.paths=5: not a list of strings"),
     ({"paths": [5]}, "config.a.paths=[5]: not a list of strings"),
     ({"part": 5}, "config.a.part=5: not a section or None"),
-    ({"either": ["x"]}, "config.a.either=['x']: not a whole number or a list"),
-    ({"widths": "x"}, "config.a.widths='x': not a list"),
+    (
+      {"either": ["x"]},
+      "config.a.either=['x']: not a whole number or a list of whole numbers",
+    ),
+    ({"widths": "x"}, "config.a.widths='x': not a list of whole numbers"),
+    ({"widths": [1.5]}, "config.a.widths=[1.5]: not a list of whole numbers"),
   ],
 )
 def test_a_wrong_type_is_one_line_that_names_the_key(settings, wanted):

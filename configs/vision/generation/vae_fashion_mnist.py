@@ -2,8 +2,8 @@ r"""A variational autoencoder of Fashion-MNIST (Kingma and Welling 2014).
 
 The figure is test/nats, the negative ELBO of an image in nats, with greys
 between 0 and 1 as probabilities of a Bernoulli likelihood. Measured on 2 shared
-CPU cores, used as two devices, in 9 min: 255.97 nats; diffusers' AutoencoderKL
-trained alike has 254.45 (benchmarks/vision/vae_twin.py).
+CPU cores, used as two devices, in 8 min: 255.92 nats; diffusers' AutoencoderKL
+trained alike has 254.45 and 254.88 (benchmarks/vision/vae_twin.py).
 
   python -m input_pipeline.fetch fashion_mnist
   python -m train.main --config=vae_fashion_mnist \

@@ -19,7 +19,7 @@ def mask_sizes(data: Dataset, settings: Settings) -> list[Finding]:
   """
   del settings
   found = data.objects
-  refused = [(n, why) for n, why in data.bad if f": {DISAGREE} " in why]
+  refused = [(n, why) for n, why in data.bad if DISAGREE in why]
   masked = found is not None and set(found.fields) - {"boxes"}
   if not (masked or refused):
     return []

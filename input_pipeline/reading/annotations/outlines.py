@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from input_pipeline.bad_records import Policy, check_size
+from input_pipeline.reading import masks as masks_lib
 
 # What pycocotools allocates for each step along the side of a polygon.
 _BYTES_A_STEP = 80
@@ -132,10 +133,8 @@ def _mask(
     )
     outline = Runs((height, width), coder.merge(codes)["counts"])
   if outline.size != (height, width):
-    raise ValueError(
-      f"it is {outline.size[1]} x {outline.size[0]} and the picture"
-      f" {width} x {height} pixels"
-    )
+    sizes = masks_lib.sizes(outline.size[::-1], (width, height))
+    raise ValueError(f"it is {sizes}")
   counts = outline.counts
   counts = numbers_of(counts) if isinstance(counts, bytes) else counts
   if (counts < 0).any() or sum(counts.tolist()) != width * height:

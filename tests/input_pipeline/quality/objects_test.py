@@ -1,6 +1,7 @@
 """Faults planted among boxes and masks."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -116,6 +117,32 @@ def test_names_of_classes_are_judged(yolo):
   data = yolo(["0 .5 .5 .4 .4"], names=("Cell", "cell"))
   (found,) = run(class_names, data)
   assert found.verdict == "warn" and "'Cell' and 'cell'" in found.line
+
+
+@pytest.mark.parametrize(
+  "size, counts, others",
+  [([8, 9], "@@@~~~", 0), ([8, 9], [-5, 77], 0), ([9, 8], [70, 2], 1)],
+)
+def test_a_broken_run_length_code_has_no_other_size(
+  size, counts, others, tmp_path
+):
+  (tmp_path / "0.png").write_bytes(png(np.zeros((8, 9, 3), np.uint8)))
+  image = {"id": 1, "file_name": "0.png", "width": 9, "height": 8}
+  shape = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}
+  shape["segmentation"] = {"size": size, "counts": counts}
+  found = {
+    "images": [image, image | {"id": 2, "file_name": "1.png"}],
+    "annotations": [shape],
+    "categories": [{"id": 1, "name": "cell"}],
+  }
+  (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes())
+  (tmp_path / "a.json").write_text(json.dumps(found))
+  uri = f"coco:{tmp_path}/a.json?images={tmp_path}&masks=true"
+  data = dataset.open_dataset(uri, "all")
+  assert len(data.bad) == 1
+  findings = run(mask_sizes, data)
+  assert [f.figures["masks"] for f in findings] in ([others], [])
+  assert bool(findings) or not others
 
 
 def test_masks_of_other_sizes(tmp_path):

@@ -295,7 +295,7 @@ def test_vectors_of_a_table_are_numpys(tmp_path, ending):
 
 
 def test_several_yes_or_no_answers_and_a_csv():
-  context = Context(np.zeros((2, 2)), {"y": ((2,), np.float32)})
+  context = Context(np.zeros((2, 2)), {"y": leaf.Leaf((2,), np.dtype("f4"))})
   piece = Piece(np.array([[0.0, 9.0]]), np.ones(1), ["a,b"], dict)
   (record,) = found = list(logits(context)(iter([piece])))
   assert record == {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from models import Model
 from train import types
-from train.objectives.classifier import classifier
+from train.tasks.parts.classifier import classifier
 
 # What the axes of the fields mean; see common/leaf.py.
 AXES = {"audio": ("frame", "feature"), "audio_mask": ("frame",)}

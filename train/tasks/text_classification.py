@@ -2,7 +2,7 @@
 
 from models import Model
 from train import types
-from train.objectives.classifier import classifier
+from train.tasks.parts.classifier import classifier
 
 
 def text_classification(

@@ -157,7 +157,8 @@ def test_classification_of_an_image_and_its_mirror_image():
   left, right = (9 * image[:, :, i].mean(1) for i in (0, -1))
   wanted = (softmax(left) + softmax(right)).argmax(-1) == label
   assert both["accuracy"] == pytest.approx(wanted.mean())
-  assert both["loss"] == once["loss"]
+  # Two programs may sum in another order.
+  assert both["loss"] == pytest.approx(once["loss"], rel=1e-6)
   assert both["accuracy"] != once["accuracy"]
   assert wanted.mean() != ((left + right).argmax(-1) == label).mean()
 

@@ -4,8 +4,8 @@ An encoder with residual blocks and a decoder that adds finer features
 (arXiv:1411.4038, with the sums of arXiv:1707.03718), without pre-training. It
 trains on the 367 pictures of SegNet's split train, at 240 x 180 pixels, and
 test/miou is the mean IoU over 11 classes on the 233 pictures of the split test,
-of the mean of each picture and its mirror image. Not yet measured; planned are
-60 min on 2 CPU cores.
+of the mean of each picture and its mirror image. Measured on 2 shared CPU
+cores, used as two devices, in 35 min: test/miou 45.29 %, val/miou 54.79 %.
 
   python -m input_pipeline.fetch camvid
   python -m train.main --config=fcn_camvid

@@ -7,8 +7,8 @@ import numpy as np
 from input_pipeline.batching.pipeline import Data
 from input_pipeline.batching.progressive_sizes import (
   POSITIONS,
-  check_sizes,
   resized,
+  smaller_shapes,
 )
 
 
@@ -39,9 +39,8 @@ def multi_scale(
   sizes = tuple(sizes)
   if min(sizes, default=0) <= 0:
     raise ValueError(f"sizes={sizes}: give positive heights")
-  check_sizes(data.spec, inkey, sizes, moved=POSITIONS)
+  shapes = smaller_shapes(data.spec, inkey, sizes, moved=POSITIONS)
   H, W, _ = data.spec[inkey].shape
-  shapes = [(size, max(1, round(W * size / H))) for size in sizes]
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     for step, batch in enumerate(data.batches(first_step), first_step):

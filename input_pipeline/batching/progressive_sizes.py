@@ -48,10 +48,8 @@ def progressive_sizes(
     )
   if sum(shares) >= 1:
     raise ValueError(f"shares={shares}: they must be below 1 together")
-  check_sizes(data.spec, inkey, sizes)
+  shapes = smaller_shapes(data.spec, inkey, sizes)
   ends = np.round(np.cumsum(shares) * total_steps)
-  H, W, _ = data.spec[inkey].shape
-  shapes = [(size, max(1, round(W * size / H))) for size in sizes]
 
   def batches(first_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
     for step, batch in enumerate(data.batches(first_step), first_step):
@@ -64,12 +62,15 @@ def progressive_sizes(
   return data._replace(batches=batches)
 
 
-def check_sizes(
+def smaller_shapes(
   spec: Any, inkey: str, sizes: tuple[int, ...], moved: tuple[str, ...] = ()
-) -> None:
-  """Raises ValueError unless images may have each of the fewer rows `sizes`.
+) -> list[tuple[int, int]]:
+  """The (height, width) of images that have each of the fewer rows `sizes`.
 
   `moved` are the fields with a place in the image that are made smaller, too.
+
+  Raises:
+    ValueError: the images cannot have such a size.
   """
   shape = spec[inkey].shape if inkey in spec else ()
   if len(shape) != 3:
@@ -90,6 +91,8 @@ def check_sizes(
         f"{key!r} has a place in {inkey!r} and would not move with it;"
         " config.multi_scale moves boxes and keypoints"
       )
+  H, W, _ = shape
+  return [(size, max(1, round(W * size / H))) for size in sizes]
 
 
 def resized(image_BHWC: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -48,6 +48,11 @@ class Context(NamedTuple):
     given = self.options.get(name)
     return self.settings.get(name, default) if given is None else given
 
+  def picture(self) -> str | None:
+    """The field of a batch that is a picture, if there is one."""
+    axes = self.spec.items()
+    return next((name for name, leaf in axes if leaf.axes == PICTURE), None)
+
   def class_name(self, number: int) -> str | int:
     """The name of a class, or its number if it has no name."""
     known = number < len(self.class_names)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from train.objectives import mirroring
-from train.prediction import PICTURE, Context, Renderer, Rendering
+from train.prediction import Context, Renderer, Rendering
 from train.prediction.parts import pixels
 
 
@@ -30,8 +30,7 @@ def logits(context: Context) -> Renderer | Rendering:
   if len(shape) != 2:
     raise ValueError(f"logits of the shape {list(shape)} are not of classes")
   independent = "label" not in context.spec
-  axes = context.spec.items()
-  picture = next((k for k, leaf in axes if leaf.axes == PICTURE), None)
+  picture = context.picture()
 
   def render(pieces):
     for piece in pieces:

@@ -79,7 +79,8 @@ def objects(image_HWC: np.ndarray, found: Sequence[dict]) -> np.ndarray:
     at = (min(x, image.width - right), max(0, y - (bottom + 2)))
     at = (max(0, at[0]), at[1])
     label = (*at, at[0] + right - min(left, 0), at[1] + bottom + 2)
-    if any(_hides(label, other["bbox"]) for other in found if other != each):
+    others = (other["bbox"] for other in found if other is not each)
+    if any(_hides(label, box) for box in others):
       continue
     draw.rectangle(label, fill=colour)
     draw.text(at, text, fill=_ink(colour), font=font)

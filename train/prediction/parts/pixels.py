@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from train.objectives import segmentation as objective
-from train.prediction import PICTURE, Context, Original, Picture, Rendering
+from train.prediction import Context, Original, Picture, Rendering
 from train.prediction.parts import drawing, places
 
 
@@ -27,8 +27,7 @@ def of_pixels(context: Context) -> Rendering:
     "overlap": context.chosen("overlap", 0.5),
     "flips": context.chosen("flips", False),
   }
-  axes = context.spec.items()
-  picture = next((k for k, leaf in axes if leaf.axes == PICTURE), "image")
+  picture = context.picture() or "image"
 
   def render(pieces):
     for piece in pieces:
